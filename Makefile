@@ -1,0 +1,62 @@
+# Two commands on a fresh machine with Python 3.11 or newer, pip and make: `make demo`, `make test`.
+# Everything lives in .venv; delete it to start afresh.
+#   PYTHON=python3.12 make demo     another interpreter
+#   TORCH="torch torchvision --index-url URL" make demo     another build of torch, say one for CPUs
+
+PYTHON ?= python3
+TORCH ?= torch torchvision
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.PHONY: demo test test-slow lint format docs bench clean
+
+demo: $(VENV)/.demo
+	$(BIN)/xnn demo --out demo
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: $(VENV)/.dev
+	$(BIN)/python -m pytest -m slow
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/.dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+docs: $(VENV)/.docs
+	$(BIN)/mkdocs build --strict
+
+bench: $(VENV)/.demo
+	$(BIN)/python benchmarks/fit_ablation.py --data solar --out runs/bench
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis site
+
+# A stamp file per group: made again when pyproject.toml changes, left half-done by no interruption.
+$(VENV)/.torch:
+	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'Python 3.11 or newer is needed; name it: make PYTHON=python3.11')"
+	$(PYTHON) -m venv $(VENV)
+	@echo "Installing torch; this is the long step."
+	$(PIP) $(TORCH)
+	touch $@
+
+$(VENV)/.demo: pyproject.toml | $(VENV)/.torch
+	$(PIP) --editable '.[demo]'
+	touch $@
+
+# pip reads dependency groups from version 25.1 on.
+$(VENV)/.dev: pyproject.toml | $(VENV)/.torch
+	$(PIP) --upgrade 'pip>=25.1'
+	$(PIP) --editable '.[demo]' --group dev
+	touch $@
+
+$(VENV)/.docs: pyproject.toml | $(VENV)/.torch
+	$(PIP) --editable '.[docs]'
+	touch $@

@@ -1,0 +1,27 @@
+"""Explain a trained network as "A is B because of C, D and E".
+
+An Explanation Neural Network (XNN) embeds one layer of a trained network into a few x-features that
+linearly reproduce the logit, draws each as a heatmap, and measures how good the explanation is.
+
+Example:
+    >>> from torchxnn import XNN
+    >>> xnn = XNN(model, layer="classifier.1")
+    >>> xnn.fit(loader, target=47)
+    >>> xnn.explain(image).to_html("goldfinch.html")
+"""
+
+from torchxnn.errors import DegenerateFitWarning, XNNError, XNNWarning
+from torchxnn.explanation import Explanation
+from torchxnn.trial import TrainConfig
+from torchxnn.version import __version__
+from torchxnn.xnn import XNN
+
+__all__ = [
+    "XNN",
+    "DegenerateFitWarning",
+    "Explanation",
+    "TrainConfig",
+    "XNNError",
+    "XNNWarning",
+    "__version__",
+]

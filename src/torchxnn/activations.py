@@ -1,0 +1,107 @@
+"""One pass of the explained model over the data: activations, logits and labels, in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+
+from torchxnn.errors import DataError, NonFiniteError
+from torchxnn.layers import check_images, flatten_activations, record_layer, resolve_layer
+
+
+@dataclass(frozen=True, eq=False)
+class Activations:
+    """What the explained model did on a data set.
+
+    Attributes:
+        z: (M, S_z) float32, the layer's output, trailing 1x1 dimensions flattened.
+        logits: (M, K) float32, all of the model's outputs before the softmax.
+        labels: (M,) class indices, or None if the loader gave images only.
+    """
+
+    z: Float[Tensor, "samples dims"]
+    logits: Float[Tensor, "samples outputs"]
+    labels: Int64[Tensor, " samples"] | None
+
+    def __len__(self) -> int:
+        return self.z.shape[0]
+
+    def select(self, index: Tensor) -> Activations:
+        """The samples at the given positions or under the given mask."""
+        labels = None if self.labels is None else self.labels[index]
+        return Activations(self.z[index], self.logits[index], labels)
+
+
+def split_batch(batch: Any) -> tuple[Tensor, Tensor | None]:
+    """Images and labels of one batch of a loader.
+
+    Raises:
+        DataError: the batch is neither a tensor nor a pair that starts with one.
+    """
+    if isinstance(batch, Tensor):
+        return batch, None
+    if isinstance(batch, (tuple, list)) and batch and isinstance(batch[0], Tensor):
+        labels = batch[1] if len(batch) > 1 else None
+        if labels is None or (isinstance(labels, Tensor) and labels.ndim == 1):
+            return batch[0], labels
+    raise DataError(
+        "the loader must yield image batches or pairs (images, labels) with labels of shape (B,), "
+        f"it yields {type(batch).__name__}"
+    )
+
+
+def record_activations(
+    model: nn.Module,
+    layer: str | nn.Module,
+    loader: Iterable[Any],
+    on_batch: Callable[[int], None] | None = None,
+) -> Activations:
+    """Run the model over a loader and keep a layer's output, the logits and the labels.
+
+    Args:
+        model: the explained model; left as it was.
+        layer: dotted name or submodule.
+        loader: yields image batches or pairs (images, labels).
+        on_batch: called after each batch with the number of its images, for progress bars.
+
+    Returns:
+        `Activations` on the CPU.
+
+    Raises:
+        DataError: the loader is empty or yields something else.
+        NonFiniteError: NaN or infinity in images, activations or logits.
+        LayerError: see `record_layer`.
+    """
+    name, module = resolve_layer(model, layer)
+    zs, logits, labels = [], [], []
+    for batch in loader:
+        images, batch_labels = split_batch(batch)
+        check_images(model, images)
+        output, batch_logits = record_layer(model, module, images)
+        z = flatten_activations(output, name).float()
+        _check_finite(z, f"activations of layer {name!r}")
+        _check_finite(batch_logits, "the model's outputs")
+        zs.append(z.cpu())
+        logits.append(batch_logits.float().cpu())
+        if batch_labels is not None:
+            labels.append(batch_labels.long().cpu())
+        if on_batch is not None:
+            on_batch(len(images))
+    if not zs:
+        raise DataError("the loader is empty: there are no images to explain")
+    if labels and len(labels) != len(zs):
+        raise DataError("the loader gives labels for some batches only")
+    return Activations(torch.cat(zs), torch.cat(logits), torch.cat(labels) if labels else None)
+
+
+def _check_finite(values: Tensor, what: str) -> None:
+    bad = int((~torch.isfinite(values)).sum())
+    if bad:
+        raise NonFiniteError(
+            f"{what} contain {bad} NaN or infinite values; check the weights and the preprocessing"
+        )

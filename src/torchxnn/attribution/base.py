@@ -1,0 +1,108 @@
+"""What every attribution method offers, and the certificate that tells how far to trust a map."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, overload
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from torchxnn.version import __version__
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """How far the relevance of a heatmap was conserved on its way down.
+
+    Attributes:
+        conservation_error: largest |sum - 1| of the marginal maps, over images, targets and every
+            cut through the network on the way from the target to the input.
+        fallback_share: largest share of relevance, over images and targets, that was shared out by
+            a fallback rule because a unit had no contribution that agrees with its sign; added up
+            over the layers, so it bounds the share of paths that met a fallback from above.
+        dtype: precision in which relevance was computed.
+        method: name of the attribution method.
+        versions: versions of torchxnn and torch.
+    """
+
+    conservation_error: float
+    fallback_share: float
+    dtype: str
+    method: str
+    versions: dict[str, str]
+
+
+def versions() -> dict[str, str]:
+    """Versions of the software that made an artefact."""
+    return {"torchxnn": __version__, "torch": str(torch.__version__)}
+
+
+class Attributor(ABC):
+    """Heatmaps of the outputs of a module: (images, target) -> one map per image.
+
+    A method implements `attribute` and `attribute_many`. Images are a preprocessed batch
+    (B, C, H, W); targets are 0-based output indices. The module is left as it was.
+    """
+
+    @overload
+    def attribute(
+        self,
+        images: Tensor,
+        target: int | Tensor,
+        return_certificate: Literal[False] = False,
+    ) -> Tensor: ...
+
+    @overload
+    def attribute(
+        self, images: Tensor, target: int | Tensor, return_certificate: Literal[True]
+    ) -> tuple[Tensor, Certificate]: ...
+
+    @abstractmethod
+    def attribute(
+        self,
+        images: Float[Tensor, "batch *image"],
+        target: int | Int[Tensor, " batch"],
+        return_certificate: bool = False,
+    ) -> Float[Tensor, "batch *map"] | tuple[Float[Tensor, "batch *map"], Certificate]:
+        """One map per image, summed over colour channels.
+
+        Args:
+            images: (B, C, H, W).
+            target: output index, or one per image.
+            return_certificate: also return a `Certificate`.
+        """
+
+    @overload
+    def attribute_many(
+        self,
+        images: Tensor,
+        targets: Sequence[int],
+        return_certificate: Literal[False] = False,
+    ) -> Tensor: ...
+
+    @overload
+    def attribute_many(
+        self, images: Tensor, targets: Sequence[int], return_certificate: Literal[True]
+    ) -> tuple[Tensor, Certificate]: ...
+
+    @abstractmethod
+    def attribute_many(
+        self,
+        images: Float[Tensor, "batch *image"],
+        targets: Sequence[int],
+        return_certificate: bool = False,
+    ) -> (
+        Float[Tensor, "batch targets *map"]
+        | tuple[Float[Tensor, "batch targets *map"], Certificate]
+    ):
+        """One map per image and target, (B, n, H, W).
+
+        Args:
+            images: (B, C, H, W).
+            targets: n output indices.
+            return_certificate: also return a `Certificate`.
+        """

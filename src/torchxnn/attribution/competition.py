@@ -1,0 +1,217 @@
+"""Winner-take-all competition among the inputs of linear units: where the relevance of a unit goes.
+
+The unit y_i = sum_j w_ij x_j + b_i passes its relevance to the inputs that agree with its sign s_i:
+
+    P(j | i) = (s_i w_ij x_j)+ / sum_k (s_i w_ik x_k)+ ,    R_j = sum_i P(j | i) R_i .
+
+For x >= 0 and s_i = + this is excitation backprop (Zhang et al., 2016, eq. 2), computed with one
+positive forward pass for the denominators and one data gradient for every seed. The bias takes no
+part. A unit without an agreeing contribution shares its relevance by |w_ij x_j|, then by |w_ij|,
+then evenly; what is shared so is counted as *fallback*.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from torchxnn.errors import XNNError
+
+Negative = bool | Tensor
+"""Which units count as negative (s_i = -1): all or none of them, or a mask."""
+
+Note = Callable[[Tensor], None]
+"""Called with the relevance (seeds, *units) that a fallback rule shares out."""
+
+
+@dataclass(frozen=True, eq=False)
+class LinearMap:
+    """A linear operation and its transpose.
+
+    Attributes:
+        apply: (x, weight) -> y, without the bias.
+        adjoint: (q of shape (seeds, *y.shape), weight) -> (seeds, *x.shape).
+        weight: the weights; None if the operation has fixed weights >= 0 (pooling, attention).
+    """
+
+    apply: Callable[[Tensor, Tensor | None], Tensor]
+    adjoint: Callable[[Tensor, Tensor | None], Tensor]
+    weight: Tensor | None
+
+
+def smallest(tensor: Tensor) -> float:
+    """The denominator from which a division is safe: below, products are subnormal numbers."""
+    return torch.finfo(tensor.dtype).tiny * 1e8
+
+
+class Competition:
+    """The competition of all units of one linear operation, for any number of seeds.
+
+    Args:
+        linear: the operation.
+        x: its input.
+        takes_part: mask of the inputs computed from the images; None if all are. The others are
+            constants and, like a bias, take no part.
+    """
+
+    def __init__(self, linear: LinearMap, x: Tensor, takes_part: Tensor | None) -> None:
+        if takes_part is not None:
+            x = torch.where(takes_part, x, 0)
+        self._linear = linear
+        self._takes_part = takes_part
+        self._inputs = {1: x}
+        if bool((x < 0).any()):
+            self._inputs = {1: x.clamp(min=0), -1: (-x).clamp(min=0)}
+        self._denominators: dict[int, Tensor] = {}
+        self._weights: dict[int, Tensor | None] = {}
+
+    def pass_down(self, relevance: Tensor, negative: Negative, note: Note) -> Tensor:
+        """Relevance of the units (seeds, *y.shape) to relevance of the inputs (seeds, *x.shape)."""
+        received: dict[int, Tensor] = {}
+        losers: list[Tensor] = []
+        for sign, share in split_by_sign(relevance, negative):
+            denominator = self._denominator(sign)
+            if denominator is None:
+                losers.append(share)
+                continue
+            won = denominator > smallest(denominator)
+            if not bool(won.all()):
+                lost = share.masked_fill(won, 0)
+                if bool(lost.any()):
+                    losers.append(lost)
+                share = share.masked_fill(~won, 0)
+                denominator = denominator.masked_fill(~won, 1)
+            scaled = share / denominator
+            for side, _, weight in self._contributors(sign):
+                back = self._linear.adjoint(scaled, weight)
+                received[side] = received[side] + back if side in received else back
+        result = None
+        for side, back in received.items():
+            part = back.mul_(self._inputs[side])
+            result = part if result is None else result.add_(part)
+        for lost in losers:
+            note(lost)
+            extra = self._fall_back(lost)
+            result = extra if result is None else result.add_(extra)
+        if result is None:
+            x = self._inputs[1]
+            return relevance.new_zeros((relevance.shape[0], *x.shape))
+        return result
+
+    def _contributors(self, sign: int) -> list[tuple[int, Tensor, Tensor | None]]:
+        """(side of x, |x| of that side, weights) that contribute with the given sign."""
+        found: list[tuple[int, Tensor, Tensor | None]] = []
+        for side, x in self._inputs.items():
+            if self._linear.weight is None:
+                if side == sign:
+                    found.append((side, x, None))
+            else:
+                weight = self._weight(side * sign)
+                if weight is not None:
+                    found.append((side, x, weight))
+        return found
+
+    def _weight(self, sign: int) -> Tensor | None:
+        """The positive or the negative part of the weights; None if it is zero."""
+        weight = self._linear.weight
+        if weight is not None and sign not in self._weights:
+            part = (weight if sign > 0 else -weight).clamp(min=0)
+            self._weights[sign] = part if bool(part.any()) else None
+        return self._weights[sign]
+
+    def _denominator(self, sign: int) -> Tensor | None:
+        if sign not in self._denominators:
+            total = None
+            for _, x, weight in self._contributors(sign):
+                part = self._linear.apply(x, weight)
+                total = part if total is None else total.add_(part)
+            if total is None:
+                return None
+            self._denominators[sign] = total
+        return self._denominators[sign]
+
+    def _fall_back(self, lost: Tensor) -> Tensor:
+        """Share by |w_ij x_j|; where that is zero by |w_ij|; where that is zero evenly."""
+        x = self._inputs[1] + self._inputs[-1] if -1 in self._inputs else self._inputs[1]
+        everyone = torch.ones_like(x) if self._takes_part is None else self._takes_part.to(x.dtype)
+        weight = self._linear.weight
+        stages: list[tuple[Tensor, Tensor | None]]
+        if weight is None:
+            stages = [(x, None), (everyone, None)]
+        else:
+            size = weight.abs()
+            stages = [(x, size), (everyone, size), (everyone, torch.ones_like(weight))]
+        result = lost.new_zeros((lost.shape[0], *x.shape))
+        for share, used in stages:
+            denominator = self._linear.apply(share, used)
+            won = denominator > smallest(denominator)
+            scaled = lost.masked_fill(~won, 0) / denominator.masked_fill(~won, 1)
+            result += share * self._linear.adjoint(scaled, used)
+            lost = lost.masked_fill(won, 0)
+            if not bool(lost.any()):
+                return result
+        raise XNNError(
+            "relevance reached units that do not depend on the images; the target may be a "
+            "constant, choose another one"
+        )
+
+
+def split_by_sign(relevance: Tensor, negative: Negative) -> list[tuple[int, Tensor]]:
+    """Relevance of the positive and of the negative units, leaving out a part that is zero."""
+    if isinstance(negative, bool):
+        return [(-1 if negative else 1, relevance)]
+    if not bool(negative.any()):
+        return [(1, relevance)]
+    of_negative = relevance.masked_fill(~negative, 0)
+    if not bool(of_negative.any()):
+        return [(1, relevance)]
+    return [(1, relevance.masked_fill(negative, 0)), (-1, of_negative)]
+
+
+def shares(
+    contributions: list[Tensor], takes_part: list[Tensor | None], negative: Negative
+) -> tuple[list[Tensor], Tensor]:
+    """Winning probabilities of the terms of an element-wise sum y = sum_k c_k (+ constants).
+
+        P(k) = (s c_k)+ / sum_l (s c_l)+ ,
+
+    with the same fallback as above: by |c_k|, then evenly. Where a single term depends on the
+    images it wins with certainty, whatever its sign: the others act as a bias.
+
+    Args:
+        contributions: the terms, all of one shape.
+        takes_part: for each, where it depends on the images; None for everywhere.
+        negative: sign of the sum.
+
+    Returns:
+        One probability tensor per term, and the mask of the elements decided by the fallback.
+    """
+    shape = contributions[0].shape
+    ones = torch.ones((), dtype=contributions[0].dtype, device=contributions[0].device)
+    masks = [
+        ones.expand(shape) if mask is None else mask.to(ones.dtype).expand(shape)
+        for mask in takes_part
+    ]
+    rivals = sum(masks[1:], masks[0])
+    signed = [
+        (torch.where(negative, -c, c) if isinstance(negative, Tensor) else (-c if negative else c))
+        for c in contributions
+    ]
+    agreeing = [c.clamp(min=0) * mask for c, mask in zip(signed, masks, strict=True)]
+    total = sum(agreeing[1:], agreeing[0])
+    lone = rivals == 1
+    fallback = ~(total > smallest(total)) & ~lone
+    if bool(lone.any()) or bool(fallback.any()):
+        sizes = [c.abs() * mask for c, mask in zip(contributions, masks, strict=True)]
+        size = sum(sizes[1:], sizes[0])
+        even = fallback & ~(size > smallest(size))
+        agreeing = [
+            torch.where(lone | even, mask, torch.where(fallback, absolute, won))
+            for mask, absolute, won in zip(masks, sizes, agreeing, strict=True)
+        ]
+        total = torch.where(lone | even, rivals, torch.where(fallback, size, total))
+        total = total.masked_fill(total == 0, 1)
+    return [won / total for won in agreeing], fallback & (rivals > 0)

@@ -1,0 +1,245 @@
+"""Excitation backprop and its contrastive form (c-MWP): which pixels win the competition.
+
+Relevance starts as 1 on the target and walks down. Each unit passes all it has to its inputs, in
+proportion to the contributions that agree with its own sign (`competition`). So the marginal
+winning probability (MWP) is non-negative and sums to 1 in every layer. The contrastive map is the
+MWP of the target minus that of its dual unit, whose incoming weights are negated; it is signed and
+sums to 0. See `docs/excitation_backprop.md` for every rule.
+
+Source: Zhang, Lin, Brandt, Shen, Sclaroff, Top-down neural attention by excitation backprop, 2016.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from torchxnn.attribution import rules_elementwise, rules_linear, rules_shape
+from torchxnn.attribution.base import Attributor, Certificate, versions
+from torchxnn.attribution.registry import has_rule
+from torchxnn.attribution.tracing import Tape, record
+from torchxnn.attribution.walk import Walk, find_non_finite, prepare
+from torchxnn.errors import AttributionWarning, DataError, LayerError, NonFiniteError, XNNError
+from torchxnn.layers import check_images, preserve_state, resolve_layer, unwrap
+
+RULE_MODULES = (rules_elementwise, rules_linear, rules_shape)
+"""Importing them fills the table of rules."""
+
+CONSERVATION_LIMIT = 1e-3
+FALLBACK_LIMIT = 0.05
+
+
+class ExcitationBackprop(Attributor):
+    """Excitation backprop through any network, by rules on the operations it runs.
+
+        P(j | i) = (s_i w_ij x_j)+ / sum_k (s_i w_ik x_k)+ ,   R_j = sum_i P(j | i) R_i
+
+    with s_i the sign of unit i (+ for the target). Non-negative and of sum 1 per image and target;
+    with `contrastive` the same of the dual unit is subtracted: signed, of sum 0.
+
+    Args:
+        module: any module with (B, k) outputs; run in evaluation mode and left as it was.
+        contrastive: c-MWP instead of the marginal map.
+        stop_at: a submodule or its dotted name; the map is then the relevance of its output,
+            summed over `channel_dim`, instead of that of the pixels. Relevance that passes the
+            layer by, over a skip connection, is not in it.
+        chunk_size: how many maps (image x target) are carried at once; None for all. It bounds the
+            memory and does not change the result.
+        channel_dim: the dimension that is summed, 1 unless the layer keeps channels elsewhere.
+
+    Example:
+        >>> method = ExcitationBackprop(torchvision.models.resnet18())
+        >>> maps = method.attribute(images, target=3)        # (B, H, W)
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        contrastive: bool = True,
+        stop_at: str | nn.Module | None = None,
+        chunk_size: int | None = None,
+        channel_dim: int = 1,
+    ) -> None:
+        if chunk_size is not None and chunk_size < 1:
+            raise XNNError(f"chunk_size is {chunk_size}; it must be at least 1, or None for all")
+        self._module = unwrap(module)
+        self._contrastive = contrastive
+        self._chunk_size = chunk_size
+        self._channel_dim = channel_dim
+        self._stop = resolve_layer(self._module, stop_at)[1] if isinstance(stop_at, str) else stop_at
+
+    def attribute(  # type: ignore[override]
+        self,
+        images: Float[Tensor, "batch *image"],
+        target: int | Int[Tensor, " batch"],
+        return_certificate: bool = False,
+    ) -> Float[Tensor, "batch *map"] | tuple[Float[Tensor, "batch *map"], Certificate]:
+        """The map of one target, (B, H, W), summed over colour channels.
+
+        Args:
+            images: preprocessed images (B, C, H, W).
+            target: output index, or one per image.
+            return_certificate: also measure conservation in every layer, image by image.
+
+        Returns:
+            Maps (B, H, W), and the certificate if asked for.
+
+        Raises:
+            XNNError: target out of range, or the target does not depend on the images.
+            UnsupportedOperationError: relevance reached an operation without a rule.
+            NonFiniteError: NaN or infinity in the images, the activations or the relevance.
+            LayerError: the layer to stop at did not run once.
+        """
+        targets = target if isinstance(target, Tensor) else torch.full((images.shape[0],), target)
+        maps, certificate = self._explain(images, targets.reshape(1, -1), certify=return_certificate)
+        return (maps[:, 0], certificate) if certificate is not None else maps[:, 0]
+
+    def attribute_many(  # type: ignore[override]
+        self,
+        images: Float[Tensor, "batch *image"],
+        targets: Sequence[int],
+        return_certificate: bool = False,
+    ) -> (
+        Float[Tensor, "batch targets *map"]
+        | tuple[Float[Tensor, "batch targets *map"], Certificate]
+    ):
+        """The maps of several targets, (B, n, H, W), from one forward pass.
+
+        Args:
+            images: preprocessed images (B, C, H, W).
+            targets: n output indices.
+            return_certificate: also measure conservation in every layer, image by image.
+
+        Returns:
+            Maps (B, n, H, W), and the certificate if asked for.
+
+        Raises:
+            XNNError: as `attribute`.
+        """
+        if len(targets) == 0:
+            raise XNNError("no targets given; name at least one output index")
+        each = torch.tensor([int(target) for target in targets]).reshape(-1, 1)
+        each = each.expand(-1, images.shape[0])
+        maps, certificate = self._explain(images, each, certify=return_certificate)
+        return (maps, certificate) if certificate is not None else maps
+
+    def _explain(
+        self, images: Tensor, targets: Tensor, *, certify: bool
+    ) -> tuple[Tensor, Certificate | None]:
+        check_images(self._module, images)
+        if targets.shape[1] != images.shape[0]:
+            raise XNNError(f"{targets.shape[1]} targets for {images.shape[0]} images")
+        limit = self._chunk_size or targets.numel()
+        maps, errors, fallbacks = [], [], []
+        off = torch.autocast(images.device.type, enabled=False)
+        with preserve_state(self._module):
+            for first in range(0, images.shape[0], limit):
+                part = slice(first, first + limit)
+                tape, _ = record(
+                    self._module, images[part], known=has_rule, stop=self._stop
+                )
+                with torch.inference_mode(False), torch.no_grad(), off:
+                    found = self._walk_tape(tape, targets[:, part], limit, certify=certify)
+                maps.append(found[0])
+                errors.append(found[1])
+                fallbacks.append(found[2])
+        result = torch.cat(maps)
+        error, fallback = max(errors), max(fallbacks)
+        self._warn(error, fallback)
+        if not certify:
+            return result, None
+        dtype = str(result.dtype).removeprefix("torch.")
+        return result, Certificate(error, fallback, dtype, "excitation_backprop", versions())
+
+    def _walk_tape(
+        self, tape: Tape, targets: Tensor, limit: int, *, certify: bool
+    ) -> tuple[Tensor, float, float]:
+        outputs = _check_output(tape, targets)
+        prepared = prepare(tape, certify=certify)
+        goal = tape.images if tape.stop is None else tape.stop
+        group = max(1, limit // targets.shape[1])
+        maps, error, fallback = [], 0.0, 0.0
+        for chosen in targets.to(outputs.device).split(group):
+            seeds = torch.zeros(
+                (chosen.shape[0], *outputs.shape), dtype=prepared.dtype, device=outputs.device
+            )
+            seeds.scatter_(2, chosen.unsqueeze(2), 1)
+            seeds = seeds.reshape(chosen.shape[0], *tape.output.shape)
+            walk = Walk(prepared, contrastive=self._contrastive, free=group >= targets.shape[0])
+            relevance = walk.run(seeds, goal)
+            if certify and self._contrastive:
+                positive, negative = relevance.chunk(2)
+                relevance = positive - negative
+            summed = self._summed(relevance)
+            if not bool(torch.isfinite(summed).all()):
+                if not certify:
+                    # Walk again, with a check after every operation, to name the place.
+                    self._walk_tape(tape, targets, limit, certify=True)
+                raise NonFiniteError("the heatmap holds NaN or infinity")
+            maps.append(summed.transpose(0, 1))
+            error = max(error, walk.ledger.error, self._leak(summed) if not certify else 0.0)
+            lost = walk.ledger.fallback
+            if lost is not None:
+                scale = 0.5 if self._contrastive and not certify else 1.0
+                fallback = max(fallback, min(1.0, scale * float(lost.max())))
+        return torch.cat(maps, 1), error, fallback
+
+    def _summed(self, relevance: Tensor) -> Tensor:
+        if relevance.ndim < 3:
+            raise LayerError(
+                f"the layer to stop at gives {tuple(relevance.shape[1:])}, which has no channels "
+                "to sum over; choose a layer with feature maps"
+            )
+        dim = self._channel_dim + 1 if self._channel_dim >= 0 else self._channel_dim
+        return relevance.sum(dim)
+
+    def _leak(self, summed: Tensor) -> float:
+        """Distance of the final sums from what they should be; nothing is known at a layer."""
+        if self._stop is not None:
+            return 0.0
+        goal = 0.0 if self._contrastive else 1.0
+        return float((summed.flatten(2).sum(2, dtype=torch.float64) - goal).abs().max())
+
+    def _warn(self, error: float, fallback: float) -> None:
+        if error > CONSERVATION_LIMIT:
+            warnings.warn(
+                f"relevance is conserved only to {error:.1e}; use float64 or no autocast",
+                AttributionWarning,
+                stacklevel=4,
+            )
+        if fallback > FALLBACK_LIMIT:
+            warnings.warn(
+                f"{fallback:.0%} of the relevance met units without a contribution that agrees "
+                "with their sign and was shared by size alone; read the heatmap with care",
+                AttributionWarning,
+                stacklevel=4,
+            )
+
+
+def _check_output(tape: Tape, targets: Tensor) -> Tensor:
+    """The outputs as (B, k), after checking that the targets exist and the numbers are finite."""
+    tensor = tape.output.tensor
+    images = tape.images.shape[0]
+    if tensor is None or tensor.ndim not in (1, 2) or tensor.shape[0] != images:
+        raise DataError(
+            f"the module must return (B, k) outputs for {images} images, it returns "
+            f"{tuple(tape.output.shape)}"
+        )
+    outputs = tensor.reshape(images, -1)
+    low, high = int(targets.min()), int(targets.max())
+    if low < 0 or high >= outputs.shape[1]:
+        bad = low if low < 0 else high
+        raise XNNError(
+            f"target {bad} is out of range: the module has outputs 0 to {outputs.shape[1] - 1}"
+        )
+    if not bool(torch.isfinite(outputs).all()):
+        first = next(find_non_finite(tape), None)
+        where = f"first at {first.full_name} in {first.place}" if first else "at its output"
+        raise NonFiniteError(
+            f"the network computes NaN or infinity from these images, {where}; check its weights"
+        )
+    return outputs

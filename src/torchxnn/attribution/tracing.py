@@ -1,0 +1,523 @@
+"""Record what a forward pass computes from its images: a tape of aten operations.
+
+A `TorchDispatchMode` sees every operation below autograd and below Python, whatever wrote it: a
+module, a functional call, `x += y`, a slice assignment, C++ code inside PyTorch. The set of
+operations is small and closed, composites arrive taken apart, and the mode belongs to one thread.
+
+In-place operations make a new *version* of a tensor. A tensor's memory may be seen through several
+tensors (views); the tracer keeps one log of writes per memory block, so that a view read after a
+write through another view is resolved element by element (`alias_update`), and data that a write
+would destroy is copied first.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from torchxnn.errors import LayerError
+
+Geometry = tuple[tuple[int, ...], tuple[int, ...], int]
+"""Size, stride and storage offset of a tensor: which elements of its memory block it shows."""
+
+_CALL = nn.Module._call_impl.__code__
+_LIBRARY = (str(Path(torch.__file__).parent), str(Path(__file__).parent), "<")
+# In-place operations that replace the whole content, so that the old one does not matter.
+_OVERWRITE = {"copy_", "fill_", "zero_", "normal_", "uniform_", "bernoulli_", "random_"}
+
+
+@dataclass(eq=False, slots=True)
+class Value:
+    """One version of one tensor.
+
+    Attributes:
+        tensor: the data; a saved copy if the memory was overwritten later; None if never needed.
+        shape: its shape.
+        geometry: its place in its memory block.
+        dependent: whether it was computed from the images; everything else is a constant.
+        producer: the operation that made it; None for the images and for constants.
+    """
+
+    tensor: Tensor | None
+    shape: torch.Size
+    geometry: Geometry
+    dependent: bool
+    producer: Operation | None = None
+
+    @property
+    def floating(self) -> bool:
+        """Whether it holds real numbers: indices and masks carry no relevance."""
+        return self.tensor is None or self.tensor.is_floating_point()
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where an operation ran: the innermost module and the user's source line."""
+
+    module: str
+    file: str
+    line: int
+
+    def __str__(self) -> str:
+        source = f" ({Path(self.file).name}:{self.line})" if self.file else ""
+        return f"{self.module or 'the outermost module'}{source}"
+
+
+@dataclass(eq=False, slots=True)
+class Operation:
+    """One recorded operation, in its functional form (`add_` is recorded as `add`).
+
+    Attributes:
+        func: the aten overload.
+        args: positional arguments with `Value` in place of every tensor.
+        kwargs: keyword arguments, likewise.
+        outputs: one `Value` per returned tensor, None for what is not a tensor.
+        place: where it ran.
+        cache: what a rule computed once and needs for every seed.
+    """
+
+    func: Any
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    outputs: tuple[Value | None, ...]
+    place: Place
+    cache: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The operation's name without the namespace, such as `convolution`."""
+        return self.func if isinstance(self.func, str) else self.func._schema.name.split("::")[1]
+
+    @property
+    def full_name(self) -> str:
+        """The operation's name as PyTorch writes it, such as `aten.convolution.default`."""
+        return str(self.func)
+
+    @property
+    def inputs(self) -> list[Value]:
+        """Every tensor argument in order of appearance, constants too."""
+        return list(_values((self.args, tuple(self.kwargs.values()))))
+
+    @property
+    def dependents(self) -> list[Value]:
+        """The tensor arguments that hold real numbers computed from the images."""
+        return [value for value in self.inputs if value.dependent and value.floating]
+
+
+@dataclass(frozen=True, eq=False)
+class Tape:
+    """What one forward pass did.
+
+    Attributes:
+        operations: in the order in which they ran.
+        images: the images the pass began with.
+        output: what the module returned.
+        stop: the output of the layer to stop at, or None.
+    """
+
+    operations: list[Operation]
+    images: Value
+    output: Value
+    stop: Value | None
+
+
+@dataclass(eq=False, slots=True)
+class _Memory:
+    """One memory block: who wrote to it, and which versions still live in it."""
+
+    anchor: Tensor
+    writes: list[tuple[Geometry, Value]] = field(default_factory=list)
+    living: list[Value] = field(default_factory=list)
+
+
+@dataclass(eq=False, slots=True)
+class _Binding:
+    tensor: Tensor
+    value: Value
+    seen: int
+
+
+class WithoutFastPath(TorchFunctionMode):
+    """Makes `nn.MultiheadAttention` and `nn.TransformerEncoderLayer` run their ordinary code.
+
+    Their fused inference kernels hide the operations; they are skipped whenever a torch function
+    mode is active, which is a per-thread switch, unlike the global setting.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        """Call the function unchanged."""
+        return func(*args, **(kwargs or {}))
+
+
+class Tracer(TorchDispatchMode):
+    """Records the operations that touch a value computed from the images.
+
+    Args:
+        names: dotted name of every module, by module.
+        known: whether an operation has a rule of its own; others are taken apart if they can be.
+    """
+
+    def __init__(self, names: dict[nn.Module, str], known: Callable[[Any], bool]) -> None:
+        super().__init__()
+        self.operations: list[Operation] = []
+        self._names = names
+        self._known = known
+        self._memories: dict[int, _Memory] = {}
+        self._bindings: dict[int, _Binding] = {}
+
+    def watch(self, images: Tensor) -> Value:
+        """Declare the tensor from which everything of interest is computed."""
+        return self._created(images, dependent=True, producer=None)
+
+    def value_of(self, tensor: Tensor) -> Value | None:
+        """The current version of a tensor; None for a constant that no recorded operation read."""
+        key = _memory_key(tensor)
+        memory = self._memories.get(key) if key is not None else None
+        if memory is None:
+            return None
+        binding = self._bindings.get(id(tensor))
+        if binding is None:
+            binding = _Binding(tensor, _constant(tensor), 0)
+            self._bindings[id(tensor)] = binding
+            memory.living.append(binding.value)
+        for geometry, written in memory.writes[binding.seen :]:
+            binding.value = self._patched(tensor, binding.value, geometry, written, memory)
+        binding.seen = len(memory.writes)
+        return binding.value
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run the operation and record it if it reads a value computed from the images."""
+        kwargs = kwargs or {}
+        dependent = any(
+            value is not None and value.dependent
+            for value in (self.value_of(tensor) for tensor in _tensors((args, kwargs)))
+        )
+        mutable = func._schema.is_mutable
+        if not dependent:
+            return self._run_constant(func, args, kwargs) if mutable else func(*args, **kwargs)
+        if not mutable and not self._known(func):
+            with self:
+                result = func.decompose(*args, **kwargs)
+            if result is not NotImplemented:
+                return result
+        written = _written(func, args, kwargs) if mutable else []
+        if func._schema.name.split("::")[1] in _OVERWRITE and not any(
+            self._reads(argument) for argument in (args[1:], kwargs)
+        ):
+            return self._run_constant(func, args, kwargs)
+        return self._run(func, args, kwargs, written)
+
+    def _reads(self, argument: Any) -> bool:
+        values = (self.value_of(tensor) for tensor in _tensors(argument))
+        return any(value is not None and value.dependent for value in values)
+
+    def _run(self, func: Any, args: Any, kwargs: dict[str, Any], written: list[Tensor]) -> Any:
+        recorded = _functional(func) if written else func
+        operation = Operation(
+            recorded, _map(args, self._read), _map(kwargs, self._read), (), self._place()
+        )
+        moves_only = torch.Tag.inplace_view in func.tags
+        for tensor in written:
+            if moves_only:
+                self._keep_view(tensor)
+            else:
+                self._keep_data(tensor)
+        result = func(*args, **kwargs)
+        outputs = [result] if isinstance(result, Tensor) else result
+        many = outputs if isinstance(outputs, (list, tuple)) else []
+        operation.outputs = tuple(
+            self._bind(tensor, operation, written, moves_only)
+            if isinstance(tensor, Tensor)
+            else None
+            for tensor in many
+        )
+        self.operations.append(operation)
+        return result
+
+    def _run_constant(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+        """An in-place operation that writes what does not depend on the images."""
+        written = [t for t in _written(func, args, kwargs) if _memory_key(t) in self._memories]
+        for tensor in written:
+            self._keep_data(tensor)
+        result = func(*args, **kwargs)
+        for tensor in written:
+            self._write(tensor, _constant(tensor))
+        return result
+
+    def _bind(
+        self, tensor: Tensor, operation: Operation, written: list[Tensor], moves_only: bool
+    ) -> Value:
+        if any(tensor is other for other in written):
+            value = Value(tensor, tensor.shape, geometry_of(tensor), True, operation)
+            if moves_only:
+                memory = self._memory(tensor)
+                memory.living.append(value)
+                self._bindings[id(tensor)] = _Binding(tensor, value, len(memory.writes))
+            else:
+                self._write(tensor, value)
+            return value
+        if _memory_key(tensor) not in self._memories:
+            return self._created(tensor, dependent=True, producer=operation)
+        value = Value(tensor, tensor.shape, geometry_of(tensor), True, operation)
+        memory = self._memory(tensor)
+        memory.living.append(value)
+        self._bindings[id(tensor)] = _Binding(tensor, value, len(memory.writes))
+        return value
+
+    def _created(self, tensor: Tensor, *, dependent: bool, producer: Operation | None) -> Value:
+        value = Value(tensor, tensor.shape, geometry_of(tensor), dependent, producer)
+        self._write(tensor, value)
+        return value
+
+    def _write(self, tensor: Tensor, value: Value) -> None:
+        memory = self._memory(tensor)
+        memory.writes.append((value.geometry, value))
+        memory.living.append(value)
+        self._bindings[id(tensor)] = _Binding(tensor, value, len(memory.writes))
+
+    def _memory(self, tensor: Tensor) -> _Memory:
+        key = _memory_key(tensor)
+        return self._memories.setdefault(-id(tensor) if key is None else key, _Memory(tensor))
+
+    def _read(self, tensor: Tensor) -> Value:
+        value = self.value_of(tensor)
+        if value is None:
+            value = _constant(tensor)
+            memory = self._memory(tensor)
+            memory.living.append(value)
+            self._bindings[id(tensor)] = _Binding(tensor, value, len(memory.writes))
+        return value
+
+    def _keep_data(self, tensor: Tensor) -> None:
+        """Copy a memory block before a write, for the versions that still live in it."""
+        memory = self._memories.get(_memory_key(tensor) or 0)
+        if memory is None or not memory.living:
+            return
+        storage = tensor.untyped_storage()
+        length = storage.nbytes() // tensor.element_size()
+        copy = torch.as_strided(tensor, (length,), (1,), 0).clone()
+        for value in memory.living:
+            if value.tensor is not None:
+                same = value.tensor.dtype == tensor.dtype
+                value.tensor = (
+                    copy.as_strided(*value.geometry) if same else value.tensor.detach().clone()
+                )
+        memory.living.clear()
+
+    def _keep_view(self, tensor: Tensor) -> None:
+        """Before `unsqueeze_` and the like: keep the old shape visible under another tensor."""
+        value = self._read(tensor)
+        value.tensor = tensor.as_strided(*value.geometry)
+
+    def _patched(
+        self, tensor: Tensor, old: Value, geometry: Geometry, written: Value, memory: _Memory
+    ) -> Value:
+        """The version of a view after a write to its memory block through another view."""
+        mine = geometry_of(tensor)
+        if mine == geometry:
+            return written
+        if not _overlap(mine, geometry):
+            return old
+        if not (old.dependent or written.dependent):
+            value = _constant(tensor)
+            memory.living.append(value)
+            return value
+        operation = Operation("alias_update", (old, written), {}, (), self._place())
+        value = Value(tensor, tensor.shape, mine, True, operation)
+        memory.living.append(value)
+        operation.outputs = (value,)
+        self.operations.append(operation)
+        return value
+
+    def _place(self) -> Place:
+        module = ""
+        file, line = "", 0
+        frame = sys._getframe(1)
+        while frame is not None:
+            code = frame.f_code
+            if not file and not code.co_filename.startswith(_LIBRARY):
+                file, line = code.co_filename, frame.f_lineno
+            if not module and code is _CALL:
+                owner = frame.f_locals["self"]
+                module = self._names.get(owner) or type(owner).__name__
+            if file and module:
+                break
+            frame = frame.f_back  # type: ignore[assignment]
+        return Place(module, file, line)
+
+
+def record(
+    module: nn.Module,
+    images: Tensor,
+    *,
+    known: Callable[[Any], bool],
+    stop: nn.Module | None = None,
+) -> tuple[Tape, Any]:
+    """Run a module on images and record the operations.
+
+    Args:
+        module: the explained module.
+        images: its input; not changed, since the pass works on a copy.
+        known: whether an operation has a rule.
+        stop: a submodule whose output is to be found on the tape.
+
+    Returns:
+        The tape and what the module returned.
+
+    Raises:
+        LayerError: the output does not depend on the images, or the layer to stop at did not run
+            exactly once or did not return one tensor.
+    """
+    names = {owner: name for name, owner in module.named_modules()}
+    seen: list[Value | None] = []
+    with torch.inference_mode(False), torch.no_grad():
+        start = images.detach().as_subclass(Tensor).clone()
+        tracer = Tracer(names, known)
+        value = tracer.watch(start)
+        label = names.get(stop, type(stop).__name__) if stop is not None else ""
+        with _watching(stop, lambda out: seen.append(_layer_value(tracer, out, label))):
+            with WithoutFastPath(), tracer:
+                output = module(start)
+        found = tracer.value_of(output) if isinstance(output, Tensor) else None
+    if found is None or not found.dependent:
+        raise LayerError(
+            f"the output of the {type(module).__name__} ({_kind(output)}) is not a tensor computed "
+            "from the images; it must return (B, k) outputs, in this thread, without NumPy"
+        )
+    if stop is not None and len(seen) != 1:
+        raise LayerError(
+            f"layer {label!r} ran {len(seen)} times in one forward pass; choose one that runs once"
+        )
+    return Tape(tracer.operations, value, found, seen[0] if seen else None), output
+
+
+def _layer_value(tracer: Tracer, output: Any, label: str) -> Value:
+    value = tracer.value_of(output) if isinstance(output, Tensor) else None
+    if value is None or not value.dependent:
+        raise LayerError(
+            f"layer {label!r} returns {_kind(output)}, not one tensor computed from the images; "
+            "choose another layer to stop at"
+        )
+    return value
+
+
+def _kind(output: Any) -> str:
+    return str(tuple(output.shape)) if isinstance(output, Tensor) else type(output).__name__
+
+
+@contextmanager
+def _watching(module: nn.Module | None, on_output: Callable[[Any], None]) -> Iterator[None]:
+    """Call `on_output` with what a module returns, in this thread only."""
+    if module is None:
+        yield
+        return
+    thread = threading.get_ident()
+
+    def hook(_: nn.Module, __: Any, output: Any) -> None:
+        if threading.get_ident() == thread:
+            on_output(output)
+
+    handle = module.register_forward_hook(hook)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def geometry_of(tensor: Tensor) -> Geometry:
+    """Size, stride and offset; strides of dimensions of size 1 say nothing and read 0."""
+    if tensor.layout != torch.strided:
+        return tuple(tensor.shape), (), 0
+    stride = tuple(
+        0 if size == 1 else step for size, step in zip(tensor.shape, tensor.stride(), strict=True)
+    )
+    return tuple(tensor.shape), stride, tensor.storage_offset()
+
+
+def positions(geometry: Geometry, device: torch.device) -> Tensor:
+    """Where each element of a view lies in its memory block, flattened (int64)."""
+    size, stride, offset = geometry
+    place = torch.full((), offset, dtype=torch.int64, device=device)
+    for length, step in zip(size, stride, strict=True):
+        place = place.unsqueeze(-1) + step * torch.arange(length, device=device)
+    return place.flatten()
+
+
+def _overlap(first: Geometry, second: Geometry) -> bool:
+    spans = []
+    for size, stride, offset in (first, second):
+        if 0 in size:
+            return False
+        steps = (step * (length - 1) for length, step in zip(size, stride, strict=True))
+        spans.append((offset, offset + sum(steps)))
+    return spans[0][0] <= spans[1][1] and spans[1][0] <= spans[0][1]
+
+
+def _constant(tensor: Tensor) -> Value:
+    return Value(tensor, tensor.shape, geometry_of(tensor), False)
+
+
+def _memory_key(tensor: Tensor) -> int | None:
+    if tensor.layout != torch.strided:
+        return None
+    return tensor.untyped_storage()._cdata
+
+
+def _functional(func: Any) -> Any:
+    """`aten.add_.Tensor` is recorded as `aten.add.Tensor`; what has no such form stays as it is."""
+    namespace, name = func._schema.name.split("::")
+    if not name.endswith("_") or name.startswith("_"):
+        return func
+    packet = getattr(getattr(torch.ops, namespace), name[:-1], None)
+    overload = getattr(packet, func._overloadname, None)
+    return func if overload is None else overload
+
+
+def _written(func: Any, args: Any, kwargs: dict[str, Any]) -> list[Tensor]:
+    found: list[Tensor] = []
+    for index, argument in enumerate(func._schema.arguments):
+        if argument.alias_info is None or not argument.alias_info.is_write:
+            continue
+        given = args[index] if index < len(args) else kwargs.get(argument.name)
+        found.extend(_tensors(given))
+    return found
+
+
+def _tensors(tree: Any) -> Iterator[Tensor]:
+    if isinstance(tree, Tensor):
+        yield tree
+    elif isinstance(tree, (list, tuple)):
+        for item in tree:
+            yield from _tensors(item)
+    elif isinstance(tree, dict):
+        yield from _tensors(tuple(tree.values()))
+
+
+def _values(tree: Any) -> Iterator[Value]:
+    if isinstance(tree, Value):
+        yield tree
+    elif isinstance(tree, (list, tuple)):
+        for item in tree:
+            yield from _values(item)
+
+
+def _map(tree: Any, change: Callable[[Tensor], Value]) -> Any:
+    if isinstance(tree, Tensor):
+        return change(tree)
+    if isinstance(tree, (list, tuple)):
+        return type(tree)(_map(item, change) for item in tree)
+    if isinstance(tree, dict):
+        return {key: _map(item, change) for key, item in tree.items()}
+    return tree

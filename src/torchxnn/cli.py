@@ -1,0 +1,340 @@
+"""The command line: `xnn layers | fit | explain | evaluate | report | demo`."""
+
+from __future__ import annotations
+
+import json
+import sys
+import warnings
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+import tyro
+from rich.console import Console
+from tyro.conf import OmitArgPrefixes, Positional, arg, subcommand
+
+from torchxnn.datasets.sources import DataConfig, count_outputs, find_target, open_dataset
+from torchxnn.errors import DataError, ModelError, XNNError, XNNWarning
+from torchxnn.files import replace_file
+from torchxnn.models import load_model
+from torchxnn.trial import TrainConfig
+
+OUT, ERR = Console(), Console(stderr=True)
+
+
+@dataclass(frozen=True)
+class Layers:
+    """List the layers of a model with output shapes, and mark those an XNN can be attached to."""
+
+    model: Positional[str]
+    """torchvision:NAME, timm:NAME or package.module:factory"""
+    size: int | None = None
+    """height and width of the input in pixels; by default what the model expects"""
+
+    def run(self) -> None:
+        """Print the table."""
+        from torchxnn.layers import list_layers
+        from torchxnn.tables import layers_table
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", XNNWarning)  # random weights have the same shapes
+            loaded = load_model(self.model, allow_random=True)
+        size = self.size or loaded.preprocessing.size
+        layers = list_layers(loaded.model, torch.zeros(1, 3, size, size))
+        OUT.print(layers_table(self.model, size, layers))
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Fit an XNN: embed a layer into a few x-features that reproduce the target's logit."""
+
+    model: Positional[str]
+    """torchvision:NAME, timm:NAME or package.module:factory"""
+    data: Positional[Path]
+    """folder of images in class folders, or a CUB-200-2011 folder"""
+    layer: str
+    """dotted name; `xnn layers MODEL` lists them"""
+    target: tuple[str, ...]
+    """class index (from 0) or class name; several give one XNN for all of them"""
+    out: Path
+    """folder to save the XNN in"""
+    weights: Path | None = None
+    """state dict of the model: .safetensors, or .pt / .pth without code in it"""
+    random_weights: bool = False
+    """explain a model with random weights (only to try things out)"""
+    n_features: int | None = None
+    """number of x-features; 5 for one target, 7 for several"""
+    source: DataConfig = field(default_factory=DataConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+    def run(self) -> None:
+        """Record, fit, save, print the figures."""
+        from torchxnn.progress import count_epochs, count_images, make_progress
+        from torchxnn.tables import fit_table
+        from torchxnn.xnn import XNN
+
+        loaded = load_model(
+            self.model,
+            self.weights,
+            preprocessing=None,
+            allow_random=self.random_weights,
+        )
+        preprocessing = self.source.preprocessing(loaded.preprocessing)
+        outputs = count_outputs(loaded.model, preprocessing)
+        with make_progress(ERR) as progress:
+            opened = open_dataset(
+                self.data, preprocessing, self.source, outputs, loaded.classes, "train", progress
+            )
+            names = opened.class_names
+            targets = [find_target(text, outputs, names) for text in self.target]
+            xnn = XNN(
+                loaded.model,
+                self.layer,
+                self.n_features,
+                class_names=names,
+                preprocessing=preprocessing,
+            )
+            xnn.source = {
+                "model": self.model,
+                "weights": self.weights and str(self.weights.resolve()),
+                "description": loaded.description,
+                "data": opened.dataset.name,
+                "random_weights": self.random_weights,
+            }
+            report = xnn.fit(
+                self.source.loader(opened.dataset),
+                targets if len(targets) > 1 else targets[0],
+                config=self.train,
+                on_batch=count_images(progress, "Recording activations", len(opened.dataset)),
+                on_epoch=count_epochs(progress, "Fitting", self.train.epochs),
+            )
+        xnn.save_pretrained(self.out)
+        OUT.print(fit_table(report))
+        OUT.print(f"Saved in {self.out}. Next: xnn report {self.out} {self.data}", highlight=False)
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A saved XNN and the model that it explains.
+
+    Attributes:
+        run: folder written by `xnn fit`.
+        weights: state dict of the model, if it has moved since.
+        model: the model, if it has another name now.
+    """
+
+    run: Positional[Path]
+    weights: Path | None = None
+    model: str | None = None
+
+    def load(self) -> Any:
+        """The XNN, attached to its model; the model's fingerprint is checked."""
+        from torchxnn.storage import read_about
+        from torchxnn.xnn import XNN
+
+        source = read_about(self.run)["source"] or {}
+        spec, weights = self.model or source.get("model"), self.weights or source.get("weights")
+        if spec is None:
+            raise ModelError(f"{self.run} does not say which model it explains; give --model")
+        loaded = load_model(spec, weights, allow_random=bool(source.get("random_weights")))
+        return XNN.from_pretrained(self.run, loaded.model)
+
+
+@dataclass(frozen=True)
+class Explain:
+    """Explain images: a folder with PNGs, JSON and an HTML page for each."""
+
+    saved: Annotated[Saved, arg(name="")]
+    images: Positional[tuple[Path, ...]]
+    """image files"""
+    out: Path = Path("explanations")
+    """folder to write one folder per image into"""
+
+    def run(self) -> None:
+        """Explain each image; unreadable ones are skipped and counted."""
+        from torchxnn.datasets.images import read_image
+
+        xnn = self.saved.load()
+        if not self.images:
+            raise DataError("no images given")
+        preprocessing = xnn.preprocessing
+        skipped: list[str] = []
+        names: set[str] = set()
+        for path in self.images:
+            try:
+                image = preprocessing(read_image(path))
+            except DataError as error:
+                skipped.append(str(error))
+                continue
+            explanation = xnn.explain(image.to(xnn.device), path=path.name)
+            folder = self.out / _free_name(path.stem, names)
+            explanation.save(folder)
+            explanation.to_html(folder / "explanation.html")
+            OUT.print(explanation.summary(), highlight=False, markup=False)
+            OUT.print(f"  {folder}/explanation.html", highlight=False)
+        if skipped:
+            ERR.print(f"[yellow]{len(skipped)} of {len(self.images)} images skipped:[/]")
+            for line in skipped:
+                ERR.print(f"  {line}", markup=False, highlight=False)
+        if len(skipped) == len(self.images):
+            raise DataError("none of the images could be read")
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Measure how faithful and how orthogonal a saved XNN is on a folder of images."""
+
+    saved: Annotated[Saved, arg(name="")]
+    data: Positional[Path]
+    """folder of images in class folders, or a CUB-200-2011 folder (its test split)"""
+    maps: bool = True
+    """draw heatmaps of the positives, for orthogonality; --no-maps is faster"""
+    json: Path | None = None
+    """file to write the figures to"""
+    source: DataConfig = field(default_factory=DataConfig)
+
+    def run(self) -> None:
+        """Measure, print, and write JSON if asked."""
+        from torchxnn.progress import count_images, make_progress
+        from torchxnn.tables import evaluation_table
+
+        xnn = self.saved.load()
+        with make_progress(ERR) as progress:
+            opened = _open_for(xnn, self.data, self.source, progress)
+            evaluation = xnn.evaluate(
+                self.source.loader(opened),
+                maps=self.maps,
+                on_batch=count_images(progress, "Evaluating", len(opened)),
+            )
+        OUT.print(evaluation_table(evaluation))
+        if self.json is not None:
+            _write_json(self.json, asdict(evaluation))
+
+
+@dataclass(frozen=True)
+class WriteReport:
+    """Write one HTML file: figures of merit, explained images, a sheet for each x-feature."""
+
+    saved: Annotated[Saved, arg(name="")]
+    data: Positional[Path]
+    """folder of images in class folders, or a CUB-200-2011 folder (its test split)"""
+    out: Path = Path("report.html")
+    """file to write"""
+    images: int = 6
+    """images explained in full"""
+    sheet: int = 8
+    """images per x-feature's sheet"""
+    source: DataConfig = field(default_factory=DataConfig)
+
+    def run(self) -> None:
+        """Gather and write the report."""
+        from torchxnn.progress import count_drawings, count_images, make_progress
+        from torchxnn.report import write_report
+        from torchxnn.report.build import ReportConfig, build_report
+
+        xnn = self.saved.load()
+        with make_progress(ERR) as progress:
+            opened = _open_for(xnn, self.data, self.source, progress)
+            report = build_report(
+                xnn,
+                opened,
+                title=f"Why {' or '.join(xnn.class_name(t) for t in xnn.targets)}?",
+                model_name=(xnn.source or {}).get("description", ""),
+                provenance=(("Data", opened.name),),
+                config=ReportConfig(self.images, self.sheet, self.source.batch_size),
+                on_batch=count_images(progress, "Recording activations", len(opened)),
+                on_drawing=count_drawings(progress, "Drawing heatmaps"),
+            )
+            write_report(report, self.out)
+        OUT.print(f"Wrote {self.out}", highlight=False)
+
+
+@dataclass(frozen=True)
+class Demo:
+    """Train a small network on real photographs, explain it, and write a report."""
+
+    data: Literal["solar", "cub"] = "solar"
+    """solar: solar cells from the elpv-dataset package; cub: the European Goldfinch of CUB"""
+    root: Path | None = None
+    """for cub: folder in the official CUB-200-2011 layout"""
+    weights: Path | None = None
+    """for cub: weights of torchxnn.demo:squeezenet_with_head"""
+    out: Path = Path("demo")
+    """folder for the report and the XNN"""
+    seed: int = 0
+    """of the head's training and of the fit"""
+
+    def run(self) -> None:
+        """Prepare, fit, evaluate, report."""
+        from torchxnn.demo_run import run_demo
+
+        run_demo(self.data, self.root, self.weights, self.out, self.seed, OUT, ERR)
+
+
+Command = (
+    Annotated[Layers, subcommand("layers")]
+    | Annotated[Fit, subcommand("fit")]
+    | Annotated[Explain, subcommand("explain")]
+    | Annotated[Evaluate, subcommand("evaluate")]
+    | Annotated[WriteReport, subcommand("report")]
+    | Annotated[Demo, subcommand("demo")]
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; errors that a user can act on are one line and exit code 2."""
+    command = tyro.cli(
+        Command,  # type: ignore[arg-type]
+        prog="xnn",
+        description="Explain a trained network as 'A is B because of C, D and E'.",
+        args=argv,
+        config=(OmitArgPrefixes,),
+    )
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("always", XNNWarning)
+            warnings.showwarning = _show_warning
+            command.run()
+    except (XNNError, OSError) as error:
+        ERR.print(f"xnn: error: {_one_line(error)}", style="red", markup=False, highlight=False)
+        return 2
+    except KeyboardInterrupt:
+        ERR.print("xnn: interrupted; nothing half-written is left behind", style="red")
+        return 130
+    return 0
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+    if issubclass(category, XNNWarning):
+        ERR.print(f"xnn: warning: {message}", style="yellow", markup=False, highlight=False)
+
+
+def _one_line(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return text or type(error).__name__
+
+
+def _free_name(stem: str, taken: set[str]) -> str:
+    name, number = stem, 2
+    while name in taken:
+        name, number = f"{stem}-{number}", number + 1
+    taken.add(name)
+    return name
+
+
+def _open_for(xnn: Any, data: Path, source: DataConfig, progress: Any) -> Any:
+    outputs = count_outputs(xnn.model, xnn.preprocessing)
+    opened = open_dataset(
+        data, xnn.preprocessing, source, outputs, xnn.class_names, "test", progress
+    )
+    return opened.dataset
+
+
+def _write_json(path: Path, values: dict[str, Any]) -> None:
+    replace_file(path, json.dumps(values, indent=1).encode())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,272 @@
+"""What every data set yields, how pictures become tensors, and how batches are made."""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Literal, Self, final, get_args
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from torchxnn.errors import DataError
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+Resize = Literal["squash", "crop"]
+Interpolation = Literal["bilinear", "bicubic"]
+
+_RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """One preprocessed picture and what is known about it.
+
+    Attributes:
+        image: (3, H, W), float32, normalised as the network expects.
+        label: 0-based class index, or None where the data set has no labels.
+        path: where the picture came from, relative to the root of the data set, for people.
+        parts: (P, 3) of x, y, visible (1 or 0) in pixels of the preprocessed picture; x runs to the
+            right and y down from the top left corner of the picture. Parts that are not
+            visible, or lie outside the crop, are 0, 0, 0.
+        box: x, y, width, height in the same frame, clipped to it.
+        masks: segmentation of the preprocessed picture, for data sets that have one.
+    """
+
+    image: Float[Tensor, "3 height width"]
+    label: int | None
+    path: str
+    parts: Float[Tensor, "parts 3"] | None = None
+    box: Float[Tensor, "4"] | None = None
+    masks: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Frame:
+    """How a picture of a given size is laid into the square that the network sees.
+
+    A point (x, y) of the picture lies at (x * scale_x - left, y * scale_y - top) in the square.
+    """
+
+    scale_x: float
+    scale_y: float
+    left: int
+    top: int
+    size: int
+
+    def points(self, points: Float[Tensor, "points 2"]) -> Float[Tensor, "points 2"]:
+        """Move points (x, y) from the picture into the square."""
+        scale = torch.tensor([self.scale_x, self.scale_y], dtype=points.dtype)
+        offset = torch.tensor([self.left, self.top], dtype=points.dtype)
+        return points * scale - offset
+
+    def parts(self, parts: Float[Tensor, "parts 3"]) -> Float[Tensor, "parts 3"]:
+        """Move parts (x, y, visible); those that end up outside the square become 0, 0, 0."""
+        moved = self.points(parts[:, :2])
+        inside = ((moved >= 0) & (moved < self.size)).all(dim=1) & (parts[:, 2] > 0)
+        return torch.cat([moved, torch.ones(len(parts), 1)], dim=1) * inside[:, None]
+
+    def box(self, box: Float[Tensor, "4"]) -> Float[Tensor, "4"]:
+        """Move a box (x, y, width, height) and clip it to the square."""
+        corners = self.points(torch.stack([box[:2], box[:2] + box[2:]])).clamp(0, self.size)
+        return torch.cat([corners[0], corners[1] - corners[0]])
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How a picture becomes the tensor that a network expects, and back for drawing.
+
+    `squash` resizes straight to size x size. `crop` resizes the shorter side to `shorter_side`
+    (by default size * 256 / 224) and cuts the centre out. Resizing is antialiased. The result is
+    (p - mean) / std for pixel values p in [0, 1]. The fields are plain values: `dataclasses.asdict`
+    goes into a JSON file and `Preprocessing.from_dict` brings it back.
+
+    Attributes:
+        size: height and width of the tensor, in pixels.
+        resize: "squash" or "crop".
+        mean: per colour (red, green, blue), in [0, 1].
+        std: per colour, > 0.
+        interpolation: "bilinear" or "bicubic".
+        shorter_side: for "crop" only; in pixels, at least `size`.
+
+    Raises:
+        DataError: if a value is out of range; the message names it.
+    """
+
+    size: int = 224
+    resize: Resize = "crop"
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+    interpolation: Interpolation = "bilinear"
+    shorter_side: int | None = None
+
+    def __post_init__(self) -> None:
+        if not 8 <= self.size <= 4096:
+            raise DataError(f"preprocessing size must be 8 to 4096 pixels, got {self.size}")
+        for name, allowed in (("resize", Resize), ("interpolation", Interpolation)):
+            if getattr(self, name) not in get_args(allowed):
+                choices = " or ".join(repr(choice) for choice in get_args(allowed))
+                raise DataError(f"{name} must be {choices}, got {getattr(self, name)!r}")
+        for name in ("mean", "std"):
+            values = tuple(float(value) for value in getattr(self, name))
+            if len(values) != 3 or not all(math.isfinite(value) for value in values):
+                raise DataError(f"{name} must be three finite numbers, got {getattr(self, name)}")
+            object.__setattr__(self, name, values)  # JSON brings lists back
+        if min(self.std) <= 0:
+            raise DataError(f"std must be positive, got {self.std}")
+        if self.shorter_side is not None and self.shorter_side < self.size:
+            raise DataError(
+                f"shorter_side must be at least size ({self.size}), got {self.shorter_side}"
+            )
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Bring back what `dataclasses.asdict` wrote; unknown names are an error."""
+        unknown = sorted(set(values) - {field.name for field in fields(cls)})
+        if unknown:
+            raise DataError(f"unknown preprocessing settings: {', '.join(unknown)}")
+        return cls(**values)
+
+    def frame(self, width: int, height: int) -> Frame:
+        """Where a picture of width x height pixels ends up in the square."""
+        wide, high = self._resized(width, height)
+        left, top = round((wide - self.size) / 2), round((high - self.size) / 2)
+        return Frame(wide / width, high / height, left, top, self.size)
+
+    def __call__(self, image: Image.Image) -> Float[Tensor, "3 size size"]:
+        """Turn a picture into a normalised float32 tensor."""
+        frame = self.frame(image.width, image.height)
+        resized = image.convert("RGB").resize(
+            self._resized(image.width, image.height), _RESAMPLING[self.interpolation]
+        )
+        edges = (frame.left, frame.top, frame.left + self.size, frame.top + self.size)
+        pixels = torch.from_numpy(np.array(resized.crop(edges), dtype=np.float32) / 255)
+        normalised = (pixels - torch.tensor(self.mean)) / torch.tensor(self.std)
+        return normalised.permute(2, 0, 1).contiguous()
+
+    def picture(
+        self, image: Float[Tensor, "3 height width"]
+    ) -> UInt8[np.ndarray, "height width 3"]:
+        """Undo the normalisation, for drawing: red, green, blue in 0 to 255."""
+        pixels = image.detach().cpu().permute(1, 2, 0)
+        pixels = pixels * torch.tensor(self.std) + torch.tensor(self.mean)
+        return (pixels.clamp(0, 1) * 255).round().to(torch.uint8).numpy()
+
+    def _resized(self, width: int, height: int) -> tuple[int, int]:
+        if self.resize == "squash":
+            return self.size, self.size
+        shorter = self.shorter_side or round(self.size * 256 / 224)
+        longer = int(shorter * max(width, height) / min(width, height))
+        return (shorter, longer) if width <= height else (longer, shorter)
+
+
+class ImageDataset(Dataset[Sample], ABC):
+    """A list of pictures that a network can be run on; indices never shift.
+
+    Attributes:
+        name: for people.
+        classes: class names in the order of the indices; empty where there are no labels.
+        labels: the 0-based class index of every picture, or None where there are none.
+        paths: where every picture lies, relative to the root, for people.
+        preprocessing: how pictures become tensors.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    labels: tuple[int, ...] | None
+    paths: tuple[str, ...]
+    preprocessing: Preprocessing
+
+    @abstractmethod
+    def load(self, index: int) -> Sample:
+        """Read the picture at an index from 0 to len - 1."""
+
+    @final
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    @final
+    def __getitem__(self, index: int) -> Sample:
+        """Read one picture; negative indices count from the end.
+
+        Raises:
+            IndexError: if there is no such picture.
+            DataError: if its file cannot be read.
+        """
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"{self.name} has {len(self)} images, there is no image {index}")
+        return self.load(index % len(self))
+
+
+@final
+class ImageSubset(ImageDataset):
+    """Some pictures of another data set; made by `subset`."""
+
+    def __init__(self, dataset: ImageDataset, indices: Sequence[int]):
+        self.dataset = dataset
+        self.indices = tuple(int(index) for index in indices)
+        outside = [index for index in self.indices if not 0 <= index < len(dataset)]
+        if outside:
+            raise DataError(
+                f"indices of a subset of {dataset.name} must be 0 to {len(dataset) - 1}, "
+                f"got {outside[0]}"
+            )
+        self.name = dataset.name
+        self.classes = dataset.classes
+        self.preprocessing = dataset.preprocessing
+        self.paths = tuple(dataset.paths[index] for index in self.indices)
+        labels = dataset.labels
+        self.labels = None if labels is None else tuple(labels[index] for index in self.indices)
+
+    def load(self, index: int) -> Sample:
+        """Read the picture at an index of the subset."""
+        return self.dataset[self.indices[index]]
+
+
+def subset(dataset: ImageDataset, indices: Sequence[int]) -> ImageSubset:
+    """Some pictures of a data set, in the given order.
+
+    Raises:
+        DataError: if an index lies outside the data set.
+    """
+    return ImageSubset(dataset, indices)
+
+
+def make_loader(dataset: ImageDataset, batch_size: int = 32, workers: int = 0) -> DataLoader[Any]:
+    """Batches in the order of the data set: (images, labels), or images where there are no labels.
+
+    Images are float32 (B, 3, size, size), labels int64 (B,).
+
+    Args:
+        dataset: the pictures.
+        batch_size: pictures per batch; the last batch may be smaller.
+        workers: processes that read ahead; 0 reads in this process.
+
+    Raises:
+        DataError: if the data set is empty or a number is out of range.
+    """
+    if batch_size < 1 or workers < 0:
+        raise DataError(
+            f"batch_size must be at least 1 and workers at least 0, got {batch_size} and {workers}"
+        )
+    if len(dataset) == 0:
+        raise DataError(f"{dataset.name} has no images")
+    collate = _stack_images if dataset.labels is None else _stack_labelled
+    return DataLoader(dataset, batch_size=batch_size, num_workers=workers, collate_fn=collate)
+
+
+def _stack_images(samples: list[Sample]) -> Tensor:
+    return torch.stack([sample.image for sample in samples])
+
+
+def _stack_labelled(samples: list[Sample]) -> tuple[Tensor, Tensor]:
+    missing = [sample.path for sample in samples if sample.label is None]
+    if missing:
+        raise DataError(f"{missing[0]} has no label in a data set with labels")
+    return _stack_images(samples), torch.tensor([sample.label for sample in samples])

@@ -1,0 +1,203 @@
+"""Any folder of images: class folders, or a flat folder without labels."""
+
+import difflib
+import os
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import final
+
+from rich.progress import Progress
+
+from torchxnn.datasets.base import ImageDataset, Preprocessing, Sample
+from torchxnn.datasets.images import check_image, quiet_pillow, read_image
+from torchxnn.errors import DataError, SkippedImagesWarning
+
+EXTENSIONS = frozenset(
+    {".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pbm", ".pgm"}
+    | {".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"}
+)
+_NAMED = 5  # skipped images that the warning names; `.skipped` has them all
+
+
+@dataclass(frozen=True)
+class SkippedImage:
+    """A picture that was left out: its path relative to the root, and why."""
+
+    path: str
+    reason: str
+
+
+@final
+class ImageFolder(ImageDataset):
+    """Pictures in class folders: `root/CLASS/anything.jpg`, classes sorted by name.
+
+    Every picture is decoded once, cheaply, when the data set is made. Those that cannot be read are
+    left out *then*, with one counted warning, so that indices, labels and paths agree from
+    the first to the last read. A file that breaks afterwards is an error that names it. A class
+    whose folder has no readable picture stays in the list of classes: class indices never shift.
+    Hidden files and folders are ignored; folders inside a class folder are searched too.
+
+    Args:
+        root: the folder.
+        preprocessing: how pictures become tensors.
+        labelled: False takes every picture below `root`, without labels.
+        classes: the class names that the network knows, in its order, where the folder has only
+            some of them; by default the names of the class folders, sorted.
+        check: False trusts the files (no decoding at the start, for very large folders); one that
+            cannot be read is then an error when its turn comes.
+        progress: shows how far the check is.
+
+    Attributes:
+        skipped: the pictures that were left out.
+
+    Raises:
+        DataError: if the folder is missing or empty, has no class folders, has a class folder whose
+            name is not in `classes`, or none of its pictures can be read.
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        preprocessing: Preprocessing,
+        *,
+        labelled: bool = True,
+        classes: Sequence[str] | None = None,
+        check: bool = True,
+        progress: Progress | None = None,
+    ):
+        self.root = Path(root)
+        self.name = self.root.name or str(self.root)
+        self.preprocessing = preprocessing
+        if not self.root.is_dir():
+            kind = "is not a folder" if self.root.exists() else "does not exist"
+            raise DataError(f"{self.root} {kind}")
+        folders = _class_folders(self.root) if labelled else []
+        self.classes = _class_names(self.root, folders, classes)
+        if labelled:
+            files = [file for folder in folders for file in image_files(folder)]
+        else:
+            files = list(image_files(self.root))
+        if not files:
+            raise DataError(f"{self.root} has no images ({_what_is_there(self.root)})")
+        self.skipped = self._check(files, progress) if check else ()
+        left_out = {image.path for image in self.skipped}
+        paths = (file.relative_to(self.root).as_posix() for file in files)
+        self.paths = tuple(path for path in paths if path not in left_out)
+        numbers = {name: index for index, name in enumerate(self.classes)}
+        self.labels = (
+            tuple(numbers[Path(path).parts[0]] for path in self.paths) if labelled else None
+        )
+        self._warn(len(files))
+
+    def load(self, index: int) -> Sample:
+        """Read the picture at an index."""
+        path = self.paths[index]
+        image = self.preprocessing(read_image(self.root / path))
+        return Sample(image, None if self.labels is None else self.labels[index], path)
+
+    def _check(self, files: list[Path], progress: Progress | None) -> tuple[SkippedImage, ...]:
+        task = progress.add_task("Checking images", total=len(files)) if progress else None
+        skipped = []
+        with quiet_pillow(), ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
+            for file, reason in zip(files, threads.map(check_image, files), strict=True):
+                if reason is not None:
+                    skipped.append(SkippedImage(file.relative_to(self.root).as_posix(), reason))
+                if progress and task is not None:
+                    progress.advance(task)
+        if len(skipped) == len(files):
+            raise DataError(
+                f"none of the {len(files)} images in {self.root} can be read; the first, "
+                f"{skipped[0].path}: {skipped[0].reason}"
+            )
+        return tuple(skipped)
+
+    def _warn(self, found: int) -> None:
+        remarks = []
+        if self.skipped:
+            named = ", ".join(f"{image.path} ({image.reason})" for image in self.skipped[:_NAMED])
+            more = ", ..." if len(self.skipped) > _NAMED else ""
+            remarks.append(
+                f"{len(self.skipped)} of {found} images could not be read and were left out: "
+                f"{named}{more}"
+            )
+        beside = [file for file in _entries(self.root) if _is_image(file)]
+        if self.labels is not None and beside:
+            remarks.append(
+                f"{len(beside)} images beside the class folders were left out: "
+                f"{', '.join(file.name for file in beside[:_NAMED])}"
+                f"{', ...' if len(beside) > _NAMED else ''}"
+            )
+        for remark in remarks:
+            warnings.warn(remark, SkippedImagesWarning, stacklevel=3)
+
+
+def image_files(folder: Path) -> Iterator[Path]:
+    """Every picture below a folder, sorted by path; hidden files and folders are ignored."""
+    yield from sorted(_walk(folder, frozenset()))
+
+
+def _walk(folder: Path, above: frozenset[Path]) -> Iterator[Path]:
+    here = folder.resolve()
+    if here in above:  # a symbolic link to a folder further up
+        return
+    for entry in _entries(folder):
+        if entry.is_dir():
+            yield from _walk(entry, above | {here})
+        elif _is_image(entry):
+            yield entry
+
+
+def _entries(folder: Path) -> list[Path]:
+    try:
+        entries = list(folder.iterdir())
+    except OSError as error:
+        raise DataError(f"cannot list the folder {folder}: {error.strerror}") from error
+    return sorted(
+        entry for entry in entries if not entry.name.startswith(".") and entry.name != "__MACOSX"
+    )
+
+
+def _is_image(file: Path) -> bool:
+    return file.suffix.lower() in EXTENSIONS and not file.is_dir()
+
+
+def _class_folders(root: Path) -> list[Path]:
+    entries = _entries(root)
+    folders = [entry for entry in entries if entry.is_dir()]
+    if not folders and any(_is_image(entry) for entry in entries):
+        raise DataError(
+            f"{root} has images but no class folders; sort them into one folder per class, or read "
+            "them without labels (labelled=False)"
+        )
+    if not folders:
+        raise DataError(f"{root} has no class folders ({_what_is_there(root)})")
+    return folders
+
+
+def _class_names(root: Path, folders: list[Path], classes: Sequence[str] | None) -> tuple[str, ...]:
+    names = tuple(folder.name for folder in folders)
+    if classes is None:
+        return names
+    repeated = [name for name, count in Counter(classes).items() if count > 1]
+    if repeated:
+        raise DataError(f"the class name {repeated[0]!r} is given twice")
+    for name in names:
+        if name not in classes:
+            near = difflib.get_close_matches(name, classes, n=3)
+            hint = f"; near ones: {', '.join(near)}" if near else ""
+            raise DataError(f"{root / name} is none of the {len(classes)} classes given{hint}")
+    return tuple(classes)
+
+
+def _what_is_there(root: Path) -> str:
+    suffixes = Counter(
+        file.suffix.lower() or "no extension" for file in root.rglob("*") if file.is_file()
+    )
+    if not suffixes:
+        return "it is empty"
+    kinds = ", ".join(f"{count} x {suffix}" for suffix, count in suffixes.most_common(3))
+    return f"it has {kinds}; looked for {' '.join(sorted(EXTENSIONS))}"

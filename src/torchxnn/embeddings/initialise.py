@@ -1,0 +1,191 @@
+"""Starting points of an SRAE that depend on the data, so that every x-feature starts alive."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from torchxnn.embeddings.srae import SRAE
+from torchxnn.losses import second_moments, weighted_mean
+
+RIDGE = 1e-3
+"""Share of the mean variance that is added to the diagonal when a linear map is fitted."""
+
+
+def set_scale(embedding: SRAE, activations: Float[Tensor, "samples dims"]) -> None:
+    """Set `scale` to the root of the mean variance of Z, so that scaled Z has unit variance."""
+    variance = activations.var(0, correction=0).mean()
+    embedding.scale.copy_(variance.sqrt() if variance > 0 else torch.ones_like(variance))
+
+
+def fit_linear(
+    inputs: Float[Tensor, "samples dims"],
+    outputs: Float[Tensor, "samples targets"],
+    weights: Float[Tensor, " samples"],
+    ridge: float = RIDGE,
+) -> tuple[Float[Tensor, "targets dims"], Float[Tensor, " targets"]]:
+    """Weighted ridge regression in closed form, solved in float64.
+
+    Args:
+        inputs: (M, d).
+        outputs: (M, k).
+        weights: (M,) sample weights.
+        ridge: penalty as a share of the mean variance of the inputs.
+
+    Returns:
+        Weight (k, d) and intercept (k,).
+    """
+    inputs64, outputs64, weights64 = inputs.double(), outputs.double(), weights.double()
+    mean_in, mean_out = weighted_mean(inputs64, weights64), weighted_mean(outputs64, weights64)
+    centred = inputs64 - mean_in
+    covariance = second_moments(centred, weights64)
+    cross = centred.mT @ ((outputs64 - mean_out) * (weights64 / weights64.sum()).unsqueeze(1))
+    damping = ridge * covariance.diagonal().mean() + torch.finfo(torch.float64).tiny
+    eye = torch.eye(len(covariance), dtype=torch.float64, device=inputs.device)
+    weight = torch.linalg.lstsq(covariance + damping * eye, cross).solution.mT
+    return weight.to(inputs.dtype), (mean_out - weight @ mean_in).to(inputs.dtype)
+
+
+def fit_readout(
+    embedding: SRAE,
+    features: Float[Tensor, "samples features"],
+    logits: Float[Tensor, "samples targets"],
+    weights: Float[Tensor, " samples"],
+) -> None:
+    """Set the readout to the weighted least squares solution for the present x-features."""
+    weight, bias = fit_linear(features, logits, weights, ridge=1e-6)
+    embedding.readout.weight.copy_(weight)
+    embedding.readout.bias.copy_(bias)
+
+
+def pretrain_greedily(
+    embedding: SRAE,
+    activations: Float[Tensor, "samples dims"],
+    generator: torch.Generator,
+    epochs: int = 10,
+    batch_size: int = 128,
+) -> None:
+    """Train each hidden layer as an autoencoder of the one below, from the input up.
+
+    The x-layer itself is left alone: `split_logit` starts it.
+
+    Args:
+        embedding: its encoder layers but the last and its decoder layers but the first are set.
+        activations: Z, (M, S_z).
+        generator: draws the batches.
+        epochs: passes over the data per layer.
+        batch_size: samples per step.
+    """
+    hidden = activations / embedding.scale
+    depth = len(embedding.hidden)
+    for level in range(depth):
+        encode, decode = embedding.encoder[level], embedding.decoder[depth - level]
+        rectify = level > 0 or embedding.nonnegative
+        optimizer = torch.optim.Adam([*encode.parameters(), *decode.parameters()], lr=1e-3)
+        for _ in range(epochs):
+            order = torch.randperm(len(hidden), generator=generator)
+            for index in order.split(batch_size):
+                batch = hidden[index]
+                output = decode(torch.relu(encode(batch)))
+                loss = ((torch.relu(output) if rectify else output) - batch).square().mean()
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+        with torch.no_grad():
+            hidden = torch.relu(encode(hidden))
+
+
+def split_logit(
+    embedding: SRAE,
+    hidden: Float[Tensor, "samples units"],
+    logits: Float[Tensor, "samples targets"],
+    weights: Float[Tensor, " samples"],
+    positives: Bool[Tensor, "samples targets"],
+    generator: torch.Generator,
+    only: list[int] | None = None,
+) -> None:
+    r"""Start the x-layer as parts of a linear readout of the logit, each alive on the positives.
+
+    A ridge regression reads the logit from the hidden units, :math:`\hat y\approx\sum_j u_jh_j+c`.
+    The units are divided into n groups that vary together on the positives (k-means on the units'
+    contributions :math:`u_jh_j` there), and x-feature l starts as the part of its group,
+    :math:`E_l=\mathrm{ReLU}(\sum_{j\in G_l}u_jh_j-t_l)`, with the threshold :math:`t_l` at the tenth
+    percentile over all samples. So all x-features are active on the positives, and their sum
+    is close to the logit. With several targets, x-features take turns.
+
+    Args:
+        embedding: its last encoder layer is set.
+        hidden: outputs of the layer below the x-layer, (M, h).
+        logits: (M, k).
+        weights: (M,) sample weights.
+        positives: (M, k).
+        generator: starts the k-means.
+        only: x-features to set; None sets all.
+    """
+    readout, _ = fit_linear(hidden, logits, weights, ridge=0.1)
+    layer = embedding.encoder[-1]
+    n, k = embedding.n_features, logits.shape[1]
+    for target in range(k):
+        members = list(range(target, n, k))
+        parts = hidden[positives[:, target]] * readout[target]
+        groups = group_units(parts, len(members), generator)
+        for position, feature in enumerate(members):
+            if only is not None and feature not in only:
+                continue
+            weight = torch.where(groups == position, readout[target], 0.0)
+            response = hidden @ weight
+            spread = response.std().clamp(min=1e-6)
+            layer.weight[feature] = weight / spread
+            layer.bias[feature] = -torch.quantile(response / spread, 0.1)
+
+
+def group_units(
+    parts: Float[Tensor, "samples units"],
+    n_groups: int,
+    generator: torch.Generator,
+    steps: int = 20,
+) -> Tensor:
+    """Divide units into groups that vary together: k-means on their centred, normalised columns.
+
+    Args:
+        parts: (M, h), what each unit contributes on each sample.
+        n_groups: number of groups; none is left empty if there are that many units.
+        generator: draws the first centres.
+        steps: Lloyd iterations.
+
+    Returns:
+        (h,) group of each unit.
+    """
+    columns = (parts - parts.mean(0)).mT
+    columns = columns / columns.norm(dim=1, keepdim=True).clamp(min=1e-12)
+    centres = columns[torch.randperm(len(columns), generator=generator)[:n_groups]]
+    if len(centres) < n_groups:
+        return torch.arange(len(columns)) % n_groups
+    groups = torch.zeros(len(columns), dtype=torch.long)
+    for _ in range(steps):
+        groups = (columns @ centres.mT).argmax(1)
+        for group in range(n_groups):
+            if not bool((groups == group).any()):
+                largest = int(groups.bincount(minlength=n_groups).argmax())
+                inside = (groups == largest).nonzero().flatten()
+                groups[inside[: max(1, len(inside) // 2)]] = group
+        centres = torch.stack([columns[groups == group].mean(0) for group in range(n_groups)])
+        centres = centres / centres.norm(dim=1, keepdim=True).clamp(min=1e-12)
+    return groups
+
+
+def below_x_layer(embedding: SRAE, activations: Float[Tensor, "samples dims"]) -> Tensor:
+    """Outputs of the layer below the x-layer, (M, h)."""
+    hidden = activations / embedding.scale
+    for layer in embedding.encoder[:-1]:
+        hidden = torch.relu(layer(hidden))
+    return hidden
+
+
+def dead_features(
+    features: Float[Tensor, "samples features"], positives: Bool[Tensor, "samples targets"]
+) -> list[int]:
+    """X-features that are 0 on every positive."""
+    dead = (features[positives.any(1)] <= 0).all(0)
+    return dead.nonzero().flatten().tolist()

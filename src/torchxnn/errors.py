@@ -1,0 +1,44 @@
+"""Errors that a user can act on: each message names the offending thing and the way out.
+
+The command line turns every `XNNError` into one line and exit code 2.
+"""
+
+
+class XNNError(ValueError):
+    """Base of all errors that torchxnn raises about its input."""
+
+
+class LayerError(XNNError):
+    """A layer that does not exist, does not run, runs more than once, or has no usable output."""
+
+
+class ModelError(XNNError):
+    """A model that cannot be built, loaded, or does not fit what was saved."""
+
+
+class DataError(XNNError):
+    """Images, labels or activations that cannot be used."""
+
+
+class UnsupportedOperationError(XNNError):
+    """An operation for which an attribution method has no rule."""
+
+
+class NonFiniteError(XNNError):
+    """NaN or infinity where a finite number is needed."""
+
+
+class XNNWarning(UserWarning):
+    """Base of all warnings that torchxnn gives."""
+
+
+class DegenerateFitWarning(XNNWarning):
+    """A fit that explains little: fewer than two active x-features, or unfaithful on held-out data."""
+
+
+class AttributionWarning(XNNWarning):
+    """A heatmap whose certificate is worse than it should be."""
+
+
+class SkippedImagesWarning(XNNWarning):
+    """Images that could not be read and were left out."""

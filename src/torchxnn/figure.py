@@ -1,0 +1,343 @@
+"""The matplotlib figure of one explanation (paper figures 1 and 8).
+
+Left the photograph; then one column per x-feature by decreasing contribution, with its heatmap and
+a cut-out of what it looks at; right the single heatmap of the original logit. Drawn with the
+object-oriented API alone: no pyplot, no global state, nothing to close.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any, ClassVar
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties, findfont, fontManager, get_font
+from matplotlib.patches import Rectangle
+
+from torchxnn.viz import (
+    FAINT,
+    INK,
+    MUTED,
+    WARNING,
+    Card,
+    Panel,
+    colour_of,
+    colour_scale,
+    cutout,
+    faded,
+    intensities,
+    number,
+    overlay,
+    signed,
+)
+
+DPI = 110
+MARGIN, GAP, WIDE_GAP = 0.3, 0.12, 0.38  # inches
+PANEL_HEIGHT = 1.65
+PER_LINE = 7
+_FALLBACK_FONTS = (
+    "Noto Sans CJK SC", "Noto Sans CJK JP", "WenQuanYi Zen Hei", "Noto Sans Devanagari",
+    "Arial Unicode MS", "Microsoft YaHei", "PingFang SC",
+)  # fmt: skip
+
+
+def draw_card(card: Card) -> Figure:
+    """Draw one explanation as a matplotlib figure on white.
+
+    Args:
+        card: What to say; made by `Explanation.card`.
+
+    Returns:
+        A figure that belongs to no window and to no global state.
+    """
+    layout = _Layout.of(card)
+    header = _Page.measure(layout.width, lambda page: _header(page, card, layout))
+    footer = _Page.measure(layout.width, lambda page: _footer(page, card, layout))
+    body = layout.lines * layout.block
+    page = _Page(layout.width, header + body + footer)
+    _header(page, card, layout)
+    page.y = header
+    _body(page, card, layout)
+    page.y = header + body
+    _footer(page, card, layout)
+    return page.figure
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """Where things stand, in inches."""
+
+    panel: tuple[float, float]  # width, height of a heatmap
+    picture: tuple[float, float]
+    per_line: int
+    lines: int
+    block: float  # height of one line of panels: heading, heatmap, cut-out, contributions
+    logit_columns: int
+
+    heading: float  # height above a heatmap
+    row: ClassVar[float] = 0.27
+
+    @classmethod
+    def of(cls, card: Card) -> "_Layout":
+        height, width = card.picture.shape[:2]
+        aspect = min(max(width / height, 0.6), 2.0)
+        tall = 2 * PANEL_HEIGHT + GAP
+        targets = len(card.rows)
+        rows = 0.1 + targets * cls.row if targets > 1 else 0.0
+        heading = 0.78 if targets == 1 else 0.42
+        return cls(
+            panel=(PANEL_HEIGHT * aspect, PANEL_HEIGHT),
+            picture=(tall * aspect, tall),
+            per_line=max(1, min(len(card.panels), PER_LINE)),
+            lines=-(-len(card.panels) // PER_LINE),
+            block=heading + tall + rows + 0.2,
+            heading=heading,
+            logit_columns=-(-targets // 2),
+        )
+
+    @property
+    def first(self) -> float:
+        return MARGIN + self.picture[0] + WIDE_GAP
+
+    @property
+    def last(self) -> float:
+        return self.column(self.per_line - 1) + self.panel[0] + WIDE_GAP
+
+    @property
+    def width(self) -> float:
+        return self.last + self.logit_columns * (self.panel[0] + GAP) - GAP + MARGIN
+
+    def column(self, position: int) -> float:
+        return self.first + (position % self.per_line) * (self.panel[0] + GAP)
+
+
+@dataclass
+class _Page:
+    """A figure measured in inches from the top left, with a cursor that moves down."""
+
+    width: float
+    height: float
+    y: float = 0.0
+    figure: Figure = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.figure = Figure(figsize=(self.width, self.height), dpi=DPI, facecolor="white")
+        self.canvas = FigureCanvasAgg(self.figure)
+
+    @classmethod
+    def measure(cls, width: float, draw: "Callable[[_Page], None]") -> float:
+        """The height that `draw(page)` takes."""
+        page = cls(width, 1.0)
+        draw(page)
+        return page.y
+
+    def text(self, x: float, text: str, size: float, width: float, **style: Any) -> None:
+        """Write wrapped text at the cursor and move the cursor below it."""
+        for line in self.wrap(text, size, width, str(style.get("weight", "normal"))):
+            self.put(x, self.y, line, size, va="top", **style)
+            self.y += size * 1.42 / 72
+
+    def put(self, x: float, y: float, text: str, size: float, **style: Any) -> None:
+        """Write one line at a point in inches."""
+        options: dict[str, Any] = {
+            "color": INK,
+            "family": list(_families()),
+            "parse_math": False,
+            "usetex": False,
+        } | style
+        self.figure.text(x / self.width, 1 - y / self.height, drawable(text), size=size, **options)
+
+    def extent(self, text: str, size: float, weight: str = "normal") -> float:
+        """Width of a line in inches."""
+        font = FontProperties(family=list(_families()), size=size, weight=weight)
+        renderer = self.canvas.get_renderer()
+        return renderer.get_text_width_height_descent(drawable(text), font, False)[0] / DPI
+
+    def wrap(self, text: str, size: float, width: float, weight: str = "normal") -> list[str]:
+        """Break a text into lines no wider than `width`."""
+        lines: list[str] = []
+        for word in text.split(" "):
+            joined = f"{lines[-1]} {word}" if lines else word
+            if lines and self.extent(joined, size, weight) <= width:
+                lines[-1] = joined
+            else:
+                lines.append(self.fit(word, size, width, weight))
+        return lines
+
+    def fit(self, text: str, size: float, width: float, weight: str = "normal") -> str:
+        """Shorten a line with an ellipsis until it is no wider than `width`."""
+        if self.extent(text, size, weight) <= width:
+            return text
+        while text and self.extent(text + "…", size, weight) > width:
+            text = text[:-1]
+        return text + "…"
+
+    def image(self, x: float, y: float, size: tuple[float, float], pixels: np.ndarray) -> None:
+        """Show an image with a hairline frame in the box whose top left is (x, y)."""
+        axes = self.figure.add_axes(self._box(x, y, *size))
+        axes.imshow(pixels, interpolation="lanczos" if pixels.shape[0] < 400 else "antialiased")
+        axes.set_xticks([])
+        axes.set_yticks([])
+        for spine in axes.spines.values():
+            spine.set_edgecolor(FAINT)
+            spine.set_linewidth(0.6)
+
+    def tag(self, x: float, y: float, text: str, ha: str = "left") -> None:
+        """Write a small label on white over an image."""
+        box = {"facecolor": "white", "edgecolor": FAINT, "linewidth": 0.6, "pad": 3}
+        self.put(x, y, text, 9.0, ha=ha, va="center", bbox=box)
+
+    def bar(self, x: float, y: float, width: float, height: float, color: str) -> None:
+        """Fill a rectangle whose top left is (x, y)."""
+        left, bottom, across, up = self._box(x, y, width, height)
+        self.figure.add_artist(Rectangle((left, bottom), across, up, color=color, linewidth=0))
+
+    def _box(
+        self, x: float, y: float, width: float, height: float
+    ) -> tuple[float, float, float, float]:
+        return (
+            x / self.width,
+            1 - (y + height) / self.height,
+            width / self.width,
+            height / self.height,
+        )
+
+
+def _header(page: _Page, card: Card, layout: _Layout) -> None:
+    width = layout.width - 2 * MARGIN
+    page.y = 0.26
+    page.text(
+        MARGIN,
+        card.sentence.replace("x-feature ", "x-feature\N{NO-BREAK SPACE}"),
+        16.0,
+        width,
+        weight="bold",
+    )
+    page.y += 0.04
+    facts = "  ·  ".join(f"{term}: {text}" for term, text in card.facts)
+    page.text(MARGIN, facts, 10.5, width, color=MUTED)
+    for warning in card.warnings:
+        page.y += 0.05
+        page.text(MARGIN, f"Warning: {warning}", 10.5, width, color=WARNING, weight="bold")
+    page.y += 0.12
+
+
+def _body(page: _Page, card: Card, layout: _Layout) -> None:
+    top = page.y + layout.heading
+    page.put(MARGIN, top - 0.09, "Picture", 10.5, color=MUTED, va="bottom")
+    page.image(MARGIN, top, layout.picture, card.picture)
+    maps = intensities([panel.heatmap for panel in card.panels], card.scale)
+    for position, (panel, intensity) in enumerate(zip(card.panels, maps, strict=True)):
+        corner = (layout.column(position), top + (position // layout.per_line) * layout.block)
+        _panel(page, card, layout, panel, intensity, corner)
+        if len(card.rows) > 1:
+            _contributions(page, card, layout, panel, corner)
+    rise = layout.heading - 0.18
+    page.bar(layout.last - WIDE_GAP / 2, top - rise, 0.01, rise + layout.picture[1], FAINT)
+    _logits(page, card, layout, top)
+
+
+def _panel(
+    page: _Page,
+    card: Card,
+    layout: _Layout,
+    panel: Panel,
+    intensity: np.ndarray,
+    corner: tuple[float, float],
+) -> None:
+    """One x-feature: heading, heatmap, cut-out."""
+    x, y = corner
+    below = y + layout.panel[1] + GAP
+    if panel.note:
+        for place in (y, below):
+            page.image(x, place, layout.panel, faded(card.picture))
+        page.tag(x + layout.panel[0] / 2, y + layout.panel[1] / 2, panel.note, ha="center")
+    else:
+        page.image(x, y, layout.panel, overlay(card.picture, intensity))
+        page.image(x, below, layout.panel, cutout(card.picture, panel.heatmap))
+    if len(card.rows) > 1:
+        name = page.fit(panel.name, 10.5, layout.panel[0])
+        page.put(x, y - 0.09, name, 10.5, color=MUTED, va="bottom")
+        return
+    (value,) = panel.values
+    largest = max(abs(v) for p in card.panels for v in p.values) or 1.0
+    _heading(page, layout, corner, panel.name, signed(value), colour_of(value))
+    page.bar(x, y - 0.08, layout.panel[0], 0.045, "#eceef0")
+    page.bar(x, y - 0.08, layout.panel[0] * abs(value) / largest, 0.045, colour_of(value))
+
+
+def _heading(
+    page: _Page, layout: _Layout, corner: tuple[float, float], name: str, value: str, colour: str
+) -> None:
+    x, y = corner
+    name = page.fit(name, 10.5, layout.panel[0])
+    page.put(x, y - 0.45, name, 10.5, color=MUTED, va="bottom")
+    page.put(x, y - 0.12, value, 17.0, color=colour, weight="bold", va="bottom")
+
+
+def _contributions(
+    page: _Page, card: Card, layout: _Layout, panel: Panel, corner: tuple[float, float]
+) -> None:
+    """With several targets: what the x-feature adds to each, below its heatmap."""
+    x, y = corner[0], corner[1] + layout.picture[1] + 0.1
+    for row, value in zip(card.rows, panel.values, strict=True):
+        if x == layout.first:
+            name = page.fit(row.name, 10.5, layout.picture[0], "bold")
+            page.put(x - 0.15, y, name, 10.5, weight="bold", ha="right", va="top")
+        page.put(x, y, signed(value), 12.0, weight="bold", va="top", color=colour_of(value))
+        y += layout.row
+
+
+def _logits(page: _Page, card: Card, layout: _Layout, top: float) -> None:
+    """The heatmaps of the original logits, beside the x-features."""
+    x = layout.last
+    if len(card.rows) == 1:
+        value = number(card.rows[0].logit)
+        _heading(page, layout, (x, top), "The whole logit", value, INK)
+    else:
+        page.put(x, top - 0.09, "Each logit as a whole", 10.5, color=MUTED, va="bottom")
+    below = layout.panel[1] + GAP
+    for index, (row, panel) in enumerate(zip(card.rows, card.logit_panels, strict=True)):
+        left, upper = x + (index // 2) * (layout.panel[0] + GAP), top + (index % 2) * below
+        (intensity,) = intensities([panel.heatmap])
+        page.image(left, upper, layout.panel, overlay(card.picture, intensity))
+        if len(card.rows) == 1:
+            page.image(left, upper + below, layout.panel, cutout(card.picture, panel.heatmap))
+        else:
+            name = page.fit(row.name, 9.0, layout.panel[0] - 0.25)
+            page.tag(left + 0.09, upper + 0.16, name)
+
+
+def _footer(page: _Page, card: Card, layout: _Layout) -> None:
+    width = layout.width - 2 * MARGIN
+    for row in card.rows:
+        page.text(MARGIN, row.equation, 11.0, width)
+    page.y += 0.1
+    for line in card.certificate:
+        page.text(MARGIN, line, 9.5, width, color=MUTED)
+    page.y += 0.06
+    legend = 1.5
+    page.put(MARGIN, page.y + 0.08, "low", 9.0, color=MUTED, va="center")
+    page.image(MARGIN + 0.34, page.y + 0.02, (legend, 0.13), colour_scale())
+    page.put(MARGIN + legend + 0.42, page.y + 0.08, "high relevance", 9.0, color=MUTED, va="center")
+    page.text(MARGIN + legend + 1.75, card.caption, 9.0, width - legend - 1.75, color=MUTED)
+    page.y += 0.22
+
+
+@cache
+def _families() -> tuple[str, ...]:
+    installed = {font.name for font in fontManager.ttflist}
+    return ("DejaVu Sans", *(name for name in _FALLBACK_FONTS if name in installed))
+
+
+@cache
+def _characters() -> frozenset[int]:
+    paths = {findfont(FontProperties(family=name)) for name in _families()}
+    return frozenset(code for path in paths for code in get_font(path).get_charmap())
+
+
+def drawable(text: str) -> str:
+    """Replace characters that no installed font can draw by "?", instead of warning at each."""
+    return "".join(c if ord(c) in _characters() else "?" for c in text)

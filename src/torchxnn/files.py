@@ -1,0 +1,103 @@
+"""Files and folders that appear whole or not at all.
+
+A full disk, an exception or a kill in the middle leaves what was there before, never a half-written
+artefact: everything is written beside its target under a temporary name and then renamed.
+"""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Write `content` to `path` in one step: a reader sees the old file or the new one.
+
+    Args:
+        path: The file to write; missing parent folders are made.
+        content: All of the new file.
+
+    Raises:
+        IsADirectoryError: `path` is a folder.
+        OSError: The file cannot be written; an old file is as it was.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder; name a file inside it")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=".torchxnn-", suffix=".tmp", dir=path.parent)
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.chmod(_mode(0o666))
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def replace_folder(path: Path, marker: str) -> Iterator[Path]:
+    """Fill a new folder in a `with`, which takes the place of `path` when the block ends well.
+
+    Only nothing, an empty folder, or a folder that holds the file `marker` (one that we wrote
+    ourselves) is replaced; after an exception in the block everything is as before.
+
+    Args:
+        path: The folder to appear; missing parent folders are made.
+        marker: Name of the file that shows that an existing folder may be replaced.
+
+    Yields:
+        A temporary folder beside `path`, to be filled.
+
+    Raises:
+        FileExistsError: Something else is at `path`.
+    """
+    path = Path(path)
+    if path.exists() and not _replaceable(path, marker):
+        raise FileExistsError(
+            f"{path} exists and holds no {marker}, so it was not written by torchxnn; "
+            "choose another name or remove it yourself"
+        )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=".torchxnn-", suffix=".tmp", dir=path.parent))
+    try:
+        yield temporary
+        temporary.chmod(_mode(0o777))
+        _swap(temporary, path)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def _replaceable(path: Path, marker: str) -> bool:
+    return path.is_dir() and ((path / marker).is_file() or not any(path.iterdir()))
+
+
+def _swap(new: Path, path: Path) -> None:
+    """Rename `new` to `path`; an old folder steps aside and comes back if that fails."""
+    if not path.exists():
+        new.rename(path)
+        return
+    aside = Path(tempfile.mkdtemp(prefix=".torchxnn-", suffix=".old", dir=path.parent))
+    path.rename(aside / "old")
+    try:
+        new.rename(path)
+    except BaseException:
+        (aside / "old").rename(path)
+        with suppress(OSError):
+            aside.rmdir()
+        raise
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _mode(full: int) -> int:
+    """The mode that a plain open() or mkdir() would give, which mkstemp does not."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return full & ~mask

@@ -1,0 +1,344 @@
+"""Find a model's layers, record their activations, and leave the model as it was.
+
+Everything here works on somebody else's model: hooks are removed, modes restored and buffers put
+back, also after an exception and with several threads at work on the same model.
+"""
+
+from __future__ import annotations
+
+import difflib
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from torchxnn.errors import DataError, LayerError, NonFiniteError
+
+
+@dataclass(frozen=True)
+class LayerInfo:
+    """One layer as it ran on an example input.
+
+    Attributes:
+        name: dotted name, as `XNN(model, layer=name)` takes it.
+        kind: class name of the module.
+        shape: output shape without the batch dimension; None if the output is not one tensor.
+        calls: how often the layer ran in one forward pass; 0 if it did not.
+    """
+
+    name: str
+    kind: str
+    shape: tuple[int, ...] | None
+    calls: int
+
+    @property
+    def attachable(self) -> bool:
+        """Whether an XNN can be attached: it runs once and gives one vector per image."""
+        return self.calls == 1 and self.shape is not None and len(flat_shape(self.shape)) == 1
+
+
+def flat_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Drop trailing dimensions of size 1, keeping the first: (512, 1, 1) becomes (512,)."""
+    end = len(shape)
+    while end > 1 and shape[end - 1] == 1:
+        end -= 1
+    return shape[:end]
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """The model inside `DataParallel`, `DistributedDataParallel` and `torch.compile` wrappers."""
+    wrappers = (nn.DataParallel, nn.parallel.DistributedDataParallel)
+    while isinstance(model, wrappers) or hasattr(model, "_orig_mod"):
+        model = model.module if isinstance(model, wrappers) else model._orig_mod
+    return model
+
+
+def resolve_layer(model: nn.Module, layer: str | nn.Module) -> tuple[str, nn.Module]:
+    """Find a layer by dotted name or by the module itself.
+
+    Args:
+        model: the explained model, possibly wrapped.
+        layer: dotted name as in `model.named_modules()`, or a submodule of the model.
+
+    Returns:
+        The dotted name (within the unwrapped model) and the module.
+
+    Raises:
+        LayerError: no such layer; the message lists the nearest names.
+    """
+    inner = unwrap(model)
+    modules = dict(inner.named_modules())
+    if isinstance(layer, nn.Module):
+        for name, module in modules.items():
+            if module is layer:
+                return name, module
+        raise LayerError(
+            f"the given {type(layer).__name__} is not part of the {type(inner).__name__}; "
+            "pass one of its own submodules or a dotted name"
+        )
+    candidates = [layer, layer.removeprefix("module."), layer.removeprefix("_orig_mod.")]
+    for name in candidates:
+        if name and name in modules:
+            return name, modules[name]
+    raise LayerError(
+        f"{type(inner).__name__} has no layer {layer!r}; nearest: {_nearest(layer, modules)} "
+        "(`xnn layers MODEL` lists all)"
+    )
+
+
+def _nearest(layer: str, modules: dict[str, nn.Module]) -> str:
+    names = [name for name in modules if name]
+    close = difflib.get_close_matches(layer, names, n=5, cutoff=0.4)
+    same_tail = [name for name in names if layer and name.rsplit(".", 1)[-1] == layer][:5]
+    nearest = list(dict.fromkeys([*same_tail, *close]))[:5] or names[-5:]
+    return ", ".join(repr(name) for name in nearest) or "none, the model has no submodules"
+
+
+@dataclass
+class _Saved:
+    """What `preserve_state` puts back; shared by the threads that hold the same model."""
+
+    holders: int = 0
+    modes: list[tuple[nn.Module, bool]] = field(default_factory=list)
+    requires_grad: list[tuple[nn.Parameter, bool]] = field(default_factory=list)
+    buffers: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+
+
+_lock = threading.RLock()
+_saved: weakref.WeakKeyDictionary[nn.Module, _Saved] = weakref.WeakKeyDictionary()
+
+
+@contextmanager
+def preserve_state(model: nn.Module) -> Iterator[nn.Module]:
+    """Run the body with the model in evaluation mode and put everything back afterwards.
+
+    Restores the mode of every submodule, `requires_grad` of every parameter and the contents of
+    every buffer, also after an exception. Several threads may hold the same model: the first one
+    saves, the last one restores.
+
+    Args:
+        model: any module; its `eval()` and `train()` are not called, since models override them.
+
+    Yields:
+        The model itself.
+    """
+    with _lock:
+        saved = _saved.setdefault(model, _Saved())
+        if saved.holders == 0:
+            saved.modes = [(module, module.training) for module in model.modules()]
+            saved.requires_grad = [(p, p.requires_grad) for p in model.parameters()]
+            saved.buffers = [(b, b.detach().clone()) for b in model.buffers()]
+            for module, _ in saved.modes:
+                module.training = False
+        saved.holders += 1
+    try:
+        yield model
+    finally:
+        with _lock:
+            saved.holders -= 1
+            if saved.holders == 0:
+                _restore(saved)
+                del _saved[model]
+
+
+def _restore(saved: _Saved) -> None:
+    for module, training in saved.modes:
+        module.training = training
+    for parameter, requires_grad in saved.requires_grad:
+        if parameter.requires_grad != requires_grad:
+            parameter.requires_grad_(requires_grad)
+    with torch.no_grad():
+        for buffer, value in saved.buffers:
+            if buffer.is_meta or torch.equal(buffer, value):
+                continue
+            buffer.copy_(value)
+
+
+@contextmanager
+def _watch(module: nn.Module, on_output: Callable[[Any], None]) -> Iterator[None]:
+    """Call `on_output` with what the module returns, in this thread only."""
+    thread = threading.get_ident()
+
+    def hook(_: nn.Module, __: Any, output: Any) -> None:
+        if threading.get_ident() == thread:
+            on_output(output)
+
+    handle = module.register_forward_hook(hook)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+class _LayerReached(BaseException):
+    """Stops a forward pass at the layer; not an `Exception`, so that no model swallows it."""
+
+
+def _one_tensor(output: Any, name: str) -> Tensor:
+    if not isinstance(output, Tensor):
+        raise LayerError(
+            f"layer {name!r} returns a {type(output).__name__}, not one tensor; "
+            "choose a layer whose output is a tensor (`xnn layers MODEL` shows the shapes)"
+        )
+    return output
+
+
+def flatten_activations(output: Tensor, name: str) -> Float[Tensor, "batch dims"]:
+    """Drop trailing dimensions of size 1 and check that one vector per image is left.
+
+    Args:
+        output: what the layer returned, (B, d) or (B, d, 1, 1).
+        name: the layer's name, for the message.
+
+    Raises:
+        LayerError: the layer returns maps or token sequences, not one vector per image.
+    """
+    shape = flat_shape(tuple(output.shape[1:]))
+    if output.ndim < 2 or len(shape) != 1:
+        raise LayerError(
+            f"layer {name!r} gives {tuple(output.shape[1:])} per image; an XNN needs one vector "
+            "per image: choose a fully connected layer, a pooled one or the one before the "
+            "classifier (`xnn layers MODEL` marks them)"
+        )
+    return output.reshape(output.shape[0], shape[0])
+
+
+def check_images(model: nn.Module, images: Tensor) -> None:
+    """Refuse images that the model cannot be run on in a meaningful way.
+
+    Raises:
+        DataError: not a floating point batch, empty, or on another device than the model.
+        NonFiniteError: NaN or infinity among the pixels.
+    """
+    if not images.is_floating_point() or images.ndim < 2 or images.shape[0] == 0:
+        raise DataError(
+            f"expected a non-empty batch of preprocessed floating point images (B, C, H, W), got "
+            f"{images.dtype} of shape {tuple(images.shape)}"
+        )
+    reference = next(iter(model.parameters()), None)
+    if reference is not None and reference.device != images.device:
+        raise DataError(
+            f"the images are on {images.device} and the model on {reference.device}; "
+            f"move one: images.to('{reference.device}')"
+        )
+    finite = torch.isfinite(images)
+    if not bool(finite.all()):
+        bad = (~finite).flatten(1).any(1).nonzero().flatten().tolist()
+        raise NonFiniteError(
+            f"NaN or infinity in image(s) {bad[:5]} of the batch; check the preprocessing"
+        )
+
+
+def run_to_layer(model: nn.Module, layer: str | nn.Module, images: Tensor) -> Tensor:
+    """The output of a layer; the forward pass stops there.
+
+    The result is a copy, so that a later in-place operation cannot change it. Gradients flow if
+    they are enabled.
+
+    Args:
+        model: the explained model; put into evaluation mode by `preserve_state` meanwhile.
+        layer: dotted name or submodule.
+        images: (B, C, H, W) or whatever the model takes.
+
+    Returns:
+        The layer's output, any shape.
+
+    Raises:
+        LayerError: the layer does not exist, did not run, or does not return one tensor.
+    """
+    name, module = resolve_layer(model, layer)
+    inner = unwrap(model)
+    seen: list[Tensor] = []
+
+    def stop(output: Any) -> None:
+        seen.append(_one_tensor(output, name).clone())
+        raise _LayerReached
+
+    with preserve_state(inner), _watch(module, stop):
+        try:
+            inner(images)
+        except _LayerReached:
+            return seen[0]
+    raise LayerError(f"layer {name!r} did not run in the forward pass; choose one that does")
+
+
+def record_layer(
+    model: nn.Module, layer: str | nn.Module, images: Tensor
+) -> tuple[Tensor, Float[Tensor, "batch outputs"]]:
+    """One full forward pass: a copy of the layer's output, and the logits.
+
+    Args:
+        model: the explained model.
+        layer: dotted name or submodule.
+        images: a batch.
+
+    Returns:
+        The layer's output (any shape, a copy) and the model's output (B, k); a model that returns
+        (B,) counts as one with a single logit.
+
+    Raises:
+        LayerError: the layer does not exist, did not run, or ran more than once.
+        DataError: the model does not return a tensor of logits.
+    """
+    name, module = resolve_layer(model, layer)
+    inner = unwrap(model)
+    seen: list[Tensor] = []
+    with (
+        torch.no_grad(),
+        preserve_state(inner),
+        _watch(module, lambda output: seen.append(_one_tensor(output, name).clone())),
+    ):
+        logits = inner(images)
+    if len(seen) != 1:
+        raise LayerError(
+            f"layer {name!r} runs {len(seen)} times in one forward pass, so it has no single "
+            "output; choose a layer that runs once (`xnn layers MODEL` shows the calls)"
+        )
+    return seen[0], as_logits(logits)
+
+
+def as_logits(output: Any) -> Float[Tensor, "batch outputs"]:
+    """Check a model's output: (B, k) stays, (B,) becomes (B, 1).
+
+    Raises:
+        DataError: anything else.
+    """
+    if isinstance(output, Tensor) and output.ndim == 1:
+        output = output.unsqueeze(1)
+    if not isinstance(output, Tensor) or output.ndim != 2:
+        what = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+        raise DataError(f"the model must return logits (B, k), it returns {what}")
+    return output.detach().float() if output.dtype != torch.float64 else output.detach()
+
+
+def list_layers(model: nn.Module, images: Tensor) -> list[LayerInfo]:
+    """All named layers in registration order with output shapes, from one forward pass.
+
+    Args:
+        model: any model.
+        images: an example batch; its contents do not matter.
+    """
+    inner = unwrap(model)
+    calls: dict[str, list[tuple[int, ...] | None]] = {n: [] for n, _ in inner.named_modules() if n}
+
+    def note(name: str) -> Callable[[Any], None]:
+        return lambda output: calls[name].append(
+            tuple(output.shape[1:]) if isinstance(output, Tensor) else None
+        )
+
+    with torch.no_grad(), preserve_state(inner), ExitStack() as stack:
+        for name, module in inner.named_modules():
+            if name:
+                stack.enter_context(_watch(module, note(name)))
+        inner(images)
+    kinds = {name: type(module).__name__ for name, module in inner.named_modules()}
+    return [
+        LayerInfo(name, kinds[name], shapes[0] if shapes else None, len(shapes))
+        for name, shapes in calls.items()
+    ]

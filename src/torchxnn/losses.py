@@ -1,0 +1,123 @@
+"""The three terms of the SRAE objective (paper eq. 5) as pure functions of tensors.
+
+All three take the same sample weights and all are better when lower. The last two are functions of
+*means over the training set* (reconstruction errors Q, second moments of E), so each comes as a
+function of the mean, and the mean as a function of the samples: a mini-batch can then estimate the
+mean while the concave log and the quotients are taken at the training set's value.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+PullAway = Literal["cosine", "correlation"]
+
+
+def weighted_mean(
+    values: Float[Tensor, "samples *rest"], weights: Float[Tensor, " samples"] | None = None
+) -> Float[Tensor, "*rest"]:
+    r"""Mean over the first dimension, :math:`\sum_i w_i x_i / \sum_i w_i`.
+
+    Args:
+        values: (M, ...).
+        weights: (M,), non-negative, any scale; None weighs all samples alike.
+    """
+    if weights is None:
+        return values.mean(0)
+    shares = weights / weights.sum()
+    return torch.tensordot(shares, values, dims=1)
+
+
+def faithfulness(
+    reproduced: Float[Tensor, "samples targets"],
+    logits: Float[Tensor, "samples targets"],
+    weights: Float[Tensor, " samples"] | None = None,
+) -> Float[Tensor, ""]:
+    r"""Squared error of the reproduced logits, :math:`\frac1M\sum_i\|v^\top E^{(i)}-\hat y^{(i)}\|^2`.
+
+    Source: paper eq. 1 and first term of eq. 5. Lower is better; unit: squared logits.
+
+    Args:
+        reproduced: (M, k).
+        logits: (M, k), the explained model's.
+        weights: (M,) sample weights.
+    """
+    return weighted_mean((reproduced - logits).square().sum(1), weights)
+
+
+def reconstruction_errors(
+    reconstruction: Float[Tensor, "samples dims"],
+    activations: Float[Tensor, "samples dims"],
+    weights: Float[Tensor, " samples"] | None = None,
+) -> Float[Tensor, " dims"]:
+    r"""Mean squared error per dimension, :math:`Q_k=\frac1M\sum_i(\tilde Z_k^{(i)}-Z_k^{(i)})^2`.
+
+    Source: paper eq. 2. Lower is better; unit: squared activations.
+
+    Args:
+        reconstruction: (M, S_z).
+        activations: (M, S_z).
+        weights: (M,) sample weights.
+    """
+    return weighted_mean((reconstruction - activations).square(), weights)
+
+
+def sparse_reconstruction(errors: Float[Tensor, " dims"], q: float) -> Float[Tensor, ""]:
+    r"""Log penalty on the reconstruction errors, :math:`\frac1{S_z}\sum_k\log(1+q\,Q_k)`.
+
+    Source: paper eq. 2 and second term of eq. 5. Lower is better. As q goes to 0 the penalty
+    divided by q tends to the plain mean squared error of an autoencoder.
+
+    Args:
+        errors: Q, (S_z,), means over the *training set*; log is concave, so the mean of the
+            penalties of mini-batches lies below the penalty of the means.
+        q: sparsity parameter, > 0.
+    """
+    return torch.log1p(q * errors).mean()
+
+
+def second_moments(
+    features: Float[Tensor, "samples features"], weights: Float[Tensor, " samples"] | None = None
+) -> Float[Tensor, "features features"]:
+    r"""Mean outer product :math:`\frac1M\sum_i E^{(i)}E^{(i)\top}`, (n, n)."""
+    root = torch.full_like(features[:, 0], 1.0) if weights is None else weights
+    shares = (root / root.sum()).unsqueeze(1)
+    return features.mT @ (features * shares)
+
+
+def pull_away(
+    moments: Float[Tensor, "features features"], mean: Float[Tensor, " features"] | None = None
+) -> Float[Tensor, ""]:
+    r"""Mean squared cosine between different x-features.
+
+    .. math:: \frac1{n(n-1)}\sum_l\sum_{l'\ne l}
+              \left(\frac{E_l^\top E_{l'}}{\|E_l\|\|E_{l'}\|}\right)^2
+
+    Source: paper eq. 3. Lower is better, in [0, 1]. A vector of norm 0 (a dead x-feature) counts
+    as cosine 1 with every other one. With n = 1 the term is 0.
+
+    Args:
+        moments: (n, n), :func:`second_moments` of E.
+        mean: (n,), means of E. Given, the vectors are centred first, so cosines become
+            correlations: x-features are >= 0, so plain cosines vanish only if no two of them are
+            ever active on the same image.
+    """
+    n = moments.shape[0]
+    if n == 1:
+        return moments.new_zeros(())
+    if mean is not None:
+        centred = moments - torch.outer(mean, mean)
+        floor = 1e-6 * moments.diagonal()  # what cancellation leaves of a constant x-feature
+    else:
+        centred, floor = moments, torch.zeros_like(moments.diagonal())
+    norms = centred.diagonal()
+    alive = norms > floor
+    both = alive.unsqueeze(0) & alive.unsqueeze(1)
+    scale = torch.outer(torch.where(alive, norms, 1.0), torch.where(alive, norms, 1.0))
+    squared = torch.where(both, centred.square() / scale, torch.ones_like(scale))
+    off_diagonal = ~torch.eye(n, dtype=torch.bool, device=moments.device)
+    return squared[off_diagonal].mean()

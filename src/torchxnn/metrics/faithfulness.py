@@ -1,0 +1,156 @@
+"""How well the x-features reproduce the network's outputs, and whether the fit is degenerate."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from torchxnn.errors import DataError
+
+ACTIVE_SHARE = 0.05
+"""An x-feature is active if its mean |v_i E_i| over the positives is at least this share."""
+
+MINIMUM_R2 = 0.5
+"""A fit with less R^2 on held-out data is degenerate."""
+
+
+@dataclass(frozen=True)
+class Faithfulness:
+    r"""Faithfulness of the reproduced logits (paper section 4.2) and the signs of degeneracy.
+
+    All rates are fractions. With several targets, errors are averaged over them and F_cls replaces
+    all of them at once.
+
+    Attributes:
+        f_reg: mean absolute error of the logit, in logits; lower is better.
+        f_cls: share of images whose predicted class stays when the reproduced logits replace the
+            network's; higher is better.
+        f_reg_positives: the same as `f_reg`, over the positives alone.
+        f_cls_positives: the same as `f_cls`, over the positives alone.
+        r2: coefficient of determination of the logits over all images, at most 1; the lowest of the
+            targets. NaN if the logit does not vary.
+        images: number of images, M.
+        positives: number of images that are positives of a target.
+        n_features: number of x-features, n.
+        active: x-features that contribute at least 5% of the sum of mean :math:`|v_i E_i|` over the
+            positives, to any target.
+        dead: x-features that are 0 on every positive.
+        share: (targets, features), mean :math:`|v_i E_i|` over the target's positives, each row
+            divided by its sum.
+    """
+
+    f_reg: float
+    f_cls: float
+    f_reg_positives: float
+    f_cls_positives: float
+    r2: float
+    images: int
+    positives: int
+    n_features: int
+    active: int
+    dead: int
+    share: tuple[tuple[float, ...], ...]
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Faithfulness:
+        """Bring back what `dataclasses.asdict` gave, also after a trip through a JSON file."""
+        return cls(**{**values, "share": tuple(tuple(row) for row in values["share"])})
+
+    @property
+    def degenerate(self) -> tuple[str, ...]:
+        """Why this is not an explanation by several concepts; empty if it is one."""
+        reasons = []
+        if self.n_features > 1 and self.active < 2:
+            reasons.append(
+                f"{self.active} of {self.n_features} x-features carries the logit alone"
+                if self.active
+                else "no x-feature contributes to the logit"
+            )
+        if not self.r2 >= MINIMUM_R2:
+            reasons.append(f"R^2 {self.r2:.2f} is below {MINIMUM_R2} on held-out data")
+        return tuple(reasons)
+
+
+def measure_faithfulness(
+    features: Float[Tensor, "samples features"],
+    contributions: Float[Tensor, "samples targets features"],
+    reproduced: Float[Tensor, "samples targets"],
+    logits: Float[Tensor, "samples outputs"],
+    targets: tuple[int, ...],
+    positives: Bool[Tensor, "samples targets"],
+) -> Faithfulness:
+    """Compare reproduced with original logits (paper section 4.2, metric 1).
+
+    Args:
+        features: E, (M, n).
+        contributions: v_i E_i, (M, k, n).
+        reproduced: (M, k).
+        logits: (M, K), all outputs of the explained model.
+        targets: the k columns of `logits` that are reproduced.
+        positives: (M, k), which images are positives of which target.
+
+    Raises:
+        DataError: there are no images or no positives.
+    """
+    if len(logits) == 0:
+        raise DataError("there are no images to measure faithfulness on")
+    if not bool(positives.any(0).all()):
+        missing = [
+            t for t, some in zip(targets, positives.any(0).tolist(), strict=True) if not some
+        ]
+        raise DataError(
+            f"no positives of class(es) {missing} among {len(logits)} images; "
+            "add images of the class or explain another target"
+        )
+    original = logits[:, list(targets)]
+    error = (reproduced - original).abs().double()
+    unchanged = _same_class(logits, reproduced, targets)
+    share = _shares(contributions, positives)
+    any_positive = positives.any(1)
+    return Faithfulness(
+        f_reg=float(error.mean()),
+        f_cls=float(unchanged.double().mean()),
+        f_reg_positives=float(error[positives].mean()),
+        f_cls_positives=float(unchanged[any_positive].double().mean()),
+        r2=_lowest_r2(reproduced.double(), original.double()),
+        images=len(logits),
+        positives=int(any_positive.sum()),
+        n_features=features.shape[1],
+        active=int((share >= ACTIVE_SHARE).any(0).sum()),
+        dead=int((features[any_positive] == 0).all(0).sum()),
+        share=tuple(tuple(row) for row in share.tolist()),
+    )
+
+
+def _same_class(
+    logits: Float[Tensor, "samples outputs"],
+    reproduced: Float[Tensor, "samples targets"],
+    targets: tuple[int, ...],
+) -> Bool[Tensor, " samples"]:
+    """Whether the class stays; with a single output, whether the sign of the logit does."""
+    replaced = logits.clone()
+    replaced[:, list(targets)] = reproduced.to(logits.dtype)
+    if logits.shape[1] == 1:
+        return (replaced[:, 0] > 0) == (logits[:, 0] > 0)
+    return replaced.argmax(1) == logits.argmax(1)
+
+
+def _lowest_r2(
+    reproduced: Float[Tensor, "samples targets"], logits: Float[Tensor, "samples targets"]
+) -> float:
+    residual = (reproduced - logits).square().sum(0)
+    total = (logits - logits.mean(0)).square().sum(0)
+    return float((1 - residual / total).min()) if bool((total > 0).all()) else float("nan")
+
+
+def _shares(
+    contributions: Float[Tensor, "samples targets features"],
+    positives: Bool[Tensor, "samples targets"],
+) -> Float[Tensor, "targets features"]:
+    weights = positives.double().unsqueeze(2)
+    mean = (contributions.abs().double() * weights).sum(0) / weights.sum(0)
+    return mean / mean.sum(1, keepdim=True).clamp(min=torch.finfo(torch.float64).tiny)

@@ -1,0 +1,306 @@
+"""One fit of an SRAE with one seed: start, epochs, revival, early stopping (paper eq. 5)."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from torchxnn import losses
+from torchxnn.activations import Activations
+from torchxnn.embeddings.initialise import (
+    below_x_layer,
+    dead_features,
+    fit_readout,
+    pretrain_greedily,
+    set_scale,
+    split_logit,
+)
+from torchxnn.embeddings.srae import SRAE
+from torchxnn.errors import NonFiniteError
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Settings of a fit; the same fields are API, command line and saved JSON.
+
+    Attributes:
+        hidden: sizes of the encoder's hidden layers; the decoder mirrors them.
+        beta: weight of the sparse reconstruction (paper eq. 5).
+        eta: weight of the pull-away term (paper eq. 5).
+        q: sparsity parameter of the log penalty.
+        pull_away: "correlation" centres the x-features first; "cosine" is the paper's form, which
+            vanishes only if no two x-features are active on the same image.
+        positive_share: weight of the positives of all targets together, as a share of the total
+            weight; None leaves all images alike. Enters all three terms.
+        learning_rate: of Adam.
+        weight_decay: of Adam.
+        batch_size: images per step, drawn with probability proportional to their weight.
+        epochs: most epochs per trial; one epoch draws as many images as there are.
+        patience: epochs without a lower held-out loss before a trial stops.
+        decay_every: epochs after which the learning rate drops to a tenth; None never drops it.
+        pretrain_epochs: epochs of greedy autoencoder pretraining per hidden layer; 0 for none.
+        split_logit: start the x-layer as parts of a linear readout, so that each one is alive.
+        revive: restart x-features that died, after each epoch.
+        trials: most trials with new seeds; more than one is run only while a fit is degenerate or
+            has fewer than `enough_active` active x-features.
+        enough_active: active x-features that end the trials.
+        minimum_positives: least positives per target that a fit is attempted with.
+        validation_share: share of the images held out if no validation data are given.
+        seed: of everything random.
+    """
+
+    hidden: tuple[int, ...] = (800, 100)
+    beta: float = 1.0
+    eta: float = 1.0
+    q: float = 100.0
+    pull_away: Literal["correlation", "cosine"] = "correlation"
+    positive_share: float | None = 0.3
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-4
+    batch_size: int = 128
+    epochs: int = 100
+    patience: int = 20
+    decay_every: int | None = 40
+    pretrain_epochs: int = 5
+    split_logit: bool = True
+    revive: bool = True
+    trials: int = 3
+    enough_active: int = 3
+    minimum_positives: int = 8
+    validation_share: float = 0.2
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Losses:
+    """The terms of eq. 5, exact over a whole set, weighted as in the fit.
+
+    Logits are divided by the standard deviation of the target over the training set and Z by
+    `SRAE.scale`, so that beta, eta and q mean the same for every network.
+    """
+
+    faithfulness: float
+    sparse_reconstruction: float
+    pull_away: float
+    total: float
+
+
+@dataclass(frozen=True, eq=False)
+class Side:
+    """One side of the data, training or held out, reduced to what the fit needs.
+
+    Attributes:
+        data: activations, all logits, labels.
+        logits: (M, k), those to reproduce.
+        positives: (M, k).
+        weights: (M,), sum 1.
+    """
+
+    data: Activations
+    logits: Float[Tensor, "samples targets"]
+    positives: Bool[Tensor, "samples targets"]
+    weights: Float[Tensor, " samples"]
+
+
+@dataclass(eq=False)
+class Trial:
+    """State of one fit with one seed.
+
+    Attributes:
+        embedding: the SRAE.
+        losses: lowest held-out losses, once the trial has ended.
+        epochs: epochs that were run.
+        revived: x-features that were restarted.
+        moments: running means of the training set's Q, second moments and means of E.
+    """
+
+    embedding: SRAE
+    losses: Losses | None = None
+    epochs: int = 0
+    revived: int = 0
+    moments: dict[str, Tensor] = field(default_factory=dict)
+
+
+def start_embedding(
+    split: Side, n_features: int, config: TrainConfig, generator: torch.Generator
+) -> SRAE:
+    """A new SRAE at its starting point: scaled, pretrained, x-layer and readout set from data."""
+    z = split.data.z
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(torch.randint(2**31, (), generator=generator)))
+        embedding = SRAE(
+            z.shape[1], n_features, split.logits.shape[1], config.hidden, bool((z >= 0).all())
+        )
+    with torch.no_grad():
+        set_scale(embedding, z)
+    if config.pretrain_epochs:
+        pretrain_greedily(embedding, z, generator, config.pretrain_epochs, config.batch_size)
+    with torch.no_grad():
+        if config.split_logit:
+            hidden = below_x_layer(embedding, z)
+            split_logit(embedding, hidden, split.logits, split.weights, split.positives, generator)
+            fit_readout(embedding, embedding.encode(z), split.logits, split.weights)
+    return embedding
+
+
+def run_trial(
+    sides: tuple[Side, Side],
+    spread: Float[Tensor, " targets"],
+    n_features: int,
+    config: TrainConfig,
+    number: int,
+    on_epoch: Callable[[int, int, Losses], None] | None,
+) -> Trial:
+    """Fit one SRAE and return it as it was at its lowest held-out loss.
+
+    Args:
+        sides: training and held-out data.
+        spread: (k,) standard deviation of the logits over the training data.
+        n_features: n.
+        config: settings.
+        number: of the trial; gives each its own seed.
+        on_epoch: called with (trial, epoch, held-out losses).
+
+    Raises:
+        NonFiniteError: the loss became NaN or infinite.
+    """
+    train, validation = sides
+    generator = torch.Generator().manual_seed(config.seed + 7919 * number)
+    trial = Trial(start_embedding(train, n_features, config, generator))
+    optimizer = torch.optim.Adam(
+        trial.embedding.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+    )
+    best_state = copy.deepcopy(trial.embedding.state_dict())
+    best = full_set_losses(trial.embedding, validation, spread, config)
+    best_epoch = 0
+    for epoch in range(1, config.epochs + 1):
+        if config.decay_every:
+            for group in optimizer.param_groups:
+                group["lr"] = config.learning_rate * 0.1 ** ((epoch - 1) // config.decay_every)
+        _train_epoch(trial, optimizer, train, spread, config, generator)
+        if config.revive:
+            _revive(trial, optimizer, train, generator)
+        current = full_set_losses(trial.embedding, validation, spread, config)
+        if not math.isfinite(current.total):
+            raise NonFiniteError(
+                f"the loss became {current.total} in epoch {epoch}; lower learning_rate "
+                f"(now {config.learning_rate}) or q"
+            )
+        if current.total < best.total:
+            best, best_epoch = current, epoch
+            best_state = copy.deepcopy(trial.embedding.state_dict())
+        if on_epoch is not None:
+            on_epoch(number, epoch, current)
+        if epoch - best_epoch >= config.patience:
+            break
+    trial.embedding.load_state_dict(best_state)
+    trial.losses, trial.epochs = best, epoch
+    return trial
+
+
+def _train_epoch(
+    trial: Trial,
+    optimizer: torch.optim.Optimizer,
+    train: Side,
+    spread: Float[Tensor, " targets"],
+    config: TrainConfig,
+    generator: torch.Generator,
+) -> None:
+    steps = max(1, len(train.data) // config.batch_size)
+    draws = torch.multinomial(
+        train.weights, steps * config.batch_size, replacement=True, generator=generator
+    )
+    for index in draws.split(config.batch_size):
+        z, logits = train.data.z[index], train.logits[index]
+        terms = _batch_terms(trial, z, logits / spread, spread, config, 1 / steps)
+        loss = terms[0] + config.beta * terms[1] + config.eta * terms[2]
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+
+def _batch_terms(
+    trial: Trial,
+    z: Float[Tensor, "batch dims"],
+    logits: Float[Tensor, "batch targets"],
+    spread: Float[Tensor, " targets"],
+    config: TrainConfig,
+    step: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The three terms, at the running estimate of the training set's means."""
+    embedding = trial.embedding
+    features = embedding.encode(z)
+    scale = embedding.scale
+    errors = losses.reconstruction_errors(embedding.decode(features) / scale, z / scale)
+    moments, mean = losses.second_moments(features), features.mean(0)
+    return (
+        losses.faithfulness(embedding.readout(features) / spread, logits),
+        losses.sparse_reconstruction(_running(trial, "errors", errors, step), config.q),
+        losses.pull_away(
+            _running(trial, "moments", moments, step),
+            _running(trial, "mean", mean, step) if config.pull_away == "correlation" else None,
+        ),
+    )
+
+
+def _running(trial: Trial, name: str, batch: Tensor, step: float) -> Tensor:
+    """Running mean over about one epoch, with the gradient of the batch's own mean.
+
+    The penalties are concave or quotients of training set means. Evaluated at the running mean,
+    their slope there multiplies the unbiased gradient of the batch mean, so that in the limit of
+    small steps the gradient is that of eq. 5 over the full set, whatever the batch size.
+    """
+    before = trial.moments.get(name)
+    now = batch.detach() if before is None else torch.lerp(before, batch.detach(), step)
+    trial.moments[name] = now
+    return now + (batch - batch.detach())
+
+
+def _revive(
+    trial: Trial, optimizer: torch.optim.Optimizer, train: Side, generator: torch.Generator
+) -> None:
+    embedding, z = trial.embedding, train.data.z
+    with torch.no_grad():
+        dead = dead_features(embedding.encode(z), train.positives)
+        if not dead:
+            return
+        hidden = below_x_layer(embedding, z)
+        split_logit(
+            embedding, hidden, train.logits, train.weights, train.positives, generator, only=dead
+        )
+        fit_readout(embedding, embedding.encode(z), train.logits, train.weights)
+    trial.revived += len(dead)
+    trial.moments.clear()
+    for parameter in (*embedding.encoder[-1].parameters(), *embedding.readout.parameters()):
+        optimizer.state.pop(parameter, None)
+
+
+@torch.no_grad()
+def full_set_losses(
+    embedding: SRAE, split: Side, spread: Float[Tensor, " targets"], config: TrainConfig
+) -> Losses:
+    """The terms of eq. 5, exact over a whole set."""
+    z, scale = split.data.z, embedding.scale
+    features = embedding.encode(z)
+    errors = losses.reconstruction_errors(
+        embedding.decode(features) / scale, z / scale, split.weights
+    )
+    moments = losses.second_moments(features, split.weights)
+    mean = losses.weighted_mean(features, split.weights)
+    terms = (
+        losses.faithfulness(
+            embedding.readout(features) / spread, split.logits / spread, split.weights
+        ),
+        losses.sparse_reconstruction(errors, config.q),
+        losses.pull_away(moments, mean if config.pull_away == "correlation" else None),
+    )
+    faithful, sparse, orthogonal = (float(term) for term in terms)
+    total = faithful + config.beta * sparse + config.eta * orthogonal
+    return Losses(faithful, sparse, orthogonal, total)
