@@ -28,12 +28,12 @@ OUT, ERR = Console(), Console(stderr=True)
 class Layers:
     """List the layers of a model with output shapes, and mark those an XNN can be attached to."""
 
-    model: Positional[str]
+    model: Annotated[Positional[str], arg(metavar="MODEL")]
     """torchvision:NAME, timm:NAME or package.module:factory"""
     size: int | None = None
     """height and width of the input in pixels; by default what the model expects"""
 
-    def run(self) -> None:
+    def execute(self) -> None:
         """Print the table."""
         from torchxnn.layers import list_layers
         from torchxnn.tables import layers_table
@@ -50,9 +50,9 @@ class Layers:
 class Fit:
     """Fit an XNN: embed a layer into a few x-features that reproduce the target's logit."""
 
-    model: Positional[str]
+    model: Annotated[Positional[str], arg(metavar="MODEL")]
     """torchvision:NAME, timm:NAME or package.module:factory"""
-    data: Positional[Path]
+    data: Annotated[Positional[Path], arg(metavar="DIR")]
     """folder of images in class folders, or a CUB-200-2011 folder"""
     layer: str
     """dotted name; `xnn layers MODEL` lists them"""
@@ -69,7 +69,7 @@ class Fit:
     source: DataConfig = field(default_factory=DataConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
 
-    def run(self) -> None:
+    def execute(self) -> None:
         """Record, fit, save, print the figures."""
         from torchxnn.progress import count_epochs, count_images, make_progress
         from torchxnn.tables import fit_table
@@ -116,18 +116,15 @@ class Fit:
 
 
 @dataclass(frozen=True)
-class Saved:
-    """A saved XNN and the model that it explains.
+class SavedRun:
+    """A saved XNN and the model that it explains."""
 
-    Attributes:
-        run: folder written by `xnn fit`.
-        weights: state dict of the model, if it has moved since.
-        model: the model, if it has another name now.
-    """
-
-    run: Positional[Path]
-    weights: Path | None = None
-    model: str | None = None
+    run: Annotated[Positional[Path], arg(metavar="RUN")]
+    """folder written by `xnn fit`"""
+    weights: Path | None = field(default=None, kw_only=True)
+    """state dict of the model, if it has moved since"""
+    model: str | None = field(default=None, kw_only=True)
+    """the model, if it has another name now"""
 
     def load(self) -> Any:
         """The XNN, attached to its model; the model's fingerprint is checked."""
@@ -143,20 +140,19 @@ class Saved:
 
 
 @dataclass(frozen=True)
-class Explain:
+class Explain(SavedRun):
     """Explain images: a folder with PNGs, JSON and an HTML page for each."""
 
-    saved: Annotated[Saved, arg(name="")]
-    images: Positional[tuple[Path, ...]]
+    images: Annotated[Positional[tuple[Path, ...]], arg(metavar="IMAGE [IMAGE ...]")]
     """image files"""
     out: Path = Path("explanations")
     """folder to write one folder per image into"""
 
-    def run(self) -> None:
+    def execute(self) -> None:
         """Explain each image; unreadable ones are skipped and counted."""
         from torchxnn.datasets.images import read_image
 
-        xnn = self.saved.load()
+        xnn = self.load()
         if not self.images:
             raise DataError("no images given")
         preprocessing = xnn.preprocessing
@@ -183,11 +179,10 @@ class Explain:
 
 
 @dataclass(frozen=True)
-class Evaluate:
+class Evaluate(SavedRun):
     """Measure how faithful and how orthogonal a saved XNN is on a folder of images."""
 
-    saved: Annotated[Saved, arg(name="")]
-    data: Positional[Path]
+    data: Annotated[Positional[Path], arg(metavar="DIR")]
     """folder of images in class folders, or a CUB-200-2011 folder (its test split)"""
     maps: bool = True
     """draw heatmaps of the positives, for orthogonality; --no-maps is faster"""
@@ -195,12 +190,12 @@ class Evaluate:
     """file to write the figures to"""
     source: DataConfig = field(default_factory=DataConfig)
 
-    def run(self) -> None:
+    def execute(self) -> None:
         """Measure, print, and write JSON if asked."""
         from torchxnn.progress import count_images, make_progress
         from torchxnn.tables import evaluation_table
 
-        xnn = self.saved.load()
+        xnn = self.load()
         with make_progress(ERR) as progress:
             opened = _open_for(xnn, self.data, self.source, progress)
             evaluation = xnn.evaluate(
@@ -214,11 +209,10 @@ class Evaluate:
 
 
 @dataclass(frozen=True)
-class WriteReport:
+class WriteReport(SavedRun):
     """Write one HTML file: figures of merit, explained images, a sheet for each x-feature."""
 
-    saved: Annotated[Saved, arg(name="")]
-    data: Positional[Path]
+    data: Annotated[Positional[Path], arg(metavar="DIR")]
     """folder of images in class folders, or a CUB-200-2011 folder (its test split)"""
     out: Path = Path("report.html")
     """file to write"""
@@ -228,13 +222,13 @@ class WriteReport:
     """images per x-feature's sheet"""
     source: DataConfig = field(default_factory=DataConfig)
 
-    def run(self) -> None:
+    def execute(self) -> None:
         """Gather and write the report."""
         from torchxnn.progress import count_drawings, count_images, make_progress
         from torchxnn.report import write_report
         from torchxnn.report.build import ReportConfig, build_report
 
-        xnn = self.saved.load()
+        xnn = self.load()
         with make_progress(ERR) as progress:
             opened = _open_for(xnn, self.data, self.source, progress)
             report = build_report(
@@ -243,7 +237,7 @@ class WriteReport:
                 title=f"Why {' or '.join(xnn.class_name(t) for t in xnn.targets)}?",
                 model_name=(xnn.source or {}).get("description", ""),
                 provenance=(("Data", opened.name),),
-                config=ReportConfig(self.images, self.sheet, self.source.batch_size),
+                config=ReportConfig(self.images, self.sheet, self.source.images_per_pass),
                 on_batch=count_images(progress, "Recording activations", len(opened)),
                 on_drawing=count_drawings(progress, "Drawing heatmaps"),
             )
@@ -266,7 +260,7 @@ class Demo:
     seed: int = 0
     """of the head's training and of the fit"""
 
-    def run(self) -> None:
+    def execute(self) -> None:
         """Prepare, fit, evaluate, report."""
         from torchxnn.demo_run import run_demo
 
@@ -296,7 +290,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with warnings.catch_warnings():
             warnings.simplefilter("always", XNNWarning)
             warnings.showwarning = _show_warning
-            command.run()
+            command.execute()
     except (XNNError, OSError) as error:
         ERR.print(f"xnn: error: {_one_line(error)}", style="red", markup=False, highlight=False)
         return 2

@@ -26,7 +26,18 @@ from torchxnn.figure import draw_card
 from torchxnn.files import replace_file, replace_folder
 from torchxnn.metrics.faithfulness import Faithfulness
 from torchxnn.page import render_card
-from torchxnn.viz import Card, Panel, Row, Scale, cutout, intensities, number, overlay, signed
+from torchxnn.viz import (
+    PERCENTILE,
+    Card,
+    Panel,
+    Row,
+    Scale,
+    cutout,
+    intensities,
+    number,
+    overlay,
+    signed,
+)
 
 FORMAT, FORMAT_VERSION = "torchxnn.explanation", 1
 MARKER = "explanation.json"
@@ -41,8 +52,9 @@ _ARRAYS = ("features", "contributions", "intercept", "heatmaps", "logit_heatmaps
 class Explanation:
     r"""Why the network gives one image its logits, as n x-features that add up to them.
 
-    For each target k: :math:`\hat y_k \approx \sum_i v_{ki} E_i + b_k` (paper eq. 1 to 3), where
-    :math:`v_{ki} E_i` is the contribution of x-feature i, drawn above its heatmap (paper figure 8).
+    For each target k: :math:`\hat y_k \approx \sum_i v_{ki} E_i + b_k` (paper section 2.2, eq. 1).
+    The contribution :math:`v_{ki} E_i` of x-feature i stands above its heatmap (paper figure 8).
+    All tensors are kept on the CPU, without a gradient.
 
     Attributes:
         picture: (H, W, 3) uint8, the image as the network saw it, without the normalisation.
@@ -107,6 +119,7 @@ class Explanation:
                     f"{name} of an explanation has shape {tuple(tensor.shape)}; {targets} "
                     f"target(s), {features} x-feature(s) and a picture of {size} need {shape}"
                 )
+            object.__setattr__(self, name, tensor.detach().cpu())
             if not bool(torch.isfinite(tensor).all()):
                 raise NonFiniteError(f"{name} of an explanation holds NaN or infinity")
         if len(self.target_names) != targets or len(self.feature_names) != features:
@@ -351,17 +364,19 @@ _TUPLES = ("targets", "target_names", "feature_names", "degenerate")
 _SCALARS = ("predicted_class", "predicted_name", "label", "path")
 _SMOOTHED = (
     "Upper row: where it looks, the positive part of the relevance, lightly smoothed for drawing "
-    "only. Lower row: what it sees there, the fewest pixels that hold half of it."
+    f"only; the colours end at the {PERCENTILE}th percentile. Lower row: what is there, the fewest "
+    "pixels that hold half of the positive part after twice that smoothing."
 )
 _CAPTION: dict[str, str] = {
     "each": "Each heatmap has its own colour scale (normalised per x-feature and image). "
     + _SMOOTHED,
-    "shared": "The heatmaps of the x-features share one colour scale. " + _SMOOTHED,
+    "shared": "The heatmaps of the x-features share one colour scale; the logit's has its own. "
+    + _SMOOTHED,
 }
 
 
 def _array(tensor: Tensor) -> np.ndarray:
-    return tensor.detach().cpu().numpy()
+    return tensor.numpy()
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -370,10 +385,8 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _term(value: float, first: bool) -> str:
-    if value == 0:
-        return "0" if first else "+ 0"
-    sign, size = signed(value)[0], signed(value)[1:]
-    return f"{number(value)}" if first else f"{sign} {size}"
+    sign = "\N{MINUS SIGN}" if value < 0 else "+"
+    return number(value) if first else f"{sign} {number(abs(value))}"
 
 
 def _jsonable(value: Any) -> Any:

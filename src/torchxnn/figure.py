@@ -7,11 +7,11 @@ object-oriented API alone: no pyplot, no global state, nothing to close.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, ClassVar
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_agg import FigureCanvasAgg, RendererAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, fontManager, get_font
 from matplotlib.patches import Rectangle
@@ -124,7 +124,7 @@ class _Page:
 
     def __post_init__(self) -> None:
         self.figure = Figure(figsize=(self.width, self.height), dpi=DPI, facecolor="white")
-        self.canvas = FigureCanvasAgg(self.figure)
+        FigureCanvasAgg(self.figure)
 
     @classmethod
     def measure(cls, width: float, draw: "Callable[[_Page], None]") -> float:
@@ -149,28 +149,27 @@ class _Page:
         } | style
         self.figure.text(x / self.width, 1 - y / self.height, drawable(text), size=size, **options)
 
-    def extent(self, text: str, size: float, weight: str = "normal") -> float:
-        """Width of a line in inches."""
-        font = FontProperties(family=list(_families()), size=size, weight=weight)
-        renderer = self.canvas.get_renderer()
-        return renderer.get_text_width_height_descent(drawable(text), font, False)[0] / DPI
-
-    def wrap(self, text: str, size: float, width: float, weight: str = "normal") -> list[str]:
+    @staticmethod
+    def wrap(text: str, size: float, width: float, weight: str = "normal") -> list[str]:
         """Break a text into lines no wider than `width`."""
         lines: list[str] = []
+        room = 0.0
         for word in text.split(" "):
-            joined = f"{lines[-1]} {word}" if lines else word
-            if lines and self.extent(joined, size, weight) <= width:
-                lines[-1] = joined
+            needed = _extent(f" {word}", size, weight)
+            if lines and needed <= room:
+                lines[-1] += f" {word}"
             else:
-                lines.append(self.fit(word, size, width, weight))
+                lines.append(_Page.fit(word, size, width, weight))
+                room = width
+            room -= needed
         return lines
 
-    def fit(self, text: str, size: float, width: float, weight: str = "normal") -> str:
+    @staticmethod
+    def fit(text: str, size: float, width: float, weight: str = "normal") -> str:
         """Shorten a line with an ellipsis until it is no wider than `width`."""
-        if self.extent(text, size, weight) <= width:
+        if _extent(text, size, weight) <= width:
             return text
-        while text and self.extent(text + "…", size, weight) > width:
+        while text and _extent(text + "…", size, weight) > width:
             text = text[:-1]
         return text + "…"
 
@@ -324,6 +323,18 @@ def _footer(page: _Page, card: Card, layout: _Layout) -> None:
     page.put(MARGIN + legend + 0.42, page.y + 0.08, "high relevance", 9.0, color=MUTED, va="center")
     page.text(MARGIN + legend + 1.75, card.caption, 9.0, width - legend - 1.75, color=MUTED)
     page.y += 0.22
+
+
+@lru_cache(maxsize=4096)
+def _extent(text: str, size: float, weight: str) -> float:
+    """Width of a line in inches."""
+    font = FontProperties(family=list(_families()), size=size, weight=weight)
+    return _renderer().get_text_width_height_descent(drawable(text), font, False)[0] / DPI
+
+
+@cache
+def _renderer() -> RendererAgg:
+    return RendererAgg(1, 1, DPI)
 
 
 @cache

@@ -14,7 +14,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-PullAway = Literal["cosine", "correlation"]
+PullAway = Literal["within", "correlation", "cosine"]
+"""How the x-features' vectors are centred before their cosines are taken; see `pull_away`."""
+
+NORM_FLOOR = 1e-12
+"""Mean square below which an x-feature counts as dead, and share of it that rounding may leave."""
 
 
 def weighted_mean(
@@ -89,8 +93,25 @@ def second_moments(
     return features.mT @ (features * shares)
 
 
+def group_moments(
+    features: Float[Tensor, "samples features"],
+    groups: Float[Tensor, "samples groups"],
+    weights: Float[Tensor, " samples"] | None = None,
+) -> Float[Tensor, "groups features"]:
+    r"""First moments by group, :math:`\frac1M\sum_i g^{(i)}_c E^{(i)}`, (c, n).
+
+    Args:
+        features: E, (M, n).
+        groups: (M, c), one-hot.
+        weights: (M,) sample weights.
+    """
+    return weighted_mean(groups.unsqueeze(2) * features.unsqueeze(1), weights)
+
+
 def pull_away(
-    moments: Float[Tensor, "features features"], mean: Float[Tensor, " features"] | None = None
+    moments: Float[Tensor, "features features"],
+    means: Float[Tensor, "groups features"] | None = None,
+    shares: Float[Tensor, " groups"] | None = None,
 ) -> Float[Tensor, ""]:
     r"""Mean squared cosine between different x-features.
 
@@ -100,24 +121,32 @@ def pull_away(
     Source: paper eq. 3. Lower is better, in [0, 1]. A vector of norm 0 (a dead x-feature) counts
     as cosine 1 with every other one. With n = 1 the term is 0.
 
+    X-features are >= 0, so plain cosines vanish only if no two of them are ever active on the same
+    image, which fights explanations by several concepts. Centred by the overall mean, cosines are
+    correlations; but whatever is active on the positives and not elsewhere is correlated, so one
+    x-feature that carries the logit alone still has the lowest penalty. Centred within each group
+    (the positives of each target, and all others), only what varies *among* the positives counts:
+    several x-features may be active on all of them.
+
     Args:
         moments: (n, n), :func:`second_moments` of E.
-        mean: (n,), means of E. Given, the vectors are centred first, so cosines become
-            correlations: x-features are >= 0, so plain cosines vanish only if no two of them are
-            ever active on the same image.
+        means: (c, n), :func:`group_moments` of E; None leaves the vectors as they are.
+        shares: (c,), total weight of each group, sum 1; None for a single group.
     """
     n = moments.shape[0]
     if n == 1:
         return moments.new_zeros(())
-    if mean is not None:
-        centred = moments - torch.outer(mean, mean)
-        floor = 1e-6 * moments.diagonal()  # what cancellation leaves of a constant x-feature
-    else:
-        centred, floor = moments, torch.zeros_like(moments.diagonal())
-    norms = centred.diagonal()
-    alive = norms > floor
+    centred = moments
+    if means is not None:
+        counts = means.new_ones(len(means)) if shares is None else shares
+        used = counts > 0
+        centred = moments - means[used].mT @ (means[used] / counts[used].unsqueeze(1))
+    variances = centred.diagonal()
+    floor = NORM_FLOOR + (1e-6 * moments.diagonal() if means is not None else 0.0)
+    alive = variances > floor
     both = alive.unsqueeze(0) & alive.unsqueeze(1)
-    scale = torch.outer(torch.where(alive, norms, 1.0), torch.where(alive, norms, 1.0))
-    squared = torch.where(both, centred.square() / scale, torch.ones_like(scale))
+    norms = torch.where(alive, variances, 1.0).sqrt()
+    cosines = centred / norms.unsqueeze(0) / norms.unsqueeze(1)
+    squared = torch.where(both, cosines.square(), torch.ones_like(cosines))
     off_diagonal = ~torch.eye(n, dtype=torch.bool, device=moments.device)
     return squared[off_diagonal].mean()

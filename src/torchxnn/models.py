@@ -1,10 +1,9 @@
-"""Networks by name (`torchvision:NAME`, `timm:NAME`, `package.module:factory`) and their weights."""
+"""Networks by name (`torchvision:NAME`, `timm:NAME`, `package.module:factory`) and weights."""
 
 import difflib
 import hashlib
 import importlib
 import inspect
-import pickle
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -16,15 +15,11 @@ from urllib.parse import urlparse
 
 import torch
 import torchvision
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from torchxnn.datasets.base import Preprocessing
 from torchxnn.errors import ModelError, XNNWarning
-
-_SHOWN = 4  # keys that a mismatch error names, of each kind
-_WRAPPERS = ("state_dict", "model_state_dict", "model", "module")
+from torchxnn.weights import load_state, read_state
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,12 +41,17 @@ class LoadedModel:
 
 @dataclass(frozen=True)
 class _Source:
-    """Where a network comes from: how to build it, and its own weights on this machine."""
+    """Where a network comes from: how to build it, and its own weights on this machine.
+
+    `pretrained` is None for a factory and returns None if the weights are not on this machine;
+    `fetch` is what a person can do about it.
+    """
 
     spec: str
-    build: Callable[[int | None], nn.Module]
+    build: Callable[[int | None], nn.Module | LoadedModel]
     preprocessing: Preprocessing | None
-    pretrained: Callable[[], LoadedModel] | None
+    pretrained: Callable[[], LoadedModel | None] | None
+    fetch: str = ""
 
 
 def load_model(
@@ -88,18 +88,8 @@ def load_model(
         loaded = _load_weights(source, Path(weights), num_classes)
     elif source.pretrained is None:
         loaded = _as_loaded(source.build(num_classes), source, "weights as the factory made them")
-    elif allow_random:
-        warnings.warn(
-            f"{spec} has random weights: its explanations mean nothing", XNNWarning, stacklevel=2
-        )
-        loaded = _as_loaded(source.build(num_classes), source, "random weights")
     else:
-        loaded = source.pretrained()
-        if num_classes is not None and loaded.classes and num_classes != len(loaded.classes):
-            raise ModelError(
-                f"the library's weights of {spec} have {len(loaded.classes)} classes, not "
-                f"{num_classes}; give a checkpoint with weights (--weights FILE)"
-            )
+        loaded = _pretrained_or_random(source, num_classes, allow_random)
     loaded.model.eval()
     return loaded if preprocessing is None else replace(loaded, preprocessing=preprocessing)
 
@@ -119,14 +109,39 @@ def fingerprint(model: nn.Module) -> str:
     digest = hashlib.sha256()
     for name in sorted(tensors):
         tensor = tensors[name]
-        if isinstance(tensor, nn.parameter.UninitializedTensorMixin) or tensor.is_meta:
+        if nn.parameter.is_lazy(tensor) or tensor.is_meta:
             raise ModelError(
                 f"parameter {name} has no values yet; run the network once, then retry"
             )
         values = tensor.detach().cpu().contiguous()
         digest.update(f"{name} {tuple(values.shape)} {values.dtype}\n".encode())
-        digest.update(memoryview(values.reshape(-1).view(torch.uint8).numpy()))
+        digest.update(values.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def _pretrained_or_random(
+    source: _Source, num_classes: int | None, allow_random: bool
+) -> LoadedModel:
+    found = source.pretrained() if source.pretrained else None
+    own = len(found.classes) if found and found.classes else None
+    if found is not None and num_classes in (None, own):
+        return found
+    if allow_random:
+        warnings.warn(
+            f"{source.spec} has random weights: its explanations mean nothing",
+            XNNWarning,
+            stacklevel=3,
+        )
+        return _as_loaded(source.build(num_classes), source, "random weights")
+    if found is not None:
+        raise ModelError(
+            f"the library's weights of {source.spec} have {own} classes, not {num_classes}; give a "
+            "checkpoint (--weights FILE)"
+        )
+    raise ModelError(
+        f"the pretrained weights of {source.spec} are not on this machine; give a checkpoint "
+        f"(--weights FILE), or fetch them once with {source.fetch}"
+    )
 
 
 def _find_source(spec: str) -> _Source:
@@ -135,7 +150,8 @@ def _find_source(spec: str) -> _Source:
         known = torchvision.models.list_models(module=torchvision.models)
         hint = f"; did you mean torchvision:{spec}?" if spec in known else ""
         raise ModelError(
-            f"a network is torchvision:NAME, timm:NAME or package.module:factory, got {spec!r}{hint}"
+            "a network is torchvision:NAME, timm:NAME or package.module:factory, "
+            f"got {spec!r}{hint}"
         )
     finders = {"torchvision": _find_torchvision, "timm": _find_timm}
     return finders.get(library, _find_factory)(spec)
@@ -177,13 +193,11 @@ def _find_torchvision(spec: str) -> _Source:
             options |= {"init_weights": False}
         return torchvision.models.get_model(name, weights=None, **options)
 
-    def pretrained() -> LoadedModel:
+    def pretrained() -> LoadedModel | None:
         folder = Path(torch.hub.get_dir()) / "checkpoints"
         default = torchvision.models.get_model_weights(name).DEFAULT
-        files = {}
         for member in (default, *members):
-            files.setdefault(member, folder / Path(urlparse(member.url).path).name)
-        for member, file in files.items():
+            file = folder / Path(urlparse(member.url).path).name
             if file.is_file():
                 _check_name(file)
                 model = build(None)
@@ -191,13 +205,10 @@ def _find_torchvision(spec: str) -> _Source:
                 chosen = replace(source, preprocessing=_torchvision_preprocessing(member))
                 classes = tuple(member.meta["categories"])
                 return _as_loaded(model, chosen, f"torchvision's weights {member.name}", classes)
-        raise ModelError(
-            f"the pretrained weights of {spec} are not on this machine (looked for {files[default]}); "
-            "give a checkpoint (--weights FILE), or fetch them once with "
-            f"torchvision.models.{name}(weights='DEFAULT')"
-        )
+        return None
 
-    source = _Source(spec, build, _torchvision_preprocessing(members[0]), pretrained)
+    fetch = f"torchvision.models.{name}(weights='DEFAULT')"
+    source = _Source(spec, build, _torchvision_preprocessing(members[0]), pretrained, fetch)
     return source
 
 
@@ -236,24 +247,21 @@ def _find_timm(spec: str) -> _Source:
         raise ModelError(f"timm has no network {name!r}{_nearest(name, known)}")
 
     def build(num_classes: int | None) -> nn.Module:
-        options = {} if num_classes is None else {"num_classes": num_classes}
+        options: dict[str, Any] = {} if num_classes is None else {"num_classes": num_classes}
         return timm.create_model(name, pretrained=False, **options)
 
-    def pretrained() -> LoadedModel:
+    def pretrained() -> LoadedModel | None:
         file = _cached_timm_file(timm.get_pretrained_cfg(name))
         if file is None:
-            raise ModelError(
-                f"the pretrained weights of {spec} are not on this machine; give a checkpoint "
-                f"(--weights FILE), or fetch them once with timm.create_model({name!r}, "
-                "pretrained=True)"
-            )
+            return None
         model = timm.create_model(name, pretrained=True, pretrained_cfg_overlay={"file": str(file)})
         subset = timm.data.infer_imagenet_subset(model)
         info = timm.data.ImageNetInfo(subset) if subset else None
         classes = tuple(info.label_descriptions()) if info else None
         return _as_loaded(model, source, f"timm's weights {file.name}", classes)
 
-    source = _Source(spec, build, _timm_preprocessing(timm, name), pretrained)
+    fetch = f"timm.create_model({name!r}, pretrained=True)"
+    source = _Source(spec, build, _timm_preprocessing(timm, name), pretrained, fetch)
     return source
 
 
@@ -340,62 +348,6 @@ def _current_folder_importable() -> Iterator[None]:
 # --- weights
 
 
-def read_state(file: Path) -> dict[str, Tensor]:
-    """Read a state dict; no code in the file is ever run.
-
-    Raises:
-        ModelError: if the file is missing, broken, of another kind, or holds NaN or infinity.
-    """
-    if not file.is_file():
-        raise ModelError(f"there is no weights file {file}")
-    try:
-        match file.suffix.lower():
-            case ".safetensors":
-                state: Any = load_file(file)
-            case ".pt" | ".pth" | ".bin":
-                state = torch.load(file, map_location="cpu", weights_only=True)
-            case suffix:
-                raise ModelError(f"weights are .safetensors, .pt or .pth, not {suffix!r}: {file}")
-    except pickle.UnpicklingError as error:
-        raise ModelError(
-            f"{file} holds more than tensors (or is broken); save model.state_dict()"
-        ) from error
-    except (SafetensorError, RuntimeError, EOFError, OSError) as error:
-        raise ModelError(f"cannot read the weights {file}: {error}") from error
-    state = _unwrap(state)
-    if not state or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ModelError(f"{file} holds no state dict (names and tensors)")
-    for name, value in state.items():
-        if value.is_floating_point() and not value.isfinite().all():
-            raise ModelError(f"{file}: {name} holds NaN or infinity")
-    return state
-
-
-def load_state(model: nn.Module, state: Mapping[str, Tensor], origin: str) -> None:
-    """Load a state dict strictly; values take the types of the network's own tensors.
-
-    Raises:
-        ModelError: that names the first missing, unexpected and differently shaped keys.
-    """
-    own = model.state_dict()
-    missing = [name for name in own if name not in state]
-    unexpected = [name for name in state if name not in own]
-    shapes = [
-        f"{name} {tuple(state[name].shape)} instead of {tuple(own[name].shape)}"
-        for name in own
-        if name in state and state[name].shape != own[name].shape
-    ]
-    kinds = {"missing": missing, "unexpected": unexpected, "of another shape": shapes}
-    parts = [
-        f"{len(keys)} {kind}: {', '.join(keys[:_SHOWN])}{', ...' if len(keys) > _SHOWN else ''}"
-        for kind, keys in kinds.items()
-        if keys
-    ]
-    if parts:
-        raise ModelError(f"the weights {origin} do not fit the network; {'; '.join(parts)}")
-    model.load_state_dict(dict(state), strict=True)
-
-
 def _load_weights(source: _Source, file: Path, num_classes: int | None) -> LoadedModel:
     state = read_state(file)
     if num_classes is None:
@@ -406,31 +358,30 @@ def _load_weights(source: _Source, file: Path, num_classes: int | None) -> Loade
 
 
 def _infer_classes(source: _Source, state: Mapping[str, Tensor]) -> int | None:
-    """The size of the last layer in the state, if that is the one that `num_classes` changes.
+    """The size of the last layer in the state, whatever the network calls it.
 
-    Two skeletons without memory are built, with 2 and 3 classes: the tensors whose first dimension
-    differs are the head, whatever the network calls it.
+    Two networks are built, with 2 and 3 classes: where the first dimension of a tensor follows,
+    there is the head. None if the network takes no number of classes, or the heads disagree.
     """
     try:
-        with torch.device("meta"):
-            two, three = (source.build(count).state_dict() for count in (2, 3))
-    except Exception:  # a factory without num_classes, or one that computes with its tensors
+        two, three = (_skeleton(source, count) for count in (2, 3))
+    except ModelError:
         return None
     heads = {
         name
         for name in two.keys() & three.keys() & state.keys()
-        if two[name].ndim and (two[name].shape[0], three[name].shape[0]) == (2, 3)
+        if (two[name].shape[:1], three[name].shape[:1]) == ((2,), (3,))
     }
     sizes = {state[name].shape[0] for name in heads if state[name].ndim}
     return sizes.pop() if len(sizes) == 1 else None
 
 
-def _unwrap(state: Any) -> dict[str, Any]:
-    for key in _WRAPPERS:
-        if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
-            state = state[key]
-    if not isinstance(state, Mapping):
-        return {}
-    if state and all(str(name).startswith("module.") for name in state):  # nn.DataParallel
-        state = {name.removeprefix("module."): value for name, value in state.items()}
-    return dict(state)
+def _skeleton(source: _Source, num_classes: int) -> dict[str, Tensor]:
+    try:
+        with torch.device("meta"):  # takes no memory and no time
+            model = source.build(num_classes)
+    except ModelError:
+        raise
+    except Exception:  # a constructor that computes with its tensors, such as RegNet's
+        model = source.build(num_classes)
+    return (model.model if isinstance(model, LoadedModel) else model).state_dict()

@@ -6,7 +6,6 @@ import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float
@@ -16,11 +15,11 @@ from torchxnn import losses
 from torchxnn.activations import Activations
 from torchxnn.embeddings.initialise import (
     below_x_layer,
-    dead_features,
     fit_readout,
     pretrain_greedily,
     set_scale,
     split_logit,
+    weak_features,
 )
 from torchxnn.embeddings.srae import SRAE
 from torchxnn.errors import NonFiniteError
@@ -35,8 +34,9 @@ class TrainConfig:
         beta: weight of the sparse reconstruction (paper eq. 5).
         eta: weight of the pull-away term (paper eq. 5).
         q: sparsity parameter of the log penalty.
-        pull_away: "correlation" centres the x-features first; "cosine" is the paper's form, which
-            vanishes only if no two x-features are active on the same image.
+        pull_away: "within" centres the x-features within the positives of each target and within
+            all others, "correlation" over all images; "cosine" is the paper's form, which vanishes
+            only if no two x-features are active on the same image. See `losses.pull_away`.
         positive_share: weight of the positives of all targets together, as a share of the total
             weight; None leaves all images alike. Enters all three terms.
         learning_rate: of Adam.
@@ -47,7 +47,8 @@ class TrainConfig:
         decay_every: epochs after which the learning rate drops to a tenth; None never drops it.
         pretrain_epochs: epochs of greedy autoencoder pretraining per hidden layer; 0 for none.
         split_logit: start the x-layer as parts of a linear readout, so that each one is alive.
-        revive: restart x-features that died, after each epoch.
+        revive: epochs after which x-features that are dead, or carry less than 5% of the positives'
+            contributions, are restarted, during the first half of `epochs`; None never restarts.
         trials: most trials with new seeds; more than one is run only while a fit is degenerate or
             has fewer than `enough_active` active x-features.
         enough_active: active x-features that end the trials.
@@ -57,20 +58,20 @@ class TrainConfig:
     """
 
     hidden: tuple[int, ...] = (800, 100)
-    beta: float = 1.0
-    eta: float = 1.0
+    beta: float = 0.5
+    eta: float = 0.1
     q: float = 100.0
-    pull_away: Literal["correlation", "cosine"] = "correlation"
-    positive_share: float | None = 0.3
+    pull_away: losses.PullAway = "within"
+    positive_share: float | None = 0.15
     learning_rate: float = 1e-3
     weight_decay: float = 1e-4
     batch_size: int = 128
     epochs: int = 100
     patience: int = 20
-    decay_every: int | None = 40
+    decay_every: int | None = 60
     pretrain_epochs: int = 5
     split_logit: bool = True
-    revive: bool = True
+    revive: int | None = 5
     trials: int = 3
     enough_active: int = 3
     minimum_positives: int = 8
@@ -108,6 +109,15 @@ class Side:
     positives: Bool[Tensor, "samples targets"]
     weights: Float[Tensor, " samples"]
 
+    def groups(self, pull_away: losses.PullAway) -> Float[Tensor, "samples groups"] | None:
+        """One-hot groups within which x-features are centred; None for none."""
+        if pull_away == "cosine":
+            return None
+        if pull_away == "correlation":
+            return torch.ones(len(self.data), 1)
+        kind = (self.positives.long() * 2 ** torch.arange(self.positives.shape[1])).sum(1)
+        return (kind.unsqueeze(1) == kind.unique().unsqueeze(0)).float()
+
 
 @dataclass(eq=False)
 class Trial:
@@ -118,14 +128,14 @@ class Trial:
         losses: lowest held-out losses, once the trial has ended.
         epochs: epochs that were run.
         revived: x-features that were restarted.
-        moments: running means of the training set's Q, second moments and means of E.
+        means: running means of Q, of E's second moments and of its first moments by group.
     """
 
     embedding: SRAE
     losses: Losses | None = None
     epochs: int = 0
     revived: int = 0
-    moments: dict[str, Tensor] = field(default_factory=dict)
+    means: dict[str, Tensor] = field(default_factory=dict)
 
 
 def start_embedding(
@@ -185,7 +195,7 @@ def run_trial(
             for group in optimizer.param_groups:
                 group["lr"] = config.learning_rate * 0.1 ** ((epoch - 1) // config.decay_every)
         _train_epoch(trial, optimizer, train, spread, config, generator)
-        if config.revive:
+        if config.revive and epoch % config.revive == 0 and epoch <= config.epochs // 2:
             _revive(trial, optimizer, train, generator)
         current = full_set_losses(trial.embedding, validation, spread, config)
         if not math.isfinite(current.total):
@@ -217,9 +227,12 @@ def _train_epoch(
     draws = torch.multinomial(
         train.weights, steps * config.batch_size, replacement=True, generator=generator
     )
+    groups = train.groups(config.pull_away)
+    shares = None if groups is None else train.weights @ groups
     for index in draws.split(config.batch_size):
-        z, logits = train.data.z[index], train.logits[index]
-        terms = _batch_terms(trial, z, logits / spread, spread, config, 1 / steps)
+        z, logits = train.data.z[index], train.logits[index] / spread
+        part = None if groups is None else groups[index]
+        terms = _batch_terms(trial, z, logits, part, shares, spread, config, 1 / steps)
         loss = terms[0] + config.beta * terms[1] + config.eta * terms[2]
         optimizer.zero_grad()
         loss.backward()
@@ -230,6 +243,8 @@ def _batch_terms(
     trial: Trial,
     z: Float[Tensor, "batch dims"],
     logits: Float[Tensor, "batch targets"],
+    groups: Float[Tensor, "batch groups"] | None,
+    shares: Float[Tensor, " groups"] | None,
     spread: Float[Tensor, " targets"],
     config: TrainConfig,
     step: float,
@@ -239,27 +254,34 @@ def _batch_terms(
     features = embedding.encode(z)
     scale = embedding.scale
     errors = losses.reconstruction_errors(embedding.decode(features) / scale, z / scale)
-    moments, mean = losses.second_moments(features), features.mean(0)
+    moments = running_mean(trial.means, "moments", losses.second_moments(features), step)
+    means = None
+    if groups is not None:
+        means = running_mean(trial.means, "means", losses.group_moments(features, groups), step)
     return (
         losses.faithfulness(embedding.readout(features) / spread, logits),
-        losses.sparse_reconstruction(_running(trial, "errors", errors, step), config.q),
-        losses.pull_away(
-            _running(trial, "moments", moments, step),
-            _running(trial, "mean", mean, step) if config.pull_away == "correlation" else None,
-        ),
+        losses.sparse_reconstruction(running_mean(trial.means, "errors", errors, step), config.q),
+        losses.pull_away(moments, means, shares),
     )
 
 
-def _running(trial: Trial, name: str, batch: Tensor, step: float) -> Tensor:
-    """Running mean over about one epoch, with the gradient of the batch's own mean.
+def running_mean(means: dict[str, Tensor], name: str, batch: Tensor, step: float) -> Tensor:
+    """Running mean of a batch's mean, with the gradient of the batch's own mean.
 
-    The penalties are concave or quotients of training set means. Evaluated at the running mean,
-    their slope there multiplies the unbiased gradient of the batch mean, so that in the limit of
-    small steps the gradient is that of eq. 5 over the full set, whatever the batch size.
+    The penalties of eq. 5 are concave functions or quotients of training set means. Evaluated at
+    the running mean, their slope there multiplies the unbiased gradient of the batch mean, so that
+    in the limit of small steps the gradient is that of the exact loss, whatever the batch size. The
+    mean of the penalties of batches would be another, lower function.
+
+    Args:
+        means: the running means by name; updated.
+        name: which one.
+        batch: mean over the batch, any shape.
+        step: weight of the batch, one over the batches of an epoch.
     """
-    before = trial.moments.get(name)
+    before = means.get(name)
     now = batch.detach() if before is None else torch.lerp(before, batch.detach(), step)
-    trial.moments[name] = now
+    means[name] = now
     return now + (batch - batch.detach())
 
 
@@ -268,16 +290,17 @@ def _revive(
 ) -> None:
     embedding, z = trial.embedding, train.data.z
     with torch.no_grad():
-        dead = dead_features(embedding.encode(z), train.positives)
-        if not dead:
+        features = embedding.encode(z)
+        weak = weak_features(features, embedding.contributions(features), train.positives)
+        if not weak:
             return
         hidden = below_x_layer(embedding, z)
         split_logit(
-            embedding, hidden, train.logits, train.weights, train.positives, generator, only=dead
+            embedding, hidden, train.logits, train.weights, train.positives, generator, only=weak
         )
         fit_readout(embedding, embedding.encode(z), train.logits, train.weights)
-    trial.revived += len(dead)
-    trial.moments.clear()
+    trial.revived += len(weak)
+    trial.means.clear()
     for parameter in (*embedding.encoder[-1].parameters(), *embedding.readout.parameters()):
         optimizer.state.pop(parameter, None)
 
@@ -292,14 +315,15 @@ def full_set_losses(
     errors = losses.reconstruction_errors(
         embedding.decode(features) / scale, z / scale, split.weights
     )
-    moments = losses.second_moments(features, split.weights)
-    mean = losses.weighted_mean(features, split.weights)
+    groups = split.groups(config.pull_away)
+    means = None if groups is None else losses.group_moments(features, groups, split.weights)
+    shares = None if groups is None else split.weights @ groups
     terms = (
         losses.faithfulness(
             embedding.readout(features) / spread, split.logits / spread, split.weights
         ),
         losses.sparse_reconstruction(errors, config.q),
-        losses.pull_away(moments, mean if config.pull_away == "correlation" else None),
+        losses.pull_away(losses.second_moments(features, split.weights), means, shares),
     )
     faithful, sparse, orthogonal = (float(term) for term in terms)
     total = faithful + config.beta * sparse + config.eta * orthogonal

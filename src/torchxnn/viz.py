@@ -25,6 +25,7 @@ WARNING = "#8f1d14"
 BLUR = 0.0135  # standard deviation of the drawing blur, of the shorter side (3 of 224 pixels)
 PERCENTILE = 99.5
 CUTOUT_SHARE = 0.5
+TINY = 0.0005  # logits
 _COLOURS = matplotlib.colormaps["inferno"](np.linspace(0.2, 1.0, 256))[:, :3]
 _OPACITY = 0.82
 
@@ -91,8 +92,8 @@ def signed(value: float) -> str:
     if not np.isfinite(value):
         return str(value)
     size = abs(value)
-    if size == 0:
-        return "0"
+    if size < TINY:
+        return "≈0" if size else "0"
     text = f"{size:.1f}" if size >= 100 else f"{size:.2f}" if size >= 0.095 else f"{size:.1g}"
     return ("+" if value > 0 else "\N{MINUS SIGN}") + text
 

@@ -9,7 +9,7 @@ from typing import Literal, overload
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from torchxnn.version import __version__
 
@@ -46,7 +46,13 @@ class Attributor(ABC):
 
     A method implements `attribute` and `attribute_many`. Images are a preprocessed batch
     (B, C, H, W); targets are 0-based output indices. The module is left as it was.
+
+    Args:
+        module: any module with (B, k) outputs.
     """
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module
 
     @overload
     def attribute(

@@ -12,13 +12,14 @@ then evenly; what is shared so is counted as *fallback*.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from torchxnn.errors import XNNError
+from torchxnn.errors import NonFiniteError, XNNError
 
 Negative = bool | Tensor
 """Which units count as negative (s_i = -1): all or none of them, or a mask."""
@@ -67,9 +68,13 @@ class Competition:
             self._inputs = {1: x.clamp(min=0), -1: (-x).clamp(min=0)}
         self._denominators: dict[int, Tensor] = {}
         self._weights: dict[int, Tensor | None] = {}
+        # Signs for which some units have no agreeing contribution.
+        self._losing: set[int] = set()
 
     def pass_down(self, relevance: Tensor, negative: Negative, note: Note) -> Tensor:
         """Relevance of the units (seeds, *y.shape) to relevance of the inputs (seeds, *x.shape)."""
+        if relevance.numel() == 0:
+            return relevance.new_zeros((relevance.shape[0], *self._inputs[1].shape))
         received: dict[int, Tensor] = {}
         losers: list[Tensor] = []
         for sign, share in split_by_sign(relevance, negative):
@@ -77,8 +82,8 @@ class Competition:
             if denominator is None:
                 losers.append(share)
                 continue
-            won = denominator > smallest(denominator)
-            if not bool(won.all()):
+            if sign in self._losing:
+                won = denominator > smallest(denominator)
                 lost = share.masked_fill(won, 0)
                 if bool(lost.any()):
                     losers.append(lost)
@@ -130,6 +135,13 @@ class Competition:
                 total = part if total is None else total.add_(part)
             if total is None:
                 return None
+            low, high = (
+                (float(end) for end in torch.aminmax(total)) if total.numel() else (1.0, 1.0)
+            )
+            if not math.isfinite(high):  # NaN shows as the maximum too
+                raise NonFiniteError("the contributions of a unit add up to NaN or infinity")
+            if not low > smallest(total):
+                self._losing.add(sign)
             self._denominators[sign] = total
         return self._denominators[sign]
 

@@ -22,7 +22,7 @@ from torchxnn.attribution import rules_elementwise, rules_linear, rules_shape
 from torchxnn.attribution.base import Attributor, Certificate, versions
 from torchxnn.attribution.registry import has_rule
 from torchxnn.attribution.tracing import Tape, record
-from torchxnn.attribution.walk import Walk, find_non_finite, prepare
+from torchxnn.attribution.walk import Prepared, Walk, find_non_finite, prepare
 from torchxnn.errors import AttributionWarning, DataError, LayerError, NonFiniteError, XNNError
 from torchxnn.layers import check_images, preserve_state, resolve_layer, unwrap
 
@@ -66,11 +66,15 @@ class ExcitationBackprop(Attributor):
     ) -> None:
         if chunk_size is not None and chunk_size < 1:
             raise XNNError(f"chunk_size is {chunk_size}; it must be at least 1, or None for all")
+        super().__init__(module)
         self._module = unwrap(module)
         self._contrastive = contrastive
         self._chunk_size = chunk_size
         self._channel_dim = channel_dim
-        self._stop = resolve_layer(self._module, stop_at)[1] if isinstance(stop_at, str) else stop_at
+        if isinstance(stop_at, str):
+            stop_at = resolve_layer(self._module, stop_at)[1]
+        # A module is taken as it is: it may be one that `module` holds without registering it.
+        self._stop = stop_at
 
     def attribute(  # type: ignore[override]
         self,
@@ -95,7 +99,8 @@ class ExcitationBackprop(Attributor):
             LayerError: the layer to stop at did not run once.
         """
         targets = target if isinstance(target, Tensor) else torch.full((images.shape[0],), target)
-        maps, certificate = self._explain(images, targets.reshape(1, -1), certify=return_certificate)
+        each = targets.reshape(1, -1)
+        maps, certificate = self._explain(images, each, certify=return_certificate)
         return (maps[:, 0], certificate) if certificate is not None else maps[:, 0]
 
     def attribute_many(  # type: ignore[override]
@@ -139,9 +144,7 @@ class ExcitationBackprop(Attributor):
         with preserve_state(self._module):
             for first in range(0, images.shape[0], limit):
                 part = slice(first, first + limit)
-                tape, _ = record(
-                    self._module, images[part], known=has_rule, stop=self._stop
-                )
+                tape, _ = record(self._module, images[part], known=has_rule, stop=self._stop)
                 with torch.inference_mode(False), torch.no_grad(), off:
                     found = self._walk_tape(tape, targets[:, part], limit, certify=certify)
                 maps.append(found[0])
@@ -160,6 +163,7 @@ class ExcitationBackprop(Attributor):
     ) -> tuple[Tensor, float, float]:
         outputs = _check_output(tape, targets)
         prepared = prepare(tape, certify=certify)
+        _check_dependence(prepared, targets)
         goal = tape.images if tape.stop is None else tape.stop
         group = max(1, limit // targets.shape[1])
         maps, error, fallback = [], 0.0, 0.0
@@ -189,10 +193,10 @@ class ExcitationBackprop(Attributor):
         return torch.cat(maps, 1), error, fallback
 
     def _summed(self, relevance: Tensor) -> Tensor:
-        if relevance.ndim < 3:
+        if relevance.ndim < 4:
             raise LayerError(
-                f"the layer to stop at gives {tuple(relevance.shape[1:])}, which has no channels "
-                "to sum over; choose a layer with feature maps"
+                f"a map of a tensor of shape {tuple(relevance.shape[1:])} is one number per image; "
+                "give images (B, C, H, W), or stop at a layer with feature maps"
             )
         dim = self._channel_dim + 1 if self._channel_dim >= 0 else self._channel_dim
         return relevance.sum(dim)
@@ -243,3 +247,14 @@ def _check_output(tape: Tape, targets: Tensor) -> Tensor:
             f"the network computes NaN or infinity from these images, {where}; check its weights"
         )
     return outputs
+
+
+def _check_dependence(prepared: Prepared, targets: Tensor) -> None:
+    """Refuse targets that are constants."""
+    owner = prepared.owners.get(prepared.tape.output)
+    if owner is None:
+        return
+    varies = (owner > 0).reshape(prepared.images, -1).gather(1, targets.T.to(owner.device))
+    if not bool(varies.all()):
+        target = int(targets.T[~varies.cpu()][0])
+        raise XNNError(f"target {target} does not depend on the images; choose another output")

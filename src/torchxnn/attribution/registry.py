@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ Shares = list[tuple[Value, Tensor]]
 """What a rule returns: inputs of the operation and the relevance (seeds, *shape) each receives."""
 
 
+@runtime_checkable
 class Pass(Protocol):
     """What a rule may ask of the backward walk that calls it."""
 
@@ -60,14 +61,14 @@ class Rule:
         linear: whether it is a linear operation with weights; the unit that a fold looks for, and
             the operation whose weights the dual unit of the contrastive map negates.
         mixes_constants: whether its output can hold elements that do not depend on the images
-            although the inputs do.
+            although all elements of its dependent inputs do.
     """
 
     propagate: Propagate
     owners: Owners
     sign: Signs | None = None
     linear: bool = False
-    mixes_constants: bool = False
+    mixes_constants: Callable[[Operation], bool] = lambda operation: False
 
 
 RULES: dict[str, Rule] = {}
@@ -155,10 +156,8 @@ def by_autograd(
     """
     some = next(tensor for tensor in relevance if tensor is not None)
     with torch.inference_mode(False), torch.enable_grad():
-        arguments = [
-            (point.detach() if isinstance(point, Tensor) else some.new_zeros(point)).requires_grad_()
-            for point in points
-        ]
+        starts = [p.detach() if isinstance(p, Tensor) else some.new_zeros(p) for p in points]
+        arguments = [start.requires_grad_() for start in starts]
         result = function(*arguments)
         outputs = [result] if isinstance(result, Tensor) else list(result)
         used = [

@@ -119,7 +119,7 @@ def _norm_weight(operation: Operation) -> Tensor | None:
     sign=_norm_sign,
 )
 def normalisation(operation: Operation, relevance: list[Tensor | None], walk: Pass) -> Shares:
-    """Y = gamma / sigma (x - mu) + beta with frozen mu and sigma: one input each, R_x = R_y.
+    """Normalisation with frozen statistics, y = gamma / sigma (x - mu) + beta: R_x = R_y.
 
     Fed by one linear operation it is folded into it: the unit's sign is s = sign(y) sign(gamma).
     """
@@ -139,7 +139,7 @@ def _scale_sign(operation: Operation, negative: Negative) -> Negative | None:
 
 @register("mul", "div", owners=_owners, sign=_scale_sign)
 def scaling(operation: Operation, relevance: list[Tensor | None], walk: Pass) -> Shares:
-    """Y = x g with a constant or a gate g, y = x / g: the factor is frozen, R_x = R_y.
+    """Scaling by a constant or a gate, y = x g or y = x / g: the factor is frozen, R_x = R_y.
 
     Layer scale, squeeze-and-excitation (g = sigmoid(...)) and hand-written swish are all of this
     kind. Products of two values of which neither is a gate are refused.
@@ -149,7 +149,7 @@ def scaling(operation: Operation, relevance: list[Tensor | None], walk: Pass) ->
     return [(value, sum_to(received, value.shape))]
 
 
-def carrier(operation: Operation) -> tuple[Value, Value | float | None]:
+def carrier(operation: Operation) -> tuple[Value, Value | float | int | None]:
     """The factor of a product that receives the relevance, and the one that is frozen.
 
     Raises:
@@ -166,7 +166,7 @@ def carrier(operation: Operation) -> tuple[Value, Value | float | None]:
         return first, second
     if first is second:
         return first, None
-    ranks = gate_rank(first), gate_rank(second)
+    ranks = gate_rank(first, direct=True), gate_rank(second, direct=True)
     if ranks[0] == ranks[1] and ranks[0] > 0:
         ranks = -first.shape.numel(), -second.shape.numel()
     if ranks[0] == ranks[1]:
@@ -200,15 +200,21 @@ _SOFT_GATES = {"silu", "gelu"}
 _KEEP_GATE = {"mul", "div", "add", "sub", "mean", "clamp", "clamp_min", "cat", "stack", "exp"}
 
 
-def gate_rank(value: Value) -> int:
-    """How clearly a value is a gate: 2 a bounded gate or a statistic, 1 a GLU activation, 0 no."""
+def gate_rank(value: Value, *, direct: bool = False) -> int:
+    """How clearly a value is a gate: 2 a bounded gate or a statistic, 1 a GLU activation, 0 no.
+
+    Args:
+        value: a factor of a product.
+        direct: whether the value is the factor itself; `silu(a) * b` is a gated linear unit, while
+            activations that were cut up or moved before the product are ordinary features.
+    """
     producer = value.producer
     if producer is None:
         return 0
     if producer.name in _GATES:
         return 2
     if producer.name in _SOFT_GATES:
-        return 1
+        return 1 if direct else 0
     rule = rule_of(producer)
     moves = rule is not None and rule.propagate.__module__.endswith("rules_shape")
     if producer.name not in _KEEP_GATE and not moves:
@@ -257,7 +263,7 @@ def _terms(operation: Operation) -> list[tuple[Value, float, Tensor | None]]:
 
 @register("add", "sub", "rsub", "neg", "addcmul", owners=_owners, sign=_sum_sign)
 def addition(operation: Operation, relevance: list[Tensor | None], walk: Pass) -> Shares:
-    """Y = a + b: P(a) = (s a)+ / ((s a)+ + (s b)+); next to a constant R_a = R_y.
+    """A sum y = a + b: P(a) = (s a)+ / ((s a)+ + (s b)+); next to a constant R_a = R_y.
 
     With `alpha` or in `addcmul` the terms carry their constant factors.
     """

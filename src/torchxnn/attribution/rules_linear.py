@@ -51,11 +51,19 @@ def _convolution_owners(operation: Operation, get: Callable[[Value], Tensor]) ->
     image = owner.flatten(1).amax(1)
     shape = (-1, *(1 for _ in value.shape[1:]))
     image = image.reshape(shape).expand(output.shape) if output is not None else image
-    if bool((owner > 0).all()):
+    if bool((owner > 0).all()) and not _has_gaps(operation):
         return image
     size = torch.ones_like(operation.args[1].tensor, dtype=torch.float)
     reached = _convolution(operation, size).apply((owner > 0).float(), size)
     return torch.where(reached > 0.5, image, 0)
+
+
+def _has_gaps(operation: Operation) -> bool:
+    """Whether some outputs may see no input at all, only padding or the holes of a stride."""
+    kernel = operation.args[1].shape[2:]
+    padding, dilation, transposed = operation.args[4], operation.args[5], operation.args[6]
+    reach = [step * (size - 1) for size, step in zip(kernel, dilation, strict=False)]
+    return transposed or any(pad > far for pad, far in zip(padding, reach, strict=False))
 
 
 def _convolution(operation: Operation, weight: Tensor) -> LinearMap:
@@ -78,9 +86,9 @@ def _convolution(operation: Operation, weight: Tensor) -> LinearMap:
     return LinearMap(apply, adjoint, weight)
 
 
-@register("convolution", owners=_convolution_owners, linear=True)
+@register("convolution", owners=_convolution_owners, linear=True, mixes_constants=_has_gaps)
 def convolution(operation: Operation, relevance: list[Tensor | None], walk: Pass) -> Shares:
-    """Y = W * x + b, with any stride, padding, dilation, groups, transposed: see `competition`."""
+    """Convolution of any stride, padding, dilation, groups, transposed: see `competition`."""
     value, weight = operation.args[:2]
     if weight.dependent:
         raise refuse(operation, "its weights depend on the images")
@@ -93,7 +101,7 @@ def convolution(operation: Operation, relevance: list[Tensor | None], walk: Pass
 
 
 def from_left(weight: Tensor) -> LinearMap:
-    """Y = x w for x (..., N, K) and w (..., K, M) with equal leading dimensions."""
+    """The map y = x w for x (..., N, K) and w (..., K, M) with equal leading dimensions."""
 
     def adjoint(q: Tensor, weight: Tensor | None) -> Tensor:
         if weight is None:
@@ -109,7 +117,7 @@ def from_left(weight: Tensor) -> LinearMap:
 
 
 def from_right(weight: Tensor) -> LinearMap:
-    """Y = w x for w (..., N, K) and x (..., K, M) with equal leading dimensions."""
+    """The map y = w x for w (..., N, K) and x (..., K, M) with equal leading dimensions."""
 
     def adjoint(q: Tensor, weight: Tensor | None) -> Tensor:
         seeds, columns = q.shape[0], q.shape[-1]
@@ -154,7 +162,7 @@ def _product_owners(operation: Operation, get: Callable[[Value], Tensor]) -> Ten
 
 @register("mm", "bmm", "addmm", "baddbmm", owners=_product_owners, linear=True)
 def product(operation: Operation, relevance: list[Tensor | None], walk: Pass) -> Shares:
-    """Y = x W + b or y = W x + b: see `competition`; attention weights (softmax) are constants."""
+    """Product y = x W + b or y = W x + b: see `competition`; attention weights are constants."""
     if operation.name not in _WITHOUT_BIAS:
         if operation.args[0].dependent:
             raise refuse(operation, "the term it adds depends on the images; write x @ w + y")
@@ -201,7 +209,7 @@ def _attention_owners(operation: Operation, get: Callable[[Value], Tensor]) -> T
     owners=_attention_owners,
 )
 def attention(operation: Operation, relevance: list[Tensor | None], walk: Pass) -> Shares:
-    """Y = A v with the attention weights A frozen: P(j | i) = (s A_ij v_j)+ / sum (s A_ik v_k)+."""
+    """Attention y = A v, frozen A = softmax(...): P(j|i) = (s A_ij v_j)+ / sum (s A_ik v_k)+."""
     value = argument(operation, "value")
     if not value.dependent:
         raise refuse(operation, "its values do not depend on the images")
@@ -245,7 +253,7 @@ def _average_owners(operation: Operation, get: Callable[[Value], Tensor]) -> Ten
     owners=_average_owners,
 )
 def average(operation: Operation, relevance: list[Tensor | None], walk: Pass) -> Shares:
-    """Y = A x with fixed weights A >= 0: P(j | i) = (s a_ij x_j)+ / sum_k (s a_ik x_k)+."""
+    """Average y = A x with fixed A >= 0: P(j | i) = (s a_ij x_j)+ / sum_k (s a_ik x_k)+."""
     value = only_dependent(operation)
     _, run = replay(operation, lambda tensor: tensor)
 

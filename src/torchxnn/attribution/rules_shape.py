@@ -68,9 +68,7 @@ def moved_owners(operation: Operation, get: Callable[[Value], Tensor]) -> list[T
     base = run(*(torch.zeros_like(owner) for owner in owners))
     if isinstance(moved, Tensor):
         return [moved - base]
-    return [
-        a - b if a.is_floating_point() else a for a, b in zip(moved, base, strict=True)
-    ]
+    return [a - b if a.is_floating_point() else a for a, b in zip(moved, base, strict=True)]
 
 
 def _reshaped_owners(operation: Operation, get: Callable[[Value], Tensor]) -> Tensor:
@@ -195,7 +193,7 @@ def _moved_sign(operation: Operation, negative: Negative) -> Negative | None:
     "triu",
     owners=moved_owners,
     sign=_moved_sign,
-    mixes_constants=True,
+    mixes_constants=lambda operation: True,
 )
 def move(operation: Operation, relevance: list[Tensor | None], walk: Pass) -> Shares:
     """Each output element copies one input element (or none): R_x = S^T R_y."""
@@ -240,9 +238,9 @@ def _inside(operation: Operation) -> tuple[Tensor, Tensor]:
     return result
 
 
-@register("alias_update", owners=_aliased_owners, mixes_constants=True)
+@register("alias_update", owners=_aliased_owners, mixes_constants=lambda operation: True)
 def alias_update(operation: Operation, relevance: list[Tensor | None], walk: Pass) -> Shares:
-    """A view whose memory was partly overwritten through another view: each element to its writer."""
+    """A view whose memory another view partly overwrote: each element to its last writer."""
     old, written = operation.args
     source, inside = _inside(operation)
     flat = _first(relevance).flatten(1)

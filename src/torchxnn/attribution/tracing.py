@@ -18,8 +18,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
+import jaxtyping
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
@@ -31,12 +33,19 @@ Geometry = tuple[tuple[int, ...], tuple[int, ...], int]
 """Size, stride and storage offset of a tensor: which elements of its memory block it shows."""
 
 _CALL = nn.Module._call_impl.__code__
-_LIBRARY = (str(Path(torch.__file__).parent), str(Path(__file__).parent), "<")
+_LIBRARY = (*(str(Path(f).parent) for f in (torch.__file__, jaxtyping.__file__, __file__)), "<")
 # In-place operations that replace the whole content, so that the old one does not matter.
 _OVERWRITE = {"copy_", "fill_", "zero_", "normal_", "uniform_", "bernoulli_", "random_"}
 
+# Operations that take a tensor for its shape and type alone.
+_SHAPE_ONLY = {
+    f"{kind}{form}"
+    for kind in ("empty", "zeros", "ones", "full", "rand", "randn", "new_empty", "new_zeros")
+    for form in ("", "_like", "_strided")
+} | {"new_ones", "new_full", "randint_like"}
 
-@dataclass(eq=False, slots=True)
+
+@dataclass(eq=False, slots=True, repr=False)
 class Value:
     """One version of one tensor.
 
@@ -73,7 +82,7 @@ class Place:
         return f"{self.module or 'the outermost module'}{source}"
 
 
-@dataclass(eq=False, slots=True)
+@dataclass(eq=False, slots=True, repr=False)
 class Operation:
     """One recorded operation, in its functional form (`add_` is recorded as `add`).
 
@@ -154,9 +163,7 @@ class WithoutFastPath(TorchFunctionMode):
     mode is active, which is a per-thread switch, unlike the global setting.
     """
 
-    def __torch_function__(
-        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Call the function unchanged."""
         return func(*args, **(kwargs or {}))
 
@@ -173,6 +180,7 @@ class Tracer(TorchDispatchMode):
         super().__init__()
         self.operations: list[Operation] = []
         self._names = names
+        self._found: dict[nn.Module, str] = {}
         self._known = known
         self._memories: dict[int, _Memory] = {}
         self._bindings: dict[int, _Binding] = {}
@@ -205,17 +213,18 @@ class Tracer(TorchDispatchMode):
             for value in (self.value_of(tensor) for tensor in _tensors((args, kwargs)))
         )
         mutable = func._schema.is_mutable
+        name = func._schema.name.split("::")[1]
+        if not mutable and (not dependent or name in _SHAPE_ONLY):
+            return func(*args, **kwargs)
         if not dependent:
-            return self._run_constant(func, args, kwargs) if mutable else func(*args, **kwargs)
+            return self._run_constant(func, args, kwargs)
         if not mutable and not self._known(func):
             with self:
                 result = func.decompose(*args, **kwargs)
             if result is not NotImplemented:
                 return result
         written = _written(func, args, kwargs) if mutable else []
-        if func._schema.name.split("::")[1] in _OVERWRITE and not any(
-            self._reads(argument) for argument in (args[1:], kwargs)
-        ):
+        if name in _OVERWRITE and not any(self._reads(argument) for argument in (args[1:], kwargs)):
             return self._run_constant(func, args, kwargs)
         return self._run(func, args, kwargs, written)
 
@@ -342,20 +351,31 @@ class Tracer(TorchDispatchMode):
         return value
 
     def _place(self) -> Place:
+        """The innermost module and the first source line outside PyTorch, from the call stack."""
         module = ""
         file, line = "", 0
         frame = sys._getframe(1)
-        while frame is not None:
+        while frame is not None and not (file and module):
             code = frame.f_code
             if not file and not code.co_filename.startswith(_LIBRARY):
                 file, line = code.co_filename, frame.f_lineno
             if not module and code is _CALL:
-                owner = frame.f_locals["self"]
-                module = self._names.get(owner) or type(owner).__name__
-            if file and module:
-                break
+                module = self._name_of(frame.f_locals["self"], frame)
             frame = frame.f_back  # type: ignore[assignment]
         return Place(module, file, line)
+
+    def _name_of(self, owner: nn.Module, frame: FrameType | None) -> str:
+        """A module's dotted name; in a module held outside the registry, its name within that."""
+        while owner not in self._names and frame is not None:
+            if frame.f_code is _CALL:
+                outer = frame.f_locals["self"]
+                names = {inner: name for name, inner in outer.named_modules()}
+                if owner in names:
+                    self._found[owner] = names[owner]
+            frame = frame.f_back
+        known = self._names.get(owner) or self._found.get(owner)
+        self._names[owner] = known or type(owner).__name__
+        return self._names[owner]
 
 
 def record(
@@ -387,9 +407,12 @@ def record(
         tracer = Tracer(names, known)
         value = tracer.watch(start)
         label = names.get(stop, type(stop).__name__) if stop is not None else ""
-        with _watching(stop, lambda out: seen.append(_layer_value(tracer, out, label))):
-            with WithoutFastPath(), tracer:
-                output = module(start)
+        with (
+            _watching(stop, lambda out: seen.append(_layer_value(tracer, out, label))),
+            WithoutFastPath(),
+            tracer,
+        ):
+            output = module(start)
         found = tracer.value_of(output) if isinstance(output, Tensor) else None
     if found is None or not found.dependent:
         raise LayerError(
@@ -443,7 +466,7 @@ def geometry_of(tensor: Tensor) -> Geometry:
     stride = tuple(
         0 if size == 1 else step for size, step in zip(tensor.shape, tensor.stride(), strict=True)
     )
-    return tuple(tensor.shape), stride, tensor.storage_offset()
+    return tuple(tensor.shape), stride, int(tensor.storage_offset())
 
 
 def positions(geometry: Geometry, device: torch.device) -> Tensor:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from torchxnn.attribution.competition import Competition, LinearMap, Negative
-from torchxnn.attribution.registry import RULES, Rule, Shares, refuse, rule_of
+from torchxnn.attribution.registry import Rule, Shares, refuse, rule_of
 from torchxnn.attribution.tracing import Operation, Tape, Value
 from torchxnn.errors import NonFiniteError, UnsupportedOperationError, XNNError
 
@@ -84,7 +84,7 @@ def _spread_owners(prepared: Prepared) -> None:
     for operation in tape.operations:
         rule = rule_of(operation)
         known = any(value in owners for value in operation.dependents)
-        if rule is None or not (known or rule.mixes_constants):
+        if rule is None or not (known or rule.mixes_constants(operation)):
             continue
         try:
             found = rule.owners(operation, get)
@@ -236,10 +236,15 @@ class Walk:
                 continue
             rule = rule_of(operation)
             if rule is None:
-                hint = _HINTS.get(operation.name, "it has no rule; `torchxnn.attribution` lists all")
-                raise refuse(operation, hint)
+                raise refuse(operation, _HINTS.get(operation.name, "it has no rule"))
             self._crossing = above and _weighted(operation, rule)
-            shares = rule.propagate(operation, arrived, self)
+            try:
+                shares = rule.propagate(operation, arrived, self)
+            except NonFiniteError as error:
+                raise NonFiniteError(
+                    f"{operation.full_name} in {operation.place}: {error}; check the activations "
+                    "and weights there"
+                ) from error
             settled = self._crossing or not above
             self._crossing = False
             self._settle(operation, outputs, arrived, shares, settled=settled)
@@ -357,20 +362,13 @@ def sum_by_owner(relevance: Tensor, owner: Tensor, images: int) -> Tensor:
     return sums.index_add_(1, index, flat)[:, 1:]
 
 
-def known_operations() -> list[str]:
-    """Names of the aten operations that have a rule."""
-    return sorted(RULES)
-
-
 def find_non_finite(tape: Tape) -> Iterator[Operation]:
     """The operations whose results hold NaN or infinity, first first."""
     for operation in tape.operations:
         for output in operation.outputs:
             tensor = None if output is None else output.tensor
-            if tensor is not None and tensor.is_floating_point():
-                if not bool(torch.isfinite(tensor).all()):
-                    yield operation
-                    break
-
-
-Warn = Callable[[str], None]
+            if tensor is None or not tensor.is_floating_point():
+                continue
+            if not bool(torch.isfinite(tensor).all()):
+                yield operation
+                break

@@ -4,7 +4,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Literal, Self, final, get_args
+from typing import Any, Literal, final, get_args
 
 import numpy as np
 import torch
@@ -107,31 +107,21 @@ class Preprocessing:
     shorter_side: int | None = None
 
     def __post_init__(self) -> None:
-        if not 8 <= self.size <= 4096:
-            raise DataError(f"preprocessing size must be 8 to 4096 pixels, got {self.size}")
-        for name, allowed in (("resize", Resize), ("interpolation", Interpolation)):
-            if getattr(self, name) not in get_args(allowed):
-                choices = " or ".join(repr(choice) for choice in get_args(allowed))
-                raise DataError(f"{name} must be {choices}, got {getattr(self, name)!r}")
-        for name in ("mean", "std"):
-            values = tuple(float(value) for value in getattr(self, name))
-            if len(values) != 3 or not all(math.isfinite(value) for value in values):
-                raise DataError(f"{name} must be three finite numbers, got {getattr(self, name)}")
-            object.__setattr__(self, name, values)  # JSON brings lists back
-        if min(self.std) <= 0:
-            raise DataError(f"std must be positive, got {self.std}")
-        if self.shorter_side is not None and self.shorter_side < self.size:
-            raise DataError(
-                f"shorter_side must be at least size ({self.size}), got {self.shorter_side}"
-            )
+        _check_settings({field.name: getattr(self, field.name) for field in fields(self)})
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+    def from_dict(cls, values: Mapping[str, Any]) -> "Preprocessing":
         """Bring back what `dataclasses.asdict` wrote; unknown names are an error."""
         unknown = sorted(set(values) - {field.name for field in fields(cls)})
         if unknown:
             raise DataError(f"unknown preprocessing settings: {', '.join(unknown)}")
-        return cls(**values)
+        _check_settings(values)
+        colours = {  # JSON brings lists back
+            name: tuple(float(value) for value in values[name])
+            for name in ("mean", "std")
+            if name in values
+        }
+        return cls(**{**values, **colours})
 
     def frame(self, width: int, height: int) -> Frame:
         """Where a picture of width x height pixels ends up in the square."""
@@ -164,6 +154,25 @@ class Preprocessing:
         shorter = self.shorter_side or round(self.size * 256 / 224)
         longer = int(shorter * max(width, height) / min(width, height))
         return (shorter, longer) if width <= height else (longer, shorter)
+
+
+def _check_settings(values: Mapping[str, Any]) -> None:
+    size = values.get("size", 224)
+    if not isinstance(size, int) or not 8 <= size <= 4096:
+        raise DataError(f"preprocessing size must be 8 to 4096 pixels, got {size}")
+    for name, allowed in (("resize", Resize), ("interpolation", Interpolation)):
+        if name in values and values[name] not in get_args(allowed):
+            choices = " or ".join(repr(choice) for choice in get_args(allowed))
+            raise DataError(f"{name} must be {choices}, got {values[name]!r}")
+    for name in ("mean", "std"):
+        colours = values.get(name, IMAGENET_STD)
+        if len(colours) != 3 or not all(math.isfinite(colour) for colour in colours):
+            raise DataError(f"{name} must be three finite numbers, got {colours}")
+        if name == "std" and min(colours) <= 0:
+            raise DataError(f"std must be positive, got {colours}")
+    shorter = values.get("shorter_side")
+    if shorter is not None and shorter < size:
+        raise DataError(f"shorter_side must be at least size ({size}), got {shorter}")
 
 
 class ImageDataset(Dataset[Sample], ABC):

@@ -3,9 +3,10 @@
 Wah et al., The Caltech-UCSD Birds-200-2011 Dataset, technical report CNS-TR-2011-001, 2011.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal, final, get_args
+from typing import Any, final
 
 import torch
 from torch import Tensor
@@ -14,7 +15,7 @@ from torchxnn.datasets.base import ImageDataset, Preprocessing, Sample
 from torchxnn.datasets.images import read_image
 from torchxnn.errors import DataError
 
-Split = Literal["train", "test", "all"]
+_SPLITS = {"train": (True,), "test": (False,), "all": (True, False)}
 
 
 @final
@@ -39,8 +40,10 @@ class CUB(ImageDataset):
         DataError: if a file is missing or a line is broken; the message names file and line.
     """
 
-    def __init__(self, root: str | Path, preprocessing: Preprocessing, split: Split = "all"):
-        if split not in get_args(Split):
+    labels: tuple[int, ...]
+
+    def __init__(self, root: str | Path, preprocessing: Preprocessing, split: str = "all"):
+        if split not in _SPLITS:
             raise DataError(f"split must be 'train', 'test' or 'all', got {split!r}")
         self.root = _find_root(Path(root))
         self.name = f"{self.root.name} ({split})"
@@ -50,7 +53,7 @@ class CUB(ImageDataset):
         classes = _by_id(self.root / "classes.txt", (str,))
         labels = _by_id(self.root / "image_class_labels.txt", (int,), known=files)
         training = _by_id(self.root / "train_test_split.txt", (_flag,), known=files)
-        boxes = _by_id(self.root / "bounding_boxes.txt", (float,) * 4, known=files)
+        boxes = _by_id(self.root / "bounding_boxes.txt", (_number,) * 4, known=files)
         numbers = {number: index for index, number in enumerate(sorted(classes))}
         self.classes = tuple(classes[number][0] for number in sorted(classes))
         for image, (number,) in labels.items():
@@ -59,7 +62,7 @@ class CUB(ImageDataset):
                     f"{self.root / 'image_class_labels.txt'}: image {image} has class {number}, "
                     "which classes.txt does not list"
                 )
-        wanted = {"train": (True,), "test": (False,), "all": (True, False)}[split]
+        wanted = _SPLITS[split]
         self.ids = tuple(image for image in files if training[image][0] in wanted)
         self.labels = tuple(numbers[labels[image][0]] for image in self.ids)
         self.paths = tuple(f"images/{files[image][0]}" for image in self.ids)
@@ -78,7 +81,7 @@ class CUB(ImageDataset):
         frame = self.preprocessing.frame(picture.width, picture.height)
         return Sample(
             image=self.preprocessing(picture),
-            label=None if self.labels is None else self.labels[index],
+            label=self.labels[index],
             path=self.paths[index],
             parts=frame.parts(self._parts[index]),
             box=frame.box(self._boxes[index]),
@@ -104,7 +107,7 @@ def _read_parts(
     parts = torch.zeros(len(images), len(rows), 3)
     seen = torch.zeros(len(images), len(rows), dtype=torch.bool)
     path = folder / "part_locs.txt"
-    for line, (image, part, x, y, visible) in _lines(path, (int, int, float, float, _flag)):
+    for line, (image, part, x, y, visible) in _lines(path, (int, int, _number, _number, _flag)):
         if part not in rows or image not in known:
             raise DataError(f"{path}, line {line}: there is no image {image} or no part {part}")
         if image in positions:
@@ -156,6 +159,12 @@ def _lines(path: Path, kinds: Sequence[Callable[[str], Any]]) -> list[tuple[int,
             ) from error
         rows.append((number, values))
     return rows
+
+
+def _number(word: str) -> float:
+    if not math.isfinite(value := float(word)):
+        raise ValueError(word)
+    return value
 
 
 def _flag(word: str) -> bool:

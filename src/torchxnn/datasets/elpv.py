@@ -45,6 +45,8 @@ class ELPV(ImageDataset):
         DataError: if the package is not installed or not as expected.
     """
 
+    labels: tuple[int, ...]
+
     def __init__(self, preprocessing: Preprocessing, threshold: float = 0.5):
         if not 0 <= threshold < 1:
             raise DataError(f"threshold must be at least 0 and below 1, got {threshold}")
@@ -59,7 +61,7 @@ class ELPV(ImageDataset):
         """Read the cell at an index."""
         path = self.paths[index]
         image = self.preprocessing(read_image(self._folder / path))
-        return Sample(image, None if self.labels is None else self.labels[index], path)
+        return Sample(image, self.labels[index], path)
 
     def sure(self) -> tuple[int, ...]:
         """Indices of the cells whose label the experts were sure of (probability 0 or 1)."""

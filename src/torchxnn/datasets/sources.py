@@ -32,7 +32,7 @@ class DataConfig:
             and its test part for everything else.
         size: height and width of the model's input in pixels; None takes what the model expects.
         resize: "squash" to the square or "crop" its centre; None takes what the model expects.
-        batch_size: images per forward pass.
+        images_per_pass: images per forward pass of the explained model.
         workers: processes that read images ahead.
     """
 
@@ -40,7 +40,7 @@ class DataConfig:
     split: Literal["train", "test", "all"] | None = None
     size: int | None = None
     resize: Resize | None = None
-    batch_size: int = 32
+    images_per_pass: int = 32
     workers: int = 0
 
     def preprocessing(self, default: Preprocessing) -> Preprocessing:
@@ -54,7 +54,7 @@ class DataConfig:
 
     def loader(self, dataset: ImageDataset) -> DataLoader[Any]:
         """Batches of the data set in its order."""
-        return make_loader(dataset, self.batch_size, self.workers)
+        return make_loader(dataset, self.images_per_pass, self.workers)
 
 
 @dataclass(frozen=True, eq=False)

@@ -183,9 +183,22 @@ def below_x_layer(embedding: SRAE, activations: Float[Tensor, "samples dims"]) -
     return hidden
 
 
-def dead_features(
-    features: Float[Tensor, "samples features"], positives: Bool[Tensor, "samples targets"]
+def weak_features(
+    features: Float[Tensor, "samples features"],
+    contributions: Float[Tensor, "samples targets features"],
+    positives: Bool[Tensor, "samples targets"],
+    least: float = 0.05,
 ) -> list[int]:
-    """X-features that are 0 on every positive."""
+    r"""X-features that are 0 on every positive, or carry less than a share of every target.
+
+    Args:
+        features: E, (M, n).
+        contributions: v_i E_i, (M, k, n).
+        positives: (M, k).
+        least: share of the sum of mean :math:`|v_iE_i|` over the target's positives.
+    """
+    mask = positives.unsqueeze(2).to(contributions)
+    size = (contributions.abs() * mask).sum(0)
+    share = size / size.sum(1, keepdim=True).clamp(min=torch.finfo(size.dtype).tiny)
     dead = (features[positives.any(1)] <= 0).all(0)
-    return dead.nonzero().flatten().tolist()
+    return (dead | (share < least).all(0)).nonzero().flatten().tolist()

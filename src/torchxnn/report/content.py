@@ -61,7 +61,7 @@ class Report:
         fit: the fit, with its figures on training and held-out images.
         evaluation: the figures on test images that neither fitted nor stopped the fit.
         explanations: the explained pictures.
-        sheets: one per x-feature.
+        sheets: one per x-feature; drawn by decreasing share.
         notes: what readers must know, such as the licence of the images.
         provenance: further (term, text) pairs, such as the data set or the model's fingerprint.
     """

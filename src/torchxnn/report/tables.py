@@ -106,19 +106,35 @@ def shares(report: Report, names: tuple[str, ...]) -> list[dict[str, Any]]:
     """Per target the x-features by decreasing share of the contributions."""
     faithfulness = report.evaluation or report.fit.validation
     blocks = []
-    for target, row in zip(report.targets, faithfulness.share, strict=True):
+    for k, (target, row) in enumerate(zip(report.targets, faithfulness.share, strict=True)):
         ranked = sorted(range(len(row)), key=lambda i: -row[i])
         items = [
             {
                 "name": names[i],
                 "percent": round(100 * row[i], 2),
                 "text": f"{row[i]:.0%}",
+                **_direction(report, k, i),
                 "note": _note(row[i]),
             }
             for i in ranked
         ]
         blocks.append({"target": target, "items": items})
     return blocks
+
+
+def _direction(report: Report, target: int, feature: int) -> dict[str, str]:
+    """Whether an x-feature speaks for or against: E >= 0, so the sign is the same everywhere."""
+    index = report.fit.targets[target]
+    for explanation in report.explanations:
+        if index in explanation.targets:
+            value = float(explanation.contributions[explanation.targets.index(index), feature])
+            if value:
+                return _FOR if value > 0 else _AGAINST
+    return {"sign": "share", "direction": ""}
+
+
+_FOR = {"sign": "positive", "direction": "+ for"}
+_AGAINST = {"sign": "negative", "direction": "\N{MINUS SIGN} against"}
 
 
 def _note(share: float) -> str:

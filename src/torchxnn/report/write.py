@@ -44,7 +44,7 @@ def _context(report: Report) -> dict[str, Any]:
         "shares": shares(report, names),
         "share_source": _share_source(report),
         "cards": [card_view(explanation.card()) for explanation in report.explanations],
-        "sheets": [_sheet_view(sheet) for sheet in report.sheets],
+        "sheets": [_sheet_view(s) for s in sorted(report.sheets, key=lambda s: -s.share)],
         "provenance": provenance(report, _versions(report)),
     }
 
@@ -104,4 +104,7 @@ def _versions(report: Report) -> dict[str, str]:
     versions = {"torchxnn": __version__, "torch": torch.__version__}
     for explanation in report.explanations[:1]:
         versions |= explanation.certificate.versions
-    return versions | {"python": platform.python_version(), "platform": platform.platform()}
+    return versions | {
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+    }

@@ -1,0 +1,58 @@
+import pytest
+import torch
+from torch import nn
+
+
+class SmallNet(nn.Module):
+    """A convolution, pooling, and three fully connected layers on 3 x 12 x 12 images."""
+
+    def __init__(self, outputs=4, inplace=False):
+        super().__init__()
+        self.features = nn.Sequential(
+            nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(inplace=inplace), nn.MaxPool2d(2)
+        )
+        self.avgpool = nn.AdaptiveAvgPool2d(2)
+        self.classifier = nn.Sequential(
+            nn.Linear(32, 24), nn.ReLU(inplace=inplace), nn.Dropout(), nn.Linear(24, outputs)
+        )
+
+    def forward(self, images):
+        return self.classifier(torch.flatten(self.avgpool(self.features(images)), 1))
+
+
+def make_net(outputs=4, inplace=False, seed=0):
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        net = SmallNet(outputs, inplace)
+        for buffer in net.buffers():
+            if buffer.is_floating_point():
+                buffer.uniform_(0.5, 1.5)
+        net.classifier[3].weight.data.mul_(8)
+    return net.eval()
+
+
+@pytest.fixture
+def net():
+    return make_net()
+
+
+def make_images(count, seed=0, classes=4):
+    """Images of `classes` kinds, each with a bright square of its own colour and place."""
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.rand(count, 3, 12, 12, generator=generator) * 0.5
+    labels = torch.arange(count) % classes
+    for i, label in enumerate(labels.tolist()):
+        row, column = divmod(label, 2)
+        images[i, label % 3, 6 * row : 6 * row + 5, 6 * column : 6 * column + 5] += 2.0
+    return images, labels
+
+
+@pytest.fixture
+def images():
+    return make_images(96)[0]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread():
+    """Tests share the machine; results of float32 sums then do not depend on its load."""
+    torch.set_num_threads(1)
