@@ -8,10 +8,10 @@ import time
 import numpy as np
 import pytest
 import torch
-from conftest import make_images, make_net
 from PIL import Image
 from safetensors.torch import save_file
 
+from conftest import make_images, make_net
 from torchxnn.cli import main
 from torchxnn.datasets.base import Preprocessing
 from torchxnn.datasets.sources import DataConfig, find_target, open_dataset

@@ -2,9 +2,9 @@ import threading
 
 import pytest
 import torch
-from conftest import SmallNet, make_images, make_net
 from torch import nn
 
+from conftest import SmallNet, make_images, make_net
 from torchxnn.errors import DataError, LayerError, NonFiniteError
 from torchxnn.layers import (
     check_images,

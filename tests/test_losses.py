@@ -2,11 +2,11 @@ import math
 
 import hypothesis.strategies as st
 import pytest
-import reference
 import torch
 from hypothesis import given
 from torch import nn
 
+import reference
 from torchxnn import losses
 
 

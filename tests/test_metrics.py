@@ -2,10 +2,10 @@ import math
 
 import hypothesis.strategies as st
 import pytest
-import reference
 import torch
 from hypothesis import given
 
+import reference
 from torchxnn.errors import DataError, XNNWarning
 from torchxnn.metrics import Faithfulness, MapCovariance, measure_faithfulness
 from torchxnn.metrics.orthogonality import correlation

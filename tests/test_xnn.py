@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import make_images, make_net
-from test_layers import assert_same_state, state_of
 from torch import nn
 
+from conftest import make_images, make_net
+from test_layers import assert_same_state, state_of
 from torchxnn import XNN, DegenerateFitWarning, TrainConfig
 from torchxnn.activations import record_activations
 from torchxnn.datasets.base import Preprocessing
@@ -243,7 +243,8 @@ def test_save_and_load(fitted, tmp_path):
     assert torch.equal(loaded.predict(images), fitted.predict(images))
     assert loaded.report == fitted.report
     assert loaded.preprocessing == fitted.preprocessing
-    assert (loaded.layer, loaded.targets, loaded.class_names) == ("classifier.1", (1,), tuple("abcd"))
+    assert (loaded.layer, loaded.targets) == ("classifier.1", (1,))
+    assert loaded.class_names == tuple("abcd")
     assert sorted(p.name for p in (tmp_path / "x").iterdir()) == [
         "embedding.safetensors",
         "xnn.json",
@@ -283,7 +284,7 @@ def test_broken_folders_are_named(fitted, tmp_path):
 
 def test_saving_does_not_replace_foreign_folders(fitted, tmp_path):
     (tmp_path / "precious.txt").write_text("x")
-    with pytest.raises(FileExistsError, match="precious|not written"):
+    with pytest.raises(FileExistsError, match=r"precious|not written"):
         fitted.save_pretrained(tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["precious.txt"]
 

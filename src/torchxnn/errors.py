@@ -33,7 +33,7 @@ class XNNWarning(UserWarning):
 
 
 class DegenerateFitWarning(XNNWarning):
-    """A fit that explains little: fewer than two active x-features, or unfaithful on held-out data."""
+    """A fit that explains little: fewer than two active x-features, or unfaithful."""
 
 
 class AttributionWarning(XNNWarning):

@@ -53,10 +53,14 @@ def flat_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 def unwrap(model: nn.Module) -> nn.Module:
     """The model inside `DataParallel`, `DistributedDataParallel` and `torch.compile` wrappers."""
-    wrappers = (nn.DataParallel, nn.parallel.DistributedDataParallel)
-    while isinstance(model, wrappers) or hasattr(model, "_orig_mod"):
-        model = model.module if isinstance(model, wrappers) else model._orig_mod
-    return model
+    while True:
+        if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+            inner: Any = model.module
+        else:
+            inner = getattr(model, "_orig_mod", None)
+        if not isinstance(inner, nn.Module):
+            return model
+        model = inner
 
 
 def resolve_layer(model: nn.Module, layer: str | nn.Module) -> tuple[str, nn.Module]:

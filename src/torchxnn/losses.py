@@ -41,7 +41,7 @@ def faithfulness(
     logits: Float[Tensor, "samples targets"],
     weights: Float[Tensor, " samples"] | None = None,
 ) -> Float[Tensor, ""]:
-    r"""Squared error of the reproduced logits, :math:`\frac1M\sum_i\|v^\top E^{(i)}-\hat y^{(i)}\|^2`.
+    r"""Squared error of the logits, :math:`\frac1M\sum_i\|v^\top E^{(i)}-\hat y^{(i)}\|^2`.
 
     Source: paper eq. 1 and first term of eq. 5. Lower is better; unit: squared logits.
 

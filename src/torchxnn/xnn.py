@@ -31,6 +31,7 @@ from torchxnn.models import fingerprint
 from torchxnn.storage import read_saved, write_saved
 from torchxnn.training import FitReport, Losses, TrainConfig, find_positives, fit_embedding
 
+CERTIFIED_IMAGES = 8
 FEATURES_ONE_TARGET, FEATURES_SEVERAL_TARGETS = 5, 7
 
 
@@ -41,7 +42,8 @@ class Evaluation:
     Attributes:
         faithfulness: see `Faithfulness`.
         orthogonality: of the heatmaps of the positives; None if no maps were asked for.
-        certificate: the worst certificate of all heatmaps drawn; None without maps.
+        certificate: of the heatmaps of the first positives (a certificate costs several times what
+            the maps do); None without maps.
         positives_by: what made an image a positive.
     """
 
@@ -282,18 +284,18 @@ class XNN(nn.Module):
         embedding = self._fitted()
         recorded: list[Activations] = []
         covariance = MapCovariance(embedding.n_features)
-        certificates: list[Certificate] = []
+        certificate: Certificate | None = None
         for batch in loader:
             images, _ = split_batch(batch)
             part = record_activations(self.model, self._explained[1], [batch])
             recorded.append(part)
             positives = find_positives(part, self.targets)[0].any(1)
             if maps and bool(positives.any()):
-                heatmaps, certificate = self.attribute(
-                    images[positives.to(images.device)], return_certificate=True
-                )
-                covariance.update(heatmaps)
-                certificates.append(certificate)
+                chosen = images[positives.to(images.device)]
+                covariance.update(self.attribute(chosen))
+                if certificate is None:
+                    few = chosen[:CERTIFIED_IMAGES]
+                    _, certificate = self.attribute(few, return_certificate=True)
             if on_batch is not None:
                 on_batch(len(images))
         data = _concatenate(recorded)
@@ -301,7 +303,7 @@ class XNN(nn.Module):
         return Evaluation(
             faithful,
             covariance.result(dead) if maps else None,
-            _worst(certificates) if certificates else None,
+            certificate,
             positives_by,
         )
 
@@ -442,16 +444,4 @@ def _concatenate(parts: list[Activations]) -> Activations:
         torch.cat([part.z for part in parts]),
         torch.cat([part.logits for part in parts]),
         torch.cat(labels) if labels else None,
-    )
-
-
-def _worst(certificates: list[Certificate]) -> Certificate:
-    """One certificate for several batches: the largest error and fallback share of any."""
-    first = certificates[0]
-    return Certificate(
-        conservation_error=max(c.conservation_error for c in certificates),
-        fallback_share=max(c.fallback_share for c in certificates),
-        dtype=first.dtype,
-        method=first.method,
-        versions=first.versions,
     )

@@ -35,12 +35,24 @@ class LinearMap:
     Attributes:
         apply: (x, weight) -> y, without the bias.
         adjoint: (q of shape (seeds, *y.shape), weight) -> (seeds, *x.shape).
-        weight: the weights; None if the operation has fixed weights >= 0 (pooling, attention).
+        weight: the weights; None if the operation has fixed weights >= 0 (pooling).
+        layout: memory format in which it is fastest; None if that does not matter.
     """
 
     apply: Callable[[Tensor, Tensor | None], Tensor]
     adjoint: Callable[[Tensor, Tensor | None], Tensor]
     weight: Tensor | None
+    layout: torch.memory_format | None = None
+
+
+def laid_out(tensor: Tensor, layout: torch.memory_format | None, *, seeds: bool = False) -> Tensor:
+    """A (B, C, H, W) tensor, or one with seeds in front, in a memory format, copied if need be."""
+    if layout is None or tensor.ndim != 4 + seeds:
+        return tensor
+    if not seeds:
+        return tensor.contiguous(memory_format=layout)
+    flat = tensor.flatten(0, 1).contiguous(memory_format=layout)
+    return flat.unflatten(0, tensor.shape[:2])
 
 
 def smallest(tensor: Tensor) -> float:
@@ -61,6 +73,7 @@ class Competition:
     def __init__(self, linear: LinearMap, x: Tensor, takes_part: Tensor | None) -> None:
         if takes_part is not None:
             x = torch.where(takes_part, x, 0)
+        x = laid_out(x, linear.layout)
         self._linear = linear
         self._takes_part = takes_part
         self._inputs = {1: x}
@@ -71,8 +84,23 @@ class Competition:
         # Signs for which some units have no agreeing contribution.
         self._losing: set[int] = set()
 
-    def pass_down(self, relevance: Tensor, negative: Negative, note: Note) -> Tensor:
-        """Relevance of the units (seeds, *y.shape) to relevance of the inputs (seeds, *x.shape)."""
+    def pass_down(
+        self, relevance: Tensor, negative: Negative, note: Note, *, consume: bool = False
+    ) -> Tensor:
+        """Relevance of the units (seeds, *y.shape) to relevance of the inputs (seeds, *x.shape).
+
+        Args:
+            relevance: what the units received.
+            negative: which units count as negative.
+            note: is told what a fallback shares out.
+            consume: whether `relevance` may be overwritten, which saves an allocation of its size.
+        """
+        layout = self._linear.layout
+        if isinstance(negative, Tensor):
+            negative = laid_out(negative, layout)
+        arranged = laid_out(relevance, layout, seeds=True)
+        consume = consume or arranged.data_ptr() != relevance.data_ptr()
+        relevance = arranged
         if relevance.numel() == 0:
             return relevance.new_zeros((relevance.shape[0], *self._inputs[1].shape))
         received: dict[int, Tensor] = {}
@@ -89,7 +117,8 @@ class Competition:
                     losers.append(lost)
                 share = share.masked_fill(~won, 0)
                 denominator = denominator.masked_fill(~won, 1)
-            scaled = share / denominator
+            mine = consume or share is not relevance
+            scaled = share.div_(denominator) if mine and _dense(share) else share / denominator
             for side, _, weight in self._contributors(sign):
                 back = self._linear.adjoint(scaled, weight)
                 received[side] = received[side] + back if side in received else back
@@ -171,15 +200,21 @@ class Competition:
         )
 
 
+def _dense(tensor: Tensor) -> bool:
+    return all(
+        step > 0 or size == 1 for size, step in zip(tensor.shape, tensor.stride(), strict=True)
+    )
+
+
 def split_by_sign(relevance: Tensor, negative: Negative) -> list[tuple[int, Tensor]]:
     """Relevance of the positive and of the negative units, leaving out a part that is zero."""
     if isinstance(negative, bool):
         return [(-1 if negative else 1, relevance)]
     if not bool(negative.any()):
         return [(1, relevance)]
-    of_negative = relevance.masked_fill(~negative, 0)
-    if not bool(of_negative.any()):
+    if not bool((relevance.any(0) & negative).any()):
         return [(1, relevance)]
+    of_negative = relevance.masked_fill(~negative, 0)
     return [(1, relevance.masked_fill(negative, 0)), (-1, of_negative)]
 
 

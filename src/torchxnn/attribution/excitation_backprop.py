@@ -140,13 +140,14 @@ class ExcitationBackprop(Attributor):
             raise XNNError(f"{targets.shape[1]} targets for {images.shape[0]} images")
         limit = self._chunk_size or targets.numel()
         maps, errors, fallbacks = [], [], []
-        off = torch.autocast(images.device.type, enabled=False)
         with preserve_state(self._module):
             for first in range(0, images.shape[0], limit):
                 part = slice(first, first + limit)
-                tape, _ = record(self._module, images[part], known=has_rule, stop=self._stop)
-                with torch.inference_mode(False), torch.no_grad(), off:
-                    found = self._walk_tape(tape, targets[:, part], limit, certify=certify)
+                found = self._explain_part(images[part], targets[:, part], limit, certify=certify)
+                if not bool(torch.isfinite(found[0]).all()):
+                    # Once more, with a check after every operation, to name the place.
+                    self._explain_part(images[part], targets[:, part], limit, certify=True)
+                    raise NonFiniteError("the heatmap holds NaN or infinity")
                 maps.append(found[0])
                 errors.append(found[1])
                 fallbacks.append(found[2])
@@ -158,6 +159,14 @@ class ExcitationBackprop(Attributor):
         dtype = str(result.dtype).removeprefix("torch.")
         return result, Certificate(error, fallback, dtype, "excitation_backprop", versions())
 
+    def _explain_part(
+        self, images: Tensor, targets: Tensor, limit: int, *, certify: bool
+    ) -> tuple[Tensor, float, float]:
+        tape, _ = record(self._module, images, known=has_rule, stop=self._stop)
+        off = torch.autocast(images.device.type, enabled=False)
+        with torch.inference_mode(False), torch.no_grad(), off:
+            return self._walk_tape(tape, targets, limit, certify=certify)
+
     def _walk_tape(
         self, tape: Tape, targets: Tensor, limit: int, *, certify: bool
     ) -> tuple[Tensor, float, float]:
@@ -167,7 +176,7 @@ class ExcitationBackprop(Attributor):
         goal = tape.images if tape.stop is None else tape.stop
         group = max(1, limit // targets.shape[1])
         maps, error, fallback = [], 0.0, 0.0
-        for chosen in targets.to(outputs.device).split(group):
+        for chosen in targets.to(outputs.device, torch.int64).split(group):
             seeds = torch.zeros(
                 (chosen.shape[0], *outputs.shape), dtype=prepared.dtype, device=outputs.device
             )
@@ -179,11 +188,6 @@ class ExcitationBackprop(Attributor):
                 positive, negative = relevance.chunk(2)
                 relevance = positive - negative
             summed = self._summed(relevance)
-            if not bool(torch.isfinite(summed).all()):
-                if not certify:
-                    # Walk again, with a check after every operation, to name the place.
-                    self._walk_tape(tape, targets, limit, certify=True)
-                raise NonFiniteError("the heatmap holds NaN or infinity")
             maps.append(summed.transpose(0, 1))
             error = max(error, walk.ledger.error, self._leak(summed) if not certify else 0.0)
             lost = walk.ledger.fallback
@@ -211,7 +215,7 @@ class ExcitationBackprop(Attributor):
     def _warn(self, error: float, fallback: float) -> None:
         if error > CONSERVATION_LIMIT:
             warnings.warn(
-                f"relevance is conserved only to {error:.1e}; use float64 or no autocast",
+                f"relevance is conserved only to {error:.1e}; use float64 or no TF32",
                 AttributionWarning,
                 stacklevel=4,
             )

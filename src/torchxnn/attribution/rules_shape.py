@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torchxnn.attribution.competition import Negative
+from torchxnn.attribution.competition import Negative, laid_out
 from torchxnn.attribution.registry import (
     Pass,
     Shares,
@@ -313,7 +313,14 @@ def _selected_owners(operation: Operation, get: Callable[[Value], Tensor]) -> Te
 )
 def select_largest(operation: Operation, relevance: list[Tensor | None], walk: Pass) -> Shares:
     """The winner takes all: R_y goes to the arg max (ties as PyTorch's derivative breaks them)."""
-    dtype = _first(relevance).dtype
+    received = _first(relevance)
+    if operation.name == "max_pool2d_with_indices" and received.ndim == 5:
+        value = only_dependent(operation)
+        index = operation.outputs[1]
+        if walk.takes_part(value) is None and index is not None and index.tensor is not None:
+            back = _to_recorded_maxima(operation, received, walk.data(value), index.tensor)
+            return [(value, back)]
+    dtype = received.dtype
     dependents, run = replay(operation, lambda tensor: tensor.to(dtype))
     data = []
     for value in dependents:
@@ -321,6 +328,31 @@ def select_largest(operation: Operation, relevance: list[Tensor | None], walk: P
         x = walk.data(value)
         data.append(x if mask is None else torch.where(mask, x, -torch.inf))
     return list(zip(dependents, by_autograd(run, data, relevance), strict=True))
+
+
+def _to_recorded_maxima(operation: Operation, received: Tensor, x: Tensor, index: Tensor) -> Tensor:
+    """Relevance of a max pooling by the indices of its own forward pass, without a copy."""
+    settings = [*operation.args[1:], *((2, 2), [], 0, 1, False)[len(operation.args) - 1 :]]
+    settings[1] = settings[1] or settings[0]
+    padded, dilation, ceil_mode = settings[2], settings[3], settings[4]
+    pair = [
+        setting if isinstance(setting, list) else [setting] * 2 for setting in (padded, dilation)
+    ]
+    nhwc = received.flatten(0, 1).is_contiguous(memory_format=torch.channels_last)
+    layout = torch.channels_last if nhwc else torch.contiguous_format
+    x, where = laid_out(x, layout), laid_out(index, layout)
+    back = torch.empty(
+        (received.shape[0] * x.shape[0], *x.shape[1:]),
+        dtype=received.dtype,
+        device=received.device,
+        memory_format=layout,
+    ).unflatten(0, (received.shape[0], x.shape[0]))
+    for seed in range(received.shape[0]):
+        torch.ops.aten.max_pool2d_with_indices_backward.grad_input(
+            received[seed], x, settings[0], settings[1], *pair, ceil_mode, where,
+            grad_input=back[seed],
+        )  # fmt: skip
+    return back
 
 
 def _first(relevance: list[Tensor | None]) -> Tensor:

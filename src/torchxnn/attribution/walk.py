@@ -122,6 +122,7 @@ class Walk:
     Args:
         prepared: the tape.
         contrastive: whether the last linear operation is answered by the unit minus its dual.
+        free: whether this is the last walk, so that activations are freed on the way.
     """
 
     def __init__(self, prepared: Prepared, *, contrastive: bool, free: bool) -> None:
@@ -172,23 +173,29 @@ class Walk:
         negative = False if output is None else self.negative(output)
 
         def note(lost: Tensor) -> None:
-            self.note(operation, lost)
+            self.note(operation, lost, dual=False)
 
-        received: Tensor = competition.pass_down(relevance, negative, note)
+        def note_dual(lost: Tensor) -> None:
+            self.note(operation, lost, dual=True)
+
+        # Nobody else reads the relevance that has arrived, unless sums are still to be taken.
+        consume = not (self._crossing or self._prepared.certify)
+        received: Tensor = competition.pass_down(relevance, negative, note, consume=consume)
         if not self._crossing:
             return received
         flipped = not negative if isinstance(negative, bool) else ~negative
-        dual = competition.pass_down(relevance, flipped, note)
+        dual = competition.pass_down(relevance, flipped, note_dual)
         return torch.cat([received, dual]) if self._prepared.certify else received - dual
 
-    def note(self, operation: Operation, lost: Tensor) -> None:
+    def note(self, operation: Operation, lost: Tensor, *, dual: bool = False) -> None:
         """Count relevance that a fallback shared out."""
         output = next(output for output in operation.outputs if output is not None)
         sums = self._sums(output, lost.abs())
-        ledger = self.ledger
-        if ledger.fallback is not None and ledger.fallback.shape != sums.shape:
-            sums, ledger.fallback = self._both(sums), self._both(ledger.fallback)
-        ledger.fallback = sums if ledger.fallback is None else ledger.fallback + sums
+        if self._crossing and self._prepared.certify:
+            nothing = torch.zeros_like(sums)
+            sums = torch.cat([nothing, sums] if dual else [sums, nothing])
+        known = self.ledger.fallback
+        self.ledger.fallback = sums if known is None else self._added(known, sums)
 
     # The walk itself.
 
@@ -211,7 +218,7 @@ class Walk:
         for index in range(len(operations) - 1, last - 1, -1):
             self._step(operations[index])
             if self._free:
-                operations[index].cache.clear()
+                _forget(operations[index])
         return self._arrived(target)
 
     def _arrived(self, target: Value) -> Tensor:
@@ -336,6 +343,14 @@ class Walk:
             if self._prepared.readers[value] > 1:
                 return False
         return False
+
+
+def _forget(operation: Operation) -> None:
+    """Free what no earlier operation can need."""
+    operation.cache.clear()
+    for output in operation.outputs:
+        if output is not None:
+            output.tensor = None
 
 
 def _weighted(operation: Operation, rule: Rule) -> bool:

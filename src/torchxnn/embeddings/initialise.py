@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -80,7 +82,8 @@ def pretrain_greedily(
     hidden = activations / embedding.scale
     depth = len(embedding.hidden)
     for level in range(depth):
-        encode, decode = embedding.encoder[level], embedding.decoder[depth - level]
+        encode: Any = embedding.encoder[level]
+        decode: Any = embedding.decoder[depth - level]
         rectify = level > 0 or embedding.nonnegative
         optimizer = torch.optim.Adam([*encode.parameters(), *decode.parameters()], lr=1e-3)
         for _ in range(epochs):
@@ -110,8 +113,8 @@ def split_logit(
     A ridge regression reads the logit from the hidden units, :math:`\hat y\approx\sum_j u_jh_j+c`.
     The units are divided into n groups that vary together on the positives (k-means on the units'
     contributions :math:`u_jh_j` there), and x-feature l starts as the part of its group,
-    :math:`E_l=\mathrm{ReLU}(\sum_{j\in G_l}u_jh_j-t_l)`, with the threshold :math:`t_l` at the tenth
-    percentile over all samples. So all x-features are active on the positives, and their sum
+    :math:`E_l=\mathrm{ReLU}(\sum_{j\in G_l}u_jh_j-t_l)`, with the threshold :math:`t_l` at the
+    tenth percentile over all samples. So all x-features are active on the positives, and their sum
     is close to the logit. With several targets, x-features take turns.
 
     Args:
@@ -124,7 +127,7 @@ def split_logit(
         only: x-features to set; None sets all.
     """
     readout, _ = fit_linear(hidden, logits, weights, ridge=0.1)
-    layer = embedding.encoder[-1]
+    layer: Any = embedding.encoder[-1]
     n, k = embedding.n_features, logits.shape[1]
     for target in range(k):
         members = list(range(target, n, k))
