@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import warnings
 
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from conftest import make_net
 from torchxnn.attribution import METHODS, Attributor, Certificate, ExcitationBackprop
+from torchxnn.attribution.tape import Value
 from torchxnn.errors import (
     AttributionWarning,
     DataError,
@@ -441,3 +443,16 @@ def test_contract_of_every_method(net, name):
     torch.testing.assert_close(method.attribute(images[:1], 1), one[:1], atol=1e-7, rtol=1e-4)
     assert not torch.allclose(many[:, 0], many[:, 1])
     assert state(net) == before
+
+
+def test_memory_is_freed_without_waiting_for_the_garbage_collector(net):
+    gc.collect()
+    gc.disable()
+    try:
+        ExcitationBackprop(net, stop_at="features.0").attribute_many(batch(), [0, 1])
+        with pytest.raises(XNNError, match="out of range"):
+            ExcitationBackprop(net).attribute(batch(), 9)
+        alive = [item for item in gc.get_objects() if type(item) is Value]
+    finally:
+        gc.enable()
+    assert alive == []

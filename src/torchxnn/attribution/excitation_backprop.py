@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from torchxnn.attribution import rules_elementwise, rules_linear, rules_shape
 from torchxnn.attribution.base import Attributor, Certificate, versions
 from torchxnn.attribution.registry import has_rule
-from torchxnn.attribution.tracing import Tape, record
+from torchxnn.attribution.tape import Tape, erase
+from torchxnn.attribution.tracing import record
 from torchxnn.attribution.walk import Prepared, Walk, find_non_finite, prepare
 from torchxnn.errors import AttributionWarning, DataError, LayerError, NonFiniteError, XNNError
 from torchxnn.layers import check_images, preserve_state, resolve_layer, unwrap
@@ -164,8 +165,11 @@ class ExcitationBackprop(Attributor):
     ) -> tuple[Tensor, float, float]:
         tape, _ = record(self._module, images, known=has_rule, stop=self._stop)
         off = torch.autocast(images.device.type, enabled=False)
-        with torch.inference_mode(False), torch.no_grad(), off:
-            return self._walk_tape(tape, targets, limit, certify=certify)
+        try:
+            with torch.inference_mode(False), torch.no_grad(), off:
+                return self._walk_tape(tape, targets, limit, certify=certify)
+        finally:
+            erase(tape.operations)
 
     def _walk_tape(
         self, tape: Tape, targets: Tensor, limit: int, *, certify: bool

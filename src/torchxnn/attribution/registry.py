@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from torchxnn.attribution.competition import LinearMap, Negative
-from torchxnn.attribution.tracing import Operation, Value
+from torchxnn.attribution.tape import Operation, Value
 from torchxnn.errors import UnsupportedOperationError
 
 Shares = list[tuple[Value, Tensor]]

@@ -17,7 +17,7 @@ from torchxnn.attribution.registry import (
     rule_of,
     sum_to,
 )
-from torchxnn.attribution.tracing import Operation, Value
+from torchxnn.attribution.tape import Operation, Value
 
 
 def _spread(values: list[Value], operation: Operation, get: Callable[[Value], Tensor]) -> Tensor:

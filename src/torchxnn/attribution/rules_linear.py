@@ -23,7 +23,7 @@ from torchxnn.attribution.registry import (
 )
 from torchxnn.attribution.rules_elementwise import gate_rank
 from torchxnn.attribution.rules_shape import replay
-from torchxnn.attribution.tracing import Operation, Value
+from torchxnn.attribution.tape import Operation, Value
 
 
 def _relevance(operation: Operation, relevance: list[Tensor | None]) -> Tensor:

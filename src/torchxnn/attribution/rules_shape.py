@@ -23,7 +23,7 @@ from torchxnn.attribution.registry import (
     register,
     sum_to,
 )
-from torchxnn.attribution.tracing import Operation, Value, positions
+from torchxnn.attribution.tape import Operation, Value, positions
 
 
 def replay(

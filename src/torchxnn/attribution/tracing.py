@@ -27,10 +27,8 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from torchxnn.attribution.tape import Geometry, Operation, Place, Tape, Value, erase, geometry_of
 from torchxnn.errors import LayerError
-
-Geometry = tuple[tuple[int, ...], tuple[int, ...], int]
-"""Size, stride and storage offset of a tensor: which elements of its memory block it shows."""
 
 _CALL = nn.Module._call_impl.__code__
 _LIBRARY = (*(str(Path(f).parent) for f in (torch.__file__, jaxtyping.__file__, __file__)), "<")
@@ -43,101 +41,6 @@ _SHAPE_ONLY = {
     for kind in ("empty", "zeros", "ones", "full", "rand", "randn", "new_empty", "new_zeros")
     for form in ("", "_like", "_strided")
 } | {"new_ones", "new_full", "randint_like"}
-
-
-@dataclass(eq=False, slots=True, repr=False)
-class Value:
-    """One version of one tensor.
-
-    Attributes:
-        tensor: the data; a saved copy if the memory was overwritten later; None if never needed.
-        shape: its shape.
-        geometry: its place in its memory block.
-        dependent: whether it was computed from the images; everything else is a constant.
-        producer: the operation that made it; None for the images and for constants.
-    """
-
-    tensor: Tensor | None
-    shape: torch.Size
-    geometry: Geometry
-    dependent: bool
-    producer: Operation | None = None
-
-    @property
-    def floating(self) -> bool:
-        """Whether it holds real numbers: indices and masks carry no relevance."""
-        return self.tensor is None or self.tensor.is_floating_point()
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where an operation ran: the innermost module and the user's source line."""
-
-    module: str
-    file: str
-    line: int
-
-    def __str__(self) -> str:
-        source = f" ({Path(self.file).name}:{self.line})" if self.file else ""
-        return f"{self.module or 'the outermost module'}{source}"
-
-
-@dataclass(eq=False, slots=True, repr=False)
-class Operation:
-    """One recorded operation, in its functional form (`add_` is recorded as `add`).
-
-    Attributes:
-        func: the aten overload.
-        args: positional arguments with `Value` in place of every tensor.
-        kwargs: keyword arguments, likewise.
-        outputs: one `Value` per returned tensor, None for what is not a tensor.
-        place: where it ran.
-        cache: what a rule computed once and needs for every seed.
-    """
-
-    func: Any
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-    outputs: tuple[Value | None, ...]
-    place: Place
-    cache: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def name(self) -> str:
-        """The operation's name without the namespace, such as `convolution`."""
-        return self.func if isinstance(self.func, str) else self.func._schema.name.split("::")[1]
-
-    @property
-    def full_name(self) -> str:
-        """The operation's name as PyTorch writes it, such as `aten.convolution.default`."""
-        return str(self.func)
-
-    @property
-    def inputs(self) -> list[Value]:
-        """Every tensor argument in order of appearance, constants too."""
-        return list(_values((self.args, tuple(self.kwargs.values()))))
-
-    @property
-    def dependents(self) -> list[Value]:
-        """The tensor arguments that hold real numbers computed from the images."""
-        return [value for value in self.inputs if value.dependent and value.floating]
-
-
-@dataclass(frozen=True, eq=False)
-class Tape:
-    """What one forward pass did.
-
-    Attributes:
-        operations: in the order in which they ran.
-        images: the images the pass began with.
-        output: what the module returned.
-        stop: the output of the layer to stop at, or None.
-    """
-
-    operations: list[Operation]
-    images: Value
-    output: Value
-    stop: Value | None
 
 
 @dataclass(eq=False, slots=True)
@@ -408,6 +311,7 @@ def record(
         value = tracer.watch(start)
         label = names.get(stop, type(stop).__name__) if stop is not None else ""
         with (
+            _erased_on_error(tracer.operations),
             _watching(stop, lambda out: seen.append(_layer_value(tracer, out, label))),
             WithoutFastPath(),
             tracer,
@@ -441,6 +345,15 @@ def _kind(output: Any) -> str:
 
 
 @contextmanager
+def _erased_on_error(operations: list[Operation]) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        erase(operations)
+        raise
+
+
+@contextmanager
 def _watching(module: nn.Module | None, on_output: Callable[[Any], None]) -> Iterator[None]:
     """Call `on_output` with what a module returns, in this thread only."""
     if module is None:
@@ -457,25 +370,6 @@ def _watching(module: nn.Module | None, on_output: Callable[[Any], None]) -> Ite
         yield
     finally:
         handle.remove()
-
-
-def geometry_of(tensor: Tensor) -> Geometry:
-    """Size, stride and offset; strides of dimensions of size 1 say nothing and read 0."""
-    if tensor.layout != torch.strided:
-        return tuple(tensor.shape), (), 0
-    stride = tuple(
-        0 if size == 1 else step for size, step in zip(tensor.shape, tensor.stride(), strict=True)
-    )
-    return tuple(tensor.shape), stride, int(tensor.storage_offset())
-
-
-def positions(geometry: Geometry, device: torch.device) -> Tensor:
-    """Where each element of a view lies in its memory block, flattened (int64)."""
-    size, stride, offset = geometry
-    place = torch.full((), offset, dtype=torch.int64, device=device)
-    for length, step in zip(size, stride, strict=True):
-        place = place.unsqueeze(-1) + step * torch.arange(length, device=device)
-    return place.flatten()
 
 
 def _overlap(first: Geometry, second: Geometry) -> bool:
@@ -526,14 +420,6 @@ def _tensors(tree: Any) -> Iterator[Tensor]:
             yield from _tensors(item)
     elif isinstance(tree, dict):
         yield from _tensors(tuple(tree.values()))
-
-
-def _values(tree: Any) -> Iterator[Value]:
-    if isinstance(tree, Value):
-        yield tree
-    elif isinstance(tree, (list, tuple)):
-        for item in tree:
-            yield from _values(item)
 
 
 def _map(tree: Any, change: Callable[[Tensor], Value]) -> Any:

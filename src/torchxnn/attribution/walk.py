@@ -11,7 +11,7 @@ from torch import Tensor
 
 from torchxnn.attribution.competition import Competition, LinearMap, Negative
 from torchxnn.attribution.registry import Rule, Shares, refuse, rule_of
-from torchxnn.attribution.tracing import Operation, Tape, Value
+from torchxnn.attribution.tape import Operation, Tape, Value, forget
 from torchxnn.errors import NonFiniteError, UnsupportedOperationError, XNNError
 
 _HINTS = {
@@ -218,7 +218,7 @@ class Walk:
         for index in range(len(operations) - 1, last - 1, -1):
             self._step(operations[index])
             if self._free:
-                _forget(operations[index])
+                forget(operations[index])
         return self._arrived(target)
 
     def _arrived(self, target: Value) -> Tensor:
@@ -343,14 +343,6 @@ class Walk:
             if self._prepared.readers[value] > 1:
                 return False
         return False
-
-
-def _forget(operation: Operation) -> None:
-    """Free what no earlier operation can need."""
-    operation.cache.clear()
-    for output in operation.outputs:
-        if output is not None:
-            output.tensor = None
 
 
 def _weighted(operation: Operation, rule: Rule) -> bool:
