@@ -185,7 +185,10 @@ def run_trial(
     generator = torch.Generator().manual_seed(config.seed + 7919 * number)
     trial = Trial(start_embedding(train, n_features, config, generator))
     optimizer = torch.optim.Adam(
-        trial.embedding.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+        trial.embedding.parameters(),
+        lr=config.learning_rate,
+        weight_decay=config.weight_decay,
+        fused=True,
     )
     best_state = copy.deepcopy(trial.embedding.state_dict())
     best = full_set_losses(trial.embedding, validation, spread, config)

@@ -85,7 +85,8 @@ def pretrain_greedily(
         encode: Any = embedding.encoder[level]
         decode: Any = embedding.decoder[depth - level]
         rectify = level > 0 or embedding.nonnegative
-        optimizer = torch.optim.Adam([*encode.parameters(), *decode.parameters()], lr=1e-3)
+        parameters = [*encode.parameters(), *decode.parameters()]
+        optimizer = torch.optim.Adam(parameters, lr=1e-3, fused=True)
         for _ in range(epochs):
             order = torch.randperm(len(hidden), generator=generator)
             for index in order.split(batch_size):
