@@ -77,7 +77,7 @@ class Competition:
         self._linear = linear
         self._takes_part = takes_part
         self._inputs = {1: x}
-        if bool((x < 0).any()):
+        if x.numel() and bool(x.amin() < 0):
             self._inputs = {1: x.clamp(min=0), -1: (-x).clamp(min=0)}
         self._denominators: dict[int, Tensor] = {}
         self._weights: dict[int, Tensor | None] = {}
@@ -152,8 +152,10 @@ class Competition:
         """The positive or the negative part of the weights; None if it is zero."""
         weight = self._linear.weight
         if weight is not None and sign not in self._weights:
-            part = (weight if sign > 0 else -weight).clamp(min=0)
-            self._weights[sign] = part if bool(part.any()) else None
+            low, high = torch.aminmax(weight)
+            present = bool(high > 0) if sign > 0 else bool(low < 0)
+            part = weight if sign > 0 else -weight
+            self._weights[sign] = part.clamp(min=0) if present else None
         return self._weights[sign]
 
     def _denominator(self, sign: int) -> Tensor | None:
