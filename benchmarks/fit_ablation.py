@@ -3,10 +3,10 @@
     python benchmarks/fit_ablation.py --root CUB --weights cub50_squeezenet.safetensors --out DIR
     python benchmarks/fit_ablation.py --data solar --out DIR
 
-Each row adds one measure to the row above; the last row is the default of `TrainConfig`. Figures are
-means over the classes, on test images that neither fitted nor stopped anything; "degenerate" counts
-classes with fewer than 2 active x-features or R^2 below 0.5 there. Writes `ablation.json` and
-`ablation.md`.
+Each row adds one measure to the row above; the last row is the default of `TrainConfig`. Figures
+are means over the classes, on test images that neither fitted nor stopped anything; "degenerate"
+counts classes with fewer than 2 active x-features or R^2 below 0.5 there. Writes `ablation.json`
+and `ablation.md`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Turn the pages' TeX into MathML when the site is built, so that it needs no script and no network."""
+"""Turn the pages' TeX into MathML when the site is built: no script, no network."""
 
 import html
 import re

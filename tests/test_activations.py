@@ -1,7 +1,7 @@
 import pytest
 import torch
-from conftest import make_images, make_net
 
+from conftest import make_images, make_net
 from torchxnn.activations import Activations, record_activations, split_batch
 from torchxnn.errors import DataError, NonFiniteError
 

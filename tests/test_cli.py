@@ -27,6 +27,22 @@ def small_network(num_classes=4):
     return net
 
 
+def unsupported_network():
+    """A network with an operation that excitation backprop has no rule for."""
+
+    class Sorting(torch.nn.Module):
+        preprocessing = Preprocessing(size=12, resize="squash")
+
+        def __init__(self):
+            super().__init__()
+            self.inner = make_net()
+
+        def forward(self, x):
+            return self.inner(torch.fft.fft2(x).real)
+
+    return Sorting()
+
+
 @pytest.fixture
 def folder(tmp_path):
     root = tmp_path / "images"
@@ -247,3 +263,24 @@ def test_demo_needs_its_data(capsys, tmp_path):
     assert "--root" in line
     assert not (tmp_path / "demo").exists()
     assert torch.get_num_threads() == 1
+
+
+def test_check_prints_layers_and_the_cascade(folder, tmp_path, capsys):
+    image = next((folder / "b").iterdir())
+    picture = tmp_path / "cascade.png"
+    assert main(["check", "test_cli:small_network", str(image), "--randomize",
+                 "--out", str(picture)]) == 0  # fmt: skip
+    out, _ = text_of(capsys)
+    assert "random input" in out
+    assert "1 real image" in out
+    assert "features.0" in out
+    assert "rank correlation" in out
+    with Image.open(picture) as drawn:
+        assert drawn.size[0] > 300
+    assert "out of range" in fails(capsys, "check", "test_cli:small_network", "--target", "9")
+
+
+def test_check_names_an_operation_without_a_rule(capsys):
+    line = fails(capsys, "check", "test_cli:unsupported_network")
+    assert "fft" in line
+    assert "no rule" in line

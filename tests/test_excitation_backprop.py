@@ -456,3 +456,48 @@ def test_memory_is_freed_without_waiting_for_the_garbage_collector(net):
     finally:
         gc.enable()
     assert alive == []
+
+
+def test_the_sign_of_the_target_passes_averages_sums_and_activations():
+    """All scores are negative; asked is what speaks for the target, not what speaks against it."""
+
+    class Heads(nn.Module):
+        def __init__(self, kind: str):
+            super().__init__()
+            self.kind = kind
+            self.one, self.two = nn.Conv2d(2, 1, 1), nn.Conv2d(2, 1, 1)
+            for conv in (self.one, self.two):
+                conv.weight.data = torch.tensor([1.0, -3.0]).reshape(1, 2, 1, 1)
+
+        def forward(self, x):
+            one = self.one(x)
+            if self.kind == "sum":
+                one = (one + self.two(x)) / 2
+            elif self.kind == "dead":
+                one = one.relu()
+            return one.mean((2, 3))
+
+    images = torch.ones(1, 2, 2, 2)
+    for kind in ("average", "sum", "dead"):
+        method = ExcitationBackprop(Heads(kind), contrastive=False, channel_dim=2)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", AttributionWarning)
+            by_channel = method.attribute(images, 0).sum(2)
+        torch.testing.assert_close(by_channel, torch.tensor([[1.0, 0.0]]))
+
+
+@pytest.mark.parametrize("certify", [True, False])
+def test_a_target_that_is_off_does_not_count_as_fallback(certify):
+    module = nn.Sequential(nn.Conv2d(1, 2, 1), nn.ReLU(), nn.Flatten(), nn.Linear(8, 2), nn.ReLU())
+    with torch.no_grad():
+        module[0].weight.fill_(1.0)
+        module[0].bias.zero_()
+        module[3].weight[0].fill_(-1.0)  # off: nothing excites it
+        module[3].weight[1].copy_(torch.tensor([1.0, -0.1] * 4))
+        module[3].bias.zero_()
+    images = torch.rand(2, 1, 2, 2) + 0.1
+    method = ExcitationBackprop(module)
+    _, certificate = method.attribute_many(images, [0, 1], return_certificate=True)
+    assert certificate.fallback_share == 0.0
+    if not certify:
+        method.attribute_many(images, [0, 1])  # and no warning, which would be an error here

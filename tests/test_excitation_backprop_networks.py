@@ -166,7 +166,7 @@ def build(name: str) -> tuple[nn.Module, int]:
         module = torchvision.models.get_model(name, weights=None, **options)
         size = 299 if name == "inception_v3" else 224
     for parameter in module.parameters():  # heads that start at zero would explain nothing
-        if not bool(parameter.any()):
+        if parameter.ndim > 1 and not bool(parameter.any()):
             nn.init.normal_(parameter, std=0.02)
     return module, size
 

@@ -1,8 +1,8 @@
 import pytest
 import torch
-from conftest import make_images, make_net
 from torch import nn
 
+from conftest import make_images, make_net
 from torchxnn.attribution import ExcitationBackprop
 from torchxnn.attribution.sanity import (
     layers_from_the_top,

@@ -1,4 +1,4 @@
-"""The command line: `xnn layers | fit | explain | evaluate | report | demo`."""
+"""The command line: `xnn layers | fit | explain | evaluate | report | check | demo`."""
 
 from __future__ import annotations
 
@@ -246,6 +246,34 @@ class WriteReport(SavedRun):
 
 
 @dataclass(frozen=True)
+class Check:
+    """Check excitation backprop on a model: conservation per layer; do maps need the weights?"""
+
+    model: Annotated[Positional[str], arg(metavar="MODEL")]
+    """torchvision:NAME, timm:NAME or package.module:factory"""
+    images: Annotated[Positional[tuple[Path, ...]], arg(metavar="[IMAGE ...]")] = ()
+    """real images to check on, beside random input"""
+    weights: Path | None = None
+    """state dict of the model; without it random weights are checked if there are no others"""
+    target: int | None = None
+    """output to explain; by default the one with the highest logit on the first image"""
+    size: int | None = None
+    """height and width of the input in pixels; by default what the model expects"""
+    randomize: bool = False
+    """destroy the weights layer by layer from the top and show how the maps change"""
+    out: Path | None = None
+    """with --randomize: PNG to draw the maps into"""
+    seed: int = 0
+    """of the random input and the random weights"""
+
+    def execute(self) -> None:
+        """Print a table per input, and the cascade if asked."""
+        from torchxnn.check import CheckConfig, run_check
+
+        run_check(CheckConfig(**vars(self)), OUT, ERR)
+
+
+@dataclass(frozen=True)
 class Demo:
     """Train a small network on real photographs, explain it, and write a report."""
 
@@ -273,6 +301,7 @@ Command = (
     | Annotated[Explain, subcommand("explain")]
     | Annotated[Evaluate, subcommand("evaluate")]
     | Annotated[WriteReport, subcommand("report")]
+    | Annotated[Check, subcommand("check")]
     | Annotated[Demo, subcommand("demo")]
 )
 

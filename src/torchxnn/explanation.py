@@ -61,7 +61,8 @@ class Explanation:
         features: (n,), the x-features E.
         contributions: (k, n), v_i E_i per target, in logits.
         intercept: (k,), b.
-        heatmaps: (n, H, W), signed relevance (c-MWP) of each x-feature.
+        heatmaps: (n, H, W), signed relevance of each x-feature (c-MWP unless another method is
+            named in the certificate).
         logit_heatmaps: (k, H, W), signed relevance of each original logit.
         targets: 0-based class indices.
         target_names: one per target.
@@ -200,9 +201,7 @@ class Explanation:
         c = self.certificate
         versions = ", ".join(f"{name} {version}" for name, version in c.versions.items())
         lines.append(
-            f"Heatmaps: {c.method.replace('_', ' ')}, conservation error "
-            f"{c.conservation_error:.1e}, fallback share {c.fallback_share:.1%}, {c.dtype}; "
-            f"{versions}."
+            f"Heatmaps: {c.method.replace('_', ' ')}, {_certified(c)}, {c.dtype}; {versions}."
         )
         return tuple(lines)
 
@@ -326,9 +325,9 @@ class Explanation:
                     f"{number(logit)} for {self.target_names[k]}"
                 )
         c = self.certificate
-        if c.fallback_share > FALLBACK_LIMIT:
+        if c.fallback_share is not None and c.fallback_share > FALLBACK_LIMIT:
             found.append(f"{c.fallback_share:.0%} of the relevance went through the fallback rule")
-        if not c.conservation_error <= CONSERVATION_LIMIT:
+        if c.conservation_error is not None and not c.conservation_error <= CONSERVATION_LIMIT:
             found.append(f"relevance is not conserved (error {c.conservation_error:.1e})")
         return tuple(found)
 
@@ -373,6 +372,17 @@ _CAPTION: dict[str, str] = {
     "shared": "The heatmaps of the x-features share one colour scale; the logit's has its own. "
     + _SMOOTHED,
 }
+
+
+def _certified(certificate: Certificate) -> str:
+    """What the certificate says, or that there is nothing to say."""
+    figures = (
+        ("conservation error", certificate.conservation_error, ".1e"),
+        ("fallback share", certificate.fallback_share, ".1%"),
+        ("completeness error", certificate.completeness_error, ".1%"),
+    )
+    known = [f"{name} {value:{form}}" for name, value, form in figures if value is not None]
+    return ", ".join(known) or "a method that promises no sum, so nothing to certify"
 
 
 def _array(tensor: Tensor) -> np.ndarray:

@@ -4,8 +4,43 @@
 """
 
 from torchxnn.attribution.base import Attributor, Certificate
+from torchxnn.attribution.captum_methods import (
+    DeepLift,
+    GradCAM,
+    Gradient,
+    GuidedBackprop,
+    InputXGradient,
+    IntegratedGradients,
+    Occlusion,
+)
 from torchxnn.attribution.excitation_backprop import ExcitationBackprop
+from torchxnn.attribution.map_method import MapMethod
+from torchxnn.attribution.rise import RISE
 
-METHODS: dict[str, type[Attributor]] = {"excitation_backprop": ExcitationBackprop}
+METHODS: dict[str, type[Attributor]] = {
+    "excitation_backprop": ExcitationBackprop,
+    "gradient": Gradient,
+    "input_x_gradient": InputXGradient,
+    "integrated_gradients": IntegratedGradients,
+    "deep_lift": DeepLift,
+    "grad_cam": GradCAM,
+    "guided_backprop": GuidedBackprop,
+    "occlusion": Occlusion,
+    "rise": RISE,
+}
 
-__all__ = ["METHODS", "Attributor", "Certificate", "ExcitationBackprop"]
+__all__ = [
+    "METHODS",
+    "RISE",
+    "Attributor",
+    "Certificate",
+    "DeepLift",
+    "ExcitationBackprop",
+    "GradCAM",
+    "Gradient",
+    "GuidedBackprop",
+    "InputXGradient",
+    "IntegratedGradients",
+    "MapMethod",
+    "Occlusion",
+]

@@ -16,24 +16,49 @@ from torchxnn.version import __version__
 
 @dataclass(frozen=True)
 class Certificate:
-    """How far the relevance of a heatmap was conserved on its way down.
+    """What is known about the quality of heatmaps; None where a method promises nothing.
+
+    Excitation backprop conserves relevance on its way down. Integrated gradients, DeepLIFT and
+    input x gradient share f(x) - f(baseline) out among the pixels. The other methods have nothing
+    to certify: their certificate only names method, precision and versions.
 
     Attributes:
         conservation_error: largest |sum - 1| of the marginal maps, over images, targets and every
             cut through the network on the way from the target to the input.
         fallback_share: largest share of relevance, over images and targets, that was shared out by
             a fallback rule because a unit had no contribution that agrees with its sign; added up
-            over the layers, so it bounds the share of paths that met a fallback from above.
-        dtype: precision in which relevance was computed.
+            over the layers, so it bounds the share of paths that met a fallback from above. Targets
+            that are off (exactly 0, as x-features often are) do not count.
+        dtype: precision in which the maps were computed.
         method: name of the attribution method.
         versions: versions of torchxnn and torch.
+        completeness_error: largest |sum of the map - (f(x) - f(baseline))| over images and targets,
+            divided by the largest |f(x) - f(baseline)| among them (not divided if that is 0).
     """
 
-    conservation_error: float
-    fallback_share: float
+    conservation_error: float | None
+    fallback_share: float | None
     dtype: str
     method: str
     versions: dict[str, str]
+    completeness_error: float | None = None
+
+
+@dataclass(frozen=True)
+class LayerCertificate:
+    """Conservation within one module, the innermost one around its operations.
+
+    Attributes:
+        layer: dotted name; "" for operations of the outermost module.
+        operations: operations that relevance passed.
+        conservation_error: largest |sum - 1| of the marginal maps after any of them.
+        fallback_share: largest share of relevance that any of them shared out by a fallback rule.
+    """
+
+    layer: str
+    operations: int
+    conservation_error: float
+    fallback_share: float
 
 
 def versions() -> dict[str, str]:

@@ -13,17 +13,18 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from torchxnn.attribution import rules_elementwise, rules_linear, rules_shape
-from torchxnn.attribution.base import Attributor, Certificate, versions
+from torchxnn.attribution.base import Attributor, Certificate, LayerCertificate, versions
 from torchxnn.attribution.registry import has_rule
 from torchxnn.attribution.tape import Tape, erase
 from torchxnn.attribution.tracing import record
-from torchxnn.attribution.walk import Prepared, Walk, find_non_finite, prepare
+from torchxnn.attribution.walk import LayerTally, Prepared, Walk, find_non_finite, prepare
 from torchxnn.errors import AttributionWarning, DataError, LayerError, NonFiniteError, XNNError
 from torchxnn.layers import check_images, preserve_state, resolve_layer, unwrap
 
@@ -133,6 +134,27 @@ class ExcitationBackprop(Attributor):
         maps, certificate = self._explain(images, each, certify=return_certificate)
         return (maps, certificate) if certificate is not None else maps
 
+    def certify_layers(
+        self, images: Float[Tensor, "batch *image"], targets: Sequence[int]
+    ) -> tuple[LayerCertificate, ...]:
+        """Conservation and fallback layer by layer, from the top down, for `xnn check`.
+
+        Args:
+            images: preprocessed images (B, C, H, W).
+            targets: output indices.
+
+        Raises:
+            XNNError: as `attribute`.
+        """
+        check_images(self._module, images)
+        each = torch.tensor([int(t) for t in targets]).reshape(-1, 1).expand(-1, images.shape[0])
+        with preserve_state(self._module):
+            found = self._explain_part(images, each, each.numel(), certify=True)
+        return tuple(
+            LayerCertificate(name, tally.operations, tally.error, min(1.0, tally.fallback))
+            for name, tally in found.layers.items()
+        )
+
     def _explain(
         self, images: Tensor, targets: Tensor, *, certify: bool
     ) -> tuple[Tensor, Certificate | None]:
@@ -145,13 +167,13 @@ class ExcitationBackprop(Attributor):
             for first in range(0, images.shape[0], limit):
                 part = slice(first, first + limit)
                 found = self._explain_part(images[part], targets[:, part], limit, certify=certify)
-                if not bool(torch.isfinite(found[0]).all()):
+                if not bool(torch.isfinite(found.maps).all()):
                     # Once more, with a check after every operation, to name the place.
                     self._explain_part(images[part], targets[:, part], limit, certify=True)
                     raise NonFiniteError("the heatmap holds NaN or infinity")
-                maps.append(found[0])
-                errors.append(found[1])
-                fallbacks.append(found[2])
+                maps.append(found.maps)
+                errors.append(found.error)
+                fallbacks.append(found.fallback)
         result = torch.cat(maps)
         error, fallback = max(errors), max(fallbacks)
         self._warn(error, fallback)
@@ -162,7 +184,7 @@ class ExcitationBackprop(Attributor):
 
     def _explain_part(
         self, images: Tensor, targets: Tensor, limit: int, *, certify: bool
-    ) -> tuple[Tensor, float, float]:
+    ) -> _Found:
         tape, _ = record(self._module, images, known=has_rule, stop=self._stop)
         off = torch.autocast(images.device.type, enabled=False)
         try:
@@ -171,15 +193,14 @@ class ExcitationBackprop(Attributor):
         finally:
             erase(tape.operations)
 
-    def _walk_tape(
-        self, tape: Tape, targets: Tensor, limit: int, *, certify: bool
-    ) -> tuple[Tensor, float, float]:
+    def _walk_tape(self, tape: Tape, targets: Tensor, limit: int, *, certify: bool) -> _Found:
         outputs = _check_output(tape, targets)
         prepared = prepare(tape, certify=certify)
         _check_dependence(prepared, targets)
         goal = tape.images if tape.stop is None else tape.stop
         group = max(1, limit // targets.shape[1])
         maps, error, fallback = [], 0.0, 0.0
+        layers: dict[str, LayerTally] = {}
         for chosen in targets.to(outputs.device, torch.int64).split(group):
             seeds = torch.zeros(
                 (chosen.shape[0], *outputs.shape), dtype=prepared.dtype, device=outputs.device
@@ -187,6 +208,7 @@ class ExcitationBackprop(Attributor):
             seeds.scatter_(2, chosen.unsqueeze(2), 1)
             seeds = seeds.reshape(chosen.shape[0], *tape.output.shape)
             walk = Walk(prepared, contrastive=self._contrastive, free=group >= targets.shape[0])
+            walk.ledger.layers = layers
             relevance = walk.run(seeds, goal)
             if certify and self._contrastive:
                 positive, negative = relevance.chunk(2)
@@ -197,8 +219,9 @@ class ExcitationBackprop(Attributor):
             lost = walk.ledger.fallback
             if lost is not None:
                 scale = 0.5 if self._contrastive and not certify else 1.0
+                lost = _without_off(lost, outputs, chosen)
                 fallback = max(fallback, min(1.0, scale * float(lost.max())))
-        return torch.cat(maps, 1), error, fallback
+        return _Found(torch.cat(maps, 1), error, fallback, layers)
 
     def _summed(self, relevance: Tensor) -> Tensor:
         if relevance.ndim < 4:
@@ -230,6 +253,29 @@ class ExcitationBackprop(Attributor):
                 AttributionWarning,
                 stacklevel=4,
             )
+
+
+@dataclass(frozen=True, eq=False)
+class _Found:
+    """Maps (B, n, H, W) of one part of a batch, and what was measured on the way."""
+
+    maps: Tensor
+    error: float
+    fallback: float
+    layers: dict[str, LayerTally]
+
+
+def _without_off(lost: Tensor, outputs: Tensor, chosen: Tensor) -> Tensor:
+    """Do not count the fallback of targets that are off (exactly 0), as x-features often are.
+
+    Nothing excites such a unit, so all of its map rests on the fallback, and no map of it is shown.
+    A tally that is not kept per image leaves out a target that is off on any image.
+    """
+    off = (outputs.gather(1, chosen.T) == 0).T.to(lost.device)
+    if lost.ndim == 2 and lost.shape[1] != off.shape[1]:
+        off = off.any(1, keepdim=True)
+    repeats = lost.shape[0] // off.shape[0]
+    return lost.masked_fill(off.repeat(repeats, 1), 0.0)
 
 
 def _check_output(tape: Tape, targets: Tensor) -> Tensor:

@@ -60,6 +60,8 @@ class Rule:
             to the unit (folding); None if the operation ends a unit.
         linear: whether it is a linear operation with weights; the unit that a fold looks for, and
             the operation whose weights the dual unit of the contrastive map negates.
+        keeps_target: whether the sign of a target passes to all inputs: a target that is a sum or
+            an average of linear units asks what speaks for it, in each of them.
         mixes_constants: whether its output can hold elements that do not depend on the images
             although all elements of its dependent inputs do.
     """
@@ -68,6 +70,7 @@ class Rule:
     owners: Owners
     sign: Signs | None = None
     linear: bool = False
+    keeps_target: Callable[[Operation], bool] = lambda operation: False
     mixes_constants: Callable[[Operation], bool] = lambda operation: False
 
 

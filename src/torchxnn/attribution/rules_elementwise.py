@@ -261,7 +261,15 @@ def _terms(operation: Operation) -> list[tuple[Value, float, Tensor | None]]:
     return found
 
 
-@register("add", "sub", "rsub", "neg", "addcmul", owners=_owners, sign=_sum_sign)
+def _adds_up(operation: Operation) -> bool:
+    terms = _terms(operation)
+    return len(terms) > 1 and all(factor > 0 and weight is None for _, factor, weight in terms)
+
+
+@register(
+    "add", "sub", "rsub", "neg", "addcmul",
+    owners=_owners, sign=_sum_sign, keeps_target=_adds_up,
+)  # fmt: skip
 def addition(operation: Operation, relevance: list[Tensor | None], walk: Pass) -> Shares:
     """A sum y = a + b: P(a) = (s a)+ / ((s a)+ + (s b)+); next to a constant R_a = R_y.
 

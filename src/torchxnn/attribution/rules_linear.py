@@ -259,6 +259,7 @@ def _average_owners(operation: Operation, get: Callable[[Value], Tensor]) -> Ten
     "_upsample_bilinear2d_aa",
     "col2im",
     owners=_average_owners,
+    keeps_target=lambda operation: True,
 )
 def average(operation: Operation, relevance: list[Tensor | None], walk: Pass) -> Shares:
     """Average y = A x with fixed A >= 0: P(j | i) = (s a_ij x_j)+ / sum_k (s a_ik x_k)+."""

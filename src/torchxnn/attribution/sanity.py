@@ -1,7 +1,7 @@
 """Does a heatmap depend on the weights? Destroy them layer by layer and see (sanity check).
 
-Source: Adebayo et al., *Sanity Checks for Saliency Maps*, NeurIPS 2018. A method whose maps survive the
-destruction draws the picture, not the network.
+Source: Adebayo et al., *Sanity Checks for Saliency Maps*, NeurIPS 2018. A method whose maps survive
+the destruction draws the picture, not the network.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ class RandomizedStep:
     """The maps after one more layer was destroyed.
 
     Attributes:
-        layer: the layer that was destroyed last; all above it were before. "" for the trained model.
+        layer: the layer that was destroyed last; all above it were before. "" for the trained
+            model.
         correlation: mean Spearman correlation of the maps with those of the trained model, 1 for
             the trained model, about 0 for maps that depend on the weights.
         maps: (B, n, H, W).

@@ -102,6 +102,15 @@ def _listed(found: Tensor | list[Tensor]) -> list[Tensor]:
 
 
 @dataclass(eq=False)
+class LayerTally:
+    """The same as `Ledger` for the operations of one module."""
+
+    operations: int = 0
+    error: float = 0.0
+    fallback: float = 0.0
+
+
+@dataclass(eq=False)
 class Ledger:
     """What was conserved and what was shared out by a fallback, in float64.
 
@@ -109,11 +118,14 @@ class Ledger:
         cut: sum of the relevance on all values of the present cut, (seeds, images).
         error: largest |cut - 1| so far.
         fallback: relevance shared out by a fallback so far, (seeds, images).
+        layers: tallies by the dotted name of the innermost module, from the top down; kept only
+            by a certified walk.
     """
 
     cut: Tensor | None = None
     error: float = 0.0
     fallback: Tensor | None = None
+    layers: dict[str, LayerTally] = field(default_factory=dict)
 
 
 class Walk:
@@ -194,6 +206,9 @@ class Walk:
         if self._crossing and self._prepared.certify:
             nothing = torch.zeros_like(sums)
             sums = torch.cat([nothing, sums] if dual else [sums, nothing])
+        if self._prepared.certify:
+            tally = self.ledger.layers.setdefault(operation.place.module, LayerTally())
+            tally.fallback = max(tally.fallback, float(sums.max()))
         known = self.ledger.fallback
         self.ledger.fallback = sums if known is None else self._added(known, sums)
 
@@ -285,11 +300,17 @@ class Walk:
             )
         if self.ledger.cut is not None:
             self.ledger.cut = self._added(self.ledger.cut, change)
-            self._measure()
+            self._measure(operation)
 
-    def _measure(self) -> None:
-        if self.ledger.cut is not None:
-            self.ledger.error = max(self.ledger.error, float((self.ledger.cut - 1).abs().max()))
+    def _measure(self, operation: Operation | None = None) -> None:
+        if self.ledger.cut is None:
+            return
+        error = float((self.ledger.cut - 1).abs().max())
+        self.ledger.error = max(self.ledger.error, error)
+        if operation is not None:
+            tally = self.ledger.layers.setdefault(operation.place.module, LayerTally())
+            tally.operations += 1
+            tally.error = max(tally.error, error)
 
     def _sums(self, value: Value, relevance: Tensor) -> Tensor:
         """Sums over each image if certified, over all images if not, (seeds, images or 1)."""
@@ -298,6 +319,9 @@ class Walk:
             return flat / self._prepared.images
         owner = self._prepared.owners.get(value)
         if owner is None:
+            for operation in self._prepared.tape.operations:  # what breaks the chain of owners
+                if rule_of(operation) is None and operation.dependents:
+                    raise refuse(operation, _HINTS.get(operation.name, "it has no rule"))
             raise XNNError("a value has no owner; please report this as a bug of torchxnn")
         return sum_by_owner(relevance, owner, self._prepared.images)
 
@@ -317,7 +341,15 @@ class Walk:
     def _fold(self, operation: Operation, rule: Rule) -> None:
         """Hand the sign of a unit to the linear operation that belongs to it."""
         output = operation.outputs[0]
-        if rule.sign is None or output is None or not operation.dependents:
+        if output is None or not operation.dependents:
+            return
+        target = self._signs.get(output)
+        if isinstance(target, bool) and rule.keeps_target(operation):
+            for value in operation.dependents:
+                if self._prepared.readers[value] == 1:
+                    self._signs[value] = target
+            return
+        if rule.sign is None:
             return
         value = operation.dependents[0]
         if len(operation.dependents) > 1 or self._prepared.readers[value] > 1:

@@ -2,5 +2,13 @@
 
 from torchxnn.metrics.faithfulness import Faithfulness, measure_faithfulness
 from torchxnn.metrics.orthogonality import MapCovariance, Orthogonality
+from torchxnn.metrics.pointing import Pointing, pointing_game
 
-__all__ = ["Faithfulness", "MapCovariance", "Orthogonality", "measure_faithfulness"]
+__all__ = [
+    "Faithfulness",
+    "MapCovariance",
+    "Orthogonality",
+    "Pointing",
+    "measure_faithfulness",
+    "pointing_game",
+]

@@ -1,0 +1,362 @@
+"""Gradient, perturbation and DeepLIFT maps, computed by Captum on any network or XNN.
+
+Captum is imported when the first map is drawn. Its methods that hook modules see an `Unrolled` or
+`Tapped` wrapper, never the network itself, so they work on an XNN, on reused and in-place modules
+and on functional calls; what they would get wrong all the same is refused.
+"""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional
+
+from torchxnn.attribution.map_method import CHUNK_SIZE, MapMethod, fill_baseline
+from torchxnn.attribution.replacements import GUIDED, NO_RESCALE, RECTIFIERS, RESCALE
+from torchxnn.attribution.unrolled import Tapped, Unrolled
+from torchxnn.errors import AttributionWarning, UnsupportedOperationError, XNNError
+from torchxnn.layers import resolve_layer
+
+Maps = Float[Tensor, "batch targets height width"]
+Images = Float[Tensor, "batch channels height width"]
+Targets = Int[Tensor, "batch targets"]
+
+INCOMPLETE = 0.05
+"""Completeness error of integrated gradients from which a warning is given."""
+
+_lock = threading.RLock()
+
+
+class Gradient(MapMethod):
+    r"""The gradient of the output, :math:`\sum_c \partial f/\partial x_c`, signed.
+
+    Which pixels the output rises with. Source: Simonyan, Vedaldi, Zisserman, Deep inside
+    convolutional networks, 2014; they take the largest absolute value over the channels, here the
+    channels are summed as for every other method.
+
+    Args:
+        module: any differentiable module with (B, k) outputs.
+        absolute: sum the absolute values instead: where the output is sensitive at all.
+        chunk_size: most images in one pass.
+    """
+
+    name = "gradient"
+
+    def __init__(
+        self, module: nn.Module, *, absolute: bool = False, chunk_size: int = CHUNK_SIZE
+    ) -> None:
+        super().__init__(module, chunk_size=chunk_size)
+        self._absolute = absolute
+
+    def _maps(self, images: Images, targets: Targets) -> Maps:
+        from captum.attr import Saliency
+
+        method = Saliency(self._outputs)
+        return _each_target(
+            lambda target: method.attribute(_leaf(images), target, abs=self._absolute), targets
+        )
+
+
+class InputXGradient(MapMethod):
+    r"""The gradient times the image, :math:`\sum_c x_c\,\partial f/\partial x_c`, signed.
+
+    Complete (with 0 as the baseline) for piecewise linear networks without biases. Source:
+    Shrikumar, Greenside, Shcherbina, Kundaje, Not just a black box, 2016.
+    """
+
+    name = "input_x_gradient"
+    complete = True
+
+    def _maps(self, images: Images, targets: Targets) -> Maps:
+        from captum.attr import InputXGradient as CaptumMethod
+
+        method = CaptumMethod(self._outputs)
+        return _each_target(lambda target: method.attribute(_leaf(images), target), targets)
+
+
+class IntegratedGradients(MapMethod):
+    r"""Mean gradient on the way from a baseline b to the image, times x - b, signed.
+
+    .. math:: (x-b)\int_0^1 \nabla f(b+t(x-b))\,dt
+
+    The map sums to f(x) - f(b) (completeness) but for the numerical integral; more than 5% off is
+    a warning. Source: Sundararajan, Taly, Yan, Axiomatic attribution for deep networks, 2017.
+
+    Args:
+        module: any differentiable module with (B, k) outputs.
+        baseline: a number or a tensor (C, 1, 1) or (C, H, W) in the preprocessed scale.
+        steps: points of the Gauss-Legendre quadrature.
+        chunk_size: most images in one pass.
+    """
+
+    name = "integrated_gradients"
+    complete = True
+
+    def __init__(
+        self,
+        module: nn.Module,
+        *,
+        baseline: float | Tensor = 0.0,
+        steps: int = 50,
+        chunk_size: int = CHUNK_SIZE,
+    ) -> None:
+        if steps < 1:
+            raise XNNError(f"steps is {steps}; it must be at least 1")
+        super().__init__(module, chunk_size=chunk_size)
+        self._value, self._steps = baseline, steps
+
+    def _maps(self, images: Images, targets: Targets) -> Maps:
+        from captum.attr import IntegratedGradients as CaptumMethod
+
+        method, baseline = CaptumMethod(self._outputs), self._baseline(images)
+
+        def one(target: Tensor) -> Tensor:
+            return method.attribute(
+                _leaf(images),
+                baseline,
+                target,
+                n_steps=self._steps,
+                internal_batch_size=self._chunk_size,
+            )
+
+        maps = _each_target(one, targets)
+        error = self._completeness(images, targets, maps)
+        if error > INCOMPLETE:
+            warnings.warn(
+                f"integrated gradients miss {error:.0%} of the difference to the baseline; take "
+                f"more than {self._steps} steps",
+                AttributionWarning,
+                stacklevel=5,
+            )
+        return maps
+
+    def _baseline(self, images: Tensor) -> Tensor:
+        return fill_baseline(self._value, images)
+
+
+class DeepLift(MapMethod):
+    r"""DeepLIFT with the rescale rule: differences to a baseline b, shared out layer by layer.
+
+    A nonlinearity passes its multiplier times :math:`\Delta y/\Delta x` instead of the derivative;
+    the map sums to f(x) - f(b). Source: Shrikumar, Greenside, Kundaje, Learning important features
+    through propagating activation differences, 2017; section 3.5.2. The paper's second baseline.
+
+    Rules exist for ReLU, leaky ReLU, ELU, softplus, sigmoid, tanh and max pooling; everything that
+    is not linear besides is refused, if not by name then because the map does not add up.
+
+    Args:
+        module: any differentiable module with (B, k) outputs.
+        baseline: a number or a tensor (C, 1, 1) or (C, H, W) in the preprocessed scale.
+        chunk_size: most images in one pass; Captum's rules mix up images, so it is one here.
+    """
+
+    name = "deep_lift"
+    complete = True
+
+    def __init__(
+        self, module: nn.Module, *, baseline: float | Tensor = 0.0, chunk_size: int = CHUNK_SIZE
+    ) -> None:
+        super().__init__(module, chunk_size=chunk_size)
+        self._value = baseline
+
+    def _maps(self, images: Images, targets: Targets) -> Maps:
+        from captum.attr import DeepLift as CaptumMethod
+
+        refused = _refuse(
+            NO_RESCALE, "DeepLIFT has no rule for this network", "integrated_gradients"
+        )
+        network = Unrolled(self._outputs, _leaf(images[:1]), RESCALE, refused)
+        baseline = self._baseline(images)
+        rows = []
+        # One by one: for an input that equals its baseline, Captum's rule for pooling takes the
+        # gradient of the first image of the batch, whichever image it is about.
+        for image, reference, wanted in zip(
+            images.split(1), baseline.split(1), targets, strict=True
+        ):
+
+            def one(target: Tensor, x: Tensor = image, b: Tensor = reference) -> Tensor:
+                with _without_hook_warnings():
+                    return CaptumMethod(network).attribute(_leaf(x), b, target)
+
+            rows.append(_each_target(one, wanted.unsqueeze(0)))
+        maps = torch.cat(rows)
+        self._check_sums(images, targets, maps)
+        return maps
+
+    def _check_sums(self, images: Tensor, targets: Tensor, maps: Tensor) -> None:
+        delta, sums = self._delta(images, targets), maps.sum((2, 3))
+        eps = torch.finfo(maps.dtype).eps
+        rounding = max(1e-4, eps) * maps.abs().sum((2, 3)) + 100 * eps * self._size(images, targets)
+        allowed = max(0.01, 10 * eps) * delta.abs() + rounding
+        wrong = (sums - delta).abs() > allowed
+        if bool(wrong.any()):
+            row, column = wrong.nonzero()[0].tolist()
+            raise UnsupportedOperationError(
+                f"DeepLIFT maps must sum to the difference to the baseline, "
+                f"{float(delta[row, column]):.3g}, here it is {float(sums[row, column]):.3g}: the "
+                "network has an operation without a rule, such as a product of activations; use "
+                "integrated_gradients"
+            )
+
+    @torch.no_grad()
+    def _size(self, images: Tensor, targets: Tensor) -> Tensor:
+        return self._outputs(images).gather(1, targets).abs()
+
+    def _baseline(self, images: Tensor) -> Tensor:
+        return fill_baseline(self._value, images)
+
+
+class GuidedBackprop(MapMethod):
+    r"""The gradient, with negative parts cut at every ReLU on the way down, signed at the pixels.
+
+    Sharp, but in large part independent of the target. Source: Springenberg, Dosovitskiy, Brox,
+    Riedmiller, Striving for simplicity, 2015. Networks without ReLU, or with another rectifier, are
+    refused.
+    """
+
+    name = "guided_backprop"
+
+    def _maps(self, images: Images, targets: Targets) -> Maps:
+        from captum.attr import GuidedBackprop as CaptumMethod
+
+        why = "guided backprop is defined for ReLU alone"
+        refused = _refuse(RECTIFIERS, why, "gradient")
+        network = Unrolled(self._outputs, _leaf(images[:1]), GUIDED, refused)
+        if len(network.calls) == 0:
+            raise UnsupportedOperationError(f"{why}, this network has none; use gradient")
+        method = CaptumMethod(network)
+
+        def one(target: Tensor) -> Tensor:
+            with _without_hook_warnings():
+                return method.attribute(_leaf(images), target)
+
+        return _each_target(one, targets)
+
+
+class GradCAM(MapMethod):
+    r"""Grad-CAM: feature maps A_c of one layer, weighted by their mean gradient, enlarged, signed.
+
+    .. math:: \sum_c A_c\,\frac1{hw}\sum_{ij}\frac{\partial f}{\partial A_{c,ij}}
+
+    Bilinear to the size of the image. The source cuts it at 0; drawings and metrics do that.
+    Source: Selvaraju et al., Grad-CAM, 2017.
+
+    Args:
+        module: any differentiable module with (B, k) outputs.
+        layer: a submodule with outputs (B, C, h, w) or its dotted name; None takes the last feature
+            maps before the final pooling. For a layer of the model that an XNN explains, give the
+            module itself.
+        chunk_size: most images in one pass.
+    """
+
+    name = "grad_cam"
+
+    def __init__(
+        self,
+        module: nn.Module,
+        *,
+        layer: str | nn.Module | None = None,
+        chunk_size: int = CHUNK_SIZE,
+    ) -> None:
+        super().__init__(module, chunk_size=chunk_size)
+        if isinstance(layer, str):
+            layer = resolve_layer(self._network, layer)[1]
+        self._layer = layer
+
+    def _maps(self, images: Images, targets: Targets) -> Maps:
+        from captum.attr import LayerGradCam
+
+        network = Tapped(self._outputs, _leaf(images[:1]), self._layer)
+        method = LayerGradCam(network, network.tap)
+        size = tuple(images.shape[2:])
+
+        def one(target: Tensor) -> Tensor:
+            small = method.attribute(_leaf(images), target)
+            return functional.interpolate(small, size, mode="bilinear", align_corners=False)
+
+        return _each_target(one, targets)
+
+
+class Occlusion(MapMethod):
+    r"""How far the output falls when a square that covers the pixel is hidden, signed.
+
+    The mean of f(x) - f(x with the square set to the baseline) over the squares that cover the
+    pixel; all targets share the passes. Source: Zeiler, Fergus, Visualizing and understanding
+    convolutional networks, 2014.
+
+    Args:
+        module: any module with (B, k) outputs; needs no gradients.
+        baseline: a number or a tensor (C, 1, 1) or (C, H, W) in the preprocessed scale.
+        window: side of the square in pixels; None takes a seventh of the longer side.
+        stride: pixels between squares; None takes half a window.
+        chunk_size: most images in one pass.
+    """
+
+    name = "occlusion"
+    needs_gradient = False
+
+    def __init__(
+        self,
+        module: nn.Module,
+        *,
+        baseline: float | Tensor = 0.0,
+        window: int | None = None,
+        stride: int | None = None,
+        chunk_size: int = CHUNK_SIZE,
+    ) -> None:
+        if window is not None and window < 1:
+            raise XNNError(f"window is {window}; it must be at least 1")
+        if stride is not None and stride < 1:
+            raise XNNError(f"stride is {stride}; it must be at least 1")
+        if window is not None and stride is not None and stride > window:
+            raise XNNError(f"stride {stride} above window {window} leaves pixels uncovered")
+        super().__init__(module, chunk_size=chunk_size)
+        self._value, self._window, self._stride = baseline, window, stride
+
+    def _maps(self, images: Images, targets: Targets) -> Maps:
+        from captum.attr import Occlusion as CaptumMethod
+
+        channels, height, width = images.shape[1:]
+        side = min(self._window or -(-max(height, width) // 7), height, width)
+        step = min(self._stride or max(1, side // 2), side)
+        baseline = fill_baseline(self._value, images)
+        maps = []
+        for image, hidden, wanted in zip(images, baseline, targets, strict=True):
+            # The flat outputs of one image: Captum then treats every output on its own.
+            method = CaptumMethod(lambda x, t=wanted: self._outputs(x)[:, t].flatten())
+            found = method.attribute(
+                image.unsqueeze(0),
+                sliding_window_shapes=(channels, side, side),
+                strides=(channels, step, step),
+                baselines=hidden.unsqueeze(0),
+                perturbations_per_eval=self._chunk_size,
+            )
+            maps.append(found[:, 0])  # the square covers all channels: they are alike
+        return torch.stack(maps)
+
+
+def _leaf(images: Tensor) -> Tensor:
+    return images.detach().clone().requires_grad_()
+
+
+def _each_target(one: Callable[[Tensor], Tensor], targets: Tensor) -> Tensor:
+    """Stack the maps of every column of targets, summed over channels."""
+    return torch.stack([one(target).detach().sum(1) for target in targets.T], 1)
+
+
+def _refuse(names: tuple[str, ...], why: str, instead: str) -> Mapping[str, str]:
+    return dict.fromkeys(names, f"{why}; use {instead}")
+
+
+@contextmanager
+def _without_hook_warnings() -> Iterator[None]:
+    """Captum says each time that it sets hooks. Filters of warnings are global, hence the lock."""
+    with _lock, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r"\s*Setting (forward, )?backward hooks")
+        yield
