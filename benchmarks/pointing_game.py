@@ -148,7 +148,7 @@ def run(settings: Settings, setup: DemoSetup) -> tuple[dict[str, Row], list[dict
                         play(row, name, xnn, images, boxes, settings)
                     except XNNError as error:
                         row.failed = str(error)
-        CONSOLE.print(table(rows))
+        CONSOLE.print(table(rows), soft_wrap=True, markup=False)
         write(settings, rows, fits)
     return rows, fits
 

@@ -320,7 +320,11 @@ class Walk:
         owner = self._prepared.owners.get(value)
         if owner is None:
             for operation in self._prepared.tape.operations:  # what breaks the chain of owners
-                if rule_of(operation) is None and operation.dependents:
+                unknown = rule_of(operation) is None or any(
+                    out is not None and out.tensor is not None and out.tensor.is_complex()
+                    for out in operation.outputs
+                )
+                if unknown and operation.dependents:
                     raise refuse(operation, _HINTS.get(operation.name, "it has no rule"))
             raise XNNError("a value has no owner; please report this as a bug of torchxnn")
         return sum_by_owner(relevance, owner, self._prepared.images)
