@@ -4,8 +4,8 @@
 
 Everything runs in one process, in turns, on VGG-16 with random weights. The bound is one forward
 pass, one forward pass with positive weights, and n data gradients of that pass, each in the faster
-of two memory formats. TorchRay (CC-BY-NC, not a dependency) is called once per map, down to the same
-layer; without it its figures are null. Medians over the rounds are printed and written.
+of two memory formats. TorchRay (CC-BY-NC, not a dependency) is called once per map, down to the
+same layer; without it its figures are null. Medians over the rounds are printed and written.
 """
 
 from __future__ import annotations

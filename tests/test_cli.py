@@ -157,6 +157,10 @@ def test_explain_skips_broken_images(run, folder, tmp_path, capsys):
     out = tmp_path / "e"
     assert main(["explain", str(run), str(good), str(broken), "--out", str(out)]) == 0
     assert "1 of 2" in text_of(capsys)[1]
+    other = ["explain", str(run), str(good), "--out", str(out), "--method", "gradient"]
+    assert main(other) == 0
+    assert "nothing to certify" in text_of(capsys)[0]
+    assert "unknown attribution" in fails(capsys, *other[:-1], "magic")
     assert "none of the images" in fails(capsys, "explain", run, broken, "--out", out)
 
 

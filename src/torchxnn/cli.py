@@ -147,6 +147,8 @@ class Explain(SavedRun):
     """image files"""
     out: Path = Path("explanations")
     """folder to write one folder per image into"""
+    method: str = "excitation_backprop"
+    """attribution method; docs/attribution_methods.md lists them"""
 
     def execute(self) -> None:
         """Explain each image; unreadable ones are skipped and counted."""
@@ -164,7 +166,7 @@ class Explain(SavedRun):
             except DataError as error:
                 skipped.append(str(error))
                 continue
-            explanation = xnn.explain(image.to(xnn.device), path=path.name)
+            explanation = xnn.explain(image.to(xnn.device), path=path.name, method=self.method)
             folder = self.out / _free_name(path.stem, names)
             explanation.save(folder)
             explanation.to_html(folder / "explanation.html")

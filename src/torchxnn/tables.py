@@ -60,8 +60,10 @@ def evaluation_table(evaluation: Evaluation) -> Table:
         table.add_row("mean squared correlation of maps", f"{squared:.3f}", "lower")
     if certificate is not None:
         table.add_section()
-        table.add_row("conservation error", f"{certificate.conservation_error:.1e}", "lower")
-        table.add_row("fallback share", f"{certificate.fallback_share:.1%}", "lower")
+        if certificate.conservation_error is not None:
+            table.add_row("conservation error", f"{certificate.conservation_error:.1e}", "lower")
+        if certificate.fallback_share is not None:
+            table.add_row("fallback share", f"{certificate.fallback_share:.1%}", "lower")
     if evaluation.faithfulness.degenerate:
         reasons = "; ".join(evaluation.faithfulness.degenerate)
         table.caption += f"\n[bold red]DEGENERATE: {reasons}[/]"

@@ -199,14 +199,15 @@ class XNN(nn.Module):
     ) -> Any:
         """One heatmap per x-feature on each image, summed over colour channels.
 
+        Excitation backprop draws all n maps from one forward pass.
+
         Args:
             images: (B, C, H, W).
             method: name in `torchxnn.attribution.METHODS`.
             return_certificate: also return the `Certificate`.
 
         Returns:
-            (B, n, H, W); signed and summing to 0 for the contrastive method. All n maps share one
-            forward pass.
+            (B, n, H, W); signed, and summing to 0 for (contrastive) excitation backprop.
 
         Raises:
             UnsupportedOperationError: an operation without a rule lies on the way.
