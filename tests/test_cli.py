@@ -287,4 +287,4 @@ def test_check_prints_layers_and_the_cascade(folder, tmp_path, capsys):
 def test_check_names_an_operation_without_a_rule(capsys):
     line = fails(capsys, "check", "test_cli:unsupported_network")
     assert "in Sorting (test_cli.py" in line
-    assert "no rule" in line
+    assert "no rule" in line  # the cast to complex numbers, the first thing on the way down

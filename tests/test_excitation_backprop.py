@@ -18,6 +18,7 @@ from torchxnn.errors import (
     DataError,
     LayerError,
     NonFiniteError,
+    UnsupportedOperationError,
     XNNError,
 )
 
@@ -501,3 +502,20 @@ def test_a_target_that_is_off_does_not_count_as_fallback(certify):
     assert certificate.fallback_share == 0.0
     if not certify:
         method.attribute_many(images, [0, 1])  # and no warning, which would be an error here
+
+
+@pytest.mark.parametrize("certify", [True, False])
+def test_a_product_of_features_is_refused_by_name_with_and_without_certificate(certify):
+    class Product(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = nn.Conv2d(1, 2, 1), nn.Conv2d(1, 2, 1)
+            self.head = nn.Linear(8, 2)
+
+        def forward(self, x):
+            return self.head((self.first(x) * self.second(x)).flatten(1))
+
+    with pytest.raises(UnsupportedOperationError, match=r"aten\.mul"):
+        ExcitationBackprop(Product()).attribute(
+            torch.rand(1, 1, 2, 2), 0, return_certificate=certify
+        )

@@ -34,6 +34,8 @@ class Prepared:
         owners: for each value the image that each element comes from, 1-based, 0 for a constant;
             without certificate only for values that have constant elements.
         readers: how many operations on the way to the output read each value.
+        masks: elements of a value that take part, as far as they were asked for.
+        refusals: why some values have no owners; an error once relevance arrives at one.
     """
 
     tape: Tape
@@ -43,6 +45,7 @@ class Prepared:
     owners: dict[Value, Tensor] = field(default_factory=dict)
     readers: Counter[Value] = field(default_factory=Counter)
     masks: dict[Value, Tensor | None] = field(default_factory=dict)
+    refusals: list[UnsupportedOperationError] = field(default_factory=list)
 
 
 def prepare(tape: Tape, *, certify: bool) -> Prepared:
@@ -84,13 +87,20 @@ def _spread_owners(prepared: Prepared) -> None:
     for operation in tape.operations:
         rule = rule_of(operation)
         known = any(value in owners for value in operation.dependents)
+        if rule is None and known:
+            prepared.refusals.append(
+                refuse(operation, _HINTS.get(operation.name, "it has no rule"))
+            )
         if rule is None or not (known or rule.mixes_constants(operation)):
             continue
         try:
             found = rule.owners(operation, get)
-        except UnsupportedOperationError:
-            continue  # refused later, and only if relevance arrives there
+        except UnsupportedOperationError as error:
+            prepared.refusals.append(error)  # raised later, and only if relevance arrives there
+            continue
         for output, owner in zip(operation.outputs, _listed(found), strict=False):
+            if output is not None and output.tensor is not None and output.tensor.is_complex():
+                prepared.refusals.append(refuse(operation, "complex numbers have no rule"))
             if output is None or not output.floating:
                 continue
             if prepared.certify or not bool((owner > 0).all()):
@@ -318,14 +328,9 @@ class Walk:
             flat = relevance.flatten(1).sum(1, keepdim=True, dtype=torch.float64)
             return flat / self._prepared.images
         owner = self._prepared.owners.get(value)
+        if owner is None and self._prepared.refusals:
+            raise self._prepared.refusals[0]
         if owner is None:
-            for operation in self._prepared.tape.operations:  # what breaks the chain of owners
-                unknown = rule_of(operation) is None or any(
-                    out is not None and out.tensor is not None and out.tensor.is_complex()
-                    for out in operation.outputs
-                )
-                if unknown and operation.dependents:
-                    raise refuse(operation, _HINTS.get(operation.name, "it has no rule"))
             raise XNNError("a value has no owner; please report this as a bug of torchxnn")
         return sum_by_owner(relevance, owner, self._prepared.images)
 
