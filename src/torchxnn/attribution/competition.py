@@ -60,6 +60,10 @@ def smallest(tensor: Tensor) -> float:
     return torch.finfo(tensor.dtype).tiny * 1e8
 
 
+IMAGES_AT_ONCE = 8
+"""Maps of images per data gradient: enough to keep the processor busy, few enough to save memory."""
+
+
 class Competition:
     """The competition of all units of one linear operation, for any number of seeds.
 
@@ -103,7 +107,7 @@ class Competition:
         relevance = arranged
         if relevance.numel() == 0:
             return relevance.new_zeros((relevance.shape[0], *self._inputs[1].shape))
-        received: dict[int, Tensor] = {}
+        result: Tensor | None = None
         losers: list[Tensor] = []
         for sign, share in split_by_sign(relevance, negative):
             denominator = self._denominator(sign)
@@ -120,12 +124,7 @@ class Competition:
             mine = consume or share is not relevance
             scaled = share.div_(denominator) if mine and _dense(share) else share / denominator
             for side, _, weight in self._contributors(sign):
-                back = self._linear.adjoint(scaled, weight)
-                received[side] = received[side] + back if side in received else back
-        result = None
-        for side, back in received.items():
-            part = back.mul_(self._inputs[side])
-            result = part if result is None else result.add_(part)
+                result = self._add_products(result, scaled, side, weight)
         for lost in losers:
             note(lost)
             extra = self._fall_back(lost)
@@ -133,6 +132,27 @@ class Competition:
         if result is None:
             x = self._inputs[1]
             return relevance.new_zeros((relevance.shape[0], *x.shape))
+        return result
+
+    def _add_products(
+        self, result: Tensor | None, scaled: Tensor, side: int, weight: Tensor | None
+    ) -> Tensor:
+        """Add x * W^T r, a few seeds at a time, so that working buffers do not grow with them."""
+        x = self._inputs[side]
+        seeds = scaled.shape[0]
+        step = max(1, math.ceil(IMAGES_AT_ONCE / max(1, x.shape[0])))
+        if step >= seeds:
+            part = self._linear.adjoint(scaled, weight).mul_(x)
+            return part if result is None else result.add_(part)
+        for first in range(0, seeds, step):
+            chunk = slice(first, first + step)
+            part = self._linear.adjoint(scaled[chunk], weight).mul_(x)
+            if result is None:
+                result = part.new_zeros((seeds, *part.shape[1:]))
+                result = laid_out(result, self._linear.layout, seeds=True)
+            result[chunk] += part
+        if result is None:
+            raise XNNError("no seeds were given")
         return result
 
     def _contributors(self, sign: int) -> list[tuple[int, Tensor, Tensor | None]]:
