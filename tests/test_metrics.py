@@ -177,3 +177,29 @@ def test_no_maps_is_an_error():
 def test_a_map_of_zeros_is_uncorrelated():
     matrix = torch.tensor([[1.0, 0.0], [0.0, 0.0]], dtype=torch.float64)
     assert torch.equal(correlation(matrix), torch.eye(2, dtype=torch.float64))
+
+
+def test_coinciding_maps_never_look_orthogonal_whatever_the_rounding():
+    for seed in range(20):
+        one, other = torch.rand(2, 50, generator=torch.Generator().manual_seed(seed))
+        covariance = MapCovariance(4)
+        covariance.update(torch.stack([one, 2 * one, 3.3 * one, other]).reshape(1, 4, 5, 10))
+        assert covariance.result().o2 > 20
+
+
+def test_empty_maps_do_not_make_a_fit_look_orthogonal():
+    covariance = MapCovariance(3)
+    covariance.update(maps_of([1.0, 1.0, 0.0, 0.0], [1.0, 0.0, 1.0, 0.0], [0.0] * 4))
+    with pytest.warns(XNNWarning, match="1 with empty maps"):
+        result = covariance.result()
+    assert result.alive == 2
+    assert result.mean_squared_correlation == pytest.approx(4 / 6)
+
+
+def test_several_targets_with_one_feature_each_are_degenerate():
+    eye = torch.eye(2)
+    result = measure_faithfulness(
+        eye, eye.unsqueeze(1) * torch.eye(2), eye, eye, (0, 1), eye.bool()
+    )
+    assert result.active == 2
+    assert "target number 1, 2" in result.degenerate[0]

@@ -296,7 +296,7 @@ def test_a_model_with_a_single_logit():
     xnn = XNN(net, "classifier.1", 3)
     report = quick_fit(xnn, make_loader(labels=False), 0)
     assert report.positives_by == "prediction"
-    assert xnn.explain(make_images(1)[0][0]).target_names == ("class 0",)
+    assert xnn.explain(make_images(1)[0][0]).target_names == ("class 1",)
 
 
 def test_data_parallel_and_autocast_and_inference_mode(fitted):
@@ -335,3 +335,68 @@ def test_readme_example_runs(tmp_path, monkeypatch):
         warnings.simplefilter("ignore", XNNWarning)
         exec(compile(code, "README.md", "exec"), {})
     assert (tmp_path / "explanation.html").stat().st_size > 10_000
+
+
+def test_a_single_logit_speaks_for_the_second_class():
+    net = make_net(outputs=1)
+    images, _ = make_images(96)
+    with torch.no_grad():
+        net.classifier[3].bias -= net(images).median()
+        labels = (net(images)[:, 0] > 0).long()
+    xnn = XNN(net, "classifier.1", 3, class_names=("cat", "dog"))
+    quick_fit(xnn, [(images, labels)], 0)
+    dog = int(labels.argmax())
+    explanation = xnn.explain(images[dog], label=1)
+    assert explanation.target_names == ("dog",)
+    assert (explanation.predicted_name, explanation.label) == ("dog", "dog")
+    assert xnn.explain(images[int(labels.argmin())]).predicted_name == "cat"
+
+
+def test_more_targets_than_features_are_refused_and_defaults_grow():
+    with pytest.raises(XNNError, match="at least the number of targets"):
+        XNN(make_net(), "classifier.1", 2).fit(make_loader(), [0, 1, 2])
+    xnn = XNN(make_net(outputs=9), "classifier.1")
+    images, _ = make_images(90)
+    labels = torch.arange(90) % 9
+    quick_fit(xnn, [(images, labels)], list(range(9)), replace(QUICK, epochs=1))
+    assert xnn.embedding.n_features == 9
+
+
+def test_fit_works_in_any_context_and_with_any_integer():
+    import numpy as np
+
+    loader = make_loader()
+    one = replace(QUICK, epochs=1)
+    for context in (torch.no_grad(), torch.inference_mode()):
+        with context:
+            quick_fit(XNN(make_net(), "classifier.1", 3), loader, np.int64(1), one)
+    with pytest.raises(DataError, match="class index"):
+        XNN(make_net(), "classifier.1").fit(loader, "b")
+
+
+def test_the_number_of_features_asked_for_does_not_change_with_fits():
+    xnn = XNN(make_net(), "classifier.1")
+    quick_fit(xnn, make_loader(), 1, replace(QUICK, epochs=1))
+    quick_fit(xnn, make_loader(), [0, 1], replace(QUICK, epochs=1))
+    assert xnn.embedding.n_features == 7
+
+
+def test_labels_on_one_side_only_are_refused():
+    with pytest.raises(DataError, match="only one of training"):
+        XNN(make_net(), "classifier.1").fit(
+            make_loader(), 1, validation=make_loader(32, labels=False)
+        )
+
+
+def test_labels_and_images_must_agree_in_number():
+    images, labels = make_images(8)
+    with pytest.raises(DataError, match="8 images with 6 labels"):
+        XNN(make_net(), "classifier.1").fit([(images, labels[:6])], 1)
+
+
+def test_an_embedding_on_another_device_says_so():
+    xnn = XNN(make_net(), "classifier.1", 3)
+    quick_fit(xnn, make_loader(), 1, replace(QUICK, epochs=1))
+    xnn.to("meta")
+    with pytest.raises(DataError, match=r"xnn\.to"):
+        xnn(make_images(1)[0])

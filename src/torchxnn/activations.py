@@ -48,11 +48,20 @@ def split_batch(batch: Any) -> tuple[Tensor, Tensor | None]:
     if isinstance(batch, (tuple, list)) and batch and isinstance(batch[0], Tensor):
         labels = batch[1] if len(batch) > 1 else None
         if labels is None or (isinstance(labels, Tensor) and labels.ndim == 1):
+            if labels is not None and len(labels) != len(batch[0]):
+                raise DataError(f"{len(batch[0])} images with {len(labels)} labels in one batch")
             return batch[0], labels
     raise DataError(
         "the loader must yield image batches or pairs (images, labels) with labels of shape (B,), "
-        f"it yields {type(batch).__name__}"
+        f"it yields {_describe(batch)}"
     )
+
+
+def _describe(batch: Any) -> str:
+    if isinstance(batch, (tuple, list)):
+        parts = (f"{type(p).__name__}{list(getattr(p, 'shape', []))}" for p in batch)
+        return f"{type(batch).__name__} of {', '.join(parts)}"
+    return type(batch).__name__
 
 
 def record_activations(
@@ -66,7 +75,8 @@ def record_activations(
     Args:
         model: the explained model; left as it was.
         layer: dotted name or submodule.
-        loader: yields image batches or pairs (images, labels).
+        loader: yields image batches or pairs (images, labels); images are moved to the model's
+            device.
         on_batch: called after each batch with the number of its images, for progress bars.
 
     Returns:
@@ -78,9 +88,11 @@ def record_activations(
         LayerError: see `record_layer`.
     """
     name, module = resolve_layer(model, layer)
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
     zs, logits, labels = [], [], []
     for batch in loader:
         images, batch_labels = split_batch(batch)
+        images = images.to(device)
         check_images(model, images)
         output, batch_logits = record_layer(model, module, images)
         z = flatten_activations(output, name).float()

@@ -24,7 +24,7 @@ from torchxnn.attribution.sanity import RandomizedStep, randomize_from_the_top
 from torchxnn.datasets.base import Preprocessing
 from torchxnn.datasets.images import read_image
 from torchxnn.datasets.sources import DataConfig
-from torchxnn.errors import AttributionWarning, XNNWarning
+from torchxnn.errors import AttributionWarning, XNNError, XNNWarning
 from torchxnn.files import replace_file
 from torchxnn.models import LoadedModel, load_model
 from torchxnn.viz import intensities, overlay
@@ -53,6 +53,8 @@ def run_check(config: CheckConfig, console: Console, errors: Console) -> None:
         UnsupportedOperationError: relevance reached an operation without a rule.
         DataError: an image cannot be read.
     """
+    if config.out is not None and not config.randomize:
+        raise XNNError("--out draws the maps of --randomize; give both or neither")
     loaded = _load(config, errors)
     preprocessing = DataConfig(size=config.size).preprocessing(loaded.preprocessing)
     inputs = {"random input": _noise(preprocessing, config.seed)}
@@ -172,4 +174,4 @@ def _cascade(
         buffer = io.BytesIO()
         draw_cascade(pictures, steps).savefig(buffer, format="png")
         replace_file(config.out, buffer.getvalue())
-        console.print(f"Wrote {config.out}", highlight=False)
+        console.print(f"Wrote {config.out}", highlight=False, markup=False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import warnings
 from collections.abc import Sequence
@@ -17,8 +16,9 @@ from tyro.conf import OmitArgPrefixes, Positional, arg, subcommand
 
 from torchxnn.datasets.sources import DataConfig, count_outputs, find_target, open_dataset
 from torchxnn.errors import DataError, ModelError, XNNError, XNNWarning
-from torchxnn.files import replace_file
+from torchxnn.files import check_replaceable, replace_file
 from torchxnn.models import load_model
+from torchxnn.storage import MARKER, to_json
 from torchxnn.trial import TrainConfig
 
 OUT, ERR = Console(), Console(stderr=True)
@@ -75,12 +75,8 @@ class Fit:
         from torchxnn.tables import fit_table
         from torchxnn.xnn import XNN
 
-        loaded = load_model(
-            self.model,
-            self.weights,
-            preprocessing=None,
-            allow_random=self.random_weights,
-        )
+        check_replaceable(self.out, MARKER)
+        loaded = load_model(self.model, self.weights, allow_random=self.random_weights)
         preprocessing = self.source.preprocessing(loaded.preprocessing)
         outputs = count_outputs(loaded.model, preprocessing)
         with make_progress(ERR) as progress:
@@ -112,7 +108,8 @@ class Fit:
             )
         xnn.save_pretrained(self.out)
         OUT.print(fit_table(report))
-        OUT.print(f"Saved in {self.out}. Next: xnn report {self.out} {self.data}", highlight=False)
+        line = f"Saved in {self.out}. Next: xnn report {self.out} {self.data}"
+        OUT.print(line, highlight=False, markup=False)
 
 
 @dataclass(frozen=True)
@@ -136,7 +133,16 @@ class SavedRun:
         if spec is None:
             raise ModelError(f"{self.run} does not say which model it explains; give --model")
         loaded = load_model(spec, weights, allow_random=bool(source.get("random_weights")))
-        return XNN.from_pretrained(self.run, loaded.model)
+        xnn = XNN.from_pretrained(self.run, loaded.model)
+        if xnn.preprocessing is None:
+            xnn.preprocessing = loaded.preprocessing
+            warnings.warn(
+                f"{self.run} does not say how images were preprocessed; taking what is usual for "
+                f"{spec}",
+                XNNWarning,
+                stacklevel=2,
+            )
+        return xnn
 
 
 @dataclass(frozen=True)
@@ -171,7 +177,7 @@ class Explain(SavedRun):
             explanation.save(folder)
             explanation.to_html(folder / "explanation.html")
             OUT.print(explanation.summary(), highlight=False, markup=False)
-            OUT.print(f"  {folder}/explanation.html", highlight=False)
+            OUT.print(f"  {folder}/explanation.html", highlight=False, markup=False)
         if skipped:
             ERR.print(f"[yellow]{len(skipped)} of {len(self.images)} images skipped:[/]")
             for line in skipped:
@@ -236,15 +242,17 @@ class WriteReport(SavedRun):
             report = build_report(
                 xnn,
                 opened,
-                title=f"Why {' or '.join(xnn.class_name(t) for t in xnn.targets)}?",
+                title=f"Why {' or '.join(xnn.target_name(t) for t in xnn.targets)}?",
                 model_name=(xnn.source or {}).get("description", ""),
                 provenance=(("Data", opened.name),),
-                config=ReportConfig(self.images, self.sheet, self.source.images_per_pass),
+                config=ReportConfig(
+                    self.images, self.sheet, self.source.images_per_pass, self.source.workers
+                ),
                 on_batch=count_images(progress, "Recording activations", len(opened)),
                 on_drawing=count_drawings(progress, "Drawing heatmaps"),
             )
             write_report(report, self.out)
-        OUT.print(f"Wrote {self.out}", highlight=False)
+        OUT.print(f"Wrote {self.out}", highlight=False, markup=False)
 
 
 @dataclass(frozen=True)
@@ -350,15 +358,14 @@ def _free_name(stem: str, taken: set[str]) -> str:
 
 
 def _open_for(xnn: Any, data: Path, source: DataConfig, progress: Any) -> Any:
-    outputs = count_outputs(xnn.model, xnn.preprocessing)
-    opened = open_dataset(
-        data, xnn.preprocessing, source, outputs, xnn.class_names, "test", progress
-    )
+    preprocessing = source.preprocessing(xnn.preprocessing)
+    outputs = count_outputs(xnn.model, preprocessing)
+    opened = open_dataset(data, preprocessing, source, outputs, xnn.class_names, "test", progress)
     return opened.dataset
 
 
 def _write_json(path: Path, values: dict[str, Any]) -> None:
-    replace_file(path, json.dumps(values, indent=1).encode())
+    replace_file(path, to_json(values).encode())
 
 
 if __name__ == "__main__":

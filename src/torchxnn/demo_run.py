@@ -13,10 +13,11 @@ from safetensors.torch import save as save_tensors
 from torchxnn.datasets.base import make_loader
 from torchxnn.demo import DemoSetup, prepare_cub, prepare_solar
 from torchxnn.errors import DataError
-from torchxnn.files import replace_file
+from torchxnn.files import check_replaceable, replace_file
 from torchxnn.progress import count_drawings, count_epochs, count_images, make_progress
 from torchxnn.report import write_report
 from torchxnn.report.build import build_report
+from torchxnn.storage import MARKER
 from torchxnn.tables import evaluation_table, fit_table
 from torchxnn.training import FitReport
 from torchxnn.trial import TrainConfig
@@ -49,6 +50,7 @@ def run_demo(
         DataError: `root` or `weights` is missing for "cub".
     """
     start = time.perf_counter()
+    check_replaceable(out / "xnn", MARKER)
     with make_progress(errors) as progress:
         setup = _prepare(data, root, weights, seed, progress)
         xnn = XNN(
@@ -79,7 +81,7 @@ def run_demo(
     console.print(fit_table(fit))
     console.print(evaluation_table(evaluation))
     for note in setup.notes:
-        console.print(note, style="dim", highlight=False)
+        console.print(note, style="dim", highlight=False, markup=False)
     seconds = time.perf_counter() - start
     console.print(f"Wrote {out / 'report.html'} after {seconds:.0f} s; open it in a browser.")
 

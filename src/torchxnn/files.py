@@ -41,6 +41,23 @@ def replace_file(path: Path, content: bytes) -> None:
         raise
 
 
+def check_replaceable(path: Path, marker: str) -> None:
+    """Refuse to replace what we did not write; to be asked before long work, too.
+
+    Args:
+        path: The folder that is to appear.
+        marker: Name of the file that shows that an existing folder may be replaced.
+
+    Raises:
+        FileExistsError: Something else is at `path`.
+    """
+    if path.exists() and not _replaceable(path, marker):
+        raise FileExistsError(
+            f"{path} exists and holds no {marker}, so it was not written by torchxnn; "
+            "choose another name or remove it yourself"
+        )
+
+
 @contextmanager
 def replace_folder(path: Path, marker: str) -> Iterator[Path]:
     """Fill a new folder in a `with`, which takes the place of `path` when the block ends well.
@@ -59,11 +76,7 @@ def replace_folder(path: Path, marker: str) -> Iterator[Path]:
         FileExistsError: Something else is at `path`.
     """
     path = Path(path)
-    if path.exists() and not _replaceable(path, marker):
-        raise FileExistsError(
-            f"{path} exists and holds no {marker}, so it was not written by torchxnn; "
-            "choose another name or remove it yourself"
-        )
+    check_replaceable(path, marker)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=".torchxnn-", suffix=".tmp", dir=path.parent))
     try:

@@ -132,7 +132,9 @@ def _pretrained_or_random(
             XNNWarning,
             stacklevel=3,
         )
-        return _as_loaded(source.build(num_classes), source, "random weights")
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)  # the same random network again when a saved XNN is loaded
+            return _as_loaded(source.build(num_classes), source, "random weights")
     if found is not None:
         raise ModelError(
             f"the library's weights of {source.spec} have {own} classes, not {num_classes}; give a "

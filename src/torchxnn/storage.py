@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,20 @@ def write_saved(path: Path, about: Mapping[str, Any], state: Mapping[str, Tensor
     }
     with replace_folder(path, MARKER) as folder:
         save_file({k: v.detach().cpu().contiguous() for k, v in state.items()}, folder / WEIGHTS)
-        (folder / MARKER).write_text(json.dumps({**head, **about}, indent=1), "utf-8")
+        (folder / MARKER).write_text(to_json({**head, **about}), "utf-8")
+
+
+def to_json(values: Any) -> str:
+    """JSON that every reader takes: NaN and infinity become null."""
+    return json.dumps(_finite(values), indent=1, allow_nan=False)
+
+
+def _finite(values: Any) -> Any:
+    if isinstance(values, dict):
+        return {key: _finite(value) for key, value in values.items()}
+    if isinstance(values, (list, tuple)):
+        return [_finite(value) for value in values]
+    return None if isinstance(values, float) and not math.isfinite(values) else values
 
 
 def read_saved(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -32,7 +32,8 @@ class FitReport:
         held_out: where the validation figures come from: "given" data or a "split" of the training
             data.
         train: faithfulness on the training images.
-        validation: faithfulness on the held-out images.
+        validation: faithfulness on the held-out images. They also stopped the fit and chose among
+            trials, so measure on further images (`XNN.evaluate`) for an unbiased figure.
         train_losses: the terms of eq. 5 over the training images.
         validation_losses: the terms of eq. 5 over the held-out images.
         degenerate: reasons why the fit explains little (from the held-out figures).
@@ -111,7 +112,7 @@ def split_validation(
 ) -> Bool[Tensor, " samples"]:
     """Mask of a random held-out part, with the same share of each kind of positive."""
     generator = torch.Generator().manual_seed(seed)
-    kind = (positives.long() * 2 ** torch.arange(positives.shape[1])).sum(1)
+    _, kind = positives.unique(dim=0, return_inverse=True)
     held_out = torch.zeros(len(positives), dtype=torch.bool)
     for value in kind.unique().tolist():
         members = (kind == value).nonzero().flatten()
@@ -149,8 +150,26 @@ def fit_embedding(
         DataError: target out of range, too few positives, or a logit that does not vary.
         NonFiniteError: the loss became NaN or infinite.
     """
+    # The fit needs gradients and lives on the CPU, whatever the caller's context is.
+    with torch.inference_mode(False), torch.enable_grad(), torch.device("cpu"):
+        return _fit(train, validation, tuple(targets), n_features, config, on_epoch)
+
+
+def _fit(
+    train: Activations,
+    validation: Activations | None,
+    targets: tuple[int, ...],
+    n_features: int,
+    config: TrainConfig | None,
+    on_epoch: Callable[[int, int, Losses], None] | None,
+) -> tuple[SRAE, FitReport]:
     config = config or TrainConfig()
-    targets = tuple(targets)
+    train, validation = _plain(train), None if validation is None else _plain(validation)
+    if validation is not None and (train.labels is None) != (validation.labels is None):
+        raise DataError(
+            "labels are given for only one of training and validation data; give both or neither, "
+            "since they decide what is a positive"
+        )
     _check_settings(config, targets, n_features)
     start = time.perf_counter()
     positives, positives_by = find_positives(train, targets)
@@ -199,9 +218,17 @@ def fit_embedding(
             "Try more images, another layer, more trials or a smaller eta; do not read the "
             "heatmaps as several concepts",
             DegenerateFitWarning,
-            stacklevel=2,
+            stacklevel=4,
         )
     return trial.embedding, report
+
+
+def _plain(data: Activations) -> Activations:
+    """Ordinary tensors: inference tensors cannot take part in a fit."""
+    if not data.z.is_inference():
+        return data
+    labels = None if data.labels is None else data.labels.clone()
+    return Activations(data.z.clone(), data.logits.clone(), labels)
 
 
 def _check_settings(config: TrainConfig, targets: tuple[int, ...], n_features: int) -> None:
@@ -215,8 +242,13 @@ def _check_settings(config: TrainConfig, targets: tuple[int, ...], n_features: i
         raise XNNError("beta, eta, weight_decay and pretrain_epochs must not be negative")
     if config.positive_share is not None and not 0 < config.positive_share < 1:
         raise XNNError(f"positive_share must lie between 0 and 1, got {config.positive_share}")
-    if n_features < 1:
-        raise XNNError(f"n_features must be at least 1, got {n_features}")
+    if not 0 < config.validation_share < 1:
+        raise XNNError(f"validation_share must lie between 0 and 1, got {config.validation_share}")
+    if n_features < len(targets):
+        raise XNNError(
+            f"n_features must be at least 1 and at least the number of targets, got {n_features} "
+            f"for {len(targets)} target(s)"
+        )
 
 
 def _check_positives(

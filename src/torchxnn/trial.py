@@ -115,8 +115,8 @@ class Side:
             return None
         if pull_away == "correlation":
             return torch.ones(len(self.data), 1)
-        kind = (self.positives.long() * 2 ** torch.arange(self.positives.shape[1])).sum(1)
-        return (kind.unsqueeze(1) == kind.unique().unsqueeze(0)).float()
+        _, kind = self.positives.unique(dim=0, return_inverse=True)
+        return torch.nn.functional.one_hot(kind).float()
 
 
 @dataclass(eq=False)
@@ -147,7 +147,7 @@ def start_embedding(
         torch.manual_seed(int(torch.randint(2**31, (), generator=generator)))
         embedding = SRAE(
             z.shape[1], n_features, split.logits.shape[1], config.hidden, bool((z >= 0).all())
-        )
+        ).float()
     with torch.no_grad():
         set_scale(embedding, z)
     if config.pretrain_epochs:

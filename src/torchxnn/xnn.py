@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import Any, Literal, SupportsIndex, overload
 
 import numpy as np
 import torch
@@ -91,6 +92,7 @@ class XNN(nn.Module):
         self.layer, module = resolve_layer(model, layer)
         self._explained = (model, module)  # a tuple: not registered as submodules
         self.n_features = n_features
+        self.outputs: int | None = None
         self.class_names = None if class_names is None else tuple(class_names)
         self.preprocessing = preprocessing
         self.targets: tuple[int, ...] = ()
@@ -117,7 +119,7 @@ class XNN(nn.Module):
     def fit(
         self,
         loader: Iterable[Any],
-        target: int | Sequence[int],
+        target: SupportsIndex | Sequence[SupportsIndex],
         validation: Iterable[Any] | None = None,
         config: TrainConfig | None = None,
         on_batch: Callable[[int], None] | None = None,
@@ -154,17 +156,18 @@ class XNN(nn.Module):
     def fit_activations(
         self,
         train: Activations,
-        target: int | Sequence[int],
+        target: SupportsIndex | Sequence[SupportsIndex],
         validation: Activations | None = None,
         config: TrainConfig | None = None,
         on_epoch: Callable[[int, int, Losses], None] | None = None,
     ) -> FitReport:
         """The same as `fit`, for activations that are already recorded."""
-        targets = (target,) if isinstance(target, int) else tuple(int(t) for t in target)
-        n = self.n_features or default_features(len(targets))
+        targets = as_targets(target)
+        n = default_features(len(targets)) if self.n_features is None else self.n_features
         embedding, report = fit_embedding(train, validation, targets, n, config, on_epoch)
         self.embedding = embedding.to(self.device)
-        self.targets, self.n_features, self.report = targets, n, report
+        self.targets, self.report = targets, report
+        self.outputs = train.logits.shape[1]
         return report
 
     def forward(self, images: Tensor) -> Float[Tensor, "batch features"]:
@@ -244,7 +247,8 @@ class XNN(nn.Module):
         features = embedding.encode(flatten_activations(output, self.layer).float())
         maps, certificate = self.attribute(batch, method, return_certificate=True)
         logit_maps = _attributor(method, self.model).attribute_many(batch, list(self.targets))
-        predicted = int(logits[0].argmax())
+        single = logits.shape[1] == 1
+        predicted = int(logits[0, 0] > 0) if single else int(logits[0].argmax())
         return Explanation(
             picture=self._picture(image) if picture is None else picture,
             features=features[0].cpu(),
@@ -253,7 +257,7 @@ class XNN(nn.Module):
             heatmaps=maps[0].cpu(),
             logit_heatmaps=logit_maps[0].cpu(),
             targets=self.targets,
-            target_names=tuple(self.class_name(target) for target in self.targets),
+            target_names=tuple(self.target_name(target) for target in self.targets),
             logits=logits[0, list(self.targets)].cpu(),
             reproduced=embedding.readout(features)[0].cpu(),
             predicted_class=predicted,
@@ -292,7 +296,7 @@ class XNN(nn.Module):
             recorded.append(part)
             positives = find_positives(part, self.targets)[0].any(1)
             if maps and bool(positives.any()):
-                chosen = images[positives.to(images.device)]
+                chosen = images[positives.to(images.device)].to(self.device)
                 covariance.update(self.attribute(chosen))
                 if certificate is None:
                     few = chosen[:CERTIFIED_IMAGES]
@@ -332,8 +336,12 @@ class XNN(nn.Module):
         dead = (features.cpu()[positives.any(1)] == 0).all(0).nonzero().flatten().tolist()
         return faithful, tuple(dead), positives_by
 
+    def target_name(self, target: int) -> str:
+        """Name of what an output speaks for; a single logit speaks for class 1 of two."""
+        return self.class_name(1 if self.outputs == 1 else target)
+
     def class_name(self, index: int) -> str:
-        """Name of an output of the model, "class 3" if it has none."""
+        """Name of a class, "class 3" if it has none."""
         if self.class_names is not None and 0 <= index < len(self.class_names):
             return self.class_names[index]
         return f"class {index}"
@@ -356,6 +364,7 @@ class XNN(nn.Module):
             "model_fingerprint": fingerprint(self.model),
             "layer": self.layer,
             "targets": list(self.targets),
+            "outputs": self.outputs,
             "class_names": None if self.class_names is None else list(self.class_names),
             "preprocessing": None if self.preprocessing is None else asdict(self.preprocessing),
             "source": self.source,
@@ -383,6 +392,13 @@ class XNN(nn.Module):
                 f"the XNN in {path} explains another model: its fingerprint is {expected[:12]}, "
                 f"the given model's is {found[:12]}; load the weights that it was fitted on"
             )
+        try:
+            return cls._restore(model, about, state)
+        except (KeyError, TypeError, RuntimeError) as error:
+            raise ModelError(f"the saved XNN in {path} is damaged: {error!r}") from error
+
+    @classmethod
+    def _restore(cls, model: nn.Module, about: dict[str, Any], state: dict[str, Tensor]) -> XNN:
         preprocessing = about["preprocessing"]
         xnn = cls(
             model,
@@ -391,15 +407,12 @@ class XNN(nn.Module):
             class_names=about["class_names"],
             preprocessing=preprocessing and Preprocessing.from_dict(preprocessing),
         )
-        embedding = SRAE(**about["embedding"])
-        try:
-            embedding.load_state_dict(state)
-        except RuntimeError as error:
-            raise ModelError(
-                f"the weights in {path} do not fit their description: {error}"
-            ) from error
+        with torch.random.fork_rng(devices=[]):
+            embedding = SRAE(**about["embedding"])
+        embedding.load_state_dict(state)
         xnn.embedding = embedding.to(xnn.device).eval()
         xnn.targets, xnn.source = tuple(about["targets"]), about["source"]
+        xnn.outputs = about["outputs"]
         xnn.report = about["report"] and FitReport.from_json(about["report"])
         return xnn
 
@@ -413,7 +426,14 @@ class XNN(nn.Module):
             record_layer(self.model, self._explained[1], images[:1])
             self._layer_checked = True
         output = run_to_layer(self.model, self._explained[1], images)
-        return flatten_activations(output, self.layer).float()
+        z = flatten_activations(output, self.layer)
+        scale = self._fitted().scale
+        if scale.device != z.device:
+            raise DataError(
+                f"the embedding is on {scale.device} and the model on {z.device}; "
+                f"move it: xnn.to('{z.device}')"
+            )
+        return z.to(scale.dtype)
 
     def _picture(self, image: Float[Tensor, "channels height width"]) -> np.ndarray:
         if self.preprocessing is not None and image.shape[0] == 3:
@@ -426,7 +446,23 @@ class XNN(nn.Module):
 
 def default_features(n_targets: int) -> int:
     """X-features if none are asked for: 5 for one target, 7 for several (paper section 4)."""
-    return FEATURES_ONE_TARGET if n_targets == 1 else FEATURES_SEVERAL_TARGETS
+    return FEATURES_ONE_TARGET if n_targets == 1 else max(FEATURES_SEVERAL_TARGETS, n_targets)
+
+
+def as_targets(target: SupportsIndex | Sequence[SupportsIndex]) -> tuple[int, ...]:
+    """One class index or several, of whatever integer type.
+
+    Raises:
+        DataError: not integers.
+    """
+    try:
+        return (operator.index(target),)  # type: ignore[arg-type]
+    except TypeError:
+        pass
+    try:
+        return tuple(operator.index(t) for t in target)  # type: ignore[union-attr]
+    except TypeError as error:
+        raise DataError(f"a target is a class index or several, got {target!r}") from error
 
 
 def _attributor(method: str, module: nn.Module) -> Any:

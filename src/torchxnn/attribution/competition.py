@@ -60,8 +60,8 @@ def smallest(tensor: Tensor) -> float:
     return torch.finfo(tensor.dtype).tiny * 1e8
 
 
-IMAGES_AT_ONCE = 8
-"""Maps of images per data gradient: enough to keep the processor busy, few enough to save memory."""
+IMAGES_AT_ONCE = 64
+"""Maps of images per data gradient: bounds the working buffers; fewer are slower on a CPU."""
 
 
 class Competition:
@@ -150,7 +150,7 @@ class Competition:
             if result is None:
                 result = part.new_zeros((seeds, *part.shape[1:]))
                 result = laid_out(result, self._linear.layout, seeds=True)
-            result[chunk] += part
+            result[chunk].add_(part)
         if result is None:
             raise XNNError("no seeds were given")
         return result

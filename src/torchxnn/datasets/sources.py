@@ -153,6 +153,10 @@ def find_target(text: str, outputs: int, class_names: Sequence[str] | None) -> i
         DataError: out of range, or no such name; the message lists the nearest.
     """
     names = list(class_names or ())
+    if outputs == 1 and len(names) == 2 and text in names:
+        if text == names[1]:
+            return 0
+        raise DataError(f"the model's single logit speaks for {names[1]!r}, not for {text!r}")
     if text in names:
         return names.index(text)
     if text.lstrip("-").isdigit():

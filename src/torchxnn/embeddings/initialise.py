@@ -132,6 +132,8 @@ def split_logit(
     n, k = embedding.n_features, logits.shape[1]
     for target in range(k):
         members = list(range(target, n, k))
+        if not members:
+            continue
         parts = hidden[positives[:, target]] * readout[target]
         groups = group_units(parts, len(members), generator)
         for position, feature in enumerate(members):

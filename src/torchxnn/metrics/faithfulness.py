@@ -58,20 +58,26 @@ class Faithfulness:
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Faithfulness:
         """Bring back what `dataclasses.asdict` gave, also after a trip through a JSON file."""
-        return cls(**{**values, "share": tuple(tuple(row) for row in values["share"])})
+        r2 = float("nan") if values["r2"] is None else values["r2"]
+        return cls(**{**values, "r2": r2, "share": tuple(tuple(row) for row in values["share"])})
 
     @property
     def degenerate(self) -> tuple[str, ...]:
         """Why this is not an explanation by several concepts; empty if it is one."""
         reasons = []
+        shares = enumerate(self.share)
+        alone = [t for t, row in shares if sum(s >= ACTIVE_SHARE for s in row) < 2]
         if self.n_features > 1 and self.active < 2:
             reasons.append(
                 f"{self.active} of {self.n_features} x-features carries the logit alone"
                 if self.active
                 else "no x-feature contributes to the logit"
             )
+        elif self.n_features > 1 and alone:
+            places = ", ".join(str(t + 1) for t in alone)
+            reasons.append(f"fewer than 2 x-features carry the logit of target number {places}")
         if not self.r2 >= MINIMUM_R2:
-            reasons.append(f"R^2 {self.r2:.2f} is below {MINIMUM_R2} on held-out data")
+            reasons.append(f"R^2 {self.r2:.2f} is below {MINIMUM_R2}")
         return tuple(reasons)
 
 

@@ -77,11 +77,13 @@ class MapCovariance:
         """
         covariance = self.covariance()
         n = len(covariance)
-        alive = [i for i in range(n) if i not in set(dead)]
-        if len(alive) < n:
+        empty = (covariance.diagonal() <= 0).nonzero().flatten().tolist()
+        out = {*dead, *empty}
+        alive = [i for i in range(n) if i not in out]
+        if out:
             warnings.warn(
-                f"{n - len(alive)} dead x-feature(s) left out of O1 and O2; compare methods by "
-                "mean_squared_correlation",
+                f"{len(set(dead))} dead x-feature(s) and {len(out - set(dead))} with empty maps "
+                "left out of O1 and O2; compare methods by mean_squared_correlation",
                 XNNWarning,
                 stacklevel=2,
             )
@@ -92,7 +94,7 @@ class MapCovariance:
         pairs = n * (n - 1)
         return Orthogonality(
             o1=float(inside.norm()) - math.sqrt(len(alive)),
-            o2=max(0.0, -float(torch.logdet(inside))) if alive else 0.0,
+            o2=_minus_log_det(inside),
             mean_squared_correlation=float(squared.sum() - squared.diagonal().sum()) / pairs
             if pairs
             else 0.0,
@@ -102,12 +104,22 @@ class MapCovariance:
         )
 
 
+def _minus_log_det(matrix: Float[Tensor, "features features"]) -> float:
+    """O2; infinite for a singular matrix, whose determinant rounding may make negative."""
+    if len(matrix) == 0:
+        return 0.0
+    eigenvalues = torch.linalg.eigvalsh(matrix)
+    if float(eigenvalues.min()) <= 1e-12:
+        return math.inf
+    return max(0.0, -float(eigenvalues.log().sum()))
+
+
 def correlation(
     covariance: Float[Tensor, "features features"],
 ) -> Float[Tensor, "features features"]:
     r""":math:`P=\mathrm{diag}(C)^{-1/2}\,C\,\mathrm{diag}(C)^{-1/2}` (paper section 4.2).
 
-    A map without variance (zero everywhere) is uncorrelated with all others.
+    A map without variance (zero everywhere) has no correlations; they are set to 0 here.
     """
     variance = covariance.diagonal()
     scale = torch.where(variance > 0, variance, 1.0).sqrt()

@@ -27,11 +27,22 @@ class ReportConfig:
         images: pictures that are explained in full.
         sheet: pictures per x-feature's sheet.
         batch_size: pictures per forward pass.
+        workers: processes that read ahead.
+
+    Raises:
+        XNNError: a negative number.
     """
 
     images: int = 6
     sheet: int = 8
     batch_size: int = 32
+    workers: int = 0
+
+    def __post_init__(self) -> None:
+        if self.images < 0 or self.sheet < 0:
+            raise XNNError(
+                f"images and sheet must not be negative, got {self.images} and {self.sheet}"
+            )
 
 
 def build_report(
@@ -70,7 +81,7 @@ def build_report(
     config = config or ReportConfig()
     if xnn.report is None:
         raise XNNError("this XNN has no record of its fit; call fit() or load one that has")
-    loader = make_loader(dataset, config.batch_size)
+    loader = make_loader(dataset, config.batch_size, config.workers)
     data = record_activations(xnn.model, xnn.layer, loader, on_batch)
     evaluation, _, _ = xnn.measure(data)
     positives = find_positives(data, xnn.targets)[0]
@@ -85,7 +96,7 @@ def build_report(
         subtitle="",
         model_name=model_name,
         layer=xnn.layer,
-        targets=tuple(xnn.class_name(target) for target in xnn.targets),
+        targets=tuple(xnn.target_name(target) for target in xnn.targets),
         fit=xnn.report,
         evaluation=evaluation,
         explanations=explanations,
@@ -135,7 +146,7 @@ def top_images(activations: Float[Tensor, " samples"], count: int) -> tuple[int,
 
 def _explain(xnn: XNN, dataset: ImageDataset, index: int, drawn: _Counter) -> Explanation:
     sample = dataset[index]
-    explanation = xnn.explain(sample.image, label=sample.label, path=sample.path)
+    explanation = xnn.explain(sample.image.to(xnn.device), label=sample.label, path=sample.path)
     drawn()
     return explanation
 
@@ -155,12 +166,19 @@ def _sheets(
         images = torch.stack([dataset[index].image for index in part])
         maps.update(zip(part, xnn.attribute(images.to(xnn.device)).cpu(), strict=True))
         drawn(len(part))
-    weight = xnn.readout_weight[0]
+    # Each x-feature is shown with the target that it matters most for.
+    best = torch.tensor(evaluation.share).argmax(0)
+    weight = xnn.readout_weight.gather(0, best.unsqueeze(0))[0]
+    several = len(xnn.targets) > 1
+    names = [
+        f"{name} (for {xnn.target_name(xnn.targets[t])})" if several else name
+        for name, t in zip(xnn.feature_names, best.tolist(), strict=True)
+    ]
     return tuple(
         FeatureSheet(
             index=feature,
-            name=xnn.feature_names[feature],
-            share=evaluation.share[0][feature],
+            name=names[feature],
+            share=evaluation.share[int(best[feature])][feature],
             items=tuple(
                 SheetItem(
                     picture=dataset.preprocessing.picture(dataset[index].image),
