@@ -24,7 +24,7 @@ class Orthogonality:
             maps always coincide.
         mean_squared_correlation: over all n(n-1) pairs, with a pair that has a dead x-feature
             counted as 1; the figure to compare methods by.
-        alive: x-features that are not 0 on every positive.
+        alive: x-features that are not 0 on every positive and whose maps are not empty.
         n_features: n.
         maps: images whose maps were aggregated.
     """
@@ -73,7 +73,7 @@ class MapCovariance:
 
         Args:
             dead: x-features that are 0 on every positive. A dead x-feature still has a map, so it
-                is left out by the test on E, with a warning.
+                is left out by the test on E, with a warning. So is one whose maps are 0 everywhere.
         """
         covariance = self.covariance()
         n = len(covariance)
