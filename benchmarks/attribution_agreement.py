@@ -9,7 +9,12 @@ maps divided by the largest value of ours.
 Batch normalisations are folded for the others in the rows that say so (ours folds by itself, and is
 given the unfolded network). A residual sum is a unit with two inputs: where one summand disagrees
 with the sign of the sum, ours gives it nothing, the others a negative share. "positive summands"
-shifts the residual branches so that this does not happen.
+shifts the residual branches so that this does not happen. In a DenseNet the batch normalisations
+that read a concatenation cannot be folded and relevance passes them (zennit's `Pass`; TorchRay has
+no such rule). A layer's new channels may be negative there and become positive only by the shift of
+that normalisation: ours then shares the unit's relevance among the inputs that made it negative,
+zennit among those that spoke against. "positive features" takes the weights of these layers by
+magnitude, and those of the first layer with images >= 0, so that there are no negative channels.
 """
 
 from __future__ import annotations
@@ -80,6 +85,31 @@ def with_positive_summands(model: nn.Module) -> nn.Module:
     return model
 
 
+def with_positive_features(model: nn.Module) -> nn.Module:
+    """Let the layers that add channels to a DenseNet have weights >= 0, hence channels >= 0."""
+    for name, module in model.named_modules():
+        added = name.endswith(("conv0", "conv2")) or "transition" in name
+        if isinstance(module, nn.Conv2d) and added:
+            module.weight.data.abs_().mul_(0.3)
+        if name.endswith("norm0"):
+            module.running_mean.zero_()
+            module.bias.data.abs_()
+    return model
+
+
+class AsModules(nn.Module):
+    """A torchvision DenseNet whose functional steps are modules, which zennit's rules need."""
+
+    def __init__(self, model: torchvision.models.DenseNet) -> None:
+        super().__init__()
+        self.features, self.classifier = model.features, model.classifier
+        self.end = nn.Sequential(nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits."""
+        return self.classifier(self.end(self.features(images)))
+
+
 def ours(model: nn.Module, images: Tensor, target: int, **settings: Any) -> Tensor:
     """The map of one target."""
     return ExcitationBackprop(model, **settings).attribute(images, target)
@@ -91,12 +121,23 @@ def by_zennit(model: nn.Module, images: Tensor, target: int, outputs: int) -> Te
         from zennit.attribution import Gradient
         from zennit.canonizers import SequentialMergeBatchNorm
         from zennit.composites import ExcitationBackprop as Composite
+        from zennit.composites import LayerMapComposite
+        from zennit.rules import Norm, Pass, ZPlus
         from zennit.torchvision import ResNetCanonizer
     except ImportError:
         return None
     resnet = isinstance(model, torchvision.models.ResNet)
     canonizer = ResNetCanonizer() if resnet else SequentialMergeBatchNorm()
     composite = Composite(stabilizer=1e-30, zero_params=["bias"], canonizers=[canonizer])
+    if isinstance(model, torchvision.models.DenseNet):
+        model = AsModules(model)
+        plus = ZPlus(stabilizer=1e-30, zero_params=["bias"])
+        rules = [
+            ((nn.BatchNorm2d, nn.ReLU), Pass()),
+            ((nn.AvgPool2d, nn.AdaptiveAvgPool2d), Norm(stabilizer=1e-30)),
+            ((nn.Conv2d, nn.Linear), plus),
+        ]
+        composite = LayerMapComposite(layer_map=rules)
     seed = torch.eye(outputs, dtype=images.dtype)[[target] * len(images)]
     with Gradient(model=model, composite=composite) as attributor:
         _, relevance = attributor(images.clone(), seed)
@@ -145,16 +186,21 @@ def main() -> None:
         "vgg11_bn, folded": ("vgg11_bn", None),
         "resnet18, folded": ("resnet18", resnet),
         "resnet18, folded, positive summands": ("resnet18", resnet),
+        "densenet121, folded": ("densenet121", None),
+        "densenet121, folded, positive features": ("densenet121", None),
     }
     for name, (builder, layers) in cases.items():
         torch.manual_seed(0)
         model = getattr(torchvision.models, builder)(weights=None, num_classes=10)
         model = with_statistics(model).eval().double()
-        if "positive" in name:
+        if "positive summands" in name:
             model = with_positive_summands(model)
+        if "positive features" in name:
+            model = with_positive_features(model)
         theirs = folded(model) if "folded" in name else model
         shape = (settings.batch, 3, settings.size, settings.size)
         images = torch.randn(shape, dtype=torch.float64)
+        images = images.abs() if "positive features" in name else images
         row: dict[str, Any] = {}
         marginal = ours(model, images, 3, contrastive=False)
         other = by_zennit(copy.deepcopy(theirs), images, 3, 10)

@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -85,8 +86,8 @@ class Competition:
             self._inputs = {1: x.clamp(min=0), -1: (-x).clamp(min=0)}
         self._denominators: dict[int, Tensor] = {}
         self._weights: dict[int, Tensor | None] = {}
-        # Signs for which some units have no agreeing contribution.
-        self._losing: set[int] = set()
+        # By sign the units without an agreeing contribution, as an index; their denominator is 1.
+        self._losing: dict[int, tuple[Tensor, ...]] = {}
 
     def pass_down(
         self, relevance: Tensor, negative: Negative, note: Note, *, consume: bool = False
@@ -114,14 +115,18 @@ class Competition:
             if denominator is None:
                 losers.append(share)
                 continue
-            if sign in self._losing:
-                won = denominator > smallest(denominator)
-                lost = share.masked_fill(won, 0)
-                if bool(lost.any()):
-                    losers.append(lost)
-                share = share.masked_fill(~won, 0)
-                denominator = denominator.masked_fill(~won, 1)
             mine = consume or share is not relevance
+            if sign in self._losing:
+                unit: tuple[Any, ...] = (slice(None), *self._losing[sign])
+                values = share[unit]
+                # Most such units are silenced by a ReLU above and receive nothing.
+                if bool(values.any()):
+                    lost = torch.zeros_like(share)
+                    lost[unit] = values
+                    losers.append(lost)
+                    share = share if mine else share.clone()
+                    share[unit] = 0
+                    mine = True
             scaled = share.div_(denominator) if mine and _dense(share) else share / denominator
             for side, _, weight in self._contributors(sign):
                 result = self._add_products(result, scaled, side, weight)
@@ -144,15 +149,17 @@ class Competition:
         if step >= seeds:
             part = self._linear.adjoint(scaled, weight).mul_(x)
             return part if result is None else result.add_(part)
+        fresh = result is None
+        if result is None:
+            shape = (seeds, *x.shape)
+            result = laid_out(x.new_empty(shape), self._linear.layout, seeds=True)
         for first in range(0, seeds, step):
             chunk = slice(first, first + step)
-            part = self._linear.adjoint(scaled[chunk], weight).mul_(x)
-            if result is None:
-                result = part.new_zeros((seeds, *part.shape[1:]))
-                result = laid_out(result, self._linear.layout, seeds=True)
-            result[chunk].add_(part)
-        if result is None:
-            raise XNNError("no seeds were given")
+            part = self._linear.adjoint(scaled[chunk], weight)
+            if fresh:
+                torch.mul(part, x, out=result[chunk])
+            else:
+                result[chunk].addcmul_(part, x)
         return result
 
     def _contributors(self, sign: int) -> list[tuple[int, Tensor, Tensor | None]]:
@@ -172,8 +179,9 @@ class Competition:
         """The positive or the negative part of the weights; None if it is zero."""
         weight = self._linear.weight
         if weight is not None and sign not in self._weights:
-            low, high = torch.aminmax(weight)
-            present = bool(high > 0) if sign > 0 else bool(low < 0)
+            # `aminmax` would copy a transposed or channels-last tensor first, at many times the
+            # cost.
+            present = bool(weight.amax() > 0) if sign > 0 else bool(weight.amin() < 0)
             part = weight if sign > 0 else -weight
             self._weights[sign] = part.clamp(min=0) if present else None
         return self._weights[sign]
@@ -186,13 +194,13 @@ class Competition:
                 total = part if total is None else total.add_(part)
             if total is None:
                 return None
-            low, high = (
-                (float(end) for end in torch.aminmax(total)) if total.numel() else (1.0, 1.0)
-            )
+            low, high = (float(total.amin()), float(total.amax())) if total.numel() else (1.0, 1.0)
             if not math.isfinite(high):  # NaN shows as the maximum too
                 raise NonFiniteError("the contributions of a unit add up to NaN or infinity")
             if not low > smallest(total):
-                self._losing.add(sign)
+                losing = ~(total > smallest(total))
+                self._losing[sign] = losing.nonzero(as_tuple=True)
+                total = total.masked_fill(losing, 1)
             self._denominators[sign] = total
         return self._denominators[sign]
 

@@ -103,12 +103,35 @@ def _spread_owners(prepared: Prepared) -> None:
                 prepared.refusals.append(refuse(operation, "complex numbers have no rule"))
             if output is None or not output.floating:
                 continue
+            owner = shared_out(owner)
             if prepared.certify or not bool((owner > 0).all()):
-                owners[output] = owner
+                owners[output] = owner.expand(output.shape)
+
+
+def shared_out(owner: Tensor) -> Tensor:
+    """Owners with every dimension along which they do not vary cut down to 1.
+
+    Nearly all values keep their images apart along the first dimension, so that sums over an image
+    are plain sums over the others.
+    """
+    for dim, (size, step) in enumerate(zip(owner.shape, owner.stride(), strict=True)):
+        if size > 1 and step == 0:
+            owner = owner.narrow(dim, 0, 1)
+    for dim in reversed(range(owner.ndim)):
+        if owner.shape[dim] > 1:
+            first = owner.narrow(dim, 0, 1)
+            owner = first if bool((owner == first).all()) else owner
+    return owner
 
 
 def _listed(found: Tensor | list[Tensor]) -> list[Tensor]:
     return [found] if isinstance(found, Tensor) else found
+
+
+ROW_LENGTH = 1024
+"""Terms that are added in the precision of the relevance before float64 takes over."""
+
+_NOTHING = torch.zeros((), dtype=torch.float64)
 
 
 @dataclass(eq=False)
@@ -155,6 +178,8 @@ class Walk:
         # Relevance above and below the last linear operation that feeds the target.
         self._above: dict[Value, Tensor] = {}
         self._below: dict[Value, Tensor] = {}
+        # Sums of them per image, as far as the walk is certified.
+        self._tallies: dict[tuple[Value, bool], Tensor] = {}
         self._signs: dict[Value, Negative] = {}
         self._crossing = False
 
@@ -237,6 +262,7 @@ class Walk:
         self._signs[tape.output] = False
         if self._prepared.certify:
             self.ledger.cut = self._sums(tape.output, start[tape.output])
+            self._tallies[tape.output, self._contrastive] = self.ledger.cut
             self._measure()
         operations = tape.operations
         last = 0 if target.producer is None else operations.index(target.producer) + 1
@@ -279,38 +305,37 @@ class Walk:
                 ) from error
             settled = self._crossing or not above
             self._crossing = False
-            self._settle(operation, outputs, arrived, shares, settled=settled)
+            change = self._settle(shares, settled=settled)
+            for output in outputs:
+                change = self._added(change, -self._tallies.pop((output, above), _NOTHING))
+            self._balance(operation, change)
             self._fold(operation, rule)
 
-    def _settle(
-        self,
-        operation: Operation,
-        outputs: list[Value],
-        arrived: list[Tensor | None],
-        shares: Shares,
-        *,
-        settled: bool,
-    ) -> None:
+    def _settle(self, shares: Shares, *, settled: bool) -> Tensor:
+        """Hand out shares; returns by how much the sums on their receivers rose."""
         relevances = self._below if settled else self._above
+        change = _NOTHING
         for value, share in shares:
             known = relevances.get(value)
             relevances[value] = share if known is None else known + share
-        if not self._prepared.certify:
+            if self._prepared.certify:
+                before = self._tallies.get((value, not settled), _NOTHING)
+                after = self._sums(value, relevances[value])
+                self._tallies[value, not settled] = after
+                change = self._added(change, self._added(after, -before))
+        return change
+
+    def _balance(self, operation: Operation, change: Tensor) -> None:
+        """Enter into the ledger what an operation added to all sums and took from them."""
+        if not self._prepared.certify or self.ledger.cut is None:
             return
-        change = torch.zeros((), dtype=torch.float64)
-        for value, share in shares:
-            change = self._added(change, self._sums(value, share))
-        for value, tensor in zip(outputs, arrived, strict=True):
-            if tensor is not None:
-                change = self._added(change, -self._sums(value, tensor))
         if not bool(torch.isfinite(change).all()):
             raise NonFiniteError(
                 f"relevance became NaN or infinite at {operation.full_name} in {operation.place}; "
                 "check the activations and weights there"
             )
-        if self.ledger.cut is not None:
-            self.ledger.cut = self._added(self.ledger.cut, change)
-            self._measure(operation)
+        self.ledger.cut = self._added(self.ledger.cut, change)
+        self._measure(operation)
 
     def _measure(self, operation: Operation | None = None) -> None:
         if self.ledger.cut is None:
@@ -337,9 +362,9 @@ class Walk:
     def _added(self, first: Tensor, second: Tensor) -> Tensor:
         """Sum of two tallies; one of the seeds alone counts for the unit and for its dual."""
         first = first.to(second.device)
-        if first.ndim and first.shape[0] < second.shape[0]:
+        if first.ndim and second.ndim and first.shape[0] < second.shape[0]:
             first = self._both(first)
-        elif first.ndim and first.shape[0] > second.shape[0]:
+        elif first.ndim and second.ndim and first.shape[0] > second.shape[0]:
             second = self._both(second)
         return first + second
 
@@ -395,19 +420,31 @@ def sum_by_owner(relevance: Tensor, owner: Tensor, images: int) -> Tensor:
 
     Relevance on elements that belong to no image is left out: it is lost.
     """
-    shared = [
-        index
-        for index, (size, step) in enumerate(zip(owner.shape, owner.stride(), strict=True))
-        if size == 1 or step == 0
-    ]
-    for dim in reversed(shared):
-        owner = owner.select(dim, 0)
-    if shared:
-        relevance = relevance.sum([dim + 1 for dim in shared], dtype=torch.float64)
+    compact = shared_out(owner)
+    dims = [dim + 1 for dim, size in enumerate(compact.shape) if size == 1]
     sums = relevance.new_zeros((relevance.shape[0], images + 1), dtype=torch.float64)
-    index = owner.reshape(-1).to(torch.int64)
-    flat = relevance.reshape(relevance.shape[0], -1).to(torch.float64)
+    index = compact.reshape(-1).to(torch.int64)
+    flat = precise_sum(relevance, dims).reshape(relevance.shape[0], -1)
     return sums.index_add_(1, index, flat)[:, 1:]
+
+
+def precise_sum(tensor: Tensor, dims: list[int]) -> Tensor:
+    """Sum over dimensions in float64, without a copy of the tensor in float64.
+
+    Rows along the innermost dimensions in memory are summed in the tensor's own precision first,
+    pairwise; a float32 sum of a few hundred terms is good to 1e-7.
+    """
+    by_step = sorted(dims, key=lambda dim: tensor.stride(dim))
+    length, rows = 1, []
+    for dim in by_step:
+        if length * tensor.shape[dim] > ROW_LENGTH:
+            break
+        length *= tensor.shape[dim]
+        rows.append(dim)
+    if rows:
+        tensor = tensor.sum(rows, keepdim=True)
+    rest = [dim for dim in dims if dim not in rows]
+    return tensor.sum(dims, dtype=torch.float64) if rest or rows else tensor.to(torch.float64)
 
 
 def find_non_finite(tape: Tape) -> Iterator[Operation]:
