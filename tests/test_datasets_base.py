@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from torchxnn.datasets.base import (
+    Frame,
     ImageDataset,
     Preprocessing,
     Sample,
@@ -135,6 +137,73 @@ def test_a_part_stays_on_its_pixel(width, height, right, down, resize):
     part = preprocessing.frame(width, height).parts(torch.tensor([[x + 0.5, y + 0.5, 1.0]]))[0]
     if part[2]:
         assert image[0, int(part[1]), int(part[0])] > 0.9
+
+
+def nearest(length: int, resized: int, start: int, size: int) -> list[int]:
+    """Literal second version in exact fractions: the pixel that holds the centre."""
+    centres = [Fraction(2 * (start + index) + 1, 2) for index in range(size)]
+    return [int(centre * length / resized) for centre in centres]
+
+
+@given(st.integers(9, 60), st.integers(9, 60), st.sampled_from(["squash", "crop"]))
+def test_a_mask_takes_the_nearest_pixel(width, height, resize):
+    mask = np.random.default_rng(0).integers(0, 3688, (height, width))
+    preprocessing = Preprocessing(size=23, resize=resize, shorter_side=29)
+    frame = preprocessing.frame(width, height)
+    wide, high = round(width * frame.scale_x), round(height * frame.scale_y)
+    rows = nearest(height, high, frame.top, 23)
+    columns = nearest(width, wide, frame.left, 23)
+    ours = frame.mask(mask)
+    assert ours.dtype == torch.int64
+    np.testing.assert_array_equal(ours, mask[rows][:, columns])
+    np.testing.assert_array_equal(ours, frame.mask(mask.astype(np.uint16)))
+
+
+@pytest.mark.parametrize("resize", ["squash", "crop"])
+def test_a_mask_agrees_with_pillow(resize):
+    """At odd sizes no centre lies on a border, where Pillow rounds either way."""
+    mask = np.random.default_rng(0).integers(0, 3688, (241, 321))
+    frame = Preprocessing(size=199, resize=resize, shorter_side=211).frame(321, 241)
+    size = round(321 * frame.scale_x), round(241 * frame.scale_y)
+    resized = Image.fromarray(mask.astype(np.int32)).resize(size, Image.Resampling.NEAREST)
+    edges = (frame.left, frame.top, frame.left + 199, frame.top + 199)
+    np.testing.assert_array_equal(frame.mask(mask), np.asarray(resized.crop(edges)))
+
+
+@given(st.integers(30, 90), st.integers(30, 90), st.sampled_from(["squash", "crop"]))
+def test_a_mask_lies_on_its_picture(width, height, resize):
+    """Four grey quarters: number and grey belong together, but for 3 pixels beside a border."""
+    mask = np.zeros((height, width), dtype=np.uint8)
+    mask[: height // 2, width // 2 :] = 1
+    mask[height // 2 :, : width // 2] = 2
+    mask[height // 2 :, width // 2 :] = 3
+    preprocessing = Preprocessing(size=64, resize=resize, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+    picture = Image.fromarray(np.repeat(mask[..., None] * 85, 3, axis=2))
+    seen = preprocessing(picture)[0] * 3
+    moved = preprocessing.frame(width, height).mask(mask).float()
+    largest = torch.nn.functional.max_pool2d(moved[None], 7, 1, 3)[0]
+    smallest = -torch.nn.functional.max_pool2d(-moved[None], 7, 1, 3)[0]
+    inside = largest == smallest
+    assert inside.float().mean() > 0.7
+    torch.testing.assert_close(seen[inside], moved[inside])
+
+
+def test_a_mask_by_hand():
+    # 4 x 2 becomes 2 x 2: column centres 1 and 3 lie on borders, which belong to the right.
+    frame = Frame(scale_x=0.5, scale_y=1.0, left=0, top=0, size=2)
+    assert frame.mask(np.array([[1, 2, 3, 4], [5, 6, 7, 8]])).tolist() == [[2, 4], [6, 8]]
+    # Twice as large, of which the 2 x 2 from column 3 and row 1 is cut out.
+    frame = Frame(scale_x=2.0, scale_y=2.0, left=3, top=1, size=2)
+    assert frame.mask(np.array([[1, 2, 3, 4], [5, 6, 7, 8]])).tolist() == [[2, 3], [6, 7]]
+
+
+def test_picture_of_one_channel_is_grey():
+    preprocessing = Preprocessing(size=8, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
+    drawn = preprocessing.picture(torch.zeros(1, 8, 8))
+    assert drawn.shape == (8, 8, 3)
+    assert (drawn == 128).all()
+    with pytest.raises(DataError, match="must have 3 channels or 1, got 2"):
+        preprocessing.picture(torch.zeros(2, 8, 8))
 
 
 def test_loader_yields_images_and_labels_in_order():

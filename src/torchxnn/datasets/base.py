@@ -8,7 +8,7 @@ from typing import Any, Literal, final, get_args
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int64, Integer, UInt8
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -29,22 +29,24 @@ class Sample:
     """One preprocessed picture and what is known about it.
 
     Attributes:
-        image: (3, H, W), float32, normalised as the network expects.
+        image: (C, H, W), float32, normalised as the network expects; C is 3, or 1 where a data set
+            says so.
         label: 0-based class index, or None where the data set has no labels.
         path: where the picture came from, relative to the root of the data set, for people.
         parts: (P, 3) of x, y, visible (1 or 0) in pixels of the preprocessed picture; x runs to the
             right and y down from the top left corner of the picture. Parts that are not
             visible, or lie outside the crop, are 0, 0, 0.
         box: x, y, width, height in the same frame, clipped to it.
-        masks: segmentation of the preprocessed picture, for data sets that have one.
+        masks: (H, W), int64: the number of the object class of every pixel of the preprocessed
+            picture, 0 for pixels without one; `object_names` of the data set has the names.
     """
 
-    image: Float[Tensor, "3 height width"]
+    image: Float[Tensor, "channels height width"]
     label: int | None
     path: str
     parts: Float[Tensor, "parts 3"] | None = None
     box: Float[Tensor, "4"] | None = None
-    masks: Tensor | None = None
+    masks: Int64[Tensor, "height width"] | None = None
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,19 @@ class Frame:
         """Move a box (x, y, width, height) and clip it to the square."""
         corners = self.points(torch.stack([box[:2], box[:2] + box[2:]])).clamp(0, self.size)
         return torch.cat([corners[0], corners[1] - corners[0]])
+
+    def mask(self, mask: Integer[np.ndarray, "height width"]) -> Int64[Tensor, "size size"]:
+        """Move a map of class numbers that is as large as the picture; nearest neighbour.
+
+        The pixel (x, y) of the square takes the number at its centre, which lies at
+        ((x + 0.5 + left) / scale_x, (y + 0.5 + top) / scale_y) in the picture.
+        """
+        height, width = mask.shape
+        centres = np.arange(self.size) + 0.5
+        # A centre on a border between two pixels goes to the right or lower one, not to chance.
+        rows = ((centres + self.top) / self.scale_y + 1e-9).astype(np.int64).clip(0, height - 1)
+        columns = ((centres + self.left) / self.scale_x + 1e-9).astype(np.int64).clip(0, width - 1)
+        return torch.from_numpy(mask[np.ix_(rows, columns)].astype(np.int64))
 
 
 @dataclass(frozen=True)
@@ -141,9 +156,15 @@ class Preprocessing:
         return normalised.permute(2, 0, 1).contiguous()
 
     def picture(
-        self, image: Float[Tensor, "3 height width"]
+        self, image: Float[Tensor, "channels height width"]
     ) -> UInt8[np.ndarray, "height width 3"]:
-        """Undo the normalisation, for drawing: red, green, blue in 0 to 255."""
+        """Undo the normalisation, for drawing: red, green, blue in 0 to 255; one channel is grey.
+
+        Raises:
+            DataError: if the image has neither 3 channels nor 1.
+        """
+        if image.shape[0] not in (1, 3):
+            raise DataError(f"an image to draw must have 3 channels or 1, got {image.shape[0]}")
         pixels = image.detach().cpu().permute(1, 2, 0)
         pixels = pixels * torch.tensor(self.std) + torch.tensor(self.mean)
         return (pixels.clamp(0, 1) * 255).round().to(torch.uint8).numpy()
@@ -250,7 +271,7 @@ def subset(dataset: ImageDataset, indices: Sequence[int]) -> ImageSubset:
 def make_loader(dataset: ImageDataset, batch_size: int = 32, workers: int = 0) -> DataLoader[Any]:
     """Batches in the order of the data set: (images, labels), or images where there are no labels.
 
-    Images are float32 (B, 3, size, size), labels int64 (B,).
+    Images are float32 (B, C, size, size), labels int64 (B,).
 
     Args:
         dataset: the pictures.
