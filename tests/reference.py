@@ -1,5 +1,6 @@
 """Slow, literal second versions of the formulas, in plain Python and float64."""
 
+import itertools
 import math
 
 
@@ -57,3 +58,106 @@ def map_covariance(maps):
         ]
         for i in range(n)
     ]
+
+
+def part_pixels(parts):
+    """parts is a list of (x, y, visible); the pixel (row, column) of every visible one."""
+    return {
+        p: (math.floor(y), math.floor(x)) for p, (x, y, visible) in enumerate(parts) if visible > 0
+    }
+
+
+def voronoi_weights(parts, box, height, width):
+    """Algorithm 1: weights[part][row][column], the last part is the context."""
+    pixels = part_pixels(parts)
+    left, top, wide, high = box
+    weights = [[[0.0] * width for _ in range(height)] for _ in range(len(parts) + 1)]
+    cells = {p: [] for p in pixels}
+    for i in range(height):
+        for j in range(width):
+            inside = top <= i + 0.5 < top + high and left <= j + 0.5 < left + wide
+            if not inside:
+                weights[-1][i][j] = 1.0
+            elif pixels:
+                squared = {p: (i - a) ** 2 + (j - b) ** 2 for p, (a, b) in pixels.items()}
+                owner = min(squared, key=lambda p: (squared[p], p))
+                cells[owner].append((i, j, math.sqrt(squared[owner])))
+    for p, cell in cells.items():
+        largest = max((d for _, _, d in cell), default=0.0)
+        for i, j, d in cell:
+            weights[p][i][j] = 1 - (d / largest if largest > 0 else 0.0)
+    return weights
+
+
+def part_relevance(heatmap, weights):
+    """S_p of one map[row][column], or None if it has no positive relevance."""
+    positive = [[max(value, 0.0) for value in row] for row in heatmap]
+    total = sum(sum(row) for row in positive)
+    if total == 0:
+        return None
+    return [
+        sum(
+            w * c / total
+            for w_row, c_row in zip(plane, positive, strict=True)
+            for w, c in zip(w_row, c_row, strict=True)
+        )
+        for plane in weights
+    ]
+
+
+def histogram_entropy(histogram):
+    total = sum(histogram)
+    return -sum(s / total * math.log(s / total) for s in histogram if s > 0)
+
+
+def locality_of_feature(relevances, measured):
+    """relevances[image][part] or None for an empty map; measured[image][part]."""
+    histogram = []
+    for p in range(len(measured[0])):
+        seen = [
+            row[p]
+            for row, known in zip(relevances, measured, strict=True)
+            if row is not None and known[p]
+        ]
+        histogram.append(sum(seen) / len(seen) if seen else 0.0)
+    return histogram_entropy(histogram)
+
+
+def matched_similarity(similarity):
+    """Largest mean over all permutations."""
+    n = len(similarity)
+    return max(
+        sum(similarity[row][order[row]] for row in range(n)) / n
+        for order in itertools.permutations(range(n))
+    )
+
+
+def pearson(first, second):
+    a = [x - sum(first) / len(first) for x in first]
+    b = [y - sum(second) / len(second) for y in second]
+    norm = math.sqrt(sum(x * x for x in a) * sum(y * y for y in b))
+    return sum(x * y for x, y in zip(a, b, strict=True)) / norm if norm > 0 else 0.0
+
+
+def top_pixels(scores, kept):
+    """Flat indices of the highest positive scores, the earlier of equal ones first."""
+    order = sorted(range(len(scores)), key=lambda i: (-scores[i], i))
+    return {i for i in order[:kept] if scores[i] > 0}
+
+
+def signed_rank_p_less(differences):
+    """Exact one-sided p of Wilcoxon's test, over all assignments of signs."""
+    differences = [d for d in differences if d != 0]
+    sizes = sorted(abs(d) for d in differences)
+
+    def rank(size):
+        places = [i + 1 for i, other in enumerate(sizes) if other == size]
+        return sum(places) / len(places)
+
+    ranks = [rank(abs(d)) for d in differences]
+    observed = sum(r for r, d in zip(ranks, differences, strict=True) if d > 0)
+    sums = [
+        sum(r for r, positive in zip(ranks, signs, strict=True) if positive)
+        for signs in itertools.product((False, True), repeat=len(ranks))
+    ]
+    return sum(total <= observed + 1e-9 for total in sums) / len(sums)

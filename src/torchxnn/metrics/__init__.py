@@ -1,14 +1,72 @@
 """Metrics of an explanation, pure functions; each states which direction is better."""
 
 from torchxnn.metrics.faithfulness import Faithfulness, measure_faithfulness
+from torchxnn.metrics.intervals import (
+    Interval,
+    PairedTest,
+    bootstrap_counts,
+    bootstrap_interval,
+    bootstrap_mean,
+    paired_wilcoxon,
+)
+from torchxnn.metrics.locality import Locality, RelevanceHistograms, entropy
+from torchxnn.metrics.masking import (
+    Inpainting,
+    Masking,
+    combine_maps,
+    inpaint_images,
+    inpaint_picture,
+    masked_accuracy,
+    top_pixels,
+)
 from torchxnn.metrics.orthogonality import MapCovariance, Orthogonality
+from torchxnn.metrics.part_weights import (
+    CONTEXT,
+    PixelWeights,
+    pixel_weights_masks,
+    pixel_weights_points,
+    pixel_weights_voronoi,
+)
 from torchxnn.metrics.pointing import Pointing, pointing_game
+from torchxnn.metrics.stability import (
+    Stability,
+    feature_correlation,
+    match_features,
+    measure_stability,
+    stability_of,
+)
 
 __all__ = [
+    "CONTEXT",
     "Faithfulness",
+    "Inpainting",
+    "Interval",
+    "Locality",
     "MapCovariance",
+    "Masking",
     "Orthogonality",
+    "PairedTest",
+    "PixelWeights",
     "Pointing",
+    "RelevanceHistograms",
+    "Stability",
+    "bootstrap_counts",
+    "bootstrap_interval",
+    "bootstrap_mean",
+    "combine_maps",
+    "entropy",
+    "feature_correlation",
+    "inpaint_images",
+    "inpaint_picture",
+    "masked_accuracy",
+    "match_features",
     "measure_faithfulness",
+    "measure_stability",
+    "paired_wilcoxon",
+    "pixel_weights_masks",
+    "pixel_weights_points",
+    "pixel_weights_voronoi",
     "pointing_game",
+    "stability_of",
+    "top_pixels",
 ]

@@ -1,0 +1,202 @@
+"""Whether a refit with another seed finds the same x-features."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import torch
+from jaxtyping import Float
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+from torchxnn.errors import DataError, NonFiniteError
+
+_SHUFFLES = 20
+
+
+@dataclass(frozen=True)
+class Stability:
+    """Agreement of the x-features of several fits, matched pair by pair of fits.
+
+    Attributes:
+        value: mean matched similarity over all pairs of fits and all n x-features; higher is
+            better, 1 if every fit finds the same x-features up to order (and, for correlations of
+            E, up to scale).
+        chance: the same after the images of one fit of each pair were shuffled, which the matching
+            keeps above 0; mean of 20 seeded shuffles. None where only similarities were given.
+        fits: the two fits of every pair.
+        per_pair: mean matched similarity of every pair.
+        matched: similarity of every x-feature of the first fit to its match in the second.
+        matches: index of that match.
+        dead: x-features of every fit that do not vary and so correlate with nothing; empty where
+            only similarities were given.
+    """
+
+    value: float
+    chance: float | None
+    fits: tuple[tuple[int, int], ...]
+    per_pair: tuple[float, ...]
+    matched: tuple[tuple[float, ...], ...]
+    matches: tuple[tuple[int, ...], ...]
+    dead: tuple[tuple[int, ...], ...]
+
+
+def feature_correlation(
+    first: Float[Tensor, "images first"], second: Float[Tensor, "others second"]
+) -> Float[Tensor, "first second"]:
+    """Pearson correlation of every x-feature of one fit with every one of another.
+
+    One that does not vary, such as a dead x-feature, has correlation 0 with all.
+
+    Args:
+        first: E of one fit, (M, n).
+        second: E of the other on the same images in the same order.
+
+    Returns:
+        (n, n), float64, in [-1, 1].
+
+    Raises:
+        DataError: no images, or different numbers of images.
+        NonFiniteError: a value is NaN or infinite.
+    """
+    if len(first) != len(second) or len(first) == 0:
+        raise DataError(
+            f"fits must be compared on the same images, got {len(first)} and {len(second)}"
+        )
+    a, b = _unit_columns(first), _unit_columns(second)
+    return (a.T @ b).clamp(-1, 1)
+
+
+def match_features(similarity: Float[Tensor, "features features"]) -> tuple[int, ...]:
+    """For every row the column it is matched with, so that the sum of similarities is largest.
+
+    Source: Kuhn, The Hungarian method for the assignment problem, 1955. The similarity is signed:
+    an x-feature that is on where another is off is not the same concept.
+
+    Args:
+        similarity: (n, n), such as from `feature_correlation` or of maps.
+
+    Raises:
+        DataError: there are no x-features.
+        NonFiniteError: a similarity is NaN or infinite.
+    """
+    if len(similarity) == 0:
+        raise DataError("there are no x-features to match")
+    if not bool(torch.isfinite(similarity).all()):
+        raise NonFiniteError("a similarity of two x-features is NaN or infinite")
+    _, columns = linear_sum_assignment(similarity.detach().cpu().numpy(), maximize=True)
+    return tuple(int(column) for column in columns)
+
+
+def measure_stability(
+    features: Sequence[Float[Tensor, "images features"]], seed: int = 0
+) -> Stability:
+    """Match the x-features of all pairs of fits by the correlation of their values.
+
+    Args:
+        features: E of every fit, (M, n) each, on the same images in the same order. On the
+            positives alone it says whether the same concepts are found; over all images every
+            x-feature of a class correlates with every other, because it is on for that class.
+        seed: of the shuffles of the chance level.
+
+    Raises:
+        DataError: fewer than 2 fits, or other numbers of images or x-features.
+        NonFiniteError: a value is NaN or infinite.
+
+    Example:
+        >>> measure_stability([xnn(images) for xnn in refits]).value
+    """
+    widths = {one.shape[1] for one in features}
+    if len(widths) > 1:
+        raise DataError(f"fits to match must have as many x-features each, got {sorted(widths)}")
+    pairs = list(combinations(range(len(features)), 2))
+    similarities = [feature_correlation(features[i], features[j]) for i, j in pairs]
+    generator = torch.Generator().manual_seed(seed)
+    chance = [
+        _shuffled(features[i], features[j], generator) for i, j in pairs for _ in range(_SHUFFLES)
+    ]
+    return _stability(
+        pairs,
+        similarities,
+        chance=sum(chance) / max(1, len(chance)),
+        dead=tuple(tuple(_constant(one).nonzero().flatten().tolist()) for one in features),
+    )
+
+
+def stability_of(similarities: Sequence[Float[Tensor, "features features"]]) -> Stability:
+    """Match the x-features of all pairs of fits by given similarities.
+
+    To match by the correlation of maps, give the maps of all R fits to one `MapCovariance` of R n
+    x-features; the blocks of `correlation(covariance)` are the similarities.
+
+    Args:
+        similarities: (n, n) of the pairs of fits (0, 1), (0, 2), ..., (1, 2), ...; rows belong to
+            the first of the pair.
+
+    Raises:
+        DataError: not a number of pairs, or no x-features.
+        NonFiniteError: a similarity is NaN or infinite.
+    """
+    fits = 2
+    while fits * (fits - 1) // 2 < len(similarities):
+        fits += 1
+    pairs = list(combinations(range(fits), 2))
+    if len(pairs) != len(similarities):
+        raise DataError(
+            f"{len(similarities)} similarities are not those of all pairs of some number of fits "
+            "(2 fits have 1, 3 have 3, 4 have 6, 5 have 10)"
+        )
+    return _stability(pairs, similarities, chance=None, dead=())
+
+
+def _stability(
+    pairs: Sequence[tuple[int, int]],
+    similarities: Sequence[Float[Tensor, "features features"]],
+    chance: float | None,
+    dead: tuple[tuple[int, ...], ...],
+) -> Stability:
+    if not pairs:
+        raise DataError("stability needs at least 2 fits")
+    matches = tuple(match_features(similarity) for similarity in similarities)
+    matched = tuple(
+        tuple(float(similarity[row, column]) for row, column in enumerate(match))
+        for similarity, match in zip(similarities, matches, strict=True)
+    )
+    per_pair = tuple(sum(row) / len(row) for row in matched)
+    return Stability(
+        value=sum(per_pair) / len(per_pair),
+        chance=chance,
+        fits=tuple(pairs),
+        per_pair=per_pair,
+        matched=matched,
+        matches=matches,
+        dead=dead,
+    )
+
+
+def _shuffled(
+    first: Float[Tensor, "images features"],
+    second: Float[Tensor, "images features"],
+    generator: torch.Generator,
+) -> float:
+    order = torch.randperm(len(second), generator=generator).to(second.device)
+    similarity = feature_correlation(first, second[order])
+    match = match_features(similarity)
+    return float(similarity[range(len(match)), match].mean())
+
+
+def _constant(features: Float[Tensor, "images features"]) -> Tensor:
+    """By equality: the rounded mean of a constant need not be the constant."""
+    return features.amax(0) == features.amin(0)
+
+
+def _unit_columns(features: Float[Tensor, "images features"]) -> Float[Tensor, "images features"]:
+    """Centred columns of length 1; those that do not vary are 0."""
+    if not bool(torch.isfinite(features).all()):
+        raise NonFiniteError("an x-feature of a fit is NaN or infinite")
+    values = features.detach().cpu().double()
+    centred = torch.where(_constant(values), 0.0, values - values.mean(0))
+    norm = centred.norm(dim=0)
+    return centred / torch.where(norm > 0, norm, 1.0)
