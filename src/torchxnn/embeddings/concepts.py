@@ -1,0 +1,212 @@
+"""Concept embeddings to compare an XNN with: what they share, and their linear readout.
+
+Each comes from a function `fit_*` of recorded activations. Those that do not see a target (PCA,
+NMF, top-k sparse autoencoder) are fitted once and get one readout per class by `with_readout`.
+"""
+
+from __future__ import annotations
+
+import copy
+from abc import ABC, abstractmethod
+from importlib import import_module
+from typing import Any, TypeVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from torchxnn.embeddings.base import Embedding
+from torchxnn.embeddings.initialise import fit_linear
+from torchxnn.errors import DataError, NonFiniteError, XNNError
+from torchxnn.losses import weighted_mean
+
+RIDGE = 1e-10
+"""Share of the mean variance of standardised features: makes the solution unique, no more."""
+
+CONSTANT = 1e-6
+"""A feature whose deviation is a smaller share of its size than this is rounding noise."""
+
+
+class ConceptEmbedding(Embedding, ABC):
+    """An embedding whose concepts each have a linear direction in Z.
+
+    Nothing starts random: what is not fitted is NaN. In particular the readout is NaN until
+    `with_readout` (or a method that sees the target) sets it, so that nothing can be reproduced
+    with weights that nobody fitted.
+
+    Args:
+        dims: S_z, dimensions of Z.
+        n_features: n, number of concepts.
+        n_targets: k, number of logits to reproduce.
+
+    Attributes:
+        n_features: n.
+        readout: `nn.Linear(n, k)`.
+    """
+
+    def __init__(self, dims: int, n_features: int, n_targets: int = 1) -> None:
+        super().__init__()
+        if min(dims, n_features, n_targets) < 1:
+            raise XNNError(
+                "all sizes must be positive, got "
+                f"{dims} dimensions, {n_features} concepts and {n_targets} target(s)"
+            )
+        self.dims, self.n_features, self.n_targets = dims, n_features, n_targets
+        self.readout = blank_linear(n_features, n_targets)
+
+    def settings(self) -> dict[str, Any]:
+        """What the class needs to build an equal embedding, as plain values."""
+        return {"dims": self.dims, "n_features": self.n_features, "n_targets": self.n_targets}
+
+    @abstractmethod
+    def units(self) -> nn.Module:
+        """Z (B, S_z) to one unit per concept (B, n), by the operations that a heatmap goes through.
+
+        The module shares its parameters with the embedding. Put behind the explained model, it is
+        what excitation backprop explains.
+        """
+
+
+def blank_linear(inputs: int, outputs: int, bias: bool = True) -> nn.Linear:
+    """A linear map filled with NaN, made without a draw from the global random state."""
+    layer = nn.utils.skip_init(nn.Linear, inputs, outputs, bias=bias)
+    for parameter in layer.parameters():
+        nn.init.constant_(parameter, torch.nan)
+    return layer
+
+
+Concepts = TypeVar("Concepts", bound=ConceptEmbedding)
+
+
+@torch.no_grad()
+def with_readout(
+    embedding: Concepts,
+    features: Float[Tensor, "samples features"],
+    logits: Float[Tensor, "rows targets"],
+    weights: Float[Tensor, " entries"] | None = None,
+) -> Concepts:
+    r"""A copy of the embedding that reads the given logits by weighted least squares.
+
+    .. math:: \min_{v,b}\sum_m w_m\|v^\top E^{(m)}+b-\hat y^{(m)}\|^2
+
+    Concepts that do not vary get weight 0; among several solutions, one of small norm is taken.
+
+    Args:
+        embedding: fitted; left as it is.
+        features: E of the training set, `embedding.encode(Z)`, computed once for all classes.
+        logits: (M, k), those to reproduce.
+        weights: (M,) sample weights, any scale; None weighs all samples alike.
+
+    Raises:
+        DataError: numbers of samples or concepts that do not match, or weights without a sum.
+        NonFiniteError: NaN or infinity in the features or logits.
+
+    Example:
+        >>> concepts = fit_pca(train.z, n_concepts=5)
+        >>> goldfinch = with_readout(concepts, concepts.encode(train.z), train.logits[:, [47]])
+    """
+    if features.shape[1] != embedding.n_features:
+        raise DataError(
+            f"{features.shape[1]} features for an embedding with {embedding.n_features} concepts"
+        )
+    weight, bias = least_squares(features, logits, check_weights(weights, features))
+    fitted = copy.deepcopy(embedding)
+    fitted.n_targets = logits.shape[1]
+    fitted.readout = blank_linear(fitted.n_features, fitted.n_targets)
+    fitted.readout.to(embedding.readout.weight)
+    fitted.readout.weight.copy_(weight)
+    fitted.readout.bias.copy_(bias)
+    return fitted
+
+
+def least_squares(
+    features: Float[Tensor, "samples features"],
+    outputs: Float[Tensor, "rows outputs"],
+    weights: Float[Tensor, " samples"],
+) -> tuple[Float[Tensor, "outputs features"], Float[Tensor, " outputs"]]:
+    """Weighted least squares with an intercept, on standardised features, solved in float64.
+
+    Args:
+        features: (M, n), in any units: concepts of small variance count as much as others.
+        outputs: (M, k).
+        weights: (M,), non-negative.
+
+    Returns:
+        Weight (k, n) and intercept (k,), float64. A feature that does not vary has weight 0.
+
+    Raises:
+        DataError: numbers of samples that do not match.
+        NonFiniteError: NaN or infinity.
+    """
+    if len(features) != len(outputs):
+        raise DataError(f"{len(features)} samples of features, but {len(outputs)} of outputs")
+    for values, what in ((features, "features"), (outputs, "outputs")):
+        if not bool(torch.isfinite(values).all()):
+            raise NonFiniteError(f"the {what} of a linear fit contain NaN or infinite values")
+    features64, outputs64, weights64 = features.double(), outputs.double(), weights.double()
+    mean = weighted_mean(features64, weights64)
+    centred = features64 - mean
+    deviation = weighted_mean(centred.square(), weights64).sqrt()
+    size = weighted_mean(features64.square(), weights64).sqrt()
+    varies = deviation > CONSTANT * size
+    weight = features64.new_zeros(outputs.shape[1], features.shape[1])
+    if bool(varies.any()):
+        scaled = centred[:, varies] / deviation[varies]
+        weight[:, varies] = fit_linear(scaled, outputs64, weights64, RIDGE)[0] / deviation[varies]
+    return weight, weighted_mean(outputs64, weights64) - weight @ mean
+
+
+def check_weights(
+    weights: Float[Tensor, " entries"] | None, samples: Float[Tensor, "samples *rest"]
+) -> Float[Tensor, " samples"]:
+    """Sample weights in float64, all 1 if there are none.
+
+    Raises:
+        DataError: not one per sample, negative, not finite, or all 0.
+    """
+    if weights is None:
+        return torch.ones(len(samples), dtype=torch.float64, device=samples.device)
+    good = weights.shape == (len(samples),) and bool(
+        (weights >= 0).all() & torch.isfinite(weights).all() & (weights.sum() > 0)
+    )
+    if not good:
+        raise DataError(
+            f"weights must be {len(samples)} finite numbers >= 0 with a positive sum, one per "
+            f"sample; got shape {tuple(weights.shape)}, sum {float(weights.sum()):.3g}"
+        )
+    return weights.double()
+
+
+def check_activations(activations: Float[Tensor, "samples *dims"], n_concepts: int) -> None:
+    """Refuse activations that no concepts can be fitted to.
+
+    Raises:
+        DataError: maps instead of vectors, or more concepts than samples or dimensions.
+        NonFiniteError: NaN or infinity.
+    """
+    if activations.ndim != 2:
+        raise DataError(
+            f"concepts are fitted to vectors (M, S_z), got shape {tuple(activations.shape)}; "
+            "average maps over their positions, or attach to a fully connected layer"
+        )
+    if not 1 <= n_concepts <= min(activations.shape):
+        raise DataError(
+            f"n_concepts is {n_concepts}; {activations.shape[0]} samples of "
+            f"{activations.shape[1]} dimensions allow 1 to {min(activations.shape)}"
+        )
+    if not bool(torch.isfinite(activations).all()):
+        raise NonFiniteError("the activations contain NaN or infinite values")
+
+
+def import_sklearn(module: str) -> Any:
+    """A module of scikit-learn, which only the benchmark needs.
+
+    Raises:
+        XNNError: it is not installed.
+    """
+    try:
+        return import_module(f"sklearn.{module}")
+    except ModuleNotFoundError as error:
+        raise XNNError(
+            "this method needs scikit-learn: pip install 'torchxnn[benchmark]'"
+        ) from error
