@@ -75,9 +75,18 @@ def matrix(run: Callable[..., Tensor], first: Tensor, *others: Tensor) -> Tensor
 
 
 def pass_down(
-    weights: Tensor, structure: Tensor, x: Tensor, signs: list[int], relevance: Tensor
+    weights: Tensor,
+    structure: Tensor,
+    x: Tensor,
+    signs: list[int],
+    relevance: Tensor,
+    *,
+    dual: bool = False,
 ) -> Tensor:
-    """R_j = sum_i P(j|i) R_i, P proportional to (s_i w_ij x_j)+, else |w_ij x_j|, |w_ij|, even."""
+    """R_j = sum_i P(j|i) R_i, P proportional to (s_i w_ij x_j)+, else |w_ij x_j|, |w_ij|, even.
+
+    A dual unit: (s_i w_ij x_j)+, else |x_j| where there is a connection, else even.
+    """
     result = torch.zeros_like(x)
     for i in range(weights.shape[0]):
         if relevance[i] == 0:
@@ -88,6 +97,8 @@ def pass_down(
             weights[i].abs(),
             structure[i].abs(),
         ]
+        if dual:
+            options[1:3] = [(structure[i] != 0) * x.abs()]
         won = next(option for option in options if float(option.sum()) > 0)
         result += won / won.sum() * relevance[i]
     return result
@@ -136,7 +147,12 @@ def reference(
                 signs = [1] * weights.shape[0]
                 weights = -weights if dual else weights
             relevance[node.inputs[0]] += pass_down(
-                weights, structure, sources[0].flatten(), signs, received
+                weights,
+                structure,
+                sources[0].flatten(),
+                signs,
+                received,
+                dual=dual and node is nodes[-1],
             )
         elif node.kind in ("move", "max"):
             _copies(node, sources, received, relevance)

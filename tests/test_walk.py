@@ -94,3 +94,23 @@ def test_a_certificate_counts_relevance_that_a_layer_loses():
     finally:
         RULES["relu"] = rule
     assert abs(wrong.conservation_error - 0.1) < 1e-4
+
+
+def test_a_unit_that_nothing_speaks_against_has_a_contrastive_map():
+    """All contributions agree: MWP (1/7, 6/7) minus the share of activity (1/4, 3/4)."""
+
+    class Picture(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.unit = nn.Linear(2, 1)
+            self.unit.weight.data = torch.tensor([[1.0, 2.0]])
+
+        def forward(self, images):
+            return self.unit(images.flatten(1))
+
+    images = torch.tensor([1.0, 3.0]).reshape(1, 1, 1, 2)
+    found, certificate = ExcitationBackprop(Picture()).attribute(images, 0, return_certificate=True)
+    expected = torch.tensor([1 / 7 - 1 / 4, 6 / 7 - 3 / 4])
+    torch.testing.assert_close(found.flatten(), expected)
+    assert certificate.fallback_share == 0
+    assert certificate.conservation_error < 1e-6

@@ -7,7 +7,8 @@ The unit y_i = sum_j w_ij x_j + b_i passes its relevance to the inputs that agre
 For x >= 0 and s_i = + this is excitation backprop (Zhang et al., 2016, eq. 2), computed with one
 positive forward pass for the denominators and one data gradient for every seed. The bias takes no
 part. A unit without an agreeing contribution shares its relevance by |w_ij x_j|, then by |w_ij|,
-then evenly; what is shared so is counted as *fallback*.
+then evenly; what is shared so is counted as *fallback*. A dual unit (see `excitation_backprop`)
+without an agreeing contribution shares by |x_j| instead: there is no evidence against the unit.
 """
 
 from __future__ import annotations
@@ -90,7 +91,13 @@ class Competition:
         self._losing: dict[int, tuple[Tensor, ...]] = {}
 
     def pass_down(
-        self, relevance: Tensor, negative: Negative, note: Note, *, consume: bool = False
+        self,
+        relevance: Tensor,
+        negative: Negative,
+        note: Note,
+        *,
+        consume: bool = False,
+        dual: bool = False,
     ) -> Tensor:
         """Relevance of the units (seeds, *y.shape) to relevance of the inputs (seeds, *x.shape).
 
@@ -99,6 +106,7 @@ class Competition:
             negative: which units count as negative.
             note: is told what a fallback shares out.
             consume: whether `relevance` may be overwritten, which saves an allocation of its size.
+            dual: whether the units are dual units, whose fallback does not look at the weights.
         """
         layout = self._linear.layout
         if isinstance(negative, Tensor):
@@ -132,7 +140,7 @@ class Competition:
                 result = self._add_products(result, scaled, side, weight)
         for lost in losers:
             note(lost)
-            extra = self._fall_back(lost)
+            extra = self._fall_back(lost, dual=dual)
             result = extra if result is None else result.add_(extra)
         if result is None:
             x = self._inputs[1]
@@ -204,14 +212,20 @@ class Competition:
             self._denominators[sign] = total
         return self._denominators[sign]
 
-    def _fall_back(self, lost: Tensor) -> Tensor:
-        """Share by |w_ij x_j|; where that is zero by |w_ij|; where that is zero evenly."""
+    def _fall_back(self, lost: Tensor, *, dual: bool) -> Tensor:
+        """Share by |w_ij x_j|; where that is zero by |w_ij|; where that is zero evenly.
+
+        With `dual` by |x_j|, then evenly.
+        """
         x = self._inputs[1] + self._inputs[-1] if -1 in self._inputs else self._inputs[1]
         everyone = torch.ones_like(x) if self._takes_part is None else self._takes_part.to(x.dtype)
         weight = self._linear.weight
         stages: list[tuple[Tensor, Tensor | None]]
         if weight is None:
             stages = [(x, None), (everyone, None)]
+        elif dual:
+            alike = torch.ones_like(weight)
+            stages = [(x, alike), (everyone, alike)]
         else:
             size = weight.abs()
             stages = [(x, size), (everyone, size), (everyone, torch.ones_like(weight))]

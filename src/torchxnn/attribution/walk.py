@@ -220,10 +220,7 @@ class Walk:
         negative = False if output is None else self.negative(output)
 
         def note(lost: Tensor) -> None:
-            self.note(operation, lost, dual=False)
-
-        def note_dual(lost: Tensor) -> None:
-            self.note(operation, lost, dual=True)
+            self.note(operation, lost)
 
         # Nobody else reads the relevance that has arrived, unless sums are still to be taken.
         consume = not (self._crossing or self._prepared.certify)
@@ -231,16 +228,16 @@ class Walk:
         if not self._crossing:
             return received
         flipped = not negative if isinstance(negative, bool) else ~negative
-        dual = competition.pass_down(relevance, flipped, note_dual)
+        # That nothing speaks against a unit is no doubt about its map, so it is not counted.
+        dual = competition.pass_down(relevance, flipped, lambda lost: None, dual=True)
         return torch.cat([received, dual]) if self._prepared.certify else received - dual
 
-    def note(self, operation: Operation, lost: Tensor, *, dual: bool = False) -> None:
+    def note(self, operation: Operation, lost: Tensor) -> None:
         """Count relevance that a fallback shared out."""
         output = next(output for output in operation.outputs if output is not None)
         sums = self._sums(output, lost.abs())
         if self._crossing and self._prepared.certify:
-            nothing = torch.zeros_like(sums)
-            sums = torch.cat([nothing, sums] if dual else [sums, nothing])
+            sums = torch.cat([sums, torch.zeros_like(sums)])
         if self._prepared.certify:
             tally = self.ledger.layers.setdefault(operation.place.module, LayerTally())
             tally.fallback = max(tally.fallback, float(sums.max()))

@@ -1,6 +1,7 @@
 """Data sets: each yields frozen samples; a new one is one file and one line here."""
 
 from torchxnn.datasets.ade20k import ADE20K
+from torchxnn.datasets.augment import AugmentedImages
 from torchxnn.datasets.base import (
     Frame,
     ImageDataset,
@@ -36,6 +37,7 @@ __all__ = [
     "MNIST",
     "MNIST_PREPROCESSING",
     "PLACES_ROOMS",
+    "AugmentedImages",
     "Frame",
     "ImageDataset",
     "ImageFolder",

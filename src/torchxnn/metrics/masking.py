@@ -55,8 +55,13 @@ DEFAULT_INPAINTING = Inpainting()
 class PictureNormalisation(Protocol):
     """What `torchxnn.datasets.Preprocessing` knows: how a tensor becomes a picture and back."""
 
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    @property
+    def mean(self) -> tuple[float, float, float]:
+        """Per colour."""
+
+    @property
+    def std(self) -> tuple[float, float, float]:
+        """Per colour."""
 
     def picture(
         self, image: Float[Tensor, "channels height width"]

@@ -1,0 +1,254 @@
+"""`xnn benchmark cub | nyu | places`: run, print, write tables and figures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import Progress, TaskID
+
+from torchxnn.benchmark.record import OnImages
+from torchxnn.benchmark.run import OnClass, run_benchmark
+from torchxnn.benchmark.settings import BenchmarkConfig
+from torchxnn.benchmark.stability import run_stability
+from torchxnn.benchmark.summary import summarise
+from torchxnn.benchmark.tables import markdown, stability_text, tuning_text
+from torchxnn.benchmark.tasks import BUNDLED, TASKS, TaskSource
+from torchxnn.benchmark.tune import TuneGrid, run_tuning
+from torchxnn.demo import LAYER
+from torchxnn.errors import DataError
+from torchxnn.files import replace_file
+from torchxnn.progress import make_progress
+from torchxnn.storage import to_json
+
+TITLES = {
+    "cub": "Birds (CUB-200-2011)",
+    "nyu": "Rooms (Places365), measured on the masks of NYU Depth v2",
+    "places": "Rooms (Places365), measured on the masks of ADE20K",
+}
+
+
+@dataclass(frozen=True)
+class BenchmarkCommand:
+    """What all benchmarks share.
+
+    Attributes:
+        root: folder of the pictures to fit on, in the official layout.
+        weights: state dict of the explained network.
+        out: folder for results, tables and figures; a killed run goes on where it stopped.
+        classes: class names or indices (from 0); all by default.
+        model: the explained network.
+        layer: dotted name of the layer to attach to.
+        jobs: processes.
+        figures: draw the figures and the gallery.
+        config: settings.
+    """
+
+    root: Path
+    weights: Path
+    out: Path
+    classes: tuple[str, ...] = ()
+    model: str = BUNDLED
+    layer: str = LAYER
+    jobs: int = 1
+    figures: bool = True
+    config: BenchmarkConfig = field(default_factory=BenchmarkConfig)
+
+    def source(self) -> TaskSource:
+        """Which benchmark on which data."""
+        raise NotImplementedError
+
+    def execute(self, out: Console, err: Console) -> None:
+        """Run, print the main tables, write `results.json`, `tables.md` and the figures."""
+        source = self.source()
+        names = TASKS[source.kind](source).classes if self.classes else ()
+        targets = find_classes(names, self.classes)
+        with make_progress(err) as progress:
+            records = run_benchmark(
+                source,
+                targets,
+                self.config,
+                self.out,
+                self.jobs,
+                _count_images(progress),
+                _count_classes(progress),
+            )
+        summary = summarise(records)
+        replace_file(self.out / "results.json", to_json(summary).encode())
+        text = markdown(summary, TITLES[source.kind])
+        replace_file(self.out / "tables.md", text.encode())
+        out.print(text.split("## Lasso")[0], markup=False, highlight=False, soft_wrap=True)
+        if self.figures:
+            from torchxnn.benchmark.draw import draw_figures
+
+            with make_progress(err) as progress:
+                on_class = _count_classes(progress, "Drawing")
+                draw_figures(source, summary, self.config, self.out, on_class)
+        out.print(f"results.json, tables.md and figures are in {self.out}", highlight=False)
+
+
+@dataclass(frozen=True)
+class Cub(BenchmarkCommand):
+    """Birds with part locations: paper tables 1, .4 and .5."""
+
+    def source(self) -> TaskSource:
+        """CUB-200-2011."""
+        return TaskSource("cub", self.root, self.weights, self.model, self.layer)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Nyu(BenchmarkCommand):
+    """Rooms of Places365, measured on the masks of NYU Depth v2.
+
+    Attributes:
+        masks: folder of NYU Depth v2.
+    """
+
+    masks: Path
+
+    def source(self) -> TaskSource:
+        """Six rooms."""
+        return TaskSource("nyu", self.root, self.weights, self.model, self.layer, self.masks)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Places(BenchmarkCommand):
+    """The paper's ten rooms of Places365, measured on the masks of ADE20K: tables 2 and .6.
+
+    Attributes:
+        masks: folder of ADE20K, the full release or ADEChallengeData2016.
+    """
+
+    masks: Path
+
+    def source(self) -> TaskSource:
+        """Ten rooms."""
+        return TaskSource("places", self.root, self.weights, self.model, self.layer, self.masks)
+
+
+TUNE_CLASSES = 10
+
+
+@dataclass(frozen=True)
+class Tune(BenchmarkCommand):
+    """Choose beta, eta and q on CUB's training split: R^2 near NN's, then least overlap of maps.
+
+    Attributes:
+        grid: settings to try.
+    """
+
+    grid: TuneGrid = field(default_factory=TuneGrid)
+
+    def source(self) -> TaskSource:
+        """CUB-200-2011."""
+        return TaskSource("cub", self.root, self.weights, self.model, self.layer)
+
+    def execute(self, out: Console, err: Console) -> None:
+        """Tune, print the table, write `tuning.json` and `tuning.md`."""
+        source = self.source()
+        names = TASKS[source.kind](source).classes
+        targets = find_classes(names, self.classes) or every_few(len(names))
+        with make_progress(err) as progress:
+            found = run_tuning(
+                source,
+                targets,
+                self.config,
+                self.grid,
+                self.out,
+                self.jobs,
+                _count_images(progress),
+                _count_classes(progress, "Tuning"),
+            )
+        replace_file(self.out / "tuning.json", to_json(found | {"classes": targets}).encode())
+        text = tuning_text(found, targets)
+        replace_file(self.out / "tuning.md", text.encode())
+        out.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+@dataclass(frozen=True)
+class SeedStability(BenchmarkCommand):
+    """Refit birds with other seeds and match the x-features that are found.
+
+    Attributes:
+        fits: per class and method.
+    """
+
+    fits: int = 5
+
+    def source(self) -> TaskSource:
+        """CUB-200-2011."""
+        return TaskSource("cub", self.root, self.weights, self.model, self.layer)
+
+    def execute(self, out: Console, err: Console) -> None:
+        """Refit, print the table, write `stability.json`."""
+        source = self.source()
+        names = TASKS[source.kind](source).classes
+        targets = find_classes(names, self.classes) or every_few(len(names))
+        with make_progress(err) as progress:
+            found = run_stability(
+                source,
+                targets,
+                self.config,
+                self.out,
+                self.fits,
+                self.jobs,
+                _count_images(progress),
+                _count_classes(progress, "Refitting"),
+            )
+        replace_file(self.out / "stability.json", to_json(found).encode())
+        out.print(stability_text(found), markup=False, highlight=False, soft_wrap=True)
+
+
+def every_few(classes: int) -> list[int]:
+    """About ten classes, evenly spaced, for commands that fit each class many times."""
+    step = max(1, classes // TUNE_CLASSES)
+    return list(range(step - 1, classes, step))[:TUNE_CLASSES]
+
+
+def find_classes(names: Sequence[str], wanted: Sequence[str]) -> list[int] | None:
+    """Class indices of names or numbers; None for no choice.
+
+    Raises:
+        DataError: no such class.
+    """
+    if not wanted:
+        return None
+    plain = {_plain(name): index for index, name in enumerate(names)}
+    found = []
+    for choice in wanted:
+        if choice.isdigit() and int(choice) < len(names):
+            found.append(int(choice))
+        elif _plain(choice) in plain:
+            found.append(plain[_plain(choice)])
+        else:
+            raise DataError(
+                f"there is no class {choice!r}; give an index from 0 to {len(names) - 1} or a "
+                f"name such as {names[0]!r}"
+            )
+    return found
+
+
+def _plain(name: str) -> str:
+    return name.casefold().replace("_", " ").strip()
+
+
+def _count_images(progress: Progress) -> OnImages:
+    tasks: dict[str, TaskID] = {}
+
+    def show(name: str, done: int, total: int) -> None:
+        if name not in tasks:
+            tasks[name] = progress.add_task(f"Recording {name}", total=total)
+        progress.update(tasks[name], completed=done)
+
+    return show
+
+
+def _count_classes(progress: Progress, verb: str = "Measuring") -> OnClass:
+    task = progress.add_task(f"{verb} classes", total=None)
+
+    def show(done: int, total: int, name: str) -> None:
+        progress.update(task, completed=done, total=total, description=f"{verb} {name}"[:32])
+
+    return show

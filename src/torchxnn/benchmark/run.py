@@ -1,0 +1,209 @@
+"""Run a benchmark: record once, fit and measure class by class, resume, summarise."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from torchxnn.benchmark.blind import Blind, fit_blind
+from torchxnn.benchmark.measure import ClassFits, measure_class
+from torchxnn.benchmark.methods import FitData
+from torchxnn.benchmark.pool import one_thread, run_jobs
+from torchxnn.benchmark.record import OnImages, Recorded, record_task
+from torchxnn.benchmark.settings import BenchmarkConfig
+from torchxnn.benchmark.tasks import TASKS, Task, TaskSource
+from torchxnn.embeddings.srae import SRAE
+from torchxnn.errors import DataError, XNNError
+from torchxnn.files import replace_file
+from torchxnn.storage import to_json
+from torchxnn.version import __version__
+from torchxnn.xnn import XNN
+
+SETTINGS = "benchmark.json"
+SAVED = ("SRAE", "NN")
+"""Methods whose fits are kept as XNNs, for the figures."""
+
+OnClass = Callable[[int, int, str], None]
+"""Called with classes done, their total, and the name of the last one."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Prepared:
+    """What a worker needs for every class."""
+
+    task: Task
+    recorded: Recorded
+    data: FitData
+    blind: Blind
+    config: BenchmarkConfig
+    folder: Path
+
+
+def run_benchmark(
+    source: TaskSource,
+    targets: Sequence[int] | None,
+    config: BenchmarkConfig,
+    folder: Path,
+    jobs: int = 1,
+    on_images: OnImages | None = None,
+    on_class: OnClass | None = None,
+) -> dict[str, Any]:
+    """Fit and measure all methods on every class, and write what was found.
+
+    Every class is one file in `classes/`; a run that was killed goes on with those that are
+    missing. Results do not depend on `jobs`: a class is computed by one process with one thread.
+
+    Args:
+        source: network and data.
+        targets: class indices; None for all that have pictures to measure on.
+        config: settings; a folder that holds a run with others is refused.
+        folder: for everything that is written.
+        jobs: processes.
+        on_images: progress of recording.
+        on_class: progress of classes.
+
+    Returns:
+        Records by class index, in ascending order.
+
+    Raises:
+        DataError: broken data, or the folder belongs to another run.
+        XNNError: settings out of range.
+    """
+    if jobs < 1:
+        raise XNNError(f"jobs must be at least 1, got {jobs}")
+    claim(folder, source, config)
+    task = TASKS[source.kind](source)
+    wanted = chosen_targets(task, targets)
+    recorded = record_task(task, config.copies, folder, on_images)
+    with one_thread():
+        fit_blind(recorded.fit_data(config.train), config, folder)
+    todo = [target for target in wanted if not _path(folder, target).is_file()]
+    done = len(wanted) - len(todo)
+    for target in run_jobs(_start_worker, (source, config, folder), _run_class, todo, jobs):
+        done += 1
+        if on_class is not None:
+            on_class(done, len(wanted), task.classes[target])
+    return {str(target): read_record(folder, target) for target in wanted}
+
+
+def claim(folder: Path, source: TaskSource, config: BenchmarkConfig) -> None:
+    """Write down what a folder is for, or refuse one that is for something else."""
+    about = json.loads(
+        to_json(
+            {"source": _plain(asdict(source)), "config": asdict(config), "version": __version__}
+        )
+    )
+    path = folder / SETTINGS
+    if path.is_file():
+        try:
+            found = json.loads(path.read_text("utf-8"))
+        except ValueError as error:
+            raise DataError(f"{path} is broken; choose another --out") from error
+        for key in ("config", "source"):
+            if found.get(key) != about[key]:
+                changed = _changed(found, about, key)
+                raise DataError(
+                    f"{folder} holds a benchmark with another {key}: {changed}; choose another "
+                    "--out, or the same settings to go on with it"
+                )
+        return
+    if folder.exists() and any(folder.iterdir()):
+        raise DataError(f"{folder} is not empty and holds no benchmark; choose another --out")
+    replace_file(path, to_json(about).encode())
+
+
+def _plain(values: dict[str, Any]) -> dict[str, Any]:
+    return {key: str(value) if isinstance(value, Path) else value for key, value in values.items()}
+
+
+def _changed(found: dict[str, Any], about: dict[str, Any], key: str) -> str:
+    before, now = found.get(key) or {}, about[key]
+    names = [name for name in now if before.get(name) != now[name]]
+    return ", ".join(f"{name} was {before.get(name)}, now {now[name]}" for name in names)
+
+
+def chosen_targets(task: Task, targets: Sequence[int] | None) -> list[int]:
+    """Class indices in ascending order; None for all that have pictures to measure on.
+
+    Raises:
+        DataError: no such class.
+    """
+    everything = range(len(task.classes))
+    if targets is None:
+        return [target for target in everything if task.positives(target)]
+    outside = [target for target in targets if target not in everything]
+    if outside:
+        raise DataError(f"there is no class {outside[0]}; classes are 0 to {len(task.classes) - 1}")
+    return sorted(set(targets))
+
+
+def _path(folder: Path, target: int) -> Path:
+    return folder / "classes" / f"{target:04d}.json"
+
+
+def read_record(folder: Path, target: int) -> dict[str, Any]:
+    """What was measured for a class."""
+    path = _path(folder, target)
+    try:
+        found: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read ({error}); delete it to measure again") from error
+    return found
+
+
+def saved_xnn(folder: Path, target: int, method: str = "SRAE") -> Path:
+    """Folder of the XNN that was fitted to a class."""
+    return folder / "xnns" / f"{target:04d}" / method
+
+
+# --- classes, one after the other or several at once
+
+_WORKER: dict[str, _Prepared] = {}
+
+
+def _start_worker(source: TaskSource, config: BenchmarkConfig, folder: Path) -> None:
+    task = TASKS[source.kind](source)
+    recorded = record_task(task, config.copies, folder)
+    data = recorded.fit_data(config.train)
+    blind = fit_blind(data, config, folder)
+    _WORKER["prepared"] = _Prepared(task, recorded, data, blind, config, folder)
+
+
+def _run_class(target: int) -> int:
+    """Measure one class and write its file; the file is what makes a class done."""
+    ready = _WORKER["prepared"]
+    record, fits = measure_class(
+        ready.task,
+        ready.recorded,
+        ready.data,
+        target,
+        ready.blind.usual,
+        ready.blind.more,
+        ready.config,
+    )
+    for name, seconds in ready.blind.seconds.items():
+        record.methods[name]["seconds"] = seconds
+    for method in SAVED:
+        _save_xnn(ready, target, method, fits)
+    replace_file(_path(ready.folder, target), to_json(asdict(record)).encode())
+    return target
+
+
+def _save_xnn(ready: _Prepared, target: int, method: str, fits: ClassFits) -> None:
+    embedding = fits.methods[method]
+    if not isinstance(embedding, SRAE):
+        raise TypeError(f"{method} is no XNN")
+    task = ready.task
+    xnn = XNN(
+        task.model,
+        task.source.layer,
+        embedding.n_features,
+        class_names=task.classes,
+        preprocessing=task.preprocessing,
+    )
+    xnn.embedding, xnn.targets, xnn.report = embedding, (target,), fits.reports[method]
+    xnn.outputs = ready.recorded.train.logits.shape[1]
+    xnn.save_pretrained(saved_xnn(ready.folder, target, method))

@@ -1,0 +1,104 @@
+"""How much of an explanation another seed finds again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from torchxnn.benchmark.methods import SEEN, fit_variant
+from torchxnn.benchmark.pool import run_jobs
+from torchxnn.benchmark.record import OnImages, Recorded, record_task
+from torchxnn.benchmark.run import OnClass, chosen_targets, claim
+from torchxnn.benchmark.settings import BenchmarkConfig
+from torchxnn.benchmark.summary import mean
+from torchxnn.benchmark.tasks import TASKS, Task, TaskSource
+from torchxnn.embeddings.apply import apply_embedding
+from torchxnn.errors import XNNError
+from torchxnn.metrics import measure_stability
+
+
+@dataclass(frozen=True, eq=False)
+class _Prepared:
+    task: Task
+    recorded: Recorded
+    config: BenchmarkConfig
+    fits: int
+
+
+_WORKER: dict[str, _Prepared] = {}
+
+
+def run_stability(
+    source: TaskSource,
+    targets: Sequence[int] | None,
+    config: BenchmarkConfig,
+    folder: Path,
+    fits: int = 5,
+    jobs: int = 1,
+    on_images: OnImages | None = None,
+    on_class: OnClass | None = None,
+) -> dict[str, Any]:
+    """Refit SRAE, NN and SAE with other seeds and match their x-features by assignment.
+
+    The figure is the mean correlation of matched x-features over the class's measured pictures, on
+    the positives, where it says whether the same concepts are found (`measure_stability`), beside
+    that of shuffled values. Held-out pictures change with the seed, too.
+
+    Args:
+        source: network and data.
+        targets: class indices; None for all that have pictures to measure on.
+        config: settings.
+        folder: for the recorded activations.
+        fits: per class and method, at least 2.
+        jobs: processes.
+        on_images: progress of recording.
+        on_class: progress of classes.
+
+    Returns:
+        `methods`: mean correlation and chance level; `classes`: the same per class.
+    """
+    if fits < 2:
+        raise XNNError(f"stability needs at least 2 fits, got {fits}")
+    claim(folder, source, config)
+    task = TASKS[source.kind](source)
+    record_task(task, config.copies, folder, on_images)
+    wanted = chosen_targets(task, targets)
+    found: dict[str, dict[str, Any]] = {}
+    for target, row in run_jobs(_start, (source, config, fits, folder), _refit_class, wanted, jobs):
+        found[str(target)] = row
+        if on_class is not None:
+            on_class(len(found), len(wanted), task.classes[target])
+    return {
+        "fits": fits,
+        "methods": {
+            name: {
+                key: mean([row[name][key] for row in found.values()])
+                for key in ("correlation", "chance")
+            }
+            for name in SEEN
+        },
+        "classes": {target: found[target] for target in sorted(found, key=int)},
+    }
+
+
+def _start(source: TaskSource, config: BenchmarkConfig, fits: int, folder: Path) -> None:
+    task = TASKS[source.kind](source)
+    _WORKER["prepared"] = _Prepared(task, record_task(task, config.copies, folder), config, fits)
+
+
+def _refit_class(target: int) -> tuple[int, dict[str, Any]]:
+    ready = _WORKER["prepared"]
+    z = ready.recorded.located.z[ready.task.positives(target)]
+    row: dict[str, Any] = {}
+    for name in SEEN:
+        features = []
+        for seed in range(ready.fits):
+            config = replace(ready.config.train, seed=ready.config.train.seed + seed)
+            data = ready.recorded.fit_data(config)
+            embedding, _ = fit_variant(name, data, (target,), ready.config.n_features, config)
+            features.append(apply_embedding(embedding, z).features)
+        found = measure_stability(features)
+        row[name] = {"correlation": found.value, "chance": found.chance}
+    return target, row

@@ -1,0 +1,84 @@
+"""A small set of coloured squares in CUB's layout, and a network that tells them apart."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import nn
+
+from torchxnn.datasets.base import Preprocessing
+from torchxnn.models import LoadedModel
+
+CLASSES, TRAIN, TEST, SIDE = 3, 12, 4, 32
+COLOURS = ((230, 40, 40), (40, 230, 40), (40, 40, 230))
+
+
+def network() -> LoadedModel:
+    """Factory for `--model benchmark_examples:network`; its layer is `3`."""
+    model = nn.Sequential(
+        nn.Conv2d(3, 6, 3, stride=2),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Sequential(nn.Linear(6 * 15 * 15, 12), nn.ReLU()),
+        nn.Linear(12, CLASSES),
+    )
+    return LoadedModel(model, Preprocessing(size=SIDE, resize="squash"), None, "")
+
+
+def write_squares(root: Path) -> Path:
+    rng = np.random.default_rng(0)
+    lines = {name: [] for name in ("images", "labels", "split", "boxes", "parts")}
+    number = 0
+    for kind in range(CLASSES):
+        for index in range(TRAIN + TEST):
+            number += 1
+            x, y = (int(v) for v in rng.integers(2, 12, 2))
+            pixels = rng.integers(0, 60, (SIDE, SIDE, 3)).astype(np.uint8)
+            pixels[y : y + 16, x : x + 16] = COLOURS[kind]
+            pixels[y : y + 5, x : x + 5] = 255  # a part of its own
+            path = root / "images" / f"{kind + 1:03d}.Square_{kind}" / f"{index}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(path)
+            lines["images"].append(f"{number} {path.relative_to(root / 'images')}")
+            lines["labels"].append(f"{number} {kind + 1}")
+            lines["split"].append(f"{number} {int(index < TRAIN)}")
+            lines["boxes"].append(f"{number} {x}.0 {y}.0 16.0 16.0")
+            lines["parts"] += [
+                f"{number} 1 {x + 2}.0 {y + 2}.0 1",
+                f"{number} 2 {x + 12}.0 {y + 12}.0 {int(index % 3 > 0)}",
+            ]
+    files = {
+        "images.txt": lines["images"],
+        "classes.txt": [f"{k + 1} {k + 1:03d}.Square_{k}" for k in range(CLASSES)],
+        "image_class_labels.txt": lines["labels"],
+        "train_test_split.txt": lines["split"],
+        "bounding_boxes.txt": lines["boxes"],
+        "parts/parts.txt": ["1 corner", "2 body"],
+        "parts/part_locs.txt": lines["parts"],
+    }
+    for name, content in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text("\n".join(content) + "\n")
+    return root
+
+
+def write_weights(root: Path, path: Path) -> Path:
+    """Train the network for a moment and write its state dict."""
+    from safetensors.torch import save_file
+
+    from torchxnn.datasets import CUB, make_loader
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        loaded = network()
+        batches = list(make_loader(CUB(root, loaded.preprocessing, "train"), 36))
+        optimizer = torch.optim.Adam(loaded.model.parameters(), lr=3e-3)
+        for _ in range(40):
+            for images, labels in batches:
+                loss = nn.functional.cross_entropy(loaded.model(images), labels)
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+    save_file(loaded.model.state_dict(), path)
+    return path
