@@ -26,6 +26,43 @@ def network() -> LoadedModel:
     return LoadedModel(model, Preprocessing(size=SIDE, resize="squash"), None, "")
 
 
+def rooms_network(rooms: int = 6) -> LoadedModel:
+    """Factory for rooms; with a layer like that of `network`, and random weights."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        model = nn.Sequential(
+            nn.Conv2d(3, 6, 3, stride=2),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Sequential(nn.Linear(6 * 15 * 15, 12), nn.ReLU()),
+            nn.Linear(12, rooms),
+        )
+    return LoadedModel(model, Preprocessing(size=SIDE, resize="squash"), None, "")
+
+
+def ten_rooms_network() -> LoadedModel:
+    return rooms_network(10)
+
+
+def write_room(path: Path, kind: int, rng: np.random.Generator) -> None:
+    pixels = rng.integers(0, 255, (SIDE, SIDE, 3)).astype(np.uint8)
+    pixels[: 4 + 2 * kind] = 20 * kind
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+
+
+def write_rooms(root: Path, rooms: tuple[str, ...], train: int = 10, test: int = 3) -> Path:
+    """Places365 pictures of the given rooms, in the layout with `labels.csv`."""
+    rng, rows = np.random.default_rng(0), ["file,class,split,source_path"]
+    for kind, room in enumerate(rooms):
+        for index in range(train + test):
+            split = "train" if index < train else "eval"
+            rows.append(f"{split}/{room}/{index}.png,{room},{split},x")
+            write_room(root / "images" / split / room / f"{index}.png", kind, rng)
+    (root / "labels.csv").write_text("\n".join(rows) + "\n")
+    return root
+
+
 def write_squares(root: Path) -> Path:
     rng = np.random.default_rng(0)
     lines = {name: [] for name in ("images", "labels", "split", "boxes", "parts")}

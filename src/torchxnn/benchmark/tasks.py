@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from torch import nn
 from torchxnn.datasets import ADE20K, CUB, PLACES_ROOMS, ImageDataset, NYUDepth, Places365, Sample
 from torchxnn.datasets.base import Preprocessing
 from torchxnn.demo import LAYER, PREPROCESSING, bird_name
-from torchxnn.errors import DataError, ModelError
+from torchxnn.errors import DataError, ModelError, XNNWarning
 from torchxnn.metrics.part_weights import PixelWeights, pixel_weights_masks, pixel_weights_voronoi
 from torchxnn.models import load_model
 
@@ -134,7 +135,9 @@ def open_nyu(source: TaskSource) -> Task:
     if source.measured is None:
         raise DataError("the NYU benchmark needs --masks, the folder of NYU Depth v2")
     model, train, test = _rooms(source, ROOMS)
-    located = NYUDepth(source.measured, train.preprocessing, "all", scenes=ROOMS)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", XNNWarning)  # there is no entrance hall: not measured
+        located = NYUDepth(source.measured, train.preprocessing, "all", scenes=ROOMS)
     objects = located.object_names[1:]  # number 0 is void
     return Task(
         source=source,
@@ -153,7 +156,9 @@ def open_places(source: TaskSource) -> Task:
     if source.measured is None:
         raise DataError("the Places benchmark needs --masks, the folder of ADE20K")
     model, train, test = _rooms(source, PLACES_ROOMS)
-    located = ADE20K(source.measured, train.preprocessing, "all", scenes=PLACES_ROOMS)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", XNNWarning)  # rooms without pictures are not measured
+        located = ADE20K(source.measured, train.preprocessing, "all", scenes=PLACES_ROOMS)
     objects = located.object_names[1:]  # number 0 is void
     return Task(
         source=source,
