@@ -7,9 +7,9 @@ from torch import nn
 from conftest import SmallNet, make_images, make_net
 from torchxnn.errors import DataError, LayerError, NonFiniteError
 from torchxnn.layers import (
+    as_activations,
     check_images,
     flat_shape,
-    flatten_activations,
     list_layers,
     preserve_state,
     record_layer,
@@ -119,10 +119,32 @@ def test_trailing_ones_are_dropped(shape, flat):
     assert flat_shape(shape) == flat
 
 
-def test_maps_are_refused_with_the_shape():
-    with pytest.raises(LayerError, match=r"\(8, 3, 3\)"):
-        flatten_activations(torch.zeros(2, 8, 3, 3), "features.2")
-    assert flatten_activations(torch.zeros(2, 8, 1, 1), "pool").shape == (2, 8)
+def test_vectors_and_maps_are_told_apart():
+    images = torch.zeros(2, 3, 12, 12)
+    assert as_activations(torch.zeros(2, 8, 1, 1), "pool", images).shape == (2, 8)
+    assert as_activations(torch.zeros(2, 8, 3, 3), "features.2", images).shape == (2, 8, 3, 3)
+    with pytest.raises(LayerError, match=r"\(16, 8\)"):
+        as_activations(torch.zeros(2, 16, 8), "tokens", images)
+
+
+@pytest.mark.parametrize(
+    ("shape", "size", "refused"),
+    [
+        ((7, 7, 96), (224, 224), True),
+        ((96, 7, 7), (224, 224), False),
+        ((8, 8, 8), (32, 32), False),  # both readings fit; maps are the usual one
+        ((7, 14, 96), (112, 224), True),
+        ((64, 7, 14), (112, 224), False),
+        ((5, 5, 4), (12, 10), False),
+    ],
+)
+def test_channels_last_are_refused(shape, size, refused):
+    output, images = torch.zeros(2, *shape), torch.zeros(2, 3, *size)
+    if not refused:
+        assert as_activations(output, "block", images).shape == (2, *shape)
+        return
+    with pytest.raises(LayerError, match="channels seem to come last"):
+        as_activations(output, "block", images)
 
 
 def test_list_layers_shows_shapes_calls_and_what_can_be_attached(net):
@@ -130,7 +152,7 @@ def test_list_layers_shows_shapes_calls_and_what_can_be_attached(net):
     assert layers["classifier.1"].shape == (24,)
     assert layers["classifier.1"].attachable
     assert layers["features.0"].shape == (8, 10, 10)
-    assert not layers["features.0"].attachable
+    assert layers["features.0"].attachable
     assert layers["classifier.1"].kind == "ReLU"
     twice = {layer.name: layer for layer in list_layers(Twice(), torch.zeros(1, 3, 12, 12))}
     assert (twice["features.2"].calls, twice["features.1"].calls) == (2, 0)

@@ -257,17 +257,19 @@ def test_mini_batch_gradients_average_to_the_gradient_of_the_exact_loss():
 
 @pytest.mark.parametrize("name", EMBEDDINGS)
 def test_every_embedding_keeps_the_contract(name):
-    embedding = EMBEDDINGS[name](dims=10, n_features=3, n_targets=2)
+    size = {"size": (2, 3)} if name == "conv_srae" else {}
+    embedding = EMBEDDINGS[name](dims=10, n_features=3, n_targets=2, **size)
     assert isinstance(embedding, Embedding)
-    z = torch.rand(4, 10)
+    z = torch.rand(4, 10, *size.get("size", ()))
     features = embedding(z)
-    assert features.shape == (4, 3)
+    assert features.shape == (4, 3, *z.shape[2:])
+    assert embedding.summarise(features).shape == (4, 3)
     assert bool((features >= 0).all())
     assert embedding.decode(features).shape == z.shape
     contributions = embedding.contributions(features)
     assert contributions.shape == (4, 2, 3)
     assert torch.allclose(
-        contributions.sum(2) + embedding.readout.bias, embedding.readout(features), atol=1e-6
+        contributions.sum(2) + embedding.readout.bias, embedding.reproduce(features), atol=1e-6
     )
     rebuilt = EMBEDDINGS[name](**embedding.settings())
     rebuilt.load_state_dict(embedding.state_dict())

@@ -14,6 +14,8 @@ import tyro
 from rich.console import Console
 from tyro.conf import OmitArgPrefixes, Positional, arg, subcommand
 
+from torchxnn.benchmark.commands import Cub, Nyu, Places, SeedStability, Tune
+from torchxnn.benchmark.mnist import Mnist
 from torchxnn.datasets.sources import DataConfig, count_outputs, find_target, open_dataset
 from torchxnn.errors import DataError, ModelError, XNNError, XNNWarning
 from torchxnn.files import check_replaceable, replace_file
@@ -66,11 +68,15 @@ class Fit:
     """explain a model with random weights (only to try things out)"""
     n_features: int | None = None
     """number of x-features; 5 for one target, 7 for several"""
+    copies: int = 0
+    """altered copies of every image to fit along; they need no labels and make fits more faithful
+    on new images, above all when the images are those the model was trained on (4 is good)"""
     source: DataConfig = field(default_factory=DataConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
 
     def execute(self) -> None:
         """Record, fit, save, print the figures."""
+        from torchxnn.datasets.augment import with_copies
         from torchxnn.progress import count_epochs, count_images, make_progress
         from torchxnn.tables import fit_table
         from torchxnn.xnn import XNN
@@ -99,11 +105,20 @@ class Fit:
                 "data": opened.dataset.name,
                 "random_weights": self.random_weights,
             }
+            dataset, validation = opened.dataset, None
+            images = len(dataset)
+            if self.copies:
+                dataset, held_out = with_copies(
+                    dataset, self.copies, self.train.validation_share, self.train.seed
+                )
+                validation = self.source.loader(held_out)
+                images = len(dataset) + len(held_out)
             report = xnn.fit(
-                self.source.loader(opened.dataset),
+                self.source.loader(dataset),
                 targets if len(targets) > 1 else targets[0],
+                validation,
                 config=self.train,
-                on_batch=count_images(progress, "Recording activations", len(opened.dataset)),
+                on_batch=count_images(progress, "Recording activations", images),
                 on_epoch=count_epochs(progress, "Fitting", self.train.epochs),
             )
         xnn.save_pretrained(self.out)
@@ -305,6 +320,24 @@ class Demo:
         run_demo(self.data, self.root, self.weights, self.out, self.seed, OUT, ERR)
 
 
+@dataclass(frozen=True)
+class Benchmark:
+    """Rebuild the paper's evaluation: methods, metrics, tables and figures on a data set."""
+
+    job: (
+        Annotated[Cub, subcommand("cub")]
+        | Annotated[Nyu, subcommand("nyu")]
+        | Annotated[Places, subcommand("places")]
+        | Annotated[Mnist, subcommand("mnist")]
+        | Annotated[Tune, subcommand("tune")]
+        | Annotated[SeedStability, subcommand("stability")]
+    )
+
+    def execute(self) -> None:
+        """Run the chosen benchmark."""
+        self.job.execute(OUT, ERR)
+
+
 Command = (
     Annotated[Layers, subcommand("layers")]
     | Annotated[Fit, subcommand("fit")]
@@ -312,6 +345,7 @@ Command = (
     | Annotated[Evaluate, subcommand("evaluate")]
     | Annotated[WriteReport, subcommand("report")]
     | Annotated[Check, subcommand("check")]
+    | Annotated[Benchmark, subcommand("benchmark")]
     | Annotated[Demo, subcommand("demo")]
 )
 

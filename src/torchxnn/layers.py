@@ -39,8 +39,10 @@ class LayerInfo:
 
     @property
     def attachable(self) -> bool:
-        """Whether an XNN can be attached: it runs once and gives one vector per image."""
-        return self.calls == 1 and self.shape is not None and len(flat_shape(self.shape)) == 1
+        """Whether an XNN can be attached: it runs once and gives one vector or maps per image."""
+        if self.calls != 1 or self.shape is None:
+            return False
+        return len(flat_shape(self.shape)) == 1 or len(self.shape) == 3
 
 
 def flat_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -193,24 +195,43 @@ def _one_tensor(output: Any, name: str) -> Tensor:
     return output
 
 
-def flatten_activations(output: Tensor, name: str) -> Float[Tensor, "batch dims"]:
-    """Drop trailing dimensions of size 1 and check that one vector per image is left.
+def as_activations(output: Tensor, name: str, images: Tensor) -> Float[Tensor, "batch dims *map"]:
+    """One vector or one stack of maps per image: the two shapes that an XNN embeds.
 
     Args:
-        output: what the layer returned, (B, d) or (B, d, 1, 1).
-        name: the layer's name, for the message.
+        output: what the layer returned: (B, d) and (B, d, 1, 1) give vectors (B, d), and
+            (B, C, h, w) with several positions stays as it is.
+        name: the layer's name, for messages.
+        images: what the model was given.
 
     Raises:
-        LayerError: the layer returns maps or token sequences, not one vector per image.
+        LayerError: the layer returns sequences of tokens, or maps with the channels last.
     """
     shape = flat_shape(tuple(output.shape[1:]))
-    if output.ndim < 2 or len(shape) != 1:
+    if output.ndim >= 2 and len(shape) == 1:
+        return output.reshape(output.shape[0], shape[0])
+    if output.ndim != 4:
         raise LayerError(
-            f"layer {name!r} gives {tuple(output.shape[1:])} per image; an XNN needs one vector "
-            "per image: choose a fully connected layer, a pooled one or the one before the "
-            "classifier (`xnn layers MODEL` marks them)"
+            f"layer {name!r} gives {tuple(output.shape[1:])} per image; an XNN needs one vector, "
+            "or maps (C, h, w): choose a convolutional layer, a fully connected one or the one "
+            "before the classifier (`xnn layers MODEL` marks them)"
         )
-    return output.reshape(output.shape[0], shape[0])
+    if _channels_last(tuple(output.shape[1:]), images):
+        raise LayerError(
+            f"layer {name!r} gives {tuple(output.shape[1:])} for images "
+            f"{tuple(images.shape[1:])}: its channels seem to come last; choose a layer that "
+            "gives (C, h, w), or one behind the pooling"
+        )
+    return output
+
+
+def _channels_last(shape: tuple[int, ...], images: Tensor) -> bool:
+    """Whether maps have the proportions of the images only if read as (h, w, C)."""
+    if images.ndim != 4:
+        return False
+    ratio = images.shape[2] / images.shape[3]
+    fits = [abs(h - ratio * w) <= max(1.0, ratio) for h, w in (shape[:2], shape[1:])]
+    return fits[0] and not fits[1]
 
 
 def check_images(model: nn.Module, images: Tensor) -> None:

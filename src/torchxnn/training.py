@@ -10,10 +10,13 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from torchxnn.activations import Activations
+from torchxnn.conv_trial import ConvTrial, conv_losses, run_conv_trial
+from torchxnn.embeddings.apply import apply_embedding
+from torchxnn.embeddings.conv import ConvConfig, ConvSRAE
 from torchxnn.embeddings.srae import SRAE
 from torchxnn.errors import DataError, DegenerateFitWarning, XNNError
 from torchxnn.metrics.faithfulness import Faithfulness, measure_faithfulness
@@ -75,7 +78,11 @@ class FitReport:
                 "train_losses": Losses(**values["train_losses"]),
                 "validation_losses": Losses(**values["validation_losses"]),
                 "config": TrainConfig(
-                    **{**values["config"], "hidden": tuple(values["config"]["hidden"])}
+                    **{
+                        **values["config"],
+                        "hidden": tuple(values["config"]["hidden"]),
+                        "conv": ConvConfig.from_json(values["config"].get("conv")),
+                    }
                 ),
             }
         )
@@ -128,8 +135,8 @@ def fit_embedding(
     n_features: int,
     config: TrainConfig | None = None,
     on_epoch: Callable[[int, int, Losses], None] | None = None,
-) -> tuple[SRAE, FitReport]:
-    """Fit an SRAE to recorded activations.
+) -> tuple[SRAE | ConvSRAE, FitReport]:
+    """Fit an SRAE to recorded activations, or a `ConvSRAE` if they are maps.
 
     Trials with new seeds are run while the fit is degenerate or has fewer active x-features than
     `config.enough_active`; the best one is returned, by: not degenerate, more active x-features (up
@@ -162,7 +169,7 @@ def _fit(
     n_features: int,
     config: TrainConfig | None,
     on_epoch: Callable[[int, int, Losses], None] | None,
-) -> tuple[SRAE, FitReport]:
+) -> tuple[SRAE | ConvSRAE, FitReport]:
     config = config or TrainConfig()
     train, validation = _plain(train), None if validation is None else _plain(validation)
     if validation is not None and (train.labels is None) != (validation.labels is None):
@@ -183,11 +190,12 @@ def _fit(
     spread = sides[0].logits.std(0, correction=0)
     if not bool((spread > 0).all()):
         raise DataError(f"the logit of target {targets} is the same on every training image")
-    best: tuple[Trial, Faithfulness] | None = None
+    best: tuple[Trial | ConvTrial, Faithfulness] | None = None
+    run = run_conv_trial if train.are_maps else run_trial
     trials = 0
     for number in range(config.trials):
         trials += 1
-        trial = run_trial(sides, spread, n_features, config, number, on_epoch)
+        trial = run(sides, spread, n_features, config, number, on_epoch)
         figures = _measure(trial.embedding, sides[1], targets)
         if best is None or _rank(trial, figures, config) > _rank(*best, config):
             best = (trial, figures)
@@ -203,8 +211,8 @@ def _fit(
         held_out=held_out,
         train=_measure(trial.embedding, sides[0], targets),
         validation=figures,
-        train_losses=full_set_losses(trial.embedding, sides[0], spread, config),
-        validation_losses=full_set_losses(trial.embedding, sides[1], spread, config),
+        train_losses=_losses(trial.embedding, sides[0], spread, config),
+        validation_losses=_losses(trial.embedding, sides[1], spread, config),
         degenerate=figures.degenerate,
         trials=trials,
         epochs=trial.epochs,
@@ -228,7 +236,7 @@ def _plain(data: Activations) -> Activations:
     if not data.z.is_inference():
         return data
     labels = None if data.labels is None else data.labels.clone()
-    return Activations(data.z.clone(), data.logits.clone(), labels)
+    return Activations(data.z.clone(), data.logits.clone(), labels, data.map_memory)
 
 
 def _check_settings(config: TrainConfig, targets: tuple[int, ...], n_features: int) -> None:
@@ -272,28 +280,46 @@ def _prepare(data: Activations, targets: tuple[int, ...], config: TrainConfig) -
         raise DataError(
             f"the held-out data have no positives of every target in {targets}; give more"
         )
-    any_positive = positives.any(1)
+    weights = sample_weights(data, targets, config)
+    return Side(data, data.logits[:, list(targets)], positives, weights)
+
+
+def sample_weights(
+    data: Activations, targets: Sequence[int], config: TrainConfig
+) -> Float[Tensor, " samples"]:
+    """Weights (M,) of sum 1 with which samples enter a fit: see `TrainConfig.positive_share`."""
+    positives = find_positives(data, targets)[0].any(1)
     weights = torch.ones(len(data))
-    share, count = config.positive_share, int(any_positive.sum())
+    share, count = config.positive_share, int(positives.sum())
     if share is not None and 0 < count < len(data):
-        weights[any_positive] = share / count
-        weights[~any_positive] = (1 - share) / (len(data) - count)
-    return Side(data, data.logits[:, list(targets)], positives, weights / weights.sum())
+        weights[positives] = share / count
+        weights[~positives] = (1 - share) / (len(data) - count)
+    return weights / weights.sum()
 
 
 @torch.no_grad()
-def _measure(embedding: SRAE, split: Side, targets: tuple[int, ...]) -> Faithfulness:
-    features = embedding.encode(split.data.z)
+def _measure(embedding: SRAE | ConvSRAE, split: Side, targets: tuple[int, ...]) -> Faithfulness:
+    found = apply_embedding(embedding, split.data.z)
     return measure_faithfulness(
-        features,
-        embedding.contributions(features),
-        embedding.readout(features),
+        found.features,
+        found.contributions,
+        found.reproduced,
         split.data.logits,
         targets,
         split.positives,
     )
 
 
-def _rank(trial: Trial, figures: Faithfulness, config: TrainConfig) -> tuple[bool, int, float]:
+def _losses(
+    embedding: SRAE | ConvSRAE, split: Side, spread: Tensor, config: TrainConfig
+) -> Losses:
+    if isinstance(embedding, ConvSRAE):
+        return conv_losses(embedding, split, spread, config)
+    return full_set_losses(embedding, split, spread, config)
+
+
+def _rank(
+    trial: Trial | ConvTrial, figures: Faithfulness, config: TrainConfig
+) -> tuple[bool, int, float]:
     total = trial.losses.total if trial.losses else math.inf
     return (not figures.degenerate, min(figures.active, config.enough_active), -total)

@@ -6,6 +6,7 @@ import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from torchxnn import losses
 from torchxnn.activations import Activations
+from torchxnn.embeddings.conv import ConvConfig
 from torchxnn.embeddings.initialise import (
     below_x_layer,
     fit_readout,
@@ -21,8 +23,12 @@ from torchxnn.embeddings.initialise import (
     split_logit,
     weak_features,
 )
+from torchxnn.embeddings.relevance import relevance_on_activations
 from torchxnn.embeddings.srae import SRAE
 from torchxnn.errors import NonFiniteError
+
+Reconstruction = Literal["sparse", "squared", "none"]
+"""Which penalty on the reconstruction of Z takes part in the loss."""
 
 
 @dataclass(frozen=True)
@@ -31,12 +37,20 @@ class TrainConfig:
 
     Attributes:
         hidden: sizes of the encoder's hidden layers; the decoder mirrors them.
-        beta: weight of the sparse reconstruction (paper eq. 5).
+        faithful: whether the logits are part of the loss. Without them the embedding is a classic
+            autoencoder (CAE) and its readout is fitted to the finished x-features.
+        reconstruction: "sparse" is the paper's log penalty; "squared" the mean squared error of a
+            stacked autoencoder (SAE), in units of the mean variance of Z; "none" leaves the decoder
+            out, which makes the embedding a plain network (NN).
+        beta: weight of the reconstruction (paper eq. 5).
         eta: weight of the pull-away term (paper eq. 5).
         q: sparsity parameter of the log penalty.
         pull_away: "within" centres the x-features within the positives of each target and within
             all others, "correlation" over all images; "cosine" is the paper's form, which vanishes
             only if no two x-features are active on the same image. See `losses.pull_away`.
+        relevance: weight of another pull-away term, on the relevance that x-features send to Z
+            on the positives: their heatmaps, not their activations, are to differ. Ours, not the
+            paper's; 0 leaves it out.
         positive_share: weight of the positives of all targets together, as a share of the total
             weight; None leaves all images alike. Enters all three terms.
         learning_rate: of Adam.
@@ -55,13 +69,17 @@ class TrainConfig:
         minimum_positives: least positives per target that a fit is attempted with.
         validation_share: share of the images held out if no validation data are given.
         seed: of everything random.
+        conv: further settings, for a layer that gives maps.
     """
 
     hidden: tuple[int, ...] = (800, 100)
+    faithful: bool = True
+    reconstruction: Reconstruction = "sparse"
     beta: float = 0.5
     eta: float = 0.1
     q: float = 100.0
     pull_away: losses.PullAway = "within"
+    relevance: float = 0.0
     positive_share: float | None = 0.15
     learning_rate: float = 1e-3
     weight_decay: float = 1e-4
@@ -77,12 +95,14 @@ class TrainConfig:
     minimum_positives: int = 8
     validation_share: float = 0.2
     seed: int = 0
+    conv: ConvConfig = field(default_factory=ConvConfig)
 
 
 @dataclass(frozen=True)
 class Losses:
-    """The terms of eq. 5, exact over a whole set, weighted as in the fit.
+    """The terms of eq. 5, exact over a whole set, weighted as in the fit; 0 if left out.
 
+    The second term is the reconstruction's, of whatever kind, and `total` is their weighted sum.
     Logits are divided by the standard deviation of the target over the training set and Z by
     `SRAE.scale`, so that beta, eta and q mean the same for every network.
     """
@@ -91,6 +111,7 @@ class Losses:
     sparse_reconstruction: float
     pull_away: float
     total: float
+    relevance: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,8 +177,15 @@ def start_embedding(
         if config.split_logit:
             hidden = below_x_layer(embedding, z)
             split_logit(embedding, hidden, split.logits, split.weights, split.positives, generator)
-            fit_readout(embedding, embedding.encode(z), split.logits, split.weights)
+    if config.split_logit or not config.faithful:
+        refit_readout(embedding, split)
     return embedding
+
+
+@torch.no_grad()
+def refit_readout(embedding: SRAE, split: Side) -> None:
+    """Set the readout to the least squares solution over one side of the data."""
+    fit_readout(embedding, embedding.encode(split.data.z), split.logits, split.weights)
 
 
 def run_trial(
@@ -214,6 +242,9 @@ def run_trial(
         if epoch - best_epoch >= config.patience:
             break
     trial.embedding.load_state_dict(best_state)
+    if not config.faithful:
+        refit_readout(trial.embedding, train)
+        best = full_set_losses(trial.embedding, validation, spread, config)
     trial.losses, trial.epochs = best, epoch
     return trial
 
@@ -236,7 +267,10 @@ def _train_epoch(
         z, logits = train.data.z[index], train.logits[index] / spread
         part = None if groups is None else groups[index]
         terms = _batch_terms(trial, z, logits, part, shares, spread, config, 1 / steps)
-        loss = terms[0] + config.beta * terms[1] + config.eta * terms[2]
+        loss = total_loss(terms, config)
+        if config.relevance:
+            positives = z[train.positives[index].any(1)]
+            loss = loss + config.relevance * _relevance_term(trial, positives, 1 / steps)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -255,17 +289,43 @@ def _batch_terms(
     """The three terms, at the running estimate of the training set's means."""
     embedding = trial.embedding
     features = embedding.encode(z)
-    scale = embedding.scale
-    errors = losses.reconstruction_errors(embedding.decode(features) / scale, z / scale)
+    errors = None
+    if config.reconstruction != "none":
+        scale = embedding.scale
+        batch = losses.reconstruction_errors(embedding.decode(features) / scale, z / scale)
+        errors = running_mean(trial.means, "errors", batch, step)
     moments = running_mean(trial.means, "moments", losses.second_moments(features), step)
     means = None
     if groups is not None:
         means = running_mean(trial.means, "means", losses.group_moments(features, groups), step)
     return (
         losses.faithfulness(embedding.readout(features) / spread, logits),
-        losses.sparse_reconstruction(running_mean(trial.means, "errors", errors, step), config.q),
+        reconstruction_loss(errors, config),
         losses.pull_away(moments, means, shares),
     )
+
+
+def _relevance_term(trial: Trial, z: Float[Tensor, "positives dims"], step: float) -> Tensor:
+    """Squared correlation of the x-features' relevance on Z, at the running means."""
+    if len(z) == 0:
+        return torch.zeros(())
+    moments, means = relevance_moments(trial.embedding, z)
+    return losses.pull_away(
+        running_mean(trial.means, "relevance", moments, step),
+        running_mean(trial.means, "relevance means", means, step),
+    )
+
+
+def relevance_moments(
+    embedding: SRAE, z: Float[Tensor, "positives dims"]
+) -> tuple[Float[Tensor, "features features"], Float[Tensor, "1 features"]]:
+    """Second and first moments of the relevance on Z, over all samples and dimensions.
+
+    Times the number of dimensions, so that a map that looks everywhere alike is 1 everywhere.
+    """
+    relevance = relevance_on_activations(embedding, z) * z.shape[1]
+    flat = relevance.transpose(1, 2).flatten(0, 1)
+    return losses.second_moments(flat), flat.mean(0, keepdim=True)
 
 
 def running_mean(means: dict[str, Tensor], name: str, batch: Tensor, step: float) -> Tensor:
@@ -315,9 +375,11 @@ def full_set_losses(
     """The terms of eq. 5, exact over a whole set."""
     z, scale = split.data.z, embedding.scale
     features = embedding.encode(z)
-    errors = losses.reconstruction_errors(
-        embedding.decode(features) / scale, z / scale, split.weights
-    )
+    errors = None
+    if config.reconstruction != "none":
+        errors = losses.reconstruction_errors(
+            embedding.decode(features) / scale, z / scale, split.weights
+        )
     groups = split.groups(config.pull_away)
     means = None if groups is None else losses.group_moments(features, groups, split.weights)
     shares = None if groups is None else split.weights @ groups
@@ -325,9 +387,28 @@ def full_set_losses(
         losses.faithfulness(
             embedding.readout(features) / spread, split.logits / spread, split.weights
         ),
-        losses.sparse_reconstruction(errors, config.q),
+        reconstruction_loss(errors, config),
         losses.pull_away(losses.second_moments(features, split.weights), means, shares),
     )
-    faithful, sparse, orthogonal = (float(term) for term in terms)
-    total = faithful + config.beta * sparse + config.eta * orthogonal
-    return Losses(faithful, sparse, orthogonal, total)
+    faithful, reconstruction, orthogonal = (float(term) for term in terms)
+    total, overlap = float(total_loss(terms, config)), 0.0
+    if config.relevance:
+        overlap = float(losses.pull_away(*relevance_moments(embedding, z[split.positives.any(1)])))
+        total += config.relevance * overlap
+    return Losses(faithful, reconstruction, orthogonal, total, overlap)
+
+
+def reconstruction_loss(errors: Float[Tensor, " dims"] | None, config: TrainConfig) -> Tensor:
+    """The second term of the loss, from the mean squared error of each dimension of Z."""
+    if errors is None:
+        return torch.zeros(())
+    if config.reconstruction == "squared":
+        return errors.mean()
+    return losses.sparse_reconstruction(errors, config.q)
+
+
+def total_loss(terms: tuple[Tensor, Tensor, Tensor], config: TrainConfig) -> Tensor:
+    """Eq. 5 from its terms: faithfulness + beta * reconstruction + eta * pull-away."""
+    faithful, reconstruction, orthogonal = terms
+    own = faithful if config.faithful else 0.0 * faithful
+    return own + config.beta * reconstruction + config.eta * orthogonal

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal, SupportsIndex, overload
 
@@ -13,57 +12,42 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from torchxnn.activations import Activations, record_activations, split_batch
+from torchxnn.activations import Activations, record_activations
 from torchxnn.attribution import METHODS
 from torchxnn.attribution.base import Certificate
 from torchxnn.datasets.base import Preprocessing
+from torchxnn.embeddings.apply import Embedded, apply_embedding
+from torchxnn.embeddings.conv import ConvSRAE
 from torchxnn.embeddings.srae import SRAE
 from torchxnn.errors import DataError, ModelError, XNNError
+from torchxnn.evaluation import Evaluation, evaluate_images, measure_activations
 from torchxnn.explanation import Explanation
-from torchxnn.layers import (
-    check_images,
-    flatten_activations,
-    record_layer,
-    resolve_layer,
-    run_to_layer,
-)
-from torchxnn.metrics import Faithfulness, MapCovariance, Orthogonality, measure_faithfulness
+from torchxnn.layers import as_activations, check_images, record_layer, resolve_layer, run_to_layer
+from torchxnn.metrics import Faithfulness
 from torchxnn.models import fingerprint
 from torchxnn.storage import read_saved, write_saved
-from torchxnn.training import FitReport, Losses, TrainConfig, find_positives, fit_embedding
+from torchxnn.targets import as_targets, default_features
+from torchxnn.training import FitReport, Losses, TrainConfig, fit_embedding
 
-CERTIFIED_IMAGES = 8
-FEATURES_ONE_TARGET, FEATURES_SEVERAL_TARGETS = 5, 7
+__all__ = ["XNN", "Evaluation"]
 
-
-@dataclass(frozen=True)
-class Evaluation:
-    """What `XNN.evaluate` measures on a data set.
-
-    Attributes:
-        faithfulness: see `Faithfulness`.
-        orthogonality: of the heatmaps of the positives; None if no maps were asked for.
-        certificate: of the heatmaps of the first positives (a certificate costs several times what
-            the maps do); None without maps.
-        positives_by: what made an image a positive.
-    """
-
-    faithfulness: Faithfulness
-    orthogonality: Orthogonality | None
-    certificate: Certificate | None
-    positives_by: Literal["label", "prediction"]
+KINDS: dict[str, type[SRAE] | type[ConvSRAE]] = {"srae": SRAE, "conv_srae": ConvSRAE}
 
 
 class XNN(nn.Module):
     """An Explanation Neural Network, attached to one layer of a trained model.
 
     Calling it gives the x-features E of images, so any tool that takes an `nn.Module` can explain
-    an x-feature. The explained model is held outside the module registry: `parameters()`,
+    an x-feature. On a convolutional layer an x-feature is a map: calling gives its spatial mean,
+    `feature_maps` the map itself, and `contributions` weighs every position (see `ConvSRAE`), so
+    they are a multiple of the mean only where all positions have the same weight. The explained
+    model is held outside the module registry: `parameters()`,
     `state_dict()`, `train()` and `to()` concern the embedding alone. The model is never changed.
 
     Args:
         model: the trained model; takes images, returns logits (B, K).
-        layer: dotted name of the layer, or the submodule itself.
+        layer: dotted name of the layer, or the submodule itself; it gives one vector per image, or
+            maps (C, h, w).
         n_features: number of x-features; None takes 5 for one target and 7 for several.
         class_names: names of the model's outputs, for people.
         preprocessing: how pictures become the model's input, to draw them and for the command line.
@@ -77,7 +61,7 @@ class XNN(nn.Module):
         >>> xnn.explain(image).save("goldfinch")
     """
 
-    embedding: SRAE | None
+    embedding: SRAE | ConvSRAE | None
 
     def __init__(
         self,
@@ -113,8 +97,11 @@ class XNN(nn.Module):
 
     @property
     def readout_weight(self) -> Float[Tensor, "targets features"]:
-        """v, (k, n), on the CPU."""
-        return self._fitted().readout.weight.detach().cpu()
+        """v, (k, n), on the CPU; of maps the mean over the positions."""
+        embedding = self._fitted()
+        weight = embedding.readout.weight
+        weight = embedding.mean_weight if isinstance(embedding, ConvSRAE) else weight
+        return weight.detach().cpu()
 
     def fit(
         self,
@@ -144,13 +131,14 @@ class XNN(nn.Module):
             DataError: empty loader, target out of range, too few positives.
             NonFiniteError: NaN or infinity in images or activations.
         """
-        module = self._explained[1]
-        train = record_activations(self.model, module, loader, on_batch)
-        held_out = (
-            None
-            if validation is None
-            else record_activations(self.model, module, validation, on_batch)
+        conv = (config or TrainConfig()).conv
+        kept = {"map_dtype": conv.map_dtype, "map_memory": conv.map_memory}
+        train, held_out = (
+            None if part is None else self._record(part, on_batch, **kept)
+            for part in (loader, validation)
         )
+        if train is None:
+            raise DataError("no images to fit")
         return self.fit_activations(train, target, held_out, config, on_epoch)
 
     def fit_activations(
@@ -172,17 +160,31 @@ class XNN(nn.Module):
 
     def forward(self, images: Tensor) -> Float[Tensor, "batch features"]:
         """X-features E of images, (B, n). Gradients flow if they are enabled."""
-        check_images(self.model, images)
-        z = self._activations(images)
-        return self._fitted().encode(z)
+        return self._fitted().summarise(self._features(images))
+
+    def feature_maps(self, images: Tensor) -> Float[Tensor, "batch features height width"]:
+        """The x-features' maps (B, n, h, w) of an XNN on a convolutional layer.
+
+        Raises:
+            XNNError: the layer gives one vector per image, so that x-features are numbers.
+        """
+        if not isinstance(self._fitted(), ConvSRAE):
+            raise XNNError(
+                f"layer {self.layer!r} gives one vector per image, so x-features have no maps; "
+                "`attribute` draws them as heatmaps on the image"
+            )
+        return self._features(images)
 
     def contributions(self, images: Tensor) -> Float[Tensor, "batch targets features"]:
-        """v_i E_i per target, (B, k, n); their sum plus the intercept is `predict`."""
-        return self._fitted().contributions(self(images))
+        """v_i E_i per target, (B, k, n); their sum plus the intercept is `predict`.
+
+        Of maps, the mean over the positions of v_ip E_ip.
+        """
+        return self._fitted().contributions(self._features(images))
 
     def predict(self, images: Tensor) -> Float[Tensor, "batch targets"]:
         """Reproduced logits, (B, k)."""
-        return self._fitted().readout(self(images))
+        return self._fitted().reproduce(self._features(images))
 
     @overload
     def attribute(
@@ -202,7 +204,9 @@ class XNN(nn.Module):
     ) -> Any:
         """One heatmap per x-feature on each image, summed over colour channels.
 
-        Excitation backprop draws all n maps from one forward pass.
+        Excitation backprop draws all n maps from one forward pass. On a convolutional layer the
+        unit explained is the x-feature's map weighted by how much each position contributes
+        (`ConvSRAE.salience`), so that the heatmap shows where the contribution comes from.
 
         Args:
             images: (B, C, H, W).
@@ -215,8 +219,10 @@ class XNN(nn.Module):
         Raises:
             UnsupportedOperationError: an operation without a rule lies on the way.
         """
-        targets = range(self._fitted().n_features)
-        return _attributor(method, self).attribute_many(
+        embedding = self._fitted()
+        targets = range(embedding.n_features)
+        module = _Salience(self) if isinstance(embedding, ConvSRAE) else self
+        return _attributor(method, module).attribute_many(
             images, targets, return_certificate=return_certificate
         )
 
@@ -244,22 +250,22 @@ class XNN(nn.Module):
         embedding, batch = self._fitted(), image.unsqueeze(0)
         check_images(self.model, batch)
         output, logits = record_layer(self.model, self._explained[1], batch)
-        features = embedding.encode(flatten_activations(output, self.layer).float())
+        found = apply_embedding(embedding, self._checked(output, batch))
         maps, certificate = self.attribute(batch, method, return_certificate=True)
         logit_maps = _attributor(method, self.model).attribute_many(batch, list(self.targets))
         single = logits.shape[1] == 1
         predicted = int(logits[0, 0] > 0) if single else int(logits[0].argmax())
         return Explanation(
-            picture=self._picture(image) if picture is None else picture,
-            features=features[0].cpu(),
-            contributions=embedding.contributions(features)[0].cpu(),
+            picture=_draw_input(image, self.preprocessing) if picture is None else picture,
+            features=found.features[0],
+            contributions=found.contributions[0],
             intercept=embedding.readout.bias.detach().cpu(),
             heatmaps=maps[0].cpu(),
             logit_heatmaps=logit_maps[0].cpu(),
             targets=self.targets,
             target_names=tuple(self.target_name(target) for target in self.targets),
             logits=logits[0, list(self.targets)].cpu(),
-            reproduced=embedding.readout(features)[0].cpu(),
+            reproduced=found.reproduced[0],
             predicted_class=predicted,
             predicted_name=self.class_name(predicted),
             feature_names=self.feature_names,
@@ -286,55 +292,29 @@ class XNN(nn.Module):
         Raises:
             DataError: the loader is empty or holds no positives.
         """
-        embedding = self._fitted()
-        recorded: list[Activations] = []
-        covariance = MapCovariance(embedding.n_features)
-        certificate: Certificate | None = None
-        for batch in loader:
-            images, _ = split_batch(batch)
-            part = record_activations(self.model, self._explained[1], [batch])
-            recorded.append(part)
-            positives = find_positives(part, self.targets)[0].any(1)
-            if maps and bool(positives.any()):
-                chosen = images[positives.to(images.device)].to(self.device)
-                covariance.update(self.attribute(chosen))
-                if certificate is None:
-                    few = chosen[:CERTIFIED_IMAGES]
-                    _, certificate = self.attribute(few, return_certificate=True)
-            if on_batch is not None:
-                on_batch(len(images))
-        data = _concatenate(recorded)
-        faithful, dead, positives_by = self.measure(data)
-        return Evaluation(
-            faithful,
-            covariance.result(dead) if maps else None,
-            certificate,
-            positives_by,
+        return evaluate_images(
+            loader,
+            lambda batch: self._record([batch]),
+            self._fitted(),
+            self.targets,
+            self.attribute if maps else None,
+            on_batch,
         )
 
-    @torch.no_grad()
-    def encode(self, z: Float[Tensor, "samples dims"]) -> Float[Tensor, "samples features"]:
-        """X-features of recorded activations Z, (M, S_z) -> (M, n), on the CPU."""
-        return self._fitted().encode(z.to(self.device)).cpu()
+    def encode(self, z: Float[Tensor, "samples ..."]) -> Float[Tensor, "samples features"]:
+        """X-features of recorded activations Z, (M, ...) -> (M, n), on the CPU."""
+        return self.embed(z).features
 
-    @torch.no_grad()
+    def embed(self, z: Float[Tensor, "samples ..."]) -> Embedded:
+        """X-features, contributions and reproduced logits of recorded activations."""
+        return apply_embedding(self._fitted(), z)
+
     def measure(
         self, data: Activations
     ) -> tuple[Faithfulness, tuple[int, ...], Literal["label", "prediction"]]:
         """Faithfulness on recorded activations, the dead x-features, and what made a positive."""
-        embedding = self._fitted()
-        features = embedding.encode(data.z.to(self.device))
-        positives, positives_by = find_positives(data, self.targets)
-        faithful = measure_faithfulness(
-            features.cpu(),
-            embedding.contributions(features).cpu(),
-            embedding.readout(features).cpu(),
-            data.logits,
-            self.targets,
-            positives,
-        )
-        dead = (features.cpu()[positives.any(1)] == 0).all(0).nonzero().flatten().tolist()
-        return faithful, tuple(dead), positives_by
+        found = measure_activations(self._fitted(), data, self.targets)
+        return found.faithfulness, found.dead, found.positives_by
 
     def target_name(self, target: int) -> str:
         """Name of what an output speaks for; a single logit speaks for class 1 of two."""
@@ -368,6 +348,7 @@ class XNN(nn.Module):
             "class_names": None if self.class_names is None else list(self.class_names),
             "preprocessing": None if self.preprocessing is None else asdict(self.preprocessing),
             "source": self.source,
+            "embedding_kind": next(k for k, kind in KINDS.items() if type(embedding) is kind),
             "embedding": embedding.settings(),
             "report": None if self.report is None else self.report.to_json(),
         }
@@ -408,7 +389,7 @@ class XNN(nn.Module):
             preprocessing=preprocessing and Preprocessing.from_dict(preprocessing),
         )
         with torch.random.fork_rng(devices=[]):
-            embedding = SRAE(**about["embedding"])
+            embedding = KINDS[about.get("embedding_kind", "srae")](**about["embedding"])
         embedding.load_state_dict(state)
         xnn.embedding = embedding.to(xnn.device).eval()
         xnn.targets, xnn.source = tuple(about["targets"]), about["source"]
@@ -416,69 +397,71 @@ class XNN(nn.Module):
         xnn.report = about["report"] and FitReport.from_json(about["report"])
         return xnn
 
-    def _fitted(self) -> SRAE:
+    def _fitted(self) -> SRAE | ConvSRAE:
         if self.embedding is None:
             raise XNNError("this XNN is not fitted yet: call fit() or XNN.from_pretrained()")
         return self.embedding
 
-    def _activations(self, images: Tensor) -> Float[Tensor, "batch dims"]:
+    def _record(
+        self, loader: Iterable[Any], on_batch: Callable[[int], None] | None = None, **kept: Any
+    ) -> Activations:
+        return record_activations(self.model, self._explained[1], loader, on_batch, **kept)
+
+    def _features(self, images: Tensor) -> Float[Tensor, "batch features *map"]:
+        """X-features as the embedding gives them, numbers or maps."""
+        embedding = self._fitted()
+        check_images(self.model, images)
         if not self._layer_checked:  # a layer that runs twice has no single output
             record_layer(self.model, self._explained[1], images[:1])
             self._layer_checked = True
         output = run_to_layer(self.model, self._explained[1], images)
-        z = flatten_activations(output, self.layer)
-        scale = self._fitted().scale
+        return embedding.encode(self._checked(output, images))
+
+    def _checked(self, output: Tensor, images: Tensor) -> Float[Tensor, "batch dims *map"]:
+        """The layer's output as the embedding takes it."""
+        embedding = self._fitted()
+        z = as_activations(output, self.layer, images)
+        scale = embedding.scale
         if scale.device != z.device:
             raise DataError(
                 f"the embedding is on {scale.device} and the model on {z.device}; "
                 f"move it: xnn.to('{z.device}')"
             )
+        size = embedding.size if isinstance(embedding, ConvSRAE) else ()
+        if tuple(z.shape[1:]) != (embedding.dims, *size):
+            raise DataError(
+                f"layer {self.layer!r} gives {tuple(z.shape[1:])} for images "
+                f"{tuple(images.shape[1:])}, and the XNN was fitted on {(embedding.dims, *size)}; "
+                "give images of the size that it was fitted on"
+            )
         return z.to(scale.dtype)
 
-    def _picture(self, image: Float[Tensor, "channels height width"]) -> np.ndarray:
-        if self.preprocessing is not None and image.shape[0] == 3:
-            return self.preprocessing.picture(image)
-        low, high = image.min(), image.max()
-        grey = ((image - low) / (high - low).clamp(min=1e-12) * 255).round().to(torch.uint8).cpu()
-        grey = grey if image.shape[0] == 3 else grey[:1].expand(3, -1, -1)
-        return grey.permute(1, 2, 0).contiguous().numpy()
+
+class _Salience(nn.Module):
+    """What `attribute` explains on a convolutional layer; see `ConvSRAE.salience`."""
+
+    def __init__(self, xnn: XNN) -> None:
+        super().__init__()
+        self.xnn = xnn
+
+    def forward(self, images: Tensor) -> Float[Tensor, "batch features"]:
+        embedding: Any = self.xnn.embedding
+        return embedding.salience(self.xnn.feature_maps(images))
 
 
-def default_features(n_targets: int) -> int:
-    """X-features if none are asked for: 5 for one target, 7 for several (paper section 4)."""
-    return FEATURES_ONE_TARGET if n_targets == 1 else max(FEATURES_SEVERAL_TARGETS, n_targets)
-
-
-def as_targets(target: SupportsIndex | Sequence[SupportsIndex]) -> tuple[int, ...]:
-    """One class index or several, of whatever integer type.
-
-    Raises:
-        DataError: not integers.
-    """
-    try:
-        return (operator.index(target),)  # type: ignore[arg-type]
-    except TypeError:
-        pass
-    try:
-        return tuple(operator.index(t) for t in target)  # type: ignore[union-attr]
-    except TypeError as error:
-        raise DataError(f"a target is a class index or several, got {target!r}") from error
+def _draw_input(
+    image: Float[Tensor, "channels height width"], preprocessing: Preprocessing | None
+) -> np.ndarray:
+    """The picture that a network's input shows: without the normalisation, or else stretched."""
+    if preprocessing is not None and image.shape[0] == 3:
+        return preprocessing.picture(image)
+    low, high = image.min(), image.max()
+    grey = ((image - low) / (high - low).clamp(min=1e-12) * 255).round().to(torch.uint8).cpu()
+    grey = grey if image.shape[0] == 3 else grey[:1].expand(3, -1, -1)
+    return grey.permute(1, 2, 0).contiguous().numpy()
 
 
 def _attributor(method: str, module: nn.Module) -> Any:
     if method not in METHODS:
         raise XNNError(f"unknown attribution method {method!r}; known: {', '.join(METHODS)}")
     return METHODS[method](module)
-
-
-def _concatenate(parts: list[Activations]) -> Activations:
-    if not parts:
-        raise DataError("the loader is empty: there are no images to evaluate on")
-    labels = [part.labels for part in parts if part.labels is not None]
-    if labels and len(labels) != len(parts):
-        raise DataError("the loader gives labels for some batches only")
-    return Activations(
-        torch.cat([part.z for part in parts]),
-        torch.cat([part.logits for part in parts]),
-        torch.cat(labels) if labels else None,
-    )

@@ -63,12 +63,12 @@ def srae_config(base: TrainConfig) -> TrainConfig:
 
 def nn_config(base: TrainConfig) -> TrainConfig:
     """NN: a network with an x-layer, without reconstruction and without pull-away."""
-    return replace(base, reconstruction="none", eta=0.0)
+    return replace(base, reconstruction="none", eta=0.0, relevance=0.0)
 
 
 def sae_config(base: TrainConfig) -> TrainConfig:
     """SAE: a stacked autoencoder with faithfulness, the plain squared reconstruction error."""
-    return replace(base, reconstruction="squared", eta=0.0)
+    return replace(base, reconstruction="squared", eta=0.0, relevance=0.0)
 
 
 def cae_config(base: TrainConfig) -> TrainConfig:
@@ -79,6 +79,7 @@ def cae_config(base: TrainConfig) -> TrainConfig:
         reconstruction="squared",
         beta=1.0,
         eta=0.0,
+        relevance=0.0,
         split_logit=False,
         revive=None,
         positive_share=None,

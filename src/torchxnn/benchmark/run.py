@@ -104,7 +104,7 @@ def claim(folder: Path, source: TaskSource, config: BenchmarkConfig) -> None:
             raise DataError(f"{path} is broken; choose another --out") from error
         for key in ("config", "source"):
             if found.get(key) != about[key]:
-                changed = _changed(found, about, key)
+                changed = _changed(found.get(key), about[key], key)
                 raise DataError(
                     f"{folder} holds a benchmark with another {key}: {changed}; choose another "
                     "--out, or the same settings to go on with it"
@@ -119,10 +119,15 @@ def _plain(values: dict[str, Any]) -> dict[str, Any]:
     return {key: str(value) if isinstance(value, Path) else value for key, value in values.items()}
 
 
-def _changed(found: dict[str, Any], about: dict[str, Any], key: str) -> str:
-    before, now = found.get(key) or {}, about[key]
-    names = [name for name in now if before.get(name) != now[name]]
-    return ", ".join(f"{name} was {before.get(name)}, now {now[name]}" for name in names)
+def _changed(before: Any, now: Any, name: str) -> str:
+    """What differs, down to the single settings."""
+    if not (isinstance(before, dict) and isinstance(now, dict)):
+        return f"{name} was {before}, now {now}"
+    return ", ".join(
+        _changed(before.get(key), now.get(key), key)
+        for key in {**before, **now}
+        if before.get(key) != now.get(key)
+    )
 
 
 def chosen_targets(task: Task, targets: Sequence[int] | None) -> list[int]:

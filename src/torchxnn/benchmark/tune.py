@@ -43,25 +43,30 @@ class TuneGrid:
         betas: weights of the reconstruction.
         etas: weights of the pull-away term.
         qs: sparsity parameters.
+        relevances: weights of the pull-away term on relevance.
         folds: random splits of the training pictures that the figures are means over.
     """
 
     betas: tuple[float, ...] = (0.1, 0.5, 1.0)
     etas: tuple[float, ...] = (0.1, 0.5)
     qs: tuple[float, ...] = (100.0,)
+    relevances: tuple[float, ...] = (0.0,)
     folds: int = 1
 
     def __post_init__(self) -> None:
-        if not (self.betas and self.etas and self.qs):
-            raise XNNError("betas, etas and qs each need at least one value to try")
+        if not (self.betas and self.etas and self.qs and self.relevances):
+            raise XNNError("betas, etas, qs and relevances each need at least one value to try")
         if self.folds < 1:
             raise XNNError(f"folds must be at least 1, got {self.folds}")
 
     def settings(self, base: TrainConfig) -> dict[str, TrainConfig]:
         """The settings by name, NN first: it is the yardstick of faithfulness."""
         found = {"NN": nn_config(base)}
-        for beta, eta, q in product(self.betas, self.etas, self.qs):
-            found[f"beta {beta:g}, eta {eta:g}, q {q:g}"] = replace(base, beta=beta, eta=eta, q=q)
+        for beta, eta, q, weight in product(self.betas, self.etas, self.qs, self.relevances):
+            name = f"beta {beta:g}, eta {eta:g}, q {q:g}"
+            if weight:
+                name += f", relevance {weight:g}"
+            found[name] = replace(base, beta=beta, eta=eta, q=q, relevance=weight)
         return found
 
 

@@ -1,8 +1,51 @@
 """Embeddings of a layer's activations into x-features, by name."""
 
 from torchxnn.embeddings.base import Embedding
+from torchxnn.embeddings.concepts import ConceptEmbedding, with_readout
+from torchxnn.embeddings.conv import ConvSRAE
+from torchxnn.embeddings.dimensions import SelectedDimensions, fit_dimensions
+from torchxnn.embeddings.lasso import (
+    LassoPath,
+    LassoPoint,
+    fit_lasso,
+    fit_lasso_path,
+    lasso_embedding,
+)
+from torchxnn.embeddings.nmf import NMFConcepts, fit_nmf
+from torchxnn.embeddings.pca import PCAConcepts, fit_pca
 from torchxnn.embeddings.srae import SRAE
+from torchxnn.embeddings.topk_sae import TopKConfig, TopKSAE, fit_topk_sae
 
-EMBEDDINGS: dict[str, type[Embedding]] = {"srae": SRAE}
+EMBEDDINGS: dict[str, type[Embedding]] = {"srae": SRAE, "conv_srae": ConvSRAE}
 
-__all__ = ["EMBEDDINGS", "SRAE", "Embedding"]
+CONCEPTS: dict[str, type[ConceptEmbedding]] = {
+    "dimensions": SelectedDimensions,
+    "nmf": NMFConcepts,
+    "pca": PCAConcepts,
+    "topk_sae": TopKSAE,
+}
+"""Baselines; the Lasso gives `SelectedDimensions` too."""
+
+__all__ = [
+    "CONCEPTS",
+    "EMBEDDINGS",
+    "SRAE",
+    "ConceptEmbedding",
+    "ConvSRAE",
+    "Embedding",
+    "LassoPath",
+    "LassoPoint",
+    "NMFConcepts",
+    "PCAConcepts",
+    "SelectedDimensions",
+    "TopKConfig",
+    "TopKSAE",
+    "fit_dimensions",
+    "fit_lasso",
+    "fit_lasso_path",
+    "fit_nmf",
+    "fit_pca",
+    "fit_topk_sae",
+    "lasso_embedding",
+    "with_readout",
+]

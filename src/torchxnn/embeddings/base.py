@@ -13,7 +13,8 @@ class Embedding(nn.Module, ABC):
 
     Subclasses define `encode` and `decode`; the readout is always linear with an intercept, so that
     a contribution is a product :math:`v_i E_i` and their sum plus the intercept is the reproduced
-    logit (paper section 2.1).
+    logit (paper section 2.1). An embedding whose x-features are maps (`ConvSRAE`) says with
+    `summarise`, `contributions` and `reproduce` how they are read.
 
     Attributes:
         n_features: number of x-features n.
@@ -24,19 +25,31 @@ class Embedding(nn.Module, ABC):
     readout: nn.Linear
 
     @abstractmethod
-    def encode(self, activations: Float[Tensor, "batch dims"]) -> Float[Tensor, "batch features"]:
+    def encode(self, activations: Tensor) -> Tensor:
         """X-features E of activations Z."""
 
     @abstractmethod
-    def decode(self, features: Float[Tensor, "batch features"]) -> Float[Tensor, "batch dims"]:
+    def decode(self, features: Tensor) -> Tensor:
         """Reconstruction of Z from E."""
 
-    def forward(self, activations: Float[Tensor, "batch dims"]) -> Float[Tensor, "batch features"]:
+    def forward(self, activations: Tensor) -> Tensor:
         """The same as `encode`."""
         return self.encode(activations)
+
+    def summarise(
+        self, features: Float[Tensor, "batch features"]
+    ) -> Float[Tensor, "batch features"]:
+        """One number per x-feature: itself."""
+        return features
 
     def contributions(
         self, features: Float[Tensor, "batch features"]
     ) -> Float[Tensor, "batch targets features"]:
         r""":math:`v_i E_i` per target; with the intercept their sum is the reproduced logit."""
         return features.unsqueeze(1) * self.readout.weight
+
+    def reproduce(
+        self, features: Float[Tensor, "batch features"]
+    ) -> Float[Tensor, "batch targets"]:
+        """Reproduced logits, (B, k)."""
+        return self.readout(features)

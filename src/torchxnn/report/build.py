@@ -11,6 +11,7 @@ from torch import Tensor
 
 from torchxnn.activations import record_activations
 from torchxnn.datasets.base import ImageDataset, make_loader
+from torchxnn.embeddings.apply import Embedded
 from torchxnn.errors import XNNError
 from torchxnn.explanation import Explanation
 from torchxnn.metrics import Faithfulness
@@ -85,7 +86,8 @@ def build_report(
     data = record_activations(xnn.model, xnn.layer, loader, on_batch)
     evaluation, _, _ = xnn.measure(data)
     positives = find_positives(data, xnn.targets)[0]
-    features = xnn.encode(data.z)
+    embedded = xnn.embed(data.z)
+    features = embedded.features
     chosen = choose_examples(data.logits[:, xnn.targets[0]], positives[:, 0], config.images)
     tops = [top_images(features[:, i], config.sheet) for i in range(features.shape[1])]
     total = len(chosen) + len({index for top in tops for index in top})
@@ -100,7 +102,7 @@ def build_report(
         fit=xnn.report,
         evaluation=evaluation,
         explanations=explanations,
-        sheets=_sheets(xnn, dataset, features, tops, evaluation, drawn),
+        sheets=_sheets(xnn, dataset, embedded, tops, evaluation, drawn),
         notes=tuple(notes),
         provenance=tuple(provenance),
     )
@@ -154,7 +156,7 @@ def _explain(xnn: XNN, dataset: ImageDataset, index: int, drawn: _Counter) -> Ex
 def _sheets(
     xnn: XNN,
     dataset: ImageDataset,
-    features: Float[Tensor, "samples features"],
+    embedded: Embedded,
     tops: Sequence[tuple[int, ...]],
     evaluation: Faithfulness,
     drawn: _Counter,
@@ -168,7 +170,6 @@ def _sheets(
         drawn(len(part))
     # Each x-feature is shown with the target that it matters most for.
     best = torch.tensor(evaluation.share).argmax(0)
-    weight = xnn.readout_weight.gather(0, best.unsqueeze(0))[0]
     several = len(xnn.targets) > 1
     names = [
         f"{name} (for {xnn.target_name(xnn.targets[t])})" if several else name
@@ -183,8 +184,8 @@ def _sheets(
                 SheetItem(
                     picture=dataset.preprocessing.picture(dataset[index].image),
                     heatmap=maps[index][feature].numpy(),
-                    activation=float(features[index, feature]),
-                    contribution=float(features[index, feature] * weight[feature]),
+                    activation=float(embedded.features[index, feature]),
+                    contribution=float(embedded.contributions[index, best[feature], feature]),
                     caption=_caption(xnn, dataset, index),
                 )
                 for index in top

@@ -1,0 +1,61 @@
+"""Apply an embedding to a whole recorded set, in batches where x-features are maps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from torchxnn.embeddings.base import Embedding
+
+MAPS_AT_ONCE = 32
+
+
+@dataclass(frozen=True, eq=False)
+class Embedded:
+    """What an embedding makes of a set of activations, on the CPU.
+
+    Attributes:
+        features: E, (M, n); spatial means where x-features are maps.
+        contributions: (M, k, n); with the intercept they add up to `reproduced`.
+        reproduced: (M, k) logits.
+    """
+
+    features: Float[Tensor, "samples features"]
+    contributions: Float[Tensor, "samples targets features"]
+    reproduced: Float[Tensor, "samples targets"]
+
+    @classmethod
+    def cat(cls, parts: list[Embedded]) -> Embedded:
+        """Several sets as one."""
+        return cls(
+            torch.cat([part.features for part in parts]),
+            torch.cat([part.contributions for part in parts]),
+            torch.cat([part.reproduced for part in parts]),
+        )
+
+
+@torch.no_grad()
+def apply_embedding(embedding: Embedding, activations: Float[Tensor, "samples ..."]) -> Embedded:
+    """X-features, contributions and reproduced logits of recorded activations.
+
+    Args:
+        embedding: on any device; the activations are moved there.
+        activations: Z, (M, S_z) or (M, C, h, w) in any precision; maps are taken a few at a time,
+            so that the memory needed does not grow with M.
+    """
+    reference = embedding.readout.weight
+    vectors = activations.ndim == 2
+    parts = []
+    for z in (activations,) if vectors else activations.split(MAPS_AT_ONCE):
+        features = embedding.encode(z.to(reference.device, reference.dtype))
+        parts.append(
+            Embedded(
+                embedding.summarise(features).cpu(),
+                embedding.contributions(features).cpu(),
+                embedding.reproduce(features).cpu(),
+            )
+        )
+    return Embedded.cat(parts) if len(parts) > 1 else parts[0]
