@@ -228,7 +228,7 @@ def test_means_and_tests_by_hand():
     assert found["methods"]["NN"]["r2"] is None
     assert found["methods"]["NN"]["degenerate_classes"] == 4
     assert found["methods"]["NN"]["o2_infinite"] == 8
-    tested = found["tests"]["o1"]["NN"]
+    tested = found["tests"]["SRAE"]["o1"]["NN"]
     assert tested["p"] == pytest.approx(1 / 2**8)  # all 8 differences are negative
     assert tested["lower"] == 8
     assert found["lasso"] == [
@@ -350,7 +350,7 @@ def test_tuning_looks_at_training_pictures_alone(source, tmp_path):
 def test_refits_are_matched(source, tmp_path):
     config = replace(CONFIG, train=replace(TRAIN, epochs=1))
     found = run_stability(source, [1], config, tmp_path / "out", fits=2)
-    assert set(found["methods"]) == {"SRAE", "NN", "SAE"}
+    assert set(found["methods"]) == {"SRAE", "SRAE-R", "NN", "SAE"}
     for row in found["methods"].values():
         assert -1 <= row["correlation"] <= 1
     assert "2 fits per class, 1 classes" in stability_text(found)

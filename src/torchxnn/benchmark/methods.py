@@ -31,6 +31,9 @@ from torchxnn.trial import TrainConfig
 LASSO_SIZES = (5, 8, 21, 68, 232)
 """Numbers of selected dimensions in the paper's tables .4 and .6."""
 
+RELEVANCE = 1.0
+"""Weight of the pull-away term on relevance in SRAE-R."""
+
 MORE_CONCEPTS = 25
 """Concepts that unsupervised methods get in the comparison that favours them."""
 
@@ -61,6 +64,11 @@ def srae_config(base: TrainConfig) -> TrainConfig:
     return base
 
 
+def srae_r_config(base: TrainConfig) -> TrainConfig:
+    """SRAE-R: eq. 5 and a pull-away term on the relevance that x-features send to Z. Ours."""
+    return replace(base, relevance=base.relevance or RELEVANCE)
+
+
 def nn_config(base: TrainConfig) -> TrainConfig:
     """NN: a network with an x-layer, without reconstruction and without pull-away."""
     return replace(base, reconstruction="none", eta=0.0, relevance=0.0)
@@ -87,7 +95,7 @@ def cae_config(base: TrainConfig) -> TrainConfig:
     )
 
 
-SEEN = {"SRAE": srae_config, "NN": nn_config, "SAE": sae_config}
+SEEN = {"SRAE": srae_config, "SRAE-R": srae_r_config, "NN": nn_config, "SAE": sae_config}
 """Methods that see the logit and are variants of eq. 5: name -> settings."""
 
 

@@ -23,7 +23,7 @@ from torchxnn.version import __version__
 from torchxnn.xnn import XNN
 
 SETTINGS = "benchmark.json"
-SAVED = ("SRAE", "NN")
+SAVED = ("SRAE", "SRAE-R", "NN")
 """Methods whose fits are kept as XNNs, for the figures."""
 
 OnClass = Callable[[int, int, str], None]

@@ -7,7 +7,19 @@ from dataclasses import dataclass, field
 from torchxnn.errors import XNNError
 from torchxnn.trial import TrainConfig
 
-METHODS = ("SRAE", "NN", "SAE", "CAE", "Lasso", "Z", "1-heatmap", "NMF", "PCA", "TopK-SAE")
+METHODS = (
+    "SRAE",
+    "SRAE-R",
+    "NN",
+    "SAE",
+    "CAE",
+    "Lasso",
+    "Z",
+    "1-heatmap",
+    "NMF",
+    "PCA",
+    "TopK-SAE",
+)
 """Columns of the tables, in this order."""
 
 FIT = TrainConfig(epochs=16, patience=6, decay_every=10, revive=2, pretrain_epochs=1, trials=2)

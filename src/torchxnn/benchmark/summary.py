@@ -11,7 +11,8 @@ from torchxnn.benchmark.settings import METHODS
 from torchxnn.metrics.intervals import paired_wilcoxon
 
 LOWER_IS_BETTER = ("o1", "o2", "mean_squared_correlation", "locality")
-COMPARED = ("NN", "SAE", "CAE", "Lasso", "1-heatmap")
+COMPARED = ("SRAE-R", "NN", "SAE", "CAE", "Lasso", "Z", "1-heatmap")
+OURS = ("SRAE", "SRAE-R")
 
 Records = Mapping[str, Mapping[str, Any]]
 """Records of classes by class index."""
@@ -25,8 +26,8 @@ def summarise(records: Records) -> dict[str, Any]:
 
     Returns:
         `methods`: means over classes, degenerate classes counted; `classes`: the same per class;
-        `tests`: one-sided paired Wilcoxon tests that SRAE's figure is lower; `lasso`, `masking`
-        and `more`: the other tables. None where a figure does not exist.
+        `tests`: one-sided paired Wilcoxon tests that the figure of SRAE, or of SRAE-R, is lower;
+        `lasso`, `masking` and `more`: the other tables. None where a figure does not exist.
     """
     names = [name for name in METHODS if any(name in r["methods"] for r in records.values())]
     return {
@@ -44,12 +45,17 @@ def summarise(records: Records) -> dict[str, Any]:
             for target, record in records.items()
         },
         "tests": {
-            figure: {
-                other: tested
-                for other in COMPARED
-                if (tested := _test(figure, other, records)) is not None
+            mine: {
+                figure: {
+                    other: tested
+                    for other in COMPARED
+                    if mine != other
+                    if (tested := _test(figure, mine, other, records)) is not None
+                }
+                for figure in LOWER_IS_BETTER
             }
-            for figure in LOWER_IS_BETTER
+            for mine in OURS
+            if mine in names
         },
         "lasso": _lasso_rows(records),
         "masking": _masking_rows(records),
@@ -76,17 +82,17 @@ def _mean_method(name: str, records: Records) -> dict[str, Any]:
     return found
 
 
-def _test(figure: str, other: str, records: Records) -> dict[str, Any] | None:
+def _test(figure: str, mine: str, other: str, records: Records) -> dict[str, Any] | None:
     pairs = [
         (ours[figure], theirs[figure])
         for record in records.values()
-        if (ours := record["methods"].get("SRAE")) and (theirs := record["methods"].get(other))
+        if (ours := record["methods"].get(mine)) and (theirs := record["methods"].get(other))
         if ours.get(figure) is not None and theirs.get(figure) is not None
     ]
     if len(pairs) < 2:
         return None
-    mine, others = ([pair[side] for pair in pairs] for side in (0, 1))
-    tested = paired_wilcoxon(mine, others, alternative="less")
+    first, second = ([pair[side] for pair in pairs] for side in (0, 1))
+    tested = paired_wilcoxon(first, second, alternative="less")
     return {
         "p": tested.p,
         "classes": tested.pairs,

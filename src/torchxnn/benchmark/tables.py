@@ -27,7 +27,7 @@ def markdown(summary: dict[str, Any], title: str) -> str:
         main_table(summary),
         "## Beside the paper's figures",
         more_table(summary),
-        "## Is SRAE lower? One-sided paired Wilcoxon tests over classes",
+        "## Is ours lower? One-sided paired Wilcoxon tests over classes",
         test_table(summary),
         "## Lasso along its path (as paper tables .4 and .6)",
         lasso_table(summary),
@@ -112,16 +112,20 @@ def test_table(summary: dict[str, Any]) -> str:
     """One line per figure and method compared."""
     rows = [
         [
+            mine,
             figure,
             other,
             f"{tested['p']:.2g}",
             f"{tested['lower']} of {tested['classes']}",
             f"{tested['median_difference']:+.3f}",
         ]
-        for figure, others in summary["tests"].items()
+        for mine, figures in summary["tests"].items()
+        for figure, others in figures.items()
         for other, tested in others.items()
     ]
-    return _table(["figure", "against", "p", "classes where lower", "median difference"], rows)
+    return _table(
+        ["method", "figure", "against", "p", "classes where lower", "median difference"], rows
+    )
 
 
 def lasso_table(summary: dict[str, Any]) -> str:
