@@ -301,3 +301,12 @@ def test_check_names_an_operation_without_a_rule(capsys):
     line = fails(capsys, "check", "test_cli:unsupported_network")
     assert "in Sorting (test_cli.py" in line
     assert "no rule" in line  # the cast to complex numbers, the first thing on the way down
+
+
+def test_altered_copies_are_fitted_and_none_of_held_out_pictures(folder, tmp_path, capsys):
+    out = tmp_path / "copies"
+    assert main([str(a) for a in fit(folder, out, "--copies", "2")]) == 0
+    about = json.loads((out / "xnn.json").read_text())
+    assert about["report"]["held_out"] == "given"
+    assert about["report"]["train"]["images"] + about["report"]["validation"]["images"] == 64 * 3
+    assert "copies must be at least 1" in fails(capsys, *fit(folder, out, "--copies", "-1"))
