@@ -310,9 +310,7 @@ def _measure(embedding: SRAE | ConvSRAE, split: Side, targets: tuple[int, ...]) 
     )
 
 
-def _losses(
-    embedding: SRAE | ConvSRAE, split: Side, spread: Tensor, config: TrainConfig
-) -> Losses:
+def _losses(embedding: SRAE | ConvSRAE, split: Side, spread: Tensor, config: TrainConfig) -> Losses:
     if isinstance(embedding, ConvSRAE):
         return conv_losses(embedding, split, spread, config)
     return full_set_losses(embedding, split, spread, config)
