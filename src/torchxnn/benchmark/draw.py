@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
@@ -58,7 +59,7 @@ def draw_figures(
         return
     with one_thread(), warnings.catch_warnings():
         warnings.simplefilter("ignore", XNNWarning)  # figures mark what is off or degenerate
-        best = max(targets, key=lambda target: _r2(summary, target))
+        best = _clearest(summary, targets)
         figures = folder / "figures"
         _draw_parts(task, recorded, best, folder, figures)
         _draw_two_looks(task, recorded, targets, folder, figures)
@@ -66,9 +67,16 @@ def draw_figures(
         _draw_gallery(task, recorded, targets, summary, folder, on_class)
 
 
-def _r2(summary: dict[str, Any], target: int) -> float:
-    value = summary["classes"][str(target)]["methods"].get("SRAE", {}).get("r2")
-    return -1.0 if value is None else float(value)
+def _clearest(summary: dict[str, Any], targets: list[int]) -> int:
+    """Of the half of the classes with the higher R^2, the one whose maps overlap least."""
+
+    def figure(target: int, name: str, missing: float) -> float:
+        value = summary["classes"][str(target)]["methods"].get("SRAE", {}).get(name)
+        return missing if value is None else float(value)
+
+    ranked = sorted(targets, key=lambda target: -figure(target, "r2", -math.inf))
+    faithful = ranked[: (len(ranked) + 1) // 2]
+    return min(faithful, key=lambda target: figure(target, "mean_squared_correlation", math.inf))
 
 
 def _load(task: Task, folder: Path, target: int) -> XNN:
