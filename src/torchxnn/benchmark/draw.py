@@ -147,7 +147,7 @@ def _draw_degenerate(
         fits.append(xnn)
     chosen = spread(_recognised(task, recorded, target), 3)
     samples = [task.located[index] for index in chosen]
-    figure = degenerate_figure(fits[0], fits[1], samples, names=("SRAE", "NN, nothing against it"))
+    figure = degenerate_figure(fits[0], fits[1], samples, names=("SRAE", "plain NN"))
     save_figure(figure, figures / "figure_12_degenerate.png")
 
 
