@@ -188,8 +188,14 @@ def measure_class(
 
 def figures(embedding: Embedding, recorded: Recorded, target: int) -> dict[str, Any]:
     """Faithfulness figures of one method for one class."""
-    train = faithfulness(embedding, recorded.train, target)
-    test = faithfulness(embedding, recorded.test, target)
+    return faithfulness_figures(
+        faithfulness(embedding, recorded.train, target),
+        faithfulness(embedding, recorded.test, target),
+    )
+
+
+def faithfulness_figures(train: Faithfulness, test: Faithfulness) -> dict[str, Any]:
+    """What `results.json` holds of the faithfulness on training and on test pictures."""
     return NO_FIGURES | {
         "f_reg_train": train.f_reg,
         "f_reg_test": test.f_reg,
@@ -202,7 +208,7 @@ def figures(embedding: Embedding, recorded: Recorded, target: int) -> dict[str, 
         "dead": test.dead,
         "degenerate_classes": int(bool(test.degenerate)),
         "top_share": max(test.share[0]),
-        "n_features": embedding.n_features,
+        "n_features": test.n_features,
     }
 
 

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from torchxnn.activations import record_activations
 from torchxnn.benchmark.figures import save_figure
-from torchxnn.benchmark.measure import FIGURES
+from torchxnn.benchmark.measure import faithfulness_figures
 from torchxnn.benchmark.pool import one_thread
 from torchxnn.datasets.base import Preprocessing
 from torchxnn.datasets.mnist import MNIST
@@ -118,21 +118,7 @@ def figures_of(name: str, measured: dict[str, Evaluation], seconds: float) -> di
     """The figures in the form of every benchmark's `results.json`."""
     train, test = (measured[side].faithfulness for side in ("train", "test"))
     maps = measured["test"].orthogonality
-    row: dict[str, Any] = dict.fromkeys(FIGURES) | {
-        "f_reg_train": train.f_reg,
-        "f_reg_test": test.f_reg,
-        "f_cls_train": train.f_cls,
-        "f_cls_test": test.f_cls,
-        "f_reg_positives": test.f_reg_positives,
-        "f_cls_positives": test.f_cls_positives,
-        "r2": test.r2,
-        "active": test.active,
-        "dead": test.dead,
-        "degenerate_classes": int(bool(test.degenerate)),
-        "top_share": max(test.share[0]),
-        "n_features": test.n_features,
-        "seconds": seconds,
-    }
+    row = faithfulness_figures(train, test) | {"seconds": seconds}
     if maps is not None:
         row |= {"o1": maps.o1, "o2": maps.o2}
         row["mean_squared_correlation"] = maps.mean_squared_correlation

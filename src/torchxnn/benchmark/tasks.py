@@ -122,22 +122,21 @@ def _weigh_masks(objects: int) -> Callable[[Sample], PixelWeights]:
     return weigh
 
 
-def _rooms(source: TaskSource, rooms: tuple[str, ...]) -> tuple[nn.Module, Places365, Places365]:
+def _open_rooms(
+    source: TaskSource,
+    rooms: tuple[str, ...],
+    masks: Callable[[Path, Preprocessing], NYUDepth | ADE20K],
+) -> Task:
+    """Rooms of Places365, measured on pictures of the same kinds of rooms with masks."""
+    if source.measured is None:
+        raise DataError(f"the {source.kind} benchmark needs --masks, the folder with the masks")
     model, preprocessing = _load(source, len(rooms))
     train, test = (
         Places365(source.root, preprocessing, split, classes=rooms) for split in ("train", "test")
     )
-    return model, train, test
-
-
-def open_nyu(source: TaskSource) -> Task:
-    """Six rooms of Places365, measured on the masks of NYU Depth v2 (all of its pictures)."""
-    if source.measured is None:
-        raise DataError("the NYU benchmark needs --masks, the folder of NYU Depth v2")
-    model, train, test = _rooms(source, ROOMS)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", XNNWarning)  # there is no entrance hall: not measured
-        located = NYUDepth(source.measured, train.preprocessing, "all", scenes=ROOMS)
+        warnings.simplefilter("ignore", XNNWarning)  # rooms without pictures are not measured
+        located = masks(source.measured, preprocessing)
     objects = located.object_names[1:]  # number 0 is void
     return Task(
         source=source,
@@ -145,30 +144,21 @@ def open_nyu(source: TaskSource) -> Task:
         train=train,
         test=test,
         located=located,
-        classes=ROOMS,
+        classes=rooms,
         parts=tuple(objects),
         weigh=_weigh_masks(len(objects)),
     )
 
 
+def open_nyu(source: TaskSource) -> Task:
+    """Six rooms of Places365, measured on the masks of NYU Depth v2, which has no entrance hall."""
+    return _open_rooms(source, ROOMS, lambda root, size: NYUDepth(root, size, "all", scenes=ROOMS))
+
+
 def open_places(source: TaskSource) -> Task:
     """The paper's ten rooms of Places365, measured on the object masks of ADE20K."""
-    if source.measured is None:
-        raise DataError("the Places benchmark needs --masks, the folder of ADE20K")
-    model, train, test = _rooms(source, PLACES_ROOMS)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", XNNWarning)  # rooms without pictures are not measured
-        located = ADE20K(source.measured, train.preprocessing, "all", scenes=PLACES_ROOMS)
-    objects = located.object_names[1:]  # number 0 is void
-    return Task(
-        source=source,
-        model=model,
-        train=train,
-        test=test,
-        located=located,
-        classes=PLACES_ROOMS,
-        parts=tuple(objects),
-        weigh=_weigh_masks(len(objects)),
+    return _open_rooms(
+        source, PLACES_ROOMS, lambda root, size: ADE20K(root, size, "all", scenes=PLACES_ROOMS)
     )
 
 
