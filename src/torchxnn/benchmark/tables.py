@@ -91,6 +91,7 @@ def more_table(summary: dict[str, Any]) -> str:
         ("mean squared correlation of maps ↓", "mean_squared_correlation", _number),
         ("locality of a uniform map", "locality_chance", _number),
         ("locality without context ↓", "locality_without_context", _number),
+        ("share of relevance on void", "void_share", _share),
         ("concepts", "n_features", lambda v: _number(v, 1)),
         ("active concepts ↑", "active", lambda v: _number(v, 2)),
         ("dead concepts ↓", "dead", lambda v: _number(v, 2)),
