@@ -361,3 +361,26 @@ def test_refits_are_matched(source, tmp_path):
 def test_about_ten_classes():
     assert every_few(50) == [4, 9, 14, 19, 24, 29, 34, 39, 44, 49]
     assert every_few(3) == [0, 1, 2]
+
+
+def test_a_mistyped_name_claims_no_folder(source, tmp_path):
+    out = tmp_path / "out"
+    wrong = (
+        replace(source, root=tmp_path / "nowhere"),
+        replace(source, weights=tmp_path / "nowhere"),
+        replace(source, layer="99"),
+    )
+    for mistyped in wrong:
+        with pytest.raises(XNNError):
+            run_benchmark(mistyped, None, CONFIG, out)
+        assert not out.exists()
+    with pytest.raises(DataError, match="no class 7"):
+        run_stability(source, [7], CONFIG, out)
+    assert not out.exists()
+
+
+def test_a_negative_weight_is_refused_before_any_work():
+    with pytest.raises(XNNError, match="betas must not be negative"):
+        TuneGrid(betas=(0.1, -1.0))
+    with pytest.raises(XNNError, match="qs"):
+        TuneGrid(qs=(0.0,))

@@ -18,6 +18,7 @@ from torchxnn.benchmark.tasks import TASKS, Task, TaskSource
 from torchxnn.embeddings.srae import SRAE
 from torchxnn.errors import DataError, XNNError
 from torchxnn.files import replace_file
+from torchxnn.layers import resolve_layer
 from torchxnn.storage import to_json
 from torchxnn.version import __version__
 from torchxnn.xnn import XNN
@@ -74,9 +75,7 @@ def run_benchmark(
     """
     if jobs < 1:
         raise XNNError(f"jobs must be at least 1, got {jobs}")
-    claim(folder, source, config)
-    task = TASKS[source.kind](source)
-    wanted = chosen_targets(task, targets)
+    task, wanted = open_run(source, targets, config, folder)
     recorded = record_task(task, config.copies, folder, on_images)
     with one_thread():
         fit_blind(recorded.fit_data(config.train), config, folder)
@@ -87,6 +86,24 @@ def run_benchmark(
         if on_class is not None:
             on_class(done, len(wanted), task.classes[target])
     return {str(target): read_record(folder, target) for target in wanted}
+
+
+def open_run(
+    source: TaskSource, targets: Sequence[int] | None, config: BenchmarkConfig, folder: Path
+) -> tuple[Task, list[int]]:
+    """Open the data and the network, and claim the folder only if all that was named exists.
+
+    So a mistyped path, layer or class leaves no folder behind that refuses the right one.
+
+    Raises:
+        DataError: see `run_benchmark`.
+        LayerError: the network has no such layer.
+    """
+    task = TASKS[source.kind](source)
+    resolve_layer(task.model, source.layer)
+    wanted = chosen_targets(task, targets)
+    claim(folder, source, config)
+    return task, wanted
 
 
 def claim(folder: Path, source: TaskSource, config: BenchmarkConfig) -> None:

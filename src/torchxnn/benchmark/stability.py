@@ -10,7 +10,7 @@ from typing import Any
 from torchxnn.benchmark.methods import SEEN, fit_variant
 from torchxnn.benchmark.pool import run_jobs
 from torchxnn.benchmark.record import OnImages, Recorded, record_task
-from torchxnn.benchmark.run import OnClass, chosen_targets, claim
+from torchxnn.benchmark.run import OnClass, open_run
 from torchxnn.benchmark.settings import BenchmarkConfig
 from torchxnn.benchmark.summary import mean
 from torchxnn.benchmark.tasks import TASKS, Task, TaskSource
@@ -61,10 +61,8 @@ def run_stability(
     """
     if fits < 2:
         raise XNNError(f"stability needs at least 2 fits, got {fits}")
-    claim(folder, source, config)
-    task = TASKS[source.kind](source)
+    task, wanted = open_run(source, targets, config, folder)
     record_task(task, config.copies, folder, on_images)
-    wanted = chosen_targets(task, targets)
     found: dict[str, dict[str, Any]] = {}
     for target, row in run_jobs(_start, (source, config, fits, folder), _refit_class, wanted, jobs):
         found[str(target)] = row

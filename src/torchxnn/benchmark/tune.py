@@ -18,7 +18,7 @@ from torchxnn.benchmark.measure import FIT_FIGURES, faithfulness
 from torchxnn.benchmark.methods import UnitsOfMany, fit_variant, nn_config
 from torchxnn.benchmark.pool import run_jobs
 from torchxnn.benchmark.record import OnImages, Recorded, record_task
-from torchxnn.benchmark.run import OnClass, chosen_targets, claim
+from torchxnn.benchmark.run import OnClass, open_run
 from torchxnn.benchmark.settings import BenchmarkConfig
 from torchxnn.benchmark.summary import mean
 from torchxnn.benchmark.tasks import TASKS, Task, TaskSource
@@ -56,6 +56,9 @@ class TuneGrid:
     def __post_init__(self) -> None:
         if not (self.betas and self.etas and self.qs and self.relevances):
             raise XNNError("betas, etas, qs and relevances each need at least one value to try")
+        for name, least in (("betas", 0.0), ("etas", 0.0), ("relevances", 0.0), ("qs", 1e-12)):
+            if min(getattr(self, name)) < least:
+                raise XNNError(f"{name} must not be negative, nor qs 0, got {getattr(self, name)}")
         if self.folds < 1:
             raise XNNError(f"folds must be at least 1, got {self.folds}")
 
@@ -102,11 +105,10 @@ def run_tuning(
         `settings` (means over classes and folds), `chosen`, and `front`: the names of the settings
         that no other one beats in both R^2 and the correlation of maps.
     """
-    claim(folder, source, config)
-    task = TASKS[source.kind](source)
+    task, chosen = open_run(source, targets, config, folder)
     record_task(task, config.copies, folder, on_images)
     labels = set(task.train.labels or ())
-    wanted = [target for target in chosen_targets(task, targets) if target in labels]
+    wanted = [target for target in chosen if target in labels]
     names = {target: _path(folder, target, grid) for target in wanted}
     todo = [target for target, path in names.items() if not path.is_file()]
     done = len(wanted) - len(todo)
