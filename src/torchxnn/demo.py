@@ -7,8 +7,7 @@ the first fully connected layer after its ReLU.
 import hashlib
 import math
 import pickle
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
@@ -28,6 +27,7 @@ from torchxnn.datasets.cub import CUB
 from torchxnn.datasets.elpv import CITATION, ELPV, LICENCE
 from torchxnn.errors import DataError, ModelError
 from torchxnn.models import load_model
+from torchxnn.threads import one_thread
 from torchxnn.weights import load_state
 
 LAYER = "classifier.1"
@@ -305,7 +305,7 @@ def train_head(
     inputs = pooled / scale
     batch = min(64, len(inputs))
     task = progress.add_task("Training the head", total=epochs) if progress else None
-    with torch.random.fork_rng(devices=[]), _one_thread():
+    with torch.random.fork_rng(devices=[]), one_thread():
         torch.manual_seed(seed)
         head = _head(pooled.shape[1], hidden, num_classes)
         optimizer = torch.optim.AdamW(head.parameters(), lr=5e-4, weight_decay=1e-2)
@@ -329,17 +329,6 @@ def _channel_scale(pooled: Float[Tensor, "images pooled"], pool: int) -> Float[T
     channels = pooled.unflatten(1, (-1, pool * pool))
     scale = channels.std(dim=(0, 2)) + 0.3 * pooled.std()
     return scale.clamp_min(1e-6).repeat_interleave(pool * pool)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    # Steps this small are faster on one thread, far more so on a busy machine.
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 # --- birds

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,7 +32,7 @@ TITLES = {
 
 
 @dataclass(frozen=True)
-class BenchmarkCommand:
+class BenchmarkCommand(ABC):
     """What all benchmarks share.
 
     Attributes:
@@ -56,9 +57,9 @@ class BenchmarkCommand:
     figures: bool = True
     config: BenchmarkConfig = field(default_factory=BenchmarkConfig)
 
+    @abstractmethod
     def source(self) -> TaskSource:
         """Which benchmark on which data."""
-        raise NotImplementedError
 
     def execute(self, out: Console, err: Console) -> None:
         """Run, print the main tables, write `results.json`, `tables.md` and the figures."""

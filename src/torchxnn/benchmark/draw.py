@@ -19,13 +19,13 @@ from torchxnn.benchmark.gallery import add_to_gallery, write_gallery
 from torchxnn.benchmark.maps import spread
 from torchxnn.benchmark.methods import nn_config
 from torchxnn.benchmark.part_figures import parts_figure, probability_figure
-from torchxnn.benchmark.pool import one_thread
 from torchxnn.benchmark.record import Recorded, record_task
 from torchxnn.benchmark.run import saved_xnn
 from torchxnn.benchmark.settings import BenchmarkConfig
 from torchxnn.benchmark.tasks import TASKS, Task, TaskSource
 from torchxnn.embeddings.apply import apply_embedding
 from torchxnn.errors import DataError, XNNWarning
+from torchxnn.threads import one_thread
 from torchxnn.xnn import XNN
 
 GALLERY_IMAGES = 4

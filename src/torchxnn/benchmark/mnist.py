@@ -25,7 +25,6 @@ from torch import Tensor, nn
 from torchxnn.activations import record_activations
 from torchxnn.benchmark.figures import save_figure
 from torchxnn.benchmark.measure import faithfulness_figures
-from torchxnn.benchmark.pool import one_thread
 from torchxnn.datasets.base import Preprocessing
 from torchxnn.datasets.mnist import MNIST
 from torchxnn.embeddings.conv import ConvConfig
@@ -34,6 +33,7 @@ from torchxnn.evaluation import Evaluation
 from torchxnn.files import replace_file
 from torchxnn.progress import count_epochs, make_progress
 from torchxnn.storage import to_json
+from torchxnn.threads import one_thread
 from torchxnn.trial import TrainConfig
 from torchxnn.xnn import XNN
 

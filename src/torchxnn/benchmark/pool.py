@@ -7,24 +7,14 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import torch
 
+from torchxnn.threads import one_thread
+
 Job = TypeVar("Job")
 Result = TypeVar("Result")
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Steps this small are faster on one thread, and equal however many processes run."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def run_jobs(

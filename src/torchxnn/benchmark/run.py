@@ -11,7 +11,7 @@ from typing import Any
 from torchxnn.benchmark.blind import Blind, fit_blind
 from torchxnn.benchmark.measure import ClassFits, measure_class
 from torchxnn.benchmark.methods import FitData
-from torchxnn.benchmark.pool import one_thread, run_jobs
+from torchxnn.benchmark.pool import run_jobs
 from torchxnn.benchmark.record import OnImages, Recorded, record_task
 from torchxnn.benchmark.settings import BenchmarkConfig
 from torchxnn.benchmark.tasks import TASKS, Task, TaskSource
@@ -20,6 +20,7 @@ from torchxnn.errors import DataError, XNNError
 from torchxnn.files import replace_file
 from torchxnn.layers import resolve_layer
 from torchxnn.storage import to_json
+from torchxnn.threads import one_thread
 from torchxnn.version import __version__
 from torchxnn.xnn import XNN
 
