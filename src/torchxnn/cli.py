@@ -1,4 +1,4 @@
-"""The command line: `xnn layers | fit | explain | evaluate | report | check | demo`."""
+"""The command line: `xnn layers | fit | explain | evaluate | report | check | benchmark | study | demo`."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ from tyro.conf import OmitArgPrefixes, Positional, arg, subcommand
 from torchxnn.benchmark.commands import Cub, Nyu, Places, SeedStability, Tune
 from torchxnn.benchmark.mnist import Mnist
 from torchxnn.datasets.sources import DataConfig, count_outputs, find_target, open_dataset
-from torchxnn.errors import DataError, ModelError, XNNError, XNNWarning
+from torchxnn.errors import DataError, XNNError, XNNWarning
 from torchxnn.files import check_replaceable, replace_file
 from torchxnn.models import load_model
 from torchxnn.storage import MARKER, to_json
+from torchxnn.study.commands import INSTALL, Export, Init, Serve, Simulate, StudyDemo
 from torchxnn.trial import TrainConfig
 
 OUT, ERR = Console(), Console(stderr=True)
@@ -140,24 +141,9 @@ class SavedRun:
 
     def load(self) -> Any:
         """The XNN, attached to its model; the model's fingerprint is checked."""
-        from torchxnn.storage import read_about
-        from torchxnn.xnn import XNN
+        from torchxnn.runs import open_run
 
-        source = read_about(self.run)["source"] or {}
-        spec, weights = self.model or source.get("model"), self.weights or source.get("weights")
-        if spec is None:
-            raise ModelError(f"{self.run} does not say which model it explains; give --model")
-        loaded = load_model(spec, weights, allow_random=bool(source.get("random_weights")))
-        xnn = XNN.from_pretrained(self.run, loaded.model)
-        if xnn.preprocessing is None:
-            xnn.preprocessing = loaded.preprocessing
-            warnings.warn(
-                f"{self.run} does not say how images were preprocessed; taking what is usual for "
-                f"{spec}",
-                XNNWarning,
-                stacklevel=2,
-            )
-        return xnn
+        return open_run(self.run, self.model, self.weights)
 
 
 @dataclass(frozen=True)
@@ -338,6 +324,26 @@ class Benchmark:
         self.job.execute(OUT, ERR)
 
 
+@dataclass(frozen=True)
+class Study:
+    """Run a human study (paper section 4.1): build it, serve it, analyse it."""
+
+    job: (
+        Annotated[Init, subcommand("init")]
+        | Annotated[StudyDemo, subcommand("demo")]
+        | Annotated[Serve, subcommand("serve")]
+        | Annotated[Simulate, subcommand("simulate")]
+        | Annotated[Export, subcommand("export")]
+    )
+
+    def execute(self) -> None:
+        """Run the chosen job."""
+        try:
+            self.job.execute(OUT, ERR)
+        except ModuleNotFoundError as error:
+            raise XNNError(f"{error.name} is not installed; {INSTALL}") from error
+
+
 Command = (
     Annotated[Layers, subcommand("layers")]
     | Annotated[Fit, subcommand("fit")]
@@ -346,6 +352,7 @@ Command = (
     | Annotated[WriteReport, subcommand("report")]
     | Annotated[Check, subcommand("check")]
     | Annotated[Benchmark, subcommand("benchmark")]
+    | Annotated[Study, subcommand("study")]
     | Annotated[Demo, subcommand("demo")]
 )
 

@@ -235,7 +235,7 @@ def prepare_solar(seed: int = 0, progress: Progress | None = None, images: int =
     drawn = [index for index in cells.stratified(len(cells), seed) if index in sure][:images]
     ends = [round(len(drawn) * share) for share in (0.0, 0.65, 0.75, 1.0)]
     parts = [subset(cells, drawn[start:end]) for start, end in pairwise(ends)]
-    pooled = _pool(network, subset(cells, drawn), progress)
+    pooled = pool_features(network, subset(cells, drawn), progress)
     labels = torch.tensor([cells.labels[index] for index in drawn])
     network.classifier = train_head(
         pooled[: ends[1]], labels[: ends[1]], 2, hidden=SOLAR_HIDDEN, seed=seed, progress=progress
@@ -270,9 +270,10 @@ def prepare_solar(seed: int = 0, progress: Progress | None = None, images: int =
     )
 
 
-def _pool(
+def pool_features(
     network: SqueezeNetWithHead, dataset: ImageDataset, progress: Progress | None
 ) -> Float[Tensor, "images pooled"]:
+    """The network's pooled features of every picture, for `train_head`."""
     task = progress.add_task("Reading solar cells", total=len(dataset)) if progress else None
     batches = []
     with torch.no_grad():

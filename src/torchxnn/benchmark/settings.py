@@ -22,7 +22,7 @@ METHODS = (
 )
 """Columns of the tables, in this order."""
 
-FIT = TrainConfig(epochs=16, patience=6, decay_every=10, revive=2, pretrain_epochs=1, trials=2)
+FIT = TrainConfig(epochs=12, patience=5, decay_every=8, revive=2, pretrain_epochs=1, trials=2)
 """Settings of the learned methods. Epochs are fewer than a plain fit's: altered copies make each
 one several times as long."""
 

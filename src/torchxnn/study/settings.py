@@ -1,0 +1,181 @@
+"""What a researcher decides about a study; the same fields in CONFIG.yaml and in the study."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+Stage = Literal["NoVis", "1-Heatmap", "XNN"]
+"""What a participant sees beside the pictures (paper section 4.1)."""
+
+PRACTICE = 0
+"""Position of the practice round; the trials that count start at 1."""
+
+LIKERT = 7
+"""Points of all agreement scales (paper section 4.1)."""
+
+ATTENTION_ANSWER = 3
+"""What the attention check asks to choose: the third point, "Low"; its text names it."""
+
+HARDEST = 7
+"""Difficulty is rated from 0 to this (paper appendix I)."""
+
+
+def _key(value: str) -> str:
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,30}", value):
+        raise ValueError(
+            f"{value!r} must be 1 to 31 of a-z, 0-9, - and _, and start with a letter or digit"
+        )
+    return value
+
+
+Key = Annotated[str, AfterValidator(_key)]
+
+
+class Frozen(BaseModel):
+    """Plain values that cannot change; an unknown name is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Arm(Frozen):
+    """A group of participants who pass through the same stages.
+
+    Attributes:
+        name: goes into links as `?arm=NAME`.
+        stages: after NoVis, which always comes first; in random order.
+        method: attribution method of the stage 1-Heatmap.
+        participants: how many are to finish; later visitors are told that the study is full. None
+            for no limit.
+    """
+
+    name: Key
+    stages: tuple[Literal["1-Heatmap", "XNN"], ...] = ("1-Heatmap", "XNN")
+    method: str = "excitation_backprop"
+    participants: Annotated[int, Field(ge=1)] | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Arm:
+        if not self.stages or len(set(self.stages)) != len(self.stages):
+            raise ValueError(f"arm {self.name!r} needs different stages, got {list(self.stages)}")
+        return self
+
+    @property
+    def all_stages(self) -> tuple[Stage, ...]:
+        """NoVis and the others, as written."""
+        return ("NoVis", *self.stages)
+
+
+MAIN = Arm(name="main")
+COMPLEMENTARY = Arm(name="complementary", stages=("1-Heatmap",), method="deep_lift")
+
+
+class Recruitment(Frozen):
+    """How participants come and where they go.
+
+    Attributes:
+        parameters: URL parameters that are kept with a participant; the first one identifies a
+            person, who cannot start twice or in two arms.
+        completion_url: where the last page leads; `{code}` is replaced by the completion code.
+        completion_code: the same for all; None makes one per participant.
+    """
+
+    parameters: tuple[str, ...] = ("PROLIFIC_PID", "STUDY_ID", "SESSION_ID")
+    completion_url: str | None = None
+    completion_code: str | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Recruitment:
+        if self.completion_url and not re.match(r"https?://[^\s]+$", self.completion_url):
+            raise ValueError(f"completion_url must start with http(s)://: {self.completion_url!r}")
+        bad = [p for p in self.parameters if not re.fullmatch(r"[A-Za-z0-9_]{1,40}", p)]
+        if bad:
+            raise ValueError(f"URL parameter {bad[0]!r} must be 1 to 40 of A-Z, a-z, 0-9 and _")
+        return self
+
+
+class Exclusions(Frozen):
+    """Who is left out of the analysis; decided before data come in.
+
+    Attributes:
+        attention: leave out who fails the attention check.
+        minimum_seconds: leave out who spends less active time on any batch.
+    """
+
+    attention: bool = True
+    minimum_seconds: Annotated[float, Field(ge=0)] = 15.0
+
+
+class Limits(Frozen):
+    """What protects the server.
+
+    Attributes:
+        requests_per_second: of one participant, on average; four seconds' worth at once.
+        starts_per_second: of all new participants together.
+        body_bytes: largest request.
+        expire_minutes: silence after which an unfinished participant's place in the design goes to
+            the next one; the participant may still go on.
+    """
+
+    requests_per_second: Annotated[float, Field(gt=0)] = 15.0
+    starts_per_second: Annotated[float, Field(gt=0)] = 20.0
+    body_bytes: Annotated[int, Field(ge=4096)] = 65536
+    expire_minutes: Annotated[float, Field(gt=0)] = 180.0
+
+
+class StudySettings(Frozen):
+    """Everything about a study but its pictures.
+
+    Attributes:
+        title: on every page.
+        seed: of all draws.
+        language: of the texts, `texts/LANGUAGE.yaml`.
+        consent_version: kept with every consent; raise it when the text changes.
+        sets: batches drawn per data set.
+        images_per_set: pictures per batch.
+        draw: "balanced" spreads the predicted classes evenly over a batch; "random" is the paper's.
+        randomisation: "blocks" keeps orders and sets balanced; "simple" draws each participant's
+            independently (paper).
+        demographics: ask for age band, gender, courses (paper appendix I).
+        attention_check: one instructed answer in the middle of the study.
+        arms: see `Arm`; no person takes part in two.
+        recruitment: see `Recruitment`.
+        exclusions: see `Exclusions`.
+        limits: see `Limits`.
+        contact: shown on messages and on the deletion page.
+    """
+
+    title: Annotated[str, Field(min_length=1, max_length=200)]
+    seed: int = 0
+    language: Annotated[str, Field(pattern=r"^[a-z]{2,3}(-[A-Za-z]{2,4})?$")] = "en"
+    consent_version: str = "1"
+    sets: Annotated[int, Field(ge=2, le=50)] = 5
+    images_per_set: Annotated[int, Field(ge=2, le=40)] = 10
+    draw: Literal["balanced", "random"] = "balanced"
+    randomisation: Literal["blocks", "simple"] = "blocks"
+    demographics: bool = True
+    attention_check: bool = True
+    arms: Annotated[tuple[Arm, ...], Field(min_length=1)] = (MAIN, COMPLEMENTARY)
+    recruitment: Recruitment = Recruitment()
+    exclusions: Exclusions = Exclusions()
+    limits: Limits = Limits()
+    contact: str = ""
+
+    @model_validator(mode="after")
+    def _check(self) -> StudySettings:
+        names = [arm.name for arm in self.arms]
+        if len(set(names)) != len(names):
+            raise ValueError(f"two arms have the same name: {names}")
+        most = max(len(arm.all_stages) for arm in self.arms)
+        if self.sets < most:
+            raise ValueError(
+                f"sets must be at least {most}, one for each stage, so that nobody sees a set "
+                f"twice; got {self.sets}"
+            )
+        return self
+
+    def arm(self, name: str) -> Arm:
+        """The arm of that name; a `KeyError` if there is none."""
+        return {arm.name: arm for arm in self.arms}[name]

@@ -1,0 +1,284 @@
+"""Synthetic participants: they pass through a served study over HTTP as a browser does.
+
+They know nothing but what a browser gets. Without help they sort pictures by their looks; with one
+heatmap by the looks of the highlighted region; with x-features by the contributions. Each has a
+skill of its own: some pictures are placed at random. So they try the site, its load and the
+analysis; they say nothing about people.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from io import BytesIO
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import numpy as np
+from PIL import Image
+from scipy.cluster.vq import kmeans2
+
+from torchxnn.errors import DataError, XNNError
+
+ATTEMPTS = 8
+"""Times that a request is repeated while the server is down or busy."""
+
+_HIDDEN = re.compile(r'<input[^>]*type="hidden"[^>]*>')
+_ATTRIBUTE = re.compile(r'(name|value)="([^"]*)"')
+_LOOKS = 8  # pixels of the side of what a participant remembers of a picture
+
+
+@dataclass(frozen=True)
+class SimulationConfig:
+    """How many come, and how they behave.
+
+    Attributes:
+        participants: how many.
+        arm: that they join; None for the first one.
+        at_once: how many at the same time.
+        pause: mean seconds between two actions, exponentially distributed.
+        seed: of their decisions.
+    """
+
+    participants: int = 10
+    arm: str | None = None
+    at_once: int = 5
+    pause: float = 0.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.participants < 1 or self.at_once < 1 or self.pause < 0:
+            raise XNNError("participants and at_once must be at least 1, pause not negative")
+
+
+@dataclass
+class Simulated:
+    """What came of it.
+
+    Attributes:
+        finished: participants who reached the end.
+        failed: why the others did not.
+        milliseconds: from sending events to their acknowledgement, one per request that went
+            through at the first attempt.
+        retried: requests that were repeated.
+        acknowledged: events that the server said it has, by completion code of the participant.
+    """
+
+    finished: int = 0
+    failed: list[str] = field(default_factory=list)
+    milliseconds: list[float] = field(default_factory=list)
+    retried: int = 0
+    acknowledged: dict[str, set[str]] = field(default_factory=dict)
+
+    def summary(self) -> str:
+        """One line for people."""
+        text = f"{self.finished} synthetic participants finished, {len(self.failed)} did not"
+        if self.milliseconds:
+            half, most = np.percentile(self.milliseconds, [50, 99])
+            text += f"; answers kept after {half:.0f} ms (median), {most:.0f} ms (99%)"
+        return text + (f"; {self.retried} requests repeated" if self.retried else "")
+
+
+def simulate(
+    url: str, config: SimulationConfig, on_finished: Callable[[], None] | None = None
+) -> Simulated:
+    """Send synthetic participants through a study.
+
+    Args:
+        url: where it is served.
+        config: how many, and how they behave.
+        on_finished: called when one has left, in whatever way.
+
+    Raises:
+        DataError: nothing answers there, or it is no study.
+    """
+    parts = urlsplit(url if "://" in url else f"http://{url}")
+    if parts.scheme not in ("http", "https") or not parts.netloc:
+        raise DataError(f"{url!r} is no web address; give one such as http://127.0.0.1:8000")
+    base = f"{parts.scheme}://{parts.netloc}"
+    _check_server(base)
+    total = Simulated()
+    with ThreadPoolExecutor(config.at_once) as pool:
+        jobs = [pool.submit(_take_part, base, config, n) for n in range(config.participants)]
+        for job in as_completed(jobs):
+            _add(total, job.result())
+            if on_finished is not None:
+                on_finished()
+    return total
+
+
+def _check_server(base: str) -> None:
+    try:
+        answer = httpx.get(f"{base}/", timeout=20)
+    except httpx.HTTPError as error:
+        raise DataError(f"nothing answers at {base}: {error}; start `xnn study serve`") from error
+    if "/start" not in answer.text:
+        raise DataError(f"{base} serves no study (status {answer.status_code})")
+
+
+def _add(total: Simulated, one: Simulated) -> None:
+    total.finished += one.finished
+    total.failed += one.failed
+    total.milliseconds += one.milliseconds
+    total.retried += one.retried
+    total.acknowledged |= one.acknowledged
+
+
+def _take_part(base: str, config: SimulationConfig, number: int) -> Simulated:
+    found = Simulated()
+    person = _Person(base, config, number, found)
+    try:
+        with person.client:
+            person.run()
+    except (httpx.HTTPError, XNNError, KeyError, ValueError) as error:
+        found.failed.append(f"participant {number + 1}: {type(error).__name__}: {error}")
+    return found
+
+
+class _Person:
+    """One synthetic participant."""
+
+    def __init__(self, base: str, config: SimulationConfig, number: int, found: Simulated) -> None:
+        self.client = httpx.Client(base_url=base, timeout=30, follow_redirects=True)
+        self.config, self.found = config, found
+        self.random = random.Random(f"{config.seed}/{number}")
+        self.skill = min(0.98, max(0.3, self.random.gauss(0.75, 0.12)))
+        self.kept: set[str] = set()
+
+    def run(self) -> None:
+        """From consent to the end."""
+        arm = {} if self.config.arm is None else {"arm": self.config.arm}
+        page = self._ask("GET", "/", params={"synthetic": "1", **arm})
+        page = self._send("/start", page, {"agree": "yes"})
+        for _ in range(200):
+            path = page.url.path
+            if path == "/done":
+                code = re.search(r'data-code="([^"]+)"', page.text)
+                self.found.finished += 1
+                self.found.acknowledged[code.group(1) if code else str(id(self))] = self.kept
+                return
+            page = self._answer(path, page)
+        raise XNNError("the study does not end")
+
+    def _answer(self, path: str, page: httpx.Response) -> httpx.Response:
+        if match := re.fullmatch(r"/stage/(\d+)", path):
+            return self._sort(int(match.group(1)))
+        choose = self.random.randint
+        if path.endswith("/confidence"):
+            fields = {"confidence": str(choose(2, 6))}
+            if 'name="attention"' in page.text:
+                fields["attention"] = "3" if self.random.random() < 0.95 else "5"
+        elif path == "/ratings":
+            names = ("rating_one_heatmap", "rating_xnn")
+            fields = {n: str(choose(2, 7)) for n in names if f'name="{n}"' in page.text}
+            fields |= {"difficulty": str(choose(1, 7)), "comments": "written by a program"}
+        elif path in ("/about-you", "/instructions"):
+            fields = {}
+        else:
+            raise XNNError(f"unexpected page {path} (status {page.status_code})")
+        return self._send(path, page, fields)
+
+    def _send(self, path: str, page: httpx.Response, fields: Mapping[str, str]) -> httpx.Response:
+        """Send the form of a page, with its hidden fields."""
+        hidden = {}
+        for tag in _HIDDEN.findall(page.text):
+            found = dict(_ATTRIBUTE.findall(tag))
+            if "name" in found:
+                hidden[found["name"]] = found.get("value", "")
+        self._wait()
+        return self._ask("POST", path, data={**hidden, **fields})
+
+    def _sort(self, position: int) -> httpx.Response:
+        """Look at the pictures, put them into groups, hand in."""
+        start = time.perf_counter()
+        content = self._ask("GET", f"/api/stages/{position}").json()
+        signature = {"X-CSRF-Token": content["csrf"]}
+        events = [self._event("open", start), self._event("device", start, None, _DEVICE)]
+        if content["features"]:
+            value = {"feature": self.random.randint(1, content["features"]), "on": True}
+            events.append(self._event("feature", start, None, value))
+        elif content["stage"] == "1-Heatmap":
+            events.append(self._event("all_overlays", start, None, {"on": True}))
+        self._keep(position, events, signature)
+        for image, group in self._groups(content).items():
+            self._wait()
+            value = {"group": group, "how": "drag"}
+            self._keep(position, [self._event("move", start, image, value)], signature)
+        answer = self._ask("POST", f"/api/stages/{position}/submit", headers=signature)
+        return self._ask("GET", answer.json()["next"])
+
+    def _groups(self, content: Mapping[str, Any]) -> dict[str, int]:
+        """A group for every picture, by what the stage shows of it."""
+        images = content["images"]
+        looks = np.array([self._look(image) for image in images])
+        looks = (looks - looks.mean(0)) / (looks.std(0) + 1e-9)
+        generator = np.random.default_rng(self.random.getrandbits(32))
+        count = min(content["groups"], len(images))
+        _, groups = kmeans2(looks, count, minit="++", seed=generator)
+        found = {}
+        for image, group in zip(images, groups, strict=True):
+            guess = self.random.random() > self.skill
+            drawn = self.random.randint(1, content["groups"])
+            found[image["id"]] = drawn if guess else int(group) + 1
+        return found
+
+    def _look(self, image: Mapping[str, Any]) -> np.ndarray:
+        if image["features"]:
+            return np.array([feature["contribution"] for feature in image["features"]])
+        answer = self._ask("GET", image["heatmap"] or image["picture"])
+        with Image.open(BytesIO(answer.content)) as picture:
+            small = picture.convert("RGB").resize((_LOOKS, _LOOKS))
+        return np.asarray(small, dtype=np.float64).flatten()
+
+    def _event(
+        self,
+        name: str,
+        start: float,
+        image: str | None = None,
+        value: Mapping[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        return {
+            "id": f"{self.random.getrandbits(64):016x}",
+            "type": name,
+            "image": image,
+            "value": dict(value or {}),
+            "ms": (time.perf_counter() - start) * 1000,
+        }
+
+    def _keep(
+        self, position: int, events: list[dict[str, Any]], headers: Mapping[str, str]
+    ) -> None:
+        before, start = self.found.retried, time.perf_counter()
+        path = f"/api/stages/{position}/events"
+        answer = self._ask("POST", path, json={"events": events}, headers=dict(headers))
+        if self.found.retried == before:
+            self.found.milliseconds.append((time.perf_counter() - start) * 1000)
+        self.kept |= set(answer.json()["saved"])
+
+    def _ask(self, method: str, path: str, **sent: Any) -> httpx.Response:
+        """A request, repeated with growing pauses while the server is down or busy."""
+        for attempt in range(ATTEMPTS):
+            try:
+                answer = self.client.request(method, path, **sent)
+            except httpx.TransportError:
+                if attempt == ATTEMPTS - 1:
+                    raise
+            else:
+                if answer.status_code not in (429, 502, 503, 504):
+                    answer.raise_for_status()
+                    return answer
+            self.found.retried += 1
+            time.sleep(min(4.0, 0.25 * 2**attempt) * (0.5 + self.random.random()))
+        raise XNNError(f"{method} {path}: the server stayed busy")
+
+    def _wait(self) -> None:
+        if self.config.pause:
+            time.sleep(self.random.expovariate(1 / self.config.pause))
+
+
+_DEVICE = {"width": 1280, "height": 800, "ratio": 1, "pointer": "fine"}

@@ -1,0 +1,64 @@
+"""A tiny study for tests: flat-coloured pictures, no network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from torchxnn.study.media import Media, Names
+from torchxnn.study.plan import CONSENT, MEDIA, TEXTS, StudyDataSet, StudyImage, StudyPlan
+from torchxnn.study.practice import make_practice
+from torchxnn.study.settings import StudySettings
+from torchxnn.study.texts import default_texts
+
+CLASSES = ("alpha", "beta", "gamma", "delta")
+FEATURES = 7
+
+
+def write_tiny_study(folder: Path, keys: tuple[str, ...] = ("birds", "cells"), **settings: Any) -> StudyPlan:  # fmt: skip # noqa: E501
+    """A complete study folder; class c has pictures of one colour."""
+    made = StudySettings(**({"title": "A tiny study", "seed": 3} | settings))
+    media = Media(folder / MEDIA, Names(made.seed))
+    data_sets = tuple(_data_set(key, made, media) for key in keys)
+    plan = StudyPlan(
+        version="test",
+        settings=made,
+        data_sets=data_sets,
+        practice=make_practice(media, FEATURES, made.seed),
+    )
+    (folder / TEXTS).mkdir()
+    (folder / TEXTS / "en.yaml").write_text(default_texts("en"), "utf-8")
+    (folder / CONSENT).write_text("# Consent\n\nYou may leave at any time.\n", "utf-8")
+    plan.write(folder)
+    return plan
+
+
+def _data_set(key: str, settings: StudySettings, media: Media) -> StudyDataSet:
+    images = []
+    for number in range(1, settings.sets + 1):
+        for place in range(settings.images_per_set):
+            images.append(_image(place % len(CLASSES), number, media, key))
+    return StudyDataSet(
+        key=key, name=key.title(), classes=CLASSES, agreement=1.0, about={}, images=tuple(images)
+    )
+
+
+def _image(kind: int, number: int, media: Media, key: str) -> StudyImage:
+    colour = np.array([(200, 60, 60), (60, 160, 60), (60, 60, 200), (190, 170, 40)][kind])
+    noise = np.random.default_rng(number * 100 + kind).integers(-30, 30, (48, 64, 3))
+    picture = (colour + noise).clip(0, 255).astype(np.uint8)
+    shares = [0.0] * FEATURES
+    shares[kind], shares[6] = 0.8, -0.2
+    return StudyImage(
+        id=media.id(),
+        file=f"{key}/{CLASSES[kind]}/{number}.jpg",
+        label=CLASSES[kind],
+        predicted=CLASSES[kind],
+        set=number,
+        picture=media.add(picture),
+        heatmaps={m: media.add(picture[::-1].copy()) for m in ("deep_lift", "excitation_backprop")},
+        overlays=tuple(media.add(np.roll(picture, step, 1)) for step in range(FEATURES)),
+        contributions=tuple(shares),
+    )
