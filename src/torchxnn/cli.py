@@ -1,4 +1,4 @@
-"""The command line: `xnn layers | fit | explain | evaluate | report | check | benchmark | study | demo`."""
+"""The command line; `xnn --help` lists its commands."""
 
 from __future__ import annotations
 

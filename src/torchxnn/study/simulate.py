@@ -63,17 +63,17 @@ class Simulated:
     Attributes:
         finished: participants who reached the end.
         failed: why the others did not.
-        milliseconds: from sending events to their acknowledgement, one per request that went
-            through at the first attempt.
+        milliseconds: from sending an answer (moves, a form with the page after it, a batch) until
+            the server has kept it; one per request that went through at the first attempt.
         retried: requests that were repeated.
-        acknowledged: events that the server said it has, by completion code of the participant.
+        acknowledged: ids of the events that the server said it has.
     """
 
     finished: int = 0
     failed: list[str] = field(default_factory=list)
     milliseconds: list[float] = field(default_factory=list)
     retried: int = 0
-    acknowledged: dict[str, set[str]] = field(default_factory=dict)
+    acknowledged: set[str] = field(default_factory=set)
 
     def summary(self) -> str:
         """One line for people."""
@@ -148,7 +148,6 @@ class _Person:
         self.config, self.found = config, found
         self.random = random.Random(f"{config.seed}/{number}")
         self.skill = min(0.98, max(0.3, self.random.gauss(0.75, 0.12)))
-        self.kept: set[str] = set()
 
     def run(self) -> None:
         """From consent to the end."""
@@ -158,9 +157,7 @@ class _Person:
         for _ in range(200):
             path = page.url.path
             if path == "/done":
-                code = re.search(r'data-code="([^"]+)"', page.text)
                 self.found.finished += 1
-                self.found.acknowledged[code.group(1) if code else str(id(self))] = self.kept
                 return
             page = self._answer(path, page)
         raise XNNError("the study does not end")
@@ -253,16 +250,14 @@ class _Person:
     def _keep(
         self, position: int, events: list[dict[str, Any]], headers: Mapping[str, str]
     ) -> None:
-        before, start = self.found.retried, time.perf_counter()
         path = f"/api/stages/{position}/events"
         answer = self._ask("POST", path, json={"events": events}, headers=dict(headers))
-        if self.found.retried == before:
-            self.found.milliseconds.append((time.perf_counter() - start) * 1000)
-        self.kept |= set(answer.json()["saved"])
+        self.found.acknowledged |= set(answer.json()["saved"])
 
     def _ask(self, method: str, path: str, **sent: Any) -> httpx.Response:
         """A request, repeated with growing pauses while the server is down or busy."""
         for attempt in range(ATTEMPTS):
+            start = time.perf_counter()
             try:
                 answer = self.client.request(method, path, **sent)
             except httpx.TransportError:
@@ -270,7 +265,10 @@ class _Person:
                     raise
             else:
                 if answer.status_code not in (429, 502, 503, 504):
-                    answer.raise_for_status()
+                    if answer.status_code != 409:  # repeated: it names the page to go on with
+                        answer.raise_for_status()
+                    if method == "POST" and attempt == 0:
+                        self.found.milliseconds.append((time.perf_counter() - start) * 1000)
                     return answer
             self.found.retried += 1
             time.sleep(min(4.0, 0.25 * 2**attempt) * (0.5 + self.random.random()))

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from torchxnn.study.design import draw_order
 from torchxnn.study.plan import StudyImage
+from torchxnn.study.server.limits import NO_NUL
 from torchxnn.study.server.session import Problem, ScriptSession, Session, SessionOf, SiteOf
 from torchxnn.study.server.site import Site
 from torchxnn.study.settings import PRACTICE, Stage
@@ -24,8 +25,9 @@ EventType = Literal[
     "open", "loaded", "image_error", "move", "overlay", "all_overlays", "feature", "select",
     "compare", "compare_feature", "zoom", "visibility", "device",
 ]  # fmt: skip
-Plain = bool | int | float | Annotated[str, Field(max_length=60)] | None
-MOST_FEATURES = 40
+Number = Annotated[float, Field(allow_inf_nan=False)]
+Plain = bool | int | Number | Annotated[str, Field(max_length=60, pattern=NO_NUL)] | None
+Name = Annotated[str, Field(max_length=20, pattern=NO_NUL)]
 
 
 class NewEvent(BaseModel):
@@ -36,7 +38,7 @@ class NewEvent(BaseModel):
     id: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
     type: EventType
     image: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{4,40}$")] | None = None
-    value: Annotated[dict[Annotated[str, Field(max_length=20)], Plain], Field(max_length=8)] = {}
+    value: Annotated[dict[Name, Plain], Field(max_length=8)] = {}
     ms: Annotated[float, Field(ge=0, le=1e10, allow_inf_nan=False)]
 
     @model_validator(mode="after")

@@ -8,6 +8,9 @@ from collections.abc import Callable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+NO_NUL = r"^[^\x00]*$"
+"""Pattern of texts that every database can keep: PostgreSQL refuses the character NUL."""
+
 _MOST_KEYS = 20_000
 
 

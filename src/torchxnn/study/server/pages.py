@@ -11,6 +11,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from torchxnn.study.plan import StudyPlan
+from torchxnn.study.server.limits import NO_NUL
 from torchxnn.study.server.session import (
     COOKIE,
     COOKIE_SECONDS,
@@ -43,8 +44,9 @@ from torchxnn.study.store.participants import AlreadyStartedError, FullError, Ki
 
 QUESTIONS = ("age", "gender", "computer_science", "ai_courses")
 
-Text = Annotated[str, Field(max_length=4000)]
-Word = Annotated[str, Field(max_length=100)]
+Text = Annotated[str, Field(max_length=4000, pattern=NO_NUL)]
+Word = Annotated[str, Field(max_length=100, pattern=NO_NUL)]
+Parameter = Annotated[str, Field(max_length=200, pattern=NO_NUL)]
 Point = Annotated[int, Field(ge=1, le=LIKERT)]
 Position = Annotated[int, Field(ge=PRACTICE, le=100)]
 
@@ -142,7 +144,7 @@ def _consent(
         raise Problem(404, "not_found")
     hidden = {"arm": name, "kind": _kind(site, pilot, synthetic)}
     for parameter in settings.recruitment.parameters:
-        value = request.query_params.get(parameter, "")
+        value = request.query_params.get(parameter, "").replace("\x00", "")
         if value:
             hidden[f"p_{parameter}"] = value[:200]
     token = request.cookies.get(START_COOKIE) or new_start_token()
@@ -166,9 +168,7 @@ def _kind(site: Site, pilot: str, synthetic: str) -> Kind:
 def _make_start(plan: StudyPlan) -> Any:
     """The handler of the consent form, for the parameters of this study."""
     recruitment = plan.settings.recruitment
-    fields: dict[str, Any] = {
-        f"p_{name}": (Annotated[str, Field(max_length=200)], "") for name in recruitment.parameters
-    }
+    fields: dict[str, Any] = {f"p_{name}": (Parameter, "") for name in recruitment.parameters}
     body = create_model(
         "Consent",
         __base__=_Body,
