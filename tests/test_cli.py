@@ -45,7 +45,11 @@ def unsupported_network():
 
 @pytest.fixture
 def folder(tmp_path):
-    root = tmp_path / "images"
+    return write_letters(tmp_path / "images")
+
+
+def write_letters(root):
+    """64 pictures in the class folders a, b, c and d."""
     images, labels = make_images(64)
     for i, (image, label) in enumerate(zip(images, labels.tolist(), strict=True)):
         place = root / "abcd"[label]

@@ -29,7 +29,11 @@ def made(tmp_path_factory):
     app.state.site.clock = lambda: now.__setitem__(0, now[0] + 0.5) or now[0]
     client = practise(app, PROLIFIC_PID="p1", SESSION_ID="s9")
     send(client, 0, [event("device", 7, ms=1.0, width=390, height=844, pointer="coarse")])
-    classes = {image.id: plan.data_sets[0].classes.index(image.predicted) for image in plan.images}
+    classes = {
+        image.id: plan.data_sets[0].classes.index(image.predicted)
+        for d in plan.data_sets
+        for image in d.images
+    }
     finish(client, 6, lambda place, image: (classes[image["id"]] + 2) % 4 + 1)
     pilot = practise(app, pilot="1")
     sort(pilot, 0)

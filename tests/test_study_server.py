@@ -354,7 +354,7 @@ def test_large_and_malformed_bodies_are_refused(app):
 
 def test_rate_limit_is_of_one_participant(folder, made):
     app = create_app(folder)
-    app.state.site.requests = Buckets(1.0, 5)
+    app.state.site.requests = Buckets(1.0, 5.0)
     first, _ = join(app)
     codes = [first.get("/next").status_code for _ in range(8)]
     assert codes[-1] == 429
@@ -366,7 +366,7 @@ def test_rate_limit_is_of_one_participant(folder, made):
 
 def test_buckets_fill_with_time():
     now = [0.0]
-    buckets = Buckets(2.0, 3, clock=lambda: now[0])
+    buckets = Buckets(2.0, 3.0, clock=lambda: now[0])
     assert [buckets.wait("a") for _ in range(4)] == [0, 0, 0, 0.5]
     assert buckets.wait("b") == 0
     now[0] += 0.5

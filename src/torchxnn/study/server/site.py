@@ -52,7 +52,7 @@ class Site:
         limits = self.plan.settings.limits
         self.requests = Buckets(limits.requests_per_second, 4 * limits.requests_per_second)
         self.starts = Buckets(limits.starts_per_second, 10 * limits.starts_per_second)
-        self.logins = Buckets(0.5, 10)
+        self.logins = Buckets(0.5, 10.0)
 
     @cached_property
     def media(self) -> frozenset[str]:
