@@ -139,9 +139,7 @@ def encode(figure: Figure, name: str, caption: str, alternative: str) -> Drawing
     return Drawing(name, caption, alternative, files)
 
 
-def _columns(
-    cells: Sequence[Cell], facts: PlanFacts
-) -> tuple[tuple[tuple[str, str], str], ...]:
+def _columns(cells: Sequence[Cell], facts: PlanFacts) -> tuple[tuple[tuple[str, str], str], ...]:
     """What stands side by side: ((arm, stage), name), by stage; NoVis of the main arm alone."""
     main = facts.main.name
     found = {}

@@ -108,8 +108,7 @@ def model_sentences(model: LinearModel | Unavailable, facts: PlanFacts) -> list[
     if isinstance(model, Unavailable):
         return [f"No mixed model: {model.reason}."]
     found = [
-        f"Estimator: {model.estimator}; {model.trials} trials of {model.participants} "
-        f"participants."
+        f"Estimator: {model.estimator}; {model.trials} trials of {model.participants} participants."
     ]
     if model.reason:
         found.append(f"Why: {model.reason}.")

@@ -194,9 +194,7 @@ def fit_linear_model(
     )
 
 
-def _fit(
-    outcome: np.ndarray, matrix: np.ndarray, people: np.ndarray, within: np.ndarray
-) -> _Fit:
+def _fit(outcome: np.ndarray, matrix: np.ndarray, people: np.ndarray, within: np.ndarray) -> _Fit:
     unit = float(outcome.std())  # the optimiser's tolerances are meant for numbers about 1
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -217,9 +215,7 @@ def _fit(
     count = matrix.shape[1]
     covariance = np.asarray(found.cov_params())[:count, :count] * unit**2
     values = np.asarray(found.fe_params) * unit
-    return _Fit(
-        MIXED, "", values, covariance, variance**0.5 * unit, scale**0.5 * unit, messages
-    )
+    return _Fit(MIXED, "", values, covariance, variance**0.5 * unit, scale**0.5 * unit, messages)
 
 
 def _fit_mixed(outcome: np.ndarray, matrix: np.ndarray, people: np.ndarray) -> tuple[Any, str]:

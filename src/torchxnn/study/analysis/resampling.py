@@ -64,7 +64,9 @@ def bootstrap_interval(
             method="BCa",
             rng=np.random.default_rng(options.seed),
         )
-    figures = np.where(np.isfinite(found.bootstrap_distribution), found.bootstrap_distribution, np.nan)
+    figures = np.where(
+        np.isfinite(found.bootstrap_distribution), found.bootstrap_distribution, np.nan
+    )
     defined = figures[~np.isnan(figures)]
     undefined = len(figures) - len(defined)
     if len(defined) == 0 or np.ptp(defined) < ROUNDING:
@@ -78,4 +80,3 @@ def bootstrap_interval(
 
 
 ROUNDING = 1e-12
-

@@ -250,9 +250,7 @@ def _compare_arms(
 
 
 def _cell(scores: pd.DataFrame, arm: str, data_set: str, stage: str) -> np.ndarray:
-    rows = (
-        (scores["arm"] == arm) & (scores["data_set"] == data_set) & (scores["stage"] == stage)
-    )
+    rows = (scores["arm"] == arm) & (scores["data_set"] == data_set) & (scores["stage"] == stage)
     return scores.loc[rows, PURITY].to_numpy(dtype="float64")
 
 
