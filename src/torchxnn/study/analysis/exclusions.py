@@ -26,6 +26,7 @@ _NEEDED = {
     "participants": (
         *("participant", "arm", "kind", "status", "age", "gender", "computer_science"),
         *("ai_courses", "attention_passed", "difficulty", "rating_one_heatmap", "rating_xnn"),
+        "comments",
     ),
     "trials": (
         *("participant", "arm", "kind", "position", "data_set", "stage", "method", "set"),
@@ -123,11 +124,13 @@ def select_participants(tables: Mapping[str, pd.DataFrame], options: AnalysisOpt
     seconds = _active_seconds(tables["trials"])
     attention = looked_at["attention_passed"].astype("boolean")
     excluded = []
-    for number, person in looked_at.iterrows():
+    for number, passed, (_, person) in zip(
+        looked_at.index.tolist(), attention, looked_at.iterrows(), strict=True
+    ):
         shortest = float(seconds[seconds.index == number].min())
-        reasons = _reasons(person, attention[number], shortest, options)
+        reasons = _reasons(person, passed, shortest, options)
         if reasons:
-            excluded.append(Excluded(int(number), str(person["arm"]), reasons))
+            excluded.append(Excluded(number, str(person["arm"]), reasons))
     out = {row.participant for row in excluded}
     kept = looked_at[~looked_at.index.isin(list(out))]
     others = people[~people["kind"].isin(options.kinds)]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -20,7 +21,14 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from torchxnn.study.analysis.descriptives import Cell
-from torchxnn.study.analysis.options import ONE_HEATMAP, XNN_STAGE, PlanFacts, stage_name
+from torchxnn.study.analysis.options import (
+    NO_VISUALISATION,
+    ONE_HEATMAP,
+    STAGES,
+    XNN_STAGE,
+    PlanFacts,
+    stage_name,
+)
 from torchxnn.study.analysis.results import Ratings
 from torchxnn.viz import INK, MUTED
 
@@ -34,7 +42,8 @@ FORMATS = ("png", "pdf", "svg")
 _STAGE_COLOURS = ("#999999", "#0072B2", "#56B4E9", "#E69F00", "#009E73")
 _LIKERT_COLOURS = ("#b35806", "#f1a340", "#fee0b6", "#e6e6e6", "#c3bce6", "#8073ac", "#42206f")
 _CHANCE = "#D55E00"
-_STYLE = {
+_BANNER = "#8f1d14"
+_STYLE: dict[Any, Any] = {
     "font.size": 10,
     "axes.edgecolor": MUTED,
     "axes.labelcolor": INK,
@@ -128,10 +137,12 @@ def rating_figure(ratings: Ratings, facts: PlanFacts) -> Figure:
     return _likert([("Rating of the AI agent", [b for b in bars if sum(b[1])])], RATING_LEVELS)
 
 
-def encode(figure: Figure, name: str, caption: str, alternative: str) -> Drawing:
-    """Draw a figure in every format; the same figure gives the same bytes."""
+def encode(figure: Figure, name: str, caption: str, alternative: str, banner: str) -> Drawing:
+    """Draw a figure in every format, below the banner; the same figure gives the same bytes."""
     files = {}
     with matplotlib.rc_context(_STYLE):
+        if banner:
+            figure.suptitle(banner, color="white", weight="bold", size=11, backgroundcolor=_BANNER)
         for kind in FORMATS:
             buffer = io.BytesIO()
             figure.savefig(buffer, format=kind, dpi=200, metadata=_METADATA[kind])
@@ -140,15 +151,16 @@ def encode(figure: Figure, name: str, caption: str, alternative: str) -> Drawing
 
 
 def _columns(cells: Sequence[Cell], facts: PlanFacts) -> tuple[tuple[tuple[str, str], str], ...]:
-    """What stands side by side: ((arm, stage), name), by stage; NoVis of the main arm alone."""
-    main = facts.main.name
+    """What stands side by side: ((arm, stage), name), by stage; NoVis of the main arm alone.
+
+    Names of further arms have a star each, as in the paper.
+    """
     found = {}
-    for stage in facts.main.stages:
-        for arm in facts.arms:
+    for stage in STAGES:
+        for stars, arm in enumerate(facts.arms):
             cell = next((c for c in cells if (c.arm, c.stage) == (arm.name, stage)), None)
-            if cell is not None and (arm.name == main or stage == ONE_HEATMAP):
-                star = "" if arm.name == main else "*"
-                found[arm.name, stage] = cell.name + star
+            if cell is not None and (stars == 0 or stage != NO_VISUALISATION):
+                found[arm.name, stage] = cell.name + "*" * stars
     return tuple(found.items())
 
 

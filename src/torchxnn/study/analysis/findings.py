@@ -143,7 +143,7 @@ def arm_sentence(c: UnpairedComparison, results: Results, facts: PlanFacts) -> s
         return f"{where}: {c.first} ({c.n_first}) and {c.second} ({c.n_second}): not compared."
     holm = f", {p_text(c.p_holm, 'Holm p')}" if c.p_holm is not None else ", no correction"
     return (
-        f"{where}: {c.first} (n = {c.n_first}) minus {c.second} (n = {c.n_second}): "
+        f"{where}: {c.first} (n = {c.n_first}) against {c.second} (n = {c.n_second}): "
         f"{points(c.mean_difference)} percentage points; Mann and Whitney's test {p_text(c.p)} "
         f"({c.method}){holm}; Cliff's delta {decimal(c.cliffs_delta)}."
     )

@@ -102,6 +102,8 @@ class DataSetFacts:
         sets: number of sets.
         images_per_set: pictures in a batch.
         groups: groups to fill, as many as classes.
+        agreement: share of the pictures whose prediction is the label; None if unknown.
+        about: network, XNN and where the pictures are from, in words.
     """
 
     key: str
@@ -110,6 +112,8 @@ class DataSetFacts:
     sets: int
     images_per_set: int
     groups: int
+    agreement: float | None = None
+    about: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)

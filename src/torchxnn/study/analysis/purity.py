@@ -136,8 +136,8 @@ def score_trials(
         chosen = chosen[chosen["participant"].isin(list(participants))]
     _check_placements(rows)
     scored = [
-        {"participant": int(participant), "position": int(position), **_scores(part)}
-        for (participant, position), part in rows.groupby(TRIAL, sort=True)
+        {**dict(zip(TRIAL, key, strict=True)), **_scores(part)}
+        for key, part in rows.groupby(TRIAL, sort=True)
     ]
     scores = pd.DataFrame(scored, columns=[*TRIAL, *_SCORES])
     scores = scores.astype({**dict.fromkeys(TRIAL, "int64"), **dict.fromkeys(_SCORES, "float64")})

@@ -14,6 +14,9 @@ from scipy.stats import bootstrap
 from torchxnn.metrics.intervals import percentile_interval
 from torchxnn.study.analysis.options import AnalysisOptions
 
+_ROUNDING = 1e-12
+_BATCH = 250  # resamples at once: all pairs of two large groups would not fit in memory
+
 
 @dataclass(frozen=True)
 class BootstrapInterval:
@@ -61,6 +64,7 @@ def bootstrap_interval(
             n_resamples=options.resamples,
             confidence_level=options.level,
             vectorized=True,
+            batch=_BATCH,
             method="BCa",
             rng=np.random.default_rng(options.seed),
         )
@@ -69,7 +73,7 @@ def bootstrap_interval(
     )
     defined = figures[~np.isnan(figures)]
     undefined = len(figures) - len(defined)
-    if len(defined) == 0 or np.ptp(defined) < ROUNDING:
+    if len(defined) == 0 or np.ptp(defined) < _ROUNDING:
         return BootstrapInterval(None, None, "none", "resampling shows no spread", undefined)
     low, high = (float(bound) for bound in found.confidence_interval)
     if undefined == 0 and np.isfinite(low) and np.isfinite(high):
@@ -77,6 +81,3 @@ def bootstrap_interval(
     plain = percentile_interval(torch.from_numpy(figures), options.level)
     reason = "the figure does not exist in every resample" if undefined else "no BCa interval"
     return BootstrapInterval(plain.low, plain.high, "percentile", reason, undefined)
-
-
-ROUNDING = 1e-12

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import platform
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from itertools import product
@@ -30,7 +30,9 @@ from torchxnn.study.analysis.options import (
     PAIRS,
     PRIMARY_PAIR,
     STAGES,
+    XNN_STAGE,
     AnalysisOptions,
+    ArmFacts,
     ExclusionRules,
     PlanFacts,
     floats,
@@ -88,7 +90,7 @@ class Results:
         cells: descriptives.
         paired: purity, stages of the main arm, with the families `PRIMARY` and `SECONDARY`.
         model: linear mixed model of purity, main arm.
-        between: other arms against the main one, the family `BETWEEN`; NoVis without a family.
+        between: the main arm against the others, the family `BETWEEN`; NoVis without a family.
         confidence: stages of the main arm, the family `CONFIDENCE`.
         confidence_model: proportional odds, main arm.
         ratings: of the agents.
@@ -228,25 +230,29 @@ def _column(measure: str) -> str:
 def _compare_arms(
     scores: pd.DataFrame, facts: PlanFacts, options: AnalysisOptions
 ) -> list[UnpairedComparison]:
-    """Every further arm's stages against the same stages of the main arm."""
-    found = []
+    """The main arm's stages against the same stages of the others, and XNN against 1-Heatmap."""
+    found, main = [], facts.main
     for arm in facts.arms[1:]:
-        for stage, data in product(arm.stages, facts.data_sets):
-            if stage not in facts.main.stages:
-                continue
-            names = tuple(f"{a.name}: {stage_name(stage, a.method)}" for a in (arm, facts.main))
+        pairs = [(stage, stage) for stage in arm.stages if stage in main.stages]
+        if XNN_STAGE in main.stages and XNN_STAGE not in arm.stages:
+            pairs += [PRIMARY_PAIR]
+        for (first, second), data in product(pairs, facts.data_sets):
             found.append(
                 compare_unpaired(
-                    _cell(scores, arm.name, data.key, stage),
-                    _cell(scores, facts.main.name, data.key, stage),
+                    _cell(scores, main.name, data.key, first),
+                    _cell(scores, arm.name, data.key, second),
                     options,
                     measure=PURITY,
                     data_set=data.key,
-                    names=(names[0], names[1]),
-                    family="" if stage == NO_VISUALISATION else BETWEEN,
+                    names=(_in_arm(main, first), _in_arm(arm, second)),
+                    family="" if second == NO_VISUALISATION else BETWEEN,
                 )
             )
     return found
+
+
+def _in_arm(arm: ArmFacts, stage: str) -> str:
+    return f"{stage_name(stage, arm.method)} in {arm.name}"
 
 
 def _cell(scores: pd.DataFrame, arm: str, data_set: str, stage: str) -> np.ndarray:
@@ -265,7 +271,6 @@ def _ratings(people: pd.DataFrame, facts: PlanFacts, options: AnalysisOptions) -
         data_set="",
         names=PRIMARY_PAIR,
     )
-    written = people["comments"].dropna().astype(str).str.strip() if "comments" in people else []
     return Ratings(
         one_heatmap=summarise(one, options),
         xnn=summarise(xnn, options),
@@ -273,7 +278,7 @@ def _ratings(people: pd.DataFrame, facts: PlanFacts, options: AnalysisOptions) -
         xnn_answers=count_answers(xnn),
         comparison=comparison,
         difficulty=summarise(people["difficulty"], options),
-        comments=sum(1 for text in written if text),
+        comments=int(people["comments"].fillna("").str.strip().ne("").sum()),
     )
 
 
@@ -289,12 +294,7 @@ def _sensitivity(
         if above[measure].notna().any():
             found += holm(_compare_stages(above, facts, options, measure, (PRIMARY_PAIR,)))
     everyone = ExclusionRules(attention=False, minimum_seconds=0.0, unfinished=False)
-    lenient = AnalysisOptions(
-        exclusions=everyone,
-        include_pilots=options.include_pilots,
-        include_synthetic=options.include_synthetic,
-    )
-    more = select_participants(tables, lenient).kept
+    more = select_participants(tables, replace(options, exclusions=everyone)).kept
     scores = score_trials(tables["trials"], tables["placements"], more)
     scores = scores[scores["arm"] == facts.main.name]
     found += holm(_compare_stages(scores, facts, options, NO_EXCLUSIONS, (PRIMARY_PAIR,)))
@@ -303,9 +303,9 @@ def _sensitivity(
 
 def _incomplete(scores: pd.DataFrame, facts: PlanFacts, selection: Selection) -> int:
     wanted = {arm.name: len(arm.stages) * len(facts.data_sets) for arm in facts.arms}
-    counts = scores.groupby(["participant", "arm"]).size()
-    complete = sum(count >= wanted.get(str(key[1]), 0) for key, count in counts.items())
-    return len(selection.kept) - int(complete)
+    people = scores.groupby("participant")["arm"].agg(["first", "size"])
+    complete = people["size"] >= people["first"].map(wanted)
+    return len(selection.kept) - int(complete.sum())
 
 
 def _plain(value: Any) -> Any:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from torchxnn.study.analysis.models import Unavailable
 from torchxnn.study.analysis.options import (
     ONE_HEATMAP,
-    PAIRS,
     PRIMARY_PAIR,
     SECONDARY_PAIRS,
+    XNN_STAGE,
     AnalysisOptions,
-    ArmFacts,
     PlanFacts,
     stage_name,
 )
@@ -72,11 +71,6 @@ def listed(words: tuple[str, ...] | list[str]) -> str:
     """Words as "a, b and c"."""
     *most, last = words
     return f"{', '.join(most)} and {last}" if most else last
-
-
-def pairs_of(arm: ArmFacts) -> list[tuple[str, str]]:
-    """Pairs of stages that an arm lets us compare, the primary one first."""
-    return [pair for pair in PAIRS if set(pair) <= set(arm.stages)]
 
 
 def describe_design(facts: PlanFacts) -> list[str]:
@@ -143,12 +137,13 @@ def describe_analysis(facts: PlanFacts, options: AnalysisOptions) -> list[tuple[
         steps.append(
             (
                 "Arms compared",
-                f"The stages of {listed([arm.name for arm in facts.arms[1:]])} are compared with "
-                f"the same stages of {facts.main.name} by Mann and Whitney's test, two-sided "
-                f"(exact over all splits where there are at most {EXACT_SPLITS:,}, else a normal "
-                "approximation with corrections for ties and continuity), corrected after Holm "
-                "over all of them but NoVis, which is a check of the groups and has no "
-                "correction. Effect size: Cliff's delta with a bootstrap interval.",
+                f"The stages of {facts.main.name} are compared with the same stages of "
+                f"{listed([arm.name for arm in facts.arms[1:]])}, and its {XNN_STAGE} with their "
+                f"{ONE_HEATMAP}, by Mann and Whitney's test, two-sided (exact over all splits "
+                f"where there are at most {EXACT_SPLITS:,}, else a normal approximation with "
+                "corrections for ties and continuity), corrected after Holm over all of them but "
+                "NoVis, which is a check of the groups and has no correction. Effect size: "
+                "Cliff's delta with a bootstrap interval.",
             )
         )
     steps.append(
@@ -259,12 +254,6 @@ def describe_limits(results: Results, facts: PlanFacts) -> list[str]:
         "and its tests are for large samples."
     )
     return found
-
-
-def method_stage(facts: PlanFacts, stage: str) -> str:
-    """A stage of the main arm for people; the method where arms have different ones."""
-    several = len({arm.method for arm in facts.arms if ONE_HEATMAP in arm.stages}) > 1
-    return stage_name(stage, facts.main.method) if several else stage
 
 
 def _counts(counts: dict[str, int]) -> str:
