@@ -195,7 +195,9 @@ def test_pictures_of_a_class_do_not_stand_together(app, plan):
 
 def test_headers_of_every_answer(app):
     client = browser(app)
-    for path in ("/", "/static/study.css", "/nothing", "/api/stages/0", "/admin"):
+    style = f"/static/{app.state.site.static_version}/study.css"
+    assert client.get(style).status_code == 200
+    for path in ("/", style, "/nothing", "/api/stages/0", "/admin"):
         headers = client.get(path).headers
         assert headers["content-security-policy"] == POLICY
         assert headers["x-content-type-options"] == "nosniff"

@@ -58,7 +58,7 @@ def create_app(
     app.include_router(api.router)
     app.include_router(admin.router)
     app.add_api_route("/media/{name}", _media, response_class=FileResponse)
-    app.mount("/static", StaticFiles(directory=STATIC))
+    app.mount(f"/static/{site.static_version}", StaticFiles(directory=STATIC))
     app.add_middleware(Guard, body_bytes=plan.settings.limits.body_bytes)
     for kind in (Problem, RequestValidationError, StarletteHTTPException, SQLAlchemyError):
         app.add_exception_handler(kind, _explain)
