@@ -1,0 +1,496 @@
+/**
+ * The page of a batch: pictures are put into groups by dragging, by tapping and with the keyboard.
+ *
+ * The state is a `Batch`; every change is logged to a `Queue` and drawn anew.
+ */
+
+import { Batch, fill, neighbour } from "./batch.js";
+import { Card } from "./cards.js";
+import { openCompare, openHelp, openZoom } from "./dialogs.js";
+import { make } from "./dom.js";
+import { enableDragging } from "./drag.js";
+import { preload } from "./preload.js";
+import { Queue, pause } from "./queue.js";
+
+const HOVER = 120; // milliseconds until a pointer over a picture counts as looking at its heatmap
+
+const at = (id) => document.getElementById(id);
+const main = at("main");
+const position = Number(main.dataset.position);
+const url = `/api/stages/${position}`;
+
+/** What the server says of the batch; asked again until it answers. */
+async function ask() {
+  for (let failures = 0; ; ) {
+    try {
+      const answer = await fetch(url, { headers: { Accept: "application/json" } });
+      if (answer.ok) return await answer.json();
+      const said = await answer.json().catch(() => ({}));
+      if (said.next) {
+        location.replace(said.next);
+        return new Promise(() => {});
+      }
+      if (answer.status < 500 && answer.status !== 429) {
+        location.reload(); // the page itself explains what is wrong
+        return new Promise(() => {});
+      }
+    } catch {
+      // no connection yet
+    }
+    failures += 1;
+    await new Promise((go) => setTimeout(go, pause(failures)));
+  }
+}
+
+class Page {
+  constructor(content) {
+    this.content = content;
+    this.texts = content.texts;
+    this.images = new Map(content.images.map((image) => [image.id, image]));
+    this.batch = new Batch(content.images, content.groups);
+    this.features = new Set();
+    this.overlays = new Set();
+    this.hovered = null;
+    this.focused = content.images[0].id;
+    this.queue = new Queue({
+      url: `${url}/events`,
+      csrf: content.csrf,
+      key: `xnn/${content.csrf.slice(0, 16)}/${position}`,
+      onState: (state) => this.#say(state),
+      onRefused: (status, answer) => this.#refused(status, answer),
+    });
+    for (const [id, group] of this.queue.moves) this.batch.place(id, group);
+  }
+
+  async start() {
+    this.queue.add("open");
+    this.queue.add("device", null, {
+      width: innerWidth,
+      height: innerHeight,
+      ratio: devicePixelRatio,
+      pointer: matchMedia("(pointer: coarse)").matches ? "coarse" : "fine",
+    });
+    document.addEventListener("visibilitychange", () =>
+      this.queue.add("visibility", null, { visible: document.visibilityState === "visible" }),
+    );
+    await this.#load();
+    this.#build();
+    this.draw();
+    at("work").hidden = false;
+  }
+
+  // --- pictures
+
+  async #load() {
+    const urls = this.content.images.flatMap((image) => [
+      image.picture,
+      ...(image.heatmap ? [image.heatmap] : []),
+      ...image.features.map((feature) => feature.overlay),
+    ]);
+    const total = urls.length;
+    const begin = performance.now();
+    at("loading").hidden = false;
+    at("loaded").max = total;
+    let missing = urls;
+    let before = 0;
+    const count = (done) => {
+      at("loaded").value = before + done;
+      at("loading-text").textContent = fill(this.texts.loading, { done: before + done, total });
+    };
+    count(0);
+    while ((missing = await preload(missing, count)).length) {
+      before = total - missing.length;
+      this.queue.add("image_error", null, { count: missing.length });
+      await this.#askToRetry();
+    }
+    at("loading").hidden = true;
+    this.queue.add("loaded", null, { count: total, ms: Math.round(performance.now() - begin) });
+  }
+
+  #askToRetry() {
+    const button = make("button", { type: "button" }, this.texts.retry);
+    this.#problem(this.texts.load_failed, button);
+    return new Promise((go) =>
+      button.addEventListener("click", () => {
+        at("problem").hidden = true;
+        go();
+      }),
+    );
+  }
+
+  // --- the parts of the page
+
+  #build() {
+    const { texts, content } = this;
+    const handlers = {
+      onSelect: (id) => this.select(id),
+      onZoom: (id) => this.zoom(id),
+      onOverlay: (id) => this.toggleOverlay(id, "tap"),
+    };
+    this.cards = new Map(
+      content.images.map((image, n) => [image.id, new Card(image, n + 1, texts, handlers)]),
+    );
+    const zones = make("div", { class: "zones" });
+    this.zones = new Map();
+    for (const group of [null, ...Array.from({ length: content.groups }, (_, n) => n + 1)]) {
+      const zone = this.#makeZone(group);
+      this.zones.set(group, zone);
+      zones.append(zone.element);
+    }
+    const intro = make("p", {}, texts.intro[content.stage]);
+    at("work").replaceChildren(intro, this.#makeTools(), zones, this.#makeDock());
+    enableDragging(
+      zones,
+      (id) => this.batch.meant(id),
+      (ids, group) => this.place(ids, group, "drag"),
+    );
+    zones.addEventListener("keydown", (event) => this.#key(event));
+    zones.addEventListener("focusin", (event) => this.#focus(event));
+    if (content.stage === "1-Heatmap") this.#enableHover(zones);
+  }
+
+  #makeZone(group) {
+    const { texts } = this;
+    const id = `zone-${group ?? 0}`;
+    const count = make("span", {});
+    const name = group === null ? texts.unplaced : fill(texts.group, { group });
+    const heading = make("h2", { id }, `${name} `, count);
+    const list = make("ul", { class: "cards", "aria-labelledby": id });
+    const empty = make("p", { class: "empty" }, group === null ? texts.all_placed : texts.empty);
+    const kind = group === null ? "zone tray" : "zone";
+    const element = make("section", { class: kind, "data-group": String(group ?? 0) });
+    element.append(heading, empty, list);
+    element.addEventListener("click", (event) => {
+      if (!event.target.closest(".card") && this.batch.selected.size) {
+        this.place(this.batch.ids.filter((each) => this.batch.selected.has(each)), group, "tap");
+      }
+    });
+    return { element, count, list, empty };
+  }
+
+  #makeTools() {
+    const { texts, content } = this;
+    const tools = make("div", { class: "tools" });
+    const button = (text, onClick, properties = {}) => {
+      const made = make("button", { type: "button", ...properties }, text);
+      made.addEventListener("click", onClick);
+      tools.append(made);
+      return made;
+    };
+    if (content.stage === "1-Heatmap") {
+      this.all = button(texts.all_overlays, () => this.toggleAll(), { "aria-pressed": "false" });
+    }
+    if (content.features) {
+      tools.setAttribute("role", "group");
+      tools.setAttribute("aria-label", texts.heatmaps);
+      this.switches = Array.from({ length: content.features }, (_, n) =>
+        button(`H${n + 1}`, () => this.toggleFeature(n + 1), {
+          "aria-pressed": "false",
+          "aria-label": fill(texts.feature, { feature: n + 1 }),
+        }),
+      );
+      button(texts.all_features, () => this.switchAll(true));
+      button(texts.no_features, () => this.switchAll(false));
+    }
+    this.compareButton = button("", () => this.compare(), { class: "end" });
+    button(texts.help, () => openHelp(texts));
+    return tools;
+  }
+
+  #makeDock() {
+    const { texts, content } = this;
+    this.putText = make("p", { id: "put-text" });
+    const put = make("div", { class: "put", role: "group", "aria-labelledby": "put-text" });
+    this.puts = [];
+    for (let group = 1; group <= content.groups; group++) this.#addPut(put, group, String(group));
+    this.#addPut(put, null, texts.put_back);
+    this.left = make("p", { id: "left" });
+    this.submitButton = make("button", { class: "primary", type: "button" }, texts.submit);
+    this.submitButton.addEventListener("click", () => this.submit());
+    const end = make("div", { class: "end" }, this.left, this.submitButton);
+    return make("div", { class: "dock" }, this.putText, put, end);
+  }
+
+  #addPut(put, group, text) {
+    const button = make("button", { type: "button", "data-group": String(group ?? 0) }, text);
+    if (group !== null) {
+      button.setAttribute("aria-label", fill(this.texts.put_into, { group }));
+    }
+    button.addEventListener("click", () =>
+      this.place(this.batch.ids.filter((id) => this.batch.selected.has(id)), group, "tap"),
+    );
+    put.append(button);
+    this.puts.push(button);
+  }
+
+  /** Bring the page in line with the state. */
+  draw() {
+    const { batch, texts } = this;
+    const features = [...this.features].sort((a, b) => a - b);
+    for (const [group, zone] of this.zones) {
+      const ids = batch.members(group);
+      const wanted = ids.map((id) => this.cards.get(id).element);
+      if (wanted.some((element, n) => zone.list.children[n] !== element)) zone.list.append(...wanted);
+      zone.count.textContent = `(${ids.length})`;
+      zone.empty.hidden = ids.length > 0;
+    }
+    for (const [id, card] of this.cards) {
+      const overlay = this.overlays.has(id) || this.hovered === id;
+      const state = { selected: batch.selected.has(id), group: batch.group.get(id) };
+      card.show({ ...state, overlay, features });
+      card.reach(id === this.focused);
+    }
+    const count = batch.selected.size;
+    this.putText.textContent = count ? fill(texts.put, { count }) : texts.put_none;
+    for (const button of this.puts) button.disabled = !count;
+    this.compareButton.textContent = fill(texts.compare, { count });
+    this.compareButton.disabled = !count;
+    const left = batch.unplaced.length;
+    this.left.textContent = left ? fill(texts.left, { left }) : "";
+    this.submitButton.disabled = left > 0 || this.submitting === true;
+    this.all?.setAttribute("aria-pressed", String(this.overlays.size === batch.ids.length));
+    this.switches?.forEach((each, n) =>
+      each.setAttribute("aria-pressed", String(this.features.has(n + 1))),
+    );
+  }
+
+  // --- what people do
+
+  place(ids, group, how) {
+    const { batch, texts } = this;
+    const tray = batch.unplaced;
+    const keep = document.activeElement?.closest?.(".card")?.dataset.id;
+    const moved = ids.filter((id) => batch.place(id, group));
+    for (const id of moved) this.queue.add("move", id, { group, how });
+    for (const id of ids) batch.selected.delete(id);
+    if (moved.includes(keep) && how === "keyboard" && tray.includes(keep)) {
+      const rest = tray.filter((id) => id === keep || !moved.includes(id));
+      this.focused = neighbour(rest, keep) ?? keep;
+    }
+    this.draw();
+    if (keep) this.cards.get(this.focused).picture.focus();
+    const last = moved.at(-1);
+    if (last) {
+      const words = group === null ? texts.returned : texts.moved;
+      const left = batch.unplaced.length;
+      this.#announce(fill(words, { number: batch.number(last), group, left }));
+    }
+  }
+
+  select(id) {
+    const on = this.batch.toggle(id);
+    this.queue.add("select", id, { on });
+    this.focused = id;
+    this.draw();
+    this.#announce(fill(this.texts.selected, { count: this.batch.selected.size }));
+  }
+
+  unselect() {
+    for (const id of this.batch.selected) this.queue.add("select", id, { on: false });
+    this.batch.selected.clear();
+    this.draw();
+  }
+
+  toggleOverlay(id, how) {
+    if (!this.overlays.delete(id)) this.overlays.add(id);
+    this.hovered = null;
+    this.queue.add("overlay", id, { on: this.overlays.has(id), how });
+    this.draw();
+  }
+
+  toggleAll() {
+    const on = this.overlays.size < this.batch.ids.length;
+    this.overlays = new Set(on ? this.batch.ids : []);
+    this.queue.add("all_overlays", null, { on });
+    this.draw();
+  }
+
+  toggleFeature(feature) {
+    if (!this.features.delete(feature)) this.features.add(feature);
+    this.queue.add("feature", null, { feature, on: this.features.has(feature) });
+    this.draw();
+  }
+
+  switchAll(on) {
+    for (let feature = 1; feature <= this.content.features; feature++) {
+      if (this.features.has(feature) !== on) this.toggleFeature(feature);
+    }
+  }
+
+  async zoom(id) {
+    this.queue.add("zoom", id, { on: true });
+    await openZoom(this.images.get(id), this.batch.number(id), this.texts);
+    this.queue.add("zoom", id, { on: false });
+  }
+
+  async compare() {
+    const { batch, content } = this;
+    const chosen = batch.ids.filter((id) => batch.selected.has(id));
+    if (!chosen.length) {
+      this.#announce(this.texts.compare_empty);
+      return;
+    }
+    const parts = chosen.map((id) => ({ image: this.images.get(id), number: batch.number(id) }));
+    this.queue.add("compare", null, { on: true, count: chosen.length });
+    await openCompare(parts, content.features, this.texts, (feature, on) =>
+      this.queue.add("compare_feature", null, { feature, on }),
+    );
+    this.queue.add("compare", null, { on: false });
+  }
+
+  async submit() {
+    if (this.batch.unplaced.length || this.submitting) return;
+    this.submitting = true;
+    this.submitButton.textContent = this.texts.submitting;
+    this.draw();
+    for (let failures = 0; ; ) {
+      await this.queue.drain();
+      if (this.queue.refused) return;
+      try {
+        const headers = { "X-CSRF-Token": this.content.csrf };
+        const answer = await fetch(`${url}/submit`, { method: "POST", headers });
+        const said = await answer.json().catch(() => ({}));
+        if (said.next) {
+          location.assign(said.next);
+          return;
+        }
+        if (answer.status < 500 && answer.status !== 429) {
+          this.#refused(answer.status, said);
+          break;
+        }
+      } catch {
+        // tried again
+      }
+      failures += 1;
+      this.#say("offline");
+      await new Promise((go) => setTimeout(go, pause(failures)));
+    }
+    this.submitting = false;
+    this.submitButton.textContent = this.texts.submit;
+    this.draw();
+  }
+
+  // --- keyboard, focus, pointer
+
+  #key(event) {
+    const id = event.target.closest?.(".card")?.dataset.id;
+    if (!id || event.ctrlKey || event.metaKey || event.altKey) return;
+    const key = event.key.toLowerCase();
+    const number = /^[0-9]$/.test(key) ? Number(key) : null;
+    if (number !== null && number <= this.content.groups) {
+      this.place(this.batch.meant(id), number || null, "keyboard");
+    } else if (key === "backspace" || key === "delete") {
+      this.place(this.batch.meant(id), null, "keyboard");
+    } else if (key.startsWith("arrow")) this.#step(id, key);
+    else if (key === "home") this.#focusOn(this.#order()[0]);
+    else if (key === "end") this.#focusOn(this.#order().at(-1));
+    else if (key === "z") this.zoom(id);
+    else if (key === "h" && this.images.get(id).heatmap) this.toggleOverlay(id, "keyboard");
+    else if (key === "c") this.compare();
+    else if (key === "?") openHelp(this.texts);
+    else if (key === "escape") this.unselect();
+    else return;
+    event.preventDefault();
+  }
+
+  /** Ids in the order of the page. */
+  #order() {
+    return [null, ...Array.from({ length: this.content.groups }, (_, n) => n + 1)].flatMap(
+      (group) => this.batch.members(group),
+    );
+  }
+
+  /** Left and right go through all pictures; up and down to the nearest one above or below. */
+  #step(id, key) {
+    const order = this.#order();
+    if (key === "arrowleft" || key === "arrowright") {
+      const next = order[order.indexOf(id) + (key === "arrowright" ? 1 : -1)];
+      if (next) this.#focusOn(next);
+      return;
+    }
+    const middle = (each) => {
+      const box = this.cards.get(each).element.getBoundingClientRect();
+      return { x: box.left + box.width / 2, y: box.top + box.height / 2 };
+    };
+    const here = middle(id);
+    const sign = key === "arrowdown" ? 1 : -1;
+    const distance = (each) => {
+      const there = middle(each);
+      const down = sign * (there.y - here.y);
+      return down > 8 ? down + 2 * Math.abs(there.x - here.x) : Infinity;
+    };
+    const best = order.reduce((a, b) => (distance(b) < distance(a) ? b : a));
+    if (distance(best) < Infinity) this.#focusOn(best);
+  }
+
+  #focusOn(id) {
+    this.cards.get(id)?.picture.focus();
+  }
+
+  #focus(event) {
+    const id = event.target.closest(".card")?.dataset.id;
+    if (!id || id === this.focused) return;
+    this.focused = id;
+    for (const [each, card] of this.cards) card.reach(each === id);
+  }
+
+  #enableHover(zones) {
+    let timer = null;
+    let logged = false;
+    const leave = () => {
+      clearTimeout(timer);
+      if (this.hovered === null) return;
+      if (logged) this.queue.add("overlay", this.hovered, { on: false, how: "hover" });
+      logged = false;
+      this.hovered = null;
+      this.draw();
+    };
+    zones.addEventListener("pointerover", (event) => {
+      const id = event.target.closest(".picture")?.closest(".card").dataset.id ?? null;
+      if (event.pointerType !== "mouse" || id === this.hovered) return;
+      leave();
+      if (id === null || this.overlays.has(id)) return;
+      this.hovered = id;
+      this.draw();
+      timer = setTimeout(() => {
+        logged = true;
+        this.queue.add("overlay", id, { on: true, how: "hover" });
+      }, HOVER);
+    });
+    zones.addEventListener("pointerleave", leave);
+  }
+
+  // --- words
+
+  #say(state) {
+    at("status").dataset.state = state;
+    at("status").textContent = this.texts[state];
+  }
+
+  #announce(text) {
+    at("announce").textContent = text;
+  }
+
+  #problem(text, button) {
+    at("problem").replaceChildren(make("p", {}, text), button);
+    at("problem").hidden = false;
+  }
+
+  #refused(status, answer) {
+    if (answer.next) {
+      location.replace(answer.next);
+      return;
+    }
+    if (answer.unplaced) {
+      for (const id of answer.unplaced) this.batch.group.set(id, null);
+      this.draw();
+      this.#announce(this.texts.not_placed);
+      return;
+    }
+    const button = make("button", { type: "button" }, this.texts.reload);
+    button.addEventListener("click", () => location.reload());
+    this.#problem(answer.detail ?? this.texts.signed_out, button);
+  }
+}
+
+new Page(await ask()).start();
