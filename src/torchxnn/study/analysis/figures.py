@@ -40,7 +40,7 @@ RATING_LEVELS = (
 FORMATS = ("png", "pdf", "svg")
 
 _STAGE_COLOURS = ("#999999", "#0072B2", "#56B4E9", "#E69F00", "#009E73")
-_LIKERT_COLOURS = ("#b35806", "#f1a340", "#fee0b6", "#e6e6e6", "#c3bce6", "#8073ac", "#42206f")
+_LIKERT_COLOURS = ("#b35806", "#f1a340", "#fee0b6", "#e6e6e6", "#c3bce6", "#6f619f", "#42206f")
 _CHANCE = "#D55E00"
 _BANNER = "#8f1d14"
 _STYLE: dict[Any, Any] = {
@@ -244,6 +244,7 @@ def _likert(
         axes[-1].set_xlim(-102, 102)
         ticks = range(-100, 101, 25)
         axes[-1].set_xticks(ticks, [f"{abs(t)}%" for t in ticks])
+        axes[-1].set_xlabel("Share of answers, centred on the middle one")
         figure.legend(
             handles=[
                 Patch(facecolor=colour, edgecolor=MUTED, linewidth=0.5, label=level)
