@@ -20,7 +20,7 @@ from torchxnn.study.store import Event
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """A study with one finished participant, one pilot in the middle, one simulated at the start."""
+    """One finished participant, one pilot in the middle, one simulated at the start."""
     path = tmp_path_factory.mktemp("study")
     write_tiny_study(path, limits=Limits(requests_per_second=1000, starts_per_second=1000))
     plan = StudyPlan.read(path)

@@ -74,7 +74,7 @@ def draw_trials(
     """What the participant at a place does, in order; data sets alternate, no set comes twice."""
     cell = draw_cell(settings, arm, data_sets, place)
     sets = {key: _draw_sets(settings, arm, key, place) for key in data_sets}
-    trials = []
+    trials: list[Trial] = []
     for stage in cell.stages:
         for key in cell.data_sets:
             method = {"NoVis": "none", "1-Heatmap": arm.method, "XNN": "excitation_backprop"}[stage]

@@ -90,7 +90,7 @@ def _participant(
     plan: StudyPlan, row: Row, given: Mapping[str, str], done: Iterable[Row]
 ) -> dict[str, Any]:
     own = list(done)
-    device = next((e.value for e in own if e.type == "device"), {})
+    device: Mapping[str, Any] = next((e.value for e in own if e.type == "device"), {})
     hands = Counter(str(e.value.get("how")) for e in own if e.type == "move")
     inputs = {"drag": "mouse", "tap": "mouse", "keyboard": "keyboard"}
     if device.get("pointer") == "coarse":

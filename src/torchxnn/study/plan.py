@@ -13,7 +13,7 @@ from torchxnn.files import replace_file
 from torchxnn.study.settings import Frozen, Key, StudySettings
 
 PLAN, MEDIA, TEXTS, CONSENT = "study.json", "media", "texts", "consent.md"
-FORMAT_VERSION = 1
+FORMAT_VERSION: Literal[1] = 1
 
 
 class StudyImage(Frozen):

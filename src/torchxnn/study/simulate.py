@@ -204,8 +204,8 @@ class _Person:
         self._keep(position, events, signature)
         for image, group in self._groups(content).items():
             self._wait()
-            value = {"group": group, "how": "drag"}
-            self._keep(position, [self._event("move", start, image, value)], signature)
+            move = {"group": group, "how": "drag"}
+            self._keep(position, [self._event("move", start, image, move)], signature)
         answer = self._ask("POST", f"/api/stages/{position}/submit", headers=signature)
         return self._ask("GET", answer.json()["next"])
 

@@ -46,7 +46,7 @@ def read_texts(folder: Path, language: str) -> dict[str, Any]:
     problem = _difference(found, yaml.safe_load(default_texts(REFERENCE)), "")
     if problem:
         raise DataError(f"{path}: {problem}")
-    return found  # type: ignore[no-any-return]
+    return found
 
 
 def _difference(found: Any, expected: Any, place: str) -> str | None:

@@ -73,7 +73,9 @@ def _media(name: str, site: SiteOf) -> FileResponse:
 
 def _explain(request: Request, error: Exception) -> Response:
     """Every failure as JSON for scripts, and as a page that says what to do for people."""
-    status, key, extra, headers = 500, "failed", {}, {}
+    status, key = 500, "failed"
+    extra: dict[str, Any] = {}
+    headers: dict[str, str] = {}
     if isinstance(error, Problem):
         status, key, extra, headers = error.status, error.key, error.extra, error.headers
     elif isinstance(error, RequestValidationError):

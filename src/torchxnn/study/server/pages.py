@@ -190,7 +190,7 @@ def _make_start(plan: StudyPlan) -> Any:
         parameters = {name: getattr(sent, f"p_{name}") for name in recruitment.parameters}
         parameters = {name: value for name, value in parameters.items() if value}
         person = parameters.get(recruitment.parameters[0]) if recruitment.parameters else None
-        kind = "pilot" if site.pilot and sent.kind == "participant" else sent.kind
+        kind: Kind = "pilot" if site.pilot and sent.kind == "participant" else sent.kind
         new = NewParticipant(sent.arm, kind, parameters, person)
         try:
             participant, secret = begin(site.database, plan, new, site.clock())
