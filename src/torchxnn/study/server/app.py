@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from torchxnn.study.plan import MEDIA, StudyPlan
 from torchxnn.study.server import admin, api, pages
 from torchxnn.study.server.limits import Guard
-from torchxnn.study.server.session import Problem, SiteOf
+from torchxnn.study.server.session import COOKIE, Problem, SiteOf
 from torchxnn.study.server.site import STATIC, Site, site_of
 from torchxnn.study.store import open_database
 from torchxnn.study.texts import read_consent, read_texts
@@ -90,7 +90,10 @@ def _explain(request: Request, error: Exception) -> Response:
     text = site.texts["message"][key]
     if request.url.path.startswith("/api/"):
         return JSONResponse({"detail": text["text"], **extra}, status, headers)
-    page = site.page("message.html", status=status, heading=text["title"], text=text["text"])
+    home = COOKIE in request.cookies and key != "no_session"
+    page = site.page(
+        "message.html", status=status, heading=text["title"], text=text["text"], home=home
+    )
     page.headers.update(headers)
     return page
 

@@ -153,6 +153,7 @@ def _consent(
         consent_html=site.consent_html,
         start_url="/start",
         hidden=hidden,
+        pilot=hidden["kind"] == "pilot",
         csrf=sign(site, "start", token),
     )
     set_cookie(request, page, START_COOKIE, token, 24 * 3600)

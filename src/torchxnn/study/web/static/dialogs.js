@@ -32,13 +32,15 @@ export function openHelp(texts) {
   return open(texts.help_title, texts, make("ul", {}, ...lines));
 }
 
+function captioned(src, caption, alt) {
+  return make("figure", {}, make("figcaption", {}, caption), make("img", { src, alt }));
+}
+
 /** One picture and all that the stage shows of it, large. */
 export function openZoom(image, number, texts) {
   const alt = fill(texts.picture, { number });
-  const figure = (src, caption) =>
-    make("figure", {}, make("img", { src, alt }), make("figcaption", {}, caption));
-  const parts = [figure(image.picture, texts.original)];
-  if (image.heatmap) parts.push(figure(image.heatmap, texts.heatmaps));
+  const parts = [captioned(image.picture, texts.original, alt)];
+  if (image.heatmap) parts.push(captioned(image.heatmap, texts.heatmap, alt));
   image.features.forEach((overlay, at) => parts.push(makeMap(at + 1, overlay, texts, alt)));
   const kind = parts.length === 1 ? "large single" : "large";
   return open(alt, texts, make("div", { class: kind }, ...parts));
@@ -53,13 +55,14 @@ export function openZoom(image, number, texts) {
  * @param {(feature: number, on: boolean) => void} onFeature
  */
 export function openCompare(chosen, features, texts, onFeature) {
+  if (!features) return open(texts.compare_title, texts, pairs(chosen, texts));
   const on = new Set(Array.from({ length: features }, (_, at) => at + 1));
   const table = make("table", { class: "compared" });
   const tools = make("div", { class: "tools" });
   for (const feature of on) {
     const button = make(
       "button",
-      { type: "button", "aria-pressed": "true", "aria-label": fill(texts.feature, { feature }) },
+      { type: "button", class: "switch", "aria-pressed": "true", "aria-label": fill(texts.feature, { feature }) },
       `H${feature}`,
     );
     button.addEventListener("click", () => {
@@ -79,13 +82,22 @@ export function openCompare(chosen, features, texts, onFeature) {
       const maps = shown.map((feature) =>
         make("td", {}, makeMap(feature, image.features[feature - 1], texts, alt)),
       );
-      const own = image.heatmap ? [make("td", {}, make("img", { src: image.heatmap, alt }))] : [];
-      return make("tr", {}, head, ...own, ...maps);
+      return make("tr", {}, head, ...maps);
     });
     table.replaceChildren(make("tbody", {}, ...rows));
   }
   draw();
-  const content = [make("div", { class: "scroll" }, table)];
-  if (features) content.unshift(tools);
-  return open(texts.compare_title, texts, ...content);
+  return open(texts.compare_title, texts, tools, make("div", { class: "scroll" }, table));
+}
+
+/** Pictures, each with its one heatmap if it has one. */
+function pairs(chosen, texts) {
+  const figures = chosen.flatMap(({ image, number }) => {
+    const alt = fill(texts.picture, { number });
+    const picture = captioned(image.picture, alt, "");
+    return image.heatmap
+      ? [picture, captioned(image.heatmap, fill(texts.heatmap_of, { number }), "")]
+      : [picture];
+  });
+  return make("div", { class: "large pairs" }, ...figures);
 }

@@ -25,13 +25,16 @@ export class Queue {
    * @param {object} options
    * @param {string} options.url where events are sent to
    * @param {string} options.csrf signature of the session
-   * @param {string} options.key of localStorage, different for every participant and batch
+   * @param {string} options.key of localStorage, different for every participant and batch; every
+   *   tab keeps its own under it, and takes over what others left
    * @param {(state: "saved"|"saving"|"offline") => void} options.onState
    * @param {(status: number, answer: any) => void} options.onRefused the server will never take it
    */
   constructor({ url, csrf, key, onState, onRefused }) {
-    Object.assign(this, { url, csrf, key, onState, onRefused });
-    this.events = this.#read();
+    Object.assign(this, { url, csrf, onState, onRefused });
+    this.key = `${key}/${newId()}`;
+    this.events = this.#takeOver(`${key}/`);
+    this.#write();
     this.failures = 0;
     this.timer = null;
     this.sending = null;
@@ -131,13 +134,20 @@ export class Queue {
     }
   }
 
-  #read() {
+  /** Events that an earlier page of this batch could not send. */
+  #takeOver(prefix) {
+    const found = new Map();
     try {
-      const found = JSON.parse(localStorage.getItem(this.key) ?? "[]");
-      return Array.isArray(found) ? found : [];
+      const keys = Object.keys(localStorage).filter((key) => key.startsWith(prefix));
+      for (const key of keys) {
+        for (const event of JSON.parse(localStorage.getItem(key)) ?? []) found.set(event.id, event);
+      }
+      localStorage.setItem(this.key, JSON.stringify([...found.values()]));
+      for (const key of keys) localStorage.removeItem(key);
     } catch {
-      return [];
+      // storage is forbidden, or holds what we did not write
     }
+    return [...found.values()];
   }
 
   #write() {

@@ -131,6 +131,7 @@ class Page {
       content.images.map((image, n) => [image.id, new Card(image, n + 1, texts, handlers)]),
     );
     const zones = make("div", { class: "zones" });
+    this.area = zones;
     this.zones = new Map();
     for (const group of [null, ...Array.from({ length: content.groups }, (_, n) => n + 1)]) {
       const zone = this.#makeZone(group);
@@ -185,6 +186,7 @@ class Page {
       tools.setAttribute("aria-label", texts.heatmaps);
       this.switches = Array.from({ length: content.features }, (_, n) =>
         button(`H${n + 1}`, () => this.toggleFeature(n + 1), {
+          class: "switch",
           "aria-pressed": "false",
           "aria-label": fill(texts.feature, { feature: n + 1 }),
         }),
@@ -227,6 +229,7 @@ class Page {
   draw() {
     const { batch, texts } = this;
     const features = [...this.features].sort((a, b) => a - b);
+    this.area.classList.toggle("many", features.length > 1);
     for (const [group, zone] of this.zones) {
       const ids = batch.members(group);
       const wanted = ids.map((id) => this.cards.get(id).element);
@@ -260,6 +263,8 @@ class Page {
     const { batch, texts } = this;
     const tray = batch.unplaced;
     const keep = document.activeElement?.closest?.(".card")?.dataset.id;
+    // a button of the dock that was pressed with a key is about to be switched off
+    const dock = document.activeElement?.matches?.(".put button:focus-visible");
     const moved = ids.filter((id) => batch.place(id, group));
     for (const id of moved) this.queue.add("move", id, { group, how });
     for (const id of ids) batch.selected.delete(id);
@@ -268,7 +273,9 @@ class Page {
       this.focused = neighbour(rest, keep) ?? keep;
     }
     this.draw();
-    if (keep) this.cards.get(this.focused).picture.focus();
+    // only who uses the keyboard follows the focus with the eyes
+    if (keep) this.cards.get(this.focused).picture.focus({ preventScroll: how !== "keyboard" });
+    else if (dock) (this.cards.get(batch.unplaced[0])?.picture ?? this.submitButton).focus();
     const last = moved.at(-1);
     if (last) {
       const words = group === null ? texts.returned : texts.moved;
@@ -341,6 +348,7 @@ class Page {
   async submit() {
     if (this.batch.unplaced.length || this.submitting) return;
     this.submitting = true;
+    this.submitButton.setAttribute("aria-busy", "true");
     this.submitButton.textContent = this.texts.submitting;
     this.draw();
     for (let failures = 0; ; ) {
@@ -366,6 +374,7 @@ class Page {
       await new Promise((go) => setTimeout(go, pause(failures)));
     }
     this.submitting = false;
+    this.submitButton.removeAttribute("aria-busy");
     this.submitButton.textContent = this.texts.submit;
     this.draw();
   }
