@@ -21,8 +21,18 @@ from torchxnn.errors import DataError, XNNError, XNNWarning
 from torchxnn.files import check_replaceable, replace_file
 from torchxnn.models import load_model
 from torchxnn.storage import MARKER, to_json
-from torchxnn.study.commands import INSTALL, Export, Init, Serve, Simulate, StudyDemo
-from torchxnn.trial import TrainConfig
+from torchxnn.study.commands import (
+    INSTALL,
+    Analyse,
+    Export,
+    Init,
+    PowerCommand,
+    Preregister,
+    Serve,
+    Simulate,
+    StudyDemo,
+)
+from torchxnn.train_config import TrainConfig
 
 OUT, ERR = Console(), Console(stderr=True)
 
@@ -334,6 +344,9 @@ class Study:
         | Annotated[Serve, subcommand("serve")]
         | Annotated[Simulate, subcommand("simulate")]
         | Annotated[Export, subcommand("export")]
+        | Annotated[Analyse, subcommand("analyse")]
+        | Annotated[PowerCommand, subcommand("power")]
+        | Annotated[Preregister, subcommand("preregister")]
     )
 
     def execute(self) -> None:

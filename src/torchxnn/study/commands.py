@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -13,6 +13,8 @@ from rich.progress import Progress
 from tyro.conf import Positional, arg
 
 from torchxnn.errors import DataError, XNNError
+from torchxnn.files import check_replaceable, replace_file
+from torchxnn.study.analysis.power_options import PowerOptions
 
 Folder = Annotated[Positional[Path], arg(metavar="STUDY")]
 
@@ -167,8 +169,155 @@ class Simulate:
             raise XNNError(f"{len(found.failed)} did not finish; the first: {found.failed[0]}")
 
 
-def _read(folder: Path, url: str | None) -> tuple[Any, Any]:
-    """Plan and tables of a study."""
+@dataclass(frozen=True)
+class _Analysis:
+    """What `analyse` obeys and `preregister` writes down."""
+
+    study: Folder
+    """folder of the study; its exclusion rules count"""
+    out: Path
+    """what to write"""
+    database: str | None = field(default=None, kw_only=True)
+    """URL of the database, if it is not the SQLite file in the folder"""
+    alpha: float = field(default=0.05, kw_only=True)
+    """significance level of a family of tests, two-sided"""
+    level: float = field(default=0.95, kw_only=True)
+    """of all intervals"""
+    resamples: int = field(default=2000, kw_only=True)
+    """of the bootstrap"""
+    seed: int = field(default=0, kw_only=True)
+    """of the bootstrap and of the jitter in figures"""
+
+    def options(self, plan: Any) -> Any:
+        """Settings of the analysis."""
+        from torchxnn.study.analysis.facts import options_of
+
+        return replace(
+            options_of(plan),
+            alpha=self.alpha,
+            level=self.level,
+            resamples=self.resamples,
+            seed=self.seed,
+        )
+
+
+@dataclass(frozen=True)
+class Analyse(_Analysis):
+    """Analyse the answers: report.html, results.json, scores.csv and figures in the folder OUT."""
+
+    include_pilots: bool = False
+    """analyse pilots too; every page and figure then says so"""
+    include_synthetic: bool = False
+    """analyse simulated participants too; every page and figure then says so"""
+
+    def execute(self, out: Console, err: Console) -> None:
+        """Compute, write, and say what was found."""
+        from torchxnn.study.analysis.exclusions import check_anybody, select_participants
+        from torchxnn.study.analysis.facts import facts_of
+        from torchxnn.study.analysis.findings import summarise_findings
+        from torchxnn.study.analysis.report import REPORT, write_report
+
+        check_replaceable(self.out, REPORT)
+        plan, tables = _read(self.study, self.database)
+        options = replace(
+            self.options(plan),
+            include_pilots=self.include_pilots,
+            include_synthetic=self.include_synthetic,
+        )
+        check_anybody(select_participants(tables, options))
+        facts = facts_of(plan)
+        with err.status("Analysing"):
+            results = write_report(tables, facts, options, self.out)
+        if results.banner:
+            out.print(results.banner, style="bold red", highlight=False, markup=False)
+        for text in summarise_findings(results, facts):
+            _say(out, text)
+        _say(out, f"Wrote {self.out / REPORT}")
+
+
+@dataclass(frozen=True)
+class Preregister(_Analysis):
+    """Write design, exclusions, hypotheses and analysis to one file before answers come in.
+
+    OUT becomes HTML if it ends in .html, else Markdown. It must not exist.
+    """
+
+    power: Path | None = None
+    """result of `xnn study power --out FILE`: where the number of participants comes from"""
+
+    def execute(self, out: Console, err: Console) -> None:
+        """Write, and warn if somebody has come already."""
+        from datetime import UTC, datetime
+
+        from torchxnn.study.analysis.facts import facts_of
+        from torchxnn.study.analysis.power import SampleSize
+        from torchxnn.study.analysis.preregistration import Answers, write_preregistration
+
+        plan, tables = _read(self.study, self.database, may_be_new=True)
+        answers = Answers() if tables is None else Answers.count(tables["participants"])
+        power = None if self.power is None else SampleSize.read(self.power)
+        created = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+        write_preregistration(facts_of(plan), self.options(plan), answers, self.out, created, power)
+        if answers.late:
+            err.print(f"xnn: warning: {answers.late}", style="yellow", highlight=False)
+        _say(out, f"Wrote {self.out}. Deposit it where its date can be proved.")
+
+
+@dataclass(frozen=True)
+class PowerCommand:
+    """Find the number of participants by simulation."""
+
+    assumptions: PowerOptions = field(default_factory=PowerOptions)
+    study: Path | None = None
+    """take the design from this study, and baseline and standard deviations from its pilots"""
+    database: str | None = None
+    """URL of the study's database, if it is not the SQLite file in its folder"""
+    out: Path | None = None
+    """JSON file for `xnn study preregister --power`"""
+
+    def execute(self, out: Console, err: Console) -> None:
+        """Simulate, print the curve and the answer."""
+        from rich.table import Table
+
+        from torchxnn.study.analysis.power import describe_curve, find_sample_size
+
+        options, source = self._made()
+        with err.status("Simulating studies"):
+            answer = find_sample_size(options, source)
+        table = Table(title="Power by number of analysed participants")
+        for column in ("participants", "power", "95% interval of the simulation"):
+            table.add_column(column, justify="right")
+        for row in describe_curve(answer):
+            table.add_row(*row)
+        out.print(table)
+        _say(out, answer.sentence())
+        if self.out is not None:
+            replace_file(self.out, answer.write())
+            _say(out, f"Wrote {self.out}")
+
+    def _made(self) -> tuple[PowerOptions, str]:
+        """The options, with what a study tells in place of defaults."""
+        if self.study is None:
+            return self.assumptions, "given"
+        from torchxnn.study.analysis.facts import facts_of, options_of
+        from torchxnn.study.analysis.power import assumptions_from_pilots, design_of
+
+        plan, tables = _read(self.study, self.database)
+        facts = facts_of(plan)
+        pilots = assumptions_from_pilots(tables, facts, options_of(plan))
+        default = {f.name: f.default for f in fields(PowerOptions)}
+        # what somebody has typed stands; a flag typed with its default cannot be told from none
+        taken: dict[str, Any] = {
+            name: value
+            for name, value in (design_of(facts) | pilots).items()
+            if getattr(self.assumptions, name) == default[name]
+        }
+        source = f"from the study and its pilots: {', '.join(taken)}"
+        return replace(self.assumptions, **taken), source
+
+
+def _read(folder: Path, url: str | None, may_be_new: bool = False) -> tuple[Any, Any]:
+    """Plan and tables of a study; the tables are None if it is new and may be."""
     from torchxnn.study.export import read_tables
     from torchxnn.study.plan import StudyPlan
     from torchxnn.study.store import open_database
@@ -176,6 +325,8 @@ def _read(folder: Path, url: str | None) -> tuple[Any, Any]:
 
     plan = StudyPlan.read(folder)
     if url is None and not (folder / FILE).is_file():
+        if may_be_new:
+            return plan, None
         raise DataError(f"{folder} has no answers yet: serve it with `xnn study serve {folder}`")
     database = open_database(folder, plan, url)
     try:

@@ -146,6 +146,27 @@ def select_participants(tables: Mapping[str, pd.DataFrame], options: AnalysisOpt
     )
 
 
+def check_anybody(selection: Selection) -> None:
+    """Refuse to analyse nobody.
+
+    Raises:
+        DataError: nobody is left; it says who is left out why, and which flag includes them.
+    """
+    if selection.kept:
+        return
+    flags = {PILOT: " (--include-pilots)", SYNTHETIC: " (--include-synthetic)"}
+    found = [
+        f"{count} of the kind {kind}{flags.get(kind, '')}"
+        for kind, count in selection.left_out_kinds.items()
+    ]
+    found += [f"{count} {reason}" for reason, count in selection.reasons.items()]
+    raise DataError(
+        f"nobody is left to analyse: {', '.join(found)}; the exclusion rules are those of the study"
+        if found
+        else "nobody is left to analyse: the study has no participants yet"
+    )
+
+
 def describe_rules(options: AnalysisOptions) -> tuple[str, ...]:
     """The rules in sentences, for a report and for a preregistration."""
     rules = options.exclusions
@@ -171,6 +192,8 @@ def describe_rules(options: AnalysisOptions) -> tuple[str, ...]:
     included = [kind for kind in options.kinds if kind != PARTICIPANT]
     if included:
         sentences.append(f"Participants marked as {' or '.join(included)} are analysed too.")
+    if SYNTHETIC in included and rules.minimum_seconds > 0:
+        sentences.append("The minimum time is not asked of simulated participants.")
     return tuple(sentences)
 
 
@@ -184,11 +207,13 @@ def _reasons(
     person: pd.Series, attention: object, seconds: float, options: AnalysisOptions
 ) -> tuple[str, ...]:
     rules = options.exclusions
+    # a program needs no time to look: the rule would leave out every simulated participant
+    timed = person["kind"] != SYNTHETIC
     holds = {
         WITHDREW: person["status"] == "withdrawn",
         UNFINISHED: rules.unfinished and person["status"] in ("in_progress", "expired"),
         ATTENTION: rules.attention and attention is not pd.NA and not attention,
-        TOO_FAST: seconds < rules.minimum_seconds,  # no trial or no time known: NaN
+        TOO_FAST: timed and seconds < rules.minimum_seconds,  # no trial or no time known: NaN
     }
     return tuple(reason for reason in REASONS if holds[reason])
 

@@ -18,7 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
+from matplotlib.patches import Patch, Rectangle
 
 from torchxnn.study.analysis.descriptives import Cell
 from torchxnn.study.analysis.options import (
@@ -54,6 +54,8 @@ _STYLE: dict[Any, Any] = {
     "pdf.fonttype": 42,
 }
 _JITTER = 0.16
+_STRIP, _GAP = 0.36, 0.06  # inches: height of the banner, and free space below it
+_LETTER = 0.68  # mean width of a bold letter, in units of the type size
 _LABELLED = 7.0  # percent of a bar that has room for its number
 _METADATA: dict[str, dict[str, str | None]] = {
     "png": {"Software": None},
@@ -102,7 +104,8 @@ def purity_figure(
         rng = np.random.default_rng(seed)
         for letter, axis, key in zip("abcdefgh"[: len(keys)], axes, keys, strict=True):
             _boxes(axis, scores, [c for c in cells if c.data_set == key], columns, rng)
-            axis.set_title(f"({letter}) {facts.data_set_name(key)}", loc="left", fontweight="bold")
+            prefix = f"({letter}) " if len(keys) > 1 else ""
+            axis.set_title(prefix + facts.data_set_name(key), loc="left", fontweight="bold")
         axes[0].set_ylabel("Clustering purity (%)")
         figure.legend(
             handles=_purity_legend(),
@@ -142,12 +145,34 @@ def encode(figure: Figure, name: str, caption: str, alternative: str, banner: st
     files = {}
     with matplotlib.rc_context(_STYLE):
         if banner:
-            figure.suptitle(banner, color="white", weight="bold", size=11, backgroundcolor=_BANNER)
+            _add_banner(figure, banner)
         for kind in FORMATS:
             buffer = io.BytesIO()
             figure.savefig(buffer, format=kind, dpi=200, metadata=_METADATA[kind])
             files[kind] = buffer.getvalue()
     return Drawing(name, caption, alternative, files)
+
+
+def _add_banner(figure: Figure, banner: str) -> None:
+    """A strip of the figure's full width above everything else, which grows by it."""
+    width, height = figure.get_size_inches()
+    taller = height + _STRIP
+    figure.set_size_inches(width, taller)
+    figure.set_layout_engine("constrained", rect=(0, 0, 1, (height - _GAP) / taller))
+    share = _STRIP / taller
+    figure.add_artist(
+        Rectangle((0, 1 - share), 1, share, transform=figure.transFigure, color=_BANNER)
+    )
+    size = min(11.0, 72 * 0.94 * width / (_LETTER * len(banner)))
+    figure.text(
+        *(0.5, 1 - share / 2, banner),
+        color="white",
+        weight="bold",
+        size=size,
+        ha="center",
+        va="center_baseline",
+        in_layout=False,
+    )
 
 
 def _columns(cells: Sequence[Cell], facts: PlanFacts) -> tuple[tuple[tuple[str, str], str], ...]:

@@ -7,6 +7,7 @@ from torchxnn.study.analysis.options import ONE_HEATMAP, XNN_STAGE, PlanFacts
 from torchxnn.study.analysis.paired import PairedComparison, UnpairedComparison
 from torchxnn.study.analysis.results import PRIMARY, Results
 from torchxnn.study.analysis.wording import (
+    DASH,
     between,
     decimal,
     p_text,
@@ -14,17 +15,21 @@ from torchxnn.study.analysis.wording import (
     points,
 )
 
-FEW_PAIRS = 6
-"""With fewer pairs that differ, p of the signed-rank test cannot be below .05."""
+NO_FINDING = (
+    "Some or all of the analysed are no participants of the study proper (see above). What follows "
+    "shows what a report looks like; it tells nothing about people or about the explanations."
+)
 
 
 def summarise_findings(results: Results, facts: PlanFacts) -> list[str]:
     """The answers to the hypotheses, one sentence or two each."""
     if not results.selection.kept:
         return ["There is nobody to analyse, so there are no results."]
-    found = [purity_sentence(c, results, facts) for c in results.paired if c.family == PRIMARY]
-    if not found:
-        found = ["The study does not compare XNN with 1-Heatmap within participants."]
+    found = [NO_FINDING] if results.banner else []
+    primary = [c for c in results.paired if c.family == PRIMARY]
+    found += [purity_sentence(c, results, facts) for c in primary]
+    if not primary:
+        found.append("The study does not compare XNN with 1-Heatmap within participants.")
     found += [
         f"Confidence: {shift_sentence(c, results, facts)}"
         for c in results.confidence
@@ -36,7 +41,7 @@ def summarise_findings(results: Results, facts: PlanFacts) -> list[str]:
         found.append(
             f"The agent with x-features was rated {decimal(ratings.xnn.mean)} of 7 on average, the "
             f"agent with one heatmap {decimal(ratings.one_heatmap.mean)} (n = {c.n}; "
-            f"{test_text(c)})."
+            f"{test_text(c)}). {verdict(c, results.options.alpha)}"
         )
     return found
 
@@ -52,8 +57,7 @@ def purity_sentence(c: PairedComparison, results: Results, facts: PlanFacts) -> 
         if cell.arm == facts.main.name and cell.data_set == c.data_set
     }
     interval = between(c.mean_interval, 100, 1)
-    level = f"{results.options.level:.0%}"
-    known = f", {level} interval {interval}" if interval[0].isdigit() or len(interval) > 1 else ""
+    known = "" if interval == DASH else f", {results.options.level:.0%} interval {interval}"
     return (
         f"{where}: mean purity {percent(means[c.first])} with {c.first} and "
         f"{percent(means[c.second])} with {c.second}; mean difference of {c.n} "
@@ -67,14 +71,12 @@ def shift_sentence(c: PairedComparison, results: Results, facts: PlanFacts) -> s
     where = facts.data_set_name(c.data_set)
     if c.mean_difference is None:
         return f"no participant has both {c.first} and {c.second} on {where}."
+    interval = between(c.mean_interval)
+    known = "" if interval == DASH else f", {results.options.level:.0%} interval {interval}"
     return (
-        f"{c.first} {MORE if c.mean_difference >= 0 else LESS} {c.second} by "
-        f"{decimal(abs(c.mean_difference))} of 7 points on {where} (n = {c.n}; {test_text(c)}). "
-        f"{verdict(c, results.options.alpha)}"
+        f"{c.first} minus {c.second} on {where} is {decimal(c.mean_difference)} of the scale's "
+        f"steps on average{known} (n = {c.n}; {test_text(c)}). {verdict(c, results.options.alpha)}"
     )
-
-
-MORE, LESS = "is above", "is below"
 
 
 def test_text(c: PairedComparison) -> str:
@@ -93,13 +95,13 @@ def test_text(c: PairedComparison) -> str:
 def verdict(c: PairedComparison, alpha: float) -> str:
     """Whether a difference is significant, and what its absence does not mean."""
     p = c.p if c.p_holm is None else c.p_holm
-    if c.test is None or p is None:
+    if c.test is None or p is None or c.test.nonzero == 0:
         return ""
-    if c.test.nonzero < FEW_PAIRS:
-        return f"Only {c.test.nonzero} pairs differ, too few for this test to find anything."
     if p < alpha:
-        higher = c.first if (c.rank_biserial or 0) > 0 else c.second
-        return f"Significant at {alpha:g}, in favour of {higher}."
+        higher = c.first if c.test.favours_first else c.second
+        return f"Significant at {alpha:g}: higher with {higher}."
+    if 2.0 ** (1 - c.test.nonzero) >= alpha:  # p if all differences have one sign
+        return f"Too few pairs differ for this test to be significant at {alpha:g}."
     return f"Not significant at {alpha:g}, which does not show that they are equal."
 
 
@@ -120,14 +122,9 @@ def model_sentences(model: LinearModel | Unavailable, facts: PlanFacts) -> list[
             f"{100 * model.residual_sd:.1f} percentage points (intraclass correlation "
             f"{share:.2f})."
         )
-    for term in model.terms:
-        found.append(
-            f"{term.term.capitalize()}: F({term.df}, {term.df_residual}) = "
-            f"{decimal(term.statistic)}, {p_text(term.p)}."
-        )
     found += [f"Left out: {term}." for term in model.dropped]
     if model.messages:
-        found.append(f"The optimiser said: {' '.join(model.messages)}")
+        found.append(f"The optimiser said: {'; '.join(model.messages)}.")
     return found
 
 

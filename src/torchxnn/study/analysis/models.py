@@ -17,7 +17,7 @@ from torchxnn.study.analysis.options import PAIRS, AnalysisOptions
 from torchxnn.study.analysis.paired import adjust
 
 MIXED = "linear mixed model with a random intercept per participant (REML)"
-ORDINARY = "ordinary least squares, as the variance between participants is estimated as 0"
+ORDINARY = "ordinary least squares"
 FIXED = "ordinary least squares with a fixed intercept per participant"
 
 _SINGULAR = 1e-6  # variance between participants / residual variance
@@ -199,15 +199,14 @@ def _fit(outcome: np.ndarray, matrix: np.ndarray, people: np.ndarray, within: np
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         found, failure = _fit_mixed(outcome / unit, matrix, people)
-    messages = tuple(dict.fromkeys(str(w.message) for w in caught))
+    messages = tuple(dict.fromkeys(" ".join(str(w.message).split()) for w in caught))
     if found is None:
         return _fit_fixed(outcome, matrix, within, failure, messages)
     scale, variance = float(found.scale), float(np.asarray(found.cov_re)[0, 0])
     if variance < _SINGULAR * scale:
         plain = sm.OLS(outcome, matrix).fit()
         reason = (
-            "the fit is singular: the variance between participants is estimated as 0, where the "
-            "mixed model is ordinary least squares"
+            "the variance between participants is estimated as 0, where the mixed model is the same"
         )
         return _Fit(
             ORDINARY, reason, plain.params, plain.cov_params(), 0.0, plain.scale**0.5, messages

@@ -33,7 +33,7 @@ class ExclusionRules:
         attention: leave out who failed an attention check; a check that was not shown excludes
             nobody.
         minimum_seconds: leave out who spent less active time (page visible) on any analysed trial;
-            0 turns the rule off.
+            0 turns the rule off; not asked of simulated participants.
         unfinished: leave out who did not finish; without it their submitted trials count wherever
             a pair is complete.
 
@@ -124,7 +124,7 @@ class ArmFacts:
         name: such as "main" or "complementary".
         stages: NoVis and the others.
         method: attribution method of the heatmaps, such as "excitation_backprop".
-        participants: planned number after exclusions; None if nobody planned it.
+        participants: how many are to finish, before exclusions; None if there is no limit.
     """
 
     name: str

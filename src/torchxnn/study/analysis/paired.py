@@ -10,7 +10,6 @@ from typing import Any, TypeVar
 import numpy as np
 from jaxtyping import Float
 from scipy.stats import PermutationMethod, binomtest, mannwhitneyu, rankdata, wilcoxon
-from statsmodels.stats.multitest import multipletests
 
 from torchxnn.errors import DataError
 from torchxnn.study.analysis.options import AnalysisOptions
@@ -40,6 +39,11 @@ class SignedRank:
     zeros: int
     nonzero: int
     method: str
+
+    @property
+    def favours_first(self) -> bool:
+        """Whether positive differences have the larger ranks."""
+        return self.statistic > self.nonzero * (self.nonzero + 1) / 4
 
 
 @dataclass(frozen=True)
@@ -312,8 +316,7 @@ def _mean_difference(first: np.ndarray, second: np.ndarray, axis: int = -1) -> A
 def holm(comparisons: Sequence[Comparison]) -> list[Comparison]:
     """Correct the p of each family after Holm; tests without data are not part of a family.
 
-    Source: Holm, A simple sequentially rejective multiple test procedure, 1979
-    (`statsmodels.stats.multitest.multipletests`).
+    Source: Holm, A simple sequentially rejective multiple test procedure, 1979.
 
     Args:
         comparisons: of any families, in any order; those without a family stay as they are.
@@ -329,5 +332,15 @@ def holm(comparisons: Sequence[Comparison]) -> list[Comparison]:
 
 
 def adjust(values: Sequence[float]) -> list[float]:
-    """Holm's adjusted p of one family, in the given order."""
-    return [float(p) for p in multipletests(list(values), method="holm")[1]]
+    r"""Holm's adjusted p of one family, in the given order.
+
+    .. math:: \tilde p_{(i)}=\min\left(1,\max_{j\le i}(m-j+1)\,p_{(j)}\right)
+
+    Written out because `statsmodels.stats.multitest.multipletests` collects garbage at every call,
+    which a simulation of power cannot afford; tests compare the two.
+    """
+    order = np.argsort(values, kind="stable")
+    stepped = np.asarray(values, dtype=np.float64)[order] * np.arange(len(values), 0, -1)
+    corrected = np.empty(len(values))
+    corrected[order] = np.minimum(1.0, np.maximum.accumulate(stepped))
+    return [float(p) for p in corrected]

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from math import ceil
 from pathlib import Path
-from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -25,69 +24,10 @@ from torchxnn.study.analysis.options import (
     PlanFacts,
 )
 from torchxnn.study.analysis.paired import adjust, signed_rank
+from torchxnn.study.analysis.power_options import PowerOptions
 from torchxnn.study.analysis.purity import score_trials
 
 _LEVEL = 0.95
-
-
-@dataclass(frozen=True)
-class PowerOptions:
-    """Assumptions about purity, in percentage points, and what is asked for.
-
-    Attributes:
-        effect: mean purity with XNN minus with 1-Heatmap, the same on every data set, before
-            purity is cut off at its bounds.
-        baseline: mean purity with 1-Heatmap.
-        sd_between: standard deviation of participants' means.
-        sd_within: standard deviation of one participant's batches in one stage.
-        data_sets: number, each of them tested.
-        images: pictures in a batch.
-        groups: groups, as many as classes.
-        alpha: of the family, two-sided, after Holm.
-        power: wanted.
-        need: which tests must be significant in favour of XNN: all data sets, or any.
-        largest: number of participants that is not exceeded.
-        lost: share of participants who will be excluded.
-        runs: simulated studies per number of participants.
-        seed: of the simulation.
-
-    Raises:
-        DataError: a value that makes no sense.
-    """
-
-    effect: float = 10.0
-    baseline: float = 62.0
-    sd_between: float = 6.0
-    sd_within: float = 13.0
-    data_sets: int = 2
-    images: int = 10
-    groups: int = 4
-    alpha: float = 0.05
-    power: float = 0.8
-    need: Literal["all", "any"] = "all"
-    largest: int = 300
-    lost: float = 0.1
-    runs: int = 2000
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        checks = {
-            "effect must be above 0": self.effect > 0,
-            "baseline must be between 0 and 100": 0 < self.baseline < 100,
-            "sd_between must be 0 or more": self.sd_between >= 0,
-            "sd_within must be above 0": self.sd_within > 0,
-            "data_sets must be 1 or more": self.data_sets >= 1,
-            "images must be 2 or more": self.images >= 2,
-            "groups must be 1 or more": self.groups >= 1,
-            "alpha must be between 0 and 1": 0 < self.alpha < 1,
-            "power must be between 0 and 1": 0 < self.power < 1,
-            "largest must be 2 or more": self.largest >= 2,
-            "lost must be at least 0 and below 1": 0 <= self.lost < 1,
-            "runs must be 100 or more": self.runs >= 100,
-        }
-        for rule, holds in checks.items():
-            if not holds:
-                raise DataError(f"{rule}, got {getattr(self, rule.split()[0])}")
 
 
 @dataclass(frozen=True)
@@ -157,9 +97,10 @@ class SampleSize:
             else f"{self.participants} analysed participants, so {self.recruit} recruited if "
             f"{made.lost:.0%} are excluded, have a power of at least {made.power:g}"
         )
+        sets = "the" if made.data_sets == 1 else f"{made.need} of {made.data_sets}"
         return (
-            f"{answer} to find a difference in favour of XNN on {made.need} of {made.data_sets} "
-            f"data set(s) by Wilcoxon's signed-rank test (Holm, alpha = {made.alpha:g}). Assumed "
+            f"{answer} to find a difference in favour of XNN on {sets} "
+            f"data set{'s' * (made.data_sets > 1)} by Wilcoxon's signed-rank test (Holm, alpha = {made.alpha:g}). Assumed "
             f"({self.source}): mean purity {made.baseline:g}% with 1-Heatmap, {made.effect:g} "
             f"percentage points more with XNN ({self.effect:.1f} within the bounds of purity), "
             f"standard deviation {made.sd_between:g} between participants and {made.sd_within:g} "
@@ -237,10 +178,11 @@ def estimate_power(
     join = all if options.need == "all" else any
     found = 0
     for study in differences:
-        corrected = adjust([signed_rank(one).p for one in study])
+        tests = [signed_rank(one) for one in study]
+        corrected = adjust([test.p for test in tests])
         hits = [
-            p < options.alpha and rank > 0
-            for p, rank in zip(corrected, study.mean(axis=1), strict=True)
+            p < options.alpha and test.favours_first
+            for p, test in zip(corrected, tests, strict=True)
         ]
         found += join(hits)
     runs = len(differences)
@@ -278,12 +220,23 @@ def assumptions_from_pilots(
         reason = model.reason if isinstance(model, Unavailable) else "no trial of 1-Heatmap"
         raise DataError(
             f"{len(kept)} pilots do not tell the standard deviations ({reason}); collect more with "
-            "`xnn study serve --pilot`, or give --sd-between and --sd-within"
+            "`xnn study serve --pilot`, or leave --study out and give --baseline, --sd-between and "
+            "--sd-within"
         )
     return {
         "baseline": round(100 * float(baseline.mean()), 1),
         "sd_between": round(100 * (model.participant_sd or 0.0), 1),
         "sd_within": round(100 * model.residual_sd, 1),
+    }
+
+
+def design_of(facts: PlanFacts) -> dict[str, int]:
+    """`PowerOptions` by name that a study's design tells: data_sets, images, groups."""
+    first = facts.data_sets[0]
+    return {
+        "data_sets": len(facts.data_sets),
+        "images": first.images_per_set,
+        "groups": first.groups,
     }
 
 
@@ -293,8 +246,3 @@ def describe_curve(answer: SampleSize) -> list[tuple[str, str, str]]:
         (str(one.participants), f"{one.power:.1%}", f"{one.low:.1%} to {one.high:.1%}")
         for one in answer.curve
     ]
-
-
-def plain(answer: SampleSize) -> dict[str, Any]:
-    """For JSON."""
-    return asdict(answer)

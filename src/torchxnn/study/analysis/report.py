@@ -29,16 +29,18 @@ from torchxnn.study.analysis.findings import arm_sentence, model_sentences, summ
 from torchxnn.study.analysis.models import Unavailable
 from torchxnn.study.analysis.options import AnalysisOptions, PlanFacts
 from torchxnn.study.analysis.paired import PairedComparison
-from torchxnn.study.analysis.results import PRIMARY, Results, compute
+from torchxnn.study.analysis.results import PRIMARY, Ratings, Results, compute
 from torchxnn.study.analysis.tables import Table
 from torchxnn.study.analysis.wording import (
     decimal,
     describe_analysis,
     describe_design,
     describe_deviations,
+    describe_hypotheses,
     describe_limits,
     describe_sample,
     listed,
+    p_text,
     percent,
     plural,
 )
@@ -106,7 +108,7 @@ def draw_figures(results: Results, scores: pd.DataFrame, facts: PlanFacts) -> li
     """Purity as in the paper's figure 4, confidence and ratings as in its figure 5."""
     cells, found = results.cells, []
     stars = "".join(
-        f" {'*' * count} other participants, the arm {arm.name}."
+        f" {'*' * count}: other participants, in the arm {arm.name}."
         for count, arm in enumerate(facts.arms)
         if count and arm.name in results.selection.kept_arms
     )
@@ -152,22 +154,17 @@ def draw_figures(results: Results, scores: pd.DataFrame, facts: PlanFacts) -> li
     return found
 
 
-def methods_paragraph(results: Results, facts: PlanFacts) -> str:
-    """Design, sample and analysis for the methods section of a paper."""
-    analysis = [
-        text for heading, text in describe_analysis(facts, results.options) if heading != "Measures"
-    ]
-    measures = dict(describe_analysis(facts, results.options))["Measures"]
+def describe_methods(results: Results, facts: PlanFacts) -> tuple[str, ...]:
+    """Design, hypotheses, participants and analysis for the methods section of a paper, a paragraph each."""
+    steps = describe_analysis(facts, results.options)
     software = ", ".join(f"{name} {version}" for name, version in results.versions.items())
-    parts = [
-        *describe_design(facts),
-        *describe_rules(results.options),
-        *describe_sample(results),
-        measures,
-        *analysis,
-        f"Software: {software}. Study file: SHA-256 {results.study_hash[:16]}.",
-    ]
-    return f"{results.banner} {' '.join(parts)}".strip()
+    analysis = [text for _, text in steps]
+    analysis.append(f"Software: {software}. Study file: SHA-256 {results.study_hash[:16]}.")
+    people = (*describe_rules(results.options), *describe_sample(results))
+    expected = describe_hypotheses(facts, results.options)
+    parts = (describe_design(facts), expected, people, analysis)
+    banner = (results.banner,) if results.banner else ()
+    return (*banner, *(" ".join(part) for part in parts))
 
 
 def sections_of(results: Results, facts: PlanFacts, drawings: list[Drawing]) -> list[Section]:
@@ -188,7 +185,7 @@ def sections_of(results: Results, facts: PlanFacts, drawings: list[Drawing]) -> 
     return [
         *found,
         Section("shown", "What was shown", tables=(made.shown_table(facts),)),
-        Section("methods", "Methods, for a paper", (methods_paragraph(results, facts),)),
+        Section("methods", "Methods, for a paper", describe_methods(results, facts)),
         Section(
             "limits",
             "Limits",
@@ -249,7 +246,7 @@ def _statistics(
         Section(
             "ratings",
             "Ratings and difficulty",
-            (f"{plural(ratings.comments, 'participant')} wrote a comment; see the export.",),
+            _about_ratings(ratings),
             drawings=drawings.get("ratings", ()),
             tables=(
                 made.ratings_table(results),
@@ -267,6 +264,12 @@ def _statistics(
             tables=_sensitivity(results, facts),
         ),
     ]
+
+
+def _about_ratings(ratings: Ratings) -> tuple[str, ...]:
+    wrote = f"{plural(ratings.comments, 'participant')} wrote a comment; see the export."
+    p = ratings.comparison.sign_test_p
+    return (wrote,) if p is None else (f"Sign test of the two ratings: {p_text(p)}.", wrote)
 
 
 def _sensitivity(results: Results, facts: PlanFacts) -> tuple[Table, ...]:
@@ -303,6 +306,8 @@ def render_report(results: Results, facts: PlanFacts, drawings: list[Drawing]) -
     return render_page(
         "study_report.html",
         title=results.title,
+        lead="Analysis of a human study",
+        files="All numbers: results.json; a row per batch: scores.csv; figures: figures/.",
         banner=results.banner,
         key=key,
         provenance=provenance,

@@ -144,12 +144,14 @@ def compute(
         DataError: tables that are not an export, or a grouping that cannot be scored.
     """
     selection = select_participants(tables, options)
+    arms = tuple(arm.name for arm in facts.arms)
+    in_order = {arm: selection.kept_arms[arm] for arm in arms if arm in selection.kept_arms}
+    selection = replace(selection, kept_arms=in_order)
     scores = score_trials(tables["trials"], tables["placements"], selection.kept)
     people = tables["participants"]
     people = people[people["participant"].isin(list(selection.kept))]
     main = scores[scores["arm"] == facts.main.name]
     keys = tuple(d.key for d in facts.data_sets)
-    arms = tuple(arm.name for arm in facts.arms)
     missing = tuple(
         (arm.name, key, stage)
         for arm in facts.arms

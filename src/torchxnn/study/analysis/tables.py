@@ -34,7 +34,8 @@ class Table:
 def excluded_table(results: Results) -> Table:
     """Who is left out, by arm and reason; nobody is named."""
     selection = results.selection
-    arms = sorted({*selection.kept_arms, *(row.arm for row in selection.excluded)})
+    others = sorted({row.arm for row in selection.excluded} - {*selection.kept_arms})
+    arms = [*selection.kept_arms, *others]
     rows = [("analysed", *(str(selection.kept_arms.get(arm, 0)) for arm in arms))]
     for reason in selection.reasons:
         counts = (
@@ -42,7 +43,8 @@ def excluded_table(results: Results) -> Table:
             for arm in arms
         )
         rows.append((reason, *(str(count) for count in counts)))
-    note = "One can be excluded for several reasons." if selection.excluded else ""
+    several = any(len(row.reasons) > 1 for row in selection.excluded)
+    note = "Some are excluded for several reasons." if several else ""
     return Table("Participants by arm", ("", *arms), tuple(rows), note)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torchxnn.study.analysis.models import Unavailable
 from torchxnn.study.analysis.options import (
+    NO_VISUALISATION,
     ONE_HEATMAP,
     PRIMARY_PAIR,
     SECONDARY_PAIRS,
@@ -91,6 +92,39 @@ def describe_design(facts: PlanFacts) -> list[str]:
     return [*sentences, facts.randomisation]
 
 
+def describe_hypotheses(facts: PlanFacts, options: AnalysisOptions) -> list[str]:
+    """What is expected and what counts as support, for each family of tests."""
+    stages, found = facts.main.stages, []
+    judged = f"p after Holm below {options.alpha:g}, and the larger ranks on the side of XNN"
+    if set(PRIMARY_PAIR) <= set(stages):
+        found.append(
+            f"Primary: purity is higher with {XNN_STAGE} than with {ONE_HEATMAP}. Each data set is "
+            f"judged on its own; support is {judged}."
+        )
+    if XNN_STAGE in stages:
+        found.append(
+            f"Secondary: purity is higher with {XNN_STAGE} than with {NO_VISUALISATION}; support "
+            f"is {judged}."
+        )
+    if ONE_HEATMAP in stages:
+        found.append(
+            f"Secondary: purity differs between {ONE_HEATMAP} and {NO_VISUALISATION}, in either "
+            "direction."
+        )
+    for arm in facts.arms[1:]:
+        if XNN_STAGE in stages and XNN_STAGE not in arm.stages:
+            found.append(
+                f"Between arms: purity is higher with {XNN_STAGE} in {facts.main.name} than with "
+                f"{stage_name(ONE_HEATMAP, arm.method)} in {arm.name}."
+            )
+    if set(PRIMARY_PAIR) <= set(stages):
+        found.append(
+            f"Confidence is higher with {XNN_STAGE} than with {ONE_HEATMAP}, and the agent with "
+            "x-features is rated higher than the agent with one heatmap."
+        )
+    return found
+
+
 def describe_analysis(facts: PlanFacts, options: AnalysisOptions) -> list[tuple[str, str]]:
     """What the analysis does, as (heading, text): read by preregistration and report alike."""
     level, alpha = f"{options.level:.0%}", f"{options.alpha:g}"
@@ -173,21 +207,22 @@ def describe_sample(results: Results) -> list[str]:
     selection = results.selection
     total = len(selection.kept) + len(selection.excluded)
     sentences = [
-        f"Of {plural(total, 'participant')}, {len(selection.kept)} are analysed "
+        f"Of {plural(total, 'participant')}, {_are(len(selection.kept))} analysed "
         f"({_counts(selection.kept_arms)})."
         if selection.kept
         else f"Of {plural(total, 'participant')}, none is analysed."
     ]
     if selection.excluded:
         reasons = listed([f"{reason} ({count})" for reason, count in selection.reasons.items()])
+        several = any(len(row.reasons) > 1 for row in selection.excluded)
         sentences.append(
-            f"{len(selection.excluded)} were excluded before any statistic: {reasons}. One can be "
-            "excluded for several reasons."
+            f"{_are(len(selection.excluded), 'was', 'were')} excluded before any statistic: "
+            f"{reasons}{', some for several reasons' * several}."
         )
     else:
         sentences.append("No one was excluded.")
     for kind, count in selection.left_out_kinds.items():
-        sentences.append(f"{plural(count, 'participant')} of the kind {kind} are not looked at.")
+        sentences.append(f"{_are(count)} of the kind {kind} and not looked at.")
     if selection.attention_unknown:
         sentences.append(
             f"{selection.attention_unknown} of the analysed saw or answered no attention check."
@@ -197,7 +232,7 @@ def describe_sample(results: Results) -> list[str]:
             f"Active time is not known for some trial of {selection.time_unknown} of the analysed."
         )
     if results.incomplete:
-        sentences.append(f"{results.incomplete} of the analysed lack some trial.")
+        sentences.append(f"{_are(results.incomplete)} analysed although some trial is missing.")
     return sentences
 
 
@@ -254,6 +289,10 @@ def describe_limits(results: Results, facts: PlanFacts) -> list[str]:
         "and its tests are for large samples."
     )
     return found
+
+
+def _are(count: int, one: str = "is", more: str = "are") -> str:
+    return f"{count} {one if count == 1 else more}"
 
 
 def _counts(counts: dict[str, int]) -> str:
