@@ -92,12 +92,11 @@ export function openCompare(chosen, features, texts, onFeature) {
 
 /** Pictures, each with its one heatmap if it has one. */
 function pairs(chosen, texts) {
-  const figures = chosen.flatMap(({ image, number }) => {
-    const alt = fill(texts.picture, { number });
-    const picture = captioned(image.picture, alt, "");
-    return image.heatmap
-      ? [picture, captioned(image.heatmap, fill(texts.heatmap_of, { number }), "")]
-      : [picture];
+  const all = chosen.map(({ image, number }) => {
+    const picture = captioned(image.picture, fill(texts.picture, { number }), "");
+    const words = fill(texts.heatmap_of, { number });
+    const heatmap = image.heatmap ? captioned(image.heatmap, words, "") : null;
+    return make("div", {}, picture, heatmap);
   });
-  return make("div", { class: "large pairs" }, ...figures);
+  return make("div", { class: "large pairs" }, ...all);
 }
