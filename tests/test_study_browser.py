@@ -326,6 +326,10 @@ def test_every_page_can_be_read_and_named(chromium, served, made, problems, devi
             for n in range(2):
                 hand.press(page.locator(".picture").nth(n))
             look()
+            if phone:
+                page.set_viewport_size({"width": 320, "height": 640})
+                look()
+                page.set_viewport_size(PHONE["viewport"])
             for button in ("Compare selected (2)", "Enlarge picture 1", "Help"):
                 hand.press(page.get_by_role("button", name=button, exact=True))
                 look()
@@ -496,6 +500,10 @@ def test_lost_network_is_said_and_loses_nothing(page, context, served, made, pro
         hand.place(image, 2)
     page.locator('#status[data-state="offline"]').wait_for()
     assert "No connection" in page.locator("#status").inner_text()
+    page.mouse.wheel(0, 2000)
+    box = page.locator("#status").bounding_box()
+    assert 0 <= box["y"] < 100  # seen wherever the page is scrolled to
+    check_looks(page, phone=False)
     context.set_offline(False)
     b.saved(page)
     problems.clear()

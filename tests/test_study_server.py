@@ -138,6 +138,14 @@ def test_kinds_are_kept_apart(app, parameter, kind):
     assert kind in rows
 
 
+def test_pilots_are_told_on_every_page(app):
+    banner = 'class="pilot"'
+    assert banner not in browser(app).get("/").text
+    assert banner in browser(app).get("/", params={"pilot": "1"}).text
+    _, page = join(app, pilot="1")
+    assert banner in page.text
+
+
 def test_server_in_pilot_mode_marks_everybody(folder):
     app = create_app(folder, admin_token=ADMIN, pilot=True)
     join(app)
@@ -259,6 +267,42 @@ def test_forged_requests_change_nothing(app, header):
     assert client.get("/next").url.path == "/stage/0"
 
 
+def test_forged_answers_change_nothing(app):
+    """Forms of pages, filled in well but without the signature of the session."""
+    client, _ = join(app)
+    forged = {"csrf": "0" * 64}
+    assert client.post("/about-you", data=forged).status_code == 403
+    client.post("/about-you", data=fields(client.get("/about-you")))
+    assert client.post("/instructions", data=forged).status_code == 403
+    client.post("/instructions", data=fields(client.get("/instructions")))
+    client.csrf = client.get("/api/stages/0").json()["csrf"]
+    client.get(sort(client, 0).json()["next"])
+    sort(client, 1)
+    given = {"confidence": "5", "attention": "3"}
+    assert client.post("/stage/1/confidence", data={**given, **forged}).status_code == 403
+    assert client.get("/next").url.path == "/stage/1/confidence"
+
+
+def test_pictures_of_another_batch_are_refused(app):
+    client = practise(app)
+    image = client.get("/api/stages/0").json()["images"][0]["id"]
+    client.get(sort(client, 0).json()["next"])
+    answer = send(client, 1, [event("move", 1, image, group=1)])
+    assert answer.status_code == 422
+    assert all(i["group"] is None for i in client.get("/api/stages/1").json()["images"])
+
+
+def test_only_who_is_known_is_led_back(app):
+    """A message has a link to where somebody was, if it leads anywhere."""
+    link = 'href="/next"'
+    for path in ("/nothing", "/next"):
+        assert link not in browser(app).get(path).text
+    client = practise(app)
+    assert link in client.get("/nothing").text
+    client.cookies.set("xnn_study", "guessed")
+    assert link not in client.get("/next").text
+
+
 def test_forged_consent_starts_nobody(app):
     form = fields(browser(app).get("/"))
     stranger = browser(app)  # another browser: the signature is tied to the first one's cookie
@@ -280,6 +324,7 @@ def test_admin_token_opens_dashboard_and_export(app):
     assert client.post("/admin", data={"token": "wrong"}).status_code == 401
     assert client.post("/admin", data={"token": ADMIN}).status_code == 200
     assert client.get("/admin/export.zip").status_code == 200
+    assert 'http-equiv="refresh"' in client.get("/admin").text  # the dashboard is live
     bearer = {"Authorization": f"Bearer {ADMIN}x"}
     assert browser(app).get("/admin/export.zip", headers=bearer).status_code == 401
 

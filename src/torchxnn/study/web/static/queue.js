@@ -8,6 +8,7 @@
 const MOST = 100; // events per request
 const SOON = 120; // milliseconds that events wait for others
 const LONGEST = 15000; // milliseconds between two attempts
+const PATIENCE = 20000; // milliseconds until an attempt counts as lost
 
 /** 16 random hexadecimal digits. */
 export function newId() {
@@ -86,7 +87,8 @@ export class Queue {
     if (!some.length) return;
     let wait = null;
     try {
-      const answer = await fetch(this.url, this.#request(some));
+      const signal = AbortSignal.timeout(PATIENCE);
+      const answer = await fetch(this.url, { ...this.#request(some), signal });
       if (answer.ok) {
         const saved = new Set((await answer.json()).saved);
         this.events = this.events.filter((event) => !saved.has(event.id));
