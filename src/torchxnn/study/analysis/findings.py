@@ -56,7 +56,7 @@ def purity_sentence(c: PairedComparison, results: Results, facts: PlanFacts) -> 
         for cell in results.cells
         if cell.arm == facts.main.name and cell.data_set == c.data_set
     }
-    interval = between(c.mean_interval, 100, 1)
+    interval = between(c.mean_interval, 100.0, 1)
     known = "" if interval == DASH else f", {results.options.level:.0%} interval {interval}"
     return (
         f"{where}: mean purity {percent(means[c.first])} with {c.first} and "

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import statsmodels.api as sm
 from scipy import stats
+from statsmodels.regression.mixed_linear_model import MixedLMParams
 
 from torchxnn.study.analysis.design_matrix import STAGE, Design, build_design
 from torchxnn.study.analysis.options import PAIRS, AnalysisOptions
@@ -203,7 +204,7 @@ def _fit(outcome: np.ndarray, matrix: np.ndarray, people: np.ndarray, within: np
     if found is None:
         return _fit_fixed(outcome, matrix, within, failure, messages)
     scale, variance = float(found.scale), float(np.asarray(found.cov_re)[0, 0])
-    if variance < _SINGULAR * scale:
+    if variance < _SINGULAR * scale or _better_at_zero(found):
         plain = sm.OLS(outcome, matrix).fit()
         reason = (
             "the variance between participants is estimated as 0, where the mixed model is the same"
@@ -215,6 +216,15 @@ def _fit(outcome: np.ndarray, matrix: np.ndarray, people: np.ndarray, within: np
     covariance = np.asarray(found.cov_params())[:count, :count] * unit**2
     values = np.asarray(found.fe_params) * unit
     return _Fit(MIXED, "", values, covariance, variance**0.5 * unit, scale**0.5 * unit, messages)
+
+
+def _better_at_zero(found: Any) -> bool:
+    """Whether REML is higher without variance between participants than where the fit stopped.
+
+    Optimisers stop a little before this boundary, at estimates that belong to no model.
+    """
+    zero = MixedLMParams.from_components(found.fe_params, cov_re=np.array([[_SINGULAR]]))
+    return bool(found.model.loglike(zero) >= found.model.loglike(found.params_object))
 
 
 def _fit_mixed(outcome: np.ndarray, matrix: np.ndarray, people: np.ndarray) -> tuple[Any, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from math import ceil
 from pathlib import Path
 
@@ -100,9 +100,9 @@ class SampleSize:
         sets = "the" if made.data_sets == 1 else f"{made.need} of {made.data_sets}"
         return (
             f"{answer} to find a difference in favour of XNN on {sets} "
-            f"data set{'s' * (made.data_sets > 1)} by Wilcoxon's signed-rank test (Holm, alpha = {made.alpha:g}). Assumed "
-            f"({self.source}): mean purity {made.baseline:g}% with 1-Heatmap, {made.effect:g} "
-            f"percentage points more with XNN ({self.effect:.1f} within the bounds of purity), "
+            f"data set{'s' * (made.data_sets > 1)} by Wilcoxon's signed-rank test (Holm, alpha = "
+            f"{made.alpha:g}). Assumed ({self.source}): mean purity {made.baseline:g}% with "
+            f"1-Heatmap, {made.effect:g} percentage points more with XNN ({self.effect:.1f} within the bounds of purity), "
             f"standard deviation {made.sd_between:g} between participants and {made.sd_within:g} "
             f"within, batches of {made.images} pictures in {made.groups} groups. "
             f"{made.runs:,} simulated studies per number, seed {made.seed}."
@@ -211,7 +211,7 @@ def assumptions_from_pilots(
     """
     people = tables["participants"]
     pilots = {**tables, "participants": people[people["kind"] == PILOT]}
-    kept = select_participants(pilots, options).kept
+    kept = select_participants(pilots, replace(options, include_pilots=True)).kept
     scores = score_trials(tables["trials"], tables["placements"], kept)
     scores = scores[scores["arm"] == facts.main.name]
     model = fit_linear_model(scores, STAGES, [d.key for d in facts.data_sets], options)

@@ -158,12 +158,12 @@ _SCORES = (
 )
 
 
-def _scores(part: pd.DataFrame) -> Mapping[str, float | None]:
+def _scores(part: pd.DataFrame) -> Mapping[str, int | float | None]:
     groups = part["group"].tolist()
     labels: Sequence[Hashable] | None = part["label"].tolist()
     if part["label"].isna().any():
         labels = None
-    found: dict[str, float | None] = {"images": len(groups), "groups": len(set(groups))}
+    found: dict[str, int | float | None] = {"images": len(groups), "groups": len(set(groups))}
     for suffix, classes in (("", part["predicted"].tolist()), ("_labels", labels)):
         for name, score in _MEASURES:
             found[name + suffix] = None if classes is None else score(groups, classes)

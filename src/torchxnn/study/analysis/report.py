@@ -72,6 +72,12 @@ class Section:
     drawings: tuple[Drawing, ...] = ()
     tables: tuple[Table, ...] = ()
 
+    @property
+    def holds_something(self) -> bool:
+        """Whether there is anything below the heading."""
+        rows = any(table.rows for table in self.tables)
+        return bool(self.paragraphs or self.points or self.drawings or rows)
+
 
 def write_report(
     tables: Mapping[str, pd.DataFrame], facts: PlanFacts, options: AnalysisOptions, out: Path
@@ -155,7 +161,7 @@ def draw_figures(results: Results, scores: pd.DataFrame, facts: PlanFacts) -> li
 
 
 def describe_methods(results: Results, facts: PlanFacts) -> tuple[str, ...]:
-    """Design, hypotheses, participants and analysis for the methods section of a paper, a paragraph each."""
+    """Design, hypotheses, participants and analysis for a paper, a paragraph each."""
     steps = describe_analysis(facts, results.options)
     software = ", ".join(f"{name} {version}" for name, version in results.versions.items())
     analysis = [text for _, text in steps]
@@ -181,7 +187,8 @@ def sections_of(results: Results, facts: PlanFacts, drawings: list[Drawing]) -> 
         ),
     ]
     if results.selection.kept:
-        found += _statistics(results, facts, by_name)
+        parts = (*_purity(results, facts, by_name), *_answers(results, facts, by_name))
+        found += [part for part in parts if part.holds_something]
     return [
         *found,
         Section("shown", "What was shown", tables=(made.shown_table(facts),)),
@@ -194,25 +201,23 @@ def sections_of(results: Results, facts: PlanFacts, drawings: list[Drawing]) -> 
     ]
 
 
-def _statistics(
+def _purity(
     results: Results, facts: PlanFacts, drawings: Mapping[str, tuple[Drawing, ...]]
-) -> list[Section]:
-    def paired(caption: str, comparisons: tuple[PairedComparison, ...]) -> Table:
+) -> tuple[Section, ...]:
+    def compared(caption: str, comparisons: list[PairedComparison]) -> Table:
         return made.paired_table(caption, comparisons, results, facts)
 
-    primary = tuple(c for c in results.paired if c.family == PRIMARY)
-    others = tuple(c for c in results.paired if c.family != PRIMARY)
-    ordinal = results.confidence_model
-    ratings = results.ratings
-    return [
+    primary = [c for c in results.paired if c.family == PRIMARY]
+    others = [c for c in results.paired if c.family != PRIMARY]
+    return (
         Section(
             "purity",
             "Clustering purity",
             drawings=drawings.get("purity", ()),
             tables=(
                 made.purity_table(results, facts),
-                paired("Primary comparisons, in percentage points", primary),
-                paired("Secondary comparisons, in percentage points", others),
+                compared("Primary comparisons, in percentage points", primary),
+                compared("Secondary comparisons, in percentage points", others),
             ),
         ),
         Section(
@@ -228,6 +233,22 @@ def _statistics(
             tables=(made.arms_table(results, facts),),
         ),
         Section(
+            "sensitivity",
+            "Sensitivity",
+            ("The primary comparisons with other measures, and with nobody excluded.",),
+            tables=_sensitivity(results, facts),
+        ),
+    )
+
+
+def _answers(
+    results: Results, facts: PlanFacts, drawings: Mapping[str, tuple[Drawing, ...]]
+) -> tuple[Section, ...]:
+    ordinal, ratings = results.confidence_model, results.ratings
+    rated = (ratings.comparison,) if ratings.comparison.n else ()
+    steps = "in steps of the scale"
+    return (
+        Section(
             "confidence",
             "Confidence",
             (
@@ -239,7 +260,7 @@ def _statistics(
             drawings=drawings.get("confidence", ()),
             tables=(
                 made.confidence_table(results, facts),
-                paired("Confidence compared, in steps of the scale", results.confidence),
+                made.paired_table(f"Confidence, {steps}", results.confidence, results, facts),
                 *made.model_tables(ordinal, results, facts),
             ),
         ),
@@ -250,20 +271,11 @@ def _statistics(
             drawings=drawings.get("ratings", ()),
             tables=(
                 made.ratings_table(results),
-                paired(
-                    "Ratings compared, in steps of the scale",
-                    (ratings.comparison,) if ratings.comparison.n else (),
-                ),
+                made.paired_table(f"Ratings, {steps}", rated, results, facts),
             ),
         ),
         Section("behaviour", "Behaviour", tables=(made.behaviour_table(results, facts),)),
-        Section(
-            "sensitivity",
-            "Sensitivity",
-            ("The primary comparisons with other measures, and with nobody excluded.",),
-            tables=_sensitivity(results, facts),
-        ),
-    ]
+    )
 
 
 def _about_ratings(ratings: Ratings) -> tuple[str, ...]:

@@ -72,7 +72,7 @@ def purity_table(results: Results, facts: PlanFacts) -> Table:
                 _where(cell, facts),
                 str(purity.n),
                 percent(purity.mean),
-                between(purity.interval, 100, 1),
+                between(purity.interval, 100.0, 1),
                 decimal(None if purity.sd is None else 100 * purity.sd, 1),
                 percent(purity.median),
                 percent(cell.chance),
@@ -116,7 +116,7 @@ def paired_table(
     rows = []
     for c in comparisons:
         share = c.measure.startswith("purity")
-        scale, digits = (100, 1) if share else (1, 2)
+        scale, digits = (100.0, 1) if share else (1.0, 2)
         mean = points(c.mean_difference) if share else decimal(c.mean_difference)
         test = c.test
         rows.append(
@@ -201,7 +201,7 @@ def term_table(model: LinearModel | OrdinalModel) -> Table:
 def contrast_table(model: LinearModel | OrdinalModel, level: float, facts: PlanFacts) -> Table:
     """Differences of stages in a model."""
     ordinal = isinstance(model, OrdinalModel)
-    scale, digits = (1, 2) if ordinal else (100, 1)
+    scale, digits = (1.0, 2) if ordinal else (100.0, 1)
 
     def row(one: Estimate) -> tuple[str, ...]:
         numbers = (one.value, one.standard_error, one.low, one.high)
@@ -240,7 +240,7 @@ def _arm_row(c: UnpairedComparison, facts: PlanFacts) -> tuple[str, ...]:
         f"{_data_set(c.data_set, facts)}{c.first} against {c.second}",
         f"{c.n_first}, {c.n_second}",
         points(c.mean_difference),
-        between(c.mean_interval, 100, 1),
+        between(c.mean_interval, 100.0, 1),
         decimal(c.statistic, 1),
         p_value(c.p),
         p_value(c.p_holm),
