@@ -393,8 +393,13 @@ def weak_contrasts(page):
 
 
 def overflow(page):
-    """Pixels by which the page is wider than the screen."""
-    return page.evaluate("document.documentElement.scrollWidth - screen.width")
+    """Pixels by which the page, or a window over it, is wider than it may be."""
+    return page.evaluate(
+        """() => Math.max(
+          document.documentElement.scrollWidth - screen.width,
+          ...[...document.querySelectorAll("dialog")].map((d) => d.scrollWidth - d.clientWidth),
+        )"""
+    )
 
 
 def leaks(sent, words):
