@@ -33,8 +33,8 @@ from torchxnn.evaluation import measure_activations
 from torchxnn.files import replace_file
 from torchxnn.layers import preserve_state, resolve_layer
 from torchxnn.rows import RowStore
+from torchxnn.train_config import TrainConfig
 from torchxnn.training import fit_embedding
-from torchxnn.trial import TrainConfig
 
 CONSOLE = Console(stderr=True)
 PAPER = {

@@ -29,8 +29,8 @@ from torchxnn.demo import prepare_cub, prepare_solar
 from torchxnn.errors import DegenerateFitWarning, XNNError
 from torchxnn.files import replace_file
 from torchxnn.metrics import Faithfulness, measure_faithfulness
+from torchxnn.train_config import TrainConfig
 from torchxnn.training import find_positives, fit_embedding
-from torchxnn.trial import TrainConfig
 
 CONSOLE = Console(stderr=True)
 

@@ -31,7 +31,7 @@ from torchxnn.demo import DemoSetup, prepare_cub
 from torchxnn.errors import AttributionWarning, DegenerateFitWarning, XNNError
 from torchxnn.files import replace_file
 from torchxnn.metrics.pointing import Pointing, pointing_game
-from torchxnn.trial import TrainConfig
+from torchxnn.train_config import TrainConfig
 from torchxnn.xnn import XNN
 
 CONSOLE = Console(stderr=True)

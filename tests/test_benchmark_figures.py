@@ -39,7 +39,7 @@ from torchxnn.datasets.base import Sample
 from torchxnn.embeddings.srae import SRAE
 from torchxnn.errors import AttributionWarning, DataError, NonFiniteError, XNNError
 from torchxnn.metrics import pixel_weights_points, pixel_weights_voronoi
-from torchxnn.trial import TrainConfig
+from torchxnn.train_config import TrainConfig
 
 PARTS = ("beak", "left wing", "tail")
 NAMES = ("Albatross", "Goldfinch", "An exceedingly long-named bird of the northern " * 4, HOSTILE)

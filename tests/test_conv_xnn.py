@@ -18,8 +18,9 @@ from torchxnn.embeddings.conv import ConvConfig, ConvSRAE
 from torchxnn.embeddings.srae import SRAE
 from torchxnn.errors import DataError, ModelError, NonFiniteError, XNNError
 from torchxnn.rows import RowStore
+from torchxnn.train_config import Side
 from torchxnn.training import fit_embedding
-from torchxnn.trial import Side, full_set_losses
+from torchxnn.trial import full_set_losses
 
 # Networks with random weights have units that only their bias excites, and short fits x-features
 # without a contrast; these warnings are tested where they belong.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import pytest
@@ -10,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from reference_ebp import DagNetwork, Node, measured, reference
+from torchxnn.attribution.competition import split_by_sign
 from torchxnn.attribution.registry import RULES
 
 CASES: dict[str, Callable[[torch.Generator], list[Node]]] = {}
@@ -497,3 +499,22 @@ def test_every_rule_is_documented() -> None:
     for name, rule in RULES.items():
         text = rule.propagate.__doc__ or ""
         assert len(text) > 40, name
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("value", [0.0, 1.0, -1.0, math.nan])
+def test_relevance_of_negative_units_is_seen_in_any_layout(layout, value):
+    relevance = torch.zeros(3 * 2, 4, 5, 6).contiguous(memory_format=layout).unflatten(0, (3, 2))
+    negative = torch.zeros(2, 4, 5, 6, dtype=torch.bool)
+    negative[1, 2, 3, 4] = True
+    relevance[:, 0] = 7.0  # of positive units
+    relevance[2, 1, 2, 3, 4] = value
+    parts = dict(split_by_sign(relevance, negative))
+    if value == 0:
+        assert list(parts) == [1]
+        assert parts[1] is relevance
+    else:
+        expected = torch.zeros_like(relevance)
+        expected[2, 1, 2, 3, 4] = value
+        torch.testing.assert_close(parts[-1], expected, equal_nan=True)
+        torch.testing.assert_close(parts[1] + parts[-1], relevance, equal_nan=True)

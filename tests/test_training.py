@@ -19,8 +19,9 @@ from torchxnn.embeddings.initialise import (
     weak_features,
 )
 from torchxnn.errors import DataError, DegenerateFitWarning, NonFiniteError, XNNError
+from torchxnn.train_config import Side, TrainConfig
 from torchxnn.training import FitReport, find_positives, fit_embedding, split_validation
-from torchxnn.trial import Side, TrainConfig, full_set_losses, running_mean
+from torchxnn.trial import full_set_losses, running_mean
 
 QUICK = TrainConfig(hidden=(32, 16), epochs=40, patience=40, batch_size=32, pretrain_epochs=3)
 

@@ -12,7 +12,7 @@ Example:
 
 from torchxnn.errors import DegenerateFitWarning, XNNError, XNNWarning
 from torchxnn.explanation import Explanation
-from torchxnn.trial import TrainConfig
+from torchxnn.train_config import TrainConfig
 from torchxnn.version import __version__
 from torchxnn.xnn import XNN
 

@@ -16,7 +16,7 @@ from torchxnn.embeddings.conv import ConvSRAE
 from torchxnn.embeddings.initialise import fit_linear, group_units, pretrain_greedily, set_scale
 from torchxnn.embeddings.srae import SRAE
 from torchxnn.losses import faithfulness
-from torchxnn.trial import Side, TrainConfig
+from torchxnn.train_config import Side, TrainConfig
 
 START_POSITIONS = 16384
 """Random positions of random images that the hidden layers are pretrained on."""

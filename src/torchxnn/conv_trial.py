@@ -24,7 +24,8 @@ from torchxnn.embeddings.apply import MAPS_AT_ONCE, apply_embedding
 from torchxnn.embeddings.conv import ConvSRAE
 from torchxnn.embeddings.initialise import weak_features
 from torchxnn.errors import NonFiniteError
-from torchxnn.trial import Losses, Side, TrainConfig, running_mean
+from torchxnn.train_config import Losses, Side, TrainConfig
+from torchxnn.trial import running_mean
 
 
 @dataclass(eq=False)

@@ -19,8 +19,8 @@ from torchxnn.report import write_report
 from torchxnn.report.build import build_report
 from torchxnn.storage import MARKER
 from torchxnn.tables import evaluation_table, fit_table
+from torchxnn.train_config import TrainConfig
 from torchxnn.training import FitReport
-from torchxnn.trial import TrainConfig
 from torchxnn.xnn import XNN
 
 NETWORK = "network.safetensors"

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from torchxnn.trial import Losses
+from torchxnn.train_config import Losses
 
 OnBatch = Callable[[int], None]
 

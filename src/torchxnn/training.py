@@ -20,7 +20,8 @@ from torchxnn.embeddings.conv import ConvConfig, ConvSRAE
 from torchxnn.embeddings.srae import SRAE
 from torchxnn.errors import DataError, DegenerateFitWarning, XNNError
 from torchxnn.metrics.faithfulness import Faithfulness, measure_faithfulness
-from torchxnn.trial import Losses, Side, TrainConfig, Trial, full_set_losses, run_trial
+from torchxnn.train_config import Losses, Side, TrainConfig
+from torchxnn.trial import Trial, full_set_losses, run_trial
 
 __all__ = ["FitReport", "Losses", "TrainConfig", "find_positives", "fit_embedding"]
 

@@ -6,138 +6,23 @@ import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from torchxnn import losses
-from torchxnn.activations import Activations
-from torchxnn.embeddings.conv import ConvConfig
 from torchxnn.embeddings.initialise import (
     below_x_layer,
     fit_readout,
-    pretrain_greedily,
-    set_scale,
     split_logit,
     weak_features,
 )
 from torchxnn.embeddings.relevance import relevance_on_activations
 from torchxnn.embeddings.srae import SRAE
 from torchxnn.errors import NonFiniteError
-
-Reconstruction = Literal["sparse", "squared", "none"]
-"""Which penalty on the reconstruction of Z takes part in the loss."""
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """Settings of a fit; the same fields are API, command line and saved JSON.
-
-    Attributes:
-        hidden: sizes of the encoder's hidden layers; the decoder mirrors them.
-        faithful: whether the logits are part of the loss. Without them the embedding is a classic
-            autoencoder (CAE) and its readout is fitted to the finished x-features.
-        reconstruction: "sparse" is the paper's log penalty; "squared" the mean squared error of a
-            stacked autoencoder (SAE), in units of the mean variance of Z; "none" leaves the decoder
-            out, which makes the embedding a plain network (NN).
-        beta: weight of the reconstruction (paper eq. 5).
-        eta: weight of the pull-away term (paper eq. 5).
-        q: sparsity parameter of the log penalty.
-        pull_away: "within" centres the x-features within the positives of each target and within
-            all others, "correlation" over all images; "cosine" is the paper's form, which vanishes
-            only if no two x-features are active on the same image. See `losses.pull_away`.
-        relevance: weight of another pull-away term, on the relevance that x-features send to Z
-            on the positives: their heatmaps, not their activations, are to differ. Ours, not the
-            paper's; 0 leaves it out.
-        positive_share: weight of the positives of all targets together, as a share of the total
-            weight; None leaves all images alike. Enters all three terms.
-        learning_rate: of Adam.
-        weight_decay: of Adam.
-        batch_size: images per step, drawn with probability proportional to their weight.
-        epochs: most epochs per trial; one epoch draws as many images as there are.
-        patience: epochs without a lower held-out loss before a trial stops.
-        decay_every: epochs after which the learning rate drops to a tenth; None never drops it.
-        pretrain_epochs: epochs of greedy autoencoder pretraining per hidden layer; 0 for none.
-        split_logit: start the x-layer as parts of a linear readout, so that each one is alive.
-        revive: epochs after which x-features that are dead, or carry less than 5% of the positives'
-            contributions, are restarted, during the first half of `epochs`; None never restarts.
-        trials: most trials with new seeds; more than one is run only while a fit is degenerate or
-            has fewer than `enough_active` active x-features.
-        enough_active: active x-features that end the trials.
-        minimum_positives: least positives per target that a fit is attempted with.
-        validation_share: share of the images held out if no validation data are given.
-        seed: of everything random.
-        conv: further settings, for a layer that gives maps.
-    """
-
-    hidden: tuple[int, ...] = (800, 100)
-    faithful: bool = True
-    reconstruction: Reconstruction = "sparse"
-    beta: float = 0.5
-    eta: float = 0.1
-    q: float = 100.0
-    pull_away: losses.PullAway = "within"
-    relevance: float = 0.0
-    positive_share: float | None = 0.15
-    learning_rate: float = 1e-3
-    weight_decay: float = 1e-4
-    batch_size: int = 128
-    epochs: int = 100
-    patience: int = 20
-    decay_every: int | None = 60
-    pretrain_epochs: int = 5
-    split_logit: bool = True
-    revive: int | None = 5
-    trials: int = 3
-    enough_active: int = 3
-    minimum_positives: int = 8
-    validation_share: float = 0.2
-    seed: int = 0
-    conv: ConvConfig = field(default_factory=ConvConfig)
-
-
-@dataclass(frozen=True)
-class Losses:
-    """The terms of eq. 5, exact over a whole set, weighted as in the fit; 0 if left out.
-
-    The second term is the reconstruction's, of whatever kind, and `total` is their weighted sum.
-    Logits are divided by the standard deviation of the target over the training set and Z by
-    `SRAE.scale`, so that beta, eta and q mean the same for every network.
-    """
-
-    faithfulness: float
-    sparse_reconstruction: float
-    pull_away: float
-    total: float
-    relevance: float = 0.0
-
-
-@dataclass(frozen=True, eq=False)
-class Side:
-    """One side of the data, training or held out, reduced to what the fit needs.
-
-    Attributes:
-        data: activations, all logits, labels.
-        logits: (M, k), those to reproduce.
-        positives: (M, k).
-        weights: (M,), sum 1.
-    """
-
-    data: Activations
-    logits: Float[Tensor, "samples targets"]
-    positives: Bool[Tensor, "samples targets"]
-    weights: Float[Tensor, " samples"]
-
-    def groups(self, pull_away: losses.PullAway) -> Float[Tensor, "samples groups"] | None:
-        """One-hot groups within which x-features are centred; None for none."""
-        if pull_away == "cosine":
-            return None
-        if pull_away == "correlation":
-            return torch.ones(len(self.data), 1)
-        _, kind = self.positives.unique(dim=0, return_inverse=True)
-        return torch.nn.functional.one_hot(kind).float()
+from torchxnn.start import refit_readout, start_embedding
+from torchxnn.train_config import Losses, Side, TrainConfig
 
 
 @dataclass(eq=False)
@@ -157,35 +42,6 @@ class Trial:
     epochs: int = 0
     revived: int = 0
     means: dict[str, Tensor] = field(default_factory=dict)
-
-
-def start_embedding(
-    split: Side, n_features: int, config: TrainConfig, generator: torch.Generator
-) -> SRAE:
-    """A new SRAE at its starting point: scaled, pretrained, x-layer and readout set from data."""
-    z = split.data.z
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int(torch.randint(2**31, (), generator=generator)))
-        embedding = SRAE(
-            z.shape[1], n_features, split.logits.shape[1], config.hidden, bool((z >= 0).all())
-        ).float()
-    with torch.no_grad():
-        set_scale(embedding, z)
-    if config.pretrain_epochs:
-        pretrain_greedily(embedding, z, generator, config.pretrain_epochs, config.batch_size)
-    with torch.no_grad():
-        if config.split_logit:
-            hidden = below_x_layer(embedding, z)
-            split_logit(embedding, hidden, split.logits, split.weights, split.positives, generator)
-    if config.split_logit or not config.faithful:
-        refit_readout(embedding, split)
-    return embedding
-
-
-@torch.no_grad()
-def refit_readout(embedding: SRAE, split: Side) -> None:
-    """Set the readout to the least squares solution over one side of the data."""
-    fit_readout(embedding, embedding.encode(split.data.z), split.logits, split.weights)
 
 
 def run_trial(

@@ -34,7 +34,7 @@ from torchxnn.files import replace_file
 from torchxnn.progress import count_epochs, make_progress
 from torchxnn.storage import to_json
 from torchxnn.threads import one_thread
-from torchxnn.trial import TrainConfig
+from torchxnn.train_config import TrainConfig
 from torchxnn.xnn import XNN
 
 PIXELS = Preprocessing(size=28, resize="squash", mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))

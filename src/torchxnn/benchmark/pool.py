@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import torch
 
+from torchxnn.memory import keep_freed_memory
 from torchxnn.threads import one_thread
 
 Job = TypeVar("Job")
@@ -55,6 +56,7 @@ def run_jobs(
 def _start_on_one_thread(start: Callable[..., None], arguments: tuple[Any, ...]) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
+    keep_freed_memory()
     start(*arguments)
 
 

@@ -21,8 +21,8 @@ from torchxnn.datasets.augment import AugmentedImages
 from torchxnn.errors import DataError
 from torchxnn.files import replace_file
 from torchxnn.models import fingerprint
+from torchxnn.train_config import TrainConfig
 from torchxnn.training import split_validation
-from torchxnn.trial import TrainConfig
 
 FILE = "activations.safetensors"
 _PARTS = ("train", "altered", "test", "located")
@@ -78,7 +78,7 @@ def join(first: Activations, second: Activations) -> Activations:
 
 
 def record_task(
-    task: Task, copies: int, folder: Path, on_images: OnImages | None = None
+    task: Task, copies: int, folder: Path, on_images: OnImages | None = None, workers: int = 0
 ) -> Recorded:
     """Record a task's activations, or read them if the folder holds those of the same task.
 
@@ -87,6 +87,7 @@ def record_task(
         copies: altered copies per training picture.
         folder: of the benchmark.
         on_images: progress.
+        workers: processes that read pictures ahead; 0 reads them in this one.
 
     Raises:
         DataError: the folder holds the activations of another network, layer or data set.
@@ -102,7 +103,7 @@ def record_task(
         parts["located"] = task.located
     tensors: dict[str, torch.Tensor] = {}
     for name, dataset in parts.items():
-        found = _record(task, dataset, name, on_images)
+        found = _record(task, dataset, name, on_images, workers)
         if found.labels is None:
             raise DataError(f"{dataset.name} has no labels, which the benchmark needs")
         tensors |= {f"{name}.z": found.z, f"{name}.logits": found.logits}
@@ -112,7 +113,7 @@ def record_task(
 
 
 def _record(
-    task: Task, dataset: ImageDataset, name: str, on_images: OnImages | None
+    task: Task, dataset: ImageDataset, name: str, on_images: OnImages | None, workers: int
 ) -> Activations:
     seen = 0
 
@@ -122,7 +123,8 @@ def _record(
         if on_images is not None:
             on_images(name, seen, len(dataset))
 
-    return record_activations(task.model, task.source.layer, make_loader(dataset), count)
+    loader = make_loader(dataset, workers=workers)
+    return record_activations(task.model, task.source.layer, loader, count)
 
 
 def _about(task: Task, copies: int) -> dict[str, object]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from torchxnn.errors import XNNError
-from torchxnn.trial import TrainConfig
+from torchxnn.train_config import TrainConfig
 
 METHODS = (
     "SRAE",

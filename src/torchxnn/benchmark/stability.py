@@ -62,7 +62,7 @@ def run_stability(
     if fits < 2:
         raise XNNError(f"stability needs at least 2 fits, got {fits}")
     task, wanted = open_run(source, targets, config, folder)
-    record_task(task, config.copies, folder, on_images)
+    record_task(task, config.copies, folder, on_images, jobs if jobs > 1 else 0)
     found: dict[str, dict[str, Any]] = {}
     for target, row in run_jobs(_start, (source, config, fits, folder), _refit_class, wanted, jobs):
         found[str(target)] = row

@@ -27,7 +27,7 @@ from torchxnn.errors import DataError, XNNError, XNNWarning
 from torchxnn.files import replace_file
 from torchxnn.metrics import MapCovariance, RelevanceHistograms
 from torchxnn.storage import to_json
-from torchxnn.trial import TrainConfig
+from torchxnn.train_config import TrainConfig
 
 R2_LOSS = 0.03
 """Largest loss of validation R^2 against NN that a setting may have to be chosen for its maps."""
@@ -106,7 +106,7 @@ def run_tuning(
         that no other one beats in both R^2 and the correlation of maps.
     """
     task, chosen = open_run(source, targets, config, folder)
-    record_task(task, config.copies, folder, on_images)
+    record_task(task, config.copies, folder, on_images, jobs if jobs > 1 else 0)
     labels = set(task.train.labels or ())
     wanted = [target for target in chosen if target in labels]
     names = {target: _path(folder, target, grid) for target in wanted}

@@ -33,7 +33,7 @@ from torchxnn.study.build import OnImages, Source, write_study
 from torchxnn.study.plan import StudyPlan
 from torchxnn.study.settings import StudySettings
 from torchxnn.threads import one_thread
-from torchxnn.trial import TrainConfig
+from torchxnn.train_config import TrainConfig
 from torchxnn.xnn import XNN
 
 DIGITS = (3, 5, 8, 9)
