@@ -74,8 +74,8 @@ def shift_sentence(c: PairedComparison, results: Results, facts: PlanFacts) -> s
     interval = between(c.mean_interval)
     known = "" if interval == DASH else f", {results.options.level:.0%} interval {interval}"
     return (
-        f"{c.first} minus {c.second} on {where} is {decimal(c.mean_difference)} of the scale's "
-        f"steps on average{known} (n = {c.n}; {test_text(c)}). {verdict(c, results.options.alpha)}"
+        f"{c.first} minus {c.second} on {where} is {decimal(c.mean_difference)} steps of the "
+        f"scale on average{known} (n = {c.n}; {test_text(c)}). {verdict(c, results.options.alpha)}"
     )
 
 

@@ -98,14 +98,17 @@ class SampleSize:
             f"{made.lost:.0%} are excluded, have a power of at least {made.power:g}"
         )
         sets = "the" if made.data_sets == 1 else f"{made.need} of {made.data_sets}"
+        assumed = (
+            f"mean purity {made.baseline:g}% with 1-Heatmap, {made.effect:g} percentage points "
+            f"more with XNN ({self.effect:.1f} within the bounds of purity), standard deviation "
+            f"{made.sd_between:g} between participants and {made.sd_within:g} within, batches of "
+            f"{made.images} pictures in {made.groups} groups"
+        )
         return (
             f"{answer} to find a difference in favour of XNN on {sets} "
             f"data set{'s' * (made.data_sets > 1)} by Wilcoxon's signed-rank test (Holm, alpha = "
-            f"{made.alpha:g}). Assumed ({self.source}): mean purity {made.baseline:g}% with "
-            f"1-Heatmap, {made.effect:g} percentage points more with XNN ({self.effect:.1f} within the bounds of purity), "
-            f"standard deviation {made.sd_between:g} between participants and {made.sd_within:g} "
-            f"within, batches of {made.images} pictures in {made.groups} groups. "
-            f"{made.runs:,} simulated studies per number, seed {made.seed}."
+            f"{made.alpha:g}). Assumed ({self.source}): {assumed}. {made.runs:,} simulated studies "
+            f"per number, seed {made.seed}."
         )
 
 
