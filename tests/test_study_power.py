@@ -77,9 +77,9 @@ def test_the_smallest_number_is_found():
     assert answer.recruit == int(np.ceil(answer.participants / 0.9))
     assert answer.effect == pytest.approx(5, abs=0.2)
     assert f"{answer.participants} analysed participants" in answer.sentence()
-    assert find_sample_size(SMOOTH) == answer
-    exact = replace(SMOOTH, lost=0.0)
-    assert find_sample_size(exact).recruit == find_sample_size(exact).participants
+    exact = find_sample_size(replace(SMOOTH, effect=9.0, lost=0.0, runs=100))
+    assert exact.recruit == exact.participants
+    assert exact == find_sample_size(exact.options)
 
 
 def test_tiny_effects_have_no_answer():

@@ -43,7 +43,8 @@ def plain(text):
     return text.replace("\\", "")
 
 
-def test_says_what_the_report_says(tmp_path):
+def test_says_what_the_report_says(tmp_path, monkeypatch):
+    monkeypatch.setattr("torchxnn.study.analysis.figures.FORMATS", ("svg",))
     text = plain(write(tmp_path / "plan.md"))
     write_report(make_tables(6, 0, kind="participant"), FACTS, OPTIONS, tmp_path / "out")
     report = (tmp_path / "out/report.html").read_text("utf-8").replace("&#39;", "'")
@@ -135,7 +136,8 @@ def study(tmp_path_factory):
     return path
 
 
-def test_analyse(study, tmp_path, capsys):
+def test_analyse(study, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("torchxnn.study.analysis.figures.FORMATS", ("svg",))
     out = tmp_path / "results"
     assert main(["study", "analyse", str(study), "--out", str(out), "--resamples", "100"]) == 0
     numbers = json.loads((out / "results.json").read_text("utf-8"))

@@ -36,6 +36,12 @@ def write(tmp_path, tables, facts=None, options=FAST):
     return results, page(tmp_path / "out")
 
 
+@pytest.fixture
+def light(monkeypatch):
+    """Figures as SVG alone: most of the time goes into drawing."""
+    monkeypatch.setattr("torchxnn.study.analysis.figures.FORMATS", ("svg",))
+
+
 def test_files(written):
     out, results, _ = written
     assert {p.name for p in out.iterdir()} == {
@@ -62,6 +68,7 @@ def test_known_effects_are_found(written):
     assert [len(results.between), results.missing, results.incomplete] == [6, (), 0]
 
 
+@pytest.mark.usefixtures("light")
 def test_synthetic_data_are_called_so_everywhere(written, tmp_path):
     out, results, _ = written
     banner = "Synthetic data: no finding (44 of 44 analysed participants: synthetic)."
@@ -87,13 +94,16 @@ def test_page_requests_nothing_and_escapes_what_it_shows(written):
     assert not re.search(r"url\((?!data:)|@import", text)
 
 
-def test_same_data_give_the_same_files(written, tmp_path):
-    out, _, facts = written
-    write_report(make_tables(), facts, SYNTHETIC, tmp_path / "again")
-    for path in (out / "figures").iterdir():
-        assert path.read_bytes() == (tmp_path / "again/figures" / path.name).read_bytes()
-    same = (out / "scores.csv").read_bytes() == (tmp_path / "again/scores.csv").read_bytes()
-    assert same
+def test_same_data_give_the_same_files(tmp_path):
+    facts = plan_facts(("birds",), complementary=False)
+    tables = make_tables(4, 0, skill={"birds": dict.fromkeys(facts.main.stages, 0.5)})
+    for name in ("once", "again"):
+        write_report(tables, facts, SYNTHETIC, tmp_path / name)
+    paths = [p for p in (tmp_path / "once").rglob("*") if p.suffix in (".png", ".pdf", ".svg")]
+    assert len(paths) == 9
+    for path in (*paths, tmp_path / "once/scores.csv"):
+        other = tmp_path / "again" / path.relative_to(tmp_path / "once")
+        assert path.read_bytes() == other.read_bytes()
 
 
 def test_other_folders_are_not_touched(tmp_path):
@@ -103,6 +113,7 @@ def test_other_folders_are_not_touched(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.txt"]
 
 
+@pytest.mark.usefixtures("light")
 def test_nothing_is_left_after_a_failure(tmp_path, monkeypatch):
     def fail(*_):
         raise OSError("disk full")
@@ -113,6 +124,7 @@ def test_nothing_is_left_after_a_failure(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.usefixtures("light")
 def test_one_participant(tmp_path):
     results, text = write(tmp_path, make_tables(1, 0, kind="participant"))
     assert "mean difference of 1 participant " in text
@@ -122,6 +134,7 @@ def test_one_participant(tmp_path):
     assert results.cells[0].purity.sd is None
 
 
+@pytest.mark.usefixtures("light")
 def test_all_ties(tmp_path):
     sure = {"birds": dict.fromkeys(("NoVis", "1-Heatmap", "XNN"), 1.0)}
     tables = make_tables(6, 0, skill=sure, participant_sd=0, kind="participant")
@@ -132,6 +145,7 @@ def test_all_ties(tmp_path):
     assert "Significant" not in text
 
 
+@pytest.mark.usefixtures("light")
 def test_one_data_set_without_another_arm(tmp_path):
     one = {"birds": {"NoVis": 0.2, "1-Heatmap": 0.4, "XNN": 0.8}}
     tables = make_tables(12, 0, skill=one, kind="participant")
@@ -142,6 +156,7 @@ def test_one_data_set_without_another_arm(tmp_path):
     assert "(a) Birds" not in (tmp_path / "out/figures/purity.svg").read_text("utf-8")
 
 
+@pytest.mark.usefixtures("light")
 def test_only_the_other_arm_has_people(tmp_path):
     tables = make_tables(0, 8, kind="participant")
     results, text = write(tmp_path, tables)

@@ -15,7 +15,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from torchxnn import page
-from torchxnn.files import replace_folder
+from torchxnn.files import check_replaceable, replace_folder
 from torchxnn.study.analysis import tables as made
 from torchxnn.study.analysis.exclusions import describe_rules
 from torchxnn.study.analysis.figures import (
@@ -96,6 +96,7 @@ def write_report(
         DataError: tables that are not an export, or a grouping that cannot be scored.
         FileExistsError: `out` holds something else.
     """
+    check_replaceable(out, REPORT)
     results, scores = compute(tables, facts, options)
     drawings = draw_figures(results, scores, facts)
     numbers = json.dumps(results.as_json(), indent=1, allow_nan=False, ensure_ascii=False)
