@@ -80,7 +80,7 @@ def _data_set(data: StudyDataSet, plan: StudyPlan) -> DataSetFacts:
     for key, name in _ABOUT.items():
         value = data.about.get(key)
         if value not in (None, ""):
-            about.append((name, f"{value:.2f}" if isinstance(value, float) else str(value)))
+            about.append((name, f"{value:.3f}" if isinstance(value, float) else str(value)))
     return DataSetFacts(
         key=data.key,
         name=data.name,

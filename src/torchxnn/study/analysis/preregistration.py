@@ -225,7 +225,7 @@ def _html(
     return render_page(
         "study_report.html",
         title=facts.title,
-        lead="Plan of a human study, written before its analysis",
+        lead="Plan of a human study",
         files="",
         banner=answers.late,
         key=[("Written", created), ("Study", facts.study_hash[:16])],
