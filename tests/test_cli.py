@@ -314,3 +314,17 @@ def test_altered_copies_are_fitted_and_none_of_held_out_pictures(folder, tmp_pat
     assert about["report"]["held_out"] == "given"
     assert about["report"]["train"]["images"] + about["report"]["validation"]["images"] == 64 * 3
     assert "copies must be at least 1" in fails(capsys, *fit(folder, out, "--copies", "-1"))
+
+
+@pytest.mark.slow
+def test_a_reader_who_has_seen_enough_is_no_error():
+    """Help is longer than what a pipe holds, and whoever reads it closes it after a line."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "torchxnn.cli", "benchmark", "cub", "--help"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    process.stdout.close()
+    errors = process.stderr.read()
+    process.stderr.close()
+    assert process.wait() in (0, 141)
+    assert "Traceback" not in errors

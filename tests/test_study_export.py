@@ -3,6 +3,7 @@
 import csv
 import json
 from dataclasses import replace
+from io import StringIO
 
 import pandas as pd
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from study_plan import write_tiny_study
 from study_session import event, finish, practise, send, sort
 from torchxnn.study.columns import COLUMNS
-from torchxnn.study.export import active_seconds, dictionary, read_tables, write_tables
+from torchxnn.study.export import active_seconds, dictionary, read_tables, render, write_tables
 from torchxnn.study.plan import StudyPlan
 from torchxnn.study.server import create_app
 from torchxnn.study.settings import Limits
@@ -146,3 +147,14 @@ def test_active_seconds_by_hand():
     assert active_seconds(own) == pytest.approx(91)
     assert active_seconds([]) == 0
     assert active_seconds([replace(each, type="move") for each in own[:2]]) == pytest.approx(10)
+
+
+def test_a_comment_is_no_formula_in_a_spreadsheet(tables):
+    comments = ["=HYPERLINK(1)", "fine - really", "-1", None]
+    participants = tables["participants"].iloc[[0] * 4].reset_index(drop=True)
+    participants = participants.assign(comments=pd.Series(comments, dtype="string"))
+    files = render({"participants": participants})
+    lines = list(csv.DictReader(StringIO(files["participants.csv"].decode())))
+    assert [line["comments"] for line in lines] == ["'=HYPERLINK(1)", "fine - really", "'-1", ""]
+    assert [row["comments"] for row in json.loads(files["participants.json"])] == comments
+    assert [int(line["participant"]) for line in lines] == list(participants["participant"])

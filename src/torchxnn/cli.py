@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -372,18 +373,21 @@ Command = (
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; errors that a user can act on are one line and exit code 2."""
-    command = tyro.cli(
-        Command,
-        prog="xnn",
-        description="Explain a trained network as 'A is B because of C, D and E'.",
-        args=argv,
-        config=(OmitArgPrefixes,),
-    )
     try:
+        command = tyro.cli(
+            Command,
+            prog="xnn",
+            description="Explain a trained network as 'A is B because of C, D and E'.",
+            args=argv,
+            config=(OmitArgPrefixes,),
+        )
         with warnings.catch_warnings():
             warnings.simplefilter("always", XNNWarning)
             warnings.showwarning = _show_warning
             command.execute()
+    except BrokenPipeError:  # whoever read the output has seen enough, as in `xnn ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except (XNNError, OSError) as error:
         ERR.print(f"xnn: error: {_one_line(error)}", style="red", markup=False, highlight=False)
         return 2

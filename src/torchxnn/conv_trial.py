@@ -9,23 +9,22 @@ are those of `trial`.
 
 from __future__ import annotations
 
-import copy
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.optim import Optimizer
 
 from torchxnn import losses
 from torchxnn.conv_start import split_features, start_conv_embedding
 from torchxnn.embeddings.apply import MAPS_AT_ONCE, apply_embedding
 from torchxnn.embeddings.conv import ConvSRAE
 from torchxnn.embeddings.initialise import weak_features
-from torchxnn.errors import NonFiniteError
 from torchxnn.train_config import Losses, Side, TrainConfig
-from torchxnn.trial import running_mean
+from torchxnn.trial import run_epochs, running_mean
 
 
 @dataclass(eq=False)
@@ -54,43 +53,20 @@ def run_conv_trial(
     train, validation = sides
     generator = torch.Generator().manual_seed(config.seed + 7919 * number)
     trial = ConvTrial(start_conv_embedding(train, n_features, config, generator))
-    optimizer = torch.optim.Adam(
-        trial.embedding.parameters(),
-        lr=config.learning_rate,
-        weight_decay=config.weight_decay,
-        fused=True,
+    trial.losses, trial.epochs = run_epochs(
+        trial.embedding,
+        lambda optimizer: _train_epoch(trial, optimizer, train, spread, config, generator),
+        lambda optimizer: _revive(trial, optimizer, train, generator),
+        lambda: conv_losses(trial.embedding, validation, spread, config),
+        config,
+        None if on_epoch is None else partial(on_epoch, number),
     )
-    best_state = copy.deepcopy(trial.embedding.state_dict())
-    best = conv_losses(trial.embedding, validation, spread, config)
-    best_epoch = 0
-    for epoch in range(1, config.epochs + 1):
-        if config.decay_every:
-            for group in optimizer.param_groups:
-                group["lr"] = config.learning_rate * 0.1 ** ((epoch - 1) // config.decay_every)
-        _train_epoch(trial, optimizer, train, spread, config, generator)
-        if config.revive and epoch % config.revive == 0 and epoch <= config.epochs // 2:
-            _revive(trial, optimizer, train, generator)
-        current = conv_losses(trial.embedding, validation, spread, config)
-        if not math.isfinite(current.total):
-            raise NonFiniteError(
-                f"the loss became {current.total} in epoch {epoch}; lower learning_rate "
-                f"(now {config.learning_rate}) or q"
-            )
-        if current.total < best.total:
-            best, best_epoch = current, epoch
-            best_state = copy.deepcopy(trial.embedding.state_dict())
-        if on_epoch is not None:
-            on_epoch(number, epoch, current)
-        if epoch - best_epoch >= config.patience:
-            break
-    trial.embedding.load_state_dict(best_state)
-    trial.losses, trial.epochs = best, epoch
     return trial
 
 
 def _train_epoch(
     trial: ConvTrial,
-    optimizer: torch.optim.Optimizer,
+    optimizer: Optimizer,
     train: Side,
     spread: Float[Tensor, " targets"],
     config: TrainConfig,
@@ -153,7 +129,7 @@ def _by_position(maps: Float[Tensor, "batch dims height width"]) -> Float[Tensor
 
 
 def _revive(
-    trial: ConvTrial, optimizer: torch.optim.Optimizer, train: Side, generator: torch.Generator
+    trial: ConvTrial, optimizer: Optimizer, train: Side, generator: torch.Generator
 ) -> None:
     embedding = trial.embedding
     with torch.no_grad():

@@ -13,9 +13,9 @@ _STEP = 2**28
 def keep_freed_memory() -> bool:
     """Let this process keep freed memory for its next tensors instead of giving it back.
 
-    glibc returns every large block to the system at once and asks for it anew, and the system clears
-    it page by page: a fifth of the time of excitation backprop. Meant for worker processes, whose
-    largest need comes again with every job; it does not raise that need.
+    glibc returns every large block to the system at once and asks for it anew, and the system
+    clears it page by page: a fifth of the time of excitation backprop. Meant for worker processes,
+    whose largest need comes again with every job; it does not raise that need.
 
     Returns:
         Whether it took effect; without glibc nothing is done.

@@ -6,10 +6,13 @@ import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import Module
+from torch.optim import Optimizer
 
 from torchxnn import losses
 from torchxnn.embeddings.initialise import (
@@ -68,23 +71,60 @@ def run_trial(
     train, validation = sides
     generator = torch.Generator().manual_seed(config.seed + 7919 * number)
     trial = Trial(start_embedding(train, n_features, config, generator))
+    best, trial.epochs = run_epochs(
+        trial.embedding,
+        lambda optimizer: _train_epoch(trial, optimizer, train, spread, config, generator),
+        lambda optimizer: _revive(trial, optimizer, train, generator),
+        lambda: full_set_losses(trial.embedding, validation, spread, config),
+        config,
+        None if on_epoch is None else partial(on_epoch, number),
+    )
+    if not config.faithful:
+        refit_readout(trial.embedding, train)
+        best = full_set_losses(trial.embedding, validation, spread, config)
+    trial.losses = best
+    return trial
+
+
+def run_epochs(
+    embedding: Module,
+    train: Callable[[Optimizer], None],
+    revive: Callable[[Optimizer], None],
+    measure: Callable[[], Losses],
+    config: TrainConfig,
+    on_epoch: Callable[[int, Losses], None] | None,
+) -> tuple[Losses, int]:
+    """Adam with step decay, revival and early stopping, for embeddings of any kind.
+
+    Args:
+        embedding: is fitted, and left as it was at its lowest held-out loss.
+        train: one pass over the data.
+        revive: restarts weak x-features.
+        measure: the held-out losses.
+        config: settings.
+        on_epoch: called with (epoch, held-out losses).
+
+    Returns:
+        The lowest held-out losses, and the number of epochs that were run.
+
+    Raises:
+        NonFiniteError: the loss became NaN or infinite.
+    """
     optimizer = torch.optim.Adam(
-        trial.embedding.parameters(),
+        embedding.parameters(),
         lr=config.learning_rate,
         weight_decay=config.weight_decay,
         fused=True,
     )
-    best_state = copy.deepcopy(trial.embedding.state_dict())
-    best = full_set_losses(trial.embedding, validation, spread, config)
-    best_epoch = 0
+    best_state, best, best_epoch = copy.deepcopy(embedding.state_dict()), measure(), 0
     for epoch in range(1, config.epochs + 1):
         if config.decay_every:
             for group in optimizer.param_groups:
                 group["lr"] = config.learning_rate * 0.1 ** ((epoch - 1) // config.decay_every)
-        _train_epoch(trial, optimizer, train, spread, config, generator)
+        train(optimizer)
         if config.revive and epoch % config.revive == 0 and epoch <= config.epochs // 2:
-            _revive(trial, optimizer, train, generator)
-        current = full_set_losses(trial.embedding, validation, spread, config)
+            revive(optimizer)
+        current = measure()
         if not math.isfinite(current.total):
             raise NonFiniteError(
                 f"the loss became {current.total} in epoch {epoch}; lower learning_rate "
@@ -92,22 +132,18 @@ def run_trial(
             )
         if current.total < best.total:
             best, best_epoch = current, epoch
-            best_state = copy.deepcopy(trial.embedding.state_dict())
+            best_state = copy.deepcopy(embedding.state_dict())
         if on_epoch is not None:
-            on_epoch(number, epoch, current)
+            on_epoch(epoch, current)
         if epoch - best_epoch >= config.patience:
             break
-    trial.embedding.load_state_dict(best_state)
-    if not config.faithful:
-        refit_readout(trial.embedding, train)
-        best = full_set_losses(trial.embedding, validation, spread, config)
-    trial.losses, trial.epochs = best, epoch
-    return trial
+    embedding.load_state_dict(best_state)
+    return best, epoch
 
 
 def _train_epoch(
     trial: Trial,
-    optimizer: torch.optim.Optimizer,
+    optimizer: Optimizer,
     train: Side,
     spread: Float[Tensor, " targets"],
     config: TrainConfig,
@@ -204,9 +240,7 @@ def running_mean(means: dict[str, Tensor], name: str, batch: Tensor, step: float
     return now + (batch - batch.detach())
 
 
-def _revive(
-    trial: Trial, optimizer: torch.optim.Optimizer, train: Side, generator: torch.Generator
-) -> None:
+def _revive(trial: Trial, optimizer: Optimizer, train: Side, generator: torch.Generator) -> None:
     embedding, z = trial.embedding, train.data.z
     with torch.no_grad():
         features = embedding.encode(z)

@@ -245,7 +245,9 @@ def dictionary() -> str:
         "# Data dictionary",
         "",
         "One row per participant, per batch, per picture placed, per event, per picture of the "
-        "study. Missing values are empty in CSV and null in JSON. Times are UTC.",
+        "study. Missing values are empty in CSV and null in JSON. Times are UTC. In CSV a text "
+        "that a spreadsheet would run as a formula has an apostrophe before it; Parquet and JSON "
+        "hold texts as they were written.",
     ]
     for name, columns in COLUMNS.items():
         lines += ["", f"## {name}", "", "| column | type | meaning |", "|---|---|---|"]
@@ -253,11 +255,23 @@ def dictionary() -> str:
     return "\n".join(lines) + "\n"
 
 
+def _without_formulas(table: pd.DataFrame) -> pd.DataFrame:
+    """Texts that a spreadsheet would run, say a comment that starts with "=", as plain texts."""
+
+    def plain(value: Any) -> Any:
+        runs = isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r"))
+        return f"'{value}" if runs else value
+
+    return table.assign(
+        **{name: table[name].map(plain) for name in table if table[name].dtype.kind == "O"}
+    )
+
+
 def render(tables: Tables) -> dict[str, bytes]:
     """File names and contents: CSV and JSON of every table, and the data dictionary."""
     found = {"dictionary.md": dictionary().encode()}
     for name, table in tables.items():
-        found[f"{name}.csv"] = table.to_csv(index=False).encode()
+        found[f"{name}.csv"] = _without_formulas(table).to_csv(index=False).encode()
         found[f"{name}.json"] = table.to_json(
             orient="records", indent=1, force_ascii=False, double_precision=12
         ).encode()
