@@ -1,4 +1,5 @@
 import math
+from dataclasses import asdict
 
 import hypothesis.strategies as st
 import pytest
@@ -34,6 +35,20 @@ def test_figures_by_hand():
     # logits 3, 0, 1, -1: mean 0.75, total 8.75; residual 1 + 6.25 + 1 = 8.25
     assert result.r2 == pytest.approx(1 - 8.25 / 8.75)
     assert (result.images, result.positives) == (4, 2)
+    # margins 2, 2, 0.5, 1
+    assert result.margin == pytest.approx(1.25)
+    assert result.margin_changed == pytest.approx(1.25)
+
+
+def test_margins_of_one_logit_and_of_no_change():
+    same = measure([2.0, 1.5, 0.0, -1.0], [[3.0, 1.0], [0.0, 2.0], [1.0, 0.5], [-1.0, 0.0]])
+    assert same.f_cls == 0.75
+    assert same.margin_changed == pytest.approx(0.5)  # the near-tie
+    single = measure([2.0, -4.0, 1.0, -1.0], [[3.0], [-4.0], [0.5], [-1.0]])
+    assert single.margin == pytest.approx(2.125)
+    assert single.margin_changed is None
+    old = {k: v for k, v in asdict(single).items() if not k.startswith("margin")}
+    assert Faithfulness.from_json(old).margin is None
 
 
 def test_negatives_hide_a_fit_that_misses_every_positive():

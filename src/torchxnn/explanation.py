@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -411,9 +411,4 @@ def _jsonable(value: Any) -> Any:
 
 
 def _faithfulness(record: dict[str, Any] | None) -> Faithfulness | None:
-    if record is None:
-        return None
-    values = {f.name: record[f.name] for f in fields(Faithfulness) if f.init}
-    values = {name: float("nan") if value is None else value for name, value in values.items()}
-    values["share"] = tuple(tuple(row) for row in record["share"])
-    return Faithfulness(**values)
+    return None if record is None else Faithfulness.from_json(record)

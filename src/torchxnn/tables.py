@@ -70,6 +70,10 @@ def evaluation_table(evaluation: Evaluation) -> Table:
     return table
 
 
+def _or_dash(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
 def _faithfulness_table(columns: dict[str, Faithfulness]) -> Table:
     table = Table()
     table.add_column("figure")
@@ -82,6 +86,8 @@ def _faithfulness_table(columns: dict[str, Faithfulness]) -> Table:
         ("F_reg, positives", [f"{v.f_reg_positives:.3f}" for v in values], "lower"),
         ("F_cls", [f"{v.f_cls:.2%}" for v in values], "higher"),
         ("F_cls, positives", [f"{v.f_cls_positives:.2%}" for v in values], "higher"),
+        ("margin of positives", [_or_dash(v.margin) for v in values], ""),
+        ("margin where the class changes", [_or_dash(v.margin_changed) for v in values], ""),
         ("R²", [f"{v.r2:.3f}" for v in values], "higher"),
         ("active x-features", [f"{v.active} of {v.n_features}" for v in values], "2 or more"),
         ("dead x-features", [str(v.dead) for v in values], "0"),

@@ -48,7 +48,7 @@ FIGURES = (
     *("f_reg_train", "f_reg_test", "f_cls_train", "f_cls_test", "f_reg_positives"),
     *("f_cls_positives", "r2", "o1", "o2", "mean_squared_correlation", "locality"),
     *("locality_chance", "locality_without_context", "active", "dead", "degenerate_classes"),
-    *("top_share", "n_features", "void_share", "seconds"),
+    *("margin", "margin_changed", "top_share", "n_features", "void_share", "seconds"),
 )
 """Names of the figures of one method for one class, in the order of `results.json`."""
 
@@ -203,6 +203,8 @@ def faithfulness_figures(train: Faithfulness, test: Faithfulness) -> dict[str, A
         "f_cls_test": test.f_cls,
         "f_reg_positives": test.f_reg_positives,
         "f_cls_positives": test.f_cls_positives,
+        "margin": test.margin,
+        "margin_changed": test.margin_changed,
         "r2": test.r2,
         "active": test.active,
         "dead": test.dead,

@@ -87,6 +87,8 @@ def more_table(summary: dict[str, Any]) -> str:
     rows = [
         ("F_reg on positives ↓", "f_reg_positives", _number),
         ("F_cls on positives ↑", "f_cls_positives", _share),
+        ("margin of positives, in logits", "margin", _number),
+        ("margin of pictures whose class changes", "margin_changed", _number),
         ("R² ↑", "r2", _number),
         ("mean squared correlation of maps ↓", "mean_squared_correlation", _number),
         ("locality of a uniform map", "locality_chance", _number),

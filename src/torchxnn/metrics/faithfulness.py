@@ -41,6 +41,11 @@ class Faithfulness:
         dead: x-features that are 0 on every positive.
         share: (targets, features), mean :math:`|v_i E_i|` over the target's positives, each row
             divided by its sum.
+        margin: mean margin of the positives, in logits: how far the network's largest logit is
+            ahead of the second one, or of 0 if there is only one. None in records of earlier
+            versions.
+        margin_changed: the same over the images whose predicted class changes; None if none does.
+            Far below `margin`, those are near-ties of the network.
     """
 
     f_reg: float
@@ -54,6 +59,8 @@ class Faithfulness:
     active: int
     dead: int
     share: tuple[tuple[float, ...], ...]
+    margin: float | None = None
+    margin_changed: float | None = None
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Faithfulness:
@@ -117,6 +124,7 @@ def measure_faithfulness(
     unchanged = _same_class(logits, reproduced, targets)
     share = _shares(contributions, positives)
     any_positive = positives.any(1)
+    margin = _margins(logits)
     return Faithfulness(
         f_reg=float(error.mean()),
         f_cls=float(unchanged.double().mean()),
@@ -129,7 +137,17 @@ def measure_faithfulness(
         active=int((share >= ACTIVE_SHARE).any(0).sum()),
         dead=int((features[any_positive] == 0).all(0).sum()),
         share=tuple(tuple(row) for row in share.tolist()),
+        margin=float(margin[any_positive].mean()),
+        margin_changed=None if bool(unchanged.all()) else float(margin[~unchanged].mean()),
     )
+
+
+def _margins(logits: Float[Tensor, "samples outputs"]) -> Float[Tensor, " samples"]:
+    """How far the predicted class is ahead of the next one."""
+    if logits.shape[1] == 1:
+        return logits[:, 0].abs().double()
+    first, second = logits.topk(2, dim=1).values.double().unbind(1)
+    return first - second
 
 
 def _same_class(
