@@ -262,9 +262,8 @@ def _without_formulas(table: pd.DataFrame) -> pd.DataFrame:
         runs = isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r"))
         return f"'{value}" if runs else value
 
-    return table.assign(
-        **{name: table[name].map(plain) for name in table if table[name].dtype.kind == "O"}
-    )
+    texts = [name for name in table.columns if table[name].dtype.kind == "O"]
+    return table.assign(**{str(name): table[name].map(plain) for name in texts})
 
 
 def render(tables: Tables) -> dict[str, bytes]:
