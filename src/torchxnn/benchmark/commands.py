@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, final
 
 from rich.console import Console
 from rich.progress import Progress, TaskID
@@ -43,7 +44,6 @@ class BenchmarkCommand(ABC):
         model: the explained network.
         layer: dotted name of the layer to attach to.
         jobs: processes.
-        figures: draw the figures and the gallery.
         config: settings.
     """
 
@@ -54,13 +54,28 @@ class BenchmarkCommand(ABC):
     model: str = BUNDLED
     layer: str = LAYER
     jobs: int = 1
-    figures: bool = True
     config: BenchmarkConfig = field(default_factory=BenchmarkConfig)
 
     @abstractmethod
     def source(self) -> TaskSource:
         """Which benchmark on which data."""
 
+    @abstractmethod
+    def execute(self, out: Console, err: Console) -> None:
+        """Run, print, write."""
+
+
+@dataclass(frozen=True)
+class Evaluation(BenchmarkCommand):
+    """All methods on all classes: the paper's tables and figures.
+
+    Attributes:
+        figures: draw the figures and the gallery.
+    """
+
+    figures: bool = True
+
+    @final
     def execute(self, out: Console, err: Console) -> None:
         """Run, print the main tables, write `results.json`, `tables.md` and the figures."""
         source = self.source()
@@ -91,7 +106,7 @@ class BenchmarkCommand(ABC):
 
 
 @dataclass(frozen=True)
-class Cub(BenchmarkCommand):
+class Cub(Evaluation):
     """Birds with part locations: paper tables 1, .4 and .5."""
 
     def source(self) -> TaskSource:
@@ -100,7 +115,7 @@ class Cub(BenchmarkCommand):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Nyu(BenchmarkCommand):
+class Nyu(Evaluation):
     """Rooms of Places365, measured on the masks of NYU Depth v2.
 
     Attributes:
@@ -115,7 +130,7 @@ class Nyu(BenchmarkCommand):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Places(BenchmarkCommand):
+class Places(Evaluation):
     """The paper's ten rooms of Places365, measured on the masks of ADE20K: tables 2 and .6.
 
     Attributes:
@@ -133,7 +148,41 @@ TUNE_CLASSES = 10
 
 
 @dataclass(frozen=True)
-class Tune(BenchmarkCommand):
+class FewClasses(BenchmarkCommand):
+    """Many fits of each of about ten kinds of birds."""
+
+    @abstractmethod
+    def run(
+        self, source: TaskSource, targets: list[int], on_images: OnImages, on_class: OnClass
+    ) -> dict[str, Any]:
+        """Fit and measure."""
+
+    @abstractmethod
+    def texts(self, found: dict[str, Any], targets: list[int]) -> dict[str, str]:
+        """Files to write by name; one in Markdown is printed."""
+
+    @final
+    def source(self) -> TaskSource:
+        """CUB-200-2011."""
+        return TaskSource("cub", self.root, self.weights, self.model, self.layer)
+
+    @final
+    def execute(self, out: Console, err: Console) -> None:
+        """Run on every few classes if none are named."""
+        source = self.source()
+        names = TASKS[source.kind](source).classes
+        targets = find_classes(names, self.classes) or every_few(len(names))
+        with make_progress(err) as progress:
+            count = _count_images(progress), _count_classes(progress, "Fitting")
+            found = self.run(source, targets, *count)
+        for name, text in self.texts(found, targets).items():
+            replace_file(self.out / name, text.encode())
+            if name.endswith(".md"):
+                out.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+@dataclass(frozen=True)
+class Tune(FewClasses):
     """Choose beta, eta and q on CUB's training split: R^2 near NN's, then least overlap of maps.
 
     Attributes:
@@ -142,34 +191,21 @@ class Tune(BenchmarkCommand):
 
     grid: TuneGrid = field(default_factory=TuneGrid)
 
-    def source(self) -> TaskSource:
-        """CUB-200-2011."""
-        return TaskSource("cub", self.root, self.weights, self.model, self.layer)
+    def run(
+        self, source: TaskSource, targets: list[int], on_images: OnImages, on_class: OnClass
+    ) -> dict[str, Any]:
+        """Every setting on held-out training pictures."""
+        given = source, targets, self.config, self.grid, self.out, self.jobs
+        return run_tuning(*given, on_images, on_class)
 
-    def execute(self, out: Console, err: Console) -> None:
-        """Tune, print the table, write `tuning.json` and `tuning.md`."""
-        source = self.source()
-        names = TASKS[source.kind](source).classes
-        targets = find_classes(names, self.classes) or every_few(len(names))
-        with make_progress(err) as progress:
-            found = run_tuning(
-                source,
-                targets,
-                self.config,
-                self.grid,
-                self.out,
-                self.jobs,
-                _count_images(progress),
-                _count_classes(progress, "Tuning"),
-            )
-        replace_file(self.out / "tuning.json", to_json(found | {"classes": targets}).encode())
-        text = tuning_text(found, targets)
-        replace_file(self.out / "tuning.md", text.encode())
-        out.print(text, markup=False, highlight=False, soft_wrap=True)
+    def texts(self, found: dict[str, Any], targets: list[int]) -> dict[str, str]:
+        """`tuning.json` and `tuning.md`."""
+        record = to_json(found | {"classes": targets})
+        return {"tuning.json": record, "tuning.md": tuning_text(found, targets)}
 
 
 @dataclass(frozen=True)
-class SeedStability(BenchmarkCommand):
+class SeedStability(FewClasses):
     """Refit birds with other seeds and match the x-features that are found.
 
     Attributes:
@@ -178,28 +214,17 @@ class SeedStability(BenchmarkCommand):
 
     fits: int = 5
 
-    def source(self) -> TaskSource:
-        """CUB-200-2011."""
-        return TaskSource("cub", self.root, self.weights, self.model, self.layer)
+    def run(
+        self, source: TaskSource, targets: list[int], on_images: OnImages, on_class: OnClass
+    ) -> dict[str, Any]:
+        """Several fits of every method."""
+        given = source, targets, self.config, self.out, self.fits, self.jobs
+        return run_stability(*given, on_images, on_class)
 
-    def execute(self, out: Console, err: Console) -> None:
-        """Refit, print the table, write `stability.json`."""
-        source = self.source()
-        names = TASKS[source.kind](source).classes
-        targets = find_classes(names, self.classes) or every_few(len(names))
-        with make_progress(err) as progress:
-            found = run_stability(
-                source,
-                targets,
-                self.config,
-                self.out,
-                self.fits,
-                self.jobs,
-                _count_images(progress),
-                _count_classes(progress, "Refitting"),
-            )
-        replace_file(self.out / "stability.json", to_json(found).encode())
-        out.print(stability_text(found), markup=False, highlight=False, soft_wrap=True)
+    def texts(self, found: dict[str, Any], targets: list[int]) -> dict[str, str]:
+        """`stability.json` and `stability.md`."""
+        del targets  # they are in what was found
+        return {"stability.json": to_json(found), "stability.md": stability_text(found)}
 
 
 def every_few(classes: int) -> list[int]:
