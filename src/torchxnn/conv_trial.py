@@ -10,7 +10,6 @@ are those of `trial`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from functools import partial
 
 import torch
@@ -24,18 +23,7 @@ from torchxnn.embeddings.apply import MAPS_AT_ONCE, apply_embedding
 from torchxnn.embeddings.conv import ConvSRAE
 from torchxnn.embeddings.initialise import weak_features
 from torchxnn.train_config import Losses, Side, TrainConfig
-from torchxnn.trial import run_epochs, running_mean
-
-
-@dataclass(eq=False)
-class ConvTrial:
-    """State of one fit with one seed; the attributes are those of `trial.Trial`."""
-
-    embedding: ConvSRAE
-    losses: Losses | None = None
-    epochs: int = 0
-    revived: int = 0
-    means: dict[str, Tensor] = field(default_factory=dict)
+from torchxnn.trial import Trial, run_epochs, running_mean
 
 
 def run_conv_trial(
@@ -45,14 +33,14 @@ def run_conv_trial(
     config: TrainConfig,
     number: int,
     on_epoch: Callable[[int, int, Losses], None] | None,
-) -> ConvTrial:
+) -> Trial[ConvSRAE]:
     """Fit one ConvSRAE and return it as it was at its lowest held-out loss.
 
     Takes and raises what `trial.run_trial` does, for data whose Z are maps.
     """
     train, validation = sides
     generator = torch.Generator().manual_seed(config.seed + 7919 * number)
-    trial = ConvTrial(start_conv_embedding(train, n_features, config, generator))
+    trial = Trial(start_conv_embedding(train, n_features, config, generator))
     trial.losses, trial.epochs = run_epochs(
         trial.embedding,
         lambda optimizer: _train_epoch(trial, optimizer, train, spread, config, generator),
@@ -65,7 +53,7 @@ def run_conv_trial(
 
 
 def _train_epoch(
-    trial: ConvTrial,
+    trial: Trial[ConvSRAE],
     optimizer: Optimizer,
     train: Side,
     spread: Float[Tensor, " targets"],
@@ -88,7 +76,7 @@ def _train_epoch(
 
 
 def _batch_terms(
-    trial: ConvTrial,
+    trial: Trial[ConvSRAE],
     z: Float[Tensor, "batch dims height width"],
     logits: Float[Tensor, "batch targets"],
     groups: Float[Tensor, "batch groups"] | None,
@@ -129,7 +117,7 @@ def _by_position(maps: Float[Tensor, "batch dims height width"]) -> Float[Tensor
 
 
 def _revive(
-    trial: ConvTrial, optimizer: Optimizer, train: Side, generator: torch.Generator
+    trial: Trial[ConvSRAE], optimizer: Optimizer, train: Side, generator: torch.Generator
 ) -> None:
     embedding = trial.embedding
     with torch.no_grad():

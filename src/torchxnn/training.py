@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from torchxnn.activations import Activations
-from torchxnn.conv_trial import ConvTrial, conv_losses, run_conv_trial
+from torchxnn.conv_trial import conv_losses, run_conv_trial
 from torchxnn.embeddings.apply import apply_embedding
 from torchxnn.embeddings.conv import ConvConfig, ConvSRAE
 from torchxnn.embeddings.srae import SRAE
@@ -191,7 +191,7 @@ def _fit(
     spread = sides[0].logits.std(0, correction=0)
     if not bool((spread > 0).all()):
         raise DataError(f"the logit of target {targets} is the same on every training image")
-    best: tuple[Trial | ConvTrial, Faithfulness] | None = None
+    best: tuple[Trial[SRAE] | Trial[ConvSRAE], Faithfulness] | None = None
     run = run_conv_trial if train.are_maps else run_trial
     trials = 0
     for number in range(config.trials):
@@ -318,7 +318,7 @@ def _losses(embedding: SRAE | ConvSRAE, split: Side, spread: Tensor, config: Tra
 
 
 def _rank(
-    trial: Trial | ConvTrial, figures: Faithfulness, config: TrainConfig
+    trial: Trial[SRAE] | Trial[ConvSRAE], figures: Faithfulness, config: TrainConfig
 ) -> tuple[bool, int, float]:
     total = trial.losses.total if trial.losses else math.inf
     return (not figures.degenerate, min(figures.active, config.enough_active), -total)

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Generic, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -15,6 +16,7 @@ from torch.nn import Module
 from torch.optim import Optimizer
 
 from torchxnn import losses
+from torchxnn.embeddings.base import Embedding
 from torchxnn.embeddings.initialise import (
     below_x_layer,
     fit_readout,
@@ -27,20 +29,22 @@ from torchxnn.errors import NonFiniteError
 from torchxnn.start import refit_readout, start_embedding
 from torchxnn.train_config import Losses, Side, TrainConfig
 
+Fitted = TypeVar("Fitted", bound=Embedding)
+
 
 @dataclass(eq=False)
-class Trial:
+class Trial(Generic[Fitted]):
     """State of one fit with one seed.
 
     Attributes:
-        embedding: the SRAE.
+        embedding: what is fitted.
         losses: lowest held-out losses, once the trial has ended.
         epochs: epochs that were run.
         revived: x-features that were restarted.
         means: running means of Q, of E's second moments and of its first moments by group.
     """
 
-    embedding: SRAE
+    embedding: Fitted
     losses: Losses | None = None
     epochs: int = 0
     revived: int = 0
@@ -54,7 +58,7 @@ def run_trial(
     config: TrainConfig,
     number: int,
     on_epoch: Callable[[int, int, Losses], None] | None,
-) -> Trial:
+) -> Trial[SRAE]:
     """Fit one SRAE and return it as it was at its lowest held-out loss.
 
     Args:
@@ -142,7 +146,7 @@ def run_epochs(
 
 
 def _train_epoch(
-    trial: Trial,
+    trial: Trial[SRAE],
     optimizer: Optimizer,
     train: Side,
     spread: Float[Tensor, " targets"],
@@ -169,7 +173,7 @@ def _train_epoch(
 
 
 def _batch_terms(
-    trial: Trial,
+    trial: Trial[SRAE],
     z: Float[Tensor, "batch dims"],
     logits: Float[Tensor, "batch targets"],
     groups: Float[Tensor, "batch groups"] | None,
@@ -197,7 +201,7 @@ def _batch_terms(
     )
 
 
-def _relevance_term(trial: Trial, z: Float[Tensor, "positives dims"], step: float) -> Tensor:
+def _relevance_term(trial: Trial[SRAE], z: Float[Tensor, "positives dims"], step: float) -> Tensor:
     """Squared correlation of the x-features' relevance on Z, at the running means."""
     if len(z) == 0:
         return torch.zeros(())
@@ -240,7 +244,9 @@ def running_mean(means: dict[str, Tensor], name: str, batch: Tensor, step: float
     return now + (batch - batch.detach())
 
 
-def _revive(trial: Trial, optimizer: Optimizer, train: Side, generator: torch.Generator) -> None:
+def _revive(
+    trial: Trial[SRAE], optimizer: Optimizer, train: Side, generator: torch.Generator
+) -> None:
     embedding, z = trial.embedding, train.data.z
     with torch.no_grad():
         features = embedding.encode(z)
