@@ -158,7 +158,7 @@ class FewClasses(BenchmarkCommand):
         """Fit and measure."""
 
     @abstractmethod
-    def texts(self, found: dict[str, Any], targets: list[int]) -> dict[str, str]:
+    def files(self, found: dict[str, Any], targets: list[int]) -> dict[str, bytes]:
         """Files to write by name; one in Markdown is printed."""
 
     @final
@@ -175,10 +175,10 @@ class FewClasses(BenchmarkCommand):
         with make_progress(err) as progress:
             count = _count_images(progress), _count_classes(progress, "Fitting")
             found = self.run(source, targets, *count)
-        for name, text in self.texts(found, targets).items():
-            replace_file(self.out / name, text.encode())
+        for name, content in self.files(found, targets).items():
+            replace_file(self.out / name, content)
             if name.endswith(".md"):
-                out.print(text, markup=False, highlight=False, soft_wrap=True)
+                out.print(content.decode(), markup=False, highlight=False, soft_wrap=True)
 
 
 @dataclass(frozen=True)
@@ -198,10 +198,16 @@ class Tune(FewClasses):
         given = source, targets, self.config, self.grid, self.out, self.jobs
         return run_tuning(*given, on_images, on_class)
 
-    def texts(self, found: dict[str, Any], targets: list[int]) -> dict[str, str]:
-        """`tuning.json` and `tuning.md`."""
-        record = to_json(found | {"classes": targets})
-        return {"tuning.json": record, "tuning.md": tuning_text(found, targets)}
+    def files(self, found: dict[str, Any], targets: list[int]) -> dict[str, bytes]:
+        """`tuning.json`, `tuning.md` and the Pareto front, `tuning.png`."""
+        from torchxnn.benchmark.figures import as_png
+        from torchxnn.benchmark.front_figure import front_figure
+
+        return {
+            "tuning.json": to_json(found | {"classes": targets}).encode(),
+            "tuning.png": as_png(front_figure(found), 150),
+            "tuning.md": tuning_text(found, targets).encode(),
+        }
 
 
 @dataclass(frozen=True)
@@ -221,10 +227,11 @@ class SeedStability(FewClasses):
         given = source, targets, self.config, self.out, self.fits, self.jobs
         return run_stability(*given, on_images, on_class)
 
-    def texts(self, found: dict[str, Any], targets: list[int]) -> dict[str, str]:
+    def files(self, found: dict[str, Any], targets: list[int]) -> dict[str, bytes]:
         """`stability.json` and `stability.md`."""
         del targets  # they are in what was found
-        return {"stability.json": to_json(found), "stability.md": stability_text(found)}
+        text = stability_text(found)
+        return {"stability.json": to_json(found).encode(), "stability.md": text.encode()}
 
 
 def every_few(classes: int) -> list[int]:

@@ -58,9 +58,14 @@ def save_figure(figure: Figure, path: Path | str, dpi: int | None = None) -> Non
     Raises:
         OSError: the file cannot be written; an old one is as it was.
     """
+    replace_file(Path(path), as_png(figure, dpi))
+
+
+def as_png(figure: Figure, dpi: int | None = None) -> bytes:
+    """A figure as the bytes of a PNG file; see `save_figure`."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi="figure" if dpi is None else dpi)
-    replace_file(Path(path), buffer.getvalue())
+    return buffer.getvalue()
 
 
 def comparison_figure(
