@@ -119,7 +119,8 @@ def record_activations(
     name, module = resolve_layer(model, layer)
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     store = RowStore(map_memory)
-    logits, labels = [], []
+    logits, labels = RowStore(map_memory), RowStore(map_memory)
+    batches = labelled = 0
     for batch in loader:
         images, batch_labels = split_batch(batch)
         images = images.to(device)
@@ -130,16 +131,18 @@ def record_activations(
         _check_finite(batch_logits, "the model's outputs")
         store.append(_rounded(z, name, map_dtype) if z.ndim == 4 else z.cpu())
         logits.append(batch_logits.float().cpu())
+        batches += 1
         if batch_labels is not None:
             labels.append(batch_labels.long().cpu())
+            labelled += 1
         if on_batch is not None:
             on_batch(len(images))
-    if not logits:
+    if not batches:
         raise DataError("the loader is empty: there are no images to explain")
-    if labels and len(labels) != len(logits):
+    if labelled not in (0, batches):
         raise DataError("the loader gives labels for some batches only")
     return Activations(
-        store.result(), torch.cat(logits), torch.cat(labels) if labels else None, map_memory
+        store.result(), logits.result(), labels.result() if labelled else None, map_memory
     )
 
 

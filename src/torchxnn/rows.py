@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterator
 from typing import IO
 
 import numpy as np
@@ -13,6 +14,11 @@ from torch import Tensor
 from torchxnn.errors import DataError
 
 GIGABYTE = 1e9
+
+CHUNK = 2**26
+"""Bytes of rows that are kept in one piece. Small tensors kept between the large ones of a model's
+passes would split the heap, which then grows by about a batch of images per batch; the system gives
+large pieces a place of their own."""
 
 
 class RowStore:
@@ -29,6 +35,7 @@ class RowStore:
     def __init__(self, limit: float) -> None:
         self._limit = limit * GIGABYTE
         self._parts: list[Tensor] = []
+        self._free = 0
         self._bytes = 0
         self._rows = 0
         self._like: Tensor | None = None
@@ -41,7 +48,7 @@ class RowStore:
             DataError: another shape or precision than before.
         """
         if self._like is None:
-            self._like = rows[:0]
+            self._like = rows.new_empty((0, *rows.shape[1:]))
         if rows.shape[1:] != self._like.shape[1:] or rows.dtype != self._like.dtype:
             raise DataError(
                 f"activations of shape {tuple(rows.shape[1:])} follow {tuple(self._like.shape[1:])}"
@@ -51,10 +58,10 @@ class RowStore:
         self._bytes += rows.numel() * rows.element_size()
         if self._file is None and rows.ndim == 4 and self._bytes > self._limit:
             self._file = tempfile.TemporaryFile(prefix="torchxnn-")  # noqa: SIM115
-            while self._parts:
-                self._write(self._parts.pop(0))
+            for part in self._taken():
+                self._write(part)
         if self._file is None:
-            self._parts.append(rows)
+            self._keep(rows)
         else:
             self._write(rows)
 
@@ -73,11 +80,28 @@ class RowStore:
         # Copied part by part, each freed at once: `torch.cat` would hold everything twice.
         whole = torch.empty(shape, dtype=like.dtype)
         start = 0
-        while self._parts:
-            part = self._parts.pop(0)
+        for part in self._taken():
             whole[start : start + len(part)] = part
             start += len(part)
         return whole
+
+    def _keep(self, rows: Tensor) -> None:
+        size = max(1, CHUNK // max(1, rows[:1].numel() * rows.element_size()))
+        while len(rows):
+            if not self._free:
+                self._parts.append(rows.new_empty((size, *rows.shape[1:])))
+                self._free = size
+            count = min(self._free, len(rows))
+            self._parts[-1][size - self._free :][:count] = rows[:count]
+            self._free -= count
+            rows = rows[count:]
+
+    def _taken(self) -> Iterator[Tensor]:
+        """The rows in memory, piece by piece, each forgotten when the next one is asked for."""
+        while self._parts:
+            part = self._parts.pop(0)
+            yield part if self._parts else part[: len(part) - self._free]
+        self._free = 0
 
     def _write(self, rows: Tensor) -> None:
         if self._file is not None:
