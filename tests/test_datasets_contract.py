@@ -9,6 +9,7 @@ from dataset_examples import write_ade_challenge, write_mnist, write_nyu, write_
 from image_examples import write_noise
 from test_datasets_cub import write_cub
 from torchxnn.datasets import DATASETS, Preprocessing, make_loader, subset
+from torchxnn.datasets.images import read_image
 from torchxnn.errors import DataError
 
 SMALL = Preprocessing(size=24, resize="squash", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
@@ -47,6 +48,8 @@ def test_every_data_set_keeps_the_contract(dataset):
     for index in range(len(dataset)):
         sample = dataset[index]
         assert sample.path == dataset.paths[index]
+        file = dataset.file(index)
+        assert file is None or SMALL(read_image(file)).equal(sample.image)
         assert sample.label == dataset.labels[index]
         assert 0 <= sample.label < len(dataset.classes)
         assert sample.image.dtype == torch.float32
@@ -61,6 +64,13 @@ def test_every_data_set_keeps_the_contract(dataset):
             assert sample.parts.shape == (len(dataset.part_names), 3)
     with pytest.raises(IndexError, match="there is no image"):
         dataset[len(dataset)]
+
+
+@pytest.mark.parametrize("name", ["folder", "cub", "nyu", "places", "ade20k"])
+def test_pictures_that_are_files_are_found(tmp_path, name):
+    dataset = DATASETS[name](WRITERS[name](tmp_path), SMALL)
+    assert all(dataset.file(index) for index in range(len(dataset)))
+    assert subset(dataset, [1]).file(0) == dataset.file(1)
 
 
 def test_every_data_set_can_be_batched_and_copied(dataset):

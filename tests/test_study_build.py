@@ -1,6 +1,7 @@
 """`xnn study init`, `demo`, `simulate` and `export` as a user runs them."""
 
 import json
+import shutil
 import threading
 import time
 from pathlib import Path
@@ -129,6 +130,47 @@ def test_wrong_settings_are_one_line_and_leave_nothing(letters, tmp_path, capsys
     assert message in text_of(capsys)[1]
     assert not out.exists()
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".study")]
+
+
+def write_as_cub(letters, root):
+    """The letters in CUB's official layout, two thirds of them in its test part."""
+    files = sorted((letters / "images").rglob("*.png"))
+    names = [file.relative_to(letters / "images").as_posix() for file in files]
+    numbers = range(1, len(files) + 1)
+    tables = {
+        "images.txt": [f"{i} {name}" for i, name in zip(numbers, names, strict=True)],
+        "classes.txt": [f"{i} {letter}" for i, letter in enumerate("abcd", start=1)],
+        "image_class_labels.txt": [
+            f"{i} {'abcd'.index(name[0]) + 1}" for i, name in zip(numbers, names, strict=True)
+        ],
+        "train_test_split.txt": [f"{i} {int(i % 3 == 0)}" for i in numbers],
+        "bounding_boxes.txt": [f"{i} 1.0 1.0 8.0 8.0" for i in numbers],
+        "parts/parts.txt": ["1 middle"],
+        "parts/part_locs.txt": [f"{i} 1 6.0 6.0 1" for i in numbers],
+    }
+    for name, lines in tables.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text("\n".join(lines) + "\n")
+    shutil.copytree(letters / "images", root / "images")
+
+
+def test_pictures_in_cubs_layout_are_those_of_its_test_part(letters, tmp_path):
+    write_as_cub(letters, tmp_path / "birds")
+    data = {"key": "letters", "name": "Letters", "xnn": str(letters / "run"), "images": "birds"}
+    config = write(tmp_path, data_sets=[data])
+    out = tmp_path / "study"
+    assert main(["study", "init", str(config), "--out", str(out)]) == 0
+    plan = StudyPlan.read(out)
+    training = {line.split()[0] for line in
+                (tmp_path / "birds/train_test_split.txt").read_text().splitlines()
+                if line.endswith("1")}  # fmt: skip
+    files = dict(line.split() for line in (tmp_path / "birds/images.txt").read_text().splitlines())
+    images = plan.data_sets[0].images
+    shown = {image.file.removeprefix("images/") for image in images}
+    assert len(shown) == 12
+    assert shown.isdisjoint(files[number] for number in training)
+    for image in images:
+        assert image.label == Path(image.file).parent.name
 
 
 def test_an_xnn_of_one_class_is_refused(letters, tmp_path, capsys):

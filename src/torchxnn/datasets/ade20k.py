@@ -72,6 +72,7 @@ class ADE20K(ImageDataset):
             message names file and line.
     """
 
+    root: Path
     labels: tuple[int, ...]
 
     def __init__(

@@ -4,6 +4,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any, Literal, final, get_args
 
 import numpy as np
@@ -205,6 +206,7 @@ class ImageDataset(Dataset[Sample], ABC):
         labels: the 0-based class index of every picture, or None where there are none.
         paths: where every picture lies, relative to the root, for people.
         preprocessing: how pictures become tensors.
+        root: folder of the data set; None where there is none.
     """
 
     name: str
@@ -212,6 +214,13 @@ class ImageDataset(Dataset[Sample], ABC):
     labels: tuple[int, ...] | None
     paths: tuple[str, ...]
     preprocessing: Preprocessing
+    root: Path | None = None
+
+    @final
+    def file(self, index: int) -> Path | None:
+        """The picture's own file; None if it has none, as in a package or in one file of many."""
+        path = None if self.root is None else self.root / self.paths[index]
+        return path if path is not None and path.is_file() else None
 
     @abstractmethod
     def load(self, index: int) -> Sample:
@@ -250,6 +259,7 @@ class ImageSubset(ImageDataset):
         self.name = dataset.name
         self.classes = dataset.classes
         self.preprocessing = dataset.preprocessing
+        self.root = dataset.root
         self.paths = tuple(dataset.paths[index] for index in self.indices)
         labels = dataset.labels
         self.labels = None if labels is None else tuple(labels[index] for index in self.indices)

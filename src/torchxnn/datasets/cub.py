@@ -40,6 +40,7 @@ class CUB(ImageDataset):
         DataError: if a file is missing or a line is broken; the message names file and line.
     """
 
+    root: Path
     labels: tuple[int, ...]
 
     def __init__(self, root: str | Path, preprocessing: Preprocessing, split: str = "all"):

@@ -59,6 +59,8 @@ class ImageFolder(ImageDataset):
             name is not in `classes`, or none of its pictures can be read.
     """
 
+    root: Path
+
     def __init__(
         self,
         root: str | Path,

@@ -50,6 +50,7 @@ class MNIST(ImageDataset):
             treats the colours differently.
     """
 
+    root: Path
     labels: tuple[int, ...]
 
     def __init__(

@@ -51,6 +51,7 @@ class NYUDepth(ImageDataset):
             message names file and line.
     """
 
+    root: Path
     labels: tuple[int, ...]
 
     def __init__(

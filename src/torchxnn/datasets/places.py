@@ -73,6 +73,7 @@ class Places365(ImageDataset):
             message names file and line.
     """
 
+    root: Path
     labels: tuple[int, ...]
 
     def __init__(

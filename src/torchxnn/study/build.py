@@ -113,7 +113,6 @@ class Source:
         name: for reports.
         xnn: fitted to one target per class of the study.
         dataset: pictures with labels that are indices of the network's outputs.
-        root: folder that the paths of the pictures are relative to; None where there is none.
         most: pictures taken per class.
 
     Raises:
@@ -126,7 +125,6 @@ class Source:
         name: str,
         xnn: XNN,
         dataset: ImageDataset,
-        root: Path | None,
         most: int = 50,
     ) -> None:
         if len(xnn.targets) < 2:
@@ -138,7 +136,7 @@ class Source:
             raise DataError(
                 f"{key}: the class folders of {dataset.name} are not classes of the network"
             )
-        self.key, self.name, self.xnn, self.dataset, self.root = key, name, xnn, dataset, root
+        self.key, self.name, self.xnn, self.dataset = key, name, xnn, dataset
         self.most = most
 
     @property
@@ -164,8 +162,9 @@ class Source:
 
     def picture(self, index: int, image: Tensor) -> UInt8[np.ndarray, "height width 3"]:
         """What participants see: the photograph in its own proportions, if the network saw all."""
-        if self.preprocessing.resize == "squash" and self.root is not None:
-            photograph = read_image(self.root / self.dataset.paths[index])
+        file = self.dataset.file(index)
+        if self.preprocessing.resize == "squash" and file is not None:
+            photograph = read_image(file)
             scale = LONG_SIDE / max(photograph.size)
             size = (round(photograph.width * scale), round(photograph.height * scale))
             return np.asarray(photograph.resize(size, Image.Resampling.LANCZOS))
@@ -193,8 +192,7 @@ def open_source(source: DataSource) -> Source:
             XNNWarning,
             stacklevel=2,
         )
-    root = source.images / "images" if (source.images / "images.txt").is_file() else source.images
-    return Source(source.key, source.name, xnn, opened.dataset, root, source.images_per_class)
+    return Source(source.key, source.name, xnn, opened.dataset, source.images_per_class)
 
 
 def _draw(

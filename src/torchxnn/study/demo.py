@@ -126,7 +126,7 @@ def _explain(
     config = TrainConfig(seed=seed, epochs=40, patience=10, decay_every=25, pretrain_epochs=2)
     with one_thread():
         xnn.fit(make_loader(fit), list(range(len(test.classes))), make_loader(held_out), config)
-    return Source(key, name, xnn, test, None)
+    return Source(key, name, xnn, test)
 
 
 # --- digits
