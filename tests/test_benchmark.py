@@ -354,6 +354,15 @@ def test_refits_are_matched(source, tmp_path):
     for row in found["methods"].values():
         assert -1 <= row["correlation"] <= 1
     assert "2 fits per class, 1 classes" in stability_text(found)
+    done = tmp_path / "out" / "stability" / "0001-2.json"
+    row = json.loads(done.read_text())
+    done.write_text(json.dumps(row | {"NN": {"correlation": 0.125, "chance": 0.0}}))
+    again = run_stability(source, [1], config, tmp_path / "out", fits=2)
+    assert again["methods"]["NN"]["correlation"] == 0.125  # read, not fitted again
+    assert again["methods"]["SRAE"] == found["methods"]["SRAE"]
+    done.write_text("{")
+    with pytest.raises(DataError, match="delete it to fit again"):
+        run_stability(source, [1], config, tmp_path / "out", fits=2)
     with pytest.raises(XNNError, match="at least 2 fits"):
         run_stability(source, [1], config, tmp_path / "out", fits=1)
 

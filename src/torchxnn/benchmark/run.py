@@ -170,11 +170,19 @@ def _path(folder: Path, target: int) -> Path:
 
 def read_record(folder: Path, target: int) -> dict[str, Any]:
     """What was measured for a class."""
-    path = _path(folder, target)
+    return read_saved(_path(folder, target), "measure again")
+
+
+def read_saved(path: Path, what: str) -> dict[str, Any]:
+    """A file that a finished class has left behind.
+
+    Raises:
+        DataError: it cannot be read; delete it to do `what`.
+    """
     try:
         found: dict[str, Any] = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read ({error}); delete it to measure again") from error
+        raise DataError(f"{path} cannot be read ({error}); delete it to {what}") from error
     return found
 
 

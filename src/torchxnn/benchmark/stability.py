@@ -10,13 +10,15 @@ from typing import Any
 from torchxnn.benchmark.methods import SEEN, fit_variant
 from torchxnn.benchmark.pool import run_jobs
 from torchxnn.benchmark.record import OnImages, Recorded, record_task
-from torchxnn.benchmark.run import OnClass, open_run
+from torchxnn.benchmark.run import OnClass, open_run, read_saved
 from torchxnn.benchmark.settings import BenchmarkConfig
 from torchxnn.benchmark.summary import mean
 from torchxnn.benchmark.tasks import TASKS, Task, TaskSource
 from torchxnn.embeddings.apply import apply_embedding
 from torchxnn.errors import XNNError
+from torchxnn.files import replace_file
 from torchxnn.metrics import measure_stability
+from torchxnn.storage import to_json
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,6 +27,7 @@ class _Prepared:
     recorded: Recorded
     config: BenchmarkConfig
     fits: int
+    folder: Path
 
 
 _WORKER: dict[str, _Prepared] = {}
@@ -40,11 +43,11 @@ def run_stability(
     on_images: OnImages | None = None,
     on_class: OnClass | None = None,
 ) -> dict[str, Any]:
-    """Refit SRAE, NN and SAE with other seeds and match their x-features by assignment.
+    """Refit SRAE, SRAE-R, NN and SAE with other seeds and match their x-features by assignment.
 
     The figure is the mean correlation of matched x-features over the class's measured pictures, on
     the positives, where it says whether the same concepts are found (`measure_stability`), beside
-    that of shuffled values. Held-out pictures change with the seed, too.
+    that of shuffled values. Held-out pictures change with the seed, too. Resumable class by class.
 
     Args:
         source: network and data.
@@ -63,11 +66,13 @@ def run_stability(
         raise XNNError(f"stability needs at least 2 fits, got {fits}")
     task, wanted = open_run(source, targets, config, folder)
     record_task(task, config.copies, folder, on_images, jobs if jobs > 1 else 0)
-    found: dict[str, dict[str, Any]] = {}
-    for target, row in run_jobs(_start, (source, config, fits, folder), _refit_class, wanted, jobs):
-        found[str(target)] = row
+    todo = [target for target in wanted if not _path(folder, target, fits).is_file()]
+    done = len(wanted) - len(todo)
+    for target in run_jobs(_start, (source, config, fits, folder), _refit_class, todo, jobs):
+        done += 1
         if on_class is not None:
-            on_class(len(found), len(wanted), task.classes[target])
+            on_class(done, len(wanted), task.classes[target])
+    found = {str(target): read_saved(_path(folder, target, fits), "fit again") for target in wanted}
     return {
         "fits": fits,
         "methods": {
@@ -77,16 +82,21 @@ def run_stability(
             }
             for name in SEEN
         },
-        "classes": {target: found[target] for target in sorted(found, key=int)},
+        "classes": found,
     }
+
+
+def _path(folder: Path, target: int, fits: int) -> Path:
+    return folder / "stability" / f"{target:04d}-{fits}.json"
 
 
 def _start(source: TaskSource, config: BenchmarkConfig, fits: int, folder: Path) -> None:
     task = TASKS[source.kind](source)
-    _WORKER["prepared"] = _Prepared(task, record_task(task, config.copies, folder), config, fits)
+    recorded = record_task(task, config.copies, folder)
+    _WORKER["prepared"] = _Prepared(task, recorded, config, fits, folder)
 
 
-def _refit_class(target: int) -> tuple[int, dict[str, Any]]:
+def _refit_class(target: int) -> int:
     ready = _WORKER["prepared"]
     z = ready.recorded.located.z[ready.task.positives(target)]
     row: dict[str, Any] = {}
@@ -99,4 +109,5 @@ def _refit_class(target: int) -> tuple[int, dict[str, Any]]:
             features.append(apply_embedding(embedding, z).features)
         found = measure_stability(features)
         row[name] = {"correlation": found.value, "chance": found.chance}
-    return target, row
+    replace_file(_path(ready.folder, target, ready.fits), to_json(row).encode())
+    return target

@@ -18,7 +18,7 @@ from torchxnn.benchmark.measure import FIT_FIGURES, faithfulness
 from torchxnn.benchmark.methods import UnitsOfMany, fit_variant, nn_config
 from torchxnn.benchmark.pool import run_jobs
 from torchxnn.benchmark.record import OnImages, Recorded, record_task
-from torchxnn.benchmark.run import OnClass, open_run
+from torchxnn.benchmark.run import OnClass, open_run, read_saved
 from torchxnn.benchmark.settings import BenchmarkConfig
 from torchxnn.benchmark.summary import mean
 from torchxnn.benchmark.tasks import TASKS, Task, TaskSource
@@ -116,21 +116,13 @@ def run_tuning(
         done += 1
         if on_class is not None:
             on_class(done, len(wanted), task.classes[target])
-    return choose({str(target): _read(path) for target, path in names.items()})
+    return choose({str(target): read_saved(path, "tune again") for target, path in names.items()})
 
 
 def _path(folder: Path, target: int, grid: TuneGrid) -> Path:
     text = json.dumps(asdict(grid), sort_keys=True).encode()
     digest = sum(byte * 31**place for place, byte in enumerate(text)) % 16**8
     return folder / "tuning" / f"{target:04d}-{digest:08x}.json"
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        found: dict[str, Any] = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read ({error}); delete it to tune again") from error
-    return found
 
 
 def choose(records: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> dict[str, Any]:
