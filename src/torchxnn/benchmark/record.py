@@ -78,7 +78,7 @@ def join(first: Activations, second: Activations) -> Activations:
 
 
 def record_task(
-    task: Task, copies: int, folder: Path, on_images: OnImages | None = None, workers: int = 0
+    task: Task, copies: int, folder: Path, on_images: OnImages | None = None, jobs: int = 1
 ) -> Recorded:
     """Record a task's activations, or read them if the folder holds those of the same task.
 
@@ -87,7 +87,7 @@ def record_task(
         copies: altered copies per training picture.
         folder: of the benchmark.
         on_images: progress.
-        workers: processes that read pictures ahead; 0 reads them in this one.
+        jobs: processes that read pictures ahead; 1 reads them in this one.
 
     Raises:
         DataError: the folder holds the activations of another network, layer or data set.
@@ -103,7 +103,7 @@ def record_task(
         parts["located"] = task.located
     tensors: dict[str, torch.Tensor] = {}
     for name, dataset in parts.items():
-        found = _record(task, dataset, name, on_images, workers)
+        found = _record(task, dataset, name, on_images, jobs)
         if found.labels is None:
             raise DataError(f"{dataset.name} has no labels, which the benchmark needs")
         tensors |= {f"{name}.z": found.z, f"{name}.logits": found.logits}
@@ -113,7 +113,7 @@ def record_task(
 
 
 def _record(
-    task: Task, dataset: ImageDataset, name: str, on_images: OnImages | None, workers: int
+    task: Task, dataset: ImageDataset, name: str, on_images: OnImages | None, jobs: int
 ) -> Activations:
     seen = 0
 
@@ -123,7 +123,7 @@ def _record(
         if on_images is not None:
             on_images(name, seen, len(dataset))
 
-    loader = make_loader(dataset, workers=workers)
+    loader = make_loader(dataset, workers=jobs if jobs > 1 else 0)
     return record_activations(task.model, task.source.layer, loader, count)
 
 

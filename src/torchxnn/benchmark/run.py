@@ -77,8 +77,7 @@ def run_benchmark(
     if jobs < 1:
         raise XNNError(f"jobs must be at least 1, got {jobs}")
     task, wanted = open_run(source, targets, config, folder)
-    workers = jobs if jobs > 1 else 0
-    recorded = record_task(task, config.copies, folder, on_images, workers)
+    recorded = record_task(task, config.copies, folder, on_images, jobs)
     with one_thread():
         fit_blind(recorded.fit_data(config.train), config, folder)
     todo = [target for target in wanted if not _path(folder, target).is_file()]

@@ -65,7 +65,7 @@ def run_stability(
     if fits < 2:
         raise XNNError(f"stability needs at least 2 fits, got {fits}")
     task, wanted = open_run(source, targets, config, folder)
-    record_task(task, config.copies, folder, on_images, jobs if jobs > 1 else 0)
+    record_task(task, config.copies, folder, on_images, jobs)
     todo = [target for target in wanted if not _path(folder, target, fits).is_file()]
     done = len(wanted) - len(todo)
     for target in run_jobs(_start, (source, config, fits, folder), _refit_class, todo, jobs):

@@ -106,7 +106,7 @@ def run_tuning(
         that no other one beats in both R^2 and the correlation of maps.
     """
     task, chosen = open_run(source, targets, config, folder)
-    record_task(task, config.copies, folder, on_images, jobs if jobs > 1 else 0)
+    record_task(task, config.copies, folder, on_images, jobs)
     labels = set(task.train.labels or ())
     wanted = [target for target in chosen if target in labels]
     names = {target: _path(folder, target, grid) for target in wanted}
