@@ -39,3 +39,8 @@ def test_figures_that_do_not_exist_leave_no_point():
     rows["a"] = row(0.98, None)
     _, lines = lines_of(rows)
     assert lines == [[]] * 3
+
+
+def test_nothing_that_can_be_compared_is_an_empty_figure():
+    _, lines = lines_of({"NN": row(None, None), "a": row(None, None)})
+    assert lines == [[]] * 3

@@ -38,7 +38,7 @@ def front_figure(found: Mapping[str, Any]) -> Figure:
         f"{number}  {name}" + (" (chosen)" if name == found["chosen"] else "")
         for name, number in numbers.items()
     ]
-    rows = -(-len(lines) // 3)
+    rows = max(1, -(-len(lines) // 3))
     lines += [""] * (-len(lines) % rows)
     columns = ["\n".join(lines[i : i + rows]) for i in range(0, len(lines), rows)]
     figure.supxlabel(" ", fontsize=9 * (rows + 1))  # keeps room for the key
