@@ -7,17 +7,19 @@ artefact: everything is written beside its target under a temporary name and the
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 
-def replace_file(path: Path, content: bytes) -> None:
+def replace_file(path: Path, content: bytes | Iterable[Any], prefix: str = ".torchxnn-") -> None:
     """Write `content` to `path` in one step: a reader sees the old file or the new one.
 
     Args:
         path: The file to write; missing parent folders are made.
-        content: All of the new file.
+        content: All of the new file: bytes, or several buffers one after the other.
+        prefix: Start of the temporary file's name, which ends in .tmp.
 
     Raises:
         IsADirectoryError: `path` is a folder.
@@ -27,11 +29,13 @@ def replace_file(path: Path, content: bytes) -> None:
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a folder; name a file inside it")
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=".torchxnn-", suffix=".tmp", dir=path.parent)
+    handle, name = tempfile.mkstemp(prefix=prefix, suffix=".tmp", dir=path.parent)
     temporary = Path(name)
     try:
         with os.fdopen(handle, "wb") as stream:
-            stream.write(content)
+            parts: Iterable[Any] = (content,) if isinstance(content, bytes) else content
+            for part in parts:
+                stream.write(part)
             stream.flush()
             os.fsync(stream.fileno())
         temporary.chmod(_mode(0o666))
