@@ -36,6 +36,7 @@ from torchxnn.tensor_file import (
     checksum_holds,
     encode_tensors,
     read_header,
+    read_tensor_part,
     read_tensors,
 )
 from torchxnn.version import __version__
@@ -53,6 +54,7 @@ class ChunkStore:
     Attributes:
         location: a path, or an fsspec URL.
         about: plain values that say what the rows are; two stores are the same if these are equal.
+        notes: further plain values, which may differ when a store is continued.
         rows: number of rows of all chunks.
         chunk_rows: rows per chunk; the last chunk may have fewer.
 
@@ -63,10 +65,16 @@ class ChunkStore:
     """
 
     def __init__(
-        self, location: Location, about: Mapping[str, Any], rows: int, chunk_rows: int
+        self,
+        location: Location,
+        about: Mapping[str, Any],
+        rows: int,
+        chunk_rows: int,
+        notes: Mapping[str, Any],
     ) -> None:
         self.location = location
         self.about = about
+        self.notes = notes
         self.rows = rows
         self.chunk_rows = chunk_rows
         self._key = _digest({"about": about, "rows": rows, "chunk_rows": chunk_rows})
@@ -75,7 +83,12 @@ class ChunkStore:
 
     @classmethod
     def create(
-        cls, location: Location, about: Mapping[str, Any], rows: int, chunk_rows: int
+        cls,
+        location: Location,
+        about: Mapping[str, Any],
+        rows: int,
+        chunk_rows: int,
+        notes: Mapping[str, Any] | None = None,
     ) -> ChunkStore:
         """Start a store, or continue the one that is there if it is the same.
 
@@ -84,6 +97,7 @@ class ChunkStore:
             about: plain values, as in JSON.
             rows: at least 1.
             chunk_rows: at least 1.
+            notes: plain values to keep with a new store; those of the one that is there stay.
 
         Raises:
             DataError: another store is there (the message says what differs), or something else.
@@ -94,13 +108,9 @@ class ChunkStore:
         wanted = {"about": _plain(about), "rows": rows, "chunk_rows": chunk_rows}
         if MANIFEST not in file_sizes(place):
             _check_free(place)
-            head = {
-                "format": FORMAT,
-                "format_version": FORMAT_VERSION,
-                "versions": {"torchxnn": __version__, "torch": torch.__version__},
-            }
-            text = json.dumps({**head, **wanted, "checksum": _digest(wanted)}, indent=1)
-            write_bytes(child(place, MANIFEST), [text.encode()])
+            write_bytes(
+                child(place, MANIFEST), [_manifest({**wanted, "notes": _plain(notes or {})})]
+            )
         store = cls.open(place)
         found = {"about": store.about, "rows": store.rows, "chunk_rows": store.chunk_rows}
         if found != wanted:
@@ -134,10 +144,12 @@ class ChunkStore:
                 f"({__version__}) reads version {FORMAT_VERSION}; use the version that wrote it: "
                 f"{manifest.get('versions', {}).get('torchxnn', 'unknown')}"
             )
-        values = {name: manifest.get(name) for name in ("about", "rows", "chunk_rows")}
+        values: dict[str, Any] = {
+            name: manifest.get(name) for name in ("about", "rows", "chunk_rows", "notes")
+        }
         if manifest.get("checksum") != _digest(values):
             raise DataError(_damaged(file))
-        return cls(place, manifest["about"], manifest["rows"], manifest["chunk_rows"])
+        return cls(place, **values)
 
     @property
     def chunks(self) -> int:
@@ -195,7 +207,7 @@ class ChunkStore:
                     f"chunk {chunk} has {count} rows, {name!r} has shape {tuple(tensor.shape)}"
                 )
         content = encode_tensors(tensors, {"chunk": str(chunk), "store": self._key})
-        file = child(self.location, _name(chunk))
+        file = self._file(chunk)
         try:
             write_bytes(file, content, _temporary(chunk))
         except FileNotFoundError:
@@ -222,14 +234,29 @@ class ChunkStore:
         Raises:
             DataError: the chunk is not there or not whole, or has no tensor of that name.
         """
+        header = self._readable(chunk, only or ())
+        return read_tensors(self._file(chunk), header, only)
+
+    def read_part(self, chunk: int, name: str, start: int, stop: int) -> Tensor:
+        """One tensor of a chunk from index `start` to `stop` of its first dimension.
+
+        Of a remote chunk no more than that is read.
+
+        Raises:
+            DataError: see `read`.
+        """
+        header = self._readable(chunk, [name])
+        return read_tensor_part(self._file(chunk), header, name, start, stop)
+
+    def _readable(self, chunk: int, names: Collection[str]) -> TensorFileHeader:
         header = self._header(chunk)
-        file = child(self.location, _name(chunk))
+        file = self._file(chunk)
         if header is None:
             raise DataError(f"{file} is missing or not whole; run again what writes it")
-        absent = [name for name in only or () if name not in header.entries]
+        absent = [name for name in names if name not in header.entries]
         if absent:
             raise DataError(f"{file} has no {absent[0]!r}, only {', '.join(header.entries)}")
-        return read_tensors(file, header, only)
+        return header
 
     def verify(
         self, on_chunk: Callable[[int], None] | None = None, *, remove: bool = False
@@ -307,6 +334,15 @@ def _plain(about: Mapping[str, Any]) -> Any:
         return json.loads(json.dumps(dict(about), allow_nan=False))
     except (TypeError, ValueError) as error:
         raise DataError(f"what a store is about must be plain finite values: {error}") from error
+
+
+def _manifest(values: Mapping[str, Any]) -> bytes:
+    head = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "versions": {"torchxnn": __version__, "torch": torch.__version__},
+    }
+    return json.dumps({**head, **values, "checksum": _digest(values)}, indent=1).encode()
 
 
 def _digest(values: Mapping[str, Any]) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -311,21 +311,45 @@ def record_layer(
         LayerError: the layer does not exist, did not run, or ran more than once.
         DataError: the model does not return a tensor of logits.
     """
-    name, module = resolve_layer(model, layer)
+    outputs, logits = record_layers(model, [layer], images)
+    return outputs[0], logits
+
+
+def record_layers(
+    model: nn.Module, layers: Sequence[str | nn.Module], images: Tensor
+) -> tuple[list[Tensor], Float[Tensor, "batch outputs"]]:
+    """One full forward pass: copies of the outputs of several layers, and the logits.
+
+    Args:
+        model: the explained model.
+        layers: dotted names or submodules.
+        images: a batch.
+
+    Returns:
+        The outputs in the order of the layers, and the logits; see `record_layer`.
+
+    Raises:
+        LayerError: a layer does not exist, did not run, or ran more than once.
+        DataError: the model does not return a tensor of logits.
+    """
     inner = unwrap(model)
-    seen: list[Tensor] = []
-    with (
-        torch.no_grad(),
-        preserve_state(inner),
-        _watch(module, lambda output: seen.append(_one_tensor(output, name).clone())),
-    ):
+    found = [resolve_layer(model, layer) for layer in layers]
+    seen: list[list[Tensor]] = [[] for _ in found]
+
+    def keep(name: str, outputs: list[Tensor]) -> Callable[[Any], None]:
+        return lambda output: outputs.append(_one_tensor(output, name).clone())
+
+    with torch.no_grad(), preserve_state(inner), ExitStack() as stack:
+        for (name, module), outputs in zip(found, seen, strict=True):
+            stack.enter_context(_watch(module, keep(name, outputs)))
         logits = inner(images)
-    if len(seen) != 1:
-        raise LayerError(
-            f"layer {name!r} runs {len(seen)} times in one forward pass, so it has no single "
-            "output; choose a layer that runs once (`xnn layers MODEL` shows the calls)"
-        )
-    return seen[0], as_logits(logits)
+    for (name, _), outputs in zip(found, seen, strict=True):
+        if len(outputs) != 1:
+            raise LayerError(
+                f"layer {name!r} runs {len(outputs)} times in one forward pass, so it has no "
+                "single output; choose a layer that runs once (`xnn layers MODEL` shows the calls)"
+            )
+    return [outputs[0] for outputs in seen], as_logits(logits)
 
 
 def as_logits(output: Any) -> Float[Tensor, "batch outputs"]:

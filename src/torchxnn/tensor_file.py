@@ -135,24 +135,44 @@ def read_tensors(
     Raises:
         KeyError: there is no tensor of that name.
     """
-    names = header.entries if only is None else only
+    names = list(header.entries if only is None else only)
     if isinstance(file, Path):
-        mapped = np.memmap(file, np.uint8, "c", shape=(header.size,))
-        whole = torch.from_numpy(mapped)
-        return {name: _view(whole, header.entries[name], header.start) for name in names}
-    tensors = {}
-    for name in names:
-        entry = header.entries[name]
-        begin, end = (header.start + offset for offset in entry["data_offsets"])
-        content = bytearray(read_bytes(file, begin, end) if end > begin else b"")
-        flat = torch.from_numpy(np.frombuffer(content, np.uint8))
-        tensors[name] = _view(flat, entry, -entry["data_offsets"][0])
-    return tensors
+        whole = _mapped(file, header)
+        return {name: _local(whole, header, name) for name in names}
+    return {name: _remote(file, header, name) for name in names}
 
 
-def _view(data: Tensor, entry: Mapping[str, Any], start: int) -> Tensor:
-    begin, end = (start + offset for offset in entry["data_offsets"])
-    return data[begin:end].view(_DTYPES[entry["dtype"]]).view(entry["shape"])
+def read_tensor_part(
+    file: Location, header: TensorFileHeader, name: str, start: int, stop: int
+) -> Tensor:
+    """One tensor from `start` to `stop` of its first dimension; see `read_tensors`."""
+    if isinstance(file, Path):
+        return _local(_mapped(file, header), header, name)[start:stop]
+    return _remote(file, header, name, slice(start, stop))
+
+
+def _mapped(file: Path, header: TensorFileHeader) -> Tensor:
+    return torch.from_numpy(np.memmap(file, np.uint8, "c", shape=(header.size,)))
+
+
+def _local(whole: Tensor, header: TensorFileHeader, name: str) -> Tensor:
+    entry = header.entries[name]
+    begin, end = (header.start + offset for offset in entry["data_offsets"])
+    return whole[begin:end].view(_DTYPES[entry["dtype"]]).view(entry["shape"])
+
+
+def _remote(
+    file: Location, header: TensorFileHeader, name: str, part: slice | None = None
+) -> Tensor:
+    entry = header.entries[name]
+    begin, end = (header.start + offset for offset in entry["data_offsets"])
+    shape = list(entry["shape"])
+    if part is not None:
+        first, last, _ = part.indices(shape[0])
+        size = (end - begin) // max(1, shape[0])
+        begin, end, shape[0] = begin + first * size, begin + last * size, last - first
+    content = np.frombuffer(bytearray(read_bytes(file, begin, end) if end > begin else b""), "u1")
+    return torch.from_numpy(content).view(_DTYPES[entry["dtype"]]).view(shape)
 
 
 def checksum_holds(file: Location, header: TensorFileHeader) -> bool:

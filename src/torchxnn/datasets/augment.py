@@ -91,6 +91,57 @@ def with_copies(
     Raises:
         DataError: fewer than 1 copy, or too few pictures to hold any out.
     """
+    sides = _sides(dataset, held_out, seed)
+    train, validation = (
+        AugmentedImages(subset(dataset, side.tolist()), copies, seed=seed) for side in sides
+    )
+    return train, validation
+
+
+@final
+class HeldOutCopies(ImageDataset):
+    """Both parts of `with_copies` as one data set: first all that is fitted, then all held out.
+
+    Args:
+        dataset: the pictures.
+        copies: altered copies per picture.
+        held_out: share of each class that is held out, in (0, 1).
+        seed: of the choice and of the alterations.
+
+    Attributes:
+        picture: (M,) which picture of `dataset` each image shows.
+        copy: (M,) 0 for the picture itself, then 1 for its first copy and so on.
+        held_out: (M,) whether the image belongs to the held-out part.
+
+    Raises:
+        DataError: see `with_copies`.
+    """
+
+    def __init__(self, dataset: ImageDataset, copies: int, held_out: float, seed: int = 0) -> None:
+        self.dataset = dataset
+        self.share = held_out
+        self.seed = seed
+        self.parts = with_copies(dataset, copies, held_out, seed)
+        sides = _sides(dataset, held_out, seed)
+        times = torch.arange(copies + 1)
+        self.picture = torch.cat([side.repeat(copies + 1) for side in sides])
+        self.copy = torch.cat([times.repeat_interleave(len(side)) for side in sides])
+        self.held_out = torch.arange(len(self.picture)) >= len(self.parts[0])
+        self.name = self.parts[0].name
+        self.classes = dataset.classes
+        self.preprocessing = dataset.preprocessing
+        self.paths = tuple(path for part in self.parts for path in part.paths)
+        labels = dataset.labels
+        self.labels = None if labels is None else tuple(labels[i] for i in self.picture.tolist())
+
+    def load(self, index: int) -> Sample:
+        """Read an image of either part."""
+        train, validation = self.parts
+        return train[index] if index < len(train) else validation[index - len(train)]
+
+
+def _sides(dataset: ImageDataset, held_out: float, seed: int) -> tuple[Tensor, Tensor]:
+    """Indices of the pictures to fit and of those held out."""
     generator = torch.Generator().manual_seed(seed)
     labels = torch.zeros(len(dataset)) if dataset.labels is None else torch.tensor(dataset.labels)
     chosen = torch.zeros(len(dataset), dtype=torch.bool)
@@ -100,9 +151,7 @@ def with_copies(
         chosen[members[torch.randperm(len(members), generator=generator)[:count]]] = True
     if not bool(chosen.any()):
         raise DataError(f"{dataset.name} has too few images of every class to hold any out")
-    sides = (subset(dataset, side.nonzero().flatten().tolist()) for side in (~chosen, chosen))
-    train, validation = (AugmentedImages(side, copies, seed=seed) for side in sides)
-    return train, validation
+    return (~chosen).nonzero().flatten(), chosen.nonzero().flatten()
 
 
 def alter(
