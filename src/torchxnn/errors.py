@@ -28,6 +28,10 @@ class NonFiniteError(XNNError):
     """NaN or infinity where a finite number is needed."""
 
 
+class WorkerError(XNNError):
+    """A job that could not be done because its workers were lost, or no worker could be started."""
+
+
 class XNNWarning(UserWarning):
     """Base of all warnings that torchxnn gives."""
 

@@ -11,11 +11,11 @@ from typing import Any
 from torchxnn.benchmark.blind import Blind, fit_blind
 from torchxnn.benchmark.measure import ClassFits, measure_class
 from torchxnn.benchmark.methods import FitData
-from torchxnn.benchmark.pool import run_jobs
 from torchxnn.benchmark.record import OnImages, Recorded, record_task
 from torchxnn.benchmark.settings import BenchmarkConfig
 from torchxnn.benchmark.tasks import TASKS, Task, TaskSource
 from torchxnn.embeddings.srae import SRAE
+from torchxnn.engine import LocalEngine
 from torchxnn.errors import DataError, XNNError
 from torchxnn.files import replace_file
 from torchxnn.layers import resolve_layer
@@ -82,7 +82,8 @@ def run_benchmark(
         fit_blind(recorded.fit_data(config.train), config, folder)
     todo = [target for target in wanted if not _path(folder, target).is_file()]
     done = len(wanted) - len(todo)
-    for target in run_jobs(_start_worker, (source, config, folder), _run_class, todo, jobs):
+    engine = LocalEngine(jobs)
+    for _, target in engine.run(_start_worker, (source, config, folder), _run_class, todo):
         done += 1
         if on_class is not None:
             on_class(done, len(wanted), task.classes[target])

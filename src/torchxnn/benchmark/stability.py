@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from torchxnn.benchmark.methods import SEEN, fit_variant
-from torchxnn.benchmark.pool import run_jobs
 from torchxnn.benchmark.record import OnImages, Recorded, record_task
 from torchxnn.benchmark.run import OnClass, open_run, read_saved
 from torchxnn.benchmark.settings import BenchmarkConfig
 from torchxnn.benchmark.summary import mean
 from torchxnn.benchmark.tasks import TASKS, Task, TaskSource
 from torchxnn.embeddings.apply import apply_embedding
+from torchxnn.engine import LocalEngine
 from torchxnn.errors import XNNError
 from torchxnn.files import replace_file
 from torchxnn.metrics import measure_stability
@@ -68,7 +68,8 @@ def run_stability(
     record_task(task, config.copies, folder, on_images, jobs)
     todo = [target for target in wanted if not _path(folder, target, fits).is_file()]
     done = len(wanted) - len(todo)
-    for target in run_jobs(_start, (source, config, fits, folder), _refit_class, todo, jobs):
+    engine = LocalEngine(jobs)
+    for _, target in engine.run(_start, (source, config, fits, folder), _refit_class, todo):
         done += 1
         if on_class is not None:
             on_class(done, len(wanted), task.classes[target])

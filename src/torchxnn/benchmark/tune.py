@@ -16,13 +16,13 @@ from torchxnn.attribution import ExcitationBackprop
 from torchxnn.benchmark.maps import draw_maps, layer_of
 from torchxnn.benchmark.measure import FIT_FIGURES, faithfulness
 from torchxnn.benchmark.methods import UnitsOfMany, fit_variant, nn_config
-from torchxnn.benchmark.pool import run_jobs
 from torchxnn.benchmark.record import OnImages, Recorded, record_task
 from torchxnn.benchmark.run import OnClass, open_run, read_saved
 from torchxnn.benchmark.settings import BenchmarkConfig
 from torchxnn.benchmark.summary import mean
 from torchxnn.benchmark.tasks import TASKS, Task, TaskSource
 from torchxnn.embeddings.srae import SRAE
+from torchxnn.engine import LocalEngine
 from torchxnn.errors import DataError, XNNError, XNNWarning
 from torchxnn.files import replace_file
 from torchxnn.metrics import MapCovariance, RelevanceHistograms
@@ -112,7 +112,8 @@ def run_tuning(
     names = {target: _path(folder, target, grid) for target in wanted}
     todo = [target for target, path in names.items() if not path.is_file()]
     done = len(wanted) - len(todo)
-    for target in run_jobs(_start, (source, config, grid, folder), _tune_class, todo, jobs):
+    engine = LocalEngine(jobs)
+    for _, target in engine.run(_start, (source, config, grid, folder), _tune_class, todo):
         done += 1
         if on_class is not None:
             on_class(done, len(wanted), task.classes[target])
