@@ -42,7 +42,7 @@ class ImageRows:
         stream: the loader to read from its start, where images cannot be asked for by number.
     """
 
-    dataset: Dataset[Any]
+    dataset: Any
     count: int
     batch_size: int
     workers: int
