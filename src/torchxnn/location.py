@@ -45,14 +45,20 @@ def file_sizes(folder: Location) -> dict[str, int]:
         if not folder.is_dir():
             return {}
         return {entry.name: _size(entry) for entry in folder.iterdir()}
+    return {name: int(entry["size"] or 0) for name, entry in list_folder(folder).items()}
+
+
+def list_folder(folder: str) -> dict[str, dict[str, Any]]:
+    """What fsspec says about everything in a remote folder, by name; no folder gives nothing."""
     system, path = file_system(folder)
     system.invalidate_cache(path)
     try:
         entries = system.ls(path, detail=True)
     except (FileNotFoundError, NotADirectoryError):
         return {}
-    names = {entry["name"].rstrip("/").rpartition("/")[2]: entry["size"] or 0 for entry in entries}
-    return {name: int(size) for name, size in names.items() if name}
+    paths = {entry["name"].strip("/"): entry for entry in entries}
+    paths.pop(path.strip("/"), None)  # a folder's own marker, or a file listed as itself
+    return {each.rpartition("/")[2]: entry for each, entry in paths.items()}
 
 
 def _size(file: Path) -> int:

@@ -15,11 +15,13 @@ from rich.progress import Progress
 from torchxnn.datasets.base import ImageDataset, Preprocessing, Sample
 from torchxnn.datasets.images import check_image, quiet_pillow, read_image
 from torchxnn.errors import DataError, SkippedImagesWarning
+from torchxnn.remote_path import RemotePath, as_folder
 
 EXTENSIONS = frozenset(
     {".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pbm", ".pgm"}
     | {".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"}
 )
+Folder = Path | RemotePath
 _NAMED = 5  # skipped images that the warning names; `.skipped` has them all
 
 
@@ -34,6 +36,8 @@ class SkippedImage:
 @final
 class ImageFolder(ImageDataset):
     """Pictures in class folders: `root/CLASS/anything.jpg`, classes sorted by name.
+
+    The root is a folder, or an fsspec URL of one such as s3://bucket/folder.
 
     Every picture is decoded once, cheaply, when the data set is made. Those that cannot be read are
     left out *then*, with one counted warning, so that indices, labels and paths agree from
@@ -59,8 +63,6 @@ class ImageFolder(ImageDataset):
             name is not in `classes`, or none of its pictures can be read.
     """
 
-    root: Path
-
     def __init__(
         self,
         root: str | Path,
@@ -71,23 +73,24 @@ class ImageFolder(ImageDataset):
         check: bool = True,
         progress: Progress | None = None,
     ):
-        self.root = Path(root)
-        self.name = self.root.name or str(self.root)
+        self._folder = as_folder(root)
+        self.root = self._folder if isinstance(self._folder, Path) else None
+        self.name = self._folder.name or str(self._folder)
         self.preprocessing = preprocessing
-        if not self.root.is_dir():
-            kind = "is not a folder" if self.root.exists() else "does not exist"
-            raise DataError(f"{self.root} {kind}")
-        folders = _class_folders(self.root) if labelled else []
-        self.classes = _class_names(self.root, folders, classes)
+        if not self._folder.is_dir():
+            kind = "is not a folder" if self._folder.exists() else "does not exist"
+            raise DataError(f"{self._folder} {kind}")
+        folders = _class_folders(self._folder) if labelled else []
+        self.classes = _class_names(self._folder, folders, classes)
         if labelled:
             files = [file for folder in folders for file in image_files(folder)]
         else:
-            files = list(image_files(self.root))
+            files = list(image_files(self._folder))
         if not files:
-            raise DataError(f"{self.root} has no images ({_what_is_there(self.root)})")
+            raise DataError(f"{self._folder} has no images ({_what_is_there(self._folder)})")
         self.skipped = self._check(files, progress) if check else ()
         left_out = {image.path for image in self.skipped}
-        paths = (file.relative_to(self.root).as_posix() for file in files)
+        paths = (_below(file, self._folder) for file in files)
         self.paths = tuple(path for path in paths if path not in left_out)
         numbers = {name: index for index, name in enumerate(self.classes)}
         self.labels = (
@@ -98,21 +101,21 @@ class ImageFolder(ImageDataset):
     def load(self, index: int) -> Sample:
         """Read the picture at an index."""
         path = self.paths[index]
-        image = self.preprocessing(read_image(self.root / path))
+        image = self.preprocessing(read_image(self._folder / path))
         return Sample(image, None if self.labels is None else self.labels[index], path)
 
-    def _check(self, files: list[Path], progress: Progress | None) -> tuple[SkippedImage, ...]:
+    def _check(self, files: list[Folder], progress: Progress | None) -> tuple[SkippedImage, ...]:
         task = progress.add_task("Checking images", total=len(files)) if progress else None
         skipped = []
         with quiet_pillow(), ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
             for file, reason in zip(files, threads.map(check_image, files), strict=True):
                 if reason is not None:
-                    skipped.append(SkippedImage(file.relative_to(self.root).as_posix(), reason))
+                    skipped.append(SkippedImage(_below(file, self._folder), reason))
                 if progress and task is not None:
                     progress.advance(task)
         if len(skipped) == len(files):
             raise DataError(
-                f"none of the {len(files)} images in {self.root} can be read; the first, "
+                f"none of the {len(files)} images in {self._folder} can be read; the first, "
                 f"{skipped[0].path}: {skipped[0].reason}"
             )
         return tuple(skipped)
@@ -126,7 +129,7 @@ class ImageFolder(ImageDataset):
                 f"{len(self.skipped)} of {found} images could not be read and were left out: "
                 f"{named}{more}"
             )
-        beside = [file for file in _entries(self.root) if _is_image(file)]
+        beside = [file for file in _entries(self._folder) if _is_image(file)]
         if self.labels is not None and beside:
             remarks.append(
                 f"{len(beside)} images beside the class folders were left out: "
@@ -137,12 +140,16 @@ class ImageFolder(ImageDataset):
             warnings.warn(remark, SkippedImagesWarning, stacklevel=3)
 
 
-def image_files(folder: Path) -> Iterator[Path]:
+def _below(file: Folder, folder: Folder) -> str:
+    return file.relative_to(folder).as_posix()  # type: ignore[arg-type] # both of one kind
+
+
+def image_files(folder: Folder) -> Iterator[Folder]:
     """Every picture below a folder, sorted by path; hidden files and folders are ignored."""
-    yield from sorted(_walk(folder, frozenset()))
+    yield from sorted(_walk(folder, frozenset()), key=lambda file: file.parts)
 
 
-def _walk(folder: Path, above: frozenset[Path]) -> Iterator[Path]:
+def _walk(folder: Folder, above: frozenset[Folder]) -> Iterator[Folder]:
     here = folder.resolve()
     if here in above:  # a symbolic link to a folder further up
         return
@@ -153,21 +160,20 @@ def _walk(folder: Path, above: frozenset[Path]) -> Iterator[Path]:
             yield entry
 
 
-def _entries(folder: Path) -> list[Path]:
+def _entries(folder: Folder) -> list[Folder]:
     try:
-        entries = list(folder.iterdir())
+        entries: list[Folder] = list(folder.iterdir())
     except OSError as error:
         raise DataError(f"cannot list the folder {folder}: {error.strerror}") from error
-    return sorted(
-        entry for entry in entries if not entry.name.startswith(".") and entry.name != "__MACOSX"
-    )
+    shown = [e for e in entries if not e.name.startswith(".") and e.name != "__MACOSX"]
+    return sorted(shown, key=lambda entry: entry.name)
 
 
-def _is_image(file: Path) -> bool:
+def _is_image(file: Folder) -> bool:
     return file.suffix.lower() in EXTENSIONS and not file.is_dir()
 
 
-def _class_folders(root: Path) -> list[Path]:
+def _class_folders(root: Folder) -> list[Folder]:
     entries = _entries(root)
     folders = [entry for entry in entries if entry.is_dir()]
     if not folders and any(_is_image(entry) for entry in entries):
@@ -180,7 +186,9 @@ def _class_folders(root: Path) -> list[Path]:
     return folders
 
 
-def _class_names(root: Path, folders: list[Path], classes: Sequence[str] | None) -> tuple[str, ...]:
+def _class_names(
+    root: Folder, folders: list[Folder], classes: Sequence[str] | None
+) -> tuple[str, ...]:
     names = tuple(folder.name for folder in folders)
     if classes is None:
         return names
@@ -195,7 +203,7 @@ def _class_names(root: Path, folders: list[Path], classes: Sequence[str] | None)
     return tuple(classes)
 
 
-def _what_is_there(root: Path) -> str:
+def _what_is_there(root: Folder) -> str:
     suffixes = Counter(
         file.suffix.lower() or "no extension" for file in root.rglob("*") if file.is_file()
     )

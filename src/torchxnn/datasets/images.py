@@ -57,7 +57,7 @@ def read_image(path: str | Path | Traversable) -> Image.Image:
         return _read(Path(path) if isinstance(path, str) else path)
 
 
-def check_image(path: Path) -> str | None:
+def check_image(path: Path | Traversable) -> str | None:
     """Decode a picture completely but cheaply; what is wrong with it, or None.
 
     A JPEG is decoded at an eighth of its size: the whole file is read, so a truncated one is found.

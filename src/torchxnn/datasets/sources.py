@@ -19,6 +19,7 @@ from torchxnn.datasets.cub import CUB
 from torchxnn.datasets.folder import ImageFolder
 from torchxnn.errors import DataError, ModelError, XNNWarning
 from torchxnn.layers import as_logits, preserve_state, unwrap
+from torchxnn.remote_path import as_folder
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ def count_outputs(model: nn.Module, preprocessing: Preprocessing) -> int:
 
 
 def open_dataset(
-    root: Path,
+    root: str | Path,
     preprocessing: Preprocessing,
     config: DataConfig,
     outputs: int,
@@ -106,7 +107,7 @@ def open_dataset(
     is a positive.
 
     Args:
-        root: the folder.
+        root: the folder, or an fsspec URL of one with class folders.
         preprocessing: how images become tensors.
         config: layout, split and so on.
         outputs: number of the model's outputs.
@@ -118,15 +119,18 @@ def open_dataset(
         DataError: no such folder, no images, nothing readable.
     """
     names = None if class_names is None else tuple(class_names)
-    if config.layout == "cub" or (config.layout == "auto" and (root / "images.txt").is_file()):
-        cub = CUB(root, preprocessing, config.split or default_split)
+    folder = as_folder(root)
+    if config.layout == "cub" or (config.layout == "auto" and (folder / "images.txt").is_file()):
+        if not isinstance(folder, Path):
+            raise DataError(f"{folder} is in the layout of CUB, which is read from local folders")
+        cub = CUB(folder, preprocessing, config.split or default_split)
         if len(cub.classes) != outputs:
             raise DataError(
                 f"{root} has {len(cub.classes)} classes, the model {outputs} outputs; "
                 "use a model that was trained on these classes"
             )
         return OpenedData(cub, cub.classes)
-    folders = sorted(p.name for p in root.iterdir() if p.is_dir()) if root.is_dir() else []
+    folders = sorted(p.name for p in folder.iterdir() if p.is_dir()) if folder.is_dir() else []
     folders = [name for name in folders if not name.startswith(".")]
     if names is not None and folders and set(folders) <= set(names):
         labelled = ImageFolder(root, preprocessing, classes=names, progress=progress)
