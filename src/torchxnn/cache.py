@@ -32,6 +32,7 @@ from torchxnn.activation_cache import (
 from torchxnn.chunks import ChunkStore
 from torchxnn.datasets.augment import HeldOutCopies
 from torchxnn.datasets.base import ImageDataset, Preprocessing
+from torchxnn.engine import Engine
 from torchxnn.errors import DataError, NonFiniteError, XNNError
 from torchxnn.image_rows import Batch, ImageRows, data_fingerprint, image_rows
 from torchxnn.layers import as_activations, check_images, record_layers, resolve_layer, unwrap
@@ -61,6 +62,7 @@ def cache_activations(
     class_names: Sequence[str] | None = None,
     source: Mapping[str, Any] | None = None,
     rows: int | None = None,
+    engine: Engine | None = None,
     on_images: OnImages | None = None,
 ) -> ActivationCache:
     """Run a model over a data set and keep layers' outputs, logits and labels on disk.
@@ -83,6 +85,8 @@ def cache_activations(
         class_names: of the model's outputs; None: what a data set of ours says, if they fit.
         source: where model and data come from, to be found again with the cache.
         rows: how many images to take, if the data do not know their length.
+        engine: records chunks in other processes or on other machines, which then need to see the
+            data and the location; the numbers are the same as on one thread of this process.
         on_images: called with a number of images, first with those that are there already.
 
     Returns:
@@ -118,7 +122,13 @@ def cache_activations(
     there = len(cache) - sum(len(cache.store.span(chunk)) for chunk in missing)
     if there and on_images is not None:
         on_images(there)
-    _record(model, cache, images, missing, on_images)
+    if engine is None:
+        _record(model, cache, images, missing, on_images)
+    else:
+        jobs = (model, data, cache.store.location, batch_size)
+        for _, count in engine.run(_prepare_worker, jobs, _record_in_worker, missing):
+            if on_images is not None:
+                on_images(count)
     return ActivationCache.open(cache.store.location)
 
 
@@ -191,6 +201,20 @@ def record_chunk(
             "single chunks of an iterable data set cannot be recorded; use cache_activations"
         )
     _record(model, cache, images, [chunk], on_images)
+
+
+_worker: dict[str, tuple[Any, ...]] = {}
+"""What a worker process was given, until its end."""
+
+
+def _prepare_worker(model: nn.Module, data: Any, location: Location, batch_size: int) -> None:
+    _worker["job"] = (model, data, location, batch_size)
+
+
+def _record_in_worker(chunk: int) -> int:
+    model, data, location, batch_size = _worker["job"]
+    record_chunk(model, data, location, chunk, batch_size=batch_size)
+    return len(ActivationCache.open(location, complete=False).store.span(chunk))
 
 
 def _about(

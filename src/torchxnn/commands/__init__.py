@@ -1,0 +1,1 @@
+"""Commands of `xnn` that do not fit into `cli`, one module each."""
