@@ -17,6 +17,7 @@ from tyro.conf import OmitArgPrefixes, Positional, arg, subcommand
 
 from torchxnn.benchmark.commands import Cub, Nyu, Places, SeedStability, Tune
 from torchxnn.benchmark.mnist import Mnist
+from torchxnn.commands.cache import Cache
 from torchxnn.datasets.sources import DataConfig, count_outputs, find_target, open_dataset
 from torchxnn.errors import DataError, XNNError, XNNWarning
 from torchxnn.files import check_replaceable, replace_file
@@ -360,6 +361,7 @@ class Study:
 
 Command = (
     Annotated[Layers, subcommand("layers")]
+    | Annotated[Cache, subcommand("cache")]
     | Annotated[Fit, subcommand("fit")]
     | Annotated[Explain, subcommand("explain")]
     | Annotated[Evaluate, subcommand("evaluate")]
