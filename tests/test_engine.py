@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ import torch
 
 from conftest import make_images, make_net
 from torchxnn.engine import JobQueue, JobRunner, LocalEngine, open_result
-from torchxnn.errors import DataError, WorkerError, XNNError
+from torchxnn.errors import DataError, WorkerError, WorkerWarning, XNNError
 
 STARTED = []
 MODEL = {}
@@ -79,7 +80,12 @@ def wait_until(condition, seconds=60):
 
 
 def gone(process):
-    return not Path(f"/proc/{process}").exists()
+    """Ended, though perhaps not yet forgotten by its parent."""
+    try:
+        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+    return state in "ZX"
 
 
 def test_one_process_runs_here_on_one_thread():
@@ -109,14 +115,16 @@ def test_what_cannot_be_sent_is_said():
 def test_a_lost_job_comes_next_and_is_given_up_in_the_end():
     queue = JobQueue(["a", "b", "c" * 999], retries=1, workers=2)
     assert queue.take() == (0, "a")
-    queue.lose(0, "killed")
+    with pytest.warns(WorkerWarning, match=r"lost \(killed\); its job 'a' is done again"):
+        queue.lose(0, "killed")
     assert queue.take() == (0, "a")
     with pytest.raises(WorkerError, match=r"job 'a' was given up .* lost 2 times"):
         queue.lose(0, "killed")
     assert queue.take() == (1, "b")
     assert queue.take() == (2, "c" * 999)
     assert queue.take() is None
-    queue.lose(2, "killed")
+    with pytest.warns(WorkerWarning, match=r"c{50}\.\.\. is done again"):
+        queue.lose(2, "killed")
     assert queue
     with pytest.raises(WorkerError, match=r"c{50}\.\.\. was given up"):
         queue.lose(2, "killed")
@@ -125,7 +133,8 @@ def test_a_lost_job_comes_next_and_is_given_up_in_the_end():
 def test_workers_that_never_start_end_the_run():
     queue = JobQueue(["a"], retries=1, workers=2)
     for _ in range(2):
-        queue.lose(None, "killed")
+        with pytest.warns(WorkerWarning, match="another one is started"):
+            queue.lose(None, "killed")
     with pytest.raises(WorkerError, match="while they started"):
         queue.lose(None, "killed")
 
@@ -150,7 +159,8 @@ def test_killed_workers_are_replaced_and_nothing_is_lost_or_doubled(tmp_path):
     net = make_net()
     take_model(net)
     expected = [logits_of(seed) for seed in range(6)]
-    found = list(LocalEngine(2).run(take_model, (net, tmp_path), logits_unless_first, range(6)))
+    with pytest.warns(WorkerWarning, match=r"exit code -9\); its job [23] is done again"):
+        found = list(LocalEngine(2).run(take_model, (net, tmp_path), logits_unless_first, range(6)))
     assert sorted(index for index, _ in found) == list(range(6))
     assert all(torch.equal(logits, expected[index]) for index, (_, logits) in found)
     assert not any(parameter.is_shared() for parameter in net.parameters())
@@ -161,8 +171,10 @@ def test_killed_workers_are_replaced_and_nothing_is_lost_or_doubled(tmp_path):
 @pytest.mark.slow
 def test_a_deadly_job_is_named_and_the_others_are_done():
     results = LocalEngine(2, retries=1).run(start, (1,), die, ["a", "b", "deadly"])
-    assert {next(results)[1], next(results)[1]} == {"a", "b"}
-    with pytest.raises(WorkerError, match="job 'deadly' was given up"):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", WorkerWarning)  # it may be lost before the others are done
+        assert {next(results)[1], next(results)[1]} == {"a", "b"}
+    with pytest.raises(WorkerError, match="job 'deadly' was given up"), pytest.warns(WorkerWarning):
         next(results)
 
 

@@ -11,8 +11,10 @@ import multiprocessing
 import os
 import pickle
 import signal
+import sys
 import threading
 import traceback
+import warnings
 from abc import ABC, abstractmethod
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
@@ -25,7 +27,7 @@ from typing import Any, TypeVar, final
 
 import torch
 
-from torchxnn.errors import WorkerError, XNNError
+from torchxnn.errors import WorkerError, WorkerWarning, XNNError
 from torchxnn.memory import keep_freed_memory
 from torchxnn.threads import one_thread
 
@@ -151,24 +153,33 @@ class JobQueue:
             WorkerError: that was once too often.
         """
         if index is None:
-            self._lost_at_start += 1
-            if self._lost_at_start > self._retries * self._workers:
-                raise WorkerError(
-                    f"{self._lost_at_start} workers in a row were lost while they started "
-                    f"({reason}); is there memory enough for the model in each of "
-                    f"{self._workers} worker(s)?"
-                )
+            self._lose_at_start(reason)
             return
         self._lost[index] += 1
+        job = repr(self._todo[index])
+        job = job if len(job) <= _SHOWN else f"{job[:_SHOWN]}..."
         if self._lost[index] > self._retries:
-            job = repr(self._todo[index])
-            job = job if len(job) <= _SHOWN else f"{job[:_SHOWN]}..."
             raise WorkerError(
                 f"job {job} was given up after its worker was lost {self._lost[index]} times "
                 f"({reason}); it may need more memory than there is: use fewer workers or "
                 "smaller jobs"
             )
+        _warn(f"a worker was lost ({reason}); its job {job} is done again")
         self._waiting.appendleft(index)
+
+    def _lose_at_start(self, reason: str) -> None:
+        self._lost_at_start += 1
+        if self._lost_at_start > self._retries * self._workers:
+            raise WorkerError(
+                f"{self._lost_at_start} worker(s) in a row were lost while they started "
+                f"({reason}); torchxnn and the model must be there in each of {self._workers} "
+                "worker(s), and memory enough"
+            )
+        _warn(f"a worker was lost while it started ({reason}); another one is started")
+
+
+def _warn(text: str) -> None:
+    warnings.warn(text, WorkerWarning, stacklevel=3)
 
 
 class JobRunner:
@@ -179,8 +190,14 @@ class JobRunner:
         keep_freed_memory()
         self._work: Callable[[Any], Any] | None = None
 
-    def start(self, task: bytes) -> bytes:
-        """Prepare for jobs; `task` holds what `Engine.run` was given, but for the jobs."""
+    def start(self, task: bytes, places: Sequence[str] = ()) -> bytes:
+        """Prepare for jobs.
+
+        Args:
+            task: what `Engine.run` was given, but for the jobs.
+            places: folders to look for modules in, beside those that this process knows.
+        """
+        sys.path.extend(place for place in places if place not in sys.path)
         return _call(self._start, task)
 
     def run(self, job: bytes) -> bytes:

@@ -44,5 +44,9 @@ class AttributionWarning(XNNWarning):
     """A heatmap whose certificate is worse than it should be."""
 
 
+class WorkerWarning(XNNWarning):
+    """A worker was lost, and its job is done again."""
+
+
 class SkippedImagesWarning(XNNWarning):
     """Images that could not be read and were left out."""
