@@ -161,3 +161,17 @@ def signed_rank_p_less(differences):
         for signs in itertools.product((False, True), repeat=len(ranks))
     ]
     return sum(total <= observed + 1e-9 for total in sums) / len(sums)
+
+
+def shrink_maps_reference(values, size):
+    """Relevance of every pixel of a map, shared out among the cells that it lies in."""
+    height, width = len(values), len(values[0])
+    found = [[0.0] * size for _ in range(size)]
+
+    def shared(pixel, cell, pixels):
+        low, high = cell * pixels / size, (cell + 1) * pixels / size
+        return max(0.0, min(pixel + 1, high) - max(pixel, low))
+
+    for y, x, i, j in itertools.product(range(height), range(width), range(size), range(size)):
+        found[i][j] += values[y][x] * shared(y, i, height) * shared(x, j, width)
+    return found

@@ -17,7 +17,9 @@ from tyro.conf import OmitArgPrefixes, Positional, arg, subcommand
 
 from torchxnn.benchmark.commands import Cub, Nyu, Places, SeedStability, Tune
 from torchxnn.benchmark.mnist import Mnist
+from torchxnn.commands.attribute import Attribute
 from torchxnn.commands.cache import Cache
+from torchxnn.commands.saved_run import SavedRun, open_for
 from torchxnn.datasets.sources import DataConfig, count_outputs, find_target, open_dataset
 from torchxnn.errors import DataError, XNNError, XNNWarning
 from torchxnn.files import check_replaceable, replace_file
@@ -141,24 +143,6 @@ class Fit:
 
 
 @dataclass(frozen=True)
-class SavedRun:
-    """A saved XNN and the model that it explains."""
-
-    run: Annotated[Positional[Path], arg(metavar="RUN")]
-    """folder written by `xnn fit`"""
-    weights: Path | None = field(default=None, kw_only=True)
-    """state dict of the model, if it has moved since"""
-    model: str | None = field(default=None, kw_only=True)
-    """the model, if it has another name now"""
-
-    def load(self) -> Any:
-        """The XNN, attached to its model; the model's fingerprint is checked."""
-        from torchxnn.runs import open_run
-
-        return open_run(self.run, self.model, self.weights)
-
-
-@dataclass(frozen=True)
 class Explain(SavedRun):
     """Explain images: a folder with PNGs, JSON and an HTML page for each."""
 
@@ -218,7 +202,7 @@ class Evaluate(SavedRun):
 
         xnn = self.load()
         with make_progress(ERR) as progress:
-            opened = _open_for(xnn, self.data, self.source, progress)
+            opened = open_for(xnn, self.data, self.source, progress)
             evaluation = xnn.evaluate(
                 self.source.loader(opened),
                 maps=self.maps,
@@ -251,7 +235,7 @@ class WriteReport(SavedRun):
 
         xnn = self.load()
         with make_progress(ERR) as progress:
-            opened = _open_for(xnn, self.data, self.source, progress)
+            opened = open_for(xnn, self.data, self.source, progress)
             report = build_report(
                 xnn,
                 opened,
@@ -366,6 +350,7 @@ Command = (
     | Annotated[Explain, subcommand("explain")]
     | Annotated[Evaluate, subcommand("evaluate")]
     | Annotated[WriteReport, subcommand("report")]
+    | Annotated[Attribute, subcommand("attribute")]
     | Annotated[Check, subcommand("check")]
     | Annotated[Benchmark, subcommand("benchmark")]
     | Annotated[Study, subcommand("study")]
@@ -415,13 +400,6 @@ def _free_name(stem: str, taken: set[str]) -> str:
         name, number = f"{stem}-{number}", number + 1
     taken.add(name)
     return name
-
-
-def _open_for(xnn: Any, data: Path, source: DataConfig, progress: Any) -> Any:
-    preprocessing = source.preprocessing(xnn.preprocessing)
-    outputs = count_outputs(xnn.model, preprocessing)
-    opened = open_dataset(data, preprocessing, source, outputs, xnn.class_names, "test", progress)
-    return opened.dataset
 
 
 def _write_json(path: Path, values: dict[str, Any]) -> None:

@@ -219,12 +219,15 @@ class XNN(nn.Module):
         Raises:
             UnsupportedOperationError: an operation without a rule lies on the way.
         """
-        embedding = self._fitted()
-        targets = range(embedding.n_features)
-        module = _Salience(self) if isinstance(embedding, ConvSRAE) else self
-        return _attributor(method, module).attribute_many(
+        targets = range(self._fitted().n_features)
+        return self.attributor(method).attribute_many(
             images, targets, return_certificate=return_certificate
         )
+
+    def attributor(self, method: str = "excitation_backprop") -> Any:
+        """The method of a name on the n x-features as its outputs; see `attribute`."""
+        conv = isinstance(self._fitted(), ConvSRAE)
+        return _attributor(method, _Salience(self) if conv else self)
 
     @torch.no_grad()
     def explain(

@@ -1,0 +1,37 @@
+"""What commands about a saved XNN share: the XNN itself, and a data set for its model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+from tyro.conf import Positional, arg
+
+from torchxnn.datasets.sources import DataConfig, count_outputs, open_dataset
+
+
+@dataclass(frozen=True)
+class SavedRun:
+    """A saved XNN and the model that it explains."""
+
+    run: Annotated[Positional[Path], arg(metavar="RUN")]
+    """folder written by `xnn fit`"""
+    weights: Path | None = field(default=None, kw_only=True)
+    """state dict of the model, if it has moved since"""
+    model: str | None = field(default=None, kw_only=True)
+    """the model, if it has another name now"""
+
+    def load(self) -> Any:
+        """The XNN, attached to its model; the model's fingerprint is checked."""
+        from torchxnn.runs import open_run
+
+        return open_run(self.run, self.model, self.weights)
+
+
+def open_for(xnn: Any, data: str | Path, source: DataConfig, progress: Any) -> Any:
+    """A folder as a data set for the model of an XNN; its test part by default."""
+    preprocessing = source.preprocessing(xnn.preprocessing)
+    outputs = count_outputs(xnn.model, preprocessing)
+    opened = open_dataset(data, preprocessing, source, outputs, xnn.class_names, "test", progress)
+    return opened.dataset
