@@ -54,7 +54,7 @@ $(VENV)/.demo: pyproject.toml | $(VENV)/.torch
 # pip reads dependency groups from version 25.1 on.
 $(VENV)/.dev: pyproject.toml | $(VENV)/.torch
 	$(PIP) --upgrade 'pip>=25.1'
-	$(PIP) --editable '.[demo,study]' --group dev
+	$(PIP) --editable '.[demo,study,ray]' --group dev
 	touch $@
 
 $(VENV)/.docs: pyproject.toml | $(VENV)/.torch
