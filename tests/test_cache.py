@@ -105,10 +105,11 @@ def test_a_cache_holds_what_a_recording_in_memory_gives(net, data, place, dtype,
 ROWS = st.lists(st.integers(0, 22), max_size=30)
 
 
-@pytest.fixture(scope="module")
-def small_cache(tmp_path_factory):
+@pytest.fixture(scope="module", params=[7, 23])
+def small_cache(tmp_path_factory, request):
     place = tmp_path_factory.mktemp("small") / "cache"
-    return record(make_net(), TensorDataset(*make_images(23)), place)
+    data = TensorDataset(*make_images(23))
+    return record(make_net(), data, place, dtype="bfloat16", chunk_rows=request.param)
 
 
 @settings(max_examples=50, deadline=None)
@@ -431,6 +432,7 @@ def read_everywhere(place, rows, queue):
     queue.put((cache.read("classifier.1", torch.tensor(rows)).tolist(), cache.column(1).tolist()))
 
 
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_several_processes_read_at_once(small_cache):
     context = multiprocessing.get_context("fork")
     queue = context.Queue()
@@ -454,6 +456,7 @@ def record_slowly(place):
     )
 
 
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_a_recording_killed_at_random_moments_ends_in_the_same_bits(net, tmp_path):
     record_slowly(tmp_path / "whole")
     context = multiprocessing.get_context("fork")

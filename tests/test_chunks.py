@@ -51,6 +51,9 @@ def test_what_is_written_comes_back(place):
         assert same(again.read(chunk), content(store, chunk))
     assert list(again.read(1, ["label"])) == ["label"]
     assert torch.equal(again.read_part(1, "by_output", 2, 4), content(store, 1)["by_output"][2:4])
+    for rows in ([3, 0, 0], [1], []):
+        index = torch.tensor(rows, dtype=torch.int64)
+        assert torch.equal(again.read_rows(0, "z", index), content(store, 0)["z"][index])
     assert same(pickle.loads(pickle.dumps(again)).read(1), content(store, 1))
 
 
@@ -216,6 +219,8 @@ def test_verify_finds_damage_and_the_chunk_is_written_again(place):
     seen = []
     assert store.verify(seen.append) == [1]
     assert (seen, store.missing()) == ([0, 1, 2], [1])
+    assert store.verify(chunks=[0, 2]) == []
+    assert store.missing() == [1]
     assert store.verify(remove=True) == [1]
     assert ChunkStore.open(place).missing() == [1]
     fill(store)
@@ -283,13 +288,13 @@ def test_unknown_storage_is_an_error(tmp_path):
     assert ChunkStore.create(f"file://{tmp_path}/a", {}, 1, 1).location == tmp_path / "a"
 
 
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_two_writers_at_once_and_kills_at_random_moments(tmp_path):
     rows, place = 120, tmp_path / "killed"
     expected = ChunkStore.create(tmp_path / "expected", ABOUT, rows, 1)
     fill(expected)
     draw = random.Random(0)
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torchxnn.chunks"])
+    context = multiprocessing.get_context("fork")
 
     def start(folder, backwards):
         writer = context.Process(target=write_in_order, args=(folder, rows, backwards))

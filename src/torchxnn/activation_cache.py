@@ -248,7 +248,7 @@ class ActivationCache:
         found = self._found(rows)
         out = torch.empty((self._count(rows), *dims), dtype=dtype or self.dtype)
         for chunk, inside, places in found:
-            out[places] = self.store.read(chunk, [name])[name][inside].to(out.dtype)
+            out[places] = self._rows_of(chunk, name, inside).to(out.dtype)
         return out
 
     def activations(
@@ -271,8 +271,13 @@ class ActivationCache:
         if name not in self.store.about["columns"]:
             return None
         if name not in self._columns:
-            parts = [self.store.read(chunk, [name])[name] for chunk in self._chunks()]
-            self._columns[name] = torch.cat(parts)
+            dtype = torch.bool if name == HELD_OUT else torch.int64
+            column = torch.empty(len(self), dtype=dtype)
+            for chunk in self._chunks():
+                span = self.store.span(chunk)
+                part = self.store.read_part(chunk, name, 0, len(span))
+                column[span.start : span.stop] = part
+            self._columns[name] = column
         return self._columns[name]
 
     def _count(self, rows: Tensor | None) -> int:
@@ -294,6 +299,11 @@ class ActivationCache:
             part = slice(start, start + int(count))
             yield int(chunk), chosen[part] - int(chunk) * self.store.chunk_rows, places[part]
             start = part.stop
+
+    def _rows_of(self, chunk: int, name: str, inside: Any) -> Tensor:
+        if isinstance(inside, slice):
+            return self.store.read(chunk, [name])[name]
+        return self.store.read_rows(chunk, name, inside)
 
     def _index(self, rows: Tensor) -> Tensor:
         if rows.dtype == torch.bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, final
@@ -37,6 +37,7 @@ from torchxnn.tensor_file import (
     encode_tensors,
     read_header,
     read_tensor_part,
+    read_tensor_rows,
     read_tensors,
 )
 from torchxnn.version import __version__
@@ -240,13 +241,26 @@ class ChunkStore:
     def read_part(self, chunk: int, name: str, start: int, stop: int) -> Tensor:
         """One tensor of a chunk from index `start` to `stop` of its first dimension.
 
-        Of a remote chunk no more than that is read.
+        No more than that is read; the best way to small parts.
 
         Raises:
             DataError: see `read`.
         """
         header = self._readable(chunk, [name])
         return read_tensor_part(self._file(chunk), header, name, start, stop)
+
+    def read_rows(self, chunk: int, name: str, rows: Tensor) -> Tensor:
+        """Some rows of one tensor of a chunk.
+
+        Args:
+            chunk: from 0.
+            name: of the tensor.
+            rows: indices into its first dimension, from 0 in each chunk.
+
+        Raises:
+            DataError: see `read`.
+        """
+        return read_tensor_rows(self._file(chunk), self._readable(chunk, [name]), name, rows)
 
     def _readable(self, chunk: int, names: Collection[str]) -> TensorFileHeader:
         header = self._header(chunk)
@@ -259,7 +273,11 @@ class ChunkStore:
         return header
 
     def verify(
-        self, on_chunk: Callable[[int], None] | None = None, *, remove: bool = False
+        self,
+        on_chunk: Callable[[int], None] | None = None,
+        *,
+        remove: bool = False,
+        chunks: Iterable[int] | None = None,
     ) -> list[int]:
         """Read all data and compare checksums.
 
@@ -268,13 +286,15 @@ class ChunkStore:
         Args:
             on_chunk: called with the number of each chunk after it was read.
             remove: remove damaged files.
+            chunks: those to look at; None: all.
 
         Returns:
             The damaged chunks; those that are simply not there are not among them.
         """
         sizes = file_sizes(self.location)
         damaged = []
-        for chunk in range(self.chunks):
+        for chunk in range(self.chunks) if chunks is None else chunks:
+            self._damaged.discard(chunk)
             if _name(chunk) in sizes:
                 self._headers.pop(chunk, None)
                 header = self._header(chunk)
@@ -282,7 +302,7 @@ class ChunkStore:
                     damaged.append(chunk)
             if on_chunk is not None:
                 on_chunk(chunk)
-        self._damaged = set(damaged)
+        self._damaged.update(damaged)
         for chunk in damaged if remove else ():
             remove_file(self._file(chunk))
             self._headers.pop(chunk, None)

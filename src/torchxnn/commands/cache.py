@@ -16,6 +16,7 @@ from torchxnn.cache import cache_activations
 from torchxnn.datasets.augment import HeldOutCopies
 from torchxnn.datasets.base import ImageDataset
 from torchxnn.datasets.sources import DataConfig, count_outputs, open_dataset
+from torchxnn.distributed import EngineConfig
 from torchxnn.errors import XNNError
 from torchxnn.location import as_location, file_sizes
 from torchxnn.models import load_model
@@ -54,6 +55,7 @@ class Cache:
     verify: bool = False
     """check the checksums of a cache that is there, and record damaged chunks again"""
     source: DataConfig = field(default_factory=DataConfig)
+    engine: EngineConfig = field(default_factory=EngineConfig)
 
     def execute(self) -> None:
         """Check if asked, record what is missing, print what the cache holds."""
@@ -96,6 +98,7 @@ class Cache:
             preprocessing=preprocessing,
             class_names=opened.class_names,
             source=self._source(loaded.description, opened.dataset.name),
+            engine=None if self.engine == EngineConfig() else self.engine.make(),
             on_images=count_images(progress, "Recording activations", len(dataset)),
         )
 
