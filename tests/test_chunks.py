@@ -285,7 +285,9 @@ def test_left_over_temporary_files_are_ignored_and_cleaned(tmp_path):
 def test_unknown_storage_is_an_error(tmp_path):
     with pytest.raises(DataError, match=r"nosuch://x cannot be opened: Protocol not known"):
         ChunkStore.create("nosuch://x", {}, 1, 1)
-    assert ChunkStore.create(f"file://{tmp_path}/a", {}, 1, 1).location == tmp_path / "a"
+    for kind in ("file", "local"):
+        store = ChunkStore.create(f"{kind}://{tmp_path}/a", {}, 1, 1)
+        assert store.location == tmp_path / "a"
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")

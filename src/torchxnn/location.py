@@ -23,8 +23,8 @@ Location = str | Path
 def as_location(location: Location) -> Location:
     """A `Path` for what lies on this machine, a URL without a slash at the end for the rest."""
     text = str(location)
-    if text.startswith("file://"):
-        return Path(text.removeprefix("file://"))
+    if text.startswith(("file://", "local://")):
+        return Path(text.partition("://")[2])
     if isinstance(location, Path) or "://" not in text:
         return Path(location)
     protocol, _, path = text.rpartition("://")
