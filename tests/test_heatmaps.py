@@ -413,6 +413,8 @@ class TestCommand:
     @pytest.mark.slow
     def test_killed_and_run_again_gives_the_same_files(self, run, folder, tmp_path):
         """SIGKILL in the middle, while two workers write; no worker outlives it."""
+        for file in [*folder.glob("c/*"), *folder.glob("d/*")]:
+            file.unlink()
         maps = tmp_path / "maps"
         command = [sys.executable, "-m", "torchxnn.cli", *self.arguments(run, folder, maps)]
         places = os.pathsep.join([str(Path(__file__).parent), *sys.path])
@@ -422,11 +424,11 @@ class TestCommand:
             stderr=subprocess.DEVNULL,
         ) as process:
             end = time.monotonic() + 90
-            while len(list(maps.glob("chunk-*"))) < 5 and time.monotonic() < end:
+            while len(list(maps.glob("chunk-*"))) < 3 and time.monotonic() < end:
                 time.sleep(0.005)
             process.send_signal(signal.SIGKILL)
         store = ChunkStore.open(maps)
-        assert 0 < len(store.missing()) < 64
+        assert 0 < len(store.missing()) < store.chunks == 32
         assert store.verify() == []
         assert main(self.arguments(run, folder, maps)) == 0
         assert main(self.arguments(run, folder, tmp_path / "whole")) == 0

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import pickle
+import socket
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -22,6 +23,8 @@ from torchxnn.errors import WorkerError, XNNError
 INSTALL = "pip install 'torchxnn[ray]'"
 
 _SHOWN = 200  # characters of what Ray says about a lost worker
+
+_KNOCK_SECONDS = 10.0
 
 EngineName = Literal["local", "ray"]
 
@@ -199,18 +202,31 @@ def _connected(ray: Any, address: str | None, workers: int | None) -> Iterator[N
         return
     own = {"num_cpus": workers, "include_dashboard": False} if address is None else {}
     try:
+        _knock(address)
         ray.init(
             address=address or "local",
             log_to_driver=False,
             logging_level=logging.ERROR,
             **own,
         )
-    except ConnectionError as error:
+    except OSError as error:
         raise XNNError(f"no Ray cluster answers at {address!r}: {error}") from error
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _knock(address: str | None) -> None:
+    """Find out in seconds that nobody is there; Ray itself takes minutes.
+
+    Raises:
+        OSError: nobody is there.
+    """
+    host, _, port = (address or "").rpartition(":")
+    if host and port.isdigit() and "/" not in host:
+        with socket.create_connection((host, int(port)), timeout=_KNOCK_SECONDS):
+            pass
 
 
 def _import_ray() -> Any:
