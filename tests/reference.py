@@ -175,3 +175,94 @@ def shrink_maps_reference(values, size):
     for y, x, i, j in itertools.product(range(height), range(width), range(size), range(size)):
         found[i][j] += values[y][x] * shared(y, i, height) * shared(x, j, width)
     return found
+
+
+def fit_one(z, logits, positives, held_out, start, config, n_targets=1):
+    """One SRAE, fitted by autograd and Adam, step by step as the formulas say (paper eq. 5).
+
+    `z`, `logits`, `positives` are the training data, `held_out` the same three for early stopping;
+    `start` gives the embedding to begin with and the generator that draws the batches.
+    """
+    import copy
+
+    import torch
+
+    def weights_of(positive):
+        weight = torch.ones(len(positive), dtype=z.dtype)
+        share = config.positive_share
+        weight[positive] = share / int(positive.sum())
+        weight[~positive] = (1 - share) / int((~positive).sum())
+        return weight / weight.sum()
+
+    def penalty(moments, means, shares):
+        centred = moments.clone()
+        for mean, count in zip(means, shares, strict=True):
+            centred = centred - torch.outer(mean, mean) / count
+        total = 0.0
+        n = len(centred)
+        for i in range(n):
+            for j in range(n):
+                alive = [centred[k, k] > 1e-12 + 1e-6 * moments[k, k] for k in (i, j)]
+                if i != j:
+                    cosine = centred[i, j] / (centred[i, i] * centred[j, j]).sqrt()
+                    total = total + (cosine**2 if all(alive) else 1.0)
+        return total / (n * (n - 1))
+
+    spread = logits.std(0, correction=0)
+
+    def exact(embedding, data):
+        zs, ys, positive = data
+        weight = weights_of(positive)
+        with torch.no_grad():
+            e = embedding.encode(zs)
+            q = (weight[:, None] * ((embedding.decode(e) - zs) / embedding.scale) ** 2).sum(0)
+            fit = (weight * (((embedding.readout(e) - ys) / spread) ** 2).sum(1)).sum()
+            masks = [positive, ~positive]
+            means = [(weight[m, None] * e[m]).sum(0) for m in masks]
+            moments = e.T @ (weight[:, None] * e)
+            apart = penalty(moments, means, [weight[m].sum() for m in masks])
+            sparse = torch.log(1 + config.q * q).mean()
+        return float(fit + config.beta * sparse + config.eta * apart)
+
+    embedding, generator = start
+    weight = weights_of(positives)
+    optimizer = torch.optim.Adam(
+        embedding.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+    )
+    best, best_epoch = exact(embedding, held_out), 0
+    state = copy.deepcopy(embedding.state_dict())
+    known = {}
+    steps = len(z) // config.batch_size
+
+    def estimate(name, batch):
+        old = known.get(name)
+        new = batch.detach() if old is None else old + (batch.detach() - old) / steps
+        known[name] = new
+        return new + batch - batch.detach()
+
+    for epoch in range(1, config.epochs + 1):
+        draws = torch.multinomial(weight, steps * config.batch_size, True, generator=generator)
+        for step in range(steps):
+            rows = draws[step * config.batch_size : (step + 1) * config.batch_size]
+            e = embedding.encode(z[rows])
+            error = (embedding.readout(e) - logits[rows]) / spread
+            q = (((embedding.decode(e) - z[rows]) / embedding.scale) ** 2).mean(0)
+            on = positives[rows].to(z.dtype)
+            means = [(on[:, None] * e).mean(0), ((1 - on)[:, None] * e).mean(0)]
+            moments = estimate("moments", e.T @ e / len(rows))
+            means = [estimate(f"mean {i}", mean) for i, mean in enumerate(means)]
+            apart = penalty(moments, means, [weight[positives].sum(), weight[~positives].sum()])
+            loss = (error**2).sum(1).mean()
+            loss = loss + config.beta * torch.log(1 + config.q * estimate("q", q)).mean()
+            loss = loss + config.eta * apart
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        current = exact(embedding, held_out)
+        if current < best:
+            best, best_epoch = current, epoch
+            state = copy.deepcopy(embedding.state_dict())
+        if epoch - best_epoch >= config.patience:
+            break
+    embedding.load_state_dict(state)
+    return embedding, best, epoch

@@ -17,10 +17,10 @@ from torchxnn.embeddings.apply import apply_embedding
 from torchxnn.embeddings.conv import ConvConfig, ConvSRAE
 from torchxnn.embeddings.srae import SRAE
 from torchxnn.errors import DataError, ModelError, NonFiniteError, XNNError
+from torchxnn.objective import full_set_losses
 from torchxnn.rows import RowStore
 from torchxnn.train_config import Side
 from torchxnn.training import fit_embedding
-from torchxnn.trial import full_set_losses
 
 # Networks with random weights have units that only their bias excites, and short fits x-features
 # without a contrast; these warnings are tested where they belong.

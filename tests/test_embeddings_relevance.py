@@ -5,11 +5,10 @@ import torch
 from torch import nn
 
 from torchxnn.attribution import ExcitationBackprop
-from torchxnn.embeddings.relevance import relevance_on_activations
+from torchxnn.embeddings.relevance import relevance_moments, relevance_on_activations
 from torchxnn.embeddings.srae import SRAE
 from torchxnn.errors import XNNError
 from torchxnn.losses import pull_away
-from torchxnn.trial import relevance_moments
 
 
 class OnPixels(nn.Module):
@@ -50,7 +49,7 @@ def test_rows_are_probabilities_and_gradients_are_finite():
     sums = found.sum(2)
     assert bool(((sums - 1).abs().lt(1e-9) | (sums == 0)).all())
     assert bool((found >= 0).all())
-    moments, means = relevance_moments(embedding, z)
+    moments, means = relevance_moments(found)
     pull_away(moments, means).backward()
     for parameter in embedding.encoder.parameters():
         assert parameter.grad is None or bool(parameter.grad.isfinite().all())
@@ -61,7 +60,9 @@ def test_equal_x_features_overlap_wholly():
     with torch.no_grad():
         last = embedding.encoder[-1]
         last.weight.copy_(last.weight[:1].expand_as(last.weight))
-    overlap = pull_away(*relevance_moments(embedding, torch.rand(6, 12).double()))
+    overlap = pull_away(
+        *relevance_moments(relevance_on_activations(embedding, torch.rand(6, 12).double()))
+    )
     assert float(overlap.detach()) == pytest.approx(1.0)
 
 

@@ -7,9 +7,9 @@ from torch import nn
 
 from torchxnn import losses
 from torchxnn.activations import Activations
+from torchxnn.course import RunningMeans
 from torchxnn.embeddings import EMBEDDINGS, SRAE, Embedding
 from torchxnn.embeddings.initialise import (
-    below_x_layer,
     fit_linear,
     fit_readout,
     group_units,
@@ -19,9 +19,9 @@ from torchxnn.embeddings.initialise import (
     weak_features,
 )
 from torchxnn.errors import DataError, DegenerateFitWarning, NonFiniteError, XNNError
+from torchxnn.objective import full_set_losses
 from torchxnn.train_config import Side, TrainConfig
 from torchxnn.training import FitReport, find_positives, fit_embedding, split_validation
-from torchxnn.trial import full_set_losses, running_mean
 
 QUICK = TrainConfig(hidden=(32, 16), epochs=40, patience=40, batch_size=32, pretrain_epochs=3)
 
@@ -213,17 +213,6 @@ def test_split_keeps_the_share_of_positives():
     assert torch.equal(held_out, split_validation(positives, 0.2, seed=0))
 
 
-def test_running_mean_has_the_value_of_the_set_and_the_gradient_of_the_batch():
-    moments = {}
-    value = torch.tensor([2.0], requires_grad=True)
-    first = running_mean(moments, "x", value, 0.5)
-    assert first.item() == 2.0
-    second = running_mean(moments, "x", value * 3, 0.5)
-    assert second.item() == 4.0  # 2 + (6 - 2) / 2
-    second.backward()
-    assert value.grad.item() == 3.0
-
-
 def test_mini_batch_gradients_average_to_the_gradient_of_the_exact_loss():
     """At the true means, the mean of the batches' gradients is the full set's, log or not."""
     torch.manual_seed(0)
@@ -235,10 +224,11 @@ def test_mini_batch_gradients_average_to_the_gradient_of_the_exact_loss():
         return losses.reconstruction_errors(decoder(part), part)
 
     exact = torch.autograd.grad(losses.sparse_reconstruction(errors(z), q), decoder.weight)[0]
-    means = {"errors": errors(z).detach()}
+    means = RunningMeans()
+    means.update("errors", errors(z).detach().unsqueeze(0), 1.0)
     batches = [
         torch.autograd.grad(
-            losses.sparse_reconstruction(running_mean(dict(means), "errors", errors(b), 0.0), q),
+            losses.sparse_reconstruction(means.update("errors", errors(b).unsqueeze(0), 0.0), q)[0],
             decoder.weight,
         )[0]
         for b in z.split(4)
@@ -322,7 +312,7 @@ def test_split_logit_starts_every_feature_alive_and_close_to_the_logit():
         set_scale(embedding, data.z)
     pretrain_greedily(embedding, data.z, generator, epochs=3, batch_size=64)
     with torch.no_grad():
-        hidden = below_x_layer(embedding, data.z)
+        hidden = embedding.below_x_layer(embedding.inputs(data.z))
         split_logit(embedding, hidden, logits, torch.ones(400), positives, generator)
         features = embedding.encode(data.z)
         fit_readout(embedding, features, logits, torch.ones(400))
@@ -338,7 +328,7 @@ def test_split_logit_can_restart_single_features():
     embedding = SRAE(20, 4, 1, (32, 16))
     before = embedding.encoder[-1].weight.detach().clone()
     with torch.no_grad():
-        hidden = below_x_layer(embedding, data.z)
+        hidden = embedding.below_x_layer(embedding.inputs(data.z))
         split_logit(
             embedding,
             hidden,

@@ -47,6 +47,13 @@ class Activations:
         labels = None if self.labels is None else self.labels[index]
         return Activations(self._rows(index), self.logits[index], labels, self.map_memory)
 
+    def to(self, device: torch.device) -> Activations:
+        """The same on a device; itself if it lies there."""
+        if self.z.device == device:
+            return self
+        labels = None if self.labels is None else self.labels.to(device)
+        return Activations(self.z.to(device), self.logits.to(device), labels, self.map_memory)
+
     @property
     def are_maps(self) -> bool:
         """Whether Z has positions, (M, C, h, w)."""

@@ -9,21 +9,20 @@ are those of `trial`.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
-from functools import partial
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
-from torch.optim import Optimizer
 
 from torchxnn import losses
 from torchxnn.conv_start import split_features, start_conv_embedding
+from torchxnn.course import Course, RunningMeans, Trial, trial_generator
 from torchxnn.embeddings.apply import MAPS_AT_ONCE, apply_embedding
 from torchxnn.embeddings.conv import ConvSRAE
 from torchxnn.embeddings.initialise import weak_features
 from torchxnn.train_config import Losses, Side, TrainConfig
-from torchxnn.trial import Trial, run_epochs, running_mean
 
 
 def run_conv_trial(
@@ -39,97 +38,113 @@ def run_conv_trial(
     Takes and raises what `trial.run_trial` does, for data whose Z are maps.
     """
     train, validation = sides
-    generator = torch.Generator().manual_seed(config.seed + 7919 * number)
-    trial = Trial(start_conv_embedding(train, n_features, config, generator))
-    trial.losses, trial.epochs = run_epochs(
-        trial.embedding,
-        lambda optimizer: _train_epoch(trial, optimizer, train, spread, config, generator),
-        lambda optimizer: _revive(trial, optimizer, train, generator),
-        lambda: conv_losses(trial.embedding, validation, spread, config),
-        config,
-        None if on_epoch is None else partial(on_epoch, number),
-    )
-    return trial
+    fit = _Fit(train, spread, config, trial_generator(config, number), n_features)
+    embedding, optimizer = fit.embedding, fit.optimizer
+    course = Course(config, conv_losses(embedding, validation, spread, config))
+    best = copy.deepcopy(embedding.state_dict())
+    while not course.ended:
+        for group in optimizer.param_groups:
+            group["lr"] = course.learning_rate
+        fit.train_epoch()
+        if course.revives_after(course.epoch + 1):
+            fit.revive()
+        current = conv_losses(embedding, validation, spread, config)
+        if course.advance(current):
+            best = copy.deepcopy(embedding.state_dict())
+        if on_epoch is not None:
+            on_epoch(number, course.epoch, current)
+    embedding.load_state_dict(best)
+    return Trial(embedding, course.best, course.epoch, fit.revived)
 
 
-def _train_epoch(
-    trial: Trial[ConvSRAE],
-    optimizer: Optimizer,
-    train: Side,
-    spread: Float[Tensor, " targets"],
-    config: TrainConfig,
-    generator: torch.Generator,
-) -> None:
-    size = config.conv.map_batch_size
-    steps = max(1, len(train.data) // size)
-    draws = torch.multinomial(train.weights, steps * size, replacement=True, generator=generator)
-    groups = train.groups(config.pull_away)
-    shares = None if groups is None else train.weights @ groups
-    for index in draws.split(size):
-        z, logits = train.data.z[index].float(), train.logits[index] / spread
-        part = None if groups is None else groups[index]
-        terms = _batch_terms(trial, z, logits, part, shares, spread, config, 1 / steps, generator)
-        loss = terms[0] + config.beta * terms[1] + config.eta * terms[2]
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
+class _Fit:
+    """A fit that is under way."""
 
+    def __init__(
+        self,
+        train: Side,
+        spread: Float[Tensor, " targets"],
+        config: TrainConfig,
+        generator: torch.Generator,
+        n_features: int,
+    ) -> None:
+        self.train, self.spread, self.config, self.generator = train, spread, config, generator
+        self.embedding = start_conv_embedding(train, n_features, config, generator)
+        self.optimizer = torch.optim.Adam(
+            self.embedding.parameters(),
+            lr=config.learning_rate,
+            weight_decay=config.weight_decay,
+            fused=True,
+        )
+        self.groups = train.groups(config.pull_away)
+        self.shares = None if self.groups is None else train.weights @ self.groups
+        self.means = RunningMeans()
+        self.revived = 0
 
-def _batch_terms(
-    trial: Trial[ConvSRAE],
-    z: Float[Tensor, "batch dims height width"],
-    logits: Float[Tensor, "batch targets"],
-    groups: Float[Tensor, "batch groups"] | None,
-    shares: Float[Tensor, " groups"] | None,
-    spread: Float[Tensor, " targets"],
-    config: TrainConfig,
-    step: float,
-    generator: torch.Generator,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The three terms, at the running estimate of the training set's means."""
-    embedding, count = trial.embedding, config.conv.map_positions
-    features = embedding.encode(z)
-    seen, wanted = features, z
-    if count is not None and count < z.shape[2] * z.shape[3]:
-        place = torch.randperm(z.shape[2] * z.shape[3], generator=generator)[:count]
-        seen, wanted = (t.flatten(2)[:, :, place].unsqueeze(3) for t in (features, z))
-    scale = embedding.scale
-    errors = losses.reconstruction_errors(
-        _by_position(embedding.decode(seen) / scale), _by_position(wanted / scale)
-    )
-    moments = running_mean(
-        trial.means, "moments", losses.second_moments(_by_position(features)), step
-    )
-    means = None
-    if groups is not None:
-        first = losses.group_moments(embedding.summarise(features), groups)
-        means = running_mean(trial.means, "means", first, step)
-    return (
-        losses.faithfulness(embedding.reproduce(features) / spread, logits),
-        losses.sparse_reconstruction(running_mean(trial.means, "errors", errors, step), config.q),
-        losses.pull_away(moments, means, shares),
-    )
+    def train_epoch(self) -> None:
+        """One pass over as many images as there are."""
+        train, size = self.train, self.config.conv.map_batch_size
+        steps = max(1, len(train.data) // size)
+        draws = torch.multinomial(
+            train.weights, steps * size, replacement=True, generator=self.generator
+        )
+        for index in draws.split(size):
+            terms = self._batch_terms(index, 1 / steps)
+            loss = terms[0] + self.config.beta * terms[1] + self.config.eta * terms[2]
+            self.optimizer.zero_grad()
+            loss.backward()
+            self.optimizer.step()
+
+    def _batch_terms(
+        self, index: Int64[Tensor, " batch"], step: float
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The three terms, at the running estimate of the training set's means."""
+        embedding, count = self.embedding, self.config.conv.map_positions
+        z, logits = self.train.data.z[index].float(), self.train.logits[index] / self.spread
+        features = embedding.encode(z)
+        seen, wanted = features, z
+        if count is not None and count < z.shape[2] * z.shape[3]:
+            place = torch.randperm(z.shape[2] * z.shape[3], generator=self.generator)[:count]
+            seen, wanted = (t.flatten(2)[:, :, place].unsqueeze(3) for t in (features, z))
+        scale = embedding.scale
+        errors = losses.reconstruction_errors(
+            _by_position(embedding.decode(seen) / scale), _by_position(wanted / scale)
+        )
+        means = None
+        if self.groups is not None:
+            first = losses.group_moments(embedding.summarise(features), self.groups[index])
+            means = self._mean("means", first, step)
+        moments = self._mean("moments", losses.second_moments(_by_position(features)), step)
+        return (
+            losses.faithfulness(embedding.reproduce(features) / self.spread, logits),
+            losses.sparse_reconstruction(self._mean("errors", errors, step), self.config.q),
+            losses.pull_away(moments, means, self.shares),
+        )
+
+    def _mean(self, name: str, batch: Tensor, step: float) -> Tensor:
+        return self.means.update(name, batch.unsqueeze(0), step)[0]
+
+    def revive(self) -> None:
+        """Restart weak x-features."""
+        with torch.no_grad():
+            found = apply_embedding(self.embedding, self.train.data.z)
+            weak = weak_features(found.features, found.contributions, self.train.positives)
+        if not weak:
+            return
+        split_features(self.embedding, self.train, weak, self.generator)
+        self.revived += len(weak)
+        self.means.forget(0)
+        parameters = (
+            *self.embedding.encoder[-1].parameters(),
+            *self.embedding.readout.parameters(),
+        )
+        for parameter in parameters:
+            self.optimizer.state.pop(parameter, None)
 
 
 def _by_position(maps: Float[Tensor, "batch dims height width"]) -> Float[Tensor, "points dims"]:
     """Every position as a sample of its own."""
     return maps.flatten(2).transpose(1, 2).flatten(0, 1)
-
-
-def _revive(
-    trial: Trial[ConvSRAE], optimizer: Optimizer, train: Side, generator: torch.Generator
-) -> None:
-    embedding = trial.embedding
-    with torch.no_grad():
-        found = apply_embedding(embedding, train.data.z)
-        weak = weak_features(found.features, found.contributions, train.positives)
-        if not weak:
-            return
-    split_features(embedding, train, weak, generator)
-    trial.revived += len(weak)
-    trial.means.clear()
-    for parameter in (*embedding.encoder[-1].parameters(), *embedding.readout.parameters()):
-        optimizer.state.pop(parameter, None)
 
 
 @torch.no_grad()

@@ -55,6 +55,8 @@ class TrainConfig:
         minimum_positives: least positives per target that a fit is attempted with.
         validation_share: share of the images held out if no validation data are given.
         seed: of everything random.
+        subspace: dimensions of the principal subspace of Z that the outer layers are confined to
+            while they are fitted; None for all of Z. The loss is that of all of Z in either case.
         conv: further settings, for a layer that gives maps.
     """
 
@@ -81,7 +83,26 @@ class TrainConfig:
     minimum_positives: int = 8
     validation_share: float = 0.2
     seed: int = 0
+    subspace: int | None = None
     conv: ConvConfig = field(default_factory=ConvConfig)
+
+
+@dataclass(frozen=True)
+class ComputeConfig:
+    """How fits are computed; it changes speed and memory, and results by rounding alone.
+
+    Attributes:
+        slots: fits that are computed at once.
+        device: of the fit, as PyTorch names it.
+        autocast: compute matrix products in bfloat16, for devices that are fast at it; results then
+            differ by more than rounding.
+        compile: compile the losses of a batch with `torch.compile`; it needs a C++ compiler.
+    """
+
+    slots: int = 8
+    device: str = "cpu"
+    autocast: bool = False
+    compile: bool = False
 
 
 @dataclass(frozen=True)
@@ -117,10 +138,21 @@ class Side:
     weights: Float[Tensor, " samples"]
 
     def groups(self, pull_away: losses.PullAway) -> Float[Tensor, "samples groups"] | None:
-        """One-hot groups within which x-features are centred; None for none."""
+        """One-hot groups within which x-features are centred; None for none.
+
+        A sample is a positive of one target at most, so the groups are the targets' positives and
+        all others.
+        """
         if pull_away == "cosine":
             return None
         if pull_away == "correlation":
-            return torch.ones(len(self.data), 1)
-        _, kind = self.positives.unique(dim=0, return_inverse=True)
-        return torch.nn.functional.one_hot(kind).float()
+            return torch.ones_like(self.logits[:, :1])
+        positives = self.positives.to(self.logits)
+        return torch.cat([positives, 1 - positives.sum(1, keepdim=True)], 1)
+
+    def beside(self, data: Activations) -> Side:
+        """The same with its activations where they lie on another device, and all else there."""
+        device = data.z.device
+        return Side(
+            data, self.logits.to(device), self.positives.to(device), self.weights.to(device)
+        )

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-import math
 import time
 import warnings
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from torchxnn.activations import Activations
 from torchxnn.conv_trial import conv_losses, run_conv_trial
+from torchxnn.course import Trial
 from torchxnn.embeddings.apply import apply_embedding
 from torchxnn.embeddings.conv import ConvConfig, ConvSRAE
 from torchxnn.embeddings.srae import SRAE
 from torchxnn.errors import DataError, DegenerateFitWarning, XNNError
 from torchxnn.metrics.faithfulness import Faithfulness, measure_faithfulness
-from torchxnn.train_config import Losses, Side, TrainConfig
-from torchxnn.trial import Trial, full_set_losses, run_trial
+from torchxnn.objective import full_set_losses
+from torchxnn.train_config import ComputeConfig, Losses, Side, TrainConfig
+from torchxnn.trial import Wanted, run_trials
 
 __all__ = ["FitReport", "Losses", "TrainConfig", "find_positives", "fit_embedding"]
 
@@ -136,6 +139,7 @@ def fit_embedding(
     n_features: int,
     config: TrainConfig | None = None,
     on_epoch: Callable[[int, int, Losses], None] | None = None,
+    compute: ComputeConfig | None = None,
 ) -> tuple[SRAE | ConvSRAE, FitReport]:
     """Fit an SRAE to recorded activations, or a `ConvSRAE` if they are maps.
 
@@ -150,6 +154,7 @@ def fit_embedding(
         n_features: n.
         config: settings; None takes the defaults.
         on_epoch: called with (trial, epoch, held-out losses).
+        compute: how it is computed; None takes the defaults.
 
     Returns:
         The embedding and the report. A degenerate fit also warns with `DegenerateFitWarning`.
@@ -158,78 +163,263 @@ def fit_embedding(
         DataError: target out of range, too few positives, or a logit that does not vary.
         NonFiniteError: the loss became NaN or infinite.
     """
-    # The fit needs gradients and lives on the CPU, whatever the caller's context is.
-    with torch.inference_mode(False), torch.enable_grad(), torch.device("cpu"):
-        return _fit(train, validation, tuple(targets), n_features, config, on_epoch)
+    found: list[tuple[SRAE | ConvSRAE, FitReport]] = []
 
+    def done(_: int, result: FitResult) -> None:
+        if isinstance(result, XNNError):
+            raise result
+        found.append(result)
 
-def _fit(
-    train: Activations,
-    validation: Activations | None,
-    targets: tuple[int, ...],
-    n_features: int,
-    config: TrainConfig | None,
-    on_epoch: Callable[[int, int, Losses], None] | None,
-) -> tuple[SRAE | ConvSRAE, FitReport]:
-    config = config or TrainConfig()
-    train, validation = _plain(train), None if validation is None else _plain(validation)
-    if validation is not None and (train.labels is None) != (validation.labels is None):
-        raise DataError(
-            "labels are given for only one of training and validation data; give both or neither, "
-            "since they decide what is a positive"
-        )
-    _check_settings(config, targets, n_features)
-    start = time.perf_counter()
-    positives, positives_by = find_positives(train, targets)
-    _check_positives(positives, targets, positives_by, config)
-    held_out: Literal["given", "split"] = "given"
-    if validation is None:
-        held_out = "split"
-        mask = split_validation(positives, config.validation_share, config.seed)
-        train, validation = train.select(~mask), train.select(mask)
-    sides = (_prepare(train, targets, config), _prepare(validation, targets, config))
-    spread = sides[0].logits.std(0, correction=0)
-    if not bool((spread > 0).all()):
-        raise DataError(f"the logit of target {targets} is the same on every training image")
-    best: tuple[Trial[SRAE] | Trial[ConvSRAE], Faithfulness] | None = None
-    run = run_conv_trial if train.are_maps else run_trial
-    trials = 0
-    for number in range(config.trials):
-        trials += 1
-        trial = run(sides, spread, n_features, config, number, on_epoch)
-        figures = _measure(trial.embedding, sides[1], targets)
-        if best is None or _rank(trial, figures, config) > _rank(*best, config):
-            best = (trial, figures)
-        if not best[1].degenerate and best[1].active >= min(config.enough_active, n_features):
-            break
-    if best is None:
-        raise XNNError("config.trials must be at least 1")
-    trial, figures = best
-    trial.embedding.eval()
-    report = FitReport(
-        targets=targets,
-        positives_by=positives_by,
-        held_out=held_out,
-        train=_measure(trial.embedding, sides[0], targets),
-        validation=figures,
-        train_losses=_losses(trial.embedding, sides[0], spread, config),
-        validation_losses=_losses(trial.embedding, sides[1], spread, config),
-        degenerate=figures.degenerate,
-        trials=trials,
-        epochs=trial.epochs,
-        revived=trial.revived,
-        seconds=time.perf_counter() - start,
-        config=config,
-    )
+    watch = None
+    if on_epoch is not None:
+        told = on_epoch
+        watch = lambda _, trial, epoch, current: told(trial, epoch, current)  # noqa: E731
+    fit_group(train, validation, [tuple(targets)], n_features, config, compute, done, watch)
+    embedding, report = found[0]
     if report.degenerate:
         warnings.warn(
-            f"degenerate fit for target(s) {targets}: {'; '.join(report.degenerate)}. "
+            f"degenerate fit for target(s) {report.targets}: {'; '.join(report.degenerate)}. "
             "Try more images, another layer, more trials or a smaller eta; do not read the "
             "heatmaps as several concepts",
             DegenerateFitWarning,
-            stacklevel=4,
+            stacklevel=3,
         )
-    return trial.embedding, report
+    return embedding, report
+
+
+FitResult = tuple[SRAE | ConvSRAE, FitReport] | XNNError
+"""What became of one fit of a group: an embedding with its report, or why there is none."""
+
+
+def fit_group(
+    train: Activations,
+    validation: Activations | None,
+    targets: Sequence[tuple[int, ...]],
+    n_features: int,
+    config: TrainConfig | None,
+    compute: ComputeConfig | None,
+    on_done: Callable[[int, FitResult], None],
+    on_epoch: Callable[[int, int, int, Losses], None] | None = None,
+) -> None:
+    """Fit an embedding to each of several targets, `compute.slots` of them at once.
+
+    The mathematics is that of fits one by one. What a fit fails with goes to `on_done` and does not
+    touch the others.
+
+    Args:
+        train: activations to fit; all fits read the same ones.
+        validation: held-out activations; None splits `train`, once for all targets.
+        targets: columns of the logits, one tuple per fit.
+        n_features: n of every fit.
+        config: settings.
+        compute: how it is computed.
+        on_done: called with the position in `targets` and the result, as fits end.
+        on_epoch: called with (position, trial, epoch, held-out losses).
+
+    Raises:
+        DataError: settings or data that no fit could begin with.
+    """
+    config, compute = config or TrainConfig(), compute or ComputeConfig()
+    # The fit needs gradients, and new tensors lie on the CPU whatever the caller's context is.
+    with torch.inference_mode(False), torch.enable_grad(), torch.device("cpu"):
+        data = _Data.prepare(train, validation, targets, config, compute)
+        if data.train.are_maps:
+            for position, target in enumerate(targets):
+                on_done(position, _fit_maps(data, position, target, n_features, config, on_epoch))
+            return
+        searches = _Searches(data, targets, n_features, config, on_done)
+        watch = None
+        if on_epoch is not None:
+            told = on_epoch
+            watch = lambda w, epoch, current: told(w.position, w.number, epoch, current)  # noqa: E731
+        run_trials(searches.next, n_features, config, compute, searches.take, watch)
+
+
+@dataclass(frozen=True, eq=False)
+class _Data:
+    """The two sides of the data, on the CPU to be measured and on the device to be fitted."""
+
+    train: Activations
+    validation: Activations
+    fitted: tuple[Activations, Activations]
+    held_out: Literal["given", "split"]
+
+    @classmethod
+    def prepare(
+        cls,
+        train: Activations,
+        validation: Activations | None,
+        targets: Sequence[tuple[int, ...]],
+        config: TrainConfig,
+        compute: ComputeConfig,
+    ) -> _Data:
+        _check_config(config)
+        if len({len(target) for target in targets}) > 1:
+            raise DataError("fits of one group must have the same number of targets each")
+        train = _plain(train)
+        held_out: Literal["given", "split"] = "given"
+        if validation is None:
+            held_out = "split"
+            known = [t for target in targets for t in target if 0 <= t < train.logits.shape[1]]
+            positives = find_positives(train, list(dict.fromkeys(known)))[0] if known else None
+            if positives is None:
+                positives = torch.zeros(len(train), 1, dtype=torch.bool)
+            mask = split_validation(positives, config.validation_share, config.seed)
+            train, validation = train.select(~mask), train.select(mask)
+        elif (train.labels is None) != (validation.labels is None):
+            raise DataError(
+                "labels are given for only one of training and validation data; give both or "
+                "neither, since they decide what is a positive"
+            )
+        validation = _plain(validation)
+        device = torch.device(compute.device)
+        return cls(train, validation, (train.to(device), validation.to(device)), held_out)
+
+
+class _Search:
+    """Trials for one target until a fit is good enough; the best one is the result."""
+
+    def __init__(
+        self, data: _Data, targets: tuple[int, ...], n_features: int, config: TrainConfig
+    ) -> None:
+        _check_targets(targets, n_features)
+        self.start = time.perf_counter()
+        self.data, self.targets, self.n_features, self.config = data, targets, n_features, config
+        positives, self.positives_by = find_positives(data.train, targets)
+        counts, images = positives.sum(0), len(positives)
+        if data.held_out == "split":  # as many as the caller gave
+            held_out = find_positives(data.validation, targets)[0]
+            counts, images = counts + held_out.sum(0), images + len(held_out)
+        _check_positives(counts, images, targets, self.positives_by, config)
+        self.sides = (
+            _prepare(data.train, targets, config),
+            _prepare(data.validation, targets, config),
+        )
+        self.spread = self.sides[0].logits.std(0, correction=0)
+        if not bool((self.spread > 0).all()):
+            raise DataError(f"the logit of target {targets} is the same on every training image")
+        self.trials = 0
+        self.best: tuple[Trial[SRAE] | Trial[ConvSRAE], Faithfulness] | None = None
+
+    def wanted(self, position: int) -> Wanted:
+        """The next trial, its data on the device of the fit."""
+        fitted = [
+            side.beside(data) for side, data in zip(self.sides, self.data.fitted, strict=True)
+        ]
+        return Wanted(
+            (fitted[0], fitted[1]), self.spread.to(fitted[0].logits), self.trials, position
+        )
+
+    def take(self, trial: Trial[SRAE] | Trial[ConvSRAE]) -> None:
+        """Note a trial's result."""
+        self.trials += 1
+        trial.embedding.cpu().eval()
+        figures = _measure(trial.embedding, self.sides[1], self.targets)
+        if self.best is None or _rank(trial, figures, self.config) > _rank(*self.best, self.config):
+            self.best = (trial, figures)
+
+    @property
+    def ended(self) -> bool:
+        """Whether the best fit is good enough, or the trials are used up."""
+        if self.trials >= self.config.trials or self.best is None:
+            return True
+        enough = min(self.config.enough_active, self.n_features)
+        return not self.best[1].degenerate and self.best[1].active >= enough
+
+    def result(self) -> tuple[SRAE | ConvSRAE, FitReport]:
+        """The best fit, without a subspace, and its report."""
+        if self.best is None:
+            raise XNNError("config.trials must be at least 1")
+        trial, figures = self.best
+        embedding, config = trial.embedding, self.config
+        if isinstance(embedding, SRAE):
+            embedding = embedding.expanded().eval()
+        report = FitReport(
+            targets=self.targets,
+            positives_by=self.positives_by,
+            held_out=self.data.held_out,
+            train=_measure(embedding, self.sides[0], self.targets),
+            validation=figures,
+            train_losses=_losses(embedding, self.sides[0], self.spread, config),
+            validation_losses=_losses(embedding, self.sides[1], self.spread, config),
+            degenerate=figures.degenerate,
+            trials=self.trials,
+            epochs=trial.epochs,
+            revived=trial.revived,
+            seconds=time.perf_counter() - self.start,
+            config=config,
+        )
+        return embedding, report
+
+
+class _Searches:
+    """The searches of a group: which trial comes next, and what became of the last."""
+
+    def __init__(
+        self,
+        data: _Data,
+        targets: Sequence[tuple[int, ...]],
+        n_features: int,
+        config: TrainConfig,
+        on_done: Callable[[int, FitResult], None],
+    ) -> None:
+        self.data, self.targets, self.n_features = data, targets, n_features
+        self.config, self.on_done = config, on_done
+        self.fresh = deque(range(len(targets)))
+        self.again: deque[int] = deque()
+        self.open: dict[int, _Search] = {}
+
+    def next(self) -> Wanted | None:
+        """The trial to run next: another one of a target that needs it, or the next target's."""
+        if self.again:
+            position = self.again.popleft()
+            return self.open[position].wanted(position)
+        while self.fresh:
+            position = self.fresh.popleft()
+            try:
+                search = _Search(self.data, self.targets[position], self.n_features, self.config)
+            except XNNError as error:
+                self.on_done(position, error)
+                continue
+            self.open[position] = search
+            return search.wanted(position)
+        return None
+
+    def take(self, wanted: Wanted, trial: Trial[SRAE] | XNNError) -> None:
+        """Note a trial's end; a target whose search has ended is done."""
+        position = wanted.position
+        search = self.open[position]
+        if not isinstance(trial, XNNError):
+            search.take(trial)
+            if not search.ended:
+                self.again.append(position)
+                return
+        del self.open[position]
+        self.on_done(position, trial if isinstance(trial, XNNError) else search.result())
+
+
+def _fit_maps(
+    data: _Data,
+    position: int,
+    targets: tuple[int, ...],
+    n_features: int,
+    config: TrainConfig,
+    on_epoch: Callable[[int, int, int, Losses], None] | None,
+) -> FitResult:
+    """Fit a ConvSRAE to one target, trial by trial."""
+    watch = None if on_epoch is None else partial(on_epoch, position)
+    try:
+        search = _Search(data, targets, n_features, config)
+        while True:
+            search.take(
+                run_conv_trial(
+                    search.sides, search.spread, n_features, config, search.trials, watch
+                )
+            )
+            if search.ended:
+                return search.result()
+    except XNNError as error:
+        return error
 
 
 def _plain(data: Activations) -> Activations:
@@ -240,9 +430,7 @@ def _plain(data: Activations) -> Activations:
     return Activations(data.z.clone(), data.logits.clone(), labels, data.map_memory)
 
 
-def _check_settings(config: TrainConfig, targets: tuple[int, ...], n_features: int) -> None:
-    if not targets or len(set(targets)) != len(targets):
-        raise DataError(f"targets must be different class indices, got {list(targets)}")
+def _check_config(config: TrainConfig) -> None:
     positive = ("q", "learning_rate", "batch_size", "epochs", "patience", "trials")
     for name in positive:
         if getattr(config, name) <= 0:
@@ -253,6 +441,13 @@ def _check_settings(config: TrainConfig, targets: tuple[int, ...], n_features: i
         raise XNNError(f"positive_share must lie between 0 and 1, got {config.positive_share}")
     if not 0 < config.validation_share < 1:
         raise XNNError(f"validation_share must lie between 0 and 1, got {config.validation_share}")
+    if config.subspace is not None and config.subspace < 1:
+        raise XNNError(f"subspace must be at least 1 dimension, got {config.subspace}")
+
+
+def _check_targets(targets: tuple[int, ...], n_features: int) -> None:
+    if not targets or len(set(targets)) != len(targets):
+        raise DataError(f"targets must be different class indices, got {list(targets)}")
     if n_features < len(targets):
         raise XNNError(
             f"n_features must be at least 1 and at least the number of targets, got {n_features} "
@@ -261,16 +456,17 @@ def _check_settings(config: TrainConfig, targets: tuple[int, ...], n_features: i
 
 
 def _check_positives(
-    positives: Bool[Tensor, "samples targets"],
+    counts: Int64[Tensor, " targets"],
+    images: int,
     targets: tuple[int, ...],
     positives_by: str,
     config: TrainConfig,
 ) -> None:
-    for target, count in zip(targets, positives.sum(0).tolist(), strict=True):
+    for target, count in zip(targets, counts.tolist(), strict=True):
         if count < config.minimum_positives:
             raise DataError(
                 f"target {target} has {count} positive image(s) by {positives_by} among "
-                f"{len(positives)}; at least {config.minimum_positives} are needed: add images of "
+                f"{images}; at least {config.minimum_positives} are needed: add images of "
                 "the class"
             )
 
@@ -290,7 +486,7 @@ def sample_weights(
 ) -> Float[Tensor, " samples"]:
     """Weights (M,) of sum 1 with which samples enter a fit: see `TrainConfig.positive_share`."""
     positives = find_positives(data, targets)[0].any(1)
-    weights = torch.ones(len(data))
+    weights = torch.ones(len(data), dtype=data.logits.dtype)
     share, count = config.positive_share, int(positives.sum())
     if share is not None and 0 < count < len(data):
         weights[positives] = share / count
@@ -320,5 +516,5 @@ def _losses(embedding: SRAE | ConvSRAE, split: Side, spread: Tensor, config: Tra
 def _rank(
     trial: Trial[SRAE] | Trial[ConvSRAE], figures: Faithfulness, config: TrainConfig
 ) -> tuple[bool, int, float]:
-    total = trial.losses.total if trial.losses else math.inf
-    return (not figures.degenerate, min(figures.active, config.enough_active), -total)
+    active = min(figures.active, config.enough_active)
+    return (not figures.degenerate, active, -trial.losses.total)

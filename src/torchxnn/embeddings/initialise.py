@@ -15,10 +15,15 @@ RIDGE = 1e-3
 """Share of the mean variance that is added to the diagonal when a linear map is fitted."""
 
 
-def set_scale(embedding: SRAE, activations: Float[Tensor, "samples dims"]) -> None:
-    """Set `scale` to the root of the mean variance of Z, so that scaled Z has unit variance."""
+def deviation(activations: Float[Tensor, "samples dims"]) -> Float[Tensor, ""]:
+    """Root of the mean variance of Z; 1 if nothing varies."""
     variance = activations.var(0, correction=0).mean()
-    embedding.scale.copy_(variance.sqrt() if variance > 0 else torch.ones_like(variance))
+    return variance.sqrt() if variance > 0 else torch.ones_like(variance)
+
+
+def set_scale(embedding: SRAE, activations: Float[Tensor, "samples dims"]) -> None:
+    """Set `scale` to the deviation of Z, so that scaled Z has unit variance."""
+    embedding.scale.copy_(deviation(activations))
 
 
 def fit_linear(
@@ -79,22 +84,27 @@ def pretrain_greedily(
         epochs: passes over the data per layer.
         batch_size: samples per step.
     """
-    hidden = activations / embedding.scale
+    with torch.no_grad():
+        hidden = embedding.inputs(activations)
     depth = len(embedding.hidden)
     for level in range(depth):
         encode: Any = embedding.encoder[level]
         decode: Any = embedding.decoder[depth - level]
-        rectify = level > 0 or embedding.nonnegative
         parameters = [*encode.parameters(), *decode.parameters()]
+        if level == 0 and embedding.offset is not None:
+            parameters.append(embedding.offset)
         optimizer = torch.optim.Adam(parameters, lr=1e-3, fused=True)
         for _ in range(epochs):
             order = torch.randperm(len(hidden), generator=generator)
             for index in order.split(batch_size):
                 batch = hidden[index]
-                output = decode(torch.relu(encode(batch)))
-                loss = ((torch.relu(output) if rectify else output) - batch).square().mean()
+                code = torch.relu(encode(batch))
+                if level:
+                    error = torch.relu(decode(code)) - batch
+                else:
+                    error = embedding.output(code) - activations[index] / embedding.scale
                 optimizer.zero_grad()
-                loss.backward()
+                error.square().mean().backward()
                 optimizer.step()
         with torch.no_grad():
             hidden = torch.relu(encode(hidden))
@@ -179,14 +189,6 @@ def group_units(
         centres = torch.stack([columns[groups == group].mean(0) for group in range(n_groups)])
         centres = centres / centres.norm(dim=1, keepdim=True).clamp(min=1e-12)
     return groups
-
-
-def below_x_layer(embedding: SRAE, activations: Float[Tensor, "samples dims"]) -> Tensor:
-    """Outputs of the layer below the x-layer, (M, h)."""
-    hidden = activations / embedding.scale
-    for layer in embedding.encoder[:-1]:
-        hidden = torch.relu(layer(hidden))
-    return hidden
 
 
 def weak_features(

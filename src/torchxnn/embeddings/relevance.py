@@ -15,7 +15,24 @@ from torchxnn.errors import XNNError
 def relevance_on_activations(
     embedding: SRAE, activations: Float[Tensor, "samples dims"]
 ) -> Float[Tensor, "samples features dims"]:
-    r"""Share of every dimension of Z in the contrastive excitation backprop map of every x-feature.
+    """`relevance_through` the encoder of an SRAE, on activations Z, (M, S_z) -> (M, n, S_z).
+
+    Raises:
+        XNNError: Z may be negative, where units have other inputs that agree with them.
+    """
+    if not embedding.nonnegative:
+        raise XNNError("relevance on Z needs activations >= 0: attach to a layer after its ReLU")
+    layers: list[Any] = list(embedding.encoder)
+    weights, biases = ([getattr(layer, name) for layer in layers] for name in ("weight", "bias"))
+    if embedding.subspace is not None:
+        weights[0], biases[0] = embedding.subspace.unfold(weights[0], biases[0])
+    return relevance_through(weights, biases, activations / embedding.scale)
+
+
+def relevance_through(
+    weights: list[Tensor], biases: list[Tensor], inputs: Float[Tensor, "samples dims"]
+) -> Float[Tensor, "samples features dims"]:
+    r"""Share of every input in the contrastive excitation backprop map of every x-feature.
 
     From an x-feature down each unit hands its relevance to its inputs in proportion to
     :math:`(w_{ij}h_j)^+` (Z and all hidden units are >= 0), and the same for the dual unit, with
@@ -26,30 +43,38 @@ def relevance_on_activations(
     Source: Zhang et al., 2016 (excitation backprop); its use in a loss is ours.
 
     Args:
-        embedding: an SRAE.
-        activations: Z >= 0, (M, S_z).
+        weights: of the encoder's layers, from the input up.
+        biases: of the encoder's layers.
+        inputs: scaled Z >= 0, (M, S_z).
 
     Returns:
         (M, n, S_z), non-negative, each row of sum 1, or 0 where nothing is positive.
-
-    Raises:
-        XNNError: Z may be negative, where units have other inputs that agree with them.
     """
-    if not embedding.nonnegative:
-        raise XNNError("relevance on Z needs activations >= 0: attach to a layer after its ReLU")
-    layers: list[Any] = list(embedding.encoder)
-    hidden = [activations / embedding.scale]
-    for layer in layers[:-1]:
-        hidden.append(torch.relu(layer(hidden[-1])))
-    weight, top = layers[-1].weight, hidden[-1]
+    hidden = [inputs]
+    for weight, bias in zip(weights[:-1], biases[:-1], strict=True):
+        hidden.append(torch.relu(torch.nn.functional.linear(hidden[-1], weight, bias)))
+    weight, top = weights[-1], hidden[-1]
     relevance = _shares(top, weight.clamp(min=0)) - _shares(top, (-weight).clamp(min=0))
-    for layer, below in zip(layers[-2::-1], hidden[-2::-1], strict=True):
-        positive = layer.weight.clamp(min=0)
+    for weight, below in zip(weights[-2::-1], hidden[-2::-1], strict=True):
+        positive = weight.clamp(min=0)
         total = below @ positive.mT
         received = (relevance / _safe(total).unsqueeze(1)) @ positive
         relevance = below.unsqueeze(1) * received
     relevance = relevance.clamp(min=0)
     return relevance / _safe(relevance.sum(2, keepdim=True))
+
+
+def relevance_moments(
+    relevance: Float[Tensor, "samples features dims"],
+) -> tuple[Float[Tensor, "features features"], Float[Tensor, "1 features"]]:
+    """Second and first moments of the relevance, over all samples and dimensions.
+
+    Times the number of dimensions, so that a map that looks everywhere alike is 1 everywhere. Zero
+    if there are no samples.
+    """
+    flat = relevance.transpose(1, 2).flatten(0, 1) * relevance.shape[2]
+    count = max(1, len(flat))
+    return flat.mT @ flat / count, flat.sum(0, keepdim=True) / count
 
 
 def _shares(
