@@ -1,5 +1,8 @@
+import json
 import multiprocessing
 import pickle
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -476,3 +479,17 @@ def test_a_recording_killed_at_random_moments_ends_in_the_same_bits(net, tmp_pat
     record_slowly(place)
     assert killed
     assert files(place) == files(tmp_path / "whole")
+
+
+@pytest.mark.slow
+def test_a_cache_larger_than_the_memory_allowed_is_usable(tmp_path):
+    script = Path(__file__).parents[1] / "benchmarks" / "cache_memory.py"
+    options = {"gigabytes": 4, "limit": 2, "working-set": 0.3, "images": 2, "repeats": 1}
+    command = [sys.executable, str(script), "--folder", str(tmp_path)]
+    command += [f"--{name}={value}" for name, value in options.items()]
+    subprocess.run([*command, "--json", str(tmp_path / "j.json")], check=True, timeout=300)
+    reading = json.loads((tmp_path / "j.json").read_text())["reading"]
+    assert reading["bytes"] > 3.9e9
+    assert reading["right"]
+    assert reading["peak_anonymous_bytes"] < 1.5e9
+    assert not (tmp_path / "cache").exists()
