@@ -145,6 +145,9 @@ def test_images_and_cache_in_object_storage_give_the_same_numbers(folder, bucket
     rows = torch.tensor([63, 1, 30])
     for layer in local.layers:
         assert torch.equal(remote.read(layer, rows), local.read(layer, rows))
+    system, name = fsspec.filesystem("memory"), f"{bucket}/a/12.png"
+    system.pipe_file(name, system.cat_file(name) + b"\0")
+    assert "data.file_sizes is" in fails(capsys, *command(bucket, f"{bucket}-cache"))
     assert "CUB, which is read from local" in fails(
         capsys, *command(bucket, f"{bucket}-x", "--layout", "cub")
     )

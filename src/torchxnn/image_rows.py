@@ -20,6 +20,7 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset,
 from torchxnn.activations import split_batch
 from torchxnn.datasets.augment import AugmentedImages, HeldOutCopies
 from torchxnn.datasets.base import ImageDataset, ImageSubset, Sample
+from torchxnn.datasets.folder import ImageFolder
 from torchxnn.errors import DataError, XNNError
 
 SAMPLES = 8
@@ -282,14 +283,19 @@ def _fingerprint(data: Any, collate: Collate = stack_samples) -> dict[str, Any]:
             return {**kind, **split, "of": _fingerprint(data.dataset)}
         case ImageDataset():
             files = [data.file(index) for index in range(len(data))]
-            sizes = [None if file is None else file.stat().st_size for file in files]
-            listed = {"names": _digest([data.paths]), "labels": _digest([data.labels])}
+            sizes: Any = [None if file is None else file.stat().st_size for file in files]
+            if isinstance(data, ImageFolder) and data.remote_sizes is not None:
+                sizes = data.remote_sizes
             chosen = [files[index] for index in _spread(len(data))]
             content = [file.read_bytes() for file in chosen if file is not None]
-            if len(content) == len(chosen):
-                samples = _digest(content)
-                return {**kind, **listed, "file_sizes": _digest([sizes]), "samples": samples}
-            return {**kind, **listed, "samples": _samples(data, stack_samples)}
+            whole = len(content) == len(chosen)
+            return {
+                **kind,
+                "names": _digest([data.paths]),
+                "labels": _digest([data.labels]),
+                "file_sizes": _digest(sizes),
+                "samples": _digest(content) if whole else _samples(data, stack_samples),
+            }
     return {**kind, "length": len(data), "samples": _samples(data, collate)}
 
 

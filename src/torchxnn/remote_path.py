@@ -20,10 +20,12 @@ class RemotePath(Traversable):
     Attributes:
         url: where it is, without a slash at the end.
         kind: what a listing said it is; None if it comes from elsewhere, and is then looked up.
+        size: in bytes, if a listing said it.
     """
 
     url: str
     kind: Literal["file", "directory"] | None = field(default=None, compare=False)
+    size: int | None = field(default=None, compare=False)
 
     def __str__(self) -> str:
         return self.url
@@ -83,7 +85,7 @@ class RemotePath(Traversable):
         """What lies in the folder, from one listing."""
         for name, entry in list_folder(self.url).items():
             kind: Any = entry["type"] if entry["type"] in ("file", "directory") else None
-            yield RemotePath(f"{self.url}/{name}", kind)
+            yield RemotePath(f"{self.url}/{name}", kind, entry["size"])
 
     def rglob(self, _: str) -> Iterator[RemotePath]:
         """All files below, whatever the pattern."""

@@ -57,6 +57,7 @@ class ImageFolder(ImageDataset):
 
     Attributes:
         skipped: the pictures that were left out.
+        remote_sizes: bytes of every picture as a remote folder lists them; None in a local one.
 
     Raises:
         DataError: if the folder is missing or empty, has no class folders, has a class folder whose
@@ -90,8 +91,11 @@ class ImageFolder(ImageDataset):
             raise DataError(f"{self._folder} has no images ({_what_is_there(self._folder)})")
         self.skipped = self._check(files, progress) if check else ()
         left_out = {image.path for image in self.skipped}
-        paths = (_below(file, self._folder) for file in files)
-        self.paths = tuple(path for path in paths if path not in left_out)
+        found = {_below(file, self._folder): file for file in files}
+        self.paths = tuple(path for path in found if path not in left_out)
+        remote = [found[path] for path in self.paths] if self.root is None else []
+        sizes = tuple(file.size for file in remote if isinstance(file, RemotePath))
+        self.remote_sizes = sizes if self.root is None else None
         numbers = {name: index for index, name in enumerate(self.classes)}
         self.labels = (
             tuple(numbers[Path(path).parts[0]] for path in self.paths) if labelled else None
