@@ -152,6 +152,17 @@ def test_an_error_that_cannot_be_sent_is_sent_as_text():
         open_result(runner.run(pickle.dumps(1)))
 
 
+def test_a_worker_finds_modules_and_relative_paths(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    (tmp_path / "there").mkdir()
+    runner, task = JobRunner(), pickle.dumps((start, (1,), os.path.abspath))
+    open_result(runner.start(task, [sys.path[0], "more"], Path("there").absolute()))
+    assert open_result(runner.run(pickle.dumps("x"))) == str(tmp_path / "there" / "x")
+    assert sys.path[-1] == "more"
+    open_result(runner.start(task, [], Path("/nowhere")))
+
+
 @pytest.mark.slow
 def test_killed_workers_are_replaced_and_nothing_is_lost_or_doubled(tmp_path):
     """Bit for bit as here, and the network's memory is not shared with the workers."""

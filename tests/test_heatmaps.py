@@ -269,6 +269,23 @@ class TestStore:
         assert seen == [30, 40, 50, 60, 64]
         assert files(tmp_path / "maps") == files(tmp_path / "whole")
 
+    def test_object_storage(self, xnn, tmp_path):
+        data = TensorDataset(*make_images(12))
+        there = attribute_many(xnn, data, "memory://bucket/maps", ALL)
+        here = attribute_many(xnn, data, tmp_path / "maps", ALL)
+        again = Heatmaps.open("memory://bucket/maps")
+        assert len(again) == len(there) == 12
+        for one, other in zip(again, here, strict=True):
+            assert torch.equal(one.heatmaps, other.heatmaps)
+        assert attribute_many(xnn, data, "memory://bucket/maps", ALL).store.complete
+
+    def test_a_relative_folder_stays_where_it_is(self, xnn, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        maps = attribute_many(xnn, TensorDataset(make_images(4)[0]), "maps", ALL)
+        monkeypatch.chdir("/")
+        assert maps.store.location == tmp_path / "maps"
+        assert maps[3].row == 3
+
     def test_other_settings_are_refused(self, xnn, folder, tmp_path):
         dataset = open_folder(folder)
         attribute_many(xnn, dataset, tmp_path / "maps", ALL)

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, final
 
 from torchxnn.engine import Engine, Job, JobQueue, JobRunner, LocalEngine, Result, open_result
@@ -184,7 +185,7 @@ class _Actors:
     def _add(self) -> None:
         actor = self._kind.remote()
         self._actors.append(actor)
-        self._reports[actor.start.remote(self._task, sys.path)] = actor, None
+        self._reports[actor.start.remote(self._task, sys.path, Path.cwd())] = actor, None
 
 
 def _reason(error: Exception) -> str:

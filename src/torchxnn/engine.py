@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from multiprocessing import util
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import Any, TypeVar, final
 
 import torch
@@ -190,13 +191,16 @@ class JobRunner:
         keep_freed_memory()
         self._work: Callable[[Any], Any] | None = None
 
-    def start(self, task: bytes, places: Sequence[str] = ()) -> bytes:
+    def start(self, task: bytes, places: Sequence[str] = (), folder: Path | None = None) -> bytes:
         """Prepare for jobs.
 
         Args:
             task: what `Engine.run` was given, but for the jobs.
             places: folders to look for modules in, beside those that this process knows.
+            folder: what relative paths start from, if it is there.
         """
+        if folder is not None and folder.is_dir():
+            os.chdir(folder)
         sys.path.extend(place for place in places if place not in sys.path)
         return _call(self._start, task)
 

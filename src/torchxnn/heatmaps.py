@@ -10,6 +10,7 @@ import json
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -39,7 +40,7 @@ from torchxnn.heatmap_store import (
     ImageHeatmaps,
 )
 from torchxnn.image_rows import data_fingerprint, image_rows
-from torchxnn.location import Location
+from torchxnn.location import Location, as_location
 from torchxnn.models import fingerprint
 from torchxnn.xnn import XNN
 
@@ -91,6 +92,8 @@ def attribute_many(
     """
     config = config or HeatmapConfig()
     engine = engine or LocalEngine()
+    location = as_location(location)
+    location = location.absolute() if isinstance(location, Path) else location
     store = _open_store(xnn, dataset, location, config, engine)
     todo = store.missing()
     done = store.rows - sum(len(store.span(chunk)) for chunk in todo)
