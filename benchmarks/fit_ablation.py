@@ -29,8 +29,9 @@ from torchxnn.demo import prepare_cub, prepare_solar
 from torchxnn.errors import DegenerateFitWarning, XNNError
 from torchxnn.files import replace_file
 from torchxnn.metrics import Faithfulness, measure_faithfulness
+from torchxnn.positives import find_positives
 from torchxnn.train_config import TrainConfig
-from torchxnn.training import find_positives, fit_embedding
+from torchxnn.training import fit_embedding
 
 CONSOLE = Console(stderr=True)
 

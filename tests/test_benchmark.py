@@ -31,8 +31,9 @@ from torchxnn.cli import main
 from torchxnn.embeddings import fit_pca
 from torchxnn.embeddings.initialise import fit_linear
 from torchxnn.errors import DataError, XNNError
+from torchxnn.positives import sample_weights
 from torchxnn.train_config import TrainConfig
-from torchxnn.training import fit_embedding, sample_weights
+from torchxnn.training import fit_embedding
 from torchxnn.xnn import XNN
 
 TRAIN = TrainConfig(

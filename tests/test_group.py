@@ -17,9 +17,10 @@ from torchxnn.embeddings.stacked import StackedSRAE
 from torchxnn.embeddings.subspace import principal_subspace
 from torchxnn.errors import DataError, DegenerateFitWarning, NonFiniteError, XNNError
 from torchxnn.objective import batch_statistics, full_set_losses, loss_of_terms
+from torchxnn.positives import sample_weights
 from torchxnn.start import start_embedding
 from torchxnn.train_config import ComputeConfig, Losses, Side, TrainConfig
-from torchxnn.training import fit_embedding, fit_group, sample_weights
+from torchxnn.training import fit_embedding, fit_group
 
 QUICK = TrainConfig(
     hidden=(16, 8),

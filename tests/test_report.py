@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from explanation_examples import HOSTILE, explanation, faithfulness, peak, photograph
+from torchxnn.fit_report import FitReport
 from torchxnn.page import data_uri
 from torchxnn.report import FeatureSheet, Report, SheetItem, write_report
-from torchxnn.training import FitReport, Losses, TrainConfig
+from torchxnn.train_config import Losses, TrainConfig
 
 LOSSES = Losses(faithfulness=0.1, sparse_reconstruction=0.5, pull_away=0.2, total=0.8)
 REFERENCES = ("src", "href", "srcset", "action", "data", "poster", "background", "formaction")

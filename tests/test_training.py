@@ -19,9 +19,11 @@ from torchxnn.embeddings.initialise import (
     weak_features,
 )
 from torchxnn.errors import DataError, DegenerateFitWarning, NonFiniteError, XNNError
+from torchxnn.fit_report import FitReport
 from torchxnn.objective import full_set_losses
+from torchxnn.positives import find_positives, split_validation
 from torchxnn.train_config import Side, TrainConfig
-from torchxnn.training import FitReport, find_positives, fit_embedding, split_validation
+from torchxnn.training import fit_embedding
 
 QUICK = TrainConfig(hidden=(32, 16), epochs=40, patience=40, batch_size=32, pretrain_epochs=3)
 

@@ -14,13 +14,13 @@ from torchxnn.datasets.base import make_loader
 from torchxnn.demo import DemoSetup, prepare_cub, prepare_solar
 from torchxnn.errors import DataError
 from torchxnn.files import check_replaceable, replace_file
+from torchxnn.fit_report import FitReport
 from torchxnn.progress import count_drawings, count_epochs, count_images, make_progress
 from torchxnn.report import write_report
 from torchxnn.report.build import build_report
 from torchxnn.storage import MARKER
 from torchxnn.tables import evaluation_table, fit_table
 from torchxnn.train_config import TrainConfig
-from torchxnn.training import FitReport
 from torchxnn.xnn import XNN
 
 NETWORK = "network.safetensors"

@@ -14,7 +14,7 @@ from torchxnn.embeddings.apply import Embedded, apply_embedding
 from torchxnn.embeddings.base import Embedding
 from torchxnn.errors import DataError
 from torchxnn.metrics import Faithfulness, MapCovariance, Orthogonality, measure_faithfulness
-from torchxnn.training import find_positives
+from torchxnn.positives import find_positives
 
 CERTIFIED_IMAGES = 8
 

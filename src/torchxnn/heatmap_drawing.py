@@ -32,7 +32,7 @@ from torchxnn.heatmap_store import (
 )
 from torchxnn.image_rows import stack_samples
 from torchxnn.layers import as_activations, record_layer
-from torchxnn.training import find_positives
+from torchxnn.positives import find_positives
 from torchxnn.xnn import XNN
 
 

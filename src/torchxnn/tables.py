@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
+from torchxnn.fit_report import FitReport
 from torchxnn.layers import LayerInfo
 from torchxnn.metrics import Faithfulness
-from torchxnn.training import FitReport
 from torchxnn.xnn import Evaluation
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict
-from pathlib import Path
 from typing import Any, Literal, SupportsIndex, overload
 
 import numpy as np
@@ -22,16 +20,18 @@ from torchxnn.embeddings.srae import SRAE
 from torchxnn.errors import DataError, ModelError, XNNError
 from torchxnn.evaluation import Evaluation, evaluate_images, measure_activations
 from torchxnn.explanation import Explanation
+from torchxnn.fit_report import FitReport
 from torchxnn.layers import as_activations, check_images, record_layer, resolve_layer, run_to_layer
+from torchxnn.location import Location
 from torchxnn.metrics import Faithfulness
 from torchxnn.models import fingerprint
+from torchxnn.saved import describe_xnn, rebuild_embedding
 from torchxnn.storage import read_saved, write_saved
 from torchxnn.targets import as_targets, default_features
-from torchxnn.training import FitReport, Losses, TrainConfig, fit_embedding
+from torchxnn.train_config import Losses, TrainConfig
+from torchxnn.training import fit_embedding
 
 __all__ = ["XNN", "Evaluation"]
-
-KINDS: dict[str, type[SRAE] | type[ConvSRAE]] = {"srae": SRAE, "conv_srae": ConvSRAE}
 
 
 class XNN(nn.Module):
@@ -334,7 +334,7 @@ class XNN(nn.Module):
         """Names of the x-features for people, 1-based."""
         return tuple(f"x-feature {i + 1}" for i in range(self._fitted().n_features))
 
-    def save_pretrained(self, path: str | Path) -> None:
+    def save_pretrained(self, path: Location) -> None:
         """Write the embedding (safetensors) and everything about it (JSON) to a folder.
 
         The folder appears whole or not at all; an older XNN at the same place is replaced.
@@ -343,22 +343,21 @@ class XNN(nn.Module):
             FileExistsError: something else is at `path`.
         """
         embedding = self._fitted()
-        about = {
-            "model_fingerprint": fingerprint(self.model),
-            "layer": self.layer,
-            "targets": list(self.targets),
-            "outputs": self.outputs,
-            "class_names": None if self.class_names is None else list(self.class_names),
-            "preprocessing": None if self.preprocessing is None else asdict(self.preprocessing),
-            "source": self.source,
-            "embedding_kind": next(k for k, kind in KINDS.items() if type(embedding) is kind),
-            "embedding": embedding.settings(),
-            "report": None if self.report is None else self.report.to_json(),
-        }
-        write_saved(Path(path), about, embedding.state_dict())
+        about = describe_xnn(
+            embedding,
+            self.report,
+            fingerprint=fingerprint(self.model),
+            layer=self.layer,
+            targets=self.targets,
+            outputs=self.outputs,
+            class_names=self.class_names,
+            preprocessing=self.preprocessing,
+            source=self.source,
+        )
+        write_saved(path, about, embedding.state_dict())
 
     @classmethod
-    def from_pretrained(cls, path: str | Path, model: nn.Module) -> XNN:
+    def from_pretrained(cls, path: Location, model: nn.Module) -> XNN:
         """Load what `save_pretrained` wrote and attach it to the same model.
 
         Args:
@@ -368,7 +367,6 @@ class XNN(nn.Module):
         Raises:
             ModelError: not such a folder, a newer format, or another model (by fingerprint).
         """
-        path = Path(path)
         about, state = read_saved(path)
         found, expected = fingerprint(model), about["model_fingerprint"]
         if found != expected:
@@ -391,10 +389,7 @@ class XNN(nn.Module):
             class_names=about["class_names"],
             preprocessing=preprocessing and Preprocessing.from_dict(preprocessing),
         )
-        with torch.random.fork_rng(devices=[]):
-            embedding = KINDS[about.get("embedding_kind", "srae")](**about["embedding"])
-        embedding.load_state_dict(state)
-        xnn.embedding = embedding.to(xnn.device).eval()
+        xnn.embedding = rebuild_embedding(about, state).to(xnn.device)
         xnn.targets, xnn.source = tuple(about["targets"]), about["source"]
         xnn.outputs = about["outputs"]
         xnn.report = about["report"] and FitReport.from_json(about["report"])

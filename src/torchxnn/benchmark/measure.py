@@ -30,13 +30,14 @@ from torchxnn.embeddings.apply import apply_embedding
 from torchxnn.embeddings.base import Embedding
 from torchxnn.embeddings.dimensions import fit_dimensions
 from torchxnn.errors import XNNWarning
+from torchxnn.fit_report import FitReport
 from torchxnn.metrics import (
     Faithfulness,
     combine_maps,
     masked_accuracy,
     measure_faithfulness,
 )
-from torchxnn.training import FitReport, find_positives
+from torchxnn.positives import find_positives
 
 IMAGES_AT_ONCE = 4
 """Pictures whose maps of all methods are carried at once; bounds the memory."""

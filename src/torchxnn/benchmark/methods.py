@@ -25,8 +25,10 @@ from torchxnn.embeddings.pca import fit_pca
 from torchxnn.embeddings.srae import SRAE
 from torchxnn.embeddings.topk_sae import TopKConfig, fit_topk_sae
 from torchxnn.errors import DegenerateFitWarning, XNNWarning
+from torchxnn.fit_report import FitReport
+from torchxnn.positives import sample_weights
 from torchxnn.train_config import TrainConfig
-from torchxnn.training import FitReport, fit_embedding, sample_weights
+from torchxnn.training import fit_embedding
 
 LASSO_SIZES = (5, 8, 21, 68, 232)
 """Numbers of selected dimensions in the paper's tables .4 and .6."""

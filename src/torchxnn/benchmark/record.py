@@ -21,8 +21,8 @@ from torchxnn.datasets.augment import AugmentedImages
 from torchxnn.errors import DataError
 from torchxnn.files import replace_file
 from torchxnn.models import fingerprint
+from torchxnn.positives import split_validation
 from torchxnn.train_config import TrainConfig
-from torchxnn.training import split_validation
 
 FILE = "activations.safetensors"
 _PARTS = ("train", "altered", "test", "located")

@@ -15,8 +15,8 @@ from torchxnn.embeddings.apply import Embedded
 from torchxnn.errors import XNNError
 from torchxnn.explanation import Explanation
 from torchxnn.metrics import Faithfulness
+from torchxnn.positives import find_positives
 from torchxnn.report.content import FeatureSheet, Report, SheetItem
-from torchxnn.training import find_positives
 from torchxnn.xnn import XNN
 
 

@@ -8,8 +8,8 @@ import numpy as np
 from jaxtyping import Real, UInt8
 
 from torchxnn.explanation import Explanation
+from torchxnn.fit_report import FitReport
 from torchxnn.metrics.faithfulness import Faithfulness
-from torchxnn.training import FitReport
 
 
 @dataclass(frozen=True, eq=False)
