@@ -20,7 +20,6 @@ from torchxnn.chunks import ChunkStore
 from torchxnn.datasets.base import ImageDataset
 from torchxnn.engine import Engine, LocalEngine
 from torchxnn.errors import AttributionWarning, DataError, SkippedImagesWarning, XNNError
-from torchxnn.explanation import CONSERVATION_LIMIT, FALLBACK_LIMIT
 from torchxnn.heatmap_drawing import (
     WORKER,
     HeatmapConfig,
@@ -42,6 +41,7 @@ from torchxnn.heatmap_store import (
 from torchxnn.image_rows import data_fingerprint, image_rows
 from torchxnn.location import Location, as_location
 from torchxnn.models import fingerprint
+from torchxnn.reasons import CONSERVATION_LIMIT, FALLBACK_LIMIT
 from torchxnn.xnn import XNN
 
 __all__ = ["HeatmapConfig", "Heatmaps", "ImageHeatmaps", "attribute_many", "shrink_maps"]
