@@ -12,6 +12,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+try:
+    import fcntl
+except ImportError:  # not on Windows, where writers of one file do not take turns
+    fcntl = None  # type: ignore[assignment]
+
 
 def replace_file(path: Path, content: bytes | Iterable[Any], prefix: str = ".torchxnn-") -> None:
     """Write `content` to `path` in one step: a reader sees the old file or the new one.
@@ -43,6 +48,23 @@ def replace_file(path: Path, content: bytes | Iterable[Any], prefix: str = ".tor
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold a lock on a file in a `with`, so that processes that read and rewrite take turns.
+
+    The lock file is `path` with ".lock" at the end; it stays. The lock ends with the process, also
+    after a kill.
+
+    Raises:
+        OSError: the lock file cannot be written.
+    """
+    lock = path.with_name(f"{path.name}.lock")
+    with lock.open("a+b") as stream:
+        if fcntl is not None:
+            fcntl.flock(stream, fcntl.LOCK_EX)
+        yield
 
 
 def check_replaceable(path: Path, marker: str) -> None:
@@ -90,6 +112,11 @@ def replace_folder(path: Path, marker: str) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+
+
+def without_formula(text: str) -> str:
+    """A text for a CSV file: one that a spreadsheet would run gets an apostrophe before it."""
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
 
 
 def _replaceable(path: Path, marker: str) -> bool:

@@ -25,16 +25,18 @@ from torchxnn.layers import as_activations, check_images, record_layer, resolve_
 from torchxnn.location import Location
 from torchxnn.metrics import Faithfulness
 from torchxnn.models import fingerprint
+from torchxnn.name_files import read_names
+from torchxnn.named import Named
 from torchxnn.saved import describe_xnn, rebuild_embedding
 from torchxnn.storage import read_saved, write_saved
 from torchxnn.targets import as_targets, default_features
-from torchxnn.train_config import Losses, TrainConfig
+from torchxnn.train_config import ComputeConfig, Losses, TrainConfig
 from torchxnn.training import fit_embedding
 
 __all__ = ["XNN", "Evaluation"]
 
 
-class XNN(nn.Module):
+class XNN(Named, nn.Module):
     """An Explanation Neural Network, attached to one layer of a trained model.
 
     Calling it gives the x-features E of images, so any tool that takes an `nn.Module` can explain
@@ -111,6 +113,7 @@ class XNN(nn.Module):
         config: TrainConfig | None = None,
         on_batch: Callable[[int], None] | None = None,
         on_epoch: Callable[[int, int, Losses], None] | None = None,
+        compute: ComputeConfig | None = None,
     ) -> FitReport:
         """Record the layer's activations and fit the embedding to them (paper eq. 5).
 
@@ -123,6 +126,7 @@ class XNN(nn.Module):
             config: settings of the fit.
             on_batch: called after each recorded batch with the number of images.
             on_epoch: called after each epoch with (trial, epoch, held-out losses).
+            compute: device and precision of the fit; None takes the defaults.
 
         Returns:
             How the fit went; a degenerate fit also warns.
@@ -139,7 +143,7 @@ class XNN(nn.Module):
         )
         if train is None:
             raise DataError("no images to fit")
-        return self.fit_activations(train, target, held_out, config, on_epoch)
+        return self.fit_activations(train, target, held_out, config, on_epoch, compute)
 
     def fit_activations(
         self,
@@ -148,14 +152,17 @@ class XNN(nn.Module):
         validation: Activations | None = None,
         config: TrainConfig | None = None,
         on_epoch: Callable[[int, int, Losses], None] | None = None,
+        compute: ComputeConfig | None = None,
     ) -> FitReport:
         """The same as `fit`, for activations that are already recorded."""
         targets = as_targets(target)
         n = default_features(len(targets)) if self.n_features is None else self.n_features
-        embedding, report = fit_embedding(train, validation, targets, n, config, on_epoch)
+        embedding, report = fit_embedding(train, validation, targets, n, config, on_epoch, compute)
+        earlier = self._before_refit(train, targets)
         self.embedding = embedding.to(self.device)
         self.targets, self.report = targets, report
         self.outputs = train.logits.shape[1]
+        self._after_refit(earlier, train)
         return report
 
     def forward(self, images: Tensor) -> Float[Tensor, "batch features"]:
@@ -329,18 +336,14 @@ class XNN(nn.Module):
             return self.class_names[index]
         return f"class {index}"
 
-    @property
-    def feature_names(self) -> tuple[str, ...]:
-        """Names of the x-features for people, 1-based."""
-        return tuple(f"x-feature {i + 1}" for i in range(self._fitted().n_features))
-
     def save_pretrained(self, path: Location) -> None:
         """Write the embedding (safetensors) and everything about it (JSON) to a folder.
 
-        The folder appears whole or not at all; an older XNN at the same place is replaced.
+        The folder appears whole or not at all; an older XNN at the same place is replaced. Names
+        of x-features are kept in `names.json` beside it.
 
         Raises:
-            FileExistsError: something else is at `path`.
+            FileExistsError: something else is at `path`, or names that people gave to another fit.
         """
         embedding = self._fitted()
         about = describe_xnn(
@@ -354,7 +357,7 @@ class XNN(nn.Module):
             preprocessing=self.preprocessing,
             source=self.source,
         )
-        write_saved(path, about, embedding.state_dict())
+        write_saved(path, about, embedding.state_dict(), self._names)
 
     @classmethod
     def from_pretrained(cls, path: Location, model: nn.Module) -> XNN:
@@ -375,9 +378,11 @@ class XNN(nn.Module):
                 f"the given model's is {found[:12]}; load the weights that it was fitted on"
             )
         try:
-            return cls._restore(model, about, state)
+            xnn = cls._restore(model, about, state)
         except (KeyError, TypeError, RuntimeError) as error:
             raise ModelError(f"the saved XNN in {path} is damaged: {error!r}") from error
+        xnn.names = read_names(path, about["weights_sha256"], xnn._fitted().n_features)
+        return xnn
 
     @classmethod
     def _restore(cls, model: nn.Module, about: dict[str, Any], state: dict[str, Tensor]) -> XNN:

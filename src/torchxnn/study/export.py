@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 from sqlalchemy import Table, select
 
-from torchxnn.files import replace_file
+from torchxnn.files import replace_file, without_formula
 from torchxnn.study.columns import COLUMNS, TYPES
 from torchxnn.study.plan import StudyPlan
 from torchxnn.study.settings import ATTENTION_ANSWER, PRACTICE
@@ -259,8 +259,7 @@ def _without_formulas(table: pd.DataFrame) -> pd.DataFrame:
     """Texts that a spreadsheet would run, say a comment that starts with "=", as plain texts."""
 
     def plain(value: Any) -> Any:
-        runs = isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r"))
-        return f"'{value}" if runs else value
+        return without_formula(value) if isinstance(value, str) else value
 
     texts = [name for name in table.columns if table[name].dtype.kind == "O"]
     return table.assign(**{str(name): table[name].map(plain) for name in texts})

@@ -1,0 +1,411 @@
+"""Names that people give to x-features: every judgement is kept, and a rule settles the name.
+
+Nothing is ever overwritten: judgements, merges and splits are records of who said what and when,
+and the names follow from replaying them. So two collections of records are put together by taking
+their union, in whatever order people worked.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime, timedelta
+from functools import cached_property
+from typing import Any, Literal, TypeVar, get_args
+
+from torchxnn.errors import DataError
+
+Flag = Literal["", "mixed", "unclear"]
+"""mixed: several things at once; unclear: nothing that a person can name."""
+
+NAME_LENGTH, NOTE_LENGTH, WHO_LENGTH = 80, 2000, 80
+ANONYMOUS = "anonymous"
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What one person says about one x-feature.
+
+    Attributes:
+        feature: 0-based x-feature.
+        name: one line of at most 80 characters; empty where the person could not name it.
+        note: anything else, at most 2,000 characters.
+        flag: "mixed", "unclear" or empty. A name can be given all the same.
+        who: the person; all nameless people count as one.
+        when: ISO 8601 in UTC; of several judgements of a person the last one counts.
+        origin: where a judgement was carried over from by `XNN.adopt_names`, else empty.
+
+    A judgement without name and flag takes back what the person said before.
+
+    Raises:
+        DataError: a text that is too long, a name of several lines, or one that looks like the
+            number of an x-feature.
+    """
+
+    feature: int
+    name: str
+    note: str = ""
+    flag: Flag = ""
+    who: str = ANONYMOUS
+    when: str = ""
+    origin: str = ""
+
+    def __post_init__(self) -> None:
+        _check_feature(self.feature)
+        object.__setattr__(self, "name", _line(self.name, "name", NAME_LENGTH))
+        object.__setattr__(self, "who", _line(self.who, "person", WHO_LENGTH) or ANONYMOUS)
+        object.__setattr__(self, "note", _text(self.note))
+        object.__setattr__(self, "when", _time(self.when))
+        if self.flag not in get_args(Flag):
+            raise DataError(f"flag is {self.flag!r}; it must be 'mixed', 'unclear' or ''")
+        if re.fullmatch(r"x feature #?\d*", normalised(self.name)):
+            raise DataError(
+                f"{self.name!r} is what an x-feature without a name is called; give another name"
+            )
+
+
+@dataclass(frozen=True)
+class Action:
+    """A merge of spellings that mean the same, or a split that undoes merges.
+
+    Attributes:
+        kind: "merge" or "split".
+        feature: 0-based x-feature that it is about.
+        names: the spellings.
+        into: what they go by after a merge; empty for a split.
+        who: the person.
+        when: ISO 8601 in UTC.
+
+    Raises:
+        DataError: no names, or a merge into nothing.
+    """
+
+    kind: Literal["merge", "split"]
+    feature: int
+    names: tuple[str, ...]
+    into: str = ""
+    who: str = ANONYMOUS
+    when: str = ""
+
+    def __post_init__(self) -> None:
+        _check_feature(self.feature)
+        names = tuple(_line(name, "name", NAME_LENGTH) for name in self.names)
+        object.__setattr__(self, "names", names)
+        object.__setattr__(self, "into", _line(self.into, "name", NAME_LENGTH))
+        object.__setattr__(self, "who", _line(self.who, "person", WHO_LENGTH) or ANONYMOUS)
+        object.__setattr__(self, "when", _time(self.when))
+        if self.kind not in ("merge", "split"):
+            raise DataError(f"kind is {self.kind!r}; it must be 'merge' or 'split'")
+        if not names or not all(names) or (self.kind == "merge" and not self.into):
+            raise DataError(f"a {self.kind} needs names, got {self.names!r} into {self.into!r}")
+
+
+Record = TypeVar("Record", Judgement, Action)
+
+
+@dataclass(frozen=True)
+class Settled:
+    """What people agree on about one x-feature.
+
+    Attributes:
+        feature: 0-based.
+        name: the agreed name; empty if there is none.
+        votes: how many people are for each name, by decreasing number; names that were merged are
+            counted together. People who could not name it are counted under "".
+        people: how many judged.
+        flags: how many people said "mixed" and "unclear".
+        disagreement: whether names were given and none is agreed on.
+    """
+
+    feature: int
+    name: str
+    votes: tuple[tuple[str, int], ...]
+    people: int
+    flags: tuple[tuple[str, int], ...]
+    disagreement: bool
+
+    @property
+    def flag(self) -> Flag:
+        """What more than half of the people flagged it as, else empty."""
+        kinds: tuple[Flag, ...] = ("mixed", "unclear")
+        return next((flag for flag in kinds if 2 * dict(self.flags)[flag] > self.people), "")
+
+
+@dataclass(frozen=True)
+class FeatureNames:
+    """All judgements about the x-features of one XNN, and the names that follow from them.
+
+    The last judgement of each person counts. A name is agreed on when more than half of the people
+    who judged the x-feature gave it; case, spaces, hyphens and underscores make no difference.
+    People who could not name it count too. Otherwise the x-feature stays without a name and is
+    listed in `disagreements`, until more people judge it or somebody merges names that mean the
+    same.
+
+    Attributes:
+        n_features: number of x-features, n.
+        judgements: of all people, oldest first.
+        actions: merges and splits, oldest first.
+
+    Raises:
+        DataError: a record about an x-feature that is not there.
+
+    Example:
+        >>> names = FeatureNames(5).judge(0, "golden feather", who="Ada")
+        >>> names.agreed(0)
+        'golden feather'
+    """
+
+    n_features: int
+    judgements: tuple[Judgement, ...] = ()
+    actions: tuple[Action, ...] = ()
+
+    def __post_init__(self) -> None:
+        features = [j.feature for j in self.judgements] + [a.feature for a in self.actions]
+        if features and max(features) >= self.n_features:
+            raise DataError(
+                f"no x-feature {max(features)}: there are {self.n_features}, so 0 to "
+                f"{self.n_features - 1}"
+            )
+        object.__setattr__(self, "judgements", _in_order(self.judgements))
+        object.__setattr__(self, "actions", _in_order(self.actions))
+
+    def judge(
+        self,
+        feature: int,
+        name: str,
+        *,
+        who: str = ANONYMOUS,
+        note: str = "",
+        flag: Flag = "",
+        when: str = "",
+    ) -> FeatureNames:
+        """With one more judgement; see `Judgement`."""
+        return self._with(Judgement(feature, name, note, flag, who, when or self._next_time()))
+
+    def merge(
+        self, feature: int, names: Iterable[str], into: str, *, who: str = ANONYMOUS, when: str = ""
+    ) -> FeatureNames:
+        """With the statement that these names of an x-feature mean the same, and go by `into`."""
+        when = when or self._next_time()
+        return self._with(Action("merge", feature, tuple(names), into, who, when))
+
+    def split(
+        self, feature: int, name: str, *, who: str = ANONYMOUS, when: str = ""
+    ) -> FeatureNames:
+        """With the merges undone that a name of an x-feature is part of."""
+        return self._with(Action("split", feature, (name,), "", who, when or self._next_time()))
+
+    def union(self, other: FeatureNames) -> FeatureNames:
+        """The records of both; the order does not matter, and records in both count once.
+
+        Raises:
+            DataError: another number of x-features.
+        """
+        if other.n_features != self.n_features:
+            raise DataError(
+                f"names of {self.n_features} and of {other.n_features} x-features belong to "
+                "different XNNs; `XNN.adopt_names` carries names over to a refitted one"
+            )
+        return FeatureNames(
+            self.n_features,
+            self.judgements + other.judgements,
+            self.actions + other.actions,
+        )
+
+    def latest(self, feature: int) -> dict[str, Judgement]:
+        """The judgement that counts of each person, by person; those taken back are left out."""
+        last = {j.who: j for j in self.judgements if j.feature == feature}
+        return {who: j for who, j in last.items() if j.name or j.flag}
+
+    def settled(self, feature: int) -> Settled:
+        """What people agree on about an x-feature, and how they voted."""
+        return self._settled[feature]
+
+    def agreed(self, feature: int) -> str:
+        """The agreed name of an x-feature, or an empty text."""
+        return self._settled[feature].name
+
+    @property
+    def disagreements(self) -> tuple[int, ...]:
+        """0-based x-features that were named, but without agreement."""
+        return tuple(s.feature for s in self._settled if s.disagreement)
+
+    @property
+    def people(self) -> tuple[str, ...]:
+        """Everybody whose judgement counts, by name."""
+        return tuple(sorted({who for i in range(self.n_features) for who in self.latest(i)}))
+
+    def shown(self) -> tuple[str, ...]:
+        """A label for every x-feature: the agreed name, or "x-feature 3" (counted from 1).
+
+        Where several x-features have the same name, each carries its number: "wing bar #2".
+        """
+        names = [settled.name for settled in self._settled]
+        often = Counter(normalised(name) for name in names if name)
+        return tuple(
+            f"x-feature {i + 1}"
+            if not name
+            else f"{name} #{i + 1}"
+            if often[normalised(name)] > 1
+            else name
+            for i, name in enumerate(names)
+        )
+
+    def opinions(self) -> tuple[tuple[str | None, ...], ...]:
+        """Per x-feature and person of `people` the name given, normalised and merged.
+
+        None where a person said nothing; "" where the person could not name it. This is what
+        `metrics.krippendorff_alpha` takes.
+        """
+        rows = []
+        for feature in range(self.n_features):
+            synonyms, latest = self._synonyms(feature), self.latest(feature)
+            rows.append(
+                tuple(
+                    _canonical(latest[who].name, synonyms) if who in latest else None
+                    for who in self.people
+                )
+            )
+        return tuple(rows)
+
+    def to_json(self) -> dict[str, Any]:
+        """A dictionary of plain values."""
+        return {
+            "n_features": self.n_features,
+            "judgements": [asdict(judgement) for judgement in self.judgements],
+            "actions": [asdict(action) for action in self.actions],
+        }
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> FeatureNames:
+        """Bring back what `to_json` gave, also after a trip through a JSON file.
+
+        Raises:
+            DataError: it is something else.
+        """
+        try:
+            return cls(
+                int(values["n_features"]),
+                tuple(Judgement(**each) for each in values["judgements"]),
+                tuple(
+                    Action(**{**each, "names": tuple(each["names"])}) for each in values["actions"]
+                ),
+            )
+        except (KeyError, TypeError, AttributeError) as error:
+            raise DataError(f"these are no names of x-features: {error!r}") from error
+
+    @cached_property
+    def _settled(self) -> tuple[Settled, ...]:
+        return tuple(self._settle(feature) for feature in range(self.n_features))
+
+    def _settle(self, feature: int) -> Settled:
+        synonyms, latest = self._synonyms(feature), self.latest(feature)
+        spelled: dict[str, Counter[str]] = {}
+        for judgement in sorted(latest.values(), key=lambda each: each.when):
+            key = _canonical(judgement.name, synonyms)
+            spelled.setdefault(key, Counter())[judgement.name] += 1
+        shown = {
+            key: synonyms.get(key, spellings.most_common(1)[0][0])
+            for key, spellings in spelled.items()
+        }
+        votes = sorted(
+            ((shown[key], spellings.total()) for key, spellings in spelled.items()),
+            key=lambda vote: -vote[1],
+        )
+        people = len(latest)
+        name = next((name for name, count in votes if name and 2 * count > people), "")
+        flags = Counter(judgement.flag for judgement in latest.values())
+        return Settled(
+            feature=feature,
+            name=name,
+            votes=tuple(votes),
+            people=people,
+            flags=tuple((flag, flags[flag]) for flag in ("mixed", "unclear")),
+            disagreement=not name and any(text for text, _ in votes),
+        )
+
+    def _synonyms(self, feature: int) -> dict[str, str]:
+        """Normalised spelling -> what it goes by, after all merges and splits in their order."""
+        found: dict[str, str] = {}
+        for action in self.actions:
+            if action.feature != feature:
+                continue
+            keys = {normalised(name) for name in action.names}
+            groups = {normalised(found[key]) for key in keys if key in found}
+            members = {k for k, into in found.items() if normalised(into) in groups}
+            if action.kind == "split":
+                found = {k: into for k, into in found.items() if k not in members}
+            else:
+                touched = keys | members | {normalised(action.into)}
+                found |= dict.fromkeys(touched, action.into)
+        return found
+
+    def _with(self, record: Judgement | Action) -> FeatureNames:
+        if isinstance(record, Judgement):
+            return replace(self, judgements=(*self.judgements, record))
+        return replace(self, actions=(*self.actions, record))
+
+    def _next_time(self) -> str:
+        """Now, but after everything that is recorded, whatever the clocks say."""
+        last = max([j.when for j in self.judgements] + [a.when for a in self.actions], default="")
+        if not last:
+            return utc()
+        return max(utc(), utc(datetime.fromisoformat(last) + timedelta(microseconds=1)))
+
+
+def normalised(name: str) -> str:
+    """A name as it is compared: case, spaces, hyphens and underscores make no difference."""
+    text = unicodedata.normalize("NFKC", name).casefold()
+    return " ".join(re.sub(r"[-_\u2010-\u2015]", " ", text).split()).strip(" .,;:!\"'")
+
+
+def utc(when: datetime | None = None) -> str:
+    """A time, by default now, as ISO 8601 in UTC with microseconds; such texts sort by time."""
+    return (when or datetime.now(UTC)).astimezone(UTC).isoformat(timespec="microseconds")
+
+
+def _in_order(records: Iterable[Record]) -> tuple[Record, ...]:
+    """By time, each once; by content where times are equal, so that every union is the same."""
+    return tuple(sorted(dict.fromkeys(records), key=lambda each: (each.when, repr(each))))
+
+
+def _canonical(name: str, synonyms: Mapping[str, str]) -> str:
+    key = normalised(name)
+    return normalised(synonyms.get(key, key))
+
+
+def _check_feature(feature: int) -> None:
+    if isinstance(feature, bool) or not isinstance(feature, int) or feature < 0:
+        raise DataError(f"an x-feature is a number from 0, got {feature!r}")
+
+
+def _time(when: str) -> str:
+    if not when:
+        return utc()
+    try:
+        return utc(datetime.fromisoformat(when))
+    except (TypeError, ValueError) as error:
+        raise DataError(f"a time is ISO 8601, such as {utc()}, got {when!r}") from error
+
+
+def _line(text: str, what: str, longest: int) -> str:
+    if not isinstance(text, str):
+        raise DataError(f"a {what} is a text, got {text!r}")
+    if any(unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") and c not in " \t" for c in text):
+        raise DataError(f"a {what} is one line without control characters, got {text!r}")
+    text = " ".join(text.split())
+    if len(text) > longest:
+        raise DataError(f"a {what} has at most {longest} characters, got {len(text)}")
+    return text
+
+
+def _text(text: str) -> str:
+    if not isinstance(text, str):
+        raise DataError(f"a note is a text, got {text!r}")
+    text = "".join(c for c in text if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cs"))
+    if len(text) > NOTE_LENGTH:
+        raise DataError(f"a note has at most {NOTE_LENGTH} characters, got {len(text)}")
+    return text.strip()
