@@ -62,6 +62,11 @@ def render(template: str, **context: Any) -> bytes:
     ).encode("utf-8")
 
 
+def fill(template: str, **context: Any) -> bytes:
+    """Fill a template that brings its own frame, such as a page of a site of many files."""
+    return _environment().get_template(template).render(version=__version__, **context).encode()
+
+
 def render_card(card: Card) -> bytes:
     """The page of one explanation."""
     return render("explanation.html.j2", card=card_view(card))
