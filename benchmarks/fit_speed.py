@@ -360,7 +360,9 @@ def overcomplete_sae(
 
     Its drawing functions do not import beside a recent matplotlib; they are left out.
     """
-    sys.modules.setdefault("overcomplete.visualization", types.ModuleType("visualization"))
+    pictures = types.ModuleType("overcomplete.visualization")
+    pictures.__getattr__ = lambda name: None  # type: ignore[method-assign]
+    sys.modules.setdefault(pictures.__name__, pictures)
     try:
         from overcomplete.sae import TopKSAE, train_sae
     except ImportError as error:

@@ -216,7 +216,7 @@ def test_a_full_disk_leaves_nothing(run, folder, tmp_path, capsys, monkeypatch):
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("torchxnn.storage.save_file", full)
+    monkeypatch.setattr("torchxnn.storage.save", full)
     assert "No space left" in fails(capsys, *fit(folder, run))
     assert (run / "xnn.json").read_text() == before
     assert "No space left" in fails(capsys, *fit(folder, tmp_path / "new"))

@@ -17,14 +17,16 @@ from tyro.conf import OmitArgPrefixes, Positional, arg, subcommand
 
 from torchxnn.benchmark.commands import Cub, Nyu, Places, SeedStability, Tune
 from torchxnn.benchmark.mnist import Mnist
+from torchxnn.commands.atlas import AtlasCommand
 from torchxnn.commands.attribute import Attribute
 from torchxnn.commands.cache import Cache
+from torchxnn.commands.fit import Fit
 from torchxnn.commands.saved_run import SavedRun, open_for
-from torchxnn.datasets.sources import DataConfig, count_outputs, find_target, open_dataset
+from torchxnn.datasets.sources import DataConfig
 from torchxnn.errors import DataError, XNNError, XNNWarning
-from torchxnn.files import check_replaceable, replace_file
+from torchxnn.files import replace_file
 from torchxnn.models import load_model
-from torchxnn.storage import MARKER, to_json
+from torchxnn.storage import to_json
 from torchxnn.study.commands import (
     INSTALL,
     Analyse,
@@ -36,7 +38,6 @@ from torchxnn.study.commands import (
     Simulate,
     StudyDemo,
 )
-from torchxnn.train_config import TrainConfig
 
 OUT, ERR = Console(), Console(stderr=True)
 
@@ -61,85 +62,6 @@ class Layers:
         size = self.size or loaded.preprocessing.size
         layers = list_layers(loaded.model, torch.zeros(1, 3, size, size))
         OUT.print(layers_table(self.model, size, layers))
-
-
-@dataclass(frozen=True)
-class Fit:
-    """Fit an XNN: embed a layer into a few x-features that reproduce the target's logit."""
-
-    model: Annotated[Positional[str], arg(metavar="MODEL")]
-    """torchvision:NAME, timm:NAME or package.module:factory"""
-    data: Annotated[Positional[Path], arg(metavar="DIR")]
-    """folder of images in class folders, or a CUB-200-2011 folder"""
-    layer: str
-    """dotted name; `xnn layers MODEL` lists them"""
-    target: tuple[str, ...]
-    """class index (from 0) or class name; several give one XNN for all of them"""
-    out: Path
-    """folder to save the XNN in"""
-    weights: Path | None = None
-    """state dict of the model: .safetensors, or .pt / .pth without code in it"""
-    random_weights: bool = False
-    """explain a model with random weights (only to try things out)"""
-    n_features: int | None = None
-    """number of x-features; 5 for one target, 7 for several"""
-    copies: int = 0
-    """altered copies of every image to fit along; they need no labels and make fits more faithful
-    on new images, above all when the images are those the model was trained on (4 is good)"""
-    source: DataConfig = field(default_factory=DataConfig)
-    train: TrainConfig = field(default_factory=TrainConfig)
-
-    def execute(self) -> None:
-        """Record, fit, save, print the figures."""
-        from torchxnn.datasets.augment import with_copies
-        from torchxnn.progress import count_epochs, count_images, make_progress
-        from torchxnn.tables import fit_table
-        from torchxnn.xnn import XNN
-
-        check_replaceable(self.out, MARKER)
-        loaded = load_model(self.model, self.weights, allow_random=self.random_weights)
-        preprocessing = self.source.preprocessing(loaded.preprocessing)
-        outputs = count_outputs(loaded.model, preprocessing)
-        with make_progress(ERR) as progress:
-            opened = open_dataset(
-                self.data, preprocessing, self.source, outputs, loaded.classes, "train", progress
-            )
-            names = opened.class_names
-            targets = [find_target(text, outputs, names) for text in self.target]
-            xnn = XNN(
-                loaded.model,
-                self.layer,
-                self.n_features,
-                class_names=names,
-                preprocessing=preprocessing,
-            )
-            xnn.source = {
-                "model": self.model,
-                "weights": self.weights and str(self.weights.resolve()),
-                "description": loaded.description,
-                "data": opened.dataset.name,
-                "random_weights": self.random_weights,
-            }
-            dataset, validation = opened.dataset, None
-            images = len(dataset)
-            if self.copies:
-                dataset, held_out = with_copies(
-                    dataset, self.copies, self.train.validation_share, self.train.seed
-                )
-                validation = self.source.loader(held_out)
-                images = len(dataset) + len(held_out)
-            report = xnn.fit(
-                self.source.loader(dataset),
-                targets if len(targets) > 1 else targets[0],
-                validation,
-                config=self.train,
-                on_batch=count_images(progress, "Recording activations", images),
-                on_epoch=count_epochs(progress, "Fitting", self.train.epochs),
-            )
-        xnn.save_pretrained(self.out)
-        OUT.print(fit_table(report))
-        line = f"Saved in {self.out}. Next: xnn report {self.out} {self.data}"
-        OUT.print(line, highlight=False, markup=False)
 
 
 @dataclass(frozen=True)
@@ -351,6 +273,7 @@ Command = (
     | Annotated[Evaluate, subcommand("evaluate")]
     | Annotated[WriteReport, subcommand("report")]
     | Annotated[Attribute, subcommand("attribute")]
+    | Annotated[AtlasCommand, subcommand("atlas")]
     | Annotated[Check, subcommand("check")]
     | Annotated[Benchmark, subcommand("benchmark")]
     | Annotated[Study, subcommand("study")]

@@ -274,15 +274,26 @@ def _wanted(
                 f"{outputs - 1}"
             )
         return wanted
+    return targets_with_positives(data, work.config)
+
+
+def targets_with_positives(
+    data: Activations | ActivationCache, config: TrainConfig
+) -> list[tuple[int, ...]]:
+    """All outputs that have enough positives to be fitted: what `fit_many` takes by default.
+
+    Raises:
+        DataError: there is none.
+    """
+    outputs = data.n_outputs if isinstance(data, ActivationCache) else data.logits.shape[1]
     counts = kinds_of(data).bincount(minlength=max(outputs, 2))
-    enough = counts >= work.config.minimum_positives
-    wanted = [(0,)] if outputs == 1 else [(int(t),) for t in enough.nonzero().flatten()]
-    if not wanted:
+    enough = (counts >= config.minimum_positives).nonzero().flatten().tolist()
+    if not enough:
         raise DataError(
-            f"no class has {work.config.minimum_positives} positives, the most is "
+            f"no class has {config.minimum_positives} positives, the most is "
             f"{int(counts.max())}: add images"
         )
-    return wanted
+    return [(0,)] if outputs == 1 else [(target,) for target in enough if target < outputs]
 
 
 def _blocks(

@@ -42,6 +42,12 @@ def count_epochs(
     return show
 
 
+def count_classes(progress: Progress, description: str, total: int | None) -> Callable[[], None]:
+    """A bar that counts classes; the result is called after each."""
+    task = progress.add_task(description, total=total)
+    return lambda: progress.advance(task)
+
+
 def count_drawings(progress: Progress, description: str) -> Callable[[int, int], None]:
     """A bar whose total becomes known at the first picture."""
     task = progress.add_task(description, total=None)

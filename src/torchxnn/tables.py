@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import statistics
+from collections.abc import Iterable, Sequence
 
 from rich.table import Table
 
 from torchxnn.fit_report import FitReport
 from torchxnn.layers import LayerInfo
+from torchxnn.many import ManyFits
 from torchxnn.metrics import Faithfulness
 from torchxnn.xnn import Evaluation
 
@@ -44,6 +46,47 @@ def fit_table(report: FitReport) -> Table:
         else "[bold red]DEGENERATE: " + "; ".join(report.degenerate) + "[/]"
     )
     return table
+
+
+WORST = 12
+"""Classes that the table of many fits shows."""
+
+
+def many_table(fits: ManyFits, class_names: Sequence[str] | None) -> Table:
+    """Many fits on their held-out images: the median of all, and the least faithful classes."""
+    done = [each for each in fits.classes if each.report is not None]
+    resumed = sum(each.resumed for each in done)
+    table = Table(title=f"{len(done)} of {len(fits.classes)} classes", title_justify="left")
+    table.add_column("class")
+    for name in ("R2", "F_cls", "F_cls positives", "active"):
+        table.add_column(name, justify="right")
+    table.add_column("degenerate")
+    reports = [each.report for each in done if each.report is not None]
+    if reports:
+        columns = zip(*(_figures(report) for report in reports), strict=True)
+        table.add_row("[bold]median of all[/]", *_texts(statistics.median(c) for c in columns), "")
+        table.add_section()
+    for report in sorted(reports, key=lambda each: each.validation.r2)[:WORST]:
+        names = [str(t) if class_names is None else class_names[t] for t in report.targets]
+        reason = "; ".join(report.degenerate)
+        style = "[red]" if reason else ""
+        table.add_row(", ".join(names), *_texts(_figures(report)), f"{style}{reason}")
+    parts = [f"the {min(WORST, len(reports))} least faithful first"] if reports else []
+    parts += [f"{resumed} were there already"] if resumed else []
+    parts += [f"[red]{len(fits.degenerate)} degenerate[/]"] if fits.degenerate else []
+    parts += [f"[red]{len(fits.failed)} failed[/]"] if fits.failed else []
+    table.caption = "; ".join(parts)
+    return table
+
+
+def _figures(report: FitReport) -> tuple[float, float, float, float]:
+    held_out = report.validation
+    return held_out.r2, held_out.f_cls, held_out.f_cls_positives, float(held_out.active)
+
+
+def _texts(figures: Iterable[float]) -> list[str]:
+    r2, f_cls, positives, active = figures
+    return [f"{r2:.3f}", f"{f_cls:.2%}", f"{positives:.1%}", f"{active:g}"]
 
 
 def evaluation_table(evaluation: Evaluation) -> Table:
