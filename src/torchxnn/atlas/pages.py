@@ -79,7 +79,7 @@ def _class(view: ClassView) -> dict[str, Any]:
         "columns": [name for name, _ in _measured(view)],
         "figures": _figures(view),
         "notes": view.notes,
-        "equation": view.explanation.card().rows[0].equation,
+        "equation": readable(view.explanation.card().rows[0].equation),
         "certificate": view.explanation.certificate_lines()[-1],
         "warnings": view.explanation.card().warnings,
     }
