@@ -266,3 +266,15 @@ def fit_one(z, logits, positives, held_out, start, config, n_targets=1):
             break
     embedding.load_state_dict(state)
     return embedding, best, epoch
+
+
+def error_bound(errors, positives):
+    """Of positives and of others: the smallest error that 99% of m + 1 images stay within."""
+    bounds = []
+    for kind in (True, False):
+        part = sorted(e for e, p in zip(errors, positives, strict=True) if p == kind)
+        rank = 1
+        while rank < len(part) and rank < 0.99 * (len(part) + 1):
+            rank += 1
+        bounds.append(part[rank - 1] if part else 0.0)
+    return max(bounds)

@@ -30,26 +30,6 @@ def test_order_of_each_target():
     assert example.order(1) == (2, 0, 1)
 
 
-@pytest.mark.parametrize(
-    ("values", "predicted", "sentence"),
-    [
-        ((5.0, 2.0, 3.0), 4, "bird 4 because of x-feature 1, x-feature 3 and x-feature 2"),
-        ((5.0, 0.1, 3.0), 4, "bird 4 because of x-feature 1 and x-feature 3"),
-        ((5.0, -2.0, 0.0), 4, "bird 4 because of x-feature 1, despite x-feature 2"),
-        ((0.0, 0.0, 0.0), 4, "bird 4, for no x-feature found"),
-        (
-            (5.0, -2.0, 0.0),
-            9,
-            "bird 9, not bird 4; for bird 4: x-feature 1; against it: x-feature 2",
-        ),
-        ((0.0, 0.0, 0.0), 9, "bird 9, not bird 4; no x-feature speaks for bird 4"),
-    ],
-)
-def test_sentence(values, predicted, sentence):
-    example = explanation((values,), predicted_class=predicted, predicted_name=f"bird {predicted}")
-    assert example.sentence() == sentence
-
-
 def test_equation_adds_up_in_words():
     (row,) = explanation(((1.0, -2.0, 0.0),)).card().rows
     minus = "\N{MINUS SIGN}"
@@ -62,12 +42,14 @@ def test_equation_adds_up_in_words():
 
 
 def test_card_shows_the_predicted_class_first():
-    example = explanation(((1.0, -2.0), (3.0, 0.0)), predicted_class=5, predicted_name="bird 5")
+    example = explanation(
+        ((1.0, -2.0), (3.0, 0.0)), predicted_class=5, predicted_name="bird 5", label=None
+    )
     card = example.card()
     assert [row.name for row in card.rows] == ["bird 5", "bird 4"]
     assert [panel.name for panel in card.panels] == ["x-feature 1", "x-feature 2"]
     assert card.panels[0].values == (3.0, 1.0)
-    assert card.sentence.startswith("bird 5 because of x-feature 1")
+    assert card.sentence.startswith("This is bird 5 because of x-feature 1 (+3.00, 100%)")
 
 
 def test_card_of_one_target():
@@ -105,7 +87,7 @@ def test_summary_and_certificate_without_faithfulness():
     summary = explanation(faithfulness=None, label=None, path=None).summary()
     assert "not measured" in summary
     assert "True class" not in summary
-    assert "\N{MINUS SIGN}2.00  x-feature 2" in summary
+    assert "\N{MINUS SIGN}2.00  57%  x-feature 2" in summary
 
 
 @pytest.mark.parametrize(

@@ -266,7 +266,9 @@ def test_large_pictures_are_shrunk():
 def test_one_explanation_is_a_page_of_its_own(tmp_path):
     explanation().to_html(tmp_path / "one.html")
     page = Page(tmp_path / "one.html")
-    assert "because of x-feature 1 and x-feature 3, despite x-feature 2" in page.text
+    assert (
+        "because of x-feature 1 (+1.00, 29%) and x-feature 3 (+0.50, 14%); against it" in page.text
+    )
     assert all(image["alt"] for image in page.all("img"))
     assert all(image["src"].startswith("data:") for image in page.all("img"))
     assert "own colour scale" in page.text

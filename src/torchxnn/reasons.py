@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import final
+from typing import ClassVar, final
 
 import torch
 from jaxtyping import Float
@@ -17,9 +17,9 @@ from torch import Tensor
 from torchxnn.attribution.base import Certificate
 from torchxnn.errors import DataError, NonFiniteError
 from torchxnn.metrics.faithfulness import Faithfulness
+from torchxnn.sentences import Account, account_for, listed
 from torchxnn.viz import Row, number, signed
 
-NOTABLE_SHARE = 0.05  # of the sum of |v_i E_i|: below it an x-feature is not a reason
 FAR_OFF = 0.25  # of the logit's scale: beyond it the reproduced logit is said to be wrong
 FALLBACK_LIMIT, CONSERVATION_LIMIT = 0.05, 1e-3
 
@@ -52,6 +52,10 @@ class Reasons(ABC):
         DataError: shapes that do not belong together.
         NonFiniteError: NaN or infinity in any of the numbers.
     """
+
+    unit: ClassVar[str] = "images"
+    drawn: ClassVar[str] = "Heatmaps"
+    origin: ClassVar[str] = "File"
 
     features: Float[Tensor, " features"]
     contributions: Float[Tensor, "targets features"]
@@ -107,22 +111,56 @@ class Reasons(ABC):
         return tuple(torch.argsort(sizes, descending=True, stable=True).tolist())
 
     def sentence(self, target_index: int = 0) -> str:
-        """Say in one sentence why: "European Goldfinch because of x-feature 2 and x-feature 1".
+        """Say in one sentence why, or why not to say it.
 
-        Reasons are x-features with at least 5% of the sum of |v_i E_i|, largest first.
+        As in: "This is a European Goldfinch because of golden feather (+63.1, 79%) and red forehead
+        (+15.2, 19%); against it speaks x-feature 3 (−1.2, 2%); the rest of the logit of 79.3 is the
+        intercept (−0.9) and what remains unexplained (+3.1)." All numbers but the shares are in
+        logits, and they add up to the network's logit; see `Account`. Where `declined` gives a
+        reason, the sentence gives that instead.
         """
-        values = self.contributions[target_index].tolist()
-        least = NOTABLE_SHARE * sum(abs(v) for v in values)
-        notable = [i for i in self.order(target_index) if values[i] and abs(values[i]) >= least]
-        reasons = _listed([self.feature_names[i] for i in notable if values[i] > 0])
-        objections = _listed([self.feature_names[i] for i in notable if values[i] < 0])
-        name = self.target_names[target_index]
-        if self.targets[target_index] == self.predicted_class:
-            start = f"{name} because of {reasons}" if reasons else f"{name}, for no x-feature found"
-            return f"{start}, despite {objections}" if objections else start
-        speaks = f"for {name}: {reasons}" if reasons else f"no x-feature speaks for {name}"
-        against = f"; against it: {objections}" if objections else ""
-        return f"{self.predicted_name}, not {name}; {speaks}{against}"
+        account, reason = self.account(target_index), self.declined(target_index)
+        return account.refusal(reason) if reason else account.sentence()
+
+    def account(self, target_index: int = 0) -> Account:
+        """The summands of one target's logit, in the order of the sentence."""
+        return account_for(
+            self.feature_names,
+            [float(value) for value in self.contributions[target_index]],
+            intercept=float(self.intercept[target_index]),
+            logit=float(self.logits[target_index]),
+            target=self.target_names[target_index],
+            predicted=self.predicted_name,
+            label=self.label,
+        )
+
+    def error_bound(self, target_index: int = 0) -> float:
+        """How far the reproduced logit may be off for the x-features to count as the reason.
+
+        It is `Faithfulness.error_bound` of the fit, the error that 99% of the held-out images stay
+        within; of a fit that has no record of it, a quarter of the larger of |logit| and the sum
+        of |v_i E_i|.
+        """
+        if self.faithfulness is not None and self.faithfulness.error_bound is not None:
+            return self.faithfulness.error_bound[target_index]
+        size = float(self.contributions[target_index].abs().sum())
+        return FAR_OFF * max(abs(float(self.logits[target_index])), size)
+
+    def declined(self, target_index: int = 0) -> str:
+        """Why no reasons can be given for this input; empty if they can."""
+        if self.degenerate:
+            return f"the fit is degenerate ({'; '.join(self.degenerate)})"
+        logit, reproduced = float(self.logits[target_index]), float(self.reproduced[target_index])
+        bound = self.error_bound(target_index)
+        if abs(logit - reproduced) <= bound:
+            return ""
+        known = self.faithfulness is not None and self.faithfulness.error_bound is not None
+        origin = f"that 99% of held-out {self.unit} stay within" if known else "of a quarter of its size"
+        return (
+            f"on this input they reproduce a logit of {number(reproduced)} instead of "
+            f"{number(logit)}, which is off by {number(abs(logit - reproduced))}, more than the "
+            f"bound of {number(bound)} {origin}"
+        )
 
     def certificate_lines(self) -> tuple[str, ...]:
         """How far the explanation can be trusted: faithfulness, x-features, heatmaps."""
@@ -132,15 +170,25 @@ class Reasons(ABC):
         else:
             f = self.faithfulness
             lines.append(
-                f"Faithfulness on {f.images} held-out images: F_reg {f.f_reg:.3g} "
+                f"Faithfulness on {f.images} held-out {self.unit}: F_reg {f.f_reg:.3g} "
                 f"({f.f_reg_positives:.3g} on the {f.positives} positives), F_cls {f.f_cls:.1%} "
                 f"({f.f_cls_positives:.1%}), R² {f.r2:.3f}. "
                 f"x-features: {f.active} of {f.n_features} active, {f.dead} dead."
             )
+        if self.faithfulness is not None and self.faithfulness.error_bound is not None:
+            bounds = [
+                f"{number(abs(float(self.logits[k] - self.reproduced[k])))} of at most "
+                f"{number(self.error_bound(k))}"
+                for k in range(len(self.targets))
+            ]
+            lines.append(
+                f"Error of the reproduced logit on this input: {listed(bounds)} (the bound that "
+                "99% of the held-out images stay within)."
+            )
         c = self.certificate
         versions = ", ".join(f"{name} {version}" for name, version in c.versions.items())
         lines.append(
-            f"Heatmaps: {c.method.replace('_', ' ')}, {_certified(c)}, {c.dtype}; {versions}."
+            f"{self.drawn}: {c.method.replace('_', ' ')}, {_certified(c)}, {c.dtype}; {versions}."
         )
         return tuple(lines)
 
@@ -151,8 +199,10 @@ class Reasons(ABC):
             lines.append(f"  {self._row(k).equation}")
             for i in self.order(k):
                 idle = "  (inactive here)" if float(self.features[i]) == 0 else ""
-                value = signed(float(self.contributions[k, i]))
-                lines.append(f"    {value:>9}  {self.feature_names[i]} for {name}{idle}")
+                value = float(self.contributions[k, i])
+                share = abs(value) / (float(self.contributions[k].abs().sum()) or 1.0)
+                figures = f"{signed(value):>9} {share:>4.0%}"
+                lines.append(f"    {figures}  {self.feature_names[i]} for {name}{idle}")
         lines += [f"  Warning: {warning}" for warning in self._warnings(range(len(self.targets)))]
         return "\n".join([*lines, *(f"  {line}" for line in self.certificate_lines())])
 
@@ -184,7 +234,7 @@ class Reasons(ABC):
         if self.label is not None:
             facts.append(("True class", self.label))
         if self.path is not None:
-            facts.append(("File", self.path))
+            facts.append((self.origin, self.path))
         return tuple(facts)
 
     def _warnings(self, rows: Sequence[int]) -> tuple[str, ...]:
@@ -192,7 +242,7 @@ class Reasons(ABC):
         for k in rows:
             logit, reproduced = float(self.logits[k]), float(self.reproduced[k])
             size = max(abs(logit), float(self.contributions[k].abs().sum()))
-            if abs(logit - reproduced) > FAR_OFF * size:
+            if abs(logit - reproduced) > min(FAR_OFF * size, self.error_bound(k)):
                 found.append(
                     f"on this image the x-features reproduce {number(reproduced)} instead of "
                     f"{number(logit)} for {self.target_names[k]}"
@@ -214,11 +264,6 @@ def _certified(certificate: Certificate) -> str:
     )
     known = [f"{name} {value:{form}}" for name, value, form in figures if value is not None]
     return ", ".join(known) or "a method that promises no sum, so nothing to certify"
-
-
-def _listed(names: Sequence[str]) -> str:
-    """Join names as in: C; C and D; C, D and E."""
-    return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
 
 
 def _term(value: float, first: bool) -> str:
