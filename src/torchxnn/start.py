@@ -40,7 +40,7 @@ fits to them that draw the same numbers."""
 _SUBSPACES: WeakKeyDictionary[Activations, dict[tuple[int, int], Subspace]] = WeakKeyDictionary()
 """The same for principal subspaces, by rank and seed."""
 
-SUBSPACE_SAMPLES = 16384
+SUBSPACE_SAMPLES = 8192
 """Most samples that the principal subspace is computed from."""
 
 

@@ -14,6 +14,7 @@ from torchxnn.activation_cache import ActivationCache
 from torchxnn.activations import Activations
 from torchxnn.errors import XNNError
 from torchxnn.positives import split_kinds
+from torchxnn.start import SUBSPACE_SAMPLES
 from torchxnn.train_config import TrainConfig
 
 
@@ -40,8 +41,11 @@ class Needs:
             return len(self.data)
         dims = math.prod(self.data.dims(self.layer))
         inner = min(dims, self.config.subspace or dims)
-        hidden = 2 * sum(self.config.hidden)
-        return int(self.memory * 1e9 / (4 * (dims + inner + hidden + 2 * self.data.n_outputs)))
+        row = dims + inner + 2 * (sum(self.config.hidden) + self.data.n_outputs)
+        fixed = 0
+        if inner < dims:  # the sample that the subspace comes from, and its centred copy
+            fixed = 2 * min(len(self.data), SUBSPACE_SAMPLES) * dims
+        return max(0, int((self.memory * 1e9 / 4 - fixed) / row))
 
     @property
     def all_fit(self) -> bool:

@@ -74,8 +74,9 @@ class SRAE(Embedding):
 
     def inputs(self, activations: Float[Tensor, "batch dims"]) -> Float[Tensor, "batch inputs"]:
         """What the first layer sees of Z: divided by `scale`, in the subspace if there is one."""
-        scaled = activations / self.scale
-        return scaled if self.subspace is None else self.subspace.project(scaled)
+        if self.subspace is None:
+            return activations / self.scale
+        return self.subspace.project(activations, self.scale)
 
     def encode_inputs(self, inputs: Float[Tensor, "batch inputs"]) -> Tensor:
         """X-features (B, n) of `inputs`."""

@@ -34,9 +34,17 @@ class Subspace(nn.Module):
         """Its number of dimensions r."""
         return self.basis.shape[1]
 
-    def project(self, z: Float[Tensor, "*batch dims"]) -> Float[Tensor, "*batch rank"]:
-        """Coordinates of the nearest point of the subspace."""
-        return (z - self.mean) @ self.basis
+    def project(
+        self, z: Float[Tensor, "*batch dims"], scale: Float[Tensor, ""] | None = None
+    ) -> Float[Tensor, "*batch rank"]:
+        """Coordinates of the nearest point of the subspace, without a copy of Z.
+
+        Args:
+            z: activations.
+            scale: that they are to be divided by; None if they are scaled already.
+        """
+        basis = self.basis if scale is None else self.basis / scale
+        return z @ basis - self.mean @ self.basis
 
     def span(self, coordinates: Float[Tensor, "*batch rank"]) -> Float[Tensor, "*batch dims"]:
         """A combination of the basis, without the origin."""
