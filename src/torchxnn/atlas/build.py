@@ -20,10 +20,10 @@ from torch import nn
 from torchxnn.activation_cache import ActivationCache
 from torchxnn.atlas.class_job import CLASSES, Given, make_class, start_classes, stop_classes
 from torchxnn.atlas.config import AtlasConfig
-from torchxnn.atlas.content import ClassJob, CloseLink, Entry, Link, SimilarLink, readable
+from torchxnn.atlas.content import ClassJob, CloseLink, Entry, Link, SimilarLink
 from torchxnn.atlas.numbers import Summary, embed_block, start_embedding, stop_embedding
 from torchxnn.atlas.predictions import Predictions, read_predictions
-from torchxnn.atlas.runs import Failure, SavedClass, find_runs
+from torchxnn.atlas.runs import Failure, SavedClass, find_runs, readable
 from torchxnn.atlas.similar import Similar, compare_block, start_comparing, stop_comparing
 from torchxnn.atlas.site import MARKER, write_assets, write_index
 from torchxnn.cache import cache_activations

@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from torchxnn.activation_cache import ActivationCache
 from torchxnn.atlas.choose import ClassImages, choose_images
 from torchxnn.atlas.config import AtlasConfig
-from torchxnn.atlas.content import ClassJob, ClassView, Entry, readable
+from torchxnn.atlas.content import ClassJob, ClassView, Entry
 from torchxnn.atlas.numbers import Numbers, Summary, read_numbers
 from torchxnn.atlas.pages import class_files
 from torchxnn.atlas.pictures import draw_pictures, encode_pictures
 from torchxnn.atlas.predictions import Predictions
-from torchxnn.atlas.runs import Failure
+from torchxnn.atlas.runs import Failure, readable
 from torchxnn.datasets.base import ImageDataset
 from torchxnn.errors import DataError, XNNError, XNNWarning
 from torchxnn.files import replace_folder

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,16 +12,11 @@ from torchxnn.atlas.choose import ClassImages
 from torchxnn.atlas.numbers import Numbers, Summary
 from torchxnn.atlas.pictures import photograph_name
 from torchxnn.atlas.predictions import Predictions
-from torchxnn.atlas.runs import SavedClass
+from torchxnn.atlas.runs import SavedClass, readable
 from torchxnn.datasets.base import ImageDataset
 from torchxnn.explanation import Explanation
 from torchxnn.metrics.faithfulness import Faithfulness
 from torchxnn.xnn import XNN
-
-
-def readable(name: str) -> str:
-    """A class name as people write it: "048.European_Goldfinch" is "European Goldfinch"."""
-    return re.sub(r"\b\d{1,5}\.(?=[^\W\d])", "", name).replace("_", " ").strip() or name
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,9 @@ from typing import Any
 
 from torch import Tensor
 
-from torchxnn.atlas.content import ClassView, SimilarLink, readable
+from torchxnn.atlas.content import ClassView, SimilarLink
 from torchxnn.atlas.pictures import map_name, photograph_name
+from torchxnn.atlas.runs import readable
 from torchxnn.metrics.faithfulness import ACTIVE_SHARE, MINIMUM_R2, Faithfulness
 from torchxnn.page import fill
 from torchxnn.viz import number, signed

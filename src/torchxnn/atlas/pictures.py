@@ -105,7 +105,7 @@ def _webp(picture: Picture, quality: int) -> bytes:
     return stream.getvalue()
 
 
-def _shrunk(picture: Picture, side: int) -> Picture:
+def _shrunk(picture: Picture, side: int) -> UInt8[np.ndarray, "rows columns 3"]:
     if max(picture.shape[:2]) <= side:
         return picture
     image = Image.fromarray(picture)

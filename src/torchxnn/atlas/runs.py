@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from torchxnn.errors import DataError, ModelError
+from torchxnn.many_index import INDEX
 from torchxnn.storage import MARKER, read_about
 
 
@@ -60,6 +63,8 @@ def find_runs(
     found: list[SavedClass] = []
     failures: list[Failure] = []
     taken: set[str] = set()
+    for place in places:
+        failures += _failed_fits(place)
     for place in _folders(places):
         name = _free(place.resolve().name, taken)
         try:
@@ -86,6 +91,26 @@ def _folders(places: Iterable[Path]) -> Iterator[Path]:
             yield place
             continue
         yield from sorted(each.parent for each in place.glob(f"*/{MARKER}"))
+
+
+def _failed_fits(place: Path) -> list[Failure]:
+    """Classes whose fit failed, from the index that `xnn fit --targets all` writes."""
+    try:
+        about = json.loads((place / INDEX).read_text("utf-8"))
+        return [
+            Failure(
+                readable(" or ".join(entry["names"] or map(str, entry["targets"]))), entry["error"]
+            )
+            for entry in about["classes"]
+            if entry["error"]
+        ]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []  # an index is for convenience: there need not be one
+
+
+def readable(name: str) -> str:
+    """A class name as people write it: "048.European_Goldfinch" is "European Goldfinch"."""
+    return re.sub(r"\b\d{1,5}\.(?=[^\W\d])", "", name).replace("_", " ").strip() or name
 
 
 def _open(place: Path, name: str) -> SavedClass:
