@@ -278,3 +278,18 @@ def error_bound(errors, positives):
             rank += 1
         bounds.append(part[rank - 1] if part else 0.0)
     return max(bounds)
+
+
+def krippendorff_alpha(units):
+    """By all ordered pairs of judgements, within units and over all of them; None: not defined."""
+    units = [[c for c in unit if c is not None] for unit in units]
+    units = [unit for unit in units if len(unit) > 1]
+    values = [c for unit in units for c in unit]
+    n = len(values)
+    observed = expected = 0.0
+    for unit in units:
+        for i, j in itertools.permutations(range(len(unit)), 2):
+            observed += (unit[i] != unit[j]) / (len(unit) - 1) / n
+    for i, j in itertools.permutations(range(n), 2):
+        expected += (values[i] != values[j]) / (n * (n - 1))
+    return 1 - observed / expected if expected else None

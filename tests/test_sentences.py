@@ -1,13 +1,16 @@
+import json
 import math
 from dataclasses import replace
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import reference
 from explanation_examples import explanation, faithfulness
+from torchxnn import contrast
+from torchxnn.errors import DataError
 from torchxnn.metrics.faithfulness import Faithfulness, measure_faithfulness
 from torchxnn.sentences import account_for, article, noun
 
@@ -181,3 +184,90 @@ def test_error_bound_by_hand_and_in_records():
     assert Faithfulness.from_json(values).error_bound == found.error_bound
     del values["error_bound"]  # as in records of earlier versions
     assert Faithfulness.from_json(values).error_bound is None
+
+
+def pair(first=((3.0, -1.0, 0.1),), second=((2.0, -0.5),), **changes):
+    a = explanation(first, logits=torch.tensor([3.0]), feature_names=("red", "gold", "tail"))
+    b = explanation(
+        second, targets=(7,), target_names=("bird 7",), logits=torch.tensor([2.0]),
+        feature_names=("black cap", "x-feature 2"), **changes,
+    )  # fmt: skip
+    return a, b
+
+
+def test_the_form_of_a_contrast():
+    found = contrast(*pair())
+    assert found.sentence() == (
+        "Bird 4 rather than bird 7 because of red (+3.00, 45%) for bird 4, and x-feature 2 (+0.50, "
+        f"8%) against bird 7; the other way speak black cap ({MINUS}2.00, 30%) for bird 7, and "
+        f"gold ({MINUS}1.00, 15%) against bird 4; the rest of the logit difference of 1.00 is the "
+        "intercepts (0), weaker x-features (+0.10) and what remains unexplained (+0.40)."
+    )
+
+
+def test_a_contrast_adds_up_and_puts_the_larger_logit_first():
+    a, b = pair()
+    found, turned = contrast(a, b), contrast(b, a)
+    assert found == turned
+    assert found.difference == 1.0
+    total = math.fsum([term.value for term in found.terms] + [found.intercept, found.unexplained])
+    assert math.isclose(total, found.difference, abs_tol=1e-12)
+    assert math.fsum(term.share for term in found.terms) == pytest.approx(1)
+
+
+@given(
+    st.lists(st.floats(-9, 9, width=32), min_size=1, max_size=4),
+    st.lists(st.floats(-9, 9, width=32), min_size=1, max_size=4),
+    st.floats(-9, 9, width=32),
+)
+@settings(deadline=None, max_examples=25)
+def test_every_contrast_adds_up(first, second, logit):
+    a = explanation((tuple(first),), size=(8, 8), logits=torch.tensor([logit]))
+    b = explanation((tuple(second),), size=(8, 8), targets=(7,), target_names=("bird 7",))
+    found = contrast(a, b)
+    total = math.fsum([term.value for term in found.terms] + [found.intercept, found.unexplained])
+    assert math.isclose(total, float(found.logits[0] - found.logits[1]), abs_tol=1e-9)
+    assert found.difference >= 0
+
+
+def test_a_contrast_of_two_targets_of_one_xnn():
+    both = explanation(((1.0, -2.0), (3.0, 0.0)))
+    found = contrast(both, both, 0, 1)
+    assert (found.first, found.second) == ("bird 5", "bird 4")
+    assert [term.of for term in found.terms] == ["first", "second", "second", "first"]
+
+
+def test_a_contrast_declines_and_names_the_predicted_class():
+    a, b = pair(degenerate=("1 of 2 x-features carries the logit alone",))
+    text = contrast(replace(a, logits=torch.tensor([5.0])), b).sentence()
+    assert text.endswith(
+        "cannot say why: for bird 4, on this input they reproduce a logit of 2.35 instead of 5.00, "
+        "which is off by 2.65, more than the bound of 1.25 of a quarter of its size; for bird 7, "
+        "the fit is degenerate (1 of 2 x-features carries the logit alone)."
+    )
+    a, b = (replace(e, predicted_class=9, predicted_name="owl") for e in pair())
+    assert contrast(a, b).sentence().startswith("The network sees an owl; of the two, bird 4")
+
+
+def test_a_contrast_needs_one_input_and_two_classes():
+    a, b = pair()
+    with pytest.raises(DataError, match="both explanations are about bird 4"):
+        contrast(a, a)
+    with pytest.raises(DataError, match="different inputs"):
+        contrast(a, replace(b, picture=255 - b.picture))
+    with pytest.raises(DataError, match="different inputs"):
+        contrast(a, replace(b, predicted_class=8))
+
+
+def test_a_contrast_is_saved_and_drawn(tmp_path):
+    found = contrast(*pair())
+    found.save(tmp_path / "out")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "contrast.html", "contrast.json", "contrast.png"
+    ]  # fmt: skip
+    record = json.loads((tmp_path / "out/contrast.json").read_text("utf-8"))
+    assert record["sentence"] == found.sentence()
+    assert len(record["terms"]) == 5
+    card = found.card()
+    assert [panel.name for panel in card.panels][:2] == ["A: red", "B: black cap"]
+    assert found.plot().get_size_inches()[0] > 5

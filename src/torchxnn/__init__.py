@@ -10,6 +10,7 @@ Example:
     >>> xnn.explain(image).to_html("goldfinch.html")
 """
 
+from torchxnn.contrasting import Contrast, contrast
 from torchxnn.errors import DegenerateFitWarning, XNNError, XNNWarning
 from torchxnn.explanation import Explanation
 from torchxnn.train_config import TrainConfig
@@ -18,10 +19,12 @@ from torchxnn.xnn import XNN
 
 __all__ = [
     "XNN",
+    "Contrast",
     "DegenerateFitWarning",
     "Explanation",
     "TrainConfig",
     "XNNError",
     "XNNWarning",
     "__version__",
+    "contrast",
 ]

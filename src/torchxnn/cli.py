@@ -74,12 +74,17 @@ class Explain(SavedRun):
     """folder to write one folder per image into"""
     method: str = "excitation_backprop"
     """attribution method; docs/attribution_methods.md lists them"""
+    against: Path | None = None
+    """folder of another XNN of the same model: also say why one class rather than the other"""
 
     def execute(self) -> None:
         """Explain each image; unreadable ones are skipped and counted."""
+        from torchxnn.contrasting import contrast
         from torchxnn.datasets.images import read_image
+        from torchxnn.xnn import XNN
 
         xnn = self.load()
+        other = None if self.against is None else XNN.from_pretrained(self.against, xnn.model)
         if not self.images:
             raise DataError("no images given")
         preprocessing = xnn.preprocessing
@@ -97,6 +102,11 @@ class Explain(SavedRun):
             explanation.to_html(folder / "explanation.html")
             OUT.print(explanation.summary(), highlight=False, markup=False)
             OUT.print(f"  {folder}/explanation.html", highlight=False, markup=False)
+            if other is not None:
+                second = other.explain(image.to(xnn.device), path=path.name, method=self.method)
+                found = contrast(explanation, second)
+                found.save(folder)
+                OUT.print(found.sentence(), highlight=False, markup=False)
         if skipped:
             ERR.print(f"[yellow]{len(skipped)} of {len(self.images)} images skipped:[/]")
             for line in skipped:

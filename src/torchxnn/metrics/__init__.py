@@ -1,5 +1,6 @@
 """Metrics of an explanation, pure functions; each states which direction is better."""
 
+from torchxnn.metrics.agreement import Agreement, krippendorff_alpha
 from torchxnn.metrics.faithfulness import Faithfulness, measure_faithfulness
 from torchxnn.metrics.intervals import (
     Interval,
@@ -38,6 +39,7 @@ from torchxnn.metrics.stability import (
 
 __all__ = [
     "CONTEXT",
+    "Agreement",
     "Faithfulness",
     "Inpainting",
     "Interval",
@@ -58,6 +60,7 @@ __all__ = [
     "feature_correlation",
     "inpaint_images",
     "inpaint_picture",
+    "krippendorff_alpha",
     "masked_accuracy",
     "match_features",
     "measure_faithfulness",
