@@ -1,6 +1,6 @@
 """Memory of `fit_many` on a cache that is larger than what it may use.
 
-    python benchmarks/fit_memory.py --rows 300000 --memory 1 --json fit_memory.json
+    python benchmarks/fit_memory.py --rows 300000 --json fit_memory.json
 
 Makes a cache of generated activations (float16 on disk), then fits classes in child processes that
 may use different amounts of memory for activations, and prints the peak of their own memory (pages
@@ -39,7 +39,7 @@ class Memory:
 
     rows: int = 300_000
     dims: int = 2048
-    memory: tuple[float, ...] = (0.5, 1.0, 2.0)
+    memory: tuple[float, ...] = (1.0, 2.0, 3.0)
     """gigabytes that a job may use for activations"""
     classes: int = 2
     epochs: int = 2
@@ -113,6 +113,8 @@ def child(settings: Memory) -> None:
     seconds = time.perf_counter() - begin
     ended.set()
     watcher.join()
+    if fits.failed:
+        raise SystemExit(fits.failed[0].error)
     reports = [fitted.report for fitted in fits.classes if fitted.report is not None]
     result = {
         "memory": settings.memory[0],

@@ -18,6 +18,10 @@ from torchxnn.start import SUBSPACE_SAMPLES
 from torchxnn.train_config import TrainConfig
 
 
+SAFETY = 1.1
+"""Memory that is set aside for everything small."""
+
+
 @dataclass(frozen=True, eq=False)
 class Needs:
     """What fits need of a recording, and the memory that they may use.
@@ -41,11 +45,12 @@ class Needs:
             return len(self.data)
         dims = math.prod(self.data.dims(self.layer))
         inner = min(dims, self.config.subspace or dims)
-        row = dims + inner + 2 * (sum(self.config.hidden) + self.data.n_outputs)
+        # Z and a mask of it, what the first layer sees, hidden units before and after their ReLU
+        row = 1.25 * dims + inner + 2 * (sum(self.config.hidden) + self.data.n_outputs)
         fixed = 0
         if inner < dims:  # the sample that the subspace comes from, and its centred copy
             fixed = 2 * min(len(self.data), SUBSPACE_SAMPLES) * dims
-        return max(0, int((self.memory * 1e9 / 4 - fixed) / row))
+        return max(0, int((self.memory * 1e9 / 4 / SAFETY - fixed) / row))
 
     @property
     def all_fit(self) -> bool:
