@@ -29,12 +29,12 @@ from torchxnn.benchmark.figures import (
     clearest_two_looks,
     comparison_figure,
     degenerate_figure,
-    save_figure,
     two_looks,
     two_looks_figure,
 )
 from torchxnn.benchmark.gallery import GalleryEntry, add_to_gallery, write_gallery
 from torchxnn.benchmark.part_figures import parts_figure, probability_figure
+from torchxnn.canvas import save_figure
 from torchxnn.datasets.base import Sample
 from torchxnn.embeddings.srae import SRAE
 from torchxnn.errors import AttributionWarning, DataError, NonFiniteError, XNNError

@@ -12,7 +12,8 @@ from matplotlib.colors import to_hex
 
 from explanation_examples import HOSTILE, explanation, peak, photograph
 from torchxnn import viz
-from torchxnn.figure import draw_card, drawable
+from torchxnn.canvas import drawable
+from torchxnn.figure import draw_card
 
 maps = arrays(np.float64, (9, 12), elements=st.floats(-1, 1, width=32))
 

@@ -15,7 +15,8 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from torchxnn.errors import DataError, NonFiniteError
-from torchxnn.layers import as_activations, check_images, record_layer, resolve_layer
+from torchxnn.inputs import check_inputs
+from torchxnn.layers import as_activations, record_layer, resolve_layer
 from torchxnn.rows import RowStore
 
 ROWS_AT_ONCE = 256
@@ -109,8 +110,8 @@ def record_activations(
     Args:
         model: the explained model; left as it was.
         layer: dotted name or submodule.
-        loader: yields image batches or pairs (images, labels); images are moved to the model's
-            device.
+        loader: yields batches of images (or token ids, or rows) or pairs (images, labels); they are
+            moved to the model's device.
         on_batch: called after each batch with the number of its images, for progress bars.
         map_dtype: precision in which maps (B, C, h, w) are kept; vectors are kept in float32.
         map_memory: gigabytes of maps kept in memory; more go to a temporary file.
@@ -131,7 +132,7 @@ def record_activations(
     for batch in loader:
         images, batch_labels = split_batch(batch)
         images = images.to(device)
-        check_images(model, images)
+        check_inputs(model, images)
         output, batch_logits = record_layer(model, module, images)
         z = as_activations(output, name, images).float()
         _check_finite(z, f"activations of layer {name!r}")

@@ -13,6 +13,7 @@ from torchxnn.attribution.base import Certificate
 from torchxnn.embeddings.apply import Embedded, apply_embedding
 from torchxnn.embeddings.base import Embedding
 from torchxnn.errors import DataError
+from torchxnn.inputs import kind_of
 from torchxnn.metrics import Faithfulness, MapCovariance, Orthogonality, measure_faithfulness
 from torchxnn.positives import find_positives
 
@@ -25,7 +26,8 @@ class Evaluation:
 
     Attributes:
         faithfulness: see `Faithfulness`.
-        orthogonality: of the heatmaps of the positives; None if no maps were asked for.
+        orthogonality: of the heatmaps of the positives; None if no maps were asked for, and for
+            texts and rows.
         certificate: of the heatmaps of the first positives (a certificate costs several times what
             the maps do); None without maps.
         positives_by: what made an image a positive.
@@ -115,6 +117,8 @@ def evaluate_images(
         parts.append(apply_embedding(embedding, part.z))
         outputs.append(Activations(parts[-1].features, part.logits, part.labels))
         positives = find_positives(part, targets)[0].any(1)
+        if kind_of(images) != "image":
+            attribute = None  # tokens and columns have no common frame to be orthogonal in
         if attribute is not None and bool(positives.any()):
             chosen = images[positives.to(images.device)].to(embedding.readout.weight.device)
             covariance.update(attribute(chosen))

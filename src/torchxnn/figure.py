@@ -5,17 +5,13 @@ a cut-out of what it looks at; right the single heatmap of the original logit. D
 object-oriented API alone: no pyplot, no global state, nothing to close.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from functools import cache, lru_cache
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg, RendererAgg
 from matplotlib.figure import Figure
-from matplotlib.font_manager import FontProperties, findfont, fontManager, get_font
-from matplotlib.patches import Rectangle
 
+from torchxnn.canvas import Page
 from torchxnn.viz import (
     FAINT,
     INK,
@@ -33,14 +29,9 @@ from torchxnn.viz import (
     signed,
 )
 
-DPI = 110
 MARGIN, GAP, WIDE_GAP = 0.3, 0.12, 0.38  # inches
 PANEL_HEIGHT = 1.65
 PER_LINE = 7
-_FALLBACK_FONTS = (
-    "Noto Sans CJK SC", "Noto Sans CJK JP", "WenQuanYi Zen Hei", "Noto Sans Devanagari",
-    "Arial Unicode MS", "Microsoft YaHei", "PingFang SC",
-)  # fmt: skip
 
 
 def draw_card(card: Card) -> Figure:
@@ -53,10 +44,10 @@ def draw_card(card: Card) -> Figure:
         A figure that belongs to no window and to no global state.
     """
     layout = _Layout.of(card)
-    header = _Page.measure(layout.width, lambda page: _header(page, card, layout))
-    footer = _Page.measure(layout.width, lambda page: _footer(page, card, layout))
+    header = Page.measure(layout.width, lambda page: _header(page, card, layout))
+    footer = Page.measure(layout.width, lambda page: _footer(page, card, layout))
     body = layout.lines * layout.block
-    page = _Page(layout.width, header + body + footer)
+    page = Page(layout.width, header + body + footer)
     _header(page, card, layout)
     page.y = header
     _body(page, card, layout)
@@ -113,98 +104,7 @@ class _Layout:
         return self.first + (position % self.per_line) * (self.panel[0] + GAP)
 
 
-@dataclass
-class _Page:
-    """A figure measured in inches from the top left, with a cursor that moves down."""
-
-    width: float
-    height: float
-    y: float = 0.0
-    figure: Figure = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.figure = Figure(figsize=(self.width, self.height), dpi=DPI, facecolor="white")
-        FigureCanvasAgg(self.figure)
-
-    @classmethod
-    def measure(cls, width: float, draw: "Callable[[_Page], None]") -> float:
-        """The height that `draw(page)` takes."""
-        page = cls(width, 1.0)
-        draw(page)
-        return page.y
-
-    def text(self, x: float, text: str, size: float, width: float, **style: Any) -> None:
-        """Write wrapped text at the cursor and move the cursor below it."""
-        for line in self.wrap(text, size, width, str(style.get("weight", "normal"))):
-            self.put(x, self.y, line, size, va="top", **style)
-            self.y += size * 1.42 / 72
-
-    def put(self, x: float, y: float, text: str, size: float, **style: Any) -> None:
-        """Write one line at a point in inches."""
-        options: dict[str, Any] = {
-            "color": INK,
-            "family": list(_families()),
-            "parse_math": False,
-            "usetex": False,
-        } | style
-        self.figure.text(x / self.width, 1 - y / self.height, drawable(text), size=size, **options)
-
-    @staticmethod
-    def wrap(text: str, size: float, width: float, weight: str = "normal") -> list[str]:
-        """Break a text into lines no wider than `width`."""
-        lines: list[str] = []
-        room = 0.0
-        for word in text.split(" "):
-            needed = _extent(f" {word}", size, weight)
-            if lines and needed <= room:
-                lines[-1] += f" {word}"
-            else:
-                lines.append(_Page.fit(word, size, width, weight))
-                room = width
-            room -= needed
-        return lines
-
-    @staticmethod
-    def fit(text: str, size: float, width: float, weight: str = "normal") -> str:
-        """Shorten a line with an ellipsis until it is no wider than `width`."""
-        if _extent(text, size, weight) <= width:
-            return text
-        while text and _extent(text + "…", size, weight) > width:
-            text = text[:-1]
-        return text + "…"
-
-    def image(self, x: float, y: float, size: tuple[float, float], pixels: np.ndarray) -> None:
-        """Show an image with a hairline frame in the box whose top left is (x, y)."""
-        axes = self.figure.add_axes(self._box(x, y, *size))
-        axes.imshow(pixels, interpolation="lanczos" if pixels.shape[0] < 400 else "antialiased")
-        axes.set_xticks([])
-        axes.set_yticks([])
-        for spine in axes.spines.values():
-            spine.set_edgecolor(FAINT)
-            spine.set_linewidth(0.6)
-
-    def tag(self, x: float, y: float, text: str, ha: str = "left") -> None:
-        """Write a small label on white over an image."""
-        box = {"facecolor": "white", "edgecolor": FAINT, "linewidth": 0.6, "pad": 3}
-        self.put(x, y, text, 9.0, ha=ha, va="center", bbox=box)
-
-    def bar(self, x: float, y: float, width: float, height: float, color: str) -> None:
-        """Fill a rectangle whose top left is (x, y)."""
-        left, bottom, across, up = self._box(x, y, width, height)
-        self.figure.add_artist(Rectangle((left, bottom), across, up, color=color, linewidth=0))
-
-    def _box(
-        self, x: float, y: float, width: float, height: float
-    ) -> tuple[float, float, float, float]:
-        return (
-            x / self.width,
-            1 - (y + height) / self.height,
-            width / self.width,
-            height / self.height,
-        )
-
-
-def _header(page: _Page, card: Card, layout: _Layout) -> None:
+def _header(page: Page, card: Card, layout: _Layout) -> None:
     width = layout.width - 2 * MARGIN
     page.y = 0.26
     page.text(
@@ -223,7 +123,7 @@ def _header(page: _Page, card: Card, layout: _Layout) -> None:
     page.y += 0.12
 
 
-def _body(page: _Page, card: Card, layout: _Layout) -> None:
+def _body(page: Page, card: Card, layout: _Layout) -> None:
     top = page.y + layout.heading
     page.put(MARGIN, top - 0.09, "Picture", 10.5, color=MUTED, va="bottom")
     page.image(MARGIN, top, layout.picture, card.picture)
@@ -239,7 +139,7 @@ def _body(page: _Page, card: Card, layout: _Layout) -> None:
 
 
 def _panel(
-    page: _Page,
+    page: Page,
     card: Card,
     layout: _Layout,
     panel: Panel,
@@ -268,7 +168,7 @@ def _panel(
 
 
 def _heading(
-    page: _Page, layout: _Layout, corner: tuple[float, float], name: str, value: str, colour: str
+    page: Page, layout: _Layout, corner: tuple[float, float], name: str, value: str, colour: str
 ) -> None:
     x, y = corner
     name = page.fit(name, 10.5, layout.panel[0])
@@ -277,7 +177,7 @@ def _heading(
 
 
 def _contributions(
-    page: _Page, card: Card, layout: _Layout, panel: Panel, corner: tuple[float, float]
+    page: Page, card: Card, layout: _Layout, panel: Panel, corner: tuple[float, float]
 ) -> None:
     """With several targets: what the x-feature adds to each, below its heatmap."""
     x, y = corner[0], corner[1] + layout.picture[1] + 0.1
@@ -289,7 +189,7 @@ def _contributions(
         y += layout.row
 
 
-def _logits(page: _Page, card: Card, layout: _Layout, top: float) -> None:
+def _logits(page: Page, card: Card, layout: _Layout, top: float) -> None:
     """The heatmaps of the original logits, beside the x-features."""
     x = layout.last
     if len(card.rows) == 1:
@@ -309,7 +209,7 @@ def _logits(page: _Page, card: Card, layout: _Layout, top: float) -> None:
             page.tag(left + 0.09, upper + 0.16, name)
 
 
-def _footer(page: _Page, card: Card, layout: _Layout) -> None:
+def _footer(page: Page, card: Card, layout: _Layout) -> None:
     width = layout.width - 2 * MARGIN
     for row in card.rows:
         page.text(MARGIN, row.equation, 11.0, width)
@@ -323,32 +223,3 @@ def _footer(page: _Page, card: Card, layout: _Layout) -> None:
     page.put(MARGIN + legend + 0.42, page.y + 0.08, "high relevance", 9.0, color=MUTED, va="center")
     page.text(MARGIN + legend + 1.75, card.caption, 9.0, width - legend - 1.75, color=MUTED)
     page.y += 0.22
-
-
-@lru_cache(maxsize=4096)
-def _extent(text: str, size: float, weight: str) -> float:
-    """Width of a line in inches."""
-    font = FontProperties(family=list(_families()), size=size, weight=weight)
-    return _renderer().get_text_width_height_descent(drawable(text), font, False)[0] / DPI
-
-
-@cache
-def _renderer() -> RendererAgg:
-    return RendererAgg(1, 1, DPI)
-
-
-@cache
-def _families() -> tuple[str, ...]:
-    installed = {font.name for font in fontManager.ttflist}
-    return ("DejaVu Sans", *(name for name in _FALLBACK_FONTS if name in installed))
-
-
-@cache
-def _characters() -> frozenset[int]:
-    paths = {findfont(FontProperties(family=name)) for name in _families()}
-    return frozenset(code for path in paths for code in get_font(path).get_charmap())
-
-
-def drawable(text: str) -> str:
-    """Replace characters that no installed font can draw by "?", instead of warning at each."""
-    return "".join(c if ord(c) in _characters() else "?" for c in text)

@@ -155,7 +155,8 @@ class Reasons(ABC):
         if abs(logit - reproduced) <= bound:
             return ""
         known = self.faithfulness is not None and self.faithfulness.error_bound is not None
-        origin = f"that 99% of held-out {self.unit} stay within" if known else "of a quarter of its size"
+        measured = f"that 99% of held-out {self.unit} stay within"
+        origin = measured if known else "of a quarter of its size"
         return (
             f"on this input they reproduce a logit of {number(reproduced)} instead of "
             f"{number(logit)}, which is off by {number(abs(logit - reproduced))}, more than the "
@@ -183,7 +184,7 @@ class Reasons(ABC):
             ]
             lines.append(
                 f"Error of the reproduced logit on this input: {listed(bounds)} (the bound that "
-                "99% of the held-out images stay within)."
+                f"99% of the held-out {self.unit} stay within)."
             )
         c = self.certificate
         versions = ", ".join(f"{name} {version}" for name, version in c.versions.items())

@@ -13,15 +13,18 @@ from torch import Tensor, nn
 from torchxnn.activations import Activations, record_activations
 from torchxnn.attribution import METHODS
 from torchxnn.attribution.base import Certificate
+from torchxnn.attribution.parts import DEFAULT
 from torchxnn.datasets.base import Preprocessing
 from torchxnn.embeddings.apply import Embedded, apply_embedding
 from torchxnn.embeddings.conv import ConvSRAE
 from torchxnn.embeddings.srae import SRAE
 from torchxnn.errors import DataError, ModelError, XNNError
 from torchxnn.evaluation import Evaluation, evaluate_images, measure_activations
+from torchxnn.explains_parts import ExplainsParts
 from torchxnn.explanation import Explanation
 from torchxnn.fit_report import FitReport
-from torchxnn.layers import as_activations, check_images, record_layer, resolve_layer, run_to_layer
+from torchxnn.inputs import check_inputs, kind_of
+from torchxnn.layers import as_activations, record_layer, resolve_layer, run_to_layer
 from torchxnn.location import Location
 from torchxnn.metrics import Faithfulness
 from torchxnn.models import fingerprint
@@ -36,7 +39,7 @@ from torchxnn.training import fit_embedding
 __all__ = ["XNN", "Evaluation"]
 
 
-class XNN(Named, nn.Module):
+class XNN(Named, ExplainsParts, nn.Module):
     """An Explanation Neural Network, attached to one layer of a trained model.
 
     Calling it gives the x-features E of images, so any tool that takes an `nn.Module` can explain
@@ -195,18 +198,18 @@ class XNN(Named, nn.Module):
 
     @overload
     def attribute(
-        self, images: Tensor, method: str = ..., return_certificate: Literal[False] = ...
-    ) -> Float[Tensor, "batch features height width"]: ...
+        self, images: Tensor, method: str | None = ..., return_certificate: Literal[False] = ...
+    ) -> Float[Tensor, "batch features *map"]: ...
 
     @overload
     def attribute(
-        self, images: Tensor, method: str = ..., *, return_certificate: Literal[True]
-    ) -> tuple[Float[Tensor, "batch features height width"], Certificate]: ...
+        self, images: Tensor, method: str | None = ..., *, return_certificate: Literal[True]
+    ) -> tuple[Float[Tensor, "batch features *map"], Certificate]: ...
 
     def attribute(
         self,
         images: Tensor,
-        method: str = "excitation_backprop",
+        method: str | None = None,
         return_certificate: bool = False,
     ) -> Any:
         """One heatmap per x-feature on each image, summed over colour channels.
@@ -216,18 +219,24 @@ class XNN(Named, nn.Module):
         (`ConvSRAE.salience`), so that the heatmap shows where the contribution comes from.
 
         Args:
-            images: (B, C, H, W).
-            method: name in `torchxnn.attribution.METHODS`.
+            images: (B, C, H, W); or token ids (B, T), or rows (B, D).
+            method: name in `torchxnn.attribution.METHODS`; None takes excitation backprop for
+                images, integrated gradients for ids and rows.
             return_certificate: also return the `Certificate`.
 
         Returns:
-            (B, n, H, W); signed, and summing to 0 for (contrastive) excitation backprop.
+            (B, n, H, W), of ids (B, n, T), of rows (B, n, D); signed, and for images summing to 0
+            with (contrastive) excitation backprop.
 
         Raises:
             UnsupportedOperationError: an operation without a rule lies on the way.
         """
         targets = range(self._fitted().n_features)
-        return self.attributor(method).attribute_many(
+        if kind_of(images) != "image":
+            chosen = DEFAULT if method is None else method
+            maps, certificate = self._attribute_parts(self, images, targets, chosen)
+            return (maps, certificate) if return_certificate else maps
+        return self.attributor(method or "excitation_backprop").attribute_many(
             images, targets, return_certificate=return_certificate
         )
 
@@ -257,34 +266,43 @@ class XNN(Named, nn.Module):
         """
         if image.ndim != 3:
             raise DataError(f"explain takes one image (C, H, W), got shape {tuple(image.shape)}")
-        embedding, batch = self._fitted(), image.unsqueeze(0)
-        check_images(self.model, batch)
-        output, logits = record_layer(self.model, self._explained[1], batch)
-        found = apply_embedding(embedding, self._checked(output, batch))
+        batch = image.unsqueeze(0)
+        numbers = self._numbers(batch, label, path)
         maps, certificate = self.attribute(batch, method, return_certificate=True)
         logit_maps = _attributor(method, self.model).attribute_many(batch, list(self.targets))
-        single = logits.shape[1] == 1
-        predicted = int(logits[0, 0] > 0) if single else int(logits[0].argmax())
         return Explanation(
             picture=_draw_input(image, self.preprocessing) if picture is None else picture,
-            features=found.features[0],
-            contributions=found.contributions[0],
-            intercept=embedding.readout.bias.detach().cpu(),
             heatmaps=maps[0].cpu(),
             logit_heatmaps=logit_maps[0].cpu(),
-            targets=self.targets,
-            target_names=tuple(self.target_name(target) for target in self.targets),
-            logits=logits[0, list(self.targets)].cpu(),
-            reproduced=found.reproduced[0],
-            predicted_class=predicted,
-            predicted_name=self.class_name(predicted),
-            feature_names=self.feature_names,
             certificate=certificate,
-            faithfulness=self.report.validation if self.report else None,
-            degenerate=self.report.degenerate if self.report else (),
-            label=None if label is None else self.class_name(label),
-            path=path,
+            **numbers,
         )
+
+    @torch.no_grad()
+    def _numbers(self, batch: Tensor, label: int | None, path: str | None) -> dict[str, Any]:
+        """What every explanation holds, for a batch of one."""
+        embedding = self._fitted()
+        check_inputs(self.model, batch)
+        output, logits = record_layer(self.model, self._explained[1], batch)
+        found = apply_embedding(embedding, self._checked(output, batch))
+        single = logits.shape[1] == 1
+        predicted = int(logits[0, 0] > 0) if single else int(logits[0].argmax())
+        return {
+            "features": found.features[0],
+            "contributions": found.contributions[0],
+            "intercept": embedding.readout.bias.detach().cpu(),
+            "targets": self.targets,
+            "target_names": tuple(self.target_name(target) for target in self.targets),
+            "logits": logits[0, list(self.targets)].cpu(),
+            "reproduced": found.reproduced[0],
+            "predicted_class": predicted,
+            "predicted_name": self.class_name(predicted),
+            "feature_names": self.feature_names,
+            "faithfulness": self.report.validation if self.report else None,
+            "degenerate": self.report.degenerate if self.report else (),
+            "label": None if label is None else self.class_name(label),
+            "path": path,
+        }
 
     def evaluate(
         self,
@@ -413,7 +431,7 @@ class XNN(Named, nn.Module):
     def _features(self, images: Tensor) -> Float[Tensor, "batch features *map"]:
         """X-features as the embedding gives them, numbers or maps."""
         embedding = self._fitted()
-        check_images(self.model, images)
+        check_inputs(self.model, images)
         if not self._layer_checked:  # a layer that runs twice has no single output
             record_layer(self.model, self._explained[1], images[:1])
             self._layer_checked = True

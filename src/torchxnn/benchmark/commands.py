@@ -200,12 +200,12 @@ class Tune(FewClasses):
 
     def files(self, found: dict[str, Any], targets: list[int]) -> dict[str, bytes]:
         """`tuning.json`, `tuning.md` and the Pareto front, `tuning.png`."""
-        from torchxnn.benchmark.figures import as_png
         from torchxnn.benchmark.front_figure import front_figure
+        from torchxnn.canvas import figure_bytes
 
         return {
             "tuning.json": to_json(found | {"classes": targets}).encode(),
-            "tuning.png": as_png(front_figure(found), 150),
+            "tuning.png": figure_bytes(front_figure(found), "png", 150),
             "tuning.md": tuning_text(found, targets).encode(),
         }
 

@@ -12,7 +12,6 @@ from typing import Any
 from torchxnn.benchmark.figures import (
     clearest_two_looks,
     degenerate_figure,
-    save_figure,
     two_looks_figure,
 )
 from torchxnn.benchmark.gallery import add_to_gallery, write_gallery
@@ -23,6 +22,7 @@ from torchxnn.benchmark.record import Recorded, record_task
 from torchxnn.benchmark.run import saved_xnn
 from torchxnn.benchmark.settings import BenchmarkConfig
 from torchxnn.benchmark.tasks import TASKS, Task, TaskSource
+from torchxnn.canvas import save_figure
 from torchxnn.embeddings.apply import apply_embedding
 from torchxnn.errors import DataError, XNNWarning
 from torchxnn.threads import one_thread

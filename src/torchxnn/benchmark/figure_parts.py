@@ -19,10 +19,10 @@ from matplotlib.lines import Line2D
 
 from torchxnn.activations import record_activations
 from torchxnn.attribution import METHODS
+from torchxnn.canvas import Page
 from torchxnn.datasets.base import Sample
 from torchxnn.errors import DataError, XNNError
 from torchxnn.figure import GAP, MARGIN, WIDE_GAP
-from torchxnn.figure import _Page as Page
 from torchxnn.metrics.part_weights import PixelWeights
 from torchxnn.viz import (
     FAINT,

@@ -1,17 +1,15 @@
 """The paper's figures 6, 7, 8, 9, .11, .12 and .13 to .17, drawn for any fitted XNN.
 
 Every function takes fitted XNNs and preprocessed samples, and returns a figure that belongs to no
-window and no global state; `save_figure` writes it. X-features are drawn with the number that they
-have everywhere else, so that figures of one XNN can be compared.
+window and no global state; `torchxnn.canvas.save_figure` writes it. X-features are drawn with the
+number that they have everywhere else, so that figures of one XNN can be compared.
 """
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -35,7 +33,6 @@ from torchxnn.benchmark.figure_parts import (
 from torchxnn.datasets.base import Sample
 from torchxnn.embeddings.conv import ConvSRAE
 from torchxnn.errors import DataError, NonFiniteError
-from torchxnn.files import replace_file
 from torchxnn.metrics import MapCovariance
 from torchxnn.metrics.faithfulness import ACTIVE_SHARE
 from torchxnn.metrics.orthogonality import correlation
@@ -45,27 +42,6 @@ from torchxnn.xnn import XNN
 SMALLEST_GROUP = 0.2
 ROUNDING = 1e-9
 Key = TypeVar("Key")
-
-
-def save_figure(figure: Figure, path: Path | str, dpi: int | None = None) -> None:
-    """Write a figure as PNG, whole or not at all; the same figure gives the same bytes.
-
-    Args:
-        figure: from any function here.
-        path: the file; missing parent folders are made.
-        dpi: dots per inch; None takes the figure's own.
-
-    Raises:
-        OSError: the file cannot be written; an old one is as it was.
-    """
-    replace_file(Path(path), as_png(figure, dpi))
-
-
-def as_png(figure: Figure, dpi: int | None = None) -> bytes:
-    """A figure as the bytes of a PNG file; see `save_figure`."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi="figure" if dpi is None else dpi)
-    return buffer.getvalue()
 
 
 def comparison_figure(

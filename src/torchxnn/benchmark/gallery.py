@@ -12,7 +12,8 @@ from urllib.parse import quote
 from PIL import Image, UnidentifiedImageError
 
 from torchxnn.benchmark.figure_parts import target_of
-from torchxnn.benchmark.figures import comparison_figure, save_figure
+from torchxnn.benchmark.figures import comparison_figure
+from torchxnn.canvas import save_figure
 from torchxnn.datasets.base import Sample
 from torchxnn.errors import DataError
 from torchxnn.files import replace_file

@@ -23,8 +23,8 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from torchxnn.activations import record_activations
-from torchxnn.benchmark.figures import save_figure
 from torchxnn.benchmark.measure import faithfulness_figures
+from torchxnn.canvas import save_figure
 from torchxnn.datasets.base import Preprocessing
 from torchxnn.datasets.mnist import MNIST
 from torchxnn.embeddings.conv import ConvConfig
