@@ -22,6 +22,7 @@ from torchxnn.commands.attribute import Attribute
 from torchxnn.commands.cache import Cache
 from torchxnn.commands.fit import Fit
 from torchxnn.commands.saved_run import SavedRun, open_for
+from torchxnn.commands.what_if import WhatIfCommand
 from torchxnn.datasets.sources import DataConfig
 from torchxnn.errors import DataError, XNNError, XNNWarning
 from torchxnn.files import replace_file
@@ -284,6 +285,7 @@ Command = (
     | Annotated[WriteReport, subcommand("report")]
     | Annotated[Attribute, subcommand("attribute")]
     | Annotated[AtlasCommand, subcommand("atlas")]
+    | Annotated[WhatIfCommand, subcommand("whatif")]
     | Annotated[Check, subcommand("check")]
     | Annotated[Benchmark, subcommand("benchmark")]
     | Annotated[Study, subcommand("study")]

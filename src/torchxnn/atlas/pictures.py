@@ -16,7 +16,7 @@ from torchxnn.errors import DataError
 from torchxnn.viz import intensities, overlay
 from torchxnn.xnn import XNN
 
-AT_ONCE = 8  # images per pass of the model
+AT_ONCE = 4  # images per pass of the model
 STEPS = ((1.0, 78), (0.9, 68), (0.8, 58), (0.65, 50), (0.5, 40))
 """Shares of the side and qualities of WebP that are tried in turn."""
 
