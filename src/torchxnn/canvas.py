@@ -44,7 +44,7 @@ class VectorFigure(Figure):
             super().savefig(*arguments, **options)
 
 
-def save_figure(figure: Figure, path: Path | str, dpi: float | None = None) -> None:
+def save_figure(figure: Figure, path: Path | str, dpi: int | None = None) -> None:
     """Write a figure as PNG, PDF or SVG by the file name's ending, whole or not at all.
 
     The same figure gives the same bytes. Text stays text in a PDF (TrueType, as journals ask) and
@@ -62,7 +62,7 @@ def save_figure(figure: Figure, path: Path | str, dpi: float | None = None) -> N
     replace_file(Path(path), figure_bytes(figure, Path(path).suffix.lower()[1:], dpi))
 
 
-def figure_bytes(figure: Figure, kind: str, dpi: float | None = None) -> bytes:
+def figure_bytes(figure: Figure, kind: str, dpi: int | None = None) -> bytes:
     """A figure as the bytes of a "png", "pdf" or "svg" file; see `save_figure`."""
     if kind not in _METADATA:
         raise DataError(f"a figure cannot be saved as {kind!r}; end the name in .png, .pdf or .svg")
@@ -81,10 +81,13 @@ class Page:
     width: float
     height: float
     y: float = 0.0
+    dpi: int = DPI
     figure: Figure = field(init=False)
 
     def __post_init__(self) -> None:
-        self.figure = VectorFigure(figsize=(self.width, self.height), dpi=DPI, facecolor="white")
+        self.figure = VectorFigure(
+            figsize=(self.width, self.height), dpi=self.dpi, facecolor="white"
+        )
         FigureCanvasAgg(self.figure)
 
     @classmethod

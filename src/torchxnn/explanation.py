@@ -6,10 +6,9 @@ figure, the saved folder and the HTML page all draw that card.
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -18,10 +17,13 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
+from torchxnn.canvas import figure_bytes, save_figure
 from torchxnn.explanation_file import MARKER, read_record, write_record
 from torchxnn.figure import draw_card
 from torchxnn.files import replace_file, replace_folder
+from torchxnn.notebook import card_fragment
 from torchxnn.page import render_card
+from torchxnn.paper_figure import Columns, draw_paper_card
 from torchxnn.reasons import Reasons
 from torchxnn.viz import (
     PERCENTILE,
@@ -102,13 +104,41 @@ class Explanation(Reasons):
             scale=scale,
         )
 
-    def plot(self, target: int | None = None, scale: Scale = "each") -> Figure:
+    def plot(
+        self,
+        target: int | None = None,
+        scale: Scale = "each",
+        style: Literal["screen", "paper"] = "screen",
+        columns: Columns = 1,
+    ) -> Figure:
         """Draw the figure: picture, heatmaps by contribution, the logit's heatmap, certificate.
 
-        Takes the arguments of `card`. The figure belongs to no window: use its `savefig`, or let a
-        notebook show the explanation itself.
+        Args:
+            target: as in `card`.
+            scale: as in `card`.
+            style: "screen", or "paper": fits a paper's column, 7 to 8 points, without sentence and
+                certificate, which belong into the caption.
+            columns: with "paper", 1 for 3.3 inches and 2 for 6.9.
+
+        Returns:
+            A figure that belongs to no window: use its `savefig`, or `save_figure`.
         """
-        return draw_card(self.card(target, scale))
+        card = self.card(target, scale)
+        return draw_paper_card(card, columns) if style == "paper" else draw_card(card)
+
+    def save_figure(self, file: Path | str, **options: Any) -> None:
+        """Write the figure as PNG, PDF or SVG by the file's ending; options as for `plot`.
+
+        In a PDF or SVG text stays text.
+
+        Raises:
+            DataError: another ending.
+            OSError: The file cannot be written.
+
+        Example:
+            >>> explanation.save_figure("goldfinch.pdf", style="paper")
+        """
+        save_figure(self.plot(**options), file)
 
     def to_html(self, file: Path | str) -> None:
         """Write one self-contained HTML page that opens offline; whole or not at all.
@@ -151,10 +181,12 @@ class Explanation(Reasons):
             values["picture"] = arrays["picture"]
         return cls(**values)
 
+    def _repr_html_(self) -> str:
+        return card_fragment(self.card())
+
     def _repr_png_(self) -> bytes:
-        buffer = io.BytesIO()
-        self.plot().savefig(buffer, format="png")
-        return buffer.getvalue()
+        """For documents that notebooks are turned into without HTML."""
+        return figure_bytes(self.plot(), "png")
 
     def _pictures(self) -> dict[str, np.ndarray]:
         maps = [_array(m) for m in self.heatmaps]

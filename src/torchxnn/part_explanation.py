@@ -15,6 +15,7 @@ from torch import Tensor
 from torchxnn.canvas import figure_bytes, save_figure
 from torchxnn.explanation_file import MARKER, read_record, write_record
 from torchxnn.files import replace_file, replace_folder
+from torchxnn.paper_figure import Columns
 from torchxnn.part_card import PartCard, PartPanel
 from torchxnn.part_figure import draw_part_card
 from torchxnn.part_page import part_fragment, render_part_card
@@ -106,7 +107,7 @@ class PartExplanation(Reasons, ABC):
         self,
         target: int | None = None,
         style: Literal["screen", "paper"] = "screen",
-        columns: Literal[1, 2] = 1,
+        columns: Columns = 1,
     ) -> Figure:
         """Draw a figure: per x-feature the text on colours, or bars.
 

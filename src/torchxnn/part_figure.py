@@ -7,7 +7,9 @@ from typing import Literal
 
 from matplotlib.figure import Figure
 
-from torchxnn.canvas import Page, extent
+from torchxnn.canvas import DPI, Page, extent
+from torchxnn.paper_figure import DPI as PAPER_DPI
+from torchxnn.paper_figure import LARGE, MARGIN, SMALL, WIDTHS, Columns, paper_heading
 from torchxnn.part_card import TOP, PartCard, PartPanel, tint
 from torchxnn.viz import INK, MUTED, NEGATIVE, POSITIVE, WARNING, colour_of, number, signed
 
@@ -23,7 +25,8 @@ class _Sizes:
     title: float
     text: float
     small: float
-    words: bool  # certificate and caption below
+    words: bool  # sentence, certificate and caption
+    dpi: int
 
     @property
     def line(self) -> float:
@@ -34,12 +37,12 @@ class _Sizes:
         return self.width - 2 * self.margin
 
 
-_SCREEN = _Sizes(9.0, 0.3, 14.0, 10.5, 8.5, True)
-_PAPER = {1: _Sizes(3.3, 0.02, 8.0, 7.5, 7.0, False), 2: _Sizes(6.9, 0.02, 8.0, 7.5, 7.0, False)}
+_SCREEN = _Sizes(9.0, 0.3, 14.0, 10.5, 8.5, True, DPI)
+_PAPER = {n: _Sizes(WIDTHS[n], MARGIN, LARGE, 7.5, SMALL, False, PAPER_DPI) for n in WIDTHS}
 
 
 def draw_part_card(
-    card: PartCard, style: Literal["screen", "paper"] = "screen", columns: Literal[1, 2] = 1
+    card: PartCard, style: Literal["screen", "paper"] = "screen", columns: Columns = 1
 ) -> Figure:
     """Draw an explained text or row.
 
@@ -53,14 +56,16 @@ def draw_part_card(
     """
     sizes = _PAPER[columns] if style == "paper" else _SCREEN
     height = Page.measure(sizes.width, lambda page: _draw(page, card, sizes))
-    page = Page(sizes.width, height)
+    page = Page(sizes.width, height, dpi=sizes.dpi)
     _draw(page, card, sizes)
     return page.figure
 
 
 def _draw(page: Page, card: PartCard, sizes: _Sizes) -> None:
     page.y = sizes.margin
-    page.text(sizes.margin, card.sentence, sizes.title, sizes.room, weight="bold")
+    titles = [card.sentence] if sizes.words else [paper_heading(row) for row in card.rows]
+    for title in titles:
+        page.text(sizes.margin, title, sizes.title, sizes.room, weight="bold")
     if sizes.words:
         facts = "  ·  ".join(f"{term}: {text}" for term, text in card.facts)
         page.text(sizes.margin, facts, sizes.text, sizes.room, color=MUTED)

@@ -24,12 +24,13 @@ from torchxnn.explains_parts import ExplainsParts
 from torchxnn.explanation import Explanation
 from torchxnn.fit_report import FitReport
 from torchxnn.inputs import check_inputs, kind_of
-from torchxnn.layers import as_activations, record_layer, resolve_layer, run_to_layer
+from torchxnn.layers import as_activations, record_layer, resolve_layer, run_to_layer, unwrap
 from torchxnn.location import Location
 from torchxnn.metrics import Faithfulness
 from torchxnn.models import fingerprint
 from torchxnn.name_files import read_names
 from torchxnn.named import Named
+from torchxnn.notebook import xnn_fragment
 from torchxnn.saved import describe_xnn, rebuild_embedding
 from torchxnn.storage import read_saved, write_saved
 from torchxnn.targets import as_targets, default_features
@@ -417,6 +418,17 @@ class XNN(Named, ExplainsParts, nn.Module):
         xnn.outputs = about["outputs"]
         xnn.report = about["report"] and FitReport.from_json(about["report"])
         return xnn
+
+    def _repr_html_(self) -> str:
+        fitted = self.embedding is not None
+        targets = [self.target_name(target) for target in self.targets]
+        facts = [
+            ("Model", type(unwrap(self.model)).__name__),
+            ("Layer", self.layer),
+            ("Targets", ", ".join(targets) or "none yet"),
+        ]
+        names = self.feature_names if fitted else ()
+        return xnn_fragment(facts, self.report if fitted else None, names, targets)
 
     def _fitted(self) -> SRAE | ConvSRAE:
         if self.embedding is None:
