@@ -104,7 +104,8 @@ def test_articles(name, expected):
     ("name", "expected"),
     [
         ("class 3", "class 3"), ("bird 4", "bird 4"), ("7", "a 7"), ("the sea", "the sea"),
-        ("a dog", "a dog"), ("defective", "defective"), ("", ""), ("living_room", "a living_room"),
+        ("a dog", "a dog"), ("defective", "defective"), ("", ""), ("living_room", "a living room"),
+        ("014.Indigo_Bunting", "an Indigo Bunting"), ("8", "an 8"), ("_", "a _"),
     ],
 )  # fmt: skip
 def test_names_without_article(name, expected):

@@ -21,6 +21,7 @@ from torchxnn.commands.atlas import AtlasCommand
 from torchxnn.commands.attribute import Attribute
 from torchxnn.commands.cache import Cache
 from torchxnn.commands.fit import Fit
+from torchxnn.commands.name import Name
 from torchxnn.commands.saved_run import SavedRun, open_for
 from torchxnn.commands.what_if import WhatIfCommand
 from torchxnn.datasets.sources import DataConfig
@@ -284,6 +285,7 @@ Command = (
     | Annotated[Evaluate, subcommand("evaluate")]
     | Annotated[WriteReport, subcommand("report")]
     | Annotated[Attribute, subcommand("attribute")]
+    | Annotated[Name, subcommand("name")]
     | Annotated[AtlasCommand, subcommand("atlas")]
     | Annotated[WhatIfCommand, subcommand("whatif")]
     | Annotated[Check, subcommand("check")]

@@ -161,14 +161,21 @@ def account_for(
 def noun(name: str) -> str:
     """A class name with its article: "a European Goldfinch", "an Indigo Bunting".
 
-    Names that end in a number ("class 3"), that have an article, or that are a common property
+    Folders' names are spoken without their number and underscores: "014.Indigo_Bunting". Names that
+    end in a number ("class 3"), that have an article, or that are a common property
     ("defective") stay as they are.
     """
+    name = spoken(name)
     first = name.split(" ")[0].lower()
     numbered = re.fullmatch(r".*\D[ _#-]?\d+", name) is not None
     if not name or first in ("a", "an", "the") or _NO_ARTICLE.fullmatch(name) or numbered:
         return name
     return f"{article(name)} {name}"
+
+
+def spoken(name: str) -> str:
+    """A class name as people say it: "European Goldfinch" for "048.European_Goldfinch"."""
+    return re.sub(r"^\d+[._ -]+(?=[^\W\d])", "", name).replace("_", " ").strip() or name
 
 
 def article(name: str) -> str:
