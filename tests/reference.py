@@ -293,3 +293,28 @@ def krippendorff_alpha(units):
     for i, j in itertools.permutations(range(n), 2):
         expected += (values[i] != values[j]) / (n * (n - 1))
     return 1 - observed / expected if expected else None
+
+
+def insertion_deletion_masks(regions, order):
+    """Pixels that stay while regions are deleted, and that are there while they are put back."""
+    n, height, width = len(regions), len(regions[0]), len(regions[0][0])
+    deletion = [[[True] * width for _ in range(height)] for _ in range(n + 1)]
+    insertion = [[[True] * width for _ in range(height)] for _ in range(n + 1)]
+    for step in range(n + 1):
+        for i in range(height):
+            for j in range(width):
+                taken = [order[at] for at in range(step) if regions[order[at]][i][j]]
+                later = [order[at] for at in range(step, n) if regions[order[at]][i][j]]
+                deletion[step][i][j] = not taken
+                insertion[step][i][j] = bool(taken) or not later
+    return deletion, insertion
+
+
+def step_curve_area(values):
+    """Mean over images of the area under each curve: a sum over trapezoids of width 1/n."""
+    total = 0.0
+    for row in values:
+        n = len(row) - 1
+        for j in range(n):
+            total += (float(row[j]) + float(row[j + 1])) / 2 / n
+    return total / len(values)

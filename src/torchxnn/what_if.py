@@ -129,8 +129,10 @@ class WhatIf:
     def sentence(self, feature: int) -> str:
         """One line: what the explanation claims, what the network does, and the control."""
         one = self.change(feature)
-        if one.pixels == 0:
+        if one.activation == 0:
             return f"{one.name} is inactive on this image."
+        if one.pixels == 0:
+            return f"{one.name} has an empty map on this image: there is nothing to paint over."
         found = {True: "the network uses it", False: "that the network uses it is not shown",
                  None: "it claims nothing"}[one.used]  # fmt: skip
         value = number(self.config.value) if self.config.value else "zero"
@@ -198,7 +200,7 @@ class WhatIf:
 
 def what_if(
     xnn: XNN,
-    image: Float[Tensor, "3 height width"],
+    image: Float[Tensor, "channels height width"],
     features: list[int] | None = None,
     *,
     target: int | None = None,

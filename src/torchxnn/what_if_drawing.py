@@ -33,7 +33,7 @@ class Change:
         name: for people.
         activation: E.
         contribution: v E.
-        pixels: of its region; 0 if it is inactive, and nothing is painted over.
+        pixels: of its region; 0 if it is inactive or its map is empty, and nothing is painted over.
         set_reproduced: (a) the reproduced logit, if E is set to the value.
         masked_real: (b) the network's own logit, if the region is painted over.
         masked_reproduced: (b) the reproduced logit, likewise.
@@ -72,7 +72,7 @@ class Change:
     def used(self) -> bool | None:
         """Whether the network's logit moves as the x-feature claims, further than every control.
 
-        None where the x-feature is inactive or claims nothing.
+        None where there is no region, or the x-feature claims nothing.
         """
         if self.pixels == 0 or self.set_reproduced == 0:
             return None

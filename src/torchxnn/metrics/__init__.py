@@ -2,6 +2,16 @@
 
 from torchxnn.metrics.agreement import Agreement, krippendorff_alpha
 from torchxnn.metrics.faithfulness import Faithfulness, measure_faithfulness
+from torchxnn.metrics.insertion_deletion import (
+    FeatureUse,
+    StepCurve,
+    deletion_masks,
+    feature_regions,
+    feature_use,
+    insertion_masks,
+    shifted_regions,
+    step_curve,
+)
 from torchxnn.metrics.intervals import (
     Interval,
     PairedTest,
@@ -41,6 +51,7 @@ __all__ = [
     "CONTEXT",
     "Agreement",
     "Faithfulness",
+    "FeatureUse",
     "Inpainting",
     "Interval",
     "Locality",
@@ -52,14 +63,19 @@ __all__ = [
     "Pointing",
     "RelevanceHistograms",
     "Stability",
+    "StepCurve",
     "bootstrap_counts",
     "bootstrap_interval",
     "bootstrap_mean",
     "combine_maps",
+    "deletion_masks",
     "entropy",
     "feature_correlation",
+    "feature_regions",
+    "feature_use",
     "inpaint_images",
     "inpaint_picture",
+    "insertion_masks",
     "krippendorff_alpha",
     "masked_accuracy",
     "match_features",
@@ -70,6 +86,8 @@ __all__ = [
     "pixel_weights_points",
     "pixel_weights_voronoi",
     "pointing_game",
+    "shifted_regions",
     "stability_of",
+    "step_curve",
     "top_pixels",
 ]
