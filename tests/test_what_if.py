@@ -59,7 +59,7 @@ def test_each_change_is_what_a_run_of_its_own_gives(xnn, image):
         assert one.set_reproduced == pytest.approx(-weight * activation, abs=1e-5)
         if activation == 0:
             assert one.pixels == 0
-            assert one.masked_real == pytest.approx(0, abs=0.2)
+            assert one.masked_real == pytest.approx(0, abs=1e-5)
             continue
         region = top_pixels(maps[one.feature : one.feature + 1], round(0.2 * 144))
         assert torch.equal(torch.from_numpy(one.region), region[0])

@@ -233,42 +233,34 @@ def what_if(
     batch = image.unsqueeze(0)
     before, embedded = _run_both(xnn, batch, index)
     maps = xnn.attribute(batch)[0].cpu().float()
-    active = embedded.features[0] > 0
-    regions = regions_of(maps, active, config)[wanted]
-    controls = torch.stack(
-        [shifted_regions(regions, config.seed + step) for step in range(config.controls)], 1
-    )
-    removed = torch.cat([regions, controls.flatten(0, 1)])
-    painted = inpaint_images(
-        batch.expand(len(removed), -1, -1, -1), ~removed, preprocessing, config.inpainting
-    )
-    after, _ = _run_both(xnn, painted, index)
-    change = (after - before).T  # real and reproduced, of every picture
-    own, elsewhere = change[:, : len(wanted)], change[:, len(wanted) :]
-    elsewhere = elsewhere.unflatten(1, (len(wanted), config.controls))
+    regions = regions_of(maps, embedded.features[0] > 0, config)[wanted]
+    painted = _paint(batch, regions, preprocessing, config)
+    after = _run_both(xnn, painted.flatten(0, 1), index)[0].unflatten(0, painted.shape[:2])
+    changes = after - before
     decoded, without = _decoded(xnn, batch, embedded.features[0], wanted, index)
     found = []
     for at, feature in enumerate(wanted):
+        activation = float(embedded.features[0, feature])
         contribution = float(embedded.contributions[0, index, feature])
-        moved = _set(xnn, float(embedded.features[0, feature]), contribution, feature, index,
-                     config.value)  # fmt: skip
+        weight = float(xnn.readout_weight[index, feature])
+        moved = weight * (config.value - activation) if config.value else 0.0 - contribution
         found.append(
             Change(
                 feature=feature,
                 name=xnn.feature_names[feature],
-                activation=float(embedded.features[0, feature]),
+                activation=activation,
                 contribution=contribution,
                 pixels=int(regions[at].sum()),
                 set_reproduced=moved,
-                masked_real=float(own[0, at]),
-                masked_reproduced=float(own[1, at]),
-                control_real=tuple(elsewhere[0, at].tolist()),
-                control_reproduced=tuple(elsewhere[1, at].tolist()),
+                masked_real=float(changes[at, 0, 0]),
+                masked_reproduced=float(changes[at, 0, 1]),
+                control_real=tuple(changes[at, 1:, 0].tolist()),
+                control_reproduced=tuple(changes[at, 1:, 1].tolist()),
                 decoded_real=None if without is None else float(without[at]),
                 heatmap=maps[feature].numpy(),
                 region=regions[at].numpy(),
-                masked=preprocessing.picture(painted[at]),
-                control=preprocessing.picture(painted[len(wanted) + at * config.controls]),
+                masked=preprocessing.picture(painted[at, 0]),
+                control=preprocessing.picture(painted[at, 1]),
             )
         )
     return WhatIf(
@@ -355,13 +347,21 @@ def _check(
     return target_index(xnn, target), wanted
 
 
-def _set(
-    xnn: XNN, activation: float, contribution: float, feature: int, index: int, value: float
-) -> float:
-    """Change of the reproduced logit if an x-feature is set to a value."""
-    if value == 0:
-        return -contribution if contribution else 0.0
-    return float(xnn.readout_weight[index, feature]) * (value - activation)
+def _paint(
+    batch: Float[Tensor, "1 3 height width"],
+    regions: Bool[Tensor, "regions height width"],
+    preprocessing: Preprocessing,
+    config: WhatIfConfig,
+) -> Float[Tensor, "regions versions 3 height width"]:
+    """Per region the picture without it, and without such regions elsewhere."""
+    seeds = [config.seed + step for step in range(config.controls)]
+    versions = torch.stack([regions, *(shifted_regions(regions, seed) for seed in seeds)], 1)
+    flat = versions.flatten(0, 1)
+    many = batch.expand(len(flat), -1, -1, -1)
+    painted = inpaint_images(many, ~flat, preprocessing, config.inpainting)
+    empty = ~flat.flatten(1).any(1)
+    painted[empty.to(painted.device)] = batch  # not rounded to 256 levels for nothing
+    return painted.unflatten(0, versions.shape[:2])
 
 
 def _run_both(xnn: XNN, images: Tensor, index: int) -> tuple[Float[Tensor, "batch 2"], Embedded]:

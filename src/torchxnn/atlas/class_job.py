@@ -16,7 +16,7 @@ from torchxnn.atlas.config import AtlasConfig
 from torchxnn.atlas.content import ClassJob, ClassView, Entry
 from torchxnn.atlas.numbers import Numbers, Summary, read_numbers
 from torchxnn.atlas.pages import class_files
-from torchxnn.atlas.pictures import draw_pictures, encode_pictures
+from torchxnn.atlas.pictures import Pictures, draw_pictures, encode_pictures
 from torchxnn.atlas.predictions import Predictions
 from torchxnn.atlas.runs import Failure, readable
 from torchxnn.datasets.base import ImageDataset
@@ -28,6 +28,8 @@ from torchxnn.xnn import XNN
 
 MARKER = "class.json"
 CLASSES = "classes"
+_MARKER_BYTES = 8192
+_MOST_NOTES = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,17 +91,32 @@ def finished(out: Path, name: str) -> Entry | None:
 
 
 def _make(job: ClassJob, given: Given, caught: list[warnings.WarningMessage]) -> Entry:
+    view, pictures = _gather(job, given, caught)
+    pages = class_files(view)
+    room = int(given.config.limit * 1e6) - sum(map(len, pages.values())) - _MARKER_BYTES
+    files, _ = encode_pictures(pictures, room)
+    entry = _entry(view, sum(map(len, (*pages.values(), *files.values()))))
+    with replace_folder(given.out / CLASSES / job.saved.name, MARKER) as folder:
+        for name, content in (files | pages).items():
+            (folder / name).write_bytes(content)
+        (folder / MARKER).write_text(to_json(asdict(entry)), encoding="utf-8")
+    return entry
+
+
+def _gather(
+    job: ClassJob, given: Given, caught: list[warnings.WarningMessage]
+) -> tuple[ClassView, Pictures]:
+    """Measure, choose images and draw their maps."""
     xnn = XNN.from_pretrained(job.saved.place, given.model)
     numbers = read_numbers(given.work, job.saved.name)
     logits = given.cache.columns(xnn.targets)
     positives, decided = _kinds(given.predictions, xnn)
     if not bool(positives.any()):
         raise DataError(f"the data have no images of {job.summary.title}")
-    measured = _measure(xnn, numbers, given.predictions, logits, positives)
-    best = torch.tensor(measured.share).argmax(0)
-    contributions = numbers.contributions.gather(1, best.expand(len(logits), 1, -1)).squeeze(
-        1
-    )  # of each x-feature to the target that it matters most for
+    measured = _measure(xnn, numbers, given.predictions, logits)
+    # of each x-feature to the target that it matters most for
+    best = torch.tensor(measured.share).argmax(0).expand(len(logits), 1, -1)
+    contributions = numbers.contributions.gather(1, best).squeeze(1)
     chosen = choose_images(
         logits[:, 0], positives, decided, numbers.features, contributions, given.config
     )
@@ -107,9 +124,6 @@ def _make(job: ClassJob, given: Given, caught: list[warnings.WarningMessage]) ->
     pictures = draw_pictures(xnn, given.dataset, wanted, given.config.side)
     sample = given.dataset[chosen.typical]
     explanation = xnn.explain(sample.image.to(xnn.device), label=sample.label, path=sample.path)
-    notes = tuple(
-        sorted({str(each.message) for each in caught if issubclass(each.category, XNNWarning)})
-    )
     view = ClassView(
         job=job,
         xnn=xnn,
@@ -124,17 +138,17 @@ def _make(job: ClassJob, given: Given, caught: list[warnings.WarningMessage]) ->
         chosen=chosen,
         explanation=explanation,
         drawn=frozenset(pictures.maps),
-        notes=notes,
+        notes=_notes(caught),
     )
-    pages = class_files(view)
-    room = int(given.config.limit * 1e6) - sum(map(len, pages.values())) - 8192
-    files, _ = encode_pictures(pictures, room)
-    entry = _entry(view, sum(map(len, (*pages.values(), *files.values()))))
-    with replace_folder(given.out / CLASSES / job.saved.name, MARKER) as folder:
-        for name, content in (files | pages).items():
-            (folder / name).write_bytes(content)
-        (folder / MARKER).write_text(to_json(asdict(entry)), encoding="utf-8")
-    return entry
+    return view, pictures
+
+
+def _notes(caught: list[warnings.WarningMessage]) -> tuple[str, ...]:
+    """Warnings that pages show; the same one with many figures would fill a page."""
+    texts = [str(each.message) for each in caught if issubclass(each.category, XNNWarning)]
+    texts = sorted(set(texts))
+    more = (f"{len(texts) - _MOST_NOTES} more warnings of these kinds",)
+    return tuple(texts[:_MOST_NOTES]) + (more if len(texts) > _MOST_NOTES else ())
 
 
 def _kinds(predictions: Predictions, xnn: XNN) -> tuple[Tensor, Tensor]:
@@ -143,20 +157,16 @@ def _kinds(predictions: Predictions, xnn: XNN) -> tuple[Tensor, Tensor]:
     return torch.isin(predictions.kinds, wanted), torch.isin(predictions.predicted, wanted)
 
 
-def _measure(
-    xnn: XNN, numbers: Numbers, predictions: Predictions, logits: Tensor, positives: Tensor
-) -> Faithfulness:
+def _measure(xnn: XNN, numbers: Numbers, predictions: Predictions, logits: Tensor) -> Faithfulness:
     single = xnn.outputs == 1
-    each = torch.stack(
-        [predictions.kinds == (1 if single else target) for target in xnn.targets], 1
-    )
+    positives = [predictions.kinds == (1 if single else target) for target in xnn.targets]
     return measure_faithfulness(
         numbers.features,
         numbers.contributions,
         numbers.reproduced,
         predictions.logits_around(logits, xnn.targets),
         tuple(range(len(xnn.targets))),
-        each if bool(each.any(0).all()) else positives.unsqueeze(1).expand_as(each),
+        torch.stack(positives, 1),
     )
 
 
