@@ -133,6 +133,13 @@ def test_it_declines_beyond_the_bound_and_says_why():
     assert "cannot say what speaks for bird 4" in other.sentence()
 
 
+def test_numbers_that_look_alike_get_more_digits():
+    far = bounded(1.0, logits=torch.tensor([5.2504]))
+    assert "off by 1.0004" in far.sentence() or "off by 1.000400, more than the bound" in (
+        far.sentence()
+    )
+
+
 def test_without_a_record_the_bound_is_a_quarter_of_the_size():
     assert explanation(((3.0, 1.0),)).error_bound() == pytest.approx(4.35 / 4)
     assert explanation(((3.0, -3.0),), faithfulness=None).error_bound() == 1.5

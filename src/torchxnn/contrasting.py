@@ -167,6 +167,7 @@ class Contrast:
                 for line in each.certificate_lines()
             ),
             warnings=(self.declined,) if self.declined else (),
+            logit_heading="A minus B",
             caption="Values are contributions to the logit of A minus that of B; the last column "
             f"is the difference of the two logits and of their heatmaps.{more} {base.caption}",
         )

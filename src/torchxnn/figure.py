@@ -194,7 +194,7 @@ def _logits(page: Page, card: Card, layout: _Layout, top: float) -> None:
     x = layout.last
     if len(card.rows) == 1:
         value = number(card.rows[0].logit)
-        _heading(page, layout, (x, top), "The whole logit", value, INK)
+        _heading(page, layout, (x, top), card.logit_heading, value, INK)
     else:
         page.put(x, top - 0.09, "Each logit as a whole", 10.5, color=MUTED, va="bottom")
     below = layout.panel[1] + GAP

@@ -92,6 +92,7 @@ def card_view(card: Card) -> dict[str, Any]:
         "picture": data_uri(card.picture, 2 * LONGEST_SIDE),
         "panels": panels,
         "logits": logits,
+        "logit_heading": card.logit_heading,
         "certificate": card.certificate,
         "warnings": card.warnings,
         "caption": card.caption,

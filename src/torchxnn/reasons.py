@@ -159,8 +159,7 @@ class Reasons(ABC):
         origin = measured if known else "of a quarter of its size"
         return (
             f"on this input they reproduce a logit of {number(reproduced)} instead of "
-            f"{number(logit)}, which is off by {number(abs(logit - reproduced))}, more than the "
-            f"bound of {number(bound)} {origin}"
+            f"{number(logit)}, which is off by {_above(abs(logit - reproduced), bound)} {origin}"
         )
 
     def certificate_lines(self) -> tuple[str, ...]:
@@ -265,6 +264,14 @@ def _certified(certificate: Certificate) -> str:
     )
     known = [f"{name} {value:{form}}" for name, value, form in figures if value is not None]
     return ", ".join(known) or "a method that promises no sum, so nothing to certify"
+
+
+def _above(value: float, bound: float) -> str:
+    """A number and the bound that it is above, with as many digits as tell them apart."""
+    for form in (number, "{:.3f}".format, "{:.6f}".format):
+        if form(value) != form(bound):
+            break
+    return f"{form(value)}, more than the bound of {form(bound)}"
 
 
 def _term(value: float, first: bool) -> str:

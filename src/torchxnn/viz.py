@@ -73,6 +73,7 @@ class Card:
         warnings: Reasons not to trust it; empty when fine.
         caption: How the heatmaps were scaled and smoothed.
         scale: "each" or "shared", see `intensities`.
+        logit_heading: What stands above the last column where there is one row.
     """
 
     picture: UInt8[np.ndarray, "height width 3"]
@@ -85,6 +86,7 @@ class Card:
     warnings: tuple[str, ...]
     caption: str
     scale: Scale = "each"
+    logit_heading: str = "The whole logit"
 
 
 def signed(value: float) -> str:

@@ -36,7 +36,7 @@ from torchxnn.many import (
 from torchxnn.many_index import write_index
 from torchxnn.models import LoadedModel, load_model
 from torchxnn.progress import count_classes, count_epochs, count_images, make_progress
-from torchxnn.storage import MARKER
+from torchxnn.storage import MARKER, check_names
 from torchxnn.tables import fit_table, many_table
 from torchxnn.train_config import ComputeConfig, TrainConfig
 from torchxnn.working_set import Needs, load_sides
@@ -109,6 +109,7 @@ class Fit:
         out = as_location(self.out)
         if isinstance(out, Path):
             check_replaceable(out, MARKER)
+        check_names(out)
         with make_progress(ERR) as progress:
             if self.cache is not None:
                 xnn = self._fit_cached(loaded, progress, ActivationCache.open(self.cache))
