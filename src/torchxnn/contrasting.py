@@ -279,5 +279,5 @@ def _check(first: Reasons, second: Reasons, first_index: int, second_index: int)
     if not same_picture or first.predicted_class != second.predicted_class:
         raise DataError(
             "the two explanations are of different inputs or of different models; explain the same "
-            "input with both XNNs"
+            "input with both XNNs, and give both the same `preprocessing`, which draws the picture"
         )
