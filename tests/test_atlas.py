@@ -423,3 +423,18 @@ def test_runs_by_target_and_free_names(parts, tmp_path):
     assert failures == ()
     assert [each.targets for each in found] == [(0,), (0,), (1,), (2,), (3,)]
     assert len({each.name for each in found}) == 5
+
+
+@pytest.mark.slow
+def test_fifty_classes_in_several_processes(parts, tmp_path):
+    runs = tmp_path / "runs"
+    for copy in range(50):
+        shutil.copytree(parts.runs / parts.folders[copy % 4], runs / f"{copy:04d}-class")
+    made = build(parts, tmp_path / "site", runs=runs, engine=LocalEngine(2))
+    assert len(made.entries) == 50
+    assert made.largest <= 1.5e6
+    for path in pages_of(made.folder):
+        for target in links_of(Page(path), path):
+            assert target.is_file(), target
+    copies = (made.folder / "classes" / "0000-class" / "x-feature-1.html").read_text("utf-8")
+    assert "r = 1.00" in copies  # the same XNN under another name

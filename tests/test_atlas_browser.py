@@ -1,15 +1,17 @@
 """The atlas in a real browser, opened from the file system."""
 
 import importlib.util
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
 import study_browser as b
-from atlas_examples import make_parts, small_network
+from atlas_examples import Parts, make_parts, small_network
 from torchxnn.atlas import AtlasConfig, build_atlas
 from torchxnn.atlas import site as sites
+from torchxnn.what_if import WhatIfConfig, what_if
+from torchxnn.xnn import XNN
 
 if not Path(b.CHROMIUM).is_file():
     pytest.skip(f"no browser at {b.CHROMIUM}", allow_module_level=True)
@@ -20,6 +22,14 @@ from playwright.sync_api import sync_playwright
 
 DESKTOP = {"viewport": {"width": 1280, "height": 800}}
 PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
+
+
+@dataclass
+class Site:
+    folder: Path
+    titles: list
+    entries: list
+    parts: Parts
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +62,7 @@ def made(tmp_path_factory):
     sites.write_index(
         made.folder, entries, made.failures, "Four classes", "a net", [("Images", "64")], True
     )
-    return made.folder, [each.title for each in entries]
+    return Site(made.folder, [each.title for each in entries], entries, parts)
 
 
 @pytest.fixture
@@ -73,7 +83,7 @@ def open_page(context, made, problems, name="index.html"):
     asked = []
     page.on("request", lambda request: asked.append(request.url))
     page.on("requestfailed", lambda request: problems.append(f"failed: {request.url}"))
-    page.goto((made[0] / name).as_uri())
+    page.goto((made.folder / name).as_uri())
     return page, asked
 
 
@@ -82,14 +92,14 @@ def shown(page):
 
 
 def class_pages(made):
-    folder = sorted((made[0] / "classes").iterdir())[0].name
+    folder = sorted((made.folder / "classes").iterdir())[0].name
     return [f"classes/{folder}/index.html", f"classes/{folder}/x-feature-1.html"]
 
 
 def test_search_sort_and_filter(chromium, made, problems):
     with chromium.new_context(**DESKTOP) as context:
         page, asked = open_page(context, made, problems)
-        titles = made[1]
+        titles = made.titles
         assert shown(page) == titles
         page.get_by_label("Search classes and x-features").fill("crepe")  # written with an accent
         assert shown(page) == [titles[2]]
@@ -168,3 +178,58 @@ def test_pages_print_on_paper(chromium, made, problems):
             ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
             assert ground == "rgb(255, 255, 255)"  # dark grounds are for screens
             assert not page.locator(".trail, .tools").first.is_visible()
+
+
+def test_an_index_of_a_thousand_classes(chromium, made, problems, tmp_path):
+    site = replace_entries(made, 1000, tmp_path)
+    with chromium.new_context(**DESKTOP) as context:
+        page, asked = open_page(context, site, problems)
+        assert page.locator("#classes > li").count() == 1000
+        pictures = {url for url in asked if url.endswith("p0.webp") or "/classes/" in url}
+        assert len(pictures) < 200  # the others wait until they are scrolled to
+        page.get_by_label("Search").fill("number 0777")
+        assert shown(page) == ["number 0777"]
+        milliseconds = page.evaluate(
+            """() => {
+              const field = document.getElementById("search");
+              const start = performance.now();
+              for (const text of ["n", "nu", "number 05", ""]) {
+                field.value = text;
+                field.dispatchEvent(new Event("input"));
+              }
+              return (performance.now() - start) / 4;
+            }"""
+        )
+        assert milliseconds < 500
+        assert (site.folder / "index.html").stat().st_size < 2e6
+
+
+def replace_entries(made, count, folder):
+    """An index of many classes, all with the pages of the first one."""
+    first = made.entries[1]
+    entries = []
+    for at in range(count):
+        name = f"{at:04d}"
+        entries.append(replace(first, name=name, title=f"number {name}", output=at))
+        (folder / "classes").mkdir(exist_ok=True)
+        (folder / "classes" / name).symlink_to(made.folder / "classes" / first.name)
+    sites.write_assets(folder)
+    sites.write_index(folder, entries, (), "Many", "a net", (), True)
+    return replace(made, folder=folder, entries=entries)
+
+
+@pytest.mark.filterwarnings("ignore::torchxnn.errors.AttributionWarning")
+def test_what_if_pages_are_accessible(chromium, made, problems, tmp_path):
+    parts = made.parts
+    xnn = XNN.from_pretrained(parts.runs / parts.folders[1], small_network())
+    result = what_if(xnn, parts.dataset[0].image, config=WhatIfConfig(controls=1), path="a.png")
+    result.to_html(tmp_path / "what_if.html")
+    for device in (DESKTOP, PHONE):
+        with chromium.new_context(**device) as context:
+            page, asked = open_page(
+                context, replace(made, folder=tmp_path), problems, "what_if.html"
+            )
+            assert b.weak_contrasts(page) == []
+            assert b.nameless(page) == []
+            assert b.overflow(page) <= 0
+            assert all(url.startswith(("file:", "data:")) for url in asked)

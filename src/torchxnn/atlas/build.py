@@ -25,7 +25,7 @@ from torchxnn.atlas.numbers import Summary, embed_block, start_embedding, stop_e
 from torchxnn.atlas.predictions import Predictions, read_predictions
 from torchxnn.atlas.runs import Failure, SavedClass, find_runs, readable
 from torchxnn.atlas.similar import Similar, compare_block, start_comparing, stop_comparing
-from torchxnn.atlas.site import MARKER, write_assets, write_index
+from torchxnn.atlas.site import MARKER, templates_key, write_assets, write_index
 from torchxnn.cache import cache_activations
 from torchxnn.datasets.base import ImageDataset
 from torchxnn.engine import Engine, LocalEngine
@@ -319,7 +319,7 @@ def _similar_link(one: Similar, other: Summary) -> SimilarLink:
 
 
 def _key(summary: Summary, content: Mapping[str, Any], config: AtlasConfig) -> str:
-    parts = [__version__, asdict(summary), asdict(config), repr(content)]
+    parts = [__version__, templates_key(), asdict(summary), asdict(config), repr(content)]
     return hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()
 
 

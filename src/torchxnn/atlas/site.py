@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,15 @@ def write_assets(out: Path) -> None:
     stream = io.BytesIO()
     Image.fromarray(colour_scale(32, 32)).save(stream, "WEBP", quality=60)
     replace_file(out / "assets" / "icon.webp", stream.getvalue())
+
+
+@cache
+def templates_key() -> str:
+    """A fingerprint of the templates, which change within a version while pages are worked on."""
+    digest = hashlib.sha256()
+    for file in sorted(_SOURCES.glob("*.j2")):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
 
 
 def write_index(
