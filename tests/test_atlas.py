@@ -274,6 +274,25 @@ def test_a_new_class_draws_only_what_it_changes(parts, tmp_path, monkeypatch):
     assert not (made.folder / "classes" / parts.folders[3]).exists()
 
 
+def test_names_that_people_gave_are_on_all_pages(parts, tmp_path, monkeypatch):
+    runs = shutil.copytree(parts.runs, tmp_path / "runs")
+    build(parts, tmp_path / "site", runs=runs)
+    xnn = XNN.from_pretrained(runs / parts.folders[0], small_network())
+    xnn.name_feature(1, "golden <i>feather")
+    xnn.save_pretrained(runs / parts.folders[0])
+    calls = count_drawings(monkeypatch)
+    made = build(parts, tmp_path / "site", runs=runs)
+    assert 0 in calls
+    assert made.entries[0].feature_names == ("x-feature 1", "golden <i>feather", "x-feature 3")
+    own = made.folder / "classes" / parts.folders[0]
+    assert "golden <i>feather" in Page(own / "index.html").text
+    assert Page(own / "x-feature-2.html").text.count("golden <i>feather") > 1
+    data = (made.folder / "assets" / "data.js").read_text()
+    assert "golden <i>feather" in data
+    others = [Page(p).text for p in pages_of(made.folder) if parts.folders[0] not in str(p)]
+    assert any("golden <i>feather of" in " ".join(text.split()) for text in others)
+
+
 def test_other_folders_and_other_data_are_refused(parts, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("x")
