@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -84,7 +84,7 @@ class ExplainsParts(ABC):
         row: Tensor,
         names: Sequence[str],
         *,
-        values: Sequence[float] | None = None,
+        values: Iterable[float] | None = None,
         label: int | None = None,
         path: str | None = None,
         method: str = DEFAULT,

@@ -1,0 +1,177 @@
+"""Every block of code in README and docs runs, or is listed here with the reason why not."""
+
+import io
+import re
+import shutil
+import sys
+import warnings
+from contextlib import redirect_stdout
+
+import fsspec
+import pytest
+from fsspec.implementations.memory import MemoryFileSystem
+
+from docs_examples import PAGES, ROOT, make_world, names_of_a_page, read_blocks, use_stand_ins
+from torchxnn.cli import main
+from torchxnn.errors import XNNWarning
+
+DATA = "needs data sets that are not in any package"
+LONG = "measures for minutes or hours"
+INDEX = "installs from a package index"
+SERVER = "a server, or talks to one; tests/test_study_server.py does the same"
+CLUSTER = "needs a Ray cluster; tests/test_distributed.py does the same"
+
+NOT_RUN = {
+    # page, start of the command or of the block: why
+    ("README.md", "make "): "makes an environment; the gate of the project runs it",
+    ("docs/index.md", "make "): "makes an environment; the gate of the project runs it",
+    ("README.md", "xnn study"): "trains a network; tests/test_study_build.py does the same",
+    ("docs/study.md", "xnn study"): SERVER,
+    ("docs/study.md", "title:"): "a settings file; tests/test_study_build.py reads such files",
+    ("docs/study.md", "pip"): INDEX,
+    ("docs/scale.md", "pip"): INDEX,
+    ("docs/scale.md", "ray"): CLUSTER,
+    ("docs/scale.md", "xnn attribute"): CLUSTER,
+    ("docs/scale.md", "from torchxnn.distributed"): CLUSTER,
+    ("docs/bulk_heatmaps.md", "xnn attribute RUN DIR --out s3:"): CLUSTER,
+    ("docs/bulk_heatmaps.md", "xnn attribute RUN DIR --out maps --images all"): (
+        "the folder holds maps of other settings, and is refused: choose another"
+    ),
+    ("docs/tutorial.md", "pip"): INDEX,
+    ("docs/naming.md", "pip"): INDEX,
+    ("docs/naming.md", "xnn name RUN TEST_DIR"): "a server; tests/test_name_page.py talks to it",
+    ("docs/evaluation.md", "pip"): INDEX,
+    ("docs/evaluation.md", "xnn benchmark"): DATA,
+    ("docs/benchmarks.md", "xnn benchmark"): DATA,
+    ("docs/benchmarks.md", "python"): LONG,
+    ("docs/attribution_methods.md", "python"): DATA,
+    ("docs/excitation_backprop.md", '@register("view"'): "quotes the package's source",
+    ("docs/design.md", ""): "a list of modules, no code",
+}
+"""Also said on the page, in a line *Not run by the tests: ...*."""
+
+HEAVY = ("docs/atlas.md", "docs/many_classes.md", "README.md")
+WORKERS = {"--jobs", "--engine", "--address"}
+
+
+def reason_not_to_run(page, text):
+    for (where, start), why in NOT_RUN.items():
+        if where == page and text.startswith(start):
+            return why
+    return ""
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("world")
+    make_world(folder)
+    return folder
+
+
+@pytest.fixture
+def place(world, tmp_path, monkeypatch):
+    """A folder of its own for each page, with everything that pages name."""
+    folder = tmp_path / "page"
+    shutil.copytree(world, folder)
+    monkeypatch.chdir(folder)
+    monkeypatch.syspath_prepend(str(folder))
+    use_stand_ins(monkeypatch)
+    fsspec.register_implementation("s3", MemoryFileSystem, clobber=True)
+    yield folder
+    sys.modules.pop("my_project", None)
+    MemoryFileSystem.store.clear()
+
+
+def commands_of(blocks):
+    """All command lines of console blocks."""
+    shells = [block for block in blocks if block.language == "console"]
+    return [" ".join(words) for block in shells for words in block.commands()]
+
+
+def one_process(words):
+    """The same command in this process: workers would not know the stand-ins."""
+    result = []
+    skip = False
+    for word in words:
+        if skip:
+            skip = False
+        elif word in WORKERS:
+            skip = True
+        else:
+            result.append(word)
+    return result
+
+
+def run_console(block, page):
+    for words in block.commands():
+        text = " ".join(words)
+        if reason_not_to_run(page, text):
+            continue
+        assert words[0] == "xnn", f"{block.name}: only xnn runs here; list {text!r} in NOT_RUN"
+        assert main(one_process(words[1:])) == 0, f"{block.name}: {text}"
+
+
+def run_page(page):
+    names, out = names_of_a_page(), io.StringIO()
+    for block in read_blocks(page):
+        if reason_not_to_run(page, block.text):
+            continue
+        with warnings.catch_warnings(), redirect_stdout(out):
+            warnings.simplefilter("ignore", XNNWarning)
+            if block.language == "python":
+                code = "\n" * block.line + block.text  # errors then name the line of the page
+                exec(compile(code, page, "exec"), names)
+            elif block.language == "console":
+                run_console(block, page)
+            else:
+                pytest.fail(f"{block.name}: a {block.language or 'plain'} block; list it")
+    return out.getvalue()
+
+
+@pytest.mark.parametrize(
+    "page", [pytest.param(p, marks=pytest.mark.slow) if p in HEAVY else p for p in PAGES]
+)
+def test_every_block_of_a_page_runs(page, place):
+    run_page(page)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_says_what_is_not_run(page):
+    """A reader sees the same as this file: *Not run by the tests: ...* on the page."""
+    if page == "docs/design.md":
+        return
+    blocks = read_blocks(page)
+    texts = [*(block.text for block in blocks), *commands_of(blocks)]
+    left_out = any(reason_not_to_run(page, text) for text in texts)
+    said = "Not run by the tests:" in (ROOT / page).read_text("utf-8")
+    assert said == left_out
+
+
+def test_no_reason_is_left_over():
+    for (page, start), _ in NOT_RUN.items():
+        blocks = read_blocks(page)
+        texts = [block.text for block in blocks]
+        texts += [
+            " ".join(words) for b in blocks if b.language == "console" for words in b.commands()
+        ]
+        assert any(text.startswith(start) for text in texts), (page, start)
+
+
+def test_pages_and_pictures_that_are_linked_exist():
+    for page in PAGES:
+        text = re.sub(r"```.*?```|`[^`]*`", "", (ROOT / page).read_text("utf-8"), flags=re.DOTALL)
+        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text):
+            assert ((ROOT / page).parent / target).is_file(), f"{page} links {target}"
+
+
+def test_every_page_is_in_the_navigation():
+    listed = set(re.findall(r": (\w+\.md)$", (ROOT / "mkdocs.yml").read_text("utf-8"), re.M))
+    assert listed == {page.removeprefix("docs/") for page in PAGES if page != "README.md"}
+
+
+def test_blocks_are_read_with_their_language_and_continued_lines():
+    (first, *_) = [b for b in read_blocks("docs/benchmarks.md") if "tune" in b.text]
+    assert first.language == "console"
+    (words,) = first.commands()
+    assert "--betas" in words
+    assert "\\" not in words
