@@ -80,6 +80,7 @@ def test_a_tie_stays_unnamed_and_is_listed_until_names_are_merged():
 def test_more_than_half_is_needed_and_those_without_a_name_count():
     names = named(("A", 0, "crown"), ("B", 0, "crown"), ("C", 0, "wing"))
     assert names.agreed(0) == "crown"
+    assert (names.settled(0).agreeing, names.settled(0).people) == (2, 3)
     names = names.judge(0, "", who="D", flag="unclear")
     assert names.agreed(0) == ""
     assert names.settled(0).votes == (("crown", 2), ("wing", 1), ("", 1))

@@ -128,6 +128,11 @@ class Settled:
     disagreement: bool
 
     @property
+    def agreeing(self) -> int:
+        """How many people gave the agreed name."""
+        return dict(self.votes)[self.name] if self.name else 0
+
+    @property
     def flag(self) -> Flag:
         """What more than half of the people flagged it as, else empty."""
         kinds: tuple[Flag, ...] = ("mixed", "unclear")
