@@ -11,7 +11,7 @@ import fsspec
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
-from docs_examples import PAGES, ROOT, make_world, names_of_a_page, read_blocks, use_stand_ins
+from docs_examples import PAGES, ROOT, SIZE, make_world, names_of_a_page, read_blocks, use_stand_ins
 from torchxnn.cli import main
 from torchxnn.errors import XNNWarning
 
@@ -50,7 +50,13 @@ NOT_RUN = {
 }
 """Also said on the page, in a line *Not run by the tests: ...*."""
 
-HEAVY = ("docs/atlas.md", "docs/many_classes.md", "README.md")
+HEAVY = (
+    "README.md",
+    "docs/atlas.md",
+    "docs/many_classes.md",
+    "docs/own_network.md",
+    "docs/what_if.md",
+)
 WORKERS = {"--jobs", "--engine", "--address"}
 
 
@@ -89,7 +95,7 @@ def commands_of(blocks):
 
 
 def one_process(words):
-    """The same command in this process: workers would not know the stand-ins."""
+    """The same command in this process, since workers do not know the stand-ins; smaller maps."""
     result = []
     skip = False
     for word in words:
@@ -97,6 +103,8 @@ def one_process(words):
             skip = False
         elif word in WORKERS:
             skip = True
+        elif result and result[-1] == "--map-size":
+            result.append(str(int(word) * SIZE // 224))
         else:
             result.append(word)
     return result
