@@ -2,6 +2,7 @@
 
 import io
 import re
+import runpy
 import shutil
 import sys
 import warnings
@@ -183,3 +184,15 @@ def test_blocks_are_read_with_their_language_and_continued_lines():
     (words,) = first.commands()
     assert "--betas" in words
     assert "\\" not in words
+
+
+@pytest.mark.slow
+def test_the_gallery_is_made_by_its_script(tmp_path):
+    script = runpy.run_path(str(ROOT / "benchmarks" / "docs_gallery.py"))
+    script["main"](tmp_path, classes=1, epochs=1)
+    page = (tmp_path / "gallery.md").read_text("utf-8")
+    assert "CC BY 4.0" in page
+    (linked,) = re.findall(r"\]\((gallery/[^)]*)\)", page)
+    assert (tmp_path / linked).read_bytes()[8:12] == b"WEBP"
+    committed = (ROOT / "docs" / "gallery.md").read_text("utf-8")
+    assert committed.startswith(page.partition("The network is right")[0])

@@ -12,8 +12,10 @@ from torch import nn
 
 from explanation_examples import HOSTILE
 from part_examples import COLUMNS, LENGTH, QUICK, TOKENS, fit_xnn, make_inputs, make_network
+from torchxnn.activations import record_activations
 from torchxnn.attribution import METHODS
 from torchxnn.attribution.parts import attribute_rows, attribute_tokens, find_token_embedding
+from torchxnn.cache import cache_activations
 from torchxnn.errors import (
     DataError,
     LayerError,
@@ -75,6 +77,14 @@ def test_a_wrong_id_is_named_while_fitting():
     xnn = XNN(make_network("lstm"), "head.1", 3)
     with pytest.raises(DataError, match="token id 99"):
         xnn.fit([torch.tensor([[1, 99]])], target=0)
+
+
+def test_the_activation_cache_records_texts(tmp_path):
+    ids = make_inputs("lstm", 20)
+    network, dataset = make_network("lstm"), [(row, i % 3) for i, row in enumerate(ids)]
+    cache = cache_activations(network, ["head.1"], dataset, str(tmp_path / "cache"))
+    expected = record_activations(network, "head.1", [ids])
+    assert torch.allclose(cache.read("head.1"), expected.z)
 
 
 # --- attributions

@@ -35,7 +35,8 @@ from torchxnn.datasets.base import ImageDataset, Preprocessing
 from torchxnn.engine import Engine
 from torchxnn.errors import DataError, NonFiniteError, XNNError
 from torchxnn.image_rows import Batch, ImageRows, data_fingerprint, image_rows
-from torchxnn.layers import as_activations, check_images, record_layers, resolve_layer, unwrap
+from torchxnn.inputs import check_inputs
+from torchxnn.layers import as_activations, record_layers, resolve_layer, unwrap
 from torchxnn.location import Location
 from torchxnn.models import fingerprint
 
@@ -326,7 +327,7 @@ def _run(
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     pictures = pictures.to(device)
     try:
-        check_images(model, pictures)
+        check_inputs(model, pictures)
         outputs, logits = record_layers(model, layers, pictures)
         outputs = [
             as_activations(z, layer, pictures) for z, layer in zip(outputs, layers, strict=True)
