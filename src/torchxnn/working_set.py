@@ -17,7 +17,6 @@ from torchxnn.positives import split_kinds
 from torchxnn.start import SUBSPACE_SAMPLES
 from torchxnn.train_config import TrainConfig
 
-
 SAFETY = 1.1
 """Memory that is set aside for everything small."""
 
