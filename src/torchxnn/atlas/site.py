@@ -88,7 +88,7 @@ def _shown(entry: Entry) -> dict[str, Any]:
         "name": entry.name,
         "title": entry.title,
         "picture": entry.picture,
-        "sentence": entry.sentence,
+        "sentence": entry.sentence.partition(";")[0].rstrip("."),  # the page has all of it
         "r2": "unknown" if entry.r2 is None else f"{entry.r2:.2f}",
         "active": entry.active,
         "features": len(entry.feature_names),
