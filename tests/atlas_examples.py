@@ -12,10 +12,11 @@ from PIL import Image
 from conftest import make_images, make_net
 from torchxnn.activation_cache import ActivationCache
 from torchxnn.cache import cache_activations
+from torchxnn.class_places import class_folder
 from torchxnn.datasets.base import ImageDataset, Preprocessing
 from torchxnn.datasets.folder import ImageFolder
 from torchxnn.errors import DegenerateFitWarning
-from torchxnn.many import class_folder, fit_many
+from torchxnn.many import fit_many
 from torchxnn.train_config import TrainConfig
 
 CLASSES = ("001.Black_crow", "002.Blue_<b>jay & co", "003.Cr\u00eape_finch", "004.Dove")

@@ -18,9 +18,10 @@ from test_group import QUICK, distance, many_classes
 from torchxnn import XNN
 from torchxnn.activations import Activations
 from torchxnn.cache import cache_activations
+from torchxnn.class_places import class_folder
 from torchxnn.engine import LocalEngine
 from torchxnn.errors import DataError, DegenerateFitWarning, ModelError, XNNError
-from torchxnn.many import ManyConfig, class_folder, fit_many
+from torchxnn.many import ManyConfig, fit_many
 from torchxnn.positives import find_positives, split_kinds
 from torchxnn.train_config import ComputeConfig
 from torchxnn.training import fit_embedding

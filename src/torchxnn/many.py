@@ -11,23 +11,22 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
-import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, SupportsIndex
 
 from torchxnn.activation_cache import ActivationCache
 from torchxnn.activations import Activations
+from torchxnn.class_places import check_places, class_folder, finished_report
 from torchxnn.embeddings.conv import ConvSRAE
 from torchxnn.embeddings.srae import SRAE
 from torchxnn.engine import Engine, LocalEngine
-from torchxnn.errors import DataError, ModelError, XNNError
+from torchxnn.errors import DataError, XNNError
 from torchxnn.fit_report import FitReport
-from torchxnn.location import Location, as_location, child, file_sizes
+from torchxnn.location import Location, as_location, child
 from torchxnn.saved import describe_xnn, rebuild_embedding
 from torchxnn.search import FitResult
-from torchxnn.storage import MARKER, read_about, read_saved, write_saved
+from torchxnn.storage import read_saved, write_saved
 from torchxnn.targets import as_targets, default_features
 from torchxnn.train_config import ComputeConfig, TrainConfig
 from torchxnn.training import fit_group
@@ -204,11 +203,12 @@ def fit_many(
             on_class(fitted)
 
     places = {target: _place(work, target) for target in wanted}
-    _check_places(places, work)
-    for target in wanted:
-        there = _finished(places[target], target)
-        if there is not None:
-            note(there)
+    if work.out is not None:
+        check_places([place for place in places.values() if place], work.out, work.key)
+    for target, place in places.items():
+        report = finished_report(place)
+        if report is not None:
+            note(FittedClass(target, report, location=str(place), resumed=True))
     blocks = _blocks([target for target in wanted if target not in found], places, work.many.block)
     for _, answers in (engine or LocalEngine()).run(_start, (work,), _fit_block, blocks):
         for fitted, embedding in answers:
@@ -312,46 +312,10 @@ def _blocks(
     return blocks
 
 
-# What is saved
-
-
-def class_folder(targets: Sequence[int], class_names: Sequence[str] | None) -> str:
-    """Name of a class's folder: its index, and its name as far as every file system takes it."""
-    words = [] if class_names is None else [class_names[t] for t in targets if t < len(class_names)]
-    plain = unicodedata.normalize("NFKD", " ".join(words)).encode("ascii", "ignore").decode()
-    slug = re.sub(r"[^a-z0-9]+", "-", plain.lower()).strip("-")[:60]
-    return "-".join([*(f"{target:04d}" for target in targets), *([slug] if slug else [])])
-
-
 def _place(work: _Work, targets: tuple[int, ...]) -> Location | None:
     if work.out is None or not isinstance(work.data, ActivationCache):
         return None
     return child(work.out, class_folder(targets, work.data.class_names))
-
-
-def _check_places(places: Mapping[tuple[int, ...], Location | None], work: _Work) -> None:
-    """Refuse before any work what would mix XNNs of different data or settings."""
-    if work.out is None:
-        return
-    there = file_sizes(work.out)
-    for place in places.values():
-        if place is None or str(place).replace("\\", "/").rpartition("/")[2] not in there:
-            continue
-        if MARKER not in (inside := file_sizes(place)) and inside:
-            raise FileExistsError(f"{place} exists and is no saved XNN; choose another --out")
-        if MARKER in inside and read_about(place).get("fit_key") != work.key:
-            raise ModelError(
-                f"{place} was fitted to other data or with other settings; choose another --out, "
-                "or remove it"
-            )
-
-
-def _finished(place: Location | None, targets: tuple[int, ...]) -> FittedClass | None:
-    """A class that an earlier run has finished."""
-    if place is None or MARKER not in file_sizes(place):
-        return None
-    report = FitReport.from_json(read_saved(place)[0]["report"])
-    return FittedClass(targets, report, location=str(place), resumed=True)
 
 
 # Workers

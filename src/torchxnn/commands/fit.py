@@ -183,8 +183,12 @@ class Fit:
             fits = self._run(cache, wanted, progress)
         write_index(fits, cache, self.layer, as_location(self.out))
         OUT.print(many_table(fits, cache.class_names))
-        line = f"Saved in {self.out}, a folder per class and index.json. Next: xnn atlas {self.out}"
-        OUT.print(line, highlight=False, markup=False)
+        data = self.data or "DIR"
+        for line in (
+            f"Saved in {self.out}, a folder per class and index.json.",
+            f"Next: xnn atlas {self.out} --data {data} --out atlas",
+        ):
+            OUT.print(line, highlight=False, markup=False)
         if len(fits.failed) == len(fits.classes):
             raise DataError("no class could be fitted")
 
