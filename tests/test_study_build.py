@@ -127,7 +127,8 @@ def test_wrong_settings_are_one_line_and_leave_nothing(letters, tmp_path, capsys
         (tmp_path / name).symlink_to(letters / name)
     out = tmp_path / "study"
     assert main(["study", "init", str(write(tmp_path, **changes)), "--out", str(out)]) == 2
-    assert message in text_of(capsys)[1]
+    # The console breaks long paths wherever its width ends.
+    assert message.replace(" ", "") in text_of(capsys)[1].replace(" ", "")
     assert not out.exists()
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".study")]
 
