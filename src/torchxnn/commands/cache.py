@@ -13,6 +13,7 @@ from tyro.conf import Positional, arg
 
 from torchxnn.activation_cache import ActivationCache, CacheDtype
 from torchxnn.cache import cache_activations
+from torchxnn.commands.saved_run import describe_source
 from torchxnn.datasets.augment import HeldOutCopies
 from torchxnn.datasets.base import ImageDataset
 from torchxnn.datasets.sources import DataConfig, count_outputs, open_dataset
@@ -104,13 +105,7 @@ class Cache:
 
     def _source(self, description: str, data: str) -> dict[str, Any]:
         """What `xnn fit` saves with an XNN, to find the model again."""
-        return {
-            "model": self.model,
-            "weights": self.weights and str(self.weights.resolve()),
-            "description": description,
-            "data": data,
-            "random_weights": self.random_weights,
-        }
+        return describe_source(self.model, self.weights, self.random_weights, description, data)
 
 
 def cache_table(cache: ActivationCache) -> Table:

@@ -13,6 +13,7 @@ from tyro.conf import Positional, arg
 
 from torchxnn.activation_cache import ActivationCache
 from torchxnn.cache import cache_activations
+from torchxnn.commands.saved_run import describe_source
 from torchxnn.datasets.augment import HeldOutCopies, with_copies
 from torchxnn.datasets.base import ImageDataset
 from torchxnn.datasets.sources import (
@@ -257,13 +258,9 @@ class Fit:
         )
 
     def _source(self, loaded: LoadedModel, data: str) -> dict[str, Any]:
-        return {
-            "model": self.model,
-            "weights": self.weights and str(self.weights.resolve()),
-            "description": loaded.description,
-            "data": data,
-            "random_weights": self.random_weights,
-        }
+        return describe_source(
+            self.model, self.weights, self.random_weights, loaded.description, data
+        )
 
     @staticmethod
     def _targets(

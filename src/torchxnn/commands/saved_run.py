@@ -35,3 +35,16 @@ def open_for(xnn: Any, data: str | Path, source: DataConfig, progress: Any) -> A
     outputs = count_outputs(xnn.model, preprocessing)
     opened = open_dataset(data, preprocessing, source, outputs, xnn.class_names, "test", progress)
     return opened.dataset
+
+
+def describe_source(
+    model: str, weights: Path | None, random_weights: bool, description: str, data: str
+) -> dict[str, Any]:
+    """Where a model and its data come from, as `XNN.source` has it, to be found again."""
+    return {
+        "model": model,
+        "weights": weights and str(weights.resolve()),
+        "description": description,
+        "data": data,
+        "random_weights": random_weights,
+    }
