@@ -34,7 +34,7 @@ docs: $(VENV)/.docs
 	$(BIN)/mkdocs build --strict
 
 bench: $(VENV)/.demo
-	$(BIN)/python benchmarks/fit_ablation.py --data solar --out runs/bench
+	$(BIN)/python perf/fit_ablation.py --data solar --out runs/bench
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis site

@@ -10,14 +10,15 @@ import numpy as np
 from PIL import Image
 
 from conftest import make_images, make_net
-from torchxnn.activation_cache import ActivationCache
-from torchxnn.cache import cache_activations
-from torchxnn.class_places import class_folder
-from torchxnn.datasets.base import ImageDataset, Preprocessing
-from torchxnn.datasets.folder import ImageFolder
+from torchxnn.data.activation_cache import ActivationCache
+from torchxnn.data.datasets.base import ImageDataset
+from torchxnn.data.datasets.folder import ImageFolder
+from torchxnn.data.record import cache_activations
 from torchxnn.errors import DegenerateFitWarning
-from torchxnn.many import fit_many
-from torchxnn.train_config import TrainConfig
+from torchxnn.models.preprocessing import Preprocessing
+from torchxnn.training.class_places import class_folder
+from torchxnn.training.config import TrainConfig
+from torchxnn.training.many import fit_many
 
 CLASSES = ("001.Black_crow", "002.Blue_<b>jay & co", "003.Cr\u00eape_finch", "004.Dove")
 LAYER = "classifier.1"

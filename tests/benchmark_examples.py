@@ -7,8 +7,8 @@ import torch
 from PIL import Image
 from torch import nn
 
-from torchxnn.datasets.base import Preprocessing
-from torchxnn.models import LoadedModel
+from torchxnn.models.load import LoadedModel
+from torchxnn.models.preprocessing import Preprocessing
 
 CLASSES, TRAIN, TEST, SIDE = 3, 12, 4, 32
 COLOURS = ((230, 40, 40), (40, 230, 40), (40, 40, 230))
@@ -104,7 +104,7 @@ def write_weights(root: Path, path: Path) -> Path:
     """Train the network for a moment and write its state dict."""
     from safetensors.torch import save_file
 
-    from torchxnn.datasets import CUB, make_loader
+    from torchxnn.data.datasets import CUB, make_loader
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

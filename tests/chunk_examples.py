@@ -2,7 +2,7 @@
 
 import torch
 
-from torchxnn.chunks import ChunkStore
+from torchxnn.storage.chunk_store import ChunkStore
 
 ABOUT = {"model": {"name": "a", "size": [1, 2]}, "share": 0.5}
 

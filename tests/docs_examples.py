@@ -20,9 +20,9 @@ from torch import nn
 import torchxnn.models
 import torchxnn.xnn
 from torchxnn import XNN, TrainConfig
-from torchxnn.datasets.base import Preprocessing
 from torchxnn.errors import XNNWarning
-from torchxnn.models import LoadedModel
+from torchxnn.models.load import LoadedModel
+from torchxnn.models.preprocessing import Preprocessing
 
 ROOT = Path(__file__).parent.parent
 PAGES = ("README.md", *sorted(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md")))
@@ -169,12 +169,12 @@ def names_of_a_page():
 
 def use_stand_ins(patch):
     """Short fits, and stand-ins for networks that the pages take from libraries."""
-    original = torchxnn.models._find_source
+    original = torchxnn.models.load._find_source
 
     def find(spec):
         if spec.startswith(("torchvision:", "timm:")) or spec == "MODEL":
             loaded = LoadedModel(stand_in(), PREPROCESSING, CLASSES, spec)
-            return torchxnn.models._Source(
+            return torchxnn.models.load._Source(
                 spec, lambda _: loaded, PREPROCESSING, lambda: loaded, "nothing"
             )
         return original(spec)
@@ -184,5 +184,5 @@ def use_stand_ins(patch):
     def short(train, validation, targets, n, config=None, *more):
         return fit(train, validation, targets, n, shortened(config), *more)
 
-    patch.setattr(torchxnn.models, "_find_source", find)
+    patch.setattr(torchxnn.models.load, "_find_source", find)
     patch.setattr(torchxnn.xnn, "fit_embedding", short)

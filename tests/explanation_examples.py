@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from torchxnn.attribution.base import Certificate
-from torchxnn.explanation import Explanation
+from torchxnn.explanations.image import Explanation
 from torchxnn.metrics.faithfulness import Faithfulness
 
 CERTIFICATE = Certificate(

@@ -2,8 +2,8 @@
 
 from torch import nn
 
-from torchxnn.datasets.base import Preprocessing
-from torchxnn.models import LoadedModel
+from torchxnn.models.load import LoadedModel
+from torchxnn.models.preprocessing import Preprocessing
 
 SQUASH = Preprocessing(size=32, resize="squash")
 

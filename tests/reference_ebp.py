@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from torchxnn.attribution.registry import has_rule
-from torchxnn.attribution.tracing import record
-from torchxnn.attribution.walk import Walk, prepare
+from torchxnn.attribution.excitation_backprop.propagation import Walk, prepare
+from torchxnn.attribution.excitation_backprop.rules.table import has_rule
+from torchxnn.attribution.excitation_backprop.tracing import record
 
 
 @dataclass(frozen=True)

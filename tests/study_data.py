@@ -5,7 +5,7 @@ from itertools import product
 import numpy as np
 import pandas as pd
 
-from torchxnn.study.analysis.options import ArmFacts, DataSetFacts, PlanFacts
+from torchxnn.apps.study.analysis.options import ArmFacts, DataSetFacts, PlanFacts
 
 CLASSES = ("c0", "c1", "c2", "c3")
 METHODS = {"NoVis": "none", "XNN": "excitation_backprop"}

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from torchxnn.study.media import Media, Names
-from torchxnn.study.plan import CONSENT, MEDIA, TEXTS, StudyDataSet, StudyImage, StudyPlan
-from torchxnn.study.practice import make_practice
-from torchxnn.study.settings import StudySettings
-from torchxnn.study.texts import default_texts
+from torchxnn.apps.study.media import Media, Names
+from torchxnn.apps.study.plan import CONSENT, MEDIA, TEXTS, StudyDataSet, StudyImage, StudyPlan
+from torchxnn.apps.study.practice import make_practice
+from torchxnn.apps.study.settings import StudySettings
+from torchxnn.apps.study.texts import default_texts
 
 CLASSES = ("alpha", "beta", "gamma", "delta")
 FEATURES = 7

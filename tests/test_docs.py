@@ -13,34 +13,43 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from docs_examples import PAGES, ROOT, SIZE, make_world, names_of_a_page, read_blocks, use_stand_ins
-from torchxnn.cli import main
+from torchxnn.cli.main import main
 from torchxnn.errors import XNNWarning
 
 DATA = "needs data sets that are not in any package"
 LONG = "measures for minutes or hours"
 INDEX = "installs from a package index"
-SERVER = "a server, or talks to one; tests/test_study_server.py does the same"
-CLUSTER = "needs a Ray cluster; tests/test_distributed.py does the same"
+SERVER = "a server, or talks to one; tests/apps/study/test_study_server.py does the same"
+CLUSTER = "needs a Ray cluster; tests/parallel/test_ray_engine.py does the same"
 
 NOT_RUN = {
     # page, start of the command or of the block: why
     ("README.md", "make "): "makes an environment; the gate of the project runs it",
     ("docs/index.md", "make "): "makes an environment; the gate of the project runs it",
-    ("README.md", "xnn study"): "trains a network; tests/test_study_build.py does the same",
+    (
+        "README.md",
+        "xnn study",
+    ): "trains a network; tests/apps/study/test_study_build.py does the same",
     ("docs/study.md", "xnn study"): SERVER,
-    ("docs/study.md", "title:"): "a settings file; tests/test_study_build.py reads such files",
+    (
+        "docs/study.md",
+        "title:",
+    ): "a settings file; tests/apps/study/test_study_build.py reads such files",
     ("docs/study.md", "pip"): INDEX,
     ("docs/scale.md", "pip"): INDEX,
     ("docs/scale.md", "ray"): CLUSTER,
     ("docs/scale.md", "xnn attribute"): CLUSTER,
-    ("docs/scale.md", "from torchxnn.distributed"): CLUSTER,
+    ("docs/scale.md", "from torchxnn.parallel.ray_engine"): CLUSTER,
     ("docs/bulk_heatmaps.md", "xnn attribute RUN DIR --out s3:"): CLUSTER,
     ("docs/bulk_heatmaps.md", "xnn attribute RUN DIR --out maps --images all"): (
         "the folder holds maps of other settings, and is refused: choose another"
     ),
     ("docs/tutorial.md", "pip"): INDEX,
     ("docs/naming.md", "pip"): INDEX,
-    ("docs/naming.md", "xnn name RUN TEST_DIR"): "a server; tests/test_name_page.py talks to it",
+    (
+        "docs/naming.md",
+        "xnn name RUN TEST_DIR",
+    ): "a server; tests/apps/naming/test_naming_page.py talks to it",
     ("docs/evaluation.md", "pip"): INDEX,
     ("docs/evaluation.md", "xnn benchmark"): DATA,
     ("docs/benchmarks.md", "xnn benchmark"): DATA,
@@ -188,7 +197,7 @@ def test_blocks_are_read_with_their_language_and_continued_lines():
 
 @pytest.mark.slow
 def test_the_gallery_is_made_by_its_script(tmp_path):
-    script = runpy.run_path(str(ROOT / "benchmarks" / "docs_gallery.py"))
+    script = runpy.run_path(str(ROOT / "perf" / "docs_gallery.py"))
     script["main"](tmp_path, classes=1, epochs=1)
     page = (tmp_path / "gallery.md").read_text("utf-8")
     assert "CC BY 4.0" in page

@@ -23,11 +23,11 @@ import torch
 import tyro
 from safetensors.torch import save_file
 
-from torchxnn.datasets.base import make_loader
-from torchxnn.datasets.folder import ImageFolder
-from torchxnn.demo import PREPROCESSING, SqueezeNetWithHead, pool_features, train_head
+from torchxnn.data.datasets.base import make_loader
+from torchxnn.data.datasets.folder import ImageFolder
 from torchxnn.errors import DataError
-from torchxnn.models import load_model
+from torchxnn.models.bundled import PREPROCESSING, SqueezeNetWithHead, pool_features, train_head
+from torchxnn.models.load import load_model
 
 HIDDEN = 1024
 TRAIN_SHARE = 2 / 3
@@ -40,7 +40,7 @@ class Prepare:
     cells: Path
     """folder with images/ and labels.csv"""
     weights: Path
-    """state dict of `torchxnn.demo:squeezenet_with_head`; its features are used"""
+    """state dict of `torchxnn.models.bundled:squeezenet_with_head`; its features are used"""
     out: Path
     """folder to write; must not exist"""
     least: int = 30
@@ -55,11 +55,11 @@ def main(prepare: Prepare) -> None:
     split(prepare)
     train = ImageFolder(prepare.out / "train", PREPROCESSING)
     test = ImageFolder(prepare.out / "test", PREPROCESSING)
-    loaded = load_model("torchxnn.demo:squeezenet_with_head", prepare.weights)
+    loaded = load_model("torchxnn.models.bundled:squeezenet_with_head", prepare.weights)
     features = cast(SqueezeNetWithHead, loaded.model).features
     network = SqueezeNetWithHead(features, len(train.classes), HIDDEN)
     labels = torch.tensor(cast(tuple[int, ...], train.labels))
-    pooled = pool_features(network, train, None)
+    pooled = pool_features(network, make_loader(train), None)
     network.classifier = train_head(
         pooled, labels, len(train.classes), hidden=HIDDEN, epochs=40, seed=prepare.seed
     )

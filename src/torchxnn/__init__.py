@@ -10,11 +10,11 @@ Example:
     >>> xnn.explain(image).to_html("goldfinch.html")
 """
 
-from torchxnn.contrasting import Contrast, contrast
 from torchxnn.errors import DegenerateFitWarning, XNNError, XNNWarning
-from torchxnn.explanation import Explanation
-from torchxnn.train_config import TrainConfig
-from torchxnn.version import __version__
+from torchxnn.explanations.contrast import Contrast, contrast
+from torchxnn.explanations.image import Explanation
+from torchxnn.storage.artifact import __version__
+from torchxnn.training.config import TrainConfig
 from torchxnn.xnn import XNN
 
 __all__ = [

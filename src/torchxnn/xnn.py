@@ -10,32 +10,32 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from torchxnn.activations import Activations, record_activations
-from torchxnn.attribution import METHODS
 from torchxnn.attribution.base import Certificate
-from torchxnn.attribution.parts import DEFAULT
-from torchxnn.datasets.base import Preprocessing
+from torchxnn.attribution.methods import METHODS
+from torchxnn.attribution.tokens_and_rows import DEFAULT
+from torchxnn.data.activations import Activations, record_activations
+from torchxnn.data.targets import as_targets, default_features
 from torchxnn.embeddings.apply import Embedded, apply_embedding
-from torchxnn.embeddings.conv import ConvSRAE
+from torchxnn.embeddings.conv_srae import ConvSRAE
 from torchxnn.embeddings.srae import SRAE
 from torchxnn.errors import DataError, ModelError, XNNError
-from torchxnn.evaluation import Evaluation, evaluate_images, measure_activations
-from torchxnn.explains_parts import ExplainsParts
-from torchxnn.explanation import Explanation
-from torchxnn.fit_report import FitReport
-from torchxnn.inputs import check_inputs, kind_of
-from torchxnn.layers import as_activations, record_layer, resolve_layer, run_to_layer, unwrap
-from torchxnn.location import Location
+from torchxnn.explanations.drawing.notebook import xnn_fragment
+from torchxnn.explanations.functions import ExplainsParts
+from torchxnn.explanations.image import Explanation
+from torchxnn.explanations.names.file import read_names
+from torchxnn.explanations.names.named import Named
 from torchxnn.metrics import Faithfulness
-from torchxnn.models import fingerprint
-from torchxnn.name_files import read_names
-from torchxnn.named import Named
-from torchxnn.notebook import xnn_fragment
-from torchxnn.saved import describe_xnn, rebuild_embedding
-from torchxnn.storage import read_saved, write_saved
-from torchxnn.targets import as_targets, default_features
-from torchxnn.train_config import ComputeConfig, Losses, TrainConfig
-from torchxnn.training import fit_embedding
+from torchxnn.metrics.evaluation import Evaluation, evaluate_images, measure_activations
+from torchxnn.models.inputs import check_inputs, kind_of
+from torchxnn.models.layers import as_activations, record_layer, resolve_layer, run_to_layer, unwrap
+from torchxnn.models.load import fingerprint
+from torchxnn.models.preprocessing import Preprocessing
+from torchxnn.storage.paths import Location
+from torchxnn.storage.saved_folder import read_saved, write_saved
+from torchxnn.training.config import ComputeConfig, Losses, TrainConfig
+from torchxnn.training.fit import fit_embedding
+from torchxnn.training.report import FitReport
+from torchxnn.training.saved import describe_xnn, rebuild_embedding
 
 __all__ = ["XNN", "Evaluation"]
 
@@ -221,7 +221,7 @@ class XNN(Named, ExplainsParts, nn.Module):
 
         Args:
             images: (B, C, H, W); or token ids (B, T), or rows (B, D).
-            method: name in `torchxnn.attribution.METHODS`; None takes excitation backprop for
+            method: name in `attribution.METHODS`; None takes excitation backprop for
                 images, integrated gradients for ids and rows.
             return_certificate: also return the `Certificate`.
 

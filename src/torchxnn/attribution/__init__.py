@@ -13,21 +13,10 @@ from torchxnn.attribution.captum_methods import (
     IntegratedGradients,
     Occlusion,
 )
-from torchxnn.attribution.excitation_backprop import ExcitationBackprop
+from torchxnn.attribution.excitation_backprop.method import ExcitationBackprop
 from torchxnn.attribution.map_method import MapMethod
+from torchxnn.attribution.methods import METHODS
 from torchxnn.attribution.rise import RISE
-
-METHODS: dict[str, type[Attributor]] = {
-    "excitation_backprop": ExcitationBackprop,
-    "gradient": Gradient,
-    "input_x_gradient": InputXGradient,
-    "integrated_gradients": IntegratedGradients,
-    "deep_lift": DeepLift,
-    "grad_cam": GradCAM,
-    "guided_backprop": GuidedBackprop,
-    "occlusion": Occlusion,
-    "rise": RISE,
-}
 
 __all__ = [
     "METHODS",

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from torchxnn.version import __version__
+from torchxnn.storage.artifact import __version__
 
 
 @dataclass(frozen=True)

@@ -17,11 +17,11 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
+from torchxnn.attribution.captum_wrappers import Tapped, Unrolled
 from torchxnn.attribution.map_method import CHUNK_SIZE, MapMethod, fill_baseline
 from torchxnn.attribution.replacements import GUIDED, NO_RESCALE, RECTIFIERS, RESCALE
-from torchxnn.attribution.unrolled import Tapped, Unrolled
 from torchxnn.errors import AttributionWarning, UnsupportedOperationError, XNNError
-from torchxnn.layers import resolve_layer
+from torchxnn.models.layers import resolve_layer
 
 Maps = Float[Tensor, "batch targets height width"]
 Images = Float[Tensor, "batch channels height width"]

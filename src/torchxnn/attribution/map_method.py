@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from torchxnn.attribution.base import Attributor, Certificate, versions
 from torchxnn.errors import DataError, NonFiniteError, XNNError
-from torchxnn.layers import check_images, preserve_state, unwrap
+from torchxnn.models.layers import check_images, preserve_state, unwrap
 
 CHUNK_SIZE = 32
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from torchxnn.attribution.unrolled import Rule
+from torchxnn.attribution.captum_wrappers import Rule
 
 RECTIFIERS = ("relu6", "hardtanh", "leaky_relu", "rrelu", "prelu", "elu", "selu", "celu", "gelu",
                "silu", "mish", "hardswish", "softplus", "glu", "threshold")  # fmt: skip

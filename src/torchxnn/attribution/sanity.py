@@ -16,7 +16,7 @@ from scipy.stats import spearmanr
 from torch import Tensor, nn
 
 from torchxnn.errors import ModelError
-from torchxnn.layers import preserve_state, unwrap
+from torchxnn.models.layers import preserve_state, unwrap
 
 Draw = Callable[[nn.Module], Tensor]
 """Draws maps (B, n, H, W) of a module; the images and targets are its own affair."""

@@ -2,7 +2,7 @@
 
 from torchxnn.embeddings.base import Embedding
 from torchxnn.embeddings.concepts import ConceptEmbedding, with_readout
-from torchxnn.embeddings.conv import ConvSRAE
+from torchxnn.embeddings.conv_srae import ConvSRAE
 from torchxnn.embeddings.dimensions import SelectedDimensions, fit_dimensions
 from torchxnn.embeddings.lasso import (
     LassoPath,

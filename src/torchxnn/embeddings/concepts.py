@@ -16,9 +16,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from torchxnn.embeddings.base import Embedding
-from torchxnn.embeddings.initialise import fit_linear
+from torchxnn.embeddings.linear import fit_linear, weighted_mean
 from torchxnn.errors import DataError, NonFiniteError, XNNError
-from torchxnn.losses import weighted_mean
 
 RIDGE = 1e-10
 """Share of the mean variance of standardised features: makes the solution unique, no more."""

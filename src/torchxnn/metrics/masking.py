@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor, nn
 
 from torchxnn.errors import DataError, NonFiniteError
-from torchxnn.layers import as_logits, check_images, preserve_state
+from torchxnn.models.layers import as_logits, check_images, preserve_state
 
 KEPT = (300, 500, 1000)
 """Pixels kept in table .5, of 224 x 224."""
@@ -53,7 +53,7 @@ DEFAULT_INPAINTING = Inpainting()
 
 @runtime_checkable
 class PictureNormalisation(Protocol):
-    """What `torchxnn.datasets.Preprocessing` knows: how a tensor becomes a picture and back."""
+    """What `Preprocessing` knows: how a tensor becomes a picture and back."""
 
     @property
     def mean(self) -> tuple[float, float, float]:

@@ -1,0 +1,341 @@
+"""Build an atlas: record, embed, compare, draw class by class, and last the index.
+
+Every step is jobs of an engine and leaves files, so that a build that was interrupted goes on. What
+is in memory at once is a block of XNNs with their x-features, or the pictures of one class.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from torchxnn.apps.atlas.class_job import CLASSES, Given, make_class, start_classes, stop_classes
+from torchxnn.apps.atlas.config import AtlasConfig
+from torchxnn.apps.atlas.content import ClassJob, CloseLink, Entry, Link, SimilarLink
+from torchxnn.apps.atlas.numbers import Summary, embed_block, start_embedding, stop_embedding
+from torchxnn.apps.atlas.predictions import Predictions, read_predictions
+from torchxnn.apps.atlas.runs import Failure, SavedClass, find_runs, readable
+from torchxnn.apps.atlas.similar import Similar, compare_block, start_comparing, stop_comparing
+from torchxnn.apps.atlas.site import MARKER, templates_key, write_assets, write_index
+from torchxnn.data.activation_cache import ActivationCache
+from torchxnn.data.datasets.base import ImageDataset
+from torchxnn.data.ordered_images import data_fingerprint, image_rows
+from torchxnn.data.record import cache_activations
+from torchxnn.errors import DataError
+from torchxnn.models.load import fingerprint
+from torchxnn.parallel.engine import Engine, LocalEngine
+from torchxnn.storage.artifact import __version__
+from torchxnn.storage.files import check_replaceable, replace_file
+from torchxnn.storage.saved_folder import to_json
+
+WORK = ".work"
+
+OnStep = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Atlas:
+    """What was written.
+
+    Attributes:
+        folder: of the site; open its index.html.
+        entries: the classes, in the order of the index.
+        failures: classes that are missing, with the reason.
+        nbytes: of the whole site.
+    """
+
+    folder: Path
+    entries: tuple[Entry, ...]
+    failures: tuple[Failure, ...]
+    nbytes: int
+
+    @property
+    def largest(self) -> int:
+        """Bytes of the largest class."""
+        return max(entry.nbytes for entry in self.entries)
+
+
+def build_atlas(
+    model: nn.Module,
+    runs: Path | Sequence[Path],
+    dataset: ImageDataset,
+    out: Path,
+    *,
+    cache: ActivationCache | None = None,
+    config: AtlasConfig | None = None,
+    engine: Engine | None = None,
+    title: str = "Atlas of x-features",
+    model_name: str = "",
+    images_per_pass: int = 32,
+    on_step: OnStep | None = None,
+) -> Atlas:
+    """Write a static site about the XNNs of many classes of one model.
+
+    A class that fails is named in the index and the rest is written. Interrupted at any moment, the
+    same call goes on where it stopped; classes whose XNN, data and neighbours did not change are
+    not drawn again.
+
+    Args:
+        model: the explained model.
+        runs: folders with a saved XNN each, or folders of such folders, as `fit_many` writes.
+        dataset: images to show and to measure on, best those that were not fitted.
+        out: folder of the site.
+        cache: of this model's layers on these images; None records one for the time of the build.
+        config: what the pages show.
+        engine: where jobs run; its workers must see all folders. None is this process.
+        title: of the index.
+        model_name: for people.
+        images_per_pass: when activations are recorded.
+        on_step: called with the name of a step, jobs done and jobs in all.
+
+    Raises:
+        DataError: no XNN that can be shown, or a cache of other images.
+        FileExistsError: something else is at `out`.
+
+    Example:
+        >>> atlas = build_atlas(model, Path("runs"), dataset, Path("atlas"), engine=LocalEngine(2))
+        >>> [failure.reason for failure in atlas.failures]
+    """
+    out = Path(out).absolute()
+    check_replaceable(out, MARKER)
+    places = [runs] if isinstance(runs, Path) else list(runs)
+    found, failed = find_runs(places, fingerprint(model))
+    builder = _Builder(
+        model, dataset, out, config or AtlasConfig(), engine or LocalEngine(), on_step
+    )
+    replace_file(out / MARKER, to_json({"version": __version__, "complete": False}).encode())
+    cache = builder.record(sorted({saved.layer for saved in found}), cache, images_per_pass)
+    predictions = read_predictions(cache, max(len(saved.targets) for saved in found))
+    summaries, more = builder.embed(found, cache)
+    failures = [*failed, *more]
+    if not summaries:
+        raise DataError(f"no class can be shown; {failures[0].name}: {failures[0].reason}")
+    given = Given(model, dataset, cache, predictions, builder.work, out, builder.config)
+    by_name = {saved.name: saved for saved in found}
+    while True:
+        similar = builder.compare(summaries)
+        jobs = make_jobs(by_name, summaries, similar, predictions, cache, builder.config)
+        entries, missing = builder.draw(jobs, given)
+        failures += missing
+        if not missing or not entries:
+            break
+        # without links to those that failed; only pages that had some are drawn again
+        lost = {failure.name for failure in missing}
+        summaries = [each for each in summaries if each.name not in lost]
+    if not entries:
+        raise DataError(f"no class can be shown; {failures[0].name}: {failures[0].reason}")
+    facts = _facts(dataset, cache, entries)
+    write_assets(out)
+    labelled = predictions.positives_by == "label"
+    write_index(out, entries, failures, title, model_name, facts, labelled)
+    return builder.finish(entries, failures)
+
+
+class _Builder:
+    """The steps of a build, all with the same folder and engine."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        dataset: ImageDataset,
+        out: Path,
+        config: AtlasConfig,
+        engine: Engine,
+        on_step: OnStep | None,
+    ) -> None:
+        self.model, self.dataset, self.out = model, dataset, out
+        self.config, self.engine, self.on_step = config, engine, on_step
+        self.work = out / WORK
+
+    def record(
+        self, layers: Sequence[str], cache: ActivationCache | None, images_per_pass: int
+    ) -> ActivationCache:
+        """The cache that was given, checked, or one recorded for this build."""
+        if cache is not None:
+            cache.check(self.model, preprocessing=self.dataset.preprocessing)
+            expected = data_fingerprint(image_rows(self.dataset, 1, 0))
+            found = dict(cache.store.about["data"])
+            if json.loads(json.dumps(expected, default=str)) != json.loads(
+                json.dumps(found, default=str)
+            ):
+                raise DataError(
+                    f"the cache {cache.store.location} was recorded from other images than "
+                    f"{self.dataset.name}; record it from the same folder and split"
+                )
+            return cache
+        done = 0
+
+        def count(images: int) -> None:
+            nonlocal done
+            done += images
+            self._say("Recording activations", done, len(self.dataset))
+
+        return cache_activations(
+            self.model,
+            layers,
+            self.dataset,
+            self.work / "cache",
+            batch_size=images_per_pass,
+            engine=self.engine,
+            on_images=count,
+        )
+
+    def embed(
+        self, found: Sequence[SavedClass], cache: ActivationCache
+    ) -> tuple[list[Summary], list[Failure]]:
+        """The x-features of every class, on disk."""
+        size = self.config.block
+        blocks = [tuple(found[at : at + size]) for at in range(0, len(found), size)]
+        summaries: list[Summary] = []
+        failures: list[Failure] = []
+        try:
+            for done, (_, (good, bad)) in enumerate(
+                self.engine.run(
+                    start_embedding, (self.model, cache, self.work), embed_block, blocks
+                )
+            ):
+                summaries += good
+                failures += bad
+                self._say("Computing x-features", done + 1, len(blocks))
+        finally:
+            stop_embedding()
+        order = {saved.name: at for at, saved in enumerate(found)}
+        return sorted(summaries, key=lambda each: order[each.name]), failures
+
+    def compare(self, summaries: Sequence[Summary]) -> dict[str, tuple[tuple[Similar, ...], ...]]:
+        """Per class and x-feature the similar ones of other classes."""
+        config = self.config
+        if config.similar == 0:
+            return {each.name: ((),) * len(each.feature_names) for each in summaries}
+        names = tuple(each.name for each in summaries)
+        given = self.work, names, config.block, config.similar, config.least_correlation
+        starts = list(range(0, len(names), config.block))
+        found: dict[str, tuple[tuple[Similar, ...], ...]] = {}
+        try:
+            for done, (_, part) in enumerate(
+                self.engine.run(start_comparing, given, compare_block, starts)
+            ):
+                found |= part
+                self._say("Comparing x-features", done + 1, len(starts))
+        finally:
+            stop_comparing()
+        return found
+
+    def draw(
+        self, jobs: Sequence[ClassJob], given: Given
+    ) -> tuple[tuple[Entry, ...], list[Failure]]:
+        """The folders of all classes."""
+        entries: dict[int, Entry] = {}
+        failures: list[Failure] = []
+        try:
+            for done, (at, result) in enumerate(
+                self.engine.run(start_classes, (given,), make_class, list(jobs))
+            ):
+                if isinstance(result, Failure):
+                    failures.append(result)
+                else:
+                    entries[at] = result
+                self._say("Drawing classes", done + 1, len(jobs))
+        finally:
+            stop_classes()
+        return tuple(entries[at] for at in sorted(entries)), failures
+
+    def finish(self, entries: tuple[Entry, ...], failures: Sequence[Failure]) -> Atlas:
+        """Remove what belongs to no page, and mark the site as complete."""
+        kept = {entry.name for entry in entries}
+        for folder in (self.out / CLASSES).iterdir():
+            if folder.name not in kept:
+                shutil.rmtree(folder)
+        shutil.rmtree(self.work, ignore_errors=True)
+        about = {
+            "version": __version__,
+            "complete": True,
+            "classes": [entry.name for entry in entries],
+            "failures": [asdict(failure) for failure in failures],
+        }
+        replace_file(self.out / MARKER, to_json(about).encode())
+        total = sum(file.stat().st_size for file in self.out.rglob("*") if file.is_file())
+        return Atlas(self.out, entries, tuple(failures), total)
+
+    def _say(self, step: str, done: int, total: int) -> None:
+        if self.on_step is not None:
+            self.on_step(step, done, total)
+
+
+def make_jobs(
+    saved: Mapping[str, SavedClass],
+    summaries: Sequence[Summary],
+    similar: Mapping[str, tuple[tuple[Similar, ...], ...]],
+    predictions: Predictions,
+    cache: ActivationCache,
+    config: AtlasConfig,
+) -> list[ClassJob]:
+    """A job per class, with everything that its pages say about other classes."""
+    by_name = {each.name: each for each in summaries}
+    pages = {saved[each.name].targets[0]: each for each in reversed(summaries)}
+    links = [Link(each.name, readable(each.title)) for each in summaries]
+    jobs = []
+    for at, each in enumerate(summaries):
+        content: dict[str, Any] = {
+            "similar": tuple(
+                tuple(_similar_link(one, by_name[one.name]) for one in feature)
+                for feature in similar[each.name]
+            ),
+            "close": tuple(
+                CloseLink(
+                    title=_output_name(close.output, cache),
+                    name=page.name if (page := pages.get(close.output)) else None,
+                    taken_for=close.taken_for,
+                    taken_from=close.taken_from,
+                    margin=close.margin,
+                )
+                for close in predictions.closest(saved[each.name].targets[0], config.close)
+            ),
+            "before": links[at - 1] if at else None,
+            "after": links[at + 1] if at + 1 < len(links) else None,
+        }
+        key = _key(each, content, config)
+        jobs.append(ClassJob(saved=saved[each.name], summary=each, key=key, **content))
+    return jobs
+
+
+def _similar_link(one: Similar, other: Summary) -> SimilarLink:
+    return SimilarLink(
+        name=one.name,
+        title=readable(other.title),
+        feature=one.feature,
+        feature_name=other.feature_names[one.feature],
+        correlation=round(one.correlation, 4),
+        rows=other.tops[one.feature],
+    )
+
+
+def _key(summary: Summary, content: Mapping[str, Any], config: AtlasConfig) -> str:
+    parts = [__version__, templates_key(), asdict(summary), asdict(config), repr(content)]
+    return hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()
+
+
+def _output_name(output: int, cache: ActivationCache) -> str:
+    names = cache.class_names
+    return readable(names[output]) if names and output < len(names) else f"class {output}"
+
+
+def _facts(
+    dataset: ImageDataset, cache: ActivationCache, entries: Sequence[Entry]
+) -> list[tuple[str, str]]:
+    values = [entry.r2 for entry in entries if entry.r2 is not None and math.isfinite(entry.r2)]
+    facts = [("Images", f"{len(dataset):,}"), ("Data", dataset.name)]
+    if values:
+        facts.append(("Median R²", f"{sorted(values)[len(values) // 2]:.3f}"))
+    degenerate = sum(bool(entry.degenerate) for entry in entries)
+    facts.append(("Degenerate fits", f"{degenerate} of {len(entries)}"))
+    facts.append(("Network's outputs", f"{cache.n_outputs:,}"))
+    return facts

@@ -1,0 +1,209 @@
+"""One class of an atlas: measure, choose images, draw, write its folder whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from torchxnn.apps.atlas.choose import ClassImages, choose_images
+from torchxnn.apps.atlas.config import AtlasConfig
+from torchxnn.apps.atlas.content import ClassJob, ClassView, Entry
+from torchxnn.apps.atlas.numbers import Numbers, Summary, read_numbers
+from torchxnn.apps.atlas.pages import class_files
+from torchxnn.apps.atlas.pictures import Pictures, draw_pictures, encode_pictures
+from torchxnn.apps.atlas.predictions import Predictions
+from torchxnn.apps.atlas.runs import Failure, readable
+from torchxnn.data.activation_cache import ActivationCache
+from torchxnn.data.datasets.base import ImageDataset
+from torchxnn.errors import DataError, XNNError, XNNWarning
+from torchxnn.metrics.faithfulness import Faithfulness, measure_faithfulness
+from torchxnn.storage.files import replace_folder
+from torchxnn.storage.saved_folder import to_json
+from torchxnn.xnn import XNN
+
+MARKER = "class.json"
+CLASSES = "classes"
+_MARKER_BYTES = 8192
+_MOST_NOTES = 3
+
+
+@dataclass(frozen=True, eq=False)
+class Given:
+    """What every worker is given.
+
+    Attributes:
+        model: the explained model.
+        dataset: images that the pages show.
+        cache: of the model on these images.
+        predictions: of the network on them.
+        work: folder of the numbers.
+        out: folder of the site.
+        config: what pages show.
+    """
+
+    model: nn.Module
+    dataset: ImageDataset
+    cache: ActivationCache
+    predictions: Predictions
+    work: Path
+    out: Path
+    config: AtlasConfig
+
+
+_WORKER: dict[str, Given] = {}
+
+
+def start_classes(given: Given) -> None:
+    """Keep what the jobs of this process need."""
+    _WORKER["given"] = given
+
+
+def stop_classes() -> None:
+    """Forget it."""
+    _WORKER.clear()
+
+
+def make_class(job: ClassJob) -> Entry | Failure:
+    """Write a class's folder, or say why that is not possible."""
+    given = _WORKER["given"]
+    there = finished(given.out, job.saved.name)
+    if there is not None and there.key == job.key:
+        return there
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", XNNWarning)
+            return _make(job, given, caught)
+    except (XNNError, OSError, ValueError, RuntimeError) as error:
+        return Failure(job.saved.name, " ".join(f"{type(error).__name__}: {error}".split()))
+
+
+def finished(out: Path, name: str) -> Entry | None:
+    """The entry of a class that is there."""
+    try:
+        return Entry.from_json(json.loads((out / CLASSES / name / MARKER).read_text("utf-8")))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _make(job: ClassJob, given: Given, caught: list[warnings.WarningMessage]) -> Entry:
+    view, pictures = _gather(job, given, caught)
+    pages = class_files(view)
+    room = int(given.config.limit * 1e6) - sum(map(len, pages.values())) - _MARKER_BYTES
+    files, _ = encode_pictures(pictures, room)
+    entry = _entry(view, sum(map(len, (*pages.values(), *files.values()))))
+    with replace_folder(given.out / CLASSES / job.saved.name, MARKER) as folder:
+        for name, content in (files | pages).items():
+            (folder / name).write_bytes(content)
+        (folder / MARKER).write_text(to_json(asdict(entry)), encoding="utf-8")
+    return entry
+
+
+def _gather(
+    job: ClassJob, given: Given, caught: list[warnings.WarningMessage]
+) -> tuple[ClassView, Pictures]:
+    """Measure, choose images and draw their maps."""
+    xnn = XNN.from_pretrained(job.saved.place, given.model)
+    numbers = read_numbers(given.work, job.saved.name)
+    logits = given.cache.columns(xnn.targets)
+    positives, decided = _kinds(given.predictions, xnn)
+    if not bool(positives.any()):
+        raise DataError(f"the data have no images of {job.summary.title}")
+    measured = _measure(xnn, numbers, given.predictions, logits)
+    # of each x-feature to the target that it matters most for
+    best = torch.tensor(measured.share).argmax(0).expand(len(logits), 1, -1)
+    contributions = numbers.contributions.gather(1, best).squeeze(1)
+    chosen = choose_images(
+        logits[:, 0], positives, decided, numbers.features, contributions, given.config
+    )
+    wanted = _wanted(chosen, numbers.features, job.summary)
+    pictures = draw_pictures(xnn, given.dataset, wanted, given.config.side)
+    sample = given.dataset[chosen.typical]
+    explanation = xnn.explain(sample.image.to(xnn.device), label=sample.label, path=sample.path)
+    view = ClassView(
+        job=job,
+        xnn=xnn,
+        dataset=given.dataset,
+        predictions=given.predictions,
+        numbers=numbers,
+        contributions=contributions,
+        logits=logits,
+        positives=positives,
+        decided=decided,
+        measured=measured,
+        chosen=chosen,
+        explanation=explanation,
+        drawn=frozenset(pictures.maps),
+        notes=_notes(caught),
+    )
+    return view, pictures
+
+
+def _notes(caught: list[warnings.WarningMessage]) -> tuple[str, ...]:
+    """Warnings that pages show; the same one with many figures would fill a page."""
+    texts = [str(each.message) for each in caught if issubclass(each.category, XNNWarning)]
+    texts = sorted(set(texts))
+    more = (f"{len(texts) - _MOST_NOTES} more warnings of these kinds",)
+    return tuple(texts[:_MOST_NOTES]) + (more if len(texts) > _MOST_NOTES else ())
+
+
+def _kinds(predictions: Predictions, xnn: XNN) -> tuple[Tensor, Tensor]:
+    """Positives of any target, and images that the network takes for one."""
+    wanted = torch.tensor([1] if xnn.outputs == 1 else list(xnn.targets))
+    return torch.isin(predictions.kinds, wanted), torch.isin(predictions.predicted, wanted)
+
+
+def _measure(xnn: XNN, numbers: Numbers, predictions: Predictions, logits: Tensor) -> Faithfulness:
+    single = xnn.outputs == 1
+    positives = [predictions.kinds == (1 if single else target) for target in xnn.targets]
+    return measure_faithfulness(
+        numbers.features,
+        numbers.contributions,
+        numbers.reproduced,
+        predictions.logits_around(logits, xnn.targets),
+        tuple(range(len(xnn.targets))),
+        torch.stack(positives, 1),
+    )
+
+
+def _wanted(chosen: ClassImages, features: Tensor, summary: Summary) -> dict[int, list[int]]:
+    """Per image the x-features whose maps some page shows; none for those that are inactive."""
+    pairs = {(row, i) for row in (chosen.typical, *chosen.examples)
+             for i in range(features.shape[1])}  # fmt: skip
+    for i, each in enumerate(chosen.features):
+        pairs |= {(row, i) for row in (*each.top, *each.spaced, *each.against)}
+        pairs |= {(row, i) for row in summary.tops[i]}
+    wanted: dict[int, list[int]] = {row: [] for row in chosen.rows}
+    for row, i in sorted(pairs):
+        wanted.setdefault(row, [])
+        if float(features[row, i]) > 0:
+            wanted[row].append(i)
+    return wanted
+
+
+def _entry(view: ClassView, nbytes: int) -> Entry:
+    measured, report = view.measured, view.xnn.report
+    right = (view.positives & view.decided).sum() / view.positives.sum()
+    labelled = view.predictions.positives_by == "label"
+    return Entry(
+        name=view.job.saved.name,
+        title=readable(view.job.summary.title),
+        output=view.xnn.targets[0],
+        sentence=view.sentence,
+        picture=view.typical_picture,
+        feature_names=view.job.summary.feature_names,
+        r2=measured.r2,
+        f_cls_positives=measured.f_cls_positives,
+        f_reg_positives=measured.f_reg_positives,
+        active=measured.active,
+        recall=float(right) if labelled else None,
+        images=int(view.positives.sum()),
+        degenerate=tuple(report.degenerate if report else ()),
+        notes=view.notes,
+        nbytes=nbytes,
+        key=view.job.key,
+    )

@@ -1,0 +1,193 @@
+"""What the pages of an atlas are made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from torchxnn.apps.atlas.choose import ClassImages
+from torchxnn.apps.atlas.numbers import Numbers, Summary
+from torchxnn.apps.atlas.pictures import photograph_name
+from torchxnn.apps.atlas.predictions import Predictions
+from torchxnn.apps.atlas.runs import SavedClass, readable
+from torchxnn.data.datasets.base import ImageDataset
+from torchxnn.explanations.image import Explanation
+from torchxnn.metrics.faithfulness import Faithfulness
+from torchxnn.xnn import XNN
+
+
+@dataclass(frozen=True)
+class Link:
+    """To the page of a class.
+
+    Attributes:
+        name: of its folder.
+        title: for people.
+    """
+
+    name: str
+    title: str
+
+
+@dataclass(frozen=True)
+class SimilarLink:
+    """To the page of an x-feature of another class.
+
+    Attributes:
+        name: folder of the class.
+        title: of the class, for people.
+        feature: 0-based.
+        feature_name: for people.
+        correlation: of the two x-features over all images.
+        rows: images whose maps stand for it.
+    """
+
+    name: str
+    title: str
+    feature: int
+    feature_name: str
+    correlation: float
+    rows: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class CloseLink:
+    """A class that is close to another one, with a link if it is in the atlas.
+
+    Attributes:
+        title: for people.
+        name: of its folder; None if it is not in the atlas.
+        taken_for: images of the class that the network takes for this one.
+        taken_from: images of this one that it takes for the class.
+        margin: mean of the class's logit minus this one's, over images of the class.
+    """
+
+    title: str
+    name: str | None
+    taken_for: int
+    taken_from: int
+    margin: float
+
+
+@dataclass(frozen=True)
+class ClassJob:
+    """What a job draws.
+
+    Attributes:
+        saved: the XNN.
+        summary: of its numbers.
+        similar: per x-feature, those of other classes.
+        close: the classes that the network takes for its neighbours; those in the atlas have links.
+        before: the class before it, if there is one.
+        after: the class after it.
+        key: of all that its pages depend on.
+    """
+
+    saved: SavedClass
+    summary: Summary
+    similar: tuple[tuple[SimilarLink, ...], ...]
+    close: tuple[CloseLink, ...]
+    before: Link | None
+    after: Link | None
+    key: str
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A class in the index.
+
+    Attributes:
+        name: of its folder.
+        title: for people.
+        output: index of its first target.
+        sentence: of a typical image.
+        picture: file of that image in its folder.
+        feature_names: one per x-feature.
+        r2: on the data of the atlas.
+        f_cls_positives: likewise.
+        f_reg_positives: likewise.
+        active: x-features that matter.
+        recall: share of its images that the network gets right; None without labels.
+        images: of the class.
+        degenerate: reasons why the fit explains little.
+        notes: warnings met on the way.
+        nbytes: of its folder.
+        key: see `ClassJob`.
+    """
+
+    name: str
+    title: str
+    output: int
+    sentence: str
+    picture: str
+    feature_names: tuple[str, ...]
+    r2: float | None
+    f_cls_positives: float
+    f_reg_positives: float
+    active: int
+    recall: float | None
+    images: int
+    degenerate: tuple[str, ...]
+    notes: tuple[str, ...]
+    nbytes: int
+    key: str
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Entry:
+        """Bring back what `dataclasses.asdict` gave, after a trip through a JSON file."""
+        lists = {name: tuple(values[name]) for name in ("feature_names", "degenerate", "notes")}
+        return cls(**{**values, **lists})
+
+
+@dataclass(frozen=True, eq=False)
+class ClassView:
+    """Everything that the pages of one class say.
+
+    Attributes:
+        job: what was asked for.
+        xnn: fitted.
+        dataset: of the images.
+        predictions: of the network on them.
+        numbers: of the XNN on them.
+        contributions: (M, n), of each x-feature to the target that it matters most for.
+        logits: (M, k), the network's own.
+        positives: (M,), images of the class.
+        decided: (M,), images that the network takes for the class.
+        measured: faithfulness on the images.
+        chosen: images to show.
+        explanation: of the typical image.
+        drawn: pairs of row and x-feature whose maps are there.
+        notes: warnings met on the way.
+    """
+
+    job: ClassJob
+    xnn: XNN
+    dataset: ImageDataset
+    predictions: Predictions
+    numbers: Numbers
+    contributions: Float[Tensor, "rows features"]
+    logits: Float[Tensor, "rows targets"]
+    positives: Bool[Tensor, " rows"]
+    decided: Bool[Tensor, " rows"]
+    measured: Faithfulness
+    chosen: ClassImages
+    explanation: Explanation
+    drawn: frozenset[tuple[int, int]]
+    notes: tuple[str, ...]
+
+    @property
+    def sentence(self) -> str:
+        """Of the typical image."""
+        return readable(self.explanation.sentence())
+
+    @property
+    def typical_picture(self) -> str:
+        """File of the typical image."""
+        return photograph_name(self.chosen.typical)
+
+    def class_name(self, row: int) -> str:
+        """What an image shows: its label, or without labels what the network takes it for."""
+        return readable(self.xnn.class_name(int(self.predictions.kinds[row])))

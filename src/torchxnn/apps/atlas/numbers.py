@@ -1,0 +1,188 @@
+"""The x-features of all classes on all images: every XNN applied to one recording of Z, on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from safetensors import safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from torchxnn.apps.atlas.runs import Failure, SavedClass
+from torchxnn.apps.report.build import top_images
+from torchxnn.data.activation_cache import ActivationCache
+from torchxnn.embeddings.apply import Embedded, apply_embedding
+from torchxnn.errors import XNNError
+from torchxnn.storage.files import replace_file
+from torchxnn.xnn import XNN
+
+THUMBNAILS = 3
+"""Images that stand for an x-feature where another class's page links to it."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What the pages of other classes need to know about a class.
+
+    Attributes:
+        name: of its folder.
+        title: name of what it explains.
+        feature_names: one per x-feature.
+        tops: rows of the images on which each x-feature is largest.
+        key: of the saved XNN and the data.
+    """
+
+    name: str
+    title: str
+    feature_names: tuple[str, ...]
+    tops: tuple[tuple[int, ...], ...]
+    key: str
+
+
+@dataclass(frozen=True, eq=False)
+class Numbers:
+    """One class's x-features on all M images of the data.
+
+    Attributes:
+        features: E, (M, n).
+        contributions: (M, k, n).
+        reproduced: (M, k).
+    """
+
+    features: Float[Tensor, "rows features"]
+    contributions: Float[Tensor, "rows targets features"]
+    reproduced: Float[Tensor, "rows targets"]
+
+
+def numbers_file(work: Path, name: str) -> Path:
+    """Where a class's numbers are kept."""
+    return work / "numbers" / f"{name}.safetensors"
+
+
+def read_numbers(work: Path, name: str) -> Numbers:
+    """Numbers that `embed_block` wrote."""
+    with safe_open(numbers_file(work, name), "pt") as file:
+        parts = {key: file.get_tensor(key) for key in ("features", "contributions", "reproduced")}
+    return Numbers(parts["features"].T, parts["contributions"].permute(2, 0, 1),
+                   parts["reproduced"].T)  # fmt: skip
+
+
+def read_features(work: Path, name: str) -> Float[Tensor, "features rows"]:
+    """The x-features alone, a row for each."""
+    with safe_open(numbers_file(work, name), "pt") as file:
+        return file.get_tensor("features")
+
+
+# --- jobs
+
+_WORKER: dict[str, tuple[nn.Module, ActivationCache, Path]] = {}
+
+
+def start_embedding(model: nn.Module, cache: ActivationCache, work: Path) -> None:
+    """Keep what the jobs of this process need."""
+    _WORKER["given"] = model, cache, work
+
+
+def stop_embedding() -> None:
+    """Forget it."""
+    _WORKER.clear()
+
+
+def embed_block(block: tuple[SavedClass, ...]) -> tuple[list[Summary], list[Failure]]:
+    """Apply a few XNNs to all of Z, chunk by chunk, and keep what they give."""
+    model, cache, work = _WORKER["given"]
+    data = _data_key(cache)
+    summaries: list[Summary] = []
+    failures: list[Failure] = []
+    loaded: dict[SavedClass, XNN] = {}
+    for saved in block:
+        there = _finished(work, saved.name, key_of(saved, data))
+        if there is not None:
+            summaries.append(there)
+            continue
+        try:
+            loaded[saved] = _load(saved, model, cache)
+        except (XNNError, OSError, ValueError) as error:
+            failures.append(Failure(saved.name, f"{type(error).__name__}: {error}"))
+    for saved, numbers in _embed(loaded, cache).items():
+        if not bool(torch.isfinite(numbers.features).all()):
+            failures.append(Failure(saved.name, "its x-features are NaN or infinite on the data"))
+            continue
+        xnn = loaded[saved]
+        summary = Summary(
+            name=saved.name,
+            title=title_of(xnn),
+            feature_names=tuple(xnn.feature_names),
+            tops=tuple(top_images(column, THUMBNAILS) for column in numbers.features.T),
+            key=key_of(saved, data),
+        )
+        _write(work, summary, numbers)
+        summaries.append(summary)
+    return summaries, failures
+
+
+def title_of(xnn: XNN) -> str:
+    """The names of what an XNN explains."""
+    return " or ".join(xnn.target_name(target) for target in xnn.targets)
+
+
+def key_of(saved: SavedClass, data: str) -> str:
+    """A fingerprint of an XNN and the data that it is applied to."""
+    return hashlib.sha256(f"{saved.key}/{data}".encode()).hexdigest()
+
+
+def _data_key(cache: ActivationCache) -> str:
+    return json.dumps(cache.store.about, sort_keys=True, default=str)
+
+
+def _load(saved: SavedClass, model: nn.Module, cache: ActivationCache) -> XNN:
+    cache.dims(saved.layer)
+    return XNN.from_pretrained(saved.place, model)
+
+
+def _embed(loaded: dict[SavedClass, XNN], cache: ActivationCache) -> dict[SavedClass, Numbers]:
+    """One pass over the chunks of Z for all XNNs of the same layer."""
+    parts: dict[SavedClass, list[Embedded]] = {saved: [] for saved in loaded}
+    for layer in sorted({saved.layer for saved in loaded}):
+        members = {saved: xnn for saved, xnn in loaded.items() if saved.layer == layer}
+        for chunk in range(cache.store.chunks):
+            span = cache.store.span(chunk)
+            z = cache.read(layer, torch.arange(span.start, span.stop), torch.float32)
+            for saved, xnn in members.items():
+                if xnn.embedding is not None:
+                    parts[saved].append(apply_embedding(xnn.embedding, z))
+    found = {}
+    for saved, each in parts.items():
+        whole = Embedded.cat(each)
+        found[saved] = Numbers(whole.features, whole.contributions, whole.reproduced)
+    return found
+
+
+def _write(work: Path, summary: Summary, numbers: Numbers) -> None:
+    tensors = {
+        "features": numbers.features.T.contiguous(),
+        "contributions": numbers.contributions.permute(1, 2, 0).contiguous(),
+        "reproduced": numbers.reproduced.T.contiguous(),
+    }
+    content = save(tensors, {"summary": json.dumps(asdict(summary))})
+    replace_file(numbers_file(work, summary.name), content)
+
+
+def _finished(work: Path, name: str, key: str) -> Summary | None:
+    """The summary of numbers that an earlier run has kept."""
+    file = numbers_file(work, name)
+    if not file.is_file():
+        return None
+    with safe_open(file, "pt") as stream:
+        about: dict[str, Any] = json.loads((stream.metadata() or {}).get("summary", "{}"))
+    if about.get("key") != key:
+        return None
+    about["feature_names"] = tuple(about["feature_names"])
+    about["tops"] = tuple(tuple(rows) for rows in about["tops"])
+    return Summary(**about)

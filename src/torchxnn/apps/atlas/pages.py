@@ -1,0 +1,236 @@
+"""The pages of one class: what they say, in the order in which they say it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from torchxnn.apps.atlas.content import ClassView, SimilarLink
+from torchxnn.apps.atlas.pictures import map_name, photograph_name
+from torchxnn.apps.atlas.runs import readable
+from torchxnn.explanations.drawing.html import fill
+from torchxnn.explanations.drawing.overlay import number, signed
+from torchxnn.metrics.faithfulness import ACTIVE_SHARE, MINIMUM_R2, Faithfulness
+
+_HOME = "../../"
+ON_CLASS_PAGE = 4  # maps of each x-feature on the page of its class
+
+
+def feature_page(feature: int) -> str:
+    """File of an x-feature's page."""
+    return f"x-feature-{feature + 1}.html"
+
+
+def class_files(view: ClassView) -> dict[str, bytes]:
+    """The HTML files of a class by name."""
+    features = [_feature(view, i) for i in range(len(view.job.summary.feature_names))]
+    order = sorted(range(len(features)), key=lambda i: -features[i]["share_value"])
+    common = {
+        "home": _HOME,
+        "title": readable(view.job.summary.title),
+        "degenerate": view.xnn.report.degenerate if view.xnn.report else (),
+        "features": [features[i] for i in order],
+    }
+    files = {"index.html": fill("atlas/class.html.j2", **common, **_class(view))}
+    for place, i in enumerate(order):
+        before = features[order[place - 1]] if place else None
+        after = features[order[place + 1]] if place + 1 < len(order) else None
+        files[feature_page(i)] = fill(
+            "atlas/feature.html.j2",
+            **common,
+            feature=features[i],
+            before=before,
+            after=after,
+            groups=_groups(view, i),
+            similar=[_similar(each) for each in view.job.similar[i]],
+        )
+    return files
+
+
+def _class(view: ClassView) -> dict[str, Any]:
+    labelled = view.predictions.positives_by == "label"
+    positives = int(view.positives.sum())
+    right = int((view.positives & view.decided).sum())
+    facts = [("Network's output", ", ".join(map(str, view.xnn.targets)))]
+    facts.append(("Images of the class", f"{positives:,} of {len(view.positives):,}"))
+    if labelled:
+        facts.append(("Recognised by the network", f"{right:,} ({right / positives:.0%})"))
+    else:
+        facts.append(("An image is one of the class", "if the network says so"))
+    facts.append(("Layer", view.xnn.layer))
+    return {
+        "before": view.job.before,
+        "after": view.job.after,
+        "facts": facts,
+        "sentence": view.sentence,
+        "typical": _image(view, view.chosen.typical),
+        "examples": [_image(view, row) for row in view.chosen.examples],
+        "close": [
+            {
+                "title": each.title,
+                "address": each.name and f"../{each.name}/index.html",
+                "taken_for": each.taken_for,
+                "taken_from": each.taken_from,
+                "margin": signed(each.margin),
+            }
+            for each in view.job.close
+        ],
+        "labelled": labelled,
+        "columns": [name for name, _ in _measured(view)],
+        "figures": _figures(view),
+        "notes": view.notes,
+        "equation": readable(view.explanation.card().rows[0].equation),
+        "certificate": view.explanation.certificate_lines()[-1],
+        "warnings": view.explanation.card().warnings,
+    }
+
+
+def _image(view: ClassView, row: int) -> dict[str, Any]:
+    """An image with the maps of all x-features, by decreasing contribution."""
+    values = view.contributions[row]
+    order = values.abs().argsort(descending=True, stable=True).tolist()
+    predicted = readable(view.xnn.class_name(int(view.predictions.predicted[row])))
+    return {
+        "photograph": photograph_name(row),
+        "file": view.dataset.paths[row],
+        "class": view.class_name(row),
+        "predicted": predicted,
+        "right": predicted == view.class_name(row),
+        "logit": number(float(view.logits[row, 0])),
+        "reproduced": number(float(view.numbers.reproduced[row, 0])),
+        "maps": [_map(view, row, i) for i in order],
+    }
+
+
+def _map(view: ClassView, row: int, feature: int) -> dict[str, Any]:
+    value = float(view.contributions[row, feature])
+    return {
+        "name": view.job.summary.feature_names[feature],
+        "address": feature_page(feature),
+        "file": map_name(row, feature) if (row, feature) in view.drawn else None,
+        "value": signed(value),
+        "sign": _sign(value),
+    }
+
+
+def _sign(value: float) -> str:
+    return "positive" if value > 0 else "negative" if value < 0 else "none"
+
+
+def _feature(view: ClassView, i: int) -> dict[str, Any]:
+    """An x-feature as its own page and that of its class introduce it."""
+    share = max(row[i] for row in view.measured.share)
+    mean = float(view.contributions[view.positives, i].mean())
+    weights = view.xnn.readout_weight[:, i]
+    active = view.numbers.features[view.positives, i] > 0
+    return {
+        "number": i + 1,
+        "name": view.job.summary.feature_names[i],
+        "address": feature_page(i),
+        "share_value": share,
+        "share": f"{share:.0%}",
+        "percent": round(100 * share, 1),
+        "mean": signed(mean),
+        "sign": _sign(mean),
+        "weight": ", ".join(signed(float(weight)) for weight in weights),
+        "active": f"{float(active.float().mean()):.0%}",
+        "tag": _tag(active, share),
+        "tops": [_shown(view, row, i) for row in view.chosen.features[i].top[:ON_CLASS_PAGE]],
+        "similar": [_similar(each) for each in view.job.similar[i][:2]],
+    }
+
+
+def _tag(active: Tensor, share: float) -> str:
+    if not bool(active.any()):
+        return "dead: 0 on every image of the class"
+    return "" if share >= ACTIVE_SHARE else f"below {ACTIVE_SHARE:.0%} of the logit"
+
+
+def _shown(view: ClassView, row: int, feature: int) -> dict[str, Any]:
+    """One image with one map."""
+    value = float(view.contributions[row, feature])
+    predicted = readable(view.xnn.class_name(int(view.predictions.predicted[row])))
+    return {
+        "photograph": photograph_name(row),
+        "map": map_name(row, feature) if (row, feature) in view.drawn else None,
+        "class": view.class_name(row),
+        "own": bool(view.positives[row]),
+        "predicted": predicted,
+        "activation": number(float(view.numbers.features[row, feature])),
+        "value": signed(value),
+        "sign": _sign(value),
+        "file": view.dataset.paths[row],
+    }
+
+
+def _groups(view: ClassView, i: int) -> list[dict[str, Any]]:
+    chosen = view.chosen.features[i]
+    title = readable(view.job.summary.title)
+    groups = (
+        (
+            "Where it is largest",
+            "The images of any class on which it is most active. What do they have in common?",
+            chosen.top,
+        ),
+        (
+            f"From high to low on images of {title}",
+            "Images of the class on which it is active, evenly spaced by its value.",
+            chosen.spaced,
+        ),
+        (
+            "Strongest against the decision",
+            f"Images on which it speaks most for {title} though the network decides otherwise, or "
+            f"against {title} though the network decides for it.",
+            chosen.against,
+        ),
+    )
+    return [
+        {"title": name, "text": text, "images": [_shown(view, row, i) for row in rows]}
+        for name, text, rows in groups
+    ]
+
+
+def _similar(link: SimilarLink) -> dict[str, Any]:
+    folder = f"../{link.name}"
+    return {
+        "title": link.title,
+        "name": link.feature_name,
+        "address": f"{folder}/{feature_page(link.feature)}",
+        "correlation": f"{link.correlation:.2f}",
+        "maps": [f"{folder}/{map_name(row, link.feature)}" for row in link.rows],
+    }
+
+
+def _measured(view: ClassView) -> list[tuple[str, Faithfulness]]:
+    report = view.xnn.report
+    fitted = [] if report is None else [("Held-out at the fit", report.validation)]
+    return [*fitted, (view.dataset.name, view.measured)]
+
+
+def _figures(view: ClassView) -> list[dict[str, Any]]:
+    rows = (
+        ("R²", "variation of the logit that is reproduced", "higher",
+         lambda f: f"{f.r2:.3f}", lambda f: not f.r2 >= MINIMUM_R2),
+        ("F_reg on the class", "mean error of the logit on its images, in logits", "lower",
+         lambda f: f"{f.f_reg_positives:.3g}", lambda _: False),
+        ("F_cls on the class", "images of it that keep their predicted class", "higher",
+         lambda f: f"{f.f_cls_positives:.1%}", lambda _: False),
+        ("F_reg", "mean error of the logit on all images", "lower",
+         lambda f: f"{f.f_reg:.3g}", lambda _: False),
+        ("F_cls", "images that keep their predicted class", "higher",
+         lambda f: f"{f.f_cls:.1%}", lambda _: False),
+        ("Active x-features", f"with at least {ACTIVE_SHARE:.0%} of the logit", "2 or more",
+         lambda f: f"{f.active} of {f.n_features}", lambda f: f.n_features > 1 and f.active < 2),
+        ("Images", "of these, images of the class", "",
+         lambda f: f"{f.images:,} ({f.positives:,})", lambda _: False),
+    )  # fmt: skip
+    return [
+        {
+            "name": name,
+            "meaning": meaning,
+            "better": better,
+            "cells": [{"text": text(f), "bad": bad(f)} for _, f in _measured(view)],
+        }
+        for name, meaning, better, text, bad in rows
+    ]

@@ -1,0 +1,97 @@
+"""The index of an atlas and what all its pages share."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from torchxnn.apps.atlas.content import Entry
+from torchxnn.apps.atlas.runs import Failure
+from torchxnn.explanations.drawing import html
+from torchxnn.explanations.drawing.overlay import colour_scale
+from torchxnn.storage.files import replace_file
+
+MARKER = "atlas.json"
+_SOURCES = Path(html.__file__).parent / "templates" / "atlas"
+
+
+def write_assets(out: Path) -> None:
+    """Style sheet, script and icon."""
+    for name in ("atlas.css", "atlas.js"):
+        replace_file(out / "assets" / name, (_SOURCES / name).read_bytes())
+    stream = io.BytesIO()
+    Image.fromarray(colour_scale(32, 32)).save(stream, "WEBP", quality=60)
+    replace_file(out / "assets" / "icon.webp", stream.getvalue())
+
+
+@cache
+def templates_key() -> str:
+    """A fingerprint of the templates, which change within a version while pages are worked on."""
+    digest = hashlib.sha256()
+    for file in sorted(_SOURCES.glob("*.j2")):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+def write_index(
+    out: Path,
+    entries: Sequence[Entry],
+    failures: Sequence[Failure],
+    title: str,
+    model: str,
+    facts: Sequence[tuple[str, str]],
+    labelled: bool,
+) -> None:
+    """Write the page that lists all classes, and the data that its search reads.
+
+    The list is in the page itself, so it is complete without scripts, and works for thousands of
+    classes: pictures are loaded when they are scrolled to.
+    """
+    data = json.dumps([_searched(entry) for entry in entries], ensure_ascii=True)
+    script = f"window.TORCHXNN_ATLAS = {{classes: {data}}};\n"
+    replace_file(out / "assets" / "data.js", script.encode())
+    page = html.fill(
+        "atlas/index.html.j2",
+        home="",
+        title=title,
+        model=model,
+        facts=tuple(facts),
+        entries=[_shown(entry) for entry in entries],
+        failures=tuple(failures),
+        total=sum(len(entry.feature_names) for entry in entries),
+        labelled=labelled,
+    )
+    replace_file(out / "index.html", page)
+
+
+def _searched(entry: Entry) -> dict[str, Any]:
+    return {
+        "name": entry.name,
+        "title": entry.title,
+        "features": list(entry.feature_names),
+        "r2": None if entry.r2 is None else round(entry.r2, 4),
+        "active": entry.active,
+        "recall": entry.recall,
+        "degenerate": bool(entry.degenerate),
+    }
+
+
+def _shown(entry: Entry) -> dict[str, Any]:
+    return {
+        "name": entry.name,
+        "title": entry.title,
+        "picture": entry.picture,
+        "sentence": entry.sentence.partition(";")[0].rstrip("."),  # the page has all of it
+        "r2": "unknown" if entry.r2 is None else f"{entry.r2:.2f}",
+        "active": entry.active,
+        "features": len(entry.feature_names),
+        "recall": "" if entry.recall is None else f"{entry.recall:.0%}",
+        "degenerate": entry.degenerate,
+    }

@@ -1,0 +1,88 @@
+"""Embeddings that do not see a target: fitted once, kept in the folder of the benchmark."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+from torchxnn.apps.benchmark.methods import BLIND, MORE_CONCEPTS, FitData
+from torchxnn.apps.benchmark.settings import BenchmarkConfig
+from torchxnn.embeddings import CONCEPTS, EMBEDDINGS
+from torchxnn.embeddings.base import Embedding
+from torchxnn.errors import DataError
+from torchxnn.storage.files import replace_file
+
+FILE = "blind.safetensors"
+_KINDS: dict[str, Any] = {**EMBEDDINGS, **CONCEPTS}
+
+
+@dataclass(frozen=True, eq=False)
+class Blind:
+    """Embeddings by method, with the usual and with more concepts, and seconds by method."""
+
+    usual: dict[str, Embedding]
+    more: dict[str, Embedding]
+    seconds: dict[str, float]
+
+
+def fit_blind(data: FitData, config: BenchmarkConfig, folder: Path) -> Blind:
+    """Fit them, or read them if the folder holds them."""
+    path = folder / FILE
+    if path.is_file():
+        return _read(path)
+    found: dict[str, Embedding] = {}
+    seconds = {}
+    for name, fit in BLIND.items():
+        start = time.perf_counter()
+        found[name] = fit(data, config.n_features, config.train)
+        seconds[name] = time.perf_counter() - start
+        if name != "CAE":  # learned per number of concepts, and far behind the others
+            most = min(MORE_CONCEPTS, *data.train.z.shape)
+            found[f"{name}/more"] = fit(data, most, config.train)
+    kinds = {kind: name for name, kind in _KINDS.items()}
+    about = {
+        name: {"kind": kinds[type(embedding)], "settings": _settings(embedding)}
+        for name, embedding in found.items()
+    }
+    tensors = {
+        f"{name}:{key}": value.contiguous()
+        for name, embedding in found.items()
+        for key, value in embedding.state_dict().items()
+    }
+    head = {"about": json.dumps(about), "seconds": json.dumps(seconds)}
+    replace_file(path, save(tensors, head))
+    return _read(path)
+
+
+def _settings(embedding: Embedding) -> dict[str, Any]:
+    settings: dict[str, Any] = embedding.settings()  # type: ignore[operator]
+    return settings
+
+
+def _read(path: Path) -> Blind:
+    try:
+        with safe_open(path, "pt") as file:
+            head = file.metadata() or {}
+            about, seconds = json.loads(head["about"]), json.loads(head["seconds"])
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        found = {}
+        for name, made in about.items():
+            embedding = _KINDS[made["kind"]](**made["settings"])
+            start = f"{name}:"
+            embedding.load_state_dict(
+                {k.removeprefix(start): v for k, v in tensors.items() if k.startswith(start)}
+            )
+            found[name] = embedding.eval()
+    except (SafetensorError, OSError, ValueError, KeyError, RuntimeError) as error:
+        raise DataError(f"{path} cannot be read ({error}); delete it to fit again") from error
+    return Blind(
+        usual={name: e for name, e in found.items() if "/" not in name},
+        more={name.removesuffix("/more"): e for name, e in found.items() if "/" in name},
+        seconds=seconds,
+    )

@@ -1,0 +1,148 @@
+"""A gallery of comparison figures, one per class, on one page (paper figures .13 to .17)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from PIL import Image, UnidentifiedImageError
+
+from torchxnn.apps.benchmark.figure_parts import target_of
+from torchxnn.apps.benchmark.figures import comparison_figure
+from torchxnn.data.datasets.base import Sample
+from torchxnn.errors import DataError
+from torchxnn.explanations.drawing.canvas import save_figure
+from torchxnn.explanations.drawing.html import render
+from torchxnn.explanations.drawing.overlay import number
+from torchxnn.storage.files import replace_file
+from torchxnn.xnn import XNN
+
+INDEX = "index.html"
+LONGEST_STEM = 80  # characters of a class name in a file name
+
+
+@dataclass(frozen=True)
+class GalleryEntry:
+    """One picture of a gallery; plain values, so that it can be kept in a JSON file.
+
+    Attributes:
+        name: of the class.
+        file: name of the PNG in the gallery's folder.
+        alt: what the picture shows, for those who cannot see it.
+        facts: (term, text), shown above the picture.
+    """
+
+    name: str
+    file: str
+    alt: str
+    facts: tuple[tuple[str, str], ...] = ()
+
+
+def add_to_gallery(
+    xnn: XNN,
+    samples: Sequence[Sample],
+    folder: Path | str,
+    target: int | None = None,
+    order: Sequence[int] | None = None,
+    f_reg: float | None = None,
+) -> GalleryEntry:
+    """Write the `comparison_figure` of a class into a folder; an older one is replaced.
+
+    The file is named after the class and its index.
+
+    Args:
+        xnn: fitted.
+        samples: the images, from top to bottom.
+        folder: of the gallery.
+        target: class whose logit is explained; None takes the first that the XNN explains.
+        order: of the x-features, as in `comparison_figure`.
+        f_reg: as in `comparison_figure`.
+
+    Returns:
+        The entry for `write_gallery`.
+
+    Raises:
+        DataError: see `comparison_figure`.
+        OSError: the file cannot be written; an old one is as it was.
+    """
+    target = target_of(xnn, target)
+    name = xnn.target_name(target)
+    file = f"{target:03d}_{_stem(name)}.png"
+    save_figure(comparison_figure(xnn, samples, target, order, f_reg), Path(folder) / file)
+    values = [("Class", str(target))]
+    if f_reg is not None:
+        values.append(("F_reg", number(f_reg)))
+    if xnn.report is not None:
+        found = xnn.report.validation
+        values.append(("Active x-features", f"{found.active} of {found.n_features}"))
+        values += [("Degenerate", reason) for reason in xnn.report.degenerate]
+    alt = (
+        f"Heatmaps of the whole logit and of {len(xnn.feature_names)} x-features on "
+        f"{len(samples)} images of {name}, each x-feature with its contribution"
+    )
+    return GalleryEntry(name, file, alt, tuple(values))
+
+
+def write_gallery(
+    entries: Sequence[GalleryEntry],
+    folder: Path | str,
+    title: str = "x-features of every class",
+    notes: Sequence[str] = (),
+) -> Path:
+    """Write `index.html`, which shows the pictures in the folder and requests nothing else.
+
+    Pictures are loaded when they are scrolled to. The page appears whole or not at all.
+
+    Args:
+        entries: in the order of the page; their files must be in the folder already.
+        folder: of the gallery.
+        title: of the page.
+        notes: such as licence and sources of the photographs.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        DataError: no entries, two with one file, or a file that is missing, no picture, or not
+            directly in the folder.
+        OSError: the page cannot be written; an old one is as it was.
+    """
+    if not entries:
+        raise DataError("a gallery needs at least one entry")
+    files = [entry.file for entry in entries]
+    for file in files:
+        if files.count(file) > 1:
+            raise DataError(f"two entries of the gallery show the same file {file}")
+    views = [_view(entry, Path(folder)) for entry in entries]
+    page = Path(folder) / INDEX
+    replace_file(page, render("gallery.html.j2", entries=views, title=title, notes=tuple(notes)))
+    return page
+
+
+def _view(entry: GalleryEntry, folder: Path) -> dict[str, Any]:
+    if entry.file in ("", ".", "..") or re.search(r"[/\\]", entry.file):
+        raise DataError(f"{entry.file!r} is not the name of a file in the gallery's own folder")
+    try:
+        with Image.open(folder / entry.file) as picture:
+            width, height = picture.size
+    except (OSError, UnidentifiedImageError) as error:
+        raise DataError(
+            f"the picture of {entry.name} is missing or broken: {folder / entry.file}"
+        ) from error
+    return {
+        "name": entry.name,
+        "alt": entry.alt,
+        "facts": entry.facts,
+        "address": "./" + quote(entry.file),
+        "width": width,
+        "height": height,
+    }
+
+
+def _stem(name: str) -> str:
+    """A class name as part of a file name that every system takes."""
+    return re.sub(r"[^A-Za-z0-9-]+", "_", name).strip("_")[:LONGEST_STEM] or "class"

@@ -1,0 +1,121 @@
+"""Draw the maps of many methods on one picture, and keep only what is measured of them."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from torchxnn.apps.benchmark.methods import UnitsOfMany
+from torchxnn.apps.benchmark.tasks import CONTEXT, Task
+from torchxnn.attribution import ExcitationBackprop
+from torchxnn.embeddings.base import Embedding
+from torchxnn.errors import XNNWarning
+from torchxnn.metrics import MapCovariance, RelevanceHistograms
+from torchxnn.metrics.part_weights import PixelWeights
+from torchxnn.models.layers import as_activations, run_to_layer
+
+WITHOUT_CONTRAST = ("NMF",)
+"""Methods whose maps are marginal: where no weight is negative, a unit and its dual win alike, and
+the contrastive map is 0 everywhere."""
+
+
+class UnitMaps:
+    """Maps of the concepts of all methods, two passes over the network for all of them.
+
+    Args:
+        task: network and layer.
+        fitted: embeddings by method.
+    """
+
+    def __init__(self, task: Task, fitted: dict[str, Embedding]) -> None:
+        self._groups: list[tuple[ExcitationBackprop, dict[str, int]]] = []
+        for contrastive in (True, False):
+            group = {
+                name: embedding
+                for name, embedding in fitted.items()
+                if (name not in WITHOUT_CONTRAST) == contrastive
+            }
+            if group:
+                units = UnitsOfMany(layer_of(task), list(group.values()))
+                method = ExcitationBackprop(units, contrastive=contrastive)
+                sizes = {name: embedding.n_features for name, embedding in group.items()}
+                self._groups.append((method, sizes))
+
+    def draw(self, images: Tensor) -> dict[str, Tensor]:
+        """Maps (B, n, H, W) by method."""
+        found: dict[str, Tensor] = {}
+        for method, sizes in self._groups:
+            maps = draw_maps(method, images, range(sum(sizes.values())))
+            found |= dict(zip(sizes, maps.split(list(sizes.values()), 1), strict=True))
+        return found
+
+
+def draw_maps(method: ExcitationBackprop, images: Tensor, targets: Sequence[int]) -> Tensor:
+    """Maps (B, n, H, W) of several units."""
+    maps = method.attribute_many(images, targets)
+    if isinstance(maps, tuple):
+        raise TypeError("maps without a certificate were asked for")
+    return maps
+
+
+class MapFigures:
+    """Orthogonality and locality of the maps of one method, without keeping the maps.
+
+    Args:
+        n_features: n.
+        parts: names of the parts, as in `Task`.
+    """
+
+    def __init__(self, n_features: int, parts: tuple[str, ...]) -> None:
+        self.covariance = MapCovariance(n_features)
+        self.histograms = RelevanceHistograms(n_features, parts)
+        self.context = (CONTEXT,) if CONTEXT in parts else ()
+
+    def add(self, maps: Tensor, weights: list[PixelWeights]) -> None:
+        """Add maps (B, n, H, W) with the pixel weights of their pictures."""
+        self.covariance.update(maps)
+        self.histograms.update(maps, weights)
+
+    def figures(self, dead: tuple[int, ...], *, many: bool) -> dict[str, Any]:
+        """Figures by name; `many` asks for those between concepts, too."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", XNNWarning)  # counted in the tables
+            places = self.histograms.result(dead)
+            object_alone = self.histograms.result(dead, without=self.context)
+            found: dict[str, Any] = {
+                "locality": places.value,
+                "locality_interval": [places.interval.low, places.interval.high],
+                "locality_chance": places.chance,
+                "locality_without_context": object_alone.value,
+                "histogram": places.histogram,
+                "void_share": places.void_share,
+            }
+            if many:
+                pairs = self.covariance.result(dead)
+                found |= {
+                    "o1": pairs.o1,
+                    "o2": pairs.o2,
+                    "mean_squared_correlation": pairs.mean_squared_correlation,
+                    "alive": pairs.alive,
+                }
+        return found
+
+
+def layer_of(task: Task) -> Callable[[Tensor], Tensor]:
+    """Images to the activations Z (B, S_z) of the task's layer."""
+
+    def run(images: Tensor) -> Tensor:
+        output = run_to_layer(task.model, task.source.layer, images)
+        return as_activations(output, task.source.layer, images).float()
+
+    return run
+
+
+def spread(indices: list[int], most: int | None) -> list[int]:
+    """At most so many of the indices, evenly spaced."""
+    if most is None or len(indices) <= most:
+        return indices
+    return [indices[round(step * (len(indices) - 1) / max(1, most - 1))] for step in range(most)]

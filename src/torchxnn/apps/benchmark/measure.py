@@ -1,0 +1,315 @@
+"""Fit every method to one class and measure all of them on the same pictures."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from torchxnn.apps.benchmark.maps import MapFigures, UnitMaps, draw_maps, layer_of, spread
+from torchxnn.apps.benchmark.methods import (
+    LASSO_SIZES,
+    SEEN,
+    FitData,
+    UnitsOfMany,
+    fit_lasso_sizes,
+    fit_variant,
+    read_class,
+)
+from torchxnn.apps.benchmark.record import Recorded
+from torchxnn.apps.benchmark.settings import BenchmarkConfig
+from torchxnn.apps.benchmark.tasks import Task
+from torchxnn.attribution import ExcitationBackprop
+from torchxnn.data.activations import Activations
+from torchxnn.data.positives import find_positives
+from torchxnn.embeddings.apply import apply_embedding
+from torchxnn.embeddings.base import Embedding
+from torchxnn.embeddings.dimensions import fit_dimensions
+from torchxnn.errors import XNNWarning
+from torchxnn.metrics import Faithfulness, combine_maps, masked_accuracy, measure_faithfulness
+from torchxnn.training.report import FitReport
+
+IMAGES_AT_ONCE = 4
+"""Pictures whose maps of all methods are carried at once; bounds the memory."""
+
+LASSO_SHOWN = LASSO_SIZES[0]
+
+
+FIGURES = (
+    *("f_reg_train", "f_reg_test", "f_cls_train", "f_cls_test", "f_reg_positives"),
+    *("f_cls_positives", "r2", "o1", "o2", "mean_squared_correlation", "locality"),
+    *("locality_chance", "locality_without_context", "active", "dead", "degenerate_classes"),
+    *("margin", "margin_changed", "top_share", "n_features", "void_share", "seconds"),
+)
+"""Names of the figures of one method for one class, in the order of `results.json`."""
+
+FIT_FIGURES = (
+    *("r2", "f_reg", "f_reg_positives", "f_cls_positives", "active", "dead", "o1", "o2"),
+    *("mean_squared_correlation", "locality"),
+)
+"""Names of the figures that settings are compared by."""
+
+NO_FIGURES = dict.fromkeys(FIGURES)
+"""Figures of a method that reproduces no logit, before its maps are measured."""
+
+
+@dataclass(eq=False)
+class ClassRecord:
+    """What was measured for one class; plain values, kept as JSON.
+
+    Attributes:
+        target: class index.
+        name: class name.
+        methods: figures by method; see `figures`.
+        lasso: rows of the tables .4 and .6: by wanted size the size found, F_reg on training and
+            test pictures.
+        masking: accuracy by score and kept pixels; None if it was not measured.
+        more: R^2 of the methods without target at more concepts.
+        positives: pictures whose maps were measured.
+        seconds: of the whole class.
+    """
+
+    target: int
+    name: str
+    methods: dict[str, dict[str, Any]] = field(default_factory=dict)
+    lasso: dict[str, dict[str, float]] = field(default_factory=dict)
+    masking: dict[str, Any] | None = None
+    more: dict[str, float] = field(default_factory=dict)
+    positives: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class ClassFits:
+    """Everything that was fitted to one class.
+
+    Attributes:
+        methods: embeddings by method.
+        reports: of the methods that are variants of eq. 5.
+        path: points of the Lasso path by wanted size.
+        seconds: by method.
+    """
+
+    methods: dict[str, Embedding]
+    reports: dict[str, FitReport]
+    path: dict[int, Embedding]
+    seconds: dict[str, float]
+
+
+def fit_class(
+    data: FitData,
+    target: int,
+    blind: dict[str, Embedding],
+    config: BenchmarkConfig,
+) -> ClassFits:
+    """Fit all methods to one class."""
+    fitted: dict[str, Embedding] = {}
+    reports: dict[str, FitReport] = {}
+    seconds: dict[str, float] = {}
+    for name in SEEN:
+        start = time.perf_counter()
+        fitted[name], reports[name] = fit_variant(
+            name, data, (target,), config.n_features, config.train
+        )
+        seconds[name] = time.perf_counter() - start
+    for name, embedding in blind.items():
+        start = time.perf_counter()
+        fitted[name] = read_class(embedding, data, target, config.train)
+        seconds[name] = time.perf_counter() - start
+    start = time.perf_counter()
+    path: dict[int, Embedding] = dict(fit_lasso_sizes(data, target, config.train))
+    fitted["Lasso"] = path[LASSO_SHOWN]
+    seconds["Lasso"] = time.perf_counter() - start
+    return ClassFits(fitted, reports, path, seconds)
+
+
+def faithfulness(embedding: Embedding, data: Activations, target: int) -> Faithfulness:
+    """Faithfulness of an embedding of one class on recorded activations."""
+    found = apply_embedding(embedding, data.z)
+    positives, _ = find_positives(data, [target])
+    return measure_faithfulness(
+        found.features, found.contributions, found.reproduced, data.logits, (target,), positives
+    )
+
+
+def measure_class(
+    task: Task,
+    recorded: Recorded,
+    data: FitData,
+    target: int,
+    blind: dict[str, Embedding],
+    more: dict[str, Embedding],
+    config: BenchmarkConfig,
+) -> tuple[ClassRecord, ClassFits]:
+    """Fit and measure one class.
+
+    Args:
+        task: network and pictures.
+        recorded: activations of all of them.
+        data: what is fitted.
+        target: class index.
+        blind: embeddings that do not see the target.
+        more: the same with more concepts.
+        config: settings.
+    """
+    start = time.perf_counter()
+    record = ClassRecord(target, task.classes[target])
+    fits = fit_class(data, target, blind, config)
+    for name, embedding in fits.methods.items():
+        own = figures(embedding, recorded, target)
+        record.methods[name] = own | {"seconds": fits.seconds[name]}
+    for size, embedding in fits.path.items():
+        train, test = (
+            faithfulness(embedding, part, target) for part in (recorded.train, recorded.test)
+        )
+        record.lasso[str(size)] = {
+            "num_x": embedding.n_features,
+            "f_reg_train": train.f_reg,
+            "f_reg_test": test.f_reg,
+        }
+    # Unweighted least squares is what R^2 asks for: with weighted positives they fall far behind.
+    alike = replace(config.train, positive_share=None)
+    for name, embedding in more.items():
+        read = read_class(embedding, data, target, alike)
+        record.more[name] = faithfulness(read, recorded.test, target).r2
+    _measure_maps(task, recorded, target, fits.methods, data, record, config)
+    record.seconds = time.perf_counter() - start
+    return record, fits
+
+
+def figures(embedding: Embedding, recorded: Recorded, target: int) -> dict[str, Any]:
+    """Faithfulness figures of one method for one class."""
+    return faithfulness_figures(
+        faithfulness(embedding, recorded.train, target),
+        faithfulness(embedding, recorded.test, target),
+    )
+
+
+def faithfulness_figures(train: Faithfulness, test: Faithfulness) -> dict[str, Any]:
+    """What `results.json` holds of the faithfulness on training and on test pictures."""
+    return NO_FIGURES | {
+        "f_reg_train": train.f_reg,
+        "f_reg_test": test.f_reg,
+        "f_cls_train": train.f_cls,
+        "f_cls_test": test.f_cls,
+        "f_reg_positives": test.f_reg_positives,
+        "f_cls_positives": test.f_cls_positives,
+        "margin": test.margin,
+        "margin_changed": test.margin_changed,
+        "r2": test.r2,
+        "active": test.active,
+        "dead": test.dead,
+        "degenerate_classes": int(bool(test.degenerate)),
+        "top_share": max(test.share[0]),
+        "n_features": test.n_features,
+    }
+
+
+def _measure_maps(
+    task: Task,
+    recorded: Recorded,
+    target: int,
+    fitted: dict[str, Embedding],
+    data: FitData,
+    record: ClassRecord,
+    config: BenchmarkConfig,
+) -> None:
+    chosen = spread(task.positives(target), config.map_images)
+    record.positives = len(chosen)
+    start = time.perf_counter()
+    for name in ("Z", "1-heatmap"):
+        record.methods[name] = dict(NO_FIGURES)
+    if not chosen:
+        return
+    gathered = {name: MapFigures(e.n_features, task.parts) for name, e in fitted.items()}
+    gathered["1-heatmap"] = MapFigures(1, task.parts)
+    units = UnitMaps(task, fitted)
+    logit = ExcitationBackprop(task.model)
+    scores: dict[str, list[Tensor]] = {"x-features": [], "1-heatmap": [], "random": []}
+    generator = torch.Generator().manual_seed(config.train.seed * 1009 + target)
+    z = recorded.located.z[chosen]
+    contributions = apply_embedding(fitted["SRAE"], z).contributions[:, 0]
+    pictures: list[Tensor] = []
+    for first in range(0, len(chosen), IMAGES_AT_ONCE):
+        samples = [task.located[index] for index in chosen[first : first + IMAGES_AT_ONCE]]
+        images = torch.stack([sample.image for sample in samples])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", XNNWarning)  # off units are left out below
+            parts = units.draw(images) | {"1-heatmap": draw_maps(logit, images, [target])}
+        weights = [task.weigh(sample) for sample in samples]
+        for name, maps in parts.items():
+            gathered[name].add(maps, weights)
+        if config.masking:
+            part, one = contributions[first : first + IMAGES_AT_ONCE], parts["1-heatmap"]
+            scores["x-features"].append(combine_maps(parts["SRAE"], part))
+            scores["1-heatmap"].append(one[:, 0].clamp(min=0))
+            scores["random"].append(torch.rand(one[:, 0].shape, generator=generator))
+            pictures.append(images)
+    for name, maps_of in gathered.items():
+        dead: tuple[int, ...] = ()
+        if name in fitted:
+            features = apply_embedding(fitted[name], z).features
+            dead = tuple((features == 0).all(0).nonzero().flatten().tolist())
+        record.methods[name] |= maps_of.figures(dead, many=name != "1-heatmap")
+    record.methods["1-heatmap"]["seconds"] = time.perf_counter() - start
+    _measure_dimensions(task, recorded, target, chosen, data, record, config)
+    if config.masking:
+        record.masking = _measure_masking(task, target, pictures, scores, config)
+
+
+def _measure_dimensions(
+    task: Task,
+    recorded: Recorded,
+    target: int,
+    chosen: list[int],
+    data: FitData,
+    record: ClassRecord,
+    config: BenchmarkConfig,
+) -> None:
+    """Locality of single dimensions of Z, the most active ones, on a few pictures."""
+    start = time.perf_counter()
+    positives = find_positives(data.train, [target])[0][:, 0]
+    logits = data.train.logits[:, [target]]
+    count = min(config.z_dimensions, data.train.z.shape[1])
+    embedding = fit_dimensions(data.train.z, logits, positives, count)
+    few = spread(chosen, config.z_images)
+    dead = (recorded.located.z[few][:, embedding.index] == 0).all(0).nonzero().flatten()
+    units = ExcitationBackprop(UnitsOfMany(layer_of(task), [embedding]))
+    histograms = MapFigures(count, task.parts)
+    for index in few:
+        sample = task.located[index]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", XNNWarning)
+            maps = draw_maps(units, sample.image.unsqueeze(0), range(count))
+        histograms.add(maps, [task.weigh(sample)])
+    found = histograms.figures(tuple(dead.tolist()), many=False)
+    del found["histogram"]
+    record.methods["Z"] |= found | {
+        "n_features": count,
+        "seconds": time.perf_counter() - start,
+    }
+
+
+def _measure_masking(
+    task: Task,
+    target: int,
+    pictures: list[Tensor],
+    scores: dict[str, list[Tensor]],
+    config: BenchmarkConfig,
+) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+
+    def batches(maps: list[Tensor]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        for images, part in zip(pictures, maps, strict=True):
+            yield images, torch.full((len(images),), target), part
+
+    for name, maps in scores.items():
+        result = masked_accuracy(task.model, task.preprocessing, batches(maps), kept=config.kept)
+        found[name] = list(result.accuracy)
+        found["original"] = result.original
+    return found | {"kept": list(config.kept)}

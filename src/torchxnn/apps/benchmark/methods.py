@@ -1,0 +1,200 @@
+"""The methods that the benchmark compares (paper section 4.2), by name.
+
+Those that see the logit are fitted per class. The others are fitted once and get a linear readout
+per class. All of them see the same activations and the same sample weights.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from torchxnn.data.activations import Activations
+from torchxnn.data.positives import sample_weights
+from torchxnn.embeddings.base import Embedding
+from torchxnn.embeddings.concepts import ConceptEmbedding, with_readout
+from torchxnn.embeddings.lasso import fit_lasso_path, lasso_embedding
+from torchxnn.embeddings.nmf import fit_nmf
+from torchxnn.embeddings.pca import fit_pca
+from torchxnn.embeddings.srae import SRAE
+from torchxnn.embeddings.topk_sae import TopKConfig, fit_topk_sae
+from torchxnn.errors import DegenerateFitWarning, XNNWarning
+from torchxnn.training.config import TrainConfig
+from torchxnn.training.fit import fit_embedding
+from torchxnn.training.initialise import fit_readout
+from torchxnn.training.report import FitReport
+
+LASSO_SIZES = (5, 8, 21, 68, 232)
+"""Numbers of selected dimensions in the paper's tables .4 and .6."""
+
+RELEVANCE = 1.0
+"""Weight of the pull-away term on relevance in SRAE-R."""
+
+MORE_CONCEPTS = 25
+"""Concepts that unsupervised methods get in the comparison that favours them."""
+
+
+@dataclass(frozen=True, eq=False)
+class FitData:
+    """Recorded activations that every method is fitted to.
+
+    Attributes:
+        train: pictures and their altered copies.
+        validation: other training pictures, for early stopping.
+    """
+
+    train: Activations
+    validation: Activations
+
+
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """An embedding with its readout, and the seconds that it took."""
+
+    embedding: Embedding
+    seconds: float = 0.0
+
+
+def srae_config(base: TrainConfig) -> TrainConfig:
+    """The paper's objective, eq. 5, with all three terms."""
+    return base
+
+
+def srae_r_config(base: TrainConfig) -> TrainConfig:
+    """SRAE-R: eq. 5 and a pull-away term on the relevance that x-features send to Z. Ours."""
+    return replace(base, relevance=base.relevance or RELEVANCE)
+
+
+def nn_config(base: TrainConfig) -> TrainConfig:
+    """NN: a network with an x-layer, without reconstruction and without pull-away."""
+    return replace(base, reconstruction="none", eta=0.0, relevance=0.0)
+
+
+def sae_config(base: TrainConfig) -> TrainConfig:
+    """SAE: a stacked autoencoder with faithfulness, the plain squared reconstruction error."""
+    return replace(base, reconstruction="squared", eta=0.0, relevance=0.0)
+
+
+def cae_config(base: TrainConfig) -> TrainConfig:
+    """CAE: an autoencoder that does not see the logit; its readout is fitted afterwards."""
+    return replace(
+        base,
+        faithful=False,
+        reconstruction="squared",
+        beta=1.0,
+        eta=0.0,
+        relevance=0.0,
+        split_logit=False,
+        revive=None,
+        positive_share=None,
+        trials=1,
+    )
+
+
+SEEN = {"SRAE": srae_config, "SRAE-R": srae_r_config, "NN": nn_config, "SAE": sae_config}
+"""Methods that see the logit and are variants of eq. 5: name -> settings."""
+
+
+def fit_variant(
+    name: str, data: FitData, targets: tuple[int, ...], n_features: int, base: TrainConfig
+) -> tuple[SRAE, FitReport]:
+    """Fit SRAE, NN or SAE to one class; its figures tell whether it is degenerate."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DegenerateFitWarning)
+        embedding, report = fit_embedding(
+            data.train, data.validation, targets, n_features, SEEN[name](base)
+        )
+    if not isinstance(embedding, SRAE):
+        raise TypeError("the benchmark compares methods on vectors, not on maps")
+    return embedding, report
+
+
+Blind = Callable[[FitData, int, TrainConfig], Embedding]
+
+
+def fit_cae(data: FitData, n_concepts: int, base: TrainConfig) -> Embedding:
+    """An autoencoder on Z; what its readout was fitted to is replaced for every class."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DegenerateFitWarning)
+        return fit_embedding(data.train, data.validation, (0,), n_concepts, cae_config(base))[0]
+
+
+def _quiet(fit: Callable[[], ConceptEmbedding]) -> ConceptEmbedding:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", XNNWarning)  # dead concepts are in the tables
+        return fit()
+
+
+BLIND: dict[str, Blind] = {
+    "CAE": fit_cae,
+    "NMF": lambda data, n, base: _quiet(lambda: fit_nmf(data.train.z, n, seed=base.seed)),
+    "PCA": lambda data, n, base: fit_pca(data.train.z, n),
+    "TopK-SAE": lambda data, n, base: _quiet(
+        lambda: fit_topk_sae(data.train.z, n, TopKConfig(seed=base.seed))
+    ),
+}
+"""Methods that do not see the target: name -> fit."""
+
+
+def read_class(embedding: Embedding, data: FitData, target: int, base: TrainConfig) -> Embedding:
+    """Give an embedding that was fitted without a target its readout for one class.
+
+    Positives are weighted as in `base`.
+    """
+    weights = sample_weights(data.train, (target,), base.positive_share)
+    logits = data.train.logits[:, [target]]
+    with torch.no_grad():
+        features = embedding.encode(data.train.z)
+    if isinstance(embedding, ConceptEmbedding):
+        return with_readout(embedding, features, logits, weights)
+    if not isinstance(embedding, SRAE):
+        raise TypeError(f"{type(embedding).__name__} has no readout to fit")
+    own = SRAE(**embedding.settings())
+    own.load_state_dict(embedding.state_dict())
+    with torch.no_grad():
+        fit_readout(own, features, logits, weights)
+    return own.eval()
+
+
+def fit_lasso_sizes(
+    data: FitData, target: int, base: TrainConfig, sizes: tuple[int, ...] = LASSO_SIZES
+) -> dict[int, ConceptEmbedding]:
+    """Points of the Lasso path with about the given numbers of dimensions."""
+    weights = sample_weights(data.train, (target,), base.positive_share)
+    path = fit_lasso_path(data.train.z, data.train.logits[:, target], weights, most=max(sizes))
+    return {size: lasso_embedding(path.nearest(size), data.train.z) for size in sizes}
+
+
+def units_of(embedding: Embedding) -> nn.Module:
+    """Z to the units whose heatmaps are drawn."""
+    return embedding.units() if isinstance(embedding, ConceptEmbedding) else embedding
+
+
+class UnitsOfMany(nn.Module):
+    """The units of several embeddings side by side, on top of one layer of a model.
+
+    One forward pass of the model and one positive pass serve the maps of all of them.
+
+    Args:
+        layer_output: images (B, C, H, W) -> Z (B, S_z).
+        embeddings: in the order of the columns.
+    """
+
+    def __init__(
+        self, layer_output: Callable[[Tensor], Tensor], embeddings: list[Embedding]
+    ) -> None:
+        super().__init__()
+        self._layer_output = layer_output
+        self.units = nn.ModuleList(units_of(embedding) for embedding in embeddings)
+
+    def forward(self, images: Tensor) -> Float[Tensor, "batch units"]:
+        """All units, (B, sum of the numbers of concepts)."""
+        z = self._layer_output(images)
+        parts: list[Any] = [unit(z) for unit in self.units]
+        return torch.cat(parts, 1)

@@ -1,0 +1,163 @@
+"""Activations that a benchmark fits to, recorded once and kept in its folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Bool
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from torchxnn.apps.benchmark.methods import FitData
+from torchxnn.apps.benchmark.tasks import Task
+from torchxnn.data.activations import Activations, record_activations
+from torchxnn.data.datasets import ImageDataset, make_loader
+from torchxnn.data.datasets.augment import AugmentedImages
+from torchxnn.data.positives import split_validation
+from torchxnn.errors import DataError
+from torchxnn.models.load import fingerprint
+from torchxnn.storage.files import replace_file
+from torchxnn.training.config import TrainConfig
+
+FILE = "activations.safetensors"
+_PARTS = ("train", "altered", "test", "located")
+
+OnImages = Callable[[str, int, int], None]
+"""Called with what is recorded, images so far, and their total."""
+
+
+@dataclass(frozen=True, eq=False)
+class Recorded:
+    """What the network did on every picture of a task.
+
+    Attributes:
+        train: training pictures.
+        altered: their altered copies, all first copies first; empty for none.
+        test: pictures that faithfulness is measured on.
+        located: pictures whose maps are measured; the same as `test` where they are.
+    """
+
+    train: Activations
+    altered: Activations
+    test: Activations
+    located: Activations
+
+    def fit_data(self, config: TrainConfig) -> FitData:
+        """Training pictures without and with a held-out share of each class, copies included."""
+        held_out = self.held_out(config)
+        return FitData(self._side(~held_out), self._side(held_out))
+
+    def held_out(self, config: TrainConfig) -> Bool[Tensor, " images"]:
+        """Mask of the training pictures that are held out, the same share of every class."""
+        if self.train.labels is None:
+            raise DataError("the benchmark needs labels")
+        kinds = torch.nn.functional.one_hot(self.train.labels).bool()
+        return split_validation(kinds, config.validation_share, config.seed)
+
+    def _side(self, chosen: Bool[Tensor, " images"]) -> Activations:
+        copies = len(self.altered) // max(1, len(self.train))
+        if not copies:
+            return self.train.select(chosen)
+        return join(self.train.select(chosen), self.altered.select(chosen.repeat(copies)))
+
+
+def join(first: Activations, second: Activations) -> Activations:
+    """Two recordings, one after the other."""
+    if first.labels is None or second.labels is None:
+        raise DataError("the benchmark needs labels")
+    return Activations(
+        torch.cat([first.z, second.z]),
+        torch.cat([first.logits, second.logits]),
+        torch.cat([first.labels, second.labels]),
+    )
+
+
+def record_task(
+    task: Task, copies: int, folder: Path, on_images: OnImages | None = None, jobs: int = 1
+) -> Recorded:
+    """Record a task's activations, or read them if the folder holds those of the same task.
+
+    Args:
+        task: network and pictures.
+        copies: altered copies per training picture.
+        folder: of the benchmark.
+        on_images: progress.
+        jobs: processes that read pictures ahead; 1 reads them in this one.
+
+    Raises:
+        DataError: the folder holds the activations of another network, layer or data set.
+    """
+    about = _about(task, copies)
+    path = folder / FILE
+    if path.is_file():
+        return _read(path, about)
+    parts = {"train": task.train, "test": task.test}
+    if copies:
+        parts["altered"] = AugmentedImages(task.train, copies, originals=False)
+    if task.located is not task.test:
+        parts["located"] = task.located
+    tensors: dict[str, torch.Tensor] = {}
+    for name, dataset in parts.items():
+        found = _record(task, dataset, name, on_images, jobs)
+        if found.labels is None:
+            raise DataError(f"{dataset.name} has no labels, which the benchmark needs")
+        tensors |= {f"{name}.z": found.z, f"{name}.logits": found.logits}
+        tensors[f"{name}.labels"] = found.labels
+    replace_file(path, save(tensors, {"about": json.dumps(about)}))
+    return _read(path, about)
+
+
+def _record(
+    task: Task, dataset: ImageDataset, name: str, on_images: OnImages | None, jobs: int
+) -> Activations:
+    seen = 0
+
+    def count(images: int) -> None:
+        nonlocal seen
+        seen += images
+        if on_images is not None:
+            on_images(name, seen, len(dataset))
+
+    loader = make_loader(dataset, workers=jobs if jobs > 1 else 0)
+    return record_activations(task.model, task.source.layer, loader, count)
+
+
+def _about(task: Task, copies: int) -> dict[str, object]:
+    return {
+        "fingerprint": fingerprint(task.model),
+        "layer": task.source.layer,
+        "copies": copies,
+        "images": [len(task.train), len(task.test), len(task.located)],
+    }
+
+
+def _read(path: Path, about: dict[str, object]) -> Recorded:
+    try:
+        with safe_open(path, "pt") as file:
+            found = json.loads((file.metadata() or {}).get("about", "{}"))
+            names = set(file.keys())
+            tensors = {name: file.get_tensor(name) for name in names}
+    except (SafetensorError, OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read ({error}); delete it to record again") from error
+    if found != about:
+        changed = sorted(key for key in about if found.get(key) != about[key])
+        raise DataError(
+            f"{path} was recorded with another {' and '.join(changed)}; choose another --out or "
+            "delete the file"
+        )
+    parts = {}
+    for name in _PARTS:
+        if f"{name}.z" in tensors:
+            parts[name] = Activations(*(tensors[f"{name}.{t}"] for t in ("z", "logits", "labels")))
+    nothing = parts["train"].select(torch.zeros(0, dtype=torch.long))
+    return Recorded(
+        train=parts["train"],
+        altered=parts.get("altered", nothing),
+        test=parts["test"],
+        located=parts.get("located", parts["test"]),
+    )

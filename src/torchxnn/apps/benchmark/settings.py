@@ -1,0 +1,65 @@
+"""Settings of a benchmark run; the same fields are command line and saved JSON."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from torchxnn.errors import XNNError
+from torchxnn.training.config import TrainConfig
+
+METHODS = (
+    "SRAE",
+    "SRAE-R",
+    "NN",
+    "SAE",
+    "CAE",
+    "Lasso",
+    "Z",
+    "1-heatmap",
+    "NMF",
+    "PCA",
+    "TopK-SAE",
+)
+"""Columns of the tables, in this order."""
+
+FIT = TrainConfig(
+    beta=2.0, epochs=12, patience=5, decay_every=8, revive=2, pretrain_epochs=1, trials=2
+)
+"""Settings of the learned methods. Epochs are fewer than a plain fit's: altered copies make each
+one several times as long. beta was tuned on ten kinds of birds, training pictures alone, for SRAE,
+SRAE-R and SAE alike (`xnn benchmark tune`)."""
+
+
+@dataclass(frozen=True)
+class BenchmarkConfig:
+    """What a benchmark measures, and how thoroughly.
+
+    Attributes:
+        n_features: number of concepts n of every method but Z and the 1-heatmap.
+        copies: altered copies of every training picture that are fitted along with it.
+        map_images: most pictures per class whose maps are measured, spread over the class; None
+            for all.
+        z_dimensions: dimensions of Z whose maps are measured, the most active ones.
+        z_images: pictures per class on which they are.
+        masking: whether the classification of masked pictures is measured (table .5).
+        kept: pixels that masking keeps.
+        train: settings of the learned methods, with the seed and the share of the training
+            pictures that is held out for early stopping.
+    """
+
+    n_features: int = 5
+    copies: int = 4
+    map_images: int | None = 20
+    z_dimensions: int = 64
+    z_images: int = 5
+    masking: bool = True
+    kept: tuple[int, ...] = (300, 500, 1000)
+    train: TrainConfig = field(default_factory=lambda: FIT)
+
+    def __post_init__(self) -> None:
+        least = {"n_features": 2, "copies": 0, "z_dimensions": 1, "z_images": 1}
+        for name, low in least.items():
+            if getattr(self, name) < low:
+                raise XNNError(f"{name} must be at least {low}, got {getattr(self, name)}")
+        if self.map_images is not None and self.map_images < 1:
+            raise XNNError(f"map_images must be at least 1, or None, got {self.map_images}")

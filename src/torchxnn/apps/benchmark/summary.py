@@ -1,0 +1,147 @@
+"""Means over classes, and the comparisons that the paper's claims rest on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torchxnn.apps.benchmark.measure import FIGURES, NO_FIGURES
+from torchxnn.apps.benchmark.settings import METHODS
+from torchxnn.metrics.intervals import paired_wilcoxon
+
+LOWER_IS_BETTER = ("o1", "o2", "mean_squared_correlation", "locality")
+COMPARED = ("SRAE-R", "NN", "SAE", "CAE", "Lasso", "Z", "1-heatmap")
+OURS = ("SRAE", "SRAE-R")
+
+Records = Mapping[str, Mapping[str, Any]]
+"""Records of classes by class index."""
+
+
+def summarise(records: Records) -> dict[str, Any]:
+    """Everything `results.json` holds.
+
+    Args:
+        records: as `run_benchmark` returns them.
+
+    Returns:
+        `methods`: means over classes, degenerate classes counted; `classes`: the same per class;
+        `tests`: one-sided paired Wilcoxon tests that the figure of SRAE, or of SRAE-R, is lower;
+        `lasso`, `masking` and `more`: the other tables. None where a figure does not exist.
+    """
+    names = [name for name in METHODS if any(name in r["methods"] for r in records.values())]
+    return {
+        "methods": {name: _mean_method(name, records) for name in names},
+        "classes": {
+            target: {
+                "name": record["name"],
+                "positives": record["positives"],
+                "seconds": record["seconds"],
+                "methods": {
+                    name: {figure: values.get(figure) for figure in FIGURES}
+                    for name, values in record["methods"].items()
+                },
+            }
+            for target, record in records.items()
+        },
+        "tests": {
+            mine: {
+                figure: {
+                    other: tested
+                    for other in COMPARED
+                    if mine != other
+                    if (tested := _test(figure, mine, other, records)) is not None
+                }
+                for figure in LOWER_IS_BETTER
+            }
+            for mine in OURS
+            if mine in names
+        },
+        "lasso": _lasso_rows(records),
+        "masking": _masking_rows(records),
+        "more": _mean_more(records),
+    }
+
+
+def mean(values: Sequence[float | int | None]) -> float | None:
+    """Mean of the figures that exist; None if none does."""
+    known = [value for value in values if value is not None and math.isfinite(value)]
+    return sum(known) / len(known) if known else None
+
+
+def _mean_method(name: str, records: Records) -> dict[str, Any]:
+    rows = [record["methods"].get(name, NO_FIGURES) for record in records.values()]
+    found: dict[str, Any] = {figure: mean([row.get(figure) for row in rows]) for figure in FIGURES}
+    counts = [row.get("degenerate_classes") for row in rows]
+    known = [count for count in counts if count is not None]
+    found["degenerate_classes"] = sum(known) if known else None
+    # O2 is infinite, hence null, where two maps always coincide; leaving it out flatters a mean.
+    found["o2_infinite"] = sum(
+        1 for row in rows if row.get("o1") is not None and row.get("o2") is None
+    )
+    return found
+
+
+def _test(figure: str, mine: str, other: str, records: Records) -> dict[str, Any] | None:
+    pairs = [
+        (ours[figure], theirs[figure])
+        for record in records.values()
+        if (ours := record["methods"].get(mine)) and (theirs := record["methods"].get(other))
+        if ours.get(figure) is not None and theirs.get(figure) is not None
+    ]
+    if len(pairs) < 2:
+        return None
+    first, second = ([pair[side] for pair in pairs] for side in (0, 1))
+    tested = paired_wilcoxon(first, second, alternative="less")
+    return {
+        "p": tested.p,
+        "classes": tested.pairs,
+        "lower": sum(a < b for a, b in pairs),
+        "median_difference": tested.median_difference,
+    }
+
+
+def _lasso_rows(records: Records) -> list[dict[str, Any]]:
+    sizes = {size for record in records.values() for size in record["lasso"]}
+    return [
+        {"wanted": int(size)}
+        | {
+            key: mean([record["lasso"].get(size, {}).get(key) for record in records.values()])
+            for key in ("num_x", "f_reg_train", "f_reg_test")
+        }
+        for size in sorted(sizes, key=int)
+    ]
+
+
+def _masking_rows(records: Records) -> dict[str, Any] | None:
+    """Accuracy over all pictures: classes count by the pictures that they have."""
+    measured = [r for r in records.values() if r.get("masking") and r["positives"]]
+    if not measured:
+        return None
+    total = sum(record["positives"] for record in measured)
+
+    def pooled(values: Sequence[float | int]) -> float:
+        weights = [record["positives"] for record in measured]
+        return sum(v * w for v, w in zip(values, weights, strict=True)) / total
+
+    kept = measured[0]["masking"]["kept"]
+    names = [key for key in measured[0]["masking"] if key not in ("kept", "original")]
+    return {
+        "kept": kept,
+        "pictures": total,
+        "original": pooled([record["masking"]["original"] for record in measured]),
+    } | {
+        name: [
+            pooled([record["masking"][name][place] for record in measured])
+            for place in range(len(kept))
+        ]
+        for name in names
+    }
+
+
+def _mean_more(records: Records) -> dict[str, Any]:
+    names = {name for record in records.values() for name in record["more"]}
+    return {
+        name: mean([record["more"].get(name) for record in records.values()])
+        for name in sorted(names)
+    }

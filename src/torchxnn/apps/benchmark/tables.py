@@ -1,0 +1,207 @@
+"""Markdown tables laid out like the paper's, from a summary."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torchxnn.apps.benchmark.settings import METHODS
+
+NONE = "–"  # noqa: RUF001
+
+
+def markdown(summary: dict[str, Any], title: str) -> str:
+    """All tables of a benchmark as one Markdown text.
+
+    Args:
+        summary: from `summarise`.
+        title: of the benchmark.
+    """
+    classes = summary["classes"]
+    pictures = sum(record["positives"] for record in classes.values())
+    parts = [
+        f"# {title}",
+        f"Means over {len(classes)} classes; maps of {pictures} pictures of these classes. F_reg "
+        "is in logits; F_cls is the share of pictures whose class stays.",
+        "## Faithfulness, orthogonality, locality (as paper tables 1 and 2)",
+        main_table(summary),
+        "## Beside the paper's figures",
+        more_table(summary),
+        "## Is ours lower? One-sided paired Wilcoxon tests over classes",
+        test_table(summary),
+        "## Lasso along its path (as paper tables .4 and .6)",
+        lasso_table(summary),
+    ]
+    if summary["masking"] is not None:
+        parts += [
+            "## Classification of masked pictures (as paper table .5)",
+            masking_table(summary),
+        ]
+    if summary["more"]:
+        parts += ["## R² of methods without target at 25 concepts", pairs_table(summary["more"])]
+    parts += ["## Classes (SRAE)", class_table(summary)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _number(value: float | int | None, digits: int = 3) -> str:
+    return NONE if value is None else f"{value:.{digits}f}"
+
+
+def _share(value: float | int | None) -> str:
+    return NONE if value is None else f"{value:.2%}"
+
+
+def _names(summary: dict[str, Any]) -> list[str]:
+    return [name for name in METHODS if name in summary["methods"]]
+
+
+def main_table(summary: dict[str, Any]) -> str:
+    """The rows of paper tables 1 and 2, methods as columns."""
+    names, methods = _names(summary), summary["methods"]
+    rows = [
+        ("F_reg ↓", "train", "f_reg_train", _number),
+        ("F_reg ↓", "test", "f_reg_test", _number),
+        ("F_cls ↑", "train", "f_cls_train", _share),
+        ("F_cls ↑", "test", "f_cls_test", _share),
+        ("O1 ↓", "", "o1", _number),
+        ("O2 ↓", "", "o2", _number),
+        ("Locality ↓", "", "locality", _number),
+    ]
+    return _table(
+        ["Method", "", *names],
+        [
+            [label, side, *(show(methods[name].get(figure)) for name in names)]
+            for label, side, figure, show in rows
+        ],
+    )
+
+
+def more_table(summary: dict[str, Any]) -> str:
+    """Figures that the paper does not have, methods as columns."""
+    names, methods = _names(summary), summary["methods"]
+    rows = [
+        ("F_reg on positives ↓", "f_reg_positives", _number),
+        ("F_cls on positives ↑", "f_cls_positives", _share),
+        ("margin of positives, in logits", "margin", _number),
+        ("margin of pictures whose class changes", "margin_changed", _number),
+        ("R² ↑", "r2", _number),
+        ("mean squared correlation of maps ↓", "mean_squared_correlation", _number),
+        ("locality of a uniform map", "locality_chance", _number),
+        ("locality without context ↓", "locality_without_context", _number),
+        ("share of relevance on void", "void_share", _share),
+        ("concepts", "n_features", lambda v: _number(v, 1)),
+        ("active concepts ↑", "active", lambda v: _number(v, 2)),
+        ("dead concepts ↓", "dead", lambda v: _number(v, 2)),
+        ("share of the largest ↓", "top_share", _share),
+        ("degenerate classes ↓", "degenerate_classes", lambda v: _number(v, 0)),
+        ("classes with infinite O2 ↓", "o2_infinite", lambda v: _number(v, 0)),
+        ("seconds per class", "seconds", lambda v: _number(v, 1)),
+    ]
+    return _table(
+        ["Figure", *names],
+        [
+            [label, *(show(methods[name].get(figure)) for name in names)]
+            for label, figure, show in rows
+        ],
+    )
+
+
+def test_table(summary: dict[str, Any]) -> str:
+    """One line per figure and method compared."""
+    rows = [
+        [
+            mine,
+            figure,
+            other,
+            f"{tested['p']:.2g}",
+            f"{tested['lower']} of {tested['classes']}",
+            f"{tested['median_difference']:+.3f}",
+        ]
+        for mine, figures in summary["tests"].items()
+        for figure, others in figures.items()
+        for other, tested in others.items()
+    ]
+    return _table(
+        ["method", "figure", "against", "p", "classes where lower", "median difference"], rows
+    )
+
+
+def lasso_table(summary: dict[str, Any]) -> str:
+    """Num_x and F_reg along the path."""
+    return _table(
+        ["Num_x wanted", "Num_x", "F_reg train", "F_reg test"],
+        [
+            [
+                str(row["wanted"]),
+                _number(row["num_x"], 1),
+                _number(row["f_reg_train"]),
+                _number(row["f_reg_test"]),
+            ]
+            for row in summary["lasso"]
+        ],
+    )
+
+
+def masking_table(summary: dict[str, Any]) -> str:
+    """Accuracy on original and on masked pictures."""
+    masking = summary["masking"]
+    names = [key for key in masking if key not in ("kept", "original", "pictures")]
+    return _table(
+        ["Pixels kept", *(f"by {name}" for name in names), "original"],
+        [
+            [str(kept), *(_share(masking[name][i]) for name in names), _share(masking["original"])]
+            for i, kept in enumerate(masking["kept"])
+        ],
+    )
+
+
+def pairs_table(values: dict[str, Any]) -> str:
+    """Name and number."""
+    return _table(["Method", "R²"], [[name, _number(value)] for name, value in values.items()])
+
+
+def class_table(summary: dict[str, Any]) -> str:
+    """SRAE on every class."""
+    figures = ("r2", "f_reg_test", "f_cls_positives", "o1", "o2", "locality", "active", "dead")
+    rows = []
+    for target, record in summary["classes"].items():
+        own = record["methods"].get("SRAE", {})
+        cells = [_number(own.get(figure)) for figure in figures]
+        rows.append([target, record["name"], str(record["positives"]), *cells])
+    return _table(["class", "name", "pictures", *figures], rows)
+
+
+def tuning_text(found: dict[str, Any], targets: Sequence[int]) -> str:
+    """Settings, what was chosen and why, as Markdown."""
+    figures = ("r2", "f_reg", "f_cls_positives", "active", "o1", "o2", "mean_squared_correlation")
+    rows = [
+        [
+            name + (" (chosen)" if name == found["chosen"] else ""),
+            *(_number(row[figure]) for figure in (*figures, "locality")),
+            "yes" if name in found["front"] else "",
+        ]
+        for name, row in found["settings"].items()
+    ]
+    head = ["setting", *figures, "locality", "on the front"]
+    return (
+        f"Means over classes {', '.join(map(str, targets))}, held-out training pictures; chosen by "
+        f"{found['by']}.\n\n{_table(head, rows)}\n"
+    )
+
+
+def stability_text(found: dict[str, Any]) -> str:
+    """Matched correlation by method, as Markdown."""
+    rows = [
+        [name, _number(row["correlation"]), _number(row["chance"])]
+        for name, row in found["methods"].items()
+    ]
+    return (
+        f"{found['fits']} fits per class, {len(found['classes'])} classes.\n\n"
+        + _table(["method", "correlation of matched x-features ↑", "of shuffled values"], rows)
+        + "\n"
+    )

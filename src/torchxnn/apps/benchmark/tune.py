@@ -1,0 +1,242 @@
+"""Choose beta, eta and q on the training split alone, by a stated objective."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from torchxnn.apps.benchmark.maps import draw_maps, layer_of
+from torchxnn.apps.benchmark.measure import FIT_FIGURES, faithfulness
+from torchxnn.apps.benchmark.methods import UnitsOfMany, fit_variant, nn_config
+from torchxnn.apps.benchmark.record import OnImages, Recorded, record_task
+from torchxnn.apps.benchmark.run import OnClass, open_run, read_saved
+from torchxnn.apps.benchmark.settings import BenchmarkConfig
+from torchxnn.apps.benchmark.summary import mean
+from torchxnn.apps.benchmark.tasks import TASKS, Task, TaskSource
+from torchxnn.attribution import ExcitationBackprop
+from torchxnn.embeddings.srae import SRAE
+from torchxnn.errors import DataError, XNNError, XNNWarning
+from torchxnn.metrics import MapCovariance, RelevanceHistograms
+from torchxnn.parallel.engine import LocalEngine
+from torchxnn.storage.files import replace_file
+from torchxnn.storage.saved_folder import to_json
+from torchxnn.training.config import TrainConfig
+
+R2_LOSS = 0.03
+"""Largest loss of validation R^2 against NN that a setting may have to be chosen for its maps."""
+
+IMAGES_AT_ONCE = 8
+
+
+@dataclass(frozen=True)
+class TuneGrid:
+    """Settings to try, and how.
+
+    Attributes:
+        betas: weights of the reconstruction.
+        etas: weights of the pull-away term.
+        qs: sparsity parameters.
+        relevances: weights of the pull-away term on relevance.
+        folds: random splits of the training pictures that the figures are means over.
+    """
+
+    betas: tuple[float, ...] = (0.1, 0.5, 1.0)
+    etas: tuple[float, ...] = (0.1, 0.5)
+    qs: tuple[float, ...] = (100.0,)
+    relevances: tuple[float, ...] = (0.0,)
+    folds: int = 1
+
+    def __post_init__(self) -> None:
+        if not (self.betas and self.etas and self.qs and self.relevances):
+            raise XNNError("betas, etas, qs and relevances each need at least one value to try")
+        for name, least in (("betas", 0.0), ("etas", 0.0), ("relevances", 0.0), ("qs", 1e-12)):
+            if min(getattr(self, name)) < least:
+                raise XNNError(f"{name} must not be negative, nor qs 0, got {getattr(self, name)}")
+        if self.folds < 1:
+            raise XNNError(f"folds must be at least 1, got {self.folds}")
+
+    def settings(self, base: TrainConfig) -> dict[str, TrainConfig]:
+        """The settings by name, NN first: it is the yardstick of faithfulness."""
+        found = {"NN": nn_config(base)}
+        for beta, eta, q, weight in product(self.betas, self.etas, self.qs, self.relevances):
+            name = f"beta {beta:g}, eta {eta:g}, q {q:g}"
+            if weight:
+                name += f", relevance {weight:g}"
+            found[name] = replace(base, beta=beta, eta=eta, q=q, relevance=weight)
+        return found
+
+
+@dataclass(frozen=True, eq=False)
+class _Prepared:
+    task: Task
+    recorded: Recorded
+    config: BenchmarkConfig
+    grid: TuneGrid
+    folder: Path
+
+
+_WORKER: dict[str, _Prepared] = {}
+
+
+def run_tuning(
+    source: TaskSource,
+    targets: Sequence[int] | None,
+    config: BenchmarkConfig,
+    grid: TuneGrid,
+    folder: Path,
+    jobs: int = 1,
+    on_images: OnImages | None = None,
+    on_class: OnClass | None = None,
+) -> dict[str, Any]:
+    """Fit every setting to every class and measure it on held-out training pictures.
+
+    Objective: of the settings whose mean validation R^2 is at most 0.03 below NN's, the one with
+    the lowest mean squared correlation of maps; if there is none, the one with the highest R^2.
+    The test pictures are not looked at. Resumable like `run_benchmark`, see there for arguments.
+
+    Returns:
+        `settings` (means over classes and folds), `chosen`, and `front`: the names of the settings
+        that no other one beats in both R^2 and the correlation of maps.
+    """
+    task, chosen = open_run(source, targets, config, folder)
+    record_task(task, config.copies, folder, on_images, jobs)
+    labels = set(task.train.labels or ())
+    wanted = [target for target in chosen if target in labels]
+    names = {target: _path(folder, target, grid) for target in wanted}
+    todo = [target for target, path in names.items() if not path.is_file()]
+    done = len(wanted) - len(todo)
+    engine = LocalEngine(jobs)
+    for _, target in engine.run(_start, (source, config, grid, folder), _tune_class, todo):
+        done += 1
+        if on_class is not None:
+            on_class(done, len(wanted), task.classes[target])
+    return choose({str(target): read_saved(path, "tune again") for target, path in names.items()})
+
+
+def _path(folder: Path, target: int, grid: TuneGrid) -> Path:
+    text = json.dumps(asdict(grid), sort_keys=True).encode()
+    digest = sum(byte * 31**place for place, byte in enumerate(text)) % 16**8
+    return folder / "tuning" / f"{target:04d}-{digest:08x}.json"
+
+
+def choose(records: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> dict[str, Any]:
+    """The objective on records of classes: setting -> figures."""
+    names = list(next(iter(records.values()), {}))
+    settings: dict[str, dict[str, Any]] = {
+        name: {
+            figure: mean([record[name].get(figure) for record in records.values()])
+            for figure in FIT_FIGURES
+        }
+        for name in names
+    }
+    tried = {name: row for name, row in settings.items() if name != "NN" and row["r2"] is not None}
+    if not tried:
+        return {"settings": settings, "chosen": None, "front": [], "by": None}
+    limit = (settings["NN"]["r2"] or -1.0) - R2_LOSS
+    faithful = {
+        name: row
+        for name, row in tried.items()
+        if row["r2"] >= limit and row["mean_squared_correlation"] is not None
+    }
+    if faithful:
+        chosen = min(faithful, key=lambda name: faithful[name]["mean_squared_correlation"])
+    else:
+        chosen = max(tried, key=lambda name: tried[name]["r2"])
+    return {
+        "settings": settings,
+        "chosen": chosen,
+        "by": "correlation of maps" if faithful else "R^2",
+        "front": pareto_front(tried),
+    }
+
+
+def pareto_front(rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Settings for which no other one has both a higher R^2 and a lower correlation of maps."""
+
+    def better(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+        first = (one["r2"], -one["mean_squared_correlation"])
+        second = (other["r2"], -other["mean_squared_correlation"])
+        return first != second and all(a >= b for a, b in zip(first, second, strict=True))
+
+    known = {n: row for n, row in rows.items() if row["mean_squared_correlation"] is not None}
+    return [n for n, row in known.items() if not any(better(o, row) for o in known.values())]
+
+
+def _start(source: TaskSource, config: BenchmarkConfig, grid: TuneGrid, folder: Path) -> None:
+    task = TASKS[source.kind](source)
+    recorded = record_task(task, config.copies, folder)
+    _WORKER["prepared"] = _Prepared(task, recorded, config, grid, folder)
+
+
+def _tune_class(target: int) -> int:
+    ready = _WORKER["prepared"]
+    rows: dict[str, list[dict[str, Any]]] = {}
+    for fold in range(ready.grid.folds):
+        base = replace(ready.config.train, seed=ready.config.train.seed + fold)
+        for name, config in ready.grid.settings(base).items():
+            rows.setdefault(name, []).append(_measure(ready, target, name, config))
+    record = {
+        name: {figure: mean([row[figure] for row in found]) for figure in FIT_FIGURES}
+        for name, found in rows.items()
+    }
+    replace_file(_path(ready.folder, target, ready.grid), to_json(record).encode())
+    return target
+
+
+def _measure(ready: _Prepared, target: int, name: str, config: TrainConfig) -> dict[str, Any]:
+    """Figures of one setting on the held-out part of the training pictures."""
+    data = ready.recorded.fit_data(config)
+    method = "NN" if name == "NN" else "SRAE"
+    embedding, _ = fit_variant(method, data, (target,), ready.config.n_features, config)
+    found = faithfulness(embedding, data.validation, target)
+    held_out = ready.recorded.held_out(config)
+    labels = ready.recorded.train.labels
+    if labels is None:
+        raise DataError("tuning needs labels")
+    pictures = (held_out & (labels == target)).nonzero().flatten().tolist()
+    maps = _measure_maps(ready.task, ready.recorded, embedding, pictures)
+    return {
+        "r2": found.r2,
+        "f_reg": found.f_reg,
+        "f_reg_positives": found.f_reg_positives,
+        "f_cls_positives": found.f_cls_positives,
+        "active": float(found.active),
+        "dead": float(found.dead),
+        **maps,
+    }
+
+
+def _measure_maps(
+    task: Task, recorded: Recorded, embedding: SRAE, pictures: list[int]
+) -> dict[str, Any]:
+    n = embedding.n_features
+    covariance = MapCovariance(n)
+    histograms = RelevanceHistograms(n, task.parts)
+    units = ExcitationBackprop(UnitsOfMany(layer_of(task), [embedding]))
+    located = task.located is task.test  # then training pictures have parts, too
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", XNNWarning)
+        for first in range(0, len(pictures), IMAGES_AT_ONCE):
+            samples = [task.train[index] for index in pictures[first : first + IMAGES_AT_ONCE]]
+            maps = draw_maps(units, torch.stack([s.image for s in samples]), range(n))
+            covariance.update(maps)
+            if located:
+                histograms.update(maps, [task.weigh(sample) for sample in samples])
+        with torch.no_grad():
+            off = (embedding.encode(recorded.train.z[pictures]) == 0).all(0)
+        dead = tuple(off.nonzero().flatten().tolist())
+        pairs = covariance.result(dead)
+        locality = histograms.result(dead).value if located else None
+    return {
+        "o1": pairs.o1,
+        "o2": pairs.o2,
+        "mean_squared_correlation": pairs.mean_squared_correlation,
+        "locality": locality,
+    }

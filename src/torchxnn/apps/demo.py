@@ -1,0 +1,179 @@
+"""The demonstrations: solar cells (`xnn demo`) and the European Goldfinch (`xnn demo --data cub`).
+
+Both explain SqueezeNet 1.1 features with a fully connected head, attached to at `classifier.1`,
+the first fully connected layer after its ReLU.
+"""
+
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import cast
+
+import torch
+from rich.progress import Progress
+from torch import nn
+
+from torchxnn.data.datasets.base import ImageDataset, make_loader, subset
+from torchxnn.data.datasets.cub import CUB
+from torchxnn.data.datasets.elpv import CITATION, ELPV, LICENCE
+from torchxnn.errors import DataError, ModelError
+from torchxnn.models.bundled import (
+    LAYER,
+    PREPROCESSING,
+    SOLAR_HIDDEN,
+    SqueezeNetWithHead,
+    bird_name,
+    pool_features,
+    squeezenet_from_ndf,
+    train_head,
+)
+from torchxnn.models.load import load_model
+from torchxnn.models.preprocessing import Preprocessing
+
+GOLDFINCH = 47
+
+
+@dataclass(frozen=True, eq=False)
+class DemoSetup:
+    """A network ready to be explained, and the pictures to do it with.
+
+    Attributes:
+        model: in evaluation mode.
+        train: pictures to fit the XNN on.
+        validation: held-out pictures that decide when to stop; None lets the fit split `train`.
+        test: pictures that neither the network nor the XNN has seen.
+        classes: class names by index.
+        target: the class that is explained.
+        target_name: its name for people.
+        accuracy: the network's share of right answers on `test`; None if not measured.
+        preprocessing: how pictures become tensors.
+        layer: where the XNN attaches.
+        title: of the report, a question.
+        network: what the model is, for people.
+        factory: its name for `load_model`.
+        notes: licence and sources, to be printed with every picture.
+    """
+
+    model: nn.Module
+    train: ImageDataset
+    validation: ImageDataset | None
+    test: ImageDataset
+    classes: tuple[str, ...]
+    target: int
+    target_name: str
+    accuracy: float | None
+    preprocessing: Preprocessing
+    layer: str
+    title: str
+    network: str
+    factory: str
+    notes: tuple[str, ...]
+
+
+# --- solar cells
+
+
+def prepare_solar(seed: int = 0, progress: Progress | None = None, images: int = 1200) -> DemoSetup:
+    """Train a head on solar cells, on the spot, and set up the explanation of "defective".
+
+    Takes the cells whose label the experts were sure of (probability 0 or 1), a stratified part of
+    them: 65% to train the head, 10% for validation, 25% for the test. The features stay as ImageNet
+    made them, so every picture goes through them once; the head is trained on the result. The same
+    seed gives the same network on the same machine.
+
+    Args:
+        seed: of the choice of cells and of the training.
+        progress: shows the bars.
+        images: cells taken in all.
+
+    Raises:
+        DataError: if `elpv-dataset` is not installed.
+        ModelError: if `ndf` is not installed.
+    """
+    cells = ELPV(PREPROCESSING)
+    network = SqueezeNetWithHead(cast(nn.Module, squeezenet_from_ndf().features), 2, SOLAR_HIDDEN)
+    sure = set(cells.sure())
+    drawn = [index for index in cells.stratified(len(cells), seed) if index in sure][:images]
+    ends = [round(len(drawn) * share) for share in (0.0, 0.65, 0.75, 1.0)]
+    parts = [subset(cells, drawn[start:end]) for start, end in pairwise(ends)]
+    pooled = pool_features(network, make_loader(subset(cells, drawn)), progress)
+    labels = torch.tensor([cells.labels[index] for index in drawn])
+    network.classifier = train_head(
+        pooled[: ends[1]], labels[: ends[1]], 2, hidden=SOLAR_HIDDEN, seed=seed, progress=progress
+    )
+    network.eval()
+    with torch.no_grad():
+        right = network.classifier(pooled[ends[2] :]).argmax(1) == labels[ends[2] :]
+    train, validation, test = parts
+    return DemoSetup(
+        model=network,
+        train=train,
+        validation=validation,
+        test=test,
+        classes=cells.classes,
+        target=1,
+        target_name=cells.classes[1],
+        accuracy=float(right.double().mean()),
+        preprocessing=PREPROCESSING,
+        layer=LAYER,
+        title="Why is this solar cell defective?",
+        network="SqueezeNet 1.1 with a head trained on solar cells",
+        factory="torchxnn.models.bundled:solar_network",
+        notes=(
+            LICENCE,
+            f"Source: {CITATION}",
+            f"{len(drawn)} of the {len(cells)} cells were taken, from those whose label the "
+            f"experts were sure of: {len(train)} to train, {len(validation)} for validation, "
+            f"{len(test)} for the test.",
+            "Network: SqueezeNet 1.1 with ImageNet weights from the package ndf 0.1.4 (MIT), its "
+            "head trained just now on a processor.",
+        ),
+    )
+
+
+# --- birds
+
+
+def prepare_cub(root: str | Path, weights: str | Path, target: int = GOLDFINCH) -> DemoSetup:
+    """Set up the explanation of the European Goldfinch (paper figure 1), or of another bird.
+
+    Args:
+        root: CUB-200-2011 in its official layout.
+        weights: state dict of `squeezenet_with_head` for the classes in `classes.txt`.
+        target: 0-based class index.
+
+    Raises:
+        DataError: if the data set is incomplete or has no such class.
+        ModelError: if the weights do not fit.
+    """
+    train, test = CUB(root, PREPROCESSING, "train"), CUB(root, PREPROCESSING, "test")
+    if not 0 <= target < len(train.classes):
+        raise DataError(f"target must be 0 to {len(train.classes) - 1}, got {target}")
+    loaded = load_model("torchxnn.models.bundled:squeezenet_with_head", weights)
+    outputs = cast(SqueezeNetWithHead, loaded.model).num_classes
+    if outputs != len(train.classes):
+        raise ModelError(
+            f"{weights} has {outputs} classes, but {train.root / 'classes.txt'} lists "
+            f"{len(train.classes)}"
+        )
+    names = tuple(bird_name(name) for name in train.classes)
+    return DemoSetup(
+        model=loaded.model,
+        train=train,
+        validation=None,
+        test=test,
+        classes=names,
+        target=target,
+        target_name=names[target],
+        accuracy=None,
+        preprocessing=PREPROCESSING,
+        layer=LAYER,
+        title=f"Why is this a {names[target]}?",
+        network=f"SqueezeNet 1.1 trained on {len(names)} kinds of birds",
+        factory="torchxnn.models.bundled:squeezenet_with_head",
+        notes=(
+            "Birds: Caltech-UCSD Birds-200-2011 (Wah et al., technical report CNS-TR-2011-001, "
+            "2011), for non-commercial research; the copyright is the photographers'.",
+            f"{len(train)} images of the official training split, {len(test)} of the test split.",
+        ),
+    )

@@ -1,0 +1,264 @@
+"""Draw one chunk of heatmaps, or look for positives among a few images, in whatever process."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from torchxnn.apps.heatmaps.store import (
+    CONSERVATION,
+    CONTRIBUTIONS,
+    FALLBACK,
+    FEATURES,
+    HEATMAPS,
+    LOGITS,
+    PREDICTED,
+    PROBLEM,
+    PROBLEM_BYTES,
+    REPRODUCED,
+    ROW,
+    SCALE,
+    as_problem,
+)
+from torchxnn.attribution import ExcitationBackprop
+from torchxnn.attribution.methods import METHODS
+from torchxnn.data.activations import Activations
+from torchxnn.data.datasets.base import ImageDataset
+from torchxnn.data.ordered_images import stack_samples
+from torchxnn.data.positives import find_positives
+from torchxnn.errors import DataError, NonFiniteError, XNNError
+from torchxnn.models.layers import as_activations, record_layer
+from torchxnn.storage.chunk_store import ChunkStore
+from torchxnn.xnn import XNN
+
+
+@dataclass(frozen=True)
+class HeatmapConfig:
+    """Which heatmaps are drawn, and how they are kept.
+
+    Attributes:
+        method: attribution method; `torchxnn.attribution.methods.METHODS` has the names.
+        images: "positives" are the images of the XNN's targets, by label, or by prediction where
+            there are no labels; "all" is every image.
+        dtype: precision on disk. Every map has its own scale in float32, so float16 keeps three
+            digits of every value above 1/16,000 of the map's largest.
+        map_size: height and width of the maps on disk; None keeps every pixel. Smaller maps have
+            the same sum: every pixel's relevance goes to the cells it lies in.
+        images_at_once: images whose maps are drawn together; the memory needed grows with it.
+        chunk_rows: images per file; None: at most 256 images and 32 MB.
+    """
+
+    method: str = "excitation_backprop"
+    images: Literal["positives", "all"] = "positives"
+    dtype: Literal["float16", "float32"] = "float16"
+    map_size: int | None = None
+    images_at_once: int = 8
+    chunk_rows: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise XNNError(
+                f"unknown attribution method {self.method!r}; known: {', '.join(METHODS)}"
+            )
+        for name in ("map_size", "images_at_once", "chunk_rows"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise XNNError(f"{name} must be at least 1, got {value}")
+        for name, known in (("images", ("positives", "all")), ("dtype", ("float16", "float32"))):
+            if getattr(self, name) not in known:
+                raise XNNError(f"{name} must be one of {', '.join(known)}")
+
+
+def shrink_maps(
+    maps: Float[Tensor, "*batch height width"], size: int
+) -> Float[Tensor, "*batch size size"]:
+    r"""Maps of size x size cells with the same sum, :math:`M' = A_h M A_w^T`.
+
+    A[i, j] is the share of pixel j that lies in cell i, so a pixel on a border is shared out and
+    columns of A sum to 1. Divided by the pixels per cell it is the mean over the cell.
+
+    Args:
+        maps: (..., H, W).
+        size: at most H and W.
+
+    Raises:
+        DataError: `size` is larger than the maps.
+    """
+    height, width = maps.shape[-2:]
+    if size > min(height, width):
+        raise DataError(f"maps of {height} x {width} pixels cannot be shrunk to size {size}")
+    rows, columns = (_shares(length, size).to(maps) for length in (height, width))
+    return rows @ maps @ columns.T
+
+
+def _shares(pixels: int, cells: int) -> Tensor:
+    edges = torch.arange(cells + 1, dtype=torch.float64) * pixels / cells
+    left = torch.arange(pixels, dtype=torch.float64)
+    low = torch.maximum(edges[:-1, None], left)
+    high = torch.minimum(edges[1:, None], left + 1)
+    return (high - low).clamp(min=0)
+
+
+# --- reading
+
+
+def image_names(dataset: Any, rows: Sequence[int] | None) -> list[str]:
+    """Names of images for people; of all if no rows are given."""
+    chosen = range(len(dataset)) if rows is None else rows
+    if isinstance(dataset, ImageDataset):
+        return [dataset.paths[row] for row in chosen]
+    return [f"image {row}" for row in chosen]
+
+
+def image_size(dataset: Any) -> tuple[int, int]:
+    """Height and width of the first image that can be read."""
+    first = ""
+    for row in range(len(dataset)):
+        image, problem = _read(dataset, row)
+        if image is not None:
+            if image.ndim != 3:
+                raise DataError(f"images must be (C, H, W), image {row} is {tuple(image.shape)}")
+            return image.shape[1], image.shape[2]
+        first = first or problem
+    raise DataError(f"none of the {len(dataset)} images can be read; the first: {first}")
+
+
+def _read(dataset: Any, row: int) -> tuple[Tensor | None, str]:
+    """An image (C, H, W), or why it cannot be read."""
+    try:
+        batch = stack_samples([dataset[row]])
+    except (DataError, OSError) as error:
+        return None, " ".join(str(error).split()) or type(error).__name__
+    image = (batch if isinstance(batch, Tensor) else batch[0])[0]
+    if not bool(torch.isfinite(image).all()):
+        name = image_names(dataset, [row])[0]
+        raise NonFiniteError(f"NaN or infinity in {name}; check the image and the preprocessing")
+    return image, ""
+
+
+def _read_all(dataset: Any, rows: Sequence[int]) -> tuple[Tensor, dict[int, str]]:
+    """Those of the images that can be read, (B, C, H, W), and why the others cannot."""
+    images, problems = [], {}
+    for row in rows:
+        image, problem = _read(dataset, row)
+        if image is None:
+            problems[row] = problem
+        else:
+            images.append(image)
+    sizes = {tuple(image.shape) for image in images}
+    if len(sizes) > 1:
+        raise DataError(f"images of different sizes, {min(sizes)} and {max(sizes)}")
+    return torch.stack(images) if images else torch.empty(0), problems
+
+
+# --- jobs
+
+WORKER: dict[str, tuple[XNN, Any, Any, HeatmapConfig]] = {}
+
+
+def start_drawing(xnn: XNN, dataset: Any, store: ChunkStore | None, config: HeatmapConfig) -> None:
+    """Keep what the jobs of this process need."""
+    WORKER["given"] = xnn, dataset, store, config
+
+
+def draw_chunk(chunk: int) -> int:
+    """Draw the heatmaps of a chunk and write its file; the file is what makes a chunk done.
+
+    Returns:
+        The number of its images.
+    """
+    xnn, dataset, store, config = WORKER["given"]
+    span, chosen = store.span(chunk), store.notes["rows"]
+    rows = list(span) if chosen is None else chosen[span.start : span.stop]
+    tensors = _empty(xnn, store.about, rows)
+    for first in range(0, len(rows), config.images_at_once):
+        part = rows[first : first + config.images_at_once]
+        images, problems = _read_all(dataset, part)
+        for row, text in problems.items():
+            reason = torch.frombuffer(bytearray(as_problem(text)), dtype=torch.uint8)
+            tensors[PROBLEM][first + part.index(row)] = reason
+        there = torch.tensor([first + at for at, row in enumerate(part) if row not in problems])
+        if len(there):
+            for name, values in _draw(xnn, images.to(xnn.device), config).items():
+                tensors[name][there] = values.cpu().to(tensors[name].dtype)
+    store.write(chunk, tensors)
+    return len(rows)
+
+
+def _empty(xnn: XNN, about: Any, rows: Sequence[int]) -> dict[str, Tensor]:
+    """All tensors of a chunk, as they stay for images that cannot be read."""
+    count, n, k = len(rows), about["features"], len(xnn.targets)
+    nan = float("nan")
+    tensors = {
+        HEATMAPS: torch.full((count, n, *about["maps"]), nan, dtype=getattr(torch, about["dtype"])),
+        SCALE: torch.ones(count, n),
+        FEATURES: torch.full((count, n), nan),
+        CONTRIBUTIONS: torch.full((count, k, n), nan),
+        REPRODUCED: torch.full((count, k), nan),
+        LOGITS: torch.full((count, k), nan),
+        PREDICTED: torch.full((count,), -1, dtype=torch.int64),
+        ROW: torch.tensor(rows, dtype=torch.int64),
+        PROBLEM: torch.zeros(count, PROBLEM_BYTES, dtype=torch.uint8),
+    }
+    if METHODS[about["method"]] is ExcitationBackprop:
+        tensors |= {name: torch.full((count,), nan) for name in (CONSERVATION, FALLBACK)}
+    return tensors
+
+
+def _draw(xnn: XNN, images: Tensor, config: HeatmapConfig) -> dict[str, Tensor]:
+    """Heatmaps and numbers of a batch of images."""
+    method = xnn.attributor(config.method)
+    targets = range(len(xnn.feature_names))
+    found: dict[str, Tensor] = {}
+    if isinstance(method, ExcitationBackprop):
+        maps, share = method.attribute_counted(images, targets)
+        found[FALLBACK] = torch.full((len(images),), share)
+        found[CONSERVATION] = maps.flatten(2).sum(2, dtype=torch.float64).abs().amax(1)
+    else:
+        maps = method.attribute_many(images, targets)
+    with torch.no_grad():
+        output, logits = record_layer(xnn.model, xnn.layer, images)
+        embedded = xnn.embed(as_activations(output, xnn.layer, images))
+    maps = maps.float() if config.map_size is None else shrink_maps(maps.float(), config.map_size)
+    if config.dtype == "float16":
+        largest = maps.abs().amax((2, 3))
+        found[SCALE] = torch.where(largest > 0, largest, 1.0)
+        maps = maps / found[SCALE][:, :, None, None]
+    single = logits.shape[1] == 1
+    return found | {
+        HEATMAPS: maps,
+        FEATURES: embedded.features,
+        CONTRIBUTIONS: embedded.contributions,
+        REPRODUCED: embedded.reproduced,
+        LOGITS: logits[:, list(xnn.targets)],
+        PREDICTED: (logits[:, 0] > 0).long() if single else logits.argmax(1),
+    }
+
+
+def find_part(rows: range) -> tuple[list[int], list[tuple[str, str]]]:
+    """Which of these images the network takes for one of the targets.
+
+    Returns:
+        Their rows; and the images that could not be read, with the reason.
+    """
+    xnn, dataset, _, config = WORKER["given"]
+    positives: list[int] = []
+    unread: list[tuple[str, str]] = []
+    for first in range(0, len(rows), config.images_at_once):
+        part = rows[first : first + config.images_at_once]
+        images, problems = _read_all(dataset, part)
+        unread += [(image_names(dataset, [row])[0], text) for row, text in problems.items()]
+        there = [row for row in part if row not in problems]
+        if there:
+            with torch.no_grad():
+                _, logits = record_layer(xnn.model, xnn.layer, images.to(xnn.device))
+            logits = logits.float().cpu()
+            data = Activations(torch.zeros(len(there), 1), logits, None)
+            chosen = find_positives(data, xnn.targets)[0].any(1)
+            positives += [row for row, yes in zip(there, chosen.tolist(), strict=True) if yes]
+    return positives, unread

@@ -1,0 +1,234 @@
+"""The application: an overview, a page per x-feature, and forms that work without scripts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import quote, unquote
+
+from fastapi import Depends, FastAPI, Form, HTTPException, Request, Response
+from fastapi.responses import HTMLResponse, RedirectResponse
+from fastapi.staticfiles import StaticFiles
+from starlette.exceptions import HTTPException as StarletteHTTPException
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+from torchxnn.apps.naming.gather import Gallery
+from torchxnn.apps.naming.site import STATIC, Site, agreement_text
+from torchxnn.apps.study.server.limits import Guard
+from torchxnn.errors import DataError, ModelError
+from torchxnn.explanations.names.file import names_csv
+from torchxnn.explanations.names.judgements import FeatureNames
+from torchxnn.storage.artifact import __version__
+
+BODY_BYTES = 64_000
+COOKIE, COOKIE_SECONDS = "xnn_name_who", 30 * 24 * 3600
+HOSTS = ["127.0.0.1", "localhost", "[::1]", "testserver"]
+HEADINGS = {
+    "top": ("Most active", "The images, of whatever class, on which the x-feature is largest."),
+    "spaced": ("Evenly spaced", "Further images of the class, from strong to weak."),
+    "against": (
+        "Against the prediction",
+        "Where it speaks for the class and the network sees another one, or speaks against the "
+        "class that the network sees.",
+    ),
+}
+
+
+def create_app(run: Path, embedding: str, title: str, gallery: Gallery, who: str = "") -> FastAPI:
+    """The application of one run.
+
+    Args:
+        run: folder of the saved XNN; `names.json` is written there.
+        embedding: checksum of its weights.
+        title: what it explains.
+        gallery: pictures of the x-features.
+        who: the person; empty asks on the page.
+
+    Raises:
+        ModelError: the names in the folder cannot be used.
+    """
+    site = Site(run, embedding, title, gallery, who)
+    site.names()
+    app = FastAPI(title=title, version=__version__, docs_url=None, redoc_url=None, openapi_url=None)
+    app.state.site = site
+    app.add_api_route("/", _overview, response_class=HTMLResponse)
+    app.add_api_route("/names.csv", _csv)
+    app.add_api_route(f"/media/{site.version}/{{name}}", _media)
+    app.add_api_route("/who", _who, methods=["POST"])
+    app.add_api_route("/feature/{number}", _feature, response_class=HTMLResponse)
+    app.add_api_route("/feature/{number}", _judge, methods=["POST"])
+    app.add_api_route("/feature/{number}/merge", _merge, methods=["POST"])
+    app.add_api_route("/feature/{number}/split", _split, methods=["POST"])
+    app.mount(f"/static/{site.version}", StaticFiles(directory=STATIC))
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=HOSTS)
+    app.add_middleware(Guard, body_bytes=BODY_BYTES)
+    for kind in (DataError, ModelError, OSError, StarletteHTTPException):
+        app.add_exception_handler(kind, _explain)
+    return app
+
+
+def _site(request: Request) -> Site:
+    site: Site = request.app.state.site
+    return site
+
+
+def _person(request: Request) -> str:
+    site = _site(request)
+    return unquote(request.cookies.get(COOKIE, "")) or site.who
+
+
+def _index(number: int, request: Request) -> int:
+    if not 1 <= number <= _site(request).n_features:
+        raise HTTPException(404)
+    return number - 1
+
+
+def _checked(request: Request, token: Annotated[str, Form()] = "") -> None:
+    """Refuse forms that another site sent."""
+    if token != _site(request).token:
+        raise HTTPException(403)
+
+
+SiteOf = Annotated[Site, Depends(_site)]
+Person = Annotated[str, Depends(_person)]
+Index = Annotated[int, Depends(_index)]
+Text = Annotated[str, Form()]
+Checked = Depends(_checked)
+
+
+def _overview(site: SiteOf, who: Person) -> HTMLResponse:
+    names = site.names()
+    rows = [
+        {
+            "number": i + 1,
+            "mine": names.latest(i).get(who),
+            "settled": names.settled(i),
+            "pictures": site.gallery.features[i].groups["top"][:4],
+        }
+        for i in range(site.n_features)
+    ]
+    return site.page("overview.html", who=who, rows=rows, agreement=agreement_text(names))
+
+
+def _csv(site: SiteOf) -> Response:
+    headers = {"Content-Disposition": 'attachment; filename="names.csv"'}
+    return Response(names_csv(site.names()), 200, headers, "text/csv; charset=utf-8")
+
+
+def _media(name: str, site: SiteOf) -> Response:
+    if name not in site.gallery.files:
+        raise HTTPException(404)
+    return Response(site.gallery.files[name], media_type="image/webp")
+
+
+def _who(
+    site: SiteOf, who: Text = "", back: Annotated[int, Form()] = 0, _: None = Checked
+) -> Response:
+    person = " ".join(who.split())
+    FeatureNames(1).judge(0, "", who=person)  # refuses what is no name of a person
+    known = 1 <= back <= site.n_features
+    answer = RedirectResponse(f"/feature/{back}" if known else "/", 303)
+    answer.set_cookie(COOKIE, quote(person), COOKIE_SECONDS, httponly=True, samesite="strict")
+    return answer
+
+
+def _feature(index: Index, site: SiteOf, who: Person, saved: str = "") -> HTMLResponse:
+    return _feature_page(site, index, who, saved=bool(saved))
+
+
+def _judge(
+    index: Index,
+    site: SiteOf,
+    who: Person,
+    name: Text = "",
+    note: Text = "",
+    flag: Text = "",
+    then: Text = "",
+    _: None = Checked,
+) -> Response:
+    if not who:
+        raise DataError("say who you are first, on the overview")
+    try:
+        if flag not in ("", "mixed", "unclear"):
+            raise DataError(f"flag is {flag!r}; it must be 'mixed', 'unclear' or ''")
+        names = site.names().judge(index, name, who=who, note=note, flag=flag)  # type: ignore[arg-type]
+    except DataError as error:
+        typed = {"name": name, "note": note, "flag": flag}
+        return _feature_page(site, index, who, typed=typed, problem=str(error), status=422)
+    site.write(names)
+    following = index + 2
+    if then == "next":
+        return RedirectResponse(
+            f"/feature/{following}" if following <= site.n_features else "/", 303
+        )
+    return RedirectResponse(f"/feature/{index + 1}?saved=1", 303)
+
+
+def _merge(
+    index: Index,
+    site: SiteOf,
+    who: Person,
+    names: Annotated[list[str] | None, Form()] = None,
+    into: Text = "",
+    _: None = Checked,
+) -> Response:
+    site.write(site.names().merge(index, [*(names or []), into], into, who=who))
+    return RedirectResponse(f"/feature/{index + 1}#others", 303)
+
+
+def _split(index: Index, site: SiteOf, who: Person, name: Text = "", _: None = Checked) -> Response:
+    site.write(site.names().split(index, name, who=who))
+    return RedirectResponse(f"/feature/{index + 1}#others", 303)
+
+
+def _feature_page(
+    site: Site,
+    index: int,
+    who: str,
+    *,
+    typed: dict[str, str] | None = None,
+    problem: str = "",
+    saved: bool = False,
+    status: int = 200,
+) -> HTMLResponse:
+    names = site.names()
+    latest = names.latest(index)
+    mine = latest.get(who)
+    if typed is None:
+        known = (mine.name, mine.note, mine.flag) if mine else ("", "", "")
+        typed = dict(zip(("name", "note", "flag"), known, strict=True))
+    values: dict[str, Any] = {
+        "who": who,
+        "number": index + 1,
+        "count": site.n_features,
+        "groups": [
+            (*HEADINGS[group], images)
+            for group, images in site.gallery.features[index].groups.items()
+        ],
+        "suggestions": site.gallery.features[index].suggestions,
+        "typed": typed,
+        "problem": problem,
+        "saved": saved,
+        "judged": mine is not None,
+        "others": [judgement for person, judgement in latest.items() if person != who],
+        "settled": names.settled(index),
+        "merged": [a for a in names.actions if a.feature == index],
+    }
+    return site.page("feature.html", status, **values)
+
+
+def _explain(request: Request, error: Exception) -> Response:
+    """Every failure as a page that says what to do."""
+    status, text = 500, "The file could not be read or written. Nothing that was saved is lost."
+    if isinstance(error, StarletteHTTPException):
+        status = error.status_code
+        text = {
+            403: "This form was not sent from this page, or the server was restarted: go back, "
+            "reload the page, and send it again.",
+            404: "There is no such page.",
+        }.get(status, "This request cannot be answered.")
+    elif isinstance(error, DataError):
+        status, text = 422, f"{error}."
+    elif isinstance(error, (ModelError, OSError)):
+        text = f"{text} ({error})"
+    return _site(request).page("message.html", status, text=text)

@@ -1,0 +1,278 @@
+"""What the naming page shows of every x-feature, drawn once before it opens."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int64
+from PIL import Image
+from torch import Tensor
+
+from torchxnn.apps.naming.suggest import Suggestion, place_names, suggest
+from torchxnn.data.activations import Activations, record_activations
+from torchxnn.data.datasets.base import ImageDataset, Sample, make_loader
+from torchxnn.data.positives import find_positives
+from torchxnn.errors import DataError
+from torchxnn.explanations.drawing.overlay import intensities, number, overlay, signed
+from torchxnn.explanations.sentences import spoken
+
+SIDE, QUALITY = 224, 82  # pixels and WebP quality of a picture
+MEASURED = 20  # images that a suggestion is made from
+Group = Literal["top", "spaced", "against"]
+
+
+@dataclass(frozen=True)
+class NameConfig:
+    """How many images the page shows per x-feature.
+
+    Attributes:
+        top: images that activate it most.
+        spaced: positives evenly spaced by activation.
+        against: images on which it is strongest against the prediction.
+        batch_size: images per forward pass.
+        workers: processes that read ahead.
+
+    Raises:
+        DataError: a number below 1.
+    """
+
+    top: int = 8
+    spaced: int = 6
+    against: int = 4
+    batch_size: int = 32
+    workers: int = 0
+
+    def __post_init__(self) -> None:
+        if min(self.top, self.spaced, self.against) < 1:
+            raise DataError(f"at least 1 image of each kind is shown, got {self}")
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One image of an x-feature.
+
+    Attributes:
+        picture: name of the picture's file in `Gallery.files`.
+        heatmap: name of the same with the heatmap.
+        caption: class, prediction and numbers, for people.
+        alt: what the heatmap shows, for those who do not see it.
+    """
+
+    picture: str
+    heatmap: str
+    caption: str
+    alt: str
+
+
+@dataclass(frozen=True)
+class FeaturePictures:
+    """All that is shown of one x-feature.
+
+    Attributes:
+        groups: images that activate it most, evenly spaced ones, and those on which it is strongest
+            against the prediction.
+        suggestions: names that parts or objects suggest.
+    """
+
+    groups: dict[Group, tuple[Shown, ...]]
+    suggestions: tuple[Suggestion, ...]
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """The x-features' pictures, and the files that they are in (WebP, kept in memory)."""
+
+    features: tuple[FeaturePictures, ...]
+    files: dict[str, bytes]
+
+
+def gather(
+    xnn: Any,
+    dataset: ImageDataset,
+    config: NameConfig,
+    on_batch: Callable[[int], None] | None = None,
+    on_drawing: Callable[[int, int], None] | None = None,
+) -> Gallery:
+    """Run the model over a data set once, choose images, and draw their heatmaps.
+
+    Args:
+        xnn: fitted.
+        dataset: images, best those that were not fitted.
+        config: how many.
+        on_batch: called after each batch of the pass with the number of images.
+        on_drawing: called with (images drawn, images to draw).
+
+    Raises:
+        DataError: the data set has no positives.
+    """
+    loader = make_loader(dataset, config.batch_size, config.workers)
+    data = record_activations(xnn.model, xnn.layer, loader, on_batch)
+    found = xnn.embed(data.z)
+    positives = find_positives(data, xnn.targets)[0]
+    if not bool(positives.any()):
+        raise DataError(f"{dataset.name} has no images of {xnn.target_name(xnn.targets[0])}")
+    best = found.contributions.abs()[positives.any(1)].mean(0).argmax(0)  # target per x-feature
+    chosen = [
+        choose(
+            found.features[:, i],
+            found.contributions[:, best[i], i],
+            positives[:, best[i]],
+            _predicted(data, xnn.targets[int(best[i])]),
+            config,
+        )
+        for i in range(found.features.shape[1])
+    ]
+    for_suggestions = [
+        _most_active(found.features[:, i], positives.any(1)) for i in range(len(chosen))
+    ]
+    places = place_names(dataset)
+    wanted = {index for groups in chosen for group in groups.values() for index in group}
+    if places:
+        wanted |= {index for indices in for_suggestions for index in indices}
+    drawer = _Drawer(xnn, dataset, data, found, sorted(wanted), on_drawing)
+    features = tuple(
+        FeaturePictures(
+            {
+                group: tuple(drawer.show(i, index, int(best[i])) for index in indices)
+                for group, indices in groups.items()
+            },
+            suggest(*drawer.measured(i, for_suggestions[i]), places) if places else (),
+        )
+        for i, groups in enumerate(chosen)
+    )
+    return Gallery(features, drawer.files)
+
+
+def choose(
+    activation: Float[Tensor, " samples"],
+    contribution: Float[Tensor, " samples"],
+    positives: Bool[Tensor, " samples"],
+    predicted: Bool[Tensor, " samples"],
+    config: NameConfig,
+) -> dict[Group, tuple[int, ...]]:
+    """The images of one x-feature; those on which it is 0 are never among them.
+
+    Args:
+        activation: E.
+        contribution: v E to the logit of the target that it matters most for.
+        positives: which images are of that target.
+        predicted: for which images the network predicts that target.
+        config: how many.
+
+    Returns:
+        "top": largest E among all images; "spaced": positives evenly spaced by rank, without those
+        already in "top"; "against": largest contribution that disagrees with the network, which is
+        a positive one where it predicts another class and a negative one where it predicts this.
+    """
+    active = activation > 0
+    top = _largest(activation, active, config.top)
+    rest = active & positives
+    rest[list(top)] = False
+    order = activation.argsort(descending=True, stable=True)
+    order = order[rest[order]]
+    steps = torch.linspace(0, len(order) - 1, min(config.spaced, len(order))).round().long()
+    disagrees = active & torch.where(predicted, contribution < 0, contribution > 0)
+    return {
+        "top": top,
+        "spaced": tuple(order[steps].tolist()),
+        "against": _largest(contribution.abs(), disagrees, config.against),
+    }
+
+
+def _largest(
+    values: Float[Tensor, " samples"], among: Bool[Tensor, " samples"], count: int
+) -> tuple[int, ...]:
+    order = values.argsort(descending=True, stable=True)
+    return tuple(order[among[order]][:count].tolist())
+
+
+def _most_active(
+    activation: Float[Tensor, " samples"], positives: Bool[Tensor, " samples"]
+) -> tuple[int, ...]:
+    return _largest(activation, (activation > 0) & positives, MEASURED)
+
+
+def _predicted(data: Activations, target: int) -> Bool[Tensor, " samples"]:
+    if data.logits.shape[1] == 1:
+        return data.logits[:, 0] > 0
+    return _classes(data) == target
+
+
+def _classes(data: Activations) -> Int64[Tensor, " samples"]:
+    if data.logits.shape[1] == 1:
+        return (data.logits[:, 0] > 0).long()
+    return data.logits.argmax(1)
+
+
+class _Drawer:
+    """Heatmaps of the wanted images, and their pictures as WebP."""
+
+    def __init__(
+        self,
+        xnn: Any,
+        dataset: ImageDataset,
+        data: Activations,
+        found: Any,
+        wanted: list[int],
+        on_drawing: Callable[[int, int], None] | None,
+    ) -> None:
+        self.xnn, self.data, self.found = xnn, data, found
+        self.dataset, self.files = dataset, dict[str, bytes]()
+        self.classes = _classes(data).tolist()
+        self.samples: dict[int, Sample] = {}
+        self.maps: dict[int, Tensor] = {}
+        for start in range(0, len(wanted), 8):
+            part = wanted[start : start + 8]
+            self.samples |= {index: dataset[index] for index in part}
+            images = torch.stack([self.samples[index].image for index in part])
+            maps = xnn.attribute(images.to(xnn.device)).cpu()
+            self.maps |= dict(zip(part, maps, strict=True))
+            if on_drawing is not None:
+                on_drawing(start + len(part), len(wanted))
+
+    def show(self, feature: int, index: int, target: int) -> Shown:
+        """Draw an image with and without the heatmap of an x-feature, each once."""
+        picture, heatmap = f"{index}.webp", f"{index}-{feature}.webp"
+        pixels = self.dataset.preprocessing.picture(self.samples[index].image)
+        if picture not in self.files:
+            self.files[picture] = encode(pixels)
+        if heatmap not in self.files:
+            (intensity,) = intensities([self.maps[index][feature].numpy()])
+            self.files[heatmap] = encode(overlay(pixels, intensity))
+        value = float(self.found.contributions[index, target, feature])
+        caption = (
+            f"{self._who(index)}; E {number(float(self.found.features[index, feature]))}, "
+            f"contribution {signed(value)}"
+        )
+        if not bool((self.maps[index][feature] > 0).any()):
+            caption += "; no relevance anywhere, so the heatmap is empty"
+        alt = f"Heatmap of x-feature {feature + 1} on {self.dataset.paths[index]}"
+        return Shown(picture, heatmap, caption, alt)
+
+    def measured(
+        self, feature: int, indices: Iterable[int]
+    ) -> tuple[list[Float[Tensor, "height width"]], list[Sample]]:
+        """Maps and samples that suggestions are made from."""
+        known = list(indices)
+        return [self.maps[i][feature] for i in known], [self.samples[i] for i in known]
+
+    def _who(self, index: int) -> str:
+        predicted = spoken(self.xnn.class_name(self.classes[index]))
+        if self.data.labels is None:
+            return f"predicted {predicted}"
+        label = spoken(self.xnn.class_name(int(self.data.labels[index])))
+        return label if label == predicted else f"{label}, predicted {predicted}"
+
+
+def encode(pixels: np.ndarray) -> bytes:
+    """A picture as WebP of at most 224 pixels."""
+    image = Image.fromarray(pixels)
+    image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
+    stream = io.BytesIO()
+    image.save(stream, format="webp", quality=QUALITY)
+    return stream.getvalue()

@@ -1,0 +1,100 @@
+"""The run whose x-features are named: what requests read and write."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from dataclasses import dataclass, field
+from functools import cached_property
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from fastapi.responses import HTMLResponse
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from torchxnn.apps.naming.gather import Gallery
+from torchxnn.explanations.drawing.overlay import number
+from torchxnn.explanations.names.file import read_names, write_names
+from torchxnn.explanations.names.judgements import FeatureNames
+from torchxnn.metrics.agreement import krippendorff_alpha
+
+STATIC = Path(str(files("torchxnn.apps.naming"))) / "web" / "static"
+
+
+@dataclass(eq=False)
+class Site:
+    """One run that is being named.
+
+    Attributes:
+        run: its folder.
+        embedding: checksum of its weights.
+        title: what it explains.
+        gallery: the pictures.
+        who: the person, unless somebody gives another name on the page.
+        token: proves that a form comes from this page and not from another site.
+    """
+
+    run: Path
+    embedding: str
+    title: str
+    gallery: Gallery
+    who: str = ""
+    token: str = field(default_factory=lambda: secrets.token_urlsafe(16))
+
+    @property
+    def n_features(self) -> int:
+        """Number of x-features."""
+        return len(self.gallery.features)
+
+    @cached_property
+    def version(self) -> str:
+        """Changes with the pictures and the style, so that browsers never mix versions."""
+        digest = hashlib.sha256()
+        for name, content in sorted(self.gallery.files.items()):
+            digest.update(name.encode() + content)
+        for file in sorted(STATIC.iterdir()):
+            digest.update(file.read_bytes())
+        return digest.hexdigest()[:12]
+
+    def names(self) -> FeatureNames:
+        """All records, read anew: another server may have written meanwhile."""
+        return read_names(self.run, self.embedding, self.n_features)
+
+    def write(self, names: FeatureNames) -> None:
+        """Add records to the file; it is on disk when this returns."""
+        write_names(self.run, names, self.embedding)
+
+    def page(self, template: str, status: int = 200, **values: Any) -> HTMLResponse:
+        """Render a page."""
+        text = self._templates.get_template(template).render(
+            {"title": self.title, "version": self.version, "token": self.token, **values}
+        )
+        return HTMLResponse(text, status)
+
+    @cached_property
+    def _templates(self) -> Environment:
+        return Environment(
+            loader=PackageLoader("torchxnn.apps.naming", "web/templates"),
+            autoescape=True,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+
+
+def agreement_text(names: FeatureNames) -> str:
+    """Krippendorff's alpha in words, with what it is made of."""
+    found = krippendorff_alpha(names.opinions())
+    if found.units == 0:
+        return "Agreement: no x-feature has judgements of two people yet."
+    size = (
+        f"{found.units} x-feature(s) that at least two people judged, {found.judgements} "
+        f"judgements of {found.people} people"
+    )
+    if found.alpha != found.alpha:
+        return f"Agreement: all gave the same name, so alpha is not defined ({size})."
+    return (
+        f"Agreement: Krippendorff's alpha is {number(found.alpha)} (1 is full agreement, 0 is "
+        f"chance; {size})."
+    )

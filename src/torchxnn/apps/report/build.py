@@ -1,0 +1,201 @@
+"""Gather a report: one pass over the data, then heatmaps of the few pictures that it shows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from torchxnn.apps.report.content import FeatureSheet, Report, SheetItem
+from torchxnn.data.activations import record_activations
+from torchxnn.data.datasets.base import ImageDataset, make_loader
+from torchxnn.data.positives import find_positives
+from torchxnn.embeddings.apply import Embedded
+from torchxnn.errors import XNNError
+from torchxnn.explanations.image import Explanation
+from torchxnn.metrics import Faithfulness
+from torchxnn.xnn import XNN
+
+
+@dataclass(frozen=True)
+class ReportConfig:
+    """What a report shows.
+
+    Attributes:
+        images: pictures that are explained in full.
+        sheet: pictures per x-feature's sheet.
+        batch_size: pictures per forward pass.
+        workers: processes that read ahead.
+
+    Raises:
+        XNNError: a negative number.
+    """
+
+    images: int = 6
+    sheet: int = 8
+    batch_size: int = 32
+    workers: int = 0
+
+    def __post_init__(self) -> None:
+        if self.images < 0 or self.sheet < 0:
+            raise XNNError(
+                f"images and sheet must not be negative, got {self.images} and {self.sheet}"
+            )
+
+
+def build_report(
+    xnn: XNN,
+    dataset: ImageDataset,
+    *,
+    title: str,
+    model_name: str,
+    notes: Sequence[str] = (),
+    provenance: Sequence[tuple[str, str]] = (),
+    config: ReportConfig | None = None,
+    on_batch: Callable[[int], None] | None = None,
+    on_drawing: Callable[[int, int], None] | None = None,
+) -> Report:
+    """Explain some pictures of a data set and gather what activates each x-feature.
+
+    Explained are positives of the first target, evenly spaced from the highest logit to the lowest,
+    and the picture of another class that comes closest to it. Each sheet shows the pictures, of
+    whatever class, on which the x-feature is largest.
+
+    Args:
+        xnn: fitted.
+        dataset: pictures, best those that were not fitted.
+        title: of the page.
+        model_name: for people.
+        notes: licences and the like.
+        provenance: further pairs of term and text.
+        config: what to show.
+        on_batch: called after each batch of the pass with the number of pictures.
+        on_drawing: called with (pictures drawn, pictures to draw).
+
+    Raises:
+        XNNError: the XNN is not fitted.
+        DataError: the data set has no positives.
+    """
+    config = config or ReportConfig()
+    if xnn.report is None:
+        raise XNNError("this XNN has no record of its fit; call fit() or load one that has")
+    loader = make_loader(dataset, config.batch_size, config.workers)
+    data = record_activations(xnn.model, xnn.layer, loader, on_batch)
+    evaluation, _, _ = xnn.measure(data)
+    positives = find_positives(data, xnn.targets)[0]
+    embedded = xnn.embed(data.z)
+    features = embedded.features
+    chosen = choose_examples(data.logits[:, xnn.targets[0]], positives[:, 0], config.images)
+    tops = [top_images(features[:, i], config.sheet) for i in range(features.shape[1])]
+    total = len(chosen) + len({index for top in tops for index in top})
+    drawn = _Counter(total, on_drawing)
+    explanations = tuple(_explain(xnn, dataset, index, drawn) for index in chosen)
+    return Report(
+        title=title,
+        subtitle="",
+        model_name=model_name,
+        layer=xnn.layer,
+        targets=tuple(xnn.target_name(target) for target in xnn.targets),
+        fit=xnn.report,
+        evaluation=evaluation,
+        explanations=explanations,
+        sheets=_sheets(xnn, dataset, embedded, tops, evaluation, drawn),
+        notes=tuple(notes),
+        provenance=tuple(provenance),
+    )
+
+
+class _Counter:
+    def __init__(self, total: int, report: Callable[[int, int], None] | None) -> None:
+        self.done, self.total, self.report = 0, total, report
+
+    def __call__(self, count: int = 1) -> None:
+        self.done += count
+        if self.report is not None:
+            self.report(self.done, self.total)
+
+
+def choose_examples(
+    logits: Float[Tensor, " samples"], positives: Tensor, count: int
+) -> tuple[int, ...]:
+    """Positives evenly spaced from the highest logit to the lowest, then the nearest other image.
+
+    Args:
+        logits: (M,) of the target.
+        positives: (M,) mask.
+        count: how many in all; the last one is the non-positive with the highest logit, if there is
+            one and `count` is at least 2.
+    """
+    others = (~positives).nonzero().flatten()
+    inside = positives.nonzero().flatten()
+    spare = 1 if len(others) and count > 1 else 0
+    order = inside[logits[inside].argsort(descending=True)]
+    steps = torch.linspace(0, len(order) - 1, min(count - spare, len(order))).round().long()
+    chosen = order[steps].tolist()
+    if spare:
+        chosen.append(int(others[logits[others].argmax()]))
+    return tuple(chosen)
+
+
+def top_images(activations: Float[Tensor, " samples"], count: int) -> tuple[int, ...]:
+    """Images on which an x-feature is largest, by decreasing activation; none where it is 0."""
+    order = activations.argsort(descending=True)[:count]
+    return tuple(int(index) for index in order if activations[index] > 0)
+
+
+def _explain(xnn: XNN, dataset: ImageDataset, index: int, drawn: _Counter) -> Explanation:
+    sample = dataset[index]
+    explanation = xnn.explain(sample.image.to(xnn.device), label=sample.label, path=sample.path)
+    drawn()
+    return explanation
+
+
+def _sheets(
+    xnn: XNN,
+    dataset: ImageDataset,
+    embedded: Embedded,
+    tops: Sequence[tuple[int, ...]],
+    evaluation: Faithfulness,
+    drawn: _Counter,
+) -> tuple[FeatureSheet, ...]:
+    wanted = sorted({index for top in tops for index in top})
+    maps: dict[int, Tensor] = {}
+    for start in range(0, len(wanted), 8):
+        part = wanted[start : start + 8]
+        images = torch.stack([dataset[index].image for index in part])
+        maps.update(zip(part, xnn.attribute(images.to(xnn.device)).cpu(), strict=True))
+        drawn(len(part))
+    # Each x-feature is shown with the target that it matters most for.
+    best = torch.tensor(evaluation.share).argmax(0)
+    several = len(xnn.targets) > 1
+    names = [
+        f"{name} (for {xnn.target_name(xnn.targets[t])})" if several else name
+        for name, t in zip(xnn.feature_names, best.tolist(), strict=True)
+    ]
+    return tuple(
+        FeatureSheet(
+            index=feature,
+            name=names[feature],
+            share=evaluation.share[int(best[feature])][feature],
+            items=tuple(
+                SheetItem(
+                    picture=dataset.preprocessing.picture(dataset[index].image),
+                    heatmap=maps[index][feature].numpy(),
+                    activation=float(embedded.features[index, feature]),
+                    contribution=float(embedded.contributions[index, best[feature], feature]),
+                    caption=_caption(xnn, dataset, index),
+                )
+                for index in top
+            ),
+        )
+        for feature, top in enumerate(tops)
+    )
+
+
+def _caption(xnn: XNN, dataset: ImageDataset, index: int) -> str:
+    if dataset.labels is None:
+        return dataset.paths[index]
+    return xnn.class_name(dataset.labels[index])

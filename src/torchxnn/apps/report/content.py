@@ -1,0 +1,79 @@
+"""What a report holds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Real, UInt8
+
+from torchxnn.explanations.image import Explanation
+from torchxnn.metrics.faithfulness import Faithfulness
+from torchxnn.training.report import FitReport
+
+
+@dataclass(frozen=True, eq=False)
+class SheetItem:
+    """One picture on which an x-feature is active.
+
+    Attributes:
+        picture: (H, W, 3) uint8.
+        heatmap: (H, W), the x-feature's signed relevance on it.
+        activation: E of the x-feature.
+        contribution: v E to the first target's logit.
+        caption: for people, such as the file's name or its class.
+    """
+
+    picture: UInt8[np.ndarray, "height width 3"]
+    heatmap: Real[np.ndarray, "height width"]
+    activation: float
+    contribution: float
+    caption: str
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureSheet:
+    """The pictures that activate one x-feature most.
+
+    Attributes:
+        index: 0-based x-feature.
+        name: "x-feature 1", or what somebody named it.
+        share: its mean share of |v_i E_i| over the positives, a fraction.
+        items: by decreasing activation.
+    """
+
+    index: int
+    name: str
+    share: float
+    items: tuple[SheetItem, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Report:
+    """Everything that `write_report` puts on the page.
+
+    Attributes:
+        title: of the page.
+        subtitle: one sentence below it; may be empty.
+        model_name: the explained network.
+        layer: the layer that the x-features embed.
+        targets: names of the explained classes, in the order of `fit.targets`.
+        fit: the fit, with its figures on training and held-out images.
+        evaluation: the figures on test images that neither fitted nor stopped the fit.
+        explanations: the explained pictures.
+        sheets: one per x-feature; drawn by decreasing share.
+        notes: what readers must know, such as the licence of the images.
+        provenance: further (term, text) pairs, such as the data set or the model's fingerprint.
+    """
+
+    title: str
+    subtitle: str
+    model_name: str
+    layer: str
+    targets: tuple[str, ...]
+    fit: FitReport
+    evaluation: Faithfulness | None
+    explanations: tuple[Explanation, ...]
+    sheets: tuple[FeatureSheet, ...]
+    notes: tuple[str, ...] = ()
+    provenance: tuple[tuple[str, str], ...] = ()

@@ -1,0 +1,110 @@
+"""Put a report on one HTML page."""
+
+from __future__ import annotations
+
+import platform
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from torchxnn.apps.report.content import FeatureSheet, Report
+from torchxnn.apps.report.tables import faithfulness_table, measured, provenance, shares
+from torchxnn.explanations.drawing.html import card_view, data_uri, render
+from torchxnn.explanations.drawing.overlay import intensities, number, overlay, signed
+from torchxnn.storage.artifact import __version__
+from torchxnn.storage.files import replace_file
+
+SHEET_SIDE = 192  # pixels
+
+
+def write_report(report: Report, path: Path | str) -> None:
+    """Write a report as one HTML file that opens offline and requests nothing.
+
+    The file appears whole or not at all: it is written beside `path` and renamed.
+
+    Args:
+        report: What to say.
+        path: The file; missing parent folders are made.
+
+    Raises:
+        OSError: The file cannot be written; an old one is as it was.
+    """
+    replace_file(Path(path), render("report.html.j2", **_context(report)))
+
+
+def _context(report: Report) -> dict[str, Any]:
+    names = _feature_names(report)
+    return {
+        "report": report,
+        "key": _key(report),
+        "reasons": _reasons(report),
+        "columns": [name for name, _ in measured(report)],
+        "table": faithfulness_table(report),
+        "shares": shares(report, names),
+        "share_source": _share_source(report),
+        "cards": [card_view(explanation.card()) for explanation in report.explanations],
+        "sheets": [_sheet_view(s) for s in sorted(report.sheets, key=lambda s: -s.share)],
+        "provenance": provenance(report, _versions(report)),
+    }
+
+
+def _key(report: Report) -> list[tuple[str, str]]:
+    classes = [
+        f"{name} (class {index})"
+        for name, index in zip(report.targets, report.fit.targets, strict=True)
+    ]
+    return [
+        ("Explained", ", ".join(classes)),
+        ("Network", report.model_name),
+        ("Layer", report.layer),
+        ("x-features", str(report.fit.validation.n_features)),
+    ]
+
+
+def _reasons(report: Report) -> list[str]:
+    reasons = list(report.fit.degenerate)
+    if report.evaluation is not None:
+        reasons += [f"on test pictures: {reason}" for reason in report.evaluation.degenerate]
+    return reasons
+
+
+def _feature_names(report: Report) -> tuple[str, ...]:
+    if report.explanations:
+        return report.explanations[0].feature_names
+    named = {sheet.index: sheet.name for sheet in report.sheets}
+    count = report.fit.validation.n_features
+    return tuple(named.get(i, f"x-feature {i + 1}") for i in range(count))
+
+
+def _share_source(report: Report) -> str:
+    if report.evaluation is not None:
+        return f"{report.evaluation.positives:,} test pictures of the class"
+    return f"{report.fit.validation.positives:,} held-out pictures of the class"
+
+
+def _sheet_view(sheet: FeatureSheet) -> dict[str, Any]:
+    items = []
+    for item in sheet.items:
+        (intensity,) = intensities([item.heatmap])
+        items.append(
+            {
+                "picture": data_uri(item.picture, SHEET_SIDE),
+                "overlay": data_uri(overlay(item.picture, intensity), SHEET_SIDE),
+                "caption": item.caption,
+                "activation": number(item.activation),
+                "contribution": signed(item.contribution),
+                "sign": "positive" if item.contribution > 0 else "negative",
+            }
+        )
+    return {"name": sheet.name, "share": f"{sheet.share:.0%}", "items": items}
+
+
+def _versions(report: Report) -> dict[str, str]:
+    versions = {"torchxnn": __version__, "torch": torch.__version__}
+    for explanation in report.explanations[:1]:
+        versions |= explanation.certificate.versions
+    return versions | {
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+    }

@@ -1,0 +1,39 @@
+"""Open a saved XNN together with the model that it explains."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+from torchxnn.errors import ModelError, XNNWarning
+from torchxnn.models.load import load_model
+from torchxnn.storage.saved_folder import read_about
+from torchxnn.xnn import XNN
+
+
+def open_run(run: Path, model: str | None = None, weights: str | Path | None = None) -> XNN:
+    """The XNN that `xnn fit` saved, attached to its model.
+
+    Args:
+        run: folder written by `xnn fit`.
+        model: name of the model, if it has another one now.
+        weights: state dict of the model, if it has moved since.
+
+    Raises:
+        ModelError: no saved XNN there, its model is not known, or is another one now (by
+            fingerprint).
+    """
+    source = read_about(run)["source"] or {}
+    name, file = model or source.get("model"), weights or source.get("weights")
+    if name is None:
+        raise ModelError(f"{run} does not say which model it explains; give --model")
+    loaded = load_model(name, file, allow_random=bool(source.get("random_weights")))
+    xnn = XNN.from_pretrained(run, loaded.model)
+    if xnn.preprocessing is None:
+        xnn.preprocessing = loaded.preprocessing
+        warnings.warn(
+            f"{run} does not say how images were preprocessed; taking what is usual for {name}",
+            XNNWarning,
+            stacklevel=2,
+        )
+    return xnn

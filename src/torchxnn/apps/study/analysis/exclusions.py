@@ -1,0 +1,222 @@
+"""Who is analysed: rules that were set before looking, applied before any statistic."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import pandas as pd
+
+from torchxnn.apps.study.analysis.options import (
+    PARTICIPANT,
+    PILOT,
+    SYNTHETIC,
+    AnalysisOptions,
+    floats,
+)
+from torchxnn.errors import DataError
+
+WITHDREW = "withdrew"
+UNFINISHED = "did not finish"
+ATTENTION = "failed the attention check"
+TOO_FAST = "too fast"
+REASONS = (WITHDREW, UNFINISHED, ATTENTION, TOO_FAST)
+
+_NEEDED = {
+    "participants": (
+        *("participant", "arm", "kind", "status", "age", "gender", "computer_science"),
+        *("ai_courses", "attention_passed", "difficulty", "rating_one_heatmap", "rating_xnn"),
+        "comments",
+    ),
+    "trials": (
+        *("participant", "arm", "kind", "position", "data_set", "stage", "method", "set"),
+        *("submitted_at", "active_seconds", "confidence", "moves", "toggles", "zooms"),
+    ),
+    "placements": ("participant", "position", "image", "group", "predicted", "label"),
+}
+
+
+@dataclass(frozen=True)
+class Excluded:
+    """A participant who is left out.
+
+    Attributes:
+        participant: number.
+        arm: of the participant.
+        reasons: each of `REASONS` that holds, in that order.
+    """
+
+    participant: int
+    arm: str
+    reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Who is analysed and who is not, and why.
+
+    Attributes:
+        kept: numbers of the analysed participants, ascending.
+        kept_kinds: how many of them are of each kind.
+        kept_arms: how many of them are in each arm.
+        excluded: everybody of the analysed kinds who is left out, ascending.
+        reasons: how often each reason holds; a participant can have several.
+        left_out_kinds: how many are not looked at because of their kind.
+        attention_unknown: kept without an answer to an attention check.
+        time_unknown: kept with an analysed trial whose active time is not known.
+    """
+
+    kept: tuple[int, ...]
+    kept_kinds: dict[str, int]
+    kept_arms: dict[str, int]
+    excluded: tuple[Excluded, ...]
+    reasons: dict[str, int]
+    left_out_kinds: dict[str, int]
+    attention_unknown: int
+    time_unknown: int
+
+    @property
+    def banner(self) -> str:
+        """What every page of a report must say of its data; empty if all are participants."""
+        count, odd = len(self.kept), []
+        for kind, word in ((SYNTHETIC, "synthetic"), (PILOT, "pilot")):
+            if self.kept_kinds.get(kind):
+                odd.append(f"{self.kept_kinds[kind]} of {count} analysed participants: {word}")
+        words = " and ".join(
+            word
+            for kind, word in ((SYNTHETIC, "Synthetic"), (PILOT, "Pilot"))
+            if self.kept_kinds.get(kind)
+        )
+        return f"{words} data: no finding ({'; '.join(odd)})." if odd else ""
+
+
+def check_tables(tables: Mapping[str, pd.DataFrame]) -> None:
+    """Refuse tables that are not those of an export.
+
+    Raises:
+        DataError: a table or a column is missing, or a participant has two rows.
+    """
+    for name, columns in _NEEDED.items():
+        if name not in tables:
+            raise DataError(f"the export has no table {name}")
+        missing = [column for column in columns if column not in tables[name].columns]
+        if missing:
+            raise DataError(f"table {name} has no column {', '.join(missing)}")
+    numbers = tables["participants"]["participant"]
+    if numbers.duplicated().any():
+        twice = numbers[numbers.duplicated()].iloc[0]
+        raise DataError(f"participant {twice} has two rows in the table of participants")
+
+
+def select_participants(tables: Mapping[str, pd.DataFrame], options: AnalysisOptions) -> Selection:
+    """Apply the exclusion rules.
+
+    Args:
+        tables: the export.
+        options: whose `exclusions` and kinds count.
+
+    Raises:
+        DataError: a table or a column is missing.
+    """
+    check_tables(tables)
+    people = tables["participants"].set_index("participant").sort_index()
+    looked_at = people[people["kind"].isin(options.kinds)]
+    seconds = _active_seconds(tables["trials"])
+    attention = looked_at["attention_passed"].astype("boolean")
+    excluded = []
+    for number, passed, (_, person) in zip(
+        looked_at.index.tolist(), attention, looked_at.iterrows(), strict=True
+    ):
+        shortest = float(seconds[seconds.index == number].min())
+        reasons = _reasons(person, passed, shortest, options)
+        if reasons:
+            excluded.append(Excluded(number, str(person["arm"]), reasons))
+    out = {row.participant for row in excluded}
+    kept = looked_at[~looked_at.index.isin(list(out))]
+    others = people[~people["kind"].isin(options.kinds)]
+    return Selection(
+        kept=tuple(int(number) for number in kept.index),
+        kept_kinds=_counts(kept["kind"]),
+        kept_arms=_counts(kept["arm"]),
+        excluded=tuple(excluded),
+        reasons={r: n for r in REASONS if (n := sum(r in row.reasons for row in excluded))},
+        left_out_kinds=_counts(others["kind"]),
+        attention_unknown=int(kept["attention_passed"].isna().sum()),
+        time_unknown=int(seconds[seconds.isna()].index.intersection(kept.index).nunique()),
+    )
+
+
+def check_anybody(selection: Selection) -> None:
+    """Refuse to analyse nobody.
+
+    Raises:
+        DataError: nobody is left; it says who is left out why, and which flag includes them.
+    """
+    if selection.kept:
+        return
+    flags = {PILOT: " (--include-pilots)", SYNTHETIC: " (--include-synthetic)"}
+    found = [
+        f"{count} of the kind {kind}{flags.get(kind, '')}"
+        for kind, count in selection.left_out_kinds.items()
+    ]
+    found += [f"{count} {reason}" for reason, count in selection.reasons.items()]
+    raise DataError(
+        f"nobody is left to analyse: {', '.join(found)}; the exclusion rules are those of the study"
+        if found
+        else "nobody is left to analyse: the study has no participants yet"
+    )
+
+
+def describe_rules(options: AnalysisOptions) -> tuple[str, ...]:
+    """The rules in sentences, for a report and for a preregistration."""
+    rules = options.exclusions
+    sentences = ["People who withdrew are left out."]
+    if rules.unfinished:
+        sentences.append("People who did not finish are left out.")
+    else:
+        sentences.append("People who did not finish count wherever a pair of trials is complete.")
+    if rules.attention:
+        sentences.append("People who failed an attention check are left out.")
+    else:
+        sentences.append("Attention checks exclude nobody.")
+    if rules.minimum_seconds > 0:
+        sentences.append(
+            f"People with less than {rules.minimum_seconds:g} s of active time (page visible) on "
+            "any analysed trial are left out."
+        )
+    else:
+        sentences.append("No minimum time is asked for.")
+    kinds = [kind for kind in (PILOT, SYNTHETIC) if kind not in options.kinds]
+    if kinds:
+        sentences.append(f"Participants marked as {' or '.join(kinds)} are not analysed.")
+    included = [kind for kind in options.kinds if kind != PARTICIPANT]
+    if included:
+        sentences.append(f"Participants marked as {' or '.join(included)} are analysed too.")
+    if SYNTHETIC in included and rules.minimum_seconds > 0:
+        sentences.append("The minimum time is not asked of simulated participants.")
+    return tuple(sentences)
+
+
+def _active_seconds(trials: pd.DataFrame) -> pd.Series:
+    """Active seconds of every analysed trial, by participant."""
+    analysed = trials[(trials["position"] > 0) & trials["submitted_at"].notna()]
+    return floats(analysed.set_index("participant")["active_seconds"])
+
+
+def _reasons(
+    person: pd.Series, attention: object, seconds: float, options: AnalysisOptions
+) -> tuple[str, ...]:
+    rules = options.exclusions
+    # a program needs no time to look: the rule would leave out every simulated participant
+    timed = person["kind"] != SYNTHETIC
+    holds = {
+        WITHDREW: person["status"] == "withdrawn",
+        UNFINISHED: rules.unfinished and person["status"] in ("in_progress", "expired"),
+        ATTENTION: rules.attention and attention is not pd.NA and not attention,
+        TOO_FAST: timed and seconds < rules.minimum_seconds,  # no trial or no time known: NaN
+    }
+    return tuple(reason for reason in REASONS if holds[reason])
+
+
+def _counts(values: pd.Series) -> dict[str, int]:
+    return {str(key): int(count) for key, count in values.value_counts().sort_index().items()}

@@ -1,0 +1,139 @@
+"""The results in sentences with their numbers."""
+
+from __future__ import annotations
+
+from torchxnn.apps.study.analysis.models import Estimate, LinearModel, Unavailable
+from torchxnn.apps.study.analysis.options import ONE_HEATMAP, XNN_STAGE, PlanFacts
+from torchxnn.apps.study.analysis.paired import PairedComparison, UnpairedComparison
+from torchxnn.apps.study.analysis.results import PRIMARY, Results
+from torchxnn.apps.study.analysis.wording import DASH, between, decimal, p_text, percent, points
+
+NO_FINDING = (
+    "Some or all of the analysed are no participants of the study proper (see above). What follows "
+    "shows what a report looks like; it tells nothing about people or about the explanations."
+)
+
+
+def summarise_findings(results: Results, facts: PlanFacts) -> list[str]:
+    """The answers to the hypotheses, one sentence or two each."""
+    if not results.selection.kept:
+        return ["There is nobody to analyse, so there are no results."]
+    found = [NO_FINDING] if results.banner else []
+    primary = [c for c in results.paired if c.family == PRIMARY]
+    found += [purity_sentence(c, results, facts) for c in primary]
+    if not primary:
+        found.append("The study does not compare XNN with 1-Heatmap within participants.")
+    found += [
+        f"Confidence: {shift_sentence(c, results, facts)}"
+        for c in results.confidence
+        if (c.first, c.second) == (XNN_STAGE, ONE_HEATMAP)
+    ]
+    ratings = results.ratings
+    if ratings.xnn is not None and ratings.one_heatmap is not None:
+        c = ratings.comparison
+        found.append(
+            f"The agent with x-features was rated {decimal(ratings.xnn.mean)} of 7 on average, the "
+            f"agent with one heatmap {decimal(ratings.one_heatmap.mean)} (n = {c.n}; "
+            f"{test_text(c)}). {verdict(c, results.options.alpha)}"
+        )
+    return found
+
+
+def purity_sentence(c: PairedComparison, results: Results, facts: PlanFacts) -> str:
+    """One comparison of purity."""
+    where = facts.data_set_name(c.data_set)
+    if c.mean_difference is None:
+        return f"{where}: no participant has both {c.first} and {c.second}."
+    means = {
+        cell.stage: cell.purity.mean
+        for cell in results.cells
+        if cell.arm == facts.main.name and cell.data_set == c.data_set
+    }
+    interval = between(c.mean_interval, 100.0, 1)
+    known = "" if interval == DASH else f", {results.options.level:.0%} interval {interval}"
+    return (
+        f"{where}: mean purity {percent(means[c.first])} with {c.first} and "
+        f"{percent(means[c.second])} with {c.second}; mean difference of {c.n} "
+        f"participant{'s' * (c.n != 1)} {points(c.mean_difference)} percentage points{known}; "
+        f"{test_text(c)}. {verdict(c, results.options.alpha)}"
+    )
+
+
+def shift_sentence(c: PairedComparison, results: Results, facts: PlanFacts) -> str:
+    """One comparison of confidence."""
+    where = facts.data_set_name(c.data_set)
+    if c.mean_difference is None:
+        return f"no participant has both {c.first} and {c.second} on {where}."
+    interval = between(c.mean_interval)
+    known = "" if interval == DASH else f", {results.options.level:.0%} interval {interval}"
+    return (
+        f"{c.first} minus {c.second} on {where} is {decimal(c.mean_difference)} steps of the "
+        f"scale on average{known} (n = {c.n}; {test_text(c)}). {verdict(c, results.options.alpha)}"
+    )
+
+
+def test_text(c: PairedComparison) -> str:
+    """The test and the effect size of a comparison, for parentheses."""
+    if c.test is None:
+        return "not tested"
+    if c.test.nonzero == 0:
+        return "no pair differs, so there is nothing to test"
+    holm = f", {p_text(c.p_holm, 'Holm p')}" if c.p_holm is not None else ""
+    return (
+        f"signed-rank test {p_text(c.test.p)} ({c.test.method}){holm}, rank-biserial "
+        f"{decimal(c.rank_biserial)}"
+    )
+
+
+def verdict(c: PairedComparison, alpha: float) -> str:
+    """Whether a difference is significant, and what its absence does not mean."""
+    p = c.p if c.p_holm is None else c.p_holm
+    if c.test is None or p is None or c.test.nonzero == 0:
+        return ""
+    if p < alpha:
+        higher = c.first if c.test.favours_first else c.second
+        return f"Significant at {alpha:g}: higher with {higher}."
+    if 2.0 ** (1 - c.test.nonzero) >= alpha:  # p if all differences have one sign
+        return f"Too few pairs differ for this test to be significant at {alpha:g}."
+    return f"Not significant at {alpha:g}, which does not show that they are equal."
+
+
+def model_sentences(model: LinearModel | Unavailable, facts: PlanFacts) -> list[str]:
+    """The mixed model."""
+    if isinstance(model, Unavailable):
+        return [f"No mixed model: {model.reason}."]
+    found = [
+        f"Estimator: {model.estimator}; {model.trials} trials of {model.participants} participants."
+    ]
+    if model.reason:
+        found.append(f"Why: {model.reason}.")
+    if model.participant_sd is not None:
+        variance = model.participant_sd**2
+        share = variance / (variance + model.residual_sd**2)
+        found.append(
+            f"Standard deviation between participants {100 * model.participant_sd:.1f}, within "
+            f"{100 * model.residual_sd:.1f} percentage points (intraclass correlation "
+            f"{share:.2f})."
+        )
+    found += [f"Left out: {term}." for term in model.dropped]
+    if model.messages:
+        found.append(f"The optimiser said: {'; '.join(model.messages)}.")
+    return found
+
+
+def contrast_name(one: Estimate, facts: PlanFacts) -> str:
+    """Data set and pair of a contrast."""
+    return f"{facts.data_set_name(one.data_set)}: {one.name}"
+
+
+def arm_sentence(c: UnpairedComparison, results: Results, facts: PlanFacts) -> str:
+    """One comparison of arms."""
+    where = facts.data_set_name(c.data_set)
+    if c.p is None:
+        return f"{where}: {c.first} ({c.n_first}) and {c.second} ({c.n_second}): not compared."
+    holm = f", {p_text(c.p_holm, 'Holm p')}" if c.p_holm is not None else ", no correction"
+    return (
+        f"{where}: {c.first} (n = {c.n_first}) against {c.second} (n = {c.n_second}): "
+        f"{points(c.mean_difference)} percentage points; Mann and Whitney's test {p_text(c.p)} "
+        f"({c.method}){holm}; Cliff's delta {decimal(c.cliffs_delta)}."
+    )

@@ -1,0 +1,319 @@
+"""The linear mixed model purity ~ stage x data set + order with a random participant."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import statsmodels.api as sm
+from scipy import stats
+from statsmodels.regression.mixed_linear_model import MixedLMParams
+
+from torchxnn.apps.study.analysis.design_matrix import STAGE, Design, build_design
+from torchxnn.apps.study.analysis.options import PAIRS, AnalysisOptions
+from torchxnn.apps.study.analysis.paired import adjust
+
+MIXED = "linear mixed model with a random intercept per participant (REML)"
+ORDINARY = "ordinary least squares"
+FIXED = "ordinary least squares with a fixed intercept per participant"
+
+_SINGULAR = 1e-6  # variance between participants / residual variance
+_EXACT_FIT = 1e-20  # residual / total sum of squares
+_OPTIMISERS = ("bfgs", "lbfgs", "cg", "powell")
+
+
+@dataclass(frozen=True)
+class Unavailable:
+    """A result that the data do not allow.
+
+    Attributes:
+        reason: why, for people.
+    """
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A coefficient or a contrast.
+
+    Attributes:
+        name: of the coefficient, or "first - second".
+        data_set: key; empty if it concerns all.
+        value: in the model's units.
+        standard_error: of it.
+        low: of the interval.
+        high: of the interval.
+        p: two-sided, that the true value is 0.
+        p_holm: corrected over the contrasts; None for coefficients.
+    """
+
+    name: str
+    data_set: str
+    value: float
+    standard_error: float
+    low: float
+    high: float
+    p: float
+    p_holm: float | None = None
+
+
+@dataclass(frozen=True)
+class TermTest:
+    """Wald test that all coefficients of a term are 0.
+
+    Attributes:
+        term: name.
+        statistic: F, or chi squared / df for an ordinal model.
+        df: number of coefficients.
+        df_residual: of F; None for chi squared.
+        p: of the test.
+    """
+
+    term: str
+    statistic: float
+    df: int
+    df_residual: int | None
+    p: float
+
+
+@dataclass(frozen=True)
+class LinearModel:
+    """A fitted model of purity, in shares (0 to 1).
+
+    Attributes:
+        estimator: `MIXED`, or what took its place.
+        reason: why something took its place; else empty.
+        participants: number.
+        trials: number.
+        df: residual degrees of freedom of t and F.
+        terms: Wald F tests, type III.
+        coefficients: sum-to-zero coded.
+        contrasts: expected differences of stages per data set, at equal order.
+        participant_sd: between participants; None without a random participant.
+        residual_sd: within participants.
+        dropped: terms that the data cannot tell.
+        messages: what the optimiser said, each once.
+    """
+
+    estimator: str
+    reason: str
+    participants: int
+    trials: int
+    df: int
+    terms: tuple[TermTest, ...]
+    coefficients: tuple[Estimate, ...]
+    contrasts: tuple[Estimate, ...]
+    participant_sd: float | None
+    residual_sd: float
+    dropped: tuple[str, ...]
+    messages: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class _Fit:
+    estimator: str
+    reason: str
+    values: np.ndarray
+    covariance: np.ndarray
+    participant_sd: float | None
+    residual_sd: float
+    messages: tuple[str, ...]
+
+
+def fit_linear_model(
+    scores: pd.DataFrame,
+    stages: Sequence[str],
+    data_sets: Sequence[str],
+    options: AnalysisOptions,
+    measure: str = "purity",
+) -> LinearModel | Unavailable:
+    r"""Fit purity ~ stage x data set + order + (1 | participant) by REML, with Wald tests.
+
+    .. math:: F=\frac1q(Lb)^\top(LVL^\top)^{-1}(Lb)
+
+    with the estimates b and their covariance V has q and N - rank(X, participants) degrees of
+    freedom; as every term varies within participants this is exact for a balanced design. Source:
+    Pinheiro and Bates, Mixed-Effects Models in S and S-PLUS, 2000, section 2.4; fit:
+    `statsmodels.MixedLM`. A fit that does not converge is replaced by fixed intercepts of
+    participants, a variance between participants of 0 by ordinary least squares, which is the same
+    model; `reason` says so.
+
+    Args:
+        scores: trials of one arm, see `score_trials`.
+        stages: in the wanted order; the last one with trials is the coding's -1.
+        data_sets: likewise.
+        options: level of the intervals.
+        measure: column of `scores`.
+    """
+    trials = scores[scores[measure].notna()].reset_index(drop=True)
+    people = trials["participant"].nunique()
+    if people < 2:
+        return Unavailable(f"a mixed model needs at least 2 participants, got {people}")
+    design = build_design(trials, stages, data_sets)
+    outcome = trials[measure].to_numpy(dtype="float64")
+    dummies = pd.get_dummies(trials["participant"]).to_numpy(dtype="float64")
+    within = np.column_stack([dummies, design.matrix.to_numpy()])
+    df = len(trials) - int(np.linalg.matrix_rank(within))
+    total = float(((outcome - outcome.mean()) ** 2).sum())
+    if not design.terms:
+        return Unavailable("there is nothing to compare: one stage, one data set, one position")
+    if total < _EXACT_FIT:
+        return Unavailable(f"every trial has the same {measure}, so there is nothing to explain")
+    if df < 1:
+        return Unavailable(
+            f"{len(trials)} trials of {people} participants are too few for the model's "
+            f"{design.matrix.shape[1]} coefficients"
+        )
+    residual = outcome - within @ np.linalg.lstsq(within, outcome, rcond=None)[0]
+    if float((residual**2).sum()) < _EXACT_FIT**0.5 * total:
+        return Unavailable("the model fits every trial exactly, so no variation is left to test by")
+    fit = _fit(outcome, design.matrix.to_numpy(), trials["participant"].to_numpy(), within)
+    return LinearModel(
+        estimator=fit.estimator,
+        reason=fit.reason,
+        participants=people,
+        trials=len(trials),
+        df=df,
+        terms=tuple(
+            wald_test(term, design.selector(term), fit.values, fit.covariance, df)
+            for term in design.terms
+        ),
+        coefficients=tuple(
+            estimate(name, "", row, fit.values, fit.covariance, options.level, df)
+            for name, row in zip(design.matrix.columns, np.eye(len(fit.values)), strict=True)
+        ),
+        contrasts=contrasts(design, fit.values, fit.covariance, options.level, df),
+        participant_sd=fit.participant_sd,
+        residual_sd=fit.residual_sd,
+        dropped=design.dropped,
+        messages=fit.messages,
+    )
+
+
+def _fit(outcome: np.ndarray, matrix: np.ndarray, people: np.ndarray, within: np.ndarray) -> _Fit:
+    unit = float(outcome.std())  # the optimiser's tolerances are meant for numbers about 1
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        found, failure = _fit_mixed(outcome / unit, matrix, people)
+    messages = tuple(dict.fromkeys(" ".join(str(w.message).split()) for w in caught))
+    if found is None:
+        return _fit_fixed(outcome, matrix, within, failure, messages)
+    scale, variance = float(found.scale), float(np.asarray(found.cov_re)[0, 0])
+    if variance < _SINGULAR * scale or _better_at_zero(found):
+        plain = sm.OLS(outcome, matrix).fit()
+        reason = (
+            "the variance between participants is estimated as 0, where the mixed model is the same"
+        )
+        return _Fit(
+            ORDINARY, reason, plain.params, plain.cov_params(), 0.0, plain.scale**0.5, messages
+        )
+    count = matrix.shape[1]
+    covariance = np.asarray(found.cov_params())[:count, :count] * unit**2
+    values = np.asarray(found.fe_params) * unit
+    return _Fit(MIXED, "", values, covariance, variance**0.5 * unit, scale**0.5 * unit, messages)
+
+
+def _better_at_zero(found: Any) -> bool:
+    """Whether REML is higher without variance between participants than where the fit stopped.
+
+    Optimisers stop a little before this boundary, at estimates that belong to no model.
+    """
+    zero = MixedLMParams.from_components(found.fe_params, cov_re=np.array([[_SINGULAR]]))
+    return bool(found.model.loglike(zero) >= found.model.loglike(found.params_object))
+
+
+def _fit_mixed(outcome: np.ndarray, matrix: np.ndarray, people: np.ndarray) -> tuple[Any, str]:
+    """The REML fit of the standardised outcome, or None and why there is none."""
+    try:
+        found = sm.MixedLM(outcome, matrix, groups=people).fit(reml=True, method=list(_OPTIMISERS))
+    except (np.linalg.LinAlgError, ValueError, FloatingPointError) as error:
+        return None, f"the mixed model could not be fitted ({error})"
+    if not found.converged:
+        return None, f"the mixed model did not converge with {', '.join(_OPTIMISERS)}"
+    count = matrix.shape[1]
+    covariance = np.asarray(found.cov_params())[:count, :count]
+    if not (np.isfinite(covariance).all() and (np.diag(covariance) > 0).all()):
+        return None, "the mixed model gave no covariance of its estimates"
+    return found, ""
+
+
+def _fit_fixed(
+    outcome: np.ndarray, matrix: np.ndarray, within: np.ndarray, why: str, messages: tuple[str, ...]
+) -> _Fit:
+    """Participants as fixed effects, centred, so that the intercept stays the mean."""
+    others = within[:, : within.shape[1] - matrix.shape[1]]
+    centred = (others - others.mean(0))[:, :-1]
+    found = sm.OLS(outcome, np.column_stack([matrix, centred])).fit()
+    count = matrix.shape[1]
+    return _Fit(
+        FIXED,
+        why,
+        np.asarray(found.params)[:count],
+        np.asarray(found.cov_params())[:count, :count],
+        None,
+        float(found.scale) ** 0.5,
+        messages,
+    )
+
+
+def wald_test(
+    term: str, rows: np.ndarray, values: np.ndarray, covariance: np.ndarray, df: int | None
+) -> TermTest:
+    """Wald test that `rows` @ values is 0: F with `df`, or chi squared where `df` is None."""
+    effect = rows @ values
+    count = len(rows)
+    statistic = float(effect @ np.linalg.solve(rows @ covariance @ rows.T, effect)) / count
+    if df is None:
+        p = float(stats.chi2.sf(statistic * count, count))
+    else:
+        p = float(stats.f.sf(statistic, count, df))
+    return TermTest(term, statistic, count, df, p)
+
+
+def estimate(
+    name: str,
+    data_set: str,
+    weights: np.ndarray,
+    values: np.ndarray,
+    covariance: np.ndarray,
+    level: float,
+    df: int | None,
+) -> Estimate:
+    """A weighted sum of coefficients: t with `df`, or normal where `df` is None."""
+    value = float(weights @ values)
+    error = float(np.sqrt(weights @ covariance @ weights))
+    law = stats.norm() if df is None else stats.t(df)
+    half = float(law.ppf((1 + level) / 2)) * error
+    p = float(2 * law.sf(abs(value) / error))
+    return Estimate(name, data_set, value, error, value - half, value + half, p)
+
+
+def contrasts(
+    design: Design, values: np.ndarray, covariance: np.ndarray, level: float, df: int | None
+) -> tuple[Estimate, ...]:
+    """Differences of stages per data set, XNN first, corrected after Holm over all of them."""
+    if STAGE not in design.terms:
+        return ()
+    found = [
+        estimate(
+            f"{first} - {second}",
+            data_set,
+            design.contrast(data_set, first, second),
+            values,
+            covariance,
+            level,
+            df,
+        )
+        for first, second in PAIRS[:2]
+        for data_set in design.data_sets
+        if {(data_set, first), (data_set, second)} <= design.cells
+    ]
+    if not found:
+        return ()
+    corrected = adjust([one.p for one in found])
+    return tuple(replace(one, p_holm=p) for one, p in zip(found, corrected, strict=True))

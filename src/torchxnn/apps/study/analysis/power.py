@@ -1,0 +1,251 @@
+"""How many participants a study needs: power of the primary analysis by simulation."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from math import ceil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+from scipy.stats import binomtest
+
+from torchxnn.apps.study.analysis.exclusions import select_participants
+from torchxnn.apps.study.analysis.models import Unavailable, fit_linear_model
+from torchxnn.apps.study.analysis.options import (
+    ONE_HEATMAP,
+    PILOT,
+    STAGES,
+    AnalysisOptions,
+    PlanFacts,
+)
+from torchxnn.apps.study.analysis.paired import adjust, signed_rank
+from torchxnn.apps.study.analysis.power_options import PowerOptions
+from torchxnn.apps.study.analysis.purity import score_trials
+from torchxnn.errors import DataError
+
+_LEVEL = 0.95
+
+
+@dataclass(frozen=True)
+class Power:
+    """Power with one number of participants.
+
+    Attributes:
+        participants: analysed, so after exclusions.
+        power: share of the simulated studies that found what was needed.
+        low: of Wilson's 95% interval for it, which is the error of the simulation alone.
+        high: likewise.
+    """
+
+    participants: int
+    power: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class SampleSize:
+    """The answer to "how many participants?".
+
+    Attributes:
+        participants: smallest number whose interval lies above the wanted power, after exclusions;
+            None if `PowerOptions.largest` is not enough.
+        recruit: the same before exclusions.
+        effect: mean difference of the simulated purities in percentage points: bounds and steps
+            make it smaller than `PowerOptions.effect`.
+        curve: power at every number that was tried, ascending.
+        options: assumptions.
+        source: where the assumptions come from.
+    """
+
+    participants: int | None
+    recruit: int | None
+    effect: float
+    curve: tuple[Power, ...]
+    options: PowerOptions
+    source: str = "given"
+
+    def write(self) -> bytes:
+        """As JSON."""
+        return (json.dumps(asdict(self), indent=1) + "\n").encode()
+
+    @classmethod
+    def read(cls, path: Path) -> SampleSize:
+        """Read what `write` made.
+
+        Raises:
+            DataError: another file.
+        """
+        try:
+            plain = json.loads(path.read_bytes())
+            options = PowerOptions(**plain.pop("options"))
+            curve = tuple(Power(**one) for one in plain.pop("curve"))
+            return cls(**plain, options=options, curve=curve)
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+            raise DataError(f"{path} is no result of `xnn study power --out`: {error}") from error
+
+    def sentence(self) -> str:
+        """The answer with its assumptions."""
+        made = self.options
+        answer = (
+            f"With up to {made.largest} analysed participants the power stays below {made.power:g}"
+            if self.participants is None
+            else f"{self.participants} analysed participants, so {self.recruit} recruited if "
+            f"{made.lost:.0%} are excluded, have a power of at least {made.power:g}"
+        )
+        sets = "the" if made.data_sets == 1 else f"{made.need} of {made.data_sets}"
+        assumed = (
+            f"mean purity {made.baseline:g}% with 1-Heatmap, {made.effect:g} percentage points "
+            f"more with XNN ({self.effect:.1f} within the bounds of purity), standard deviation "
+            f"{made.sd_between:g} between participants and {made.sd_within:g} within, batches of "
+            f"{made.images} pictures in {made.groups} groups"
+        )
+        return (
+            f"{answer} to find a difference in favour of XNN on {sets} "
+            f"data set{'s' * (made.data_sets > 1)} by Wilcoxon's signed-rank test (Holm, alpha = "
+            f"{made.alpha:g}). Assumed ({self.source}): {assumed}. {made.runs:,} simulated studies "
+            f"per number, seed {made.seed}."
+        )
+
+
+def find_sample_size(options: PowerOptions, source: str = "given") -> SampleSize:
+    """Smallest number of participants with the wanted power, by doubling and then halving.
+
+    The same simulated participants come in the same order at every number, so that the curve is
+    smooth. The exact signed-rank test needs at least 6 differences that are not 0.
+
+    Args:
+        options: assumptions.
+        source: where they come from, for reports.
+
+    Example:
+        >>> answer = find_sample_size(PowerOptions(effect=15, runs=200))
+    """
+    differences = simulate_differences(options)
+    tried: dict[int, Power] = {}
+
+    def enough(participants: int) -> bool:
+        if participants not in tried:
+            tried[participants] = estimate_power(differences[:, :, :participants], options)
+        return tried[participants].low >= options.power
+
+    low, high = 1, min(6, options.largest)
+    while not enough(high) and high < options.largest:
+        low, high = high, min(2 * high, options.largest)
+    found = high if enough(high) else None
+    while found is not None and found - low > 1:
+        middle = (low + found) // 2
+        low, found = (low, middle) if enough(middle) else (middle, found)
+    return SampleSize(
+        participants=found,
+        recruit=None if found is None else ceil(found / (1 - options.lost) - 1e-9),
+        effect=100 * float(differences.mean()),
+        curve=tuple(tried[n] for n in sorted(tried)),
+        options=options,
+        source=source,
+    )
+
+
+def simulate_differences(
+    options: PowerOptions,
+) -> Float[np.ndarray, "runs data_sets participants"]:
+    """Differences of purity, XNN minus 1-Heatmap, of simulated participants, in shares.
+
+    A participant's purity is normal about the stage's mean with a deviation of the participant's
+    own, rounded to whole pictures and cut off at what the purity of a batch can be: from the share
+    of the largest of evenly spread classes to 1.
+
+    Args:
+        options: assumptions.
+    """
+    rng = np.random.default_rng(options.seed)
+    shape = (options.runs, options.data_sets, options.largest)
+    own = rng.normal(0, options.sd_between, (options.runs, 1, options.largest))
+    least = ceil(options.images / options.groups) / options.images
+
+    def purity(mean: float) -> np.ndarray:
+        drawn = (mean + own + rng.normal(0, options.sd_within, shape)) / 100
+        return np.clip(np.round(drawn * options.images) / options.images, least, 1)
+
+    return purity(options.baseline + options.effect) - purity(options.baseline)
+
+
+def estimate_power(
+    differences: Float[np.ndarray, "runs data_sets participants"], options: PowerOptions
+) -> Power:
+    """Share of the simulated studies in which the primary analysis finds what is needed."""
+    join = all if options.need == "all" else any
+    found = 0
+    for study in differences:
+        tests = [signed_rank(one) for one in study]
+        corrected = adjust([test.p for test in tests])
+        hits = [
+            p < options.alpha and test.favours_first
+            for p, test in zip(corrected, tests, strict=True)
+        ]
+        found += join(hits)
+    runs = len(differences)
+    interval = binomtest(found, runs).proportion_ci(_LEVEL, method="wilson")
+    return Power(differences.shape[2], found / runs, float(interval.low), float(interval.high))
+
+
+def assumptions_from_pilots(
+    tables: Mapping[str, pd.DataFrame], facts: PlanFacts, options: AnalysisOptions
+) -> dict[str, float]:
+    """Standard deviations and mean purity with 1-Heatmap of the pilots of the main arm.
+
+    Participants who are not pilots are never looked at, and the effect is not estimated: pilots are
+    too few for it.
+
+    Args:
+        tables: the export.
+        facts: of the study.
+        options: its exclusion rules.
+
+    Returns:
+        `PowerOptions` by name: baseline, sd_between, sd_within, in percentage points.
+
+    Raises:
+        DataError: too few pilots.
+    """
+    people = tables["participants"]
+    pilots = {**tables, "participants": people[people["kind"] == PILOT]}
+    kept = select_participants(pilots, replace(options, include_pilots=True)).kept
+    scores = score_trials(tables["trials"], tables["placements"], kept)
+    scores = scores[scores["arm"] == facts.main.name]
+    model = fit_linear_model(scores, STAGES, [d.key for d in facts.data_sets], options)
+    baseline = scores.loc[scores["stage"] == ONE_HEATMAP, "purity"]
+    if isinstance(model, Unavailable) or baseline.empty:
+        reason = model.reason if isinstance(model, Unavailable) else "no trial of 1-Heatmap"
+        raise DataError(
+            f"{len(kept)} pilots do not tell the standard deviations ({reason}); collect more with "
+            "`xnn study serve --pilot`, or leave --study out and give --baseline, --sd-between and "
+            "--sd-within"
+        )
+    return {
+        "baseline": round(100 * float(baseline.mean()), 1),
+        "sd_between": round(100 * (model.participant_sd or 0.0), 1),
+        "sd_within": round(100 * model.residual_sd, 1),
+    }
+
+
+def design_of(facts: PlanFacts) -> dict[str, int]:
+    """`PowerOptions` by name that a study's design tells: data_sets, images, groups."""
+    first = facts.data_sets[0]
+    return {
+        "data_sets": len(facts.data_sets),
+        "images": first.images_per_set,
+        "groups": first.groups,
+    }
+
+
+def describe_curve(answer: SampleSize) -> list[tuple[str, str, str]]:
+    """Participants, power and its interval, as texts."""
+    return [
+        (str(one.participants), f"{one.power:.1%}", f"{one.low:.1%} to {one.high:.1%}")
+        for one in answer.curve
+    ]

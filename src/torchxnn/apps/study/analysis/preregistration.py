@@ -1,0 +1,269 @@
+"""The plan of a study as one document, written before answers come in.
+
+Its sentences on design, exclusions and analysis are those of the report, made by the same functions
+from the same settings, so that the two cannot drift apart.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from torchxnn.apps.study.analysis.exclusions import describe_rules
+from torchxnn.apps.study.analysis.options import (
+    PARTICIPANT,
+    PILOT,
+    SYNTHETIC,
+    AnalysisOptions,
+    PlanFacts,
+)
+from torchxnn.apps.study.analysis.power import SampleSize, describe_curve, design_of
+from torchxnn.apps.study.analysis.report import Section, render_page
+from torchxnn.apps.study.analysis.results import software
+from torchxnn.apps.study.analysis.tables import Table, shown_table
+from torchxnn.apps.study.analysis.wording import (
+    describe_analysis,
+    describe_design,
+    describe_hypotheses,
+    listed,
+    plural,
+)
+from torchxnn.errors import DataError
+from torchxnn.storage.files import replace_file
+
+HTML_SUFFIXES = (".html", ".htm")
+
+EXPLORATORY = (
+    "Everything that is not named under hypotheses is exploratory and will be called so: answers "
+    "to the questions about participants, behaviour (time, moves, heatmaps switched, zooms), "
+    "comments, difficulty, single classes and pictures, the term for order, and any comparison "
+    "thought of after seeing the data.",
+    "Departures from this document will be named in the report with their reasons.",
+)
+
+
+@dataclass(frozen=True)
+class Answers:
+    """How many people had come when the plan was written.
+
+    Attributes:
+        finished: participants proper who had finished.
+        begun: participants proper who had begun and not finished, withdrawn ones among them.
+        pilots: of any status.
+        synthetic: of any status.
+    """
+
+    finished: int = 0
+    begun: int = 0
+    pilots: int = 0
+    synthetic: int = 0
+
+    @classmethod
+    def count(cls, people: pd.DataFrame) -> Answers:
+        """Count the table of participants of an export."""
+        proper = people.loc[people["kind"] == PARTICIPANT, "status"]
+        finished = int((proper == "finished").sum())
+        return cls(
+            finished,
+            len(proper) - finished,
+            int((people["kind"] == PILOT).sum()),
+            int((people["kind"] == SYNTHETIC).sum()),
+        )
+
+    @property
+    def late(self) -> str:
+        """What the document must say first if it is no preregistration; empty if it is one."""
+        if not self.finished and not self.begun:
+            return ""
+        begun = f", and {self.begun} more had begun" if self.begun else ""
+        return (
+            f"Not a preregistration: {plural(self.finished, 'participant')} had already finished"
+            f"{begun} when this was written."
+        )
+
+    def sentences(self) -> list[str]:
+        """All counts, in sentences."""
+        found = [self.late or "No participant had begun when this was written."]
+        if self.pilots or self.synthetic:
+            found.append(
+                f"There were {plural(self.pilots, 'pilot')} and "
+                f"{plural(self.synthetic, 'simulated participant')}; they are not analysed."
+            )
+        return found
+
+
+def write_preregistration(
+    facts: PlanFacts,
+    options: AnalysisOptions,
+    answers: Answers,
+    out: Path,
+    created: str,
+    power: SampleSize | None = None,
+) -> None:
+    """Write the plan as HTML if `out` ends in .html, else as Markdown.
+
+    Args:
+        facts: of the study.
+        options: of the analysis.
+        answers: who had come by now.
+        out: file; must not exist.
+        created: date, ISO 8601; nothing else in the document changes from one writing to the next.
+        power: where the number of participants comes from, if it was computed.
+
+    Raises:
+        DataError: `out` exists, the power is of another design, or pilots or simulated participants
+            are to be analysed.
+    """
+    if out.exists():
+        raise DataError(
+            f"{out} exists, and a preregistration is never overwritten; give another name"
+        )
+    if options.kinds != (PARTICIPANT,):
+        raise DataError("a preregistration is about participants; leave pilots and synthetic out")
+    if power is not None:
+        _check_power(power, facts, options)
+    sections = plan_sections(facts, options, answers, power)
+    provenance = [
+        ("Study, SHA-256", facts.study_hash),
+        ("Seed of the study", str(facts.seed)),
+        (
+            "Analysis",
+            f"xnn study analyse --alpha {options.alpha:g} --level {options.level:g} "
+            f"--resamples {options.resamples} --seed {options.seed}",
+        ),
+        *software().items(),
+    ]
+    render = _html if out.suffix.lower() in HTML_SUFFIXES else _markdown
+    text = render(facts, answers, created, sections, provenance)
+    replace_file(out, text.encode())
+
+
+def plan_sections(
+    facts: PlanFacts, options: AnalysisOptions, answers: Answers, power: SampleSize | None
+) -> list[Section]:
+    """The document's parts, in order."""
+    steps = describe_analysis(facts, options)
+    measures = dict(steps)["Measures"]
+    curve: tuple[Table, ...] = ()
+    if power is not None:
+        columns = ("Participants", "Power", "95% interval of the simulation")
+        curve = (Table("Power by number of participants", columns, tuple(describe_curve(power))),)
+    return [
+        Section("status", "Status", tuple(answers.sentences())),
+        Section(
+            "hypotheses",
+            "Hypotheses",
+            ("All tests are two-sided.",),
+            tuple(describe_hypotheses(facts, options)),
+        ),
+        Section("design", "Design", points=tuple(describe_design(facts))),
+        Section("shown", "What is shown", tables=(shown_table(facts),)),
+        Section("sample", "Sample size", tuple(describe_sample_size(facts, power)), tables=curve),
+        Section("exclusions", "Exclusions", points=describe_rules(options)),
+        Section("measures", "Measures", (measures,)),
+        Section(
+            "analysis",
+            "Analysis",
+            points=tuple(f"{name}. {text}" for name, text in steps if name != "Measures"),
+        ),
+        Section("exploratory", "Exploratory", EXPLORATORY),
+    ]
+
+
+def describe_sample_size(facts: PlanFacts, power: SampleSize | None) -> list[str]:
+    """How many people, why, and when the study ends."""
+    found = [
+        "No power analysis was given: the number of participants has no computed reason."
+        if power is None
+        else power.sentence()
+    ]
+    wanted, planned = power.recruit if power else None, facts.main.participants
+    for arm in facts.arms:
+        if arm.participants is not None:
+            found.append(
+                f"The arm {arm.name} ends when {plural(arm.participants, 'participant')} have "
+                "finished, before exclusions."
+            )
+        elif wanted is not None and arm is facts.main:
+            found.append(f"Recruiting for the arm {arm.name} ends at {wanted} participants.")
+        else:
+            found.append(f"No number of participants was fixed for the arm {arm.name}.")
+    found.append("Nobody looks at results to decide when to stop.")
+    if wanted is not None and planned is not None and planned < wanted:
+        found.append(
+            f"{planned} in {facts.main.name} are fewer than the {wanted} that the power analysis "
+            "asks for."
+        )
+    return found
+
+
+def _check_power(power: SampleSize, facts: PlanFacts, options: AnalysisOptions) -> None:
+    """The simulated study must be the one that is planned."""
+    assumed = power.options
+    expected = {**design_of(facts), "alpha": options.alpha}
+    wrong = {name: value for name, value in expected.items() if getattr(assumed, name) != value}
+    if wrong:
+        said = listed([f"{name} {getattr(assumed, name):g}" for name in wrong])
+        flags = " ".join(f"--{name.replace('_', '-')} {value:g}" for name, value in wrong.items())
+        raise DataError(
+            f"the power was computed for another design ({said}); run `xnn study power` with "
+            f"{flags}"
+        )
+
+
+def _html(
+    facts: PlanFacts,
+    answers: Answers,
+    created: str,
+    sections: Sequence[Section],
+    provenance: Sequence[tuple[str, str]],
+) -> str:
+    return render_page(
+        "study_report.html",
+        title=facts.title,
+        lead="Plan of a human study",
+        files="",
+        banner=answers.late,
+        key=[("Written", created), ("Study", facts.study_hash[:16])],
+        provenance=provenance,
+        sections=sections,
+    )
+
+
+def _markdown(
+    facts: PlanFacts,
+    answers: Answers,
+    created: str,
+    sections: Sequence[Section],
+    provenance: Sequence[tuple[str, str]],
+) -> str:
+    lines = [f"# Plan of the study: {_escape(facts.title)}", "", f"Written {created}.", ""]
+    if answers.late:
+        lines += [f"**{answers.late}**", ""]
+    for section in sections:
+        lines += [f"## {section.title}", ""]
+        for text in section.paragraphs:
+            lines += [_escape(text), ""]
+        if section.points:
+            lines += [*(f"- {_escape(text)}" for text in section.points), ""]
+        for table in section.tables:
+            lines += [*_table(table), ""]
+    lines += ["## Provenance", "", *(f"- {name}: {value}" for name, value in provenance)]
+    return "\n".join(lines) + "\n"
+
+
+def _table(table: Table) -> list[str]:
+    rows = [table.columns, *table.rows]
+    cells = ["| " + " | ".join(_escape(cell) for cell in row) + " |" for row in rows]
+    ruler = "|" + "---|" * len(table.columns)
+    note = ["", _escape(table.note)] if table.note else []
+    return [f"{_escape(table.caption)}:", "", cells[0], ruler, *cells[1:], *note]
+
+
+def _escape(text: str) -> str:
+    """Text that Markdown shows as it is: names of studies and pictures may hold anything."""
+    return re.sub(r"([\\`*_\[\]<>|#])", r"\\\1", " ".join(text.split()))

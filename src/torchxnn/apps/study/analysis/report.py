@@ -1,0 +1,355 @@
+"""The report of a study: one HTML file with everything, and its numbers and figures as files."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from torchxnn.apps.study.analysis import tables as made
+from torchxnn.apps.study.analysis.exclusions import describe_rules
+from torchxnn.apps.study.analysis.figures import (
+    Drawing,
+    confidence_figure,
+    encode,
+    purity_figure,
+    rating_figure,
+)
+from torchxnn.apps.study.analysis.findings import arm_sentence, model_sentences, summarise_findings
+from torchxnn.apps.study.analysis.models import Unavailable
+from torchxnn.apps.study.analysis.options import AnalysisOptions, PlanFacts
+from torchxnn.apps.study.analysis.paired import PairedComparison
+from torchxnn.apps.study.analysis.results import PRIMARY, Ratings, Results, compute
+from torchxnn.apps.study.analysis.tables import Table
+from torchxnn.apps.study.analysis.wording import (
+    decimal,
+    describe_analysis,
+    describe_design,
+    describe_deviations,
+    describe_hypotheses,
+    describe_limits,
+    describe_sample,
+    listed,
+    p_text,
+    percent,
+    plural,
+)
+from torchxnn.explanations.drawing import html as page
+from torchxnn.storage.artifact import __version__
+from torchxnn.storage.files import check_replaceable, replace_folder
+
+REPORT, NUMBERS, SCORES, FIGURES = "report.html", "results.json", "scores.csv", "figures"
+
+_TEMPLATES = Path(__file__).parent / "templates"
+_PAGES = Path(page.__file__).parent / "templates"
+
+
+@dataclass(frozen=True, eq=False)
+class Section:
+    """A part of a page.
+
+    Attributes:
+        anchor: for links.
+        title: heading.
+        paragraphs: texts.
+        points: a list after them.
+        drawings: figures.
+        tables: tables; those without rows are left out.
+    """
+
+    anchor: str
+    title: str
+    paragraphs: tuple[str, ...] = ()
+    points: tuple[str, ...] = ()
+    drawings: tuple[Drawing, ...] = ()
+    tables: tuple[Table, ...] = ()
+
+    @property
+    def holds_something(self) -> bool:
+        """Whether there is anything below the heading."""
+        rows = any(table.rows for table in self.tables)
+        return bool(self.paragraphs or self.points or self.drawings or rows)
+
+
+def write_report(
+    tables: Mapping[str, pd.DataFrame], facts: PlanFacts, options: AnalysisOptions, out: Path
+) -> Results:
+    """Analyse a study and write report.html, results.json, scores.csv and figures.
+
+    The folder appears whole or not at all.
+
+    Args:
+        tables: the export.
+        facts: of the study.
+        options: settings.
+        out: folder; an earlier report there is replaced.
+
+    Raises:
+        DataError: tables that are not an export, or a grouping that cannot be scored.
+        FileExistsError: `out` holds something else.
+    """
+    check_replaceable(out, REPORT)
+    results, scores = compute(tables, facts, options)
+    drawings = draw_figures(results, scores, facts)
+    numbers = json.dumps(results.as_json(), indent=1, allow_nan=False, ensure_ascii=False)
+    with replace_folder(out, REPORT) as folder:
+        (folder / REPORT).write_text(render_report(results, facts, drawings), "utf-8")
+        (folder / NUMBERS).write_text(numbers + "\n", "utf-8")
+        scores.to_csv(folder / SCORES, index=False)
+        (folder / FIGURES).mkdir()
+        for drawing in drawings:
+            for kind, content in drawing.files.items():
+                (folder / FIGURES / f"{drawing.name}.{kind}").write_bytes(content)
+    return results
+
+
+def draw_figures(results: Results, scores: pd.DataFrame, facts: PlanFacts) -> list[Drawing]:
+    """Purity as in the paper's figure 4, confidence and ratings as in its figure 5."""
+    cells, found = results.cells, []
+    stars = "".join(
+        f" {'*' * count}: other participants, in the arm {arm.name}."
+        for count, arm in enumerate(facts.arms)
+        if count and arm.name in results.selection.kept_arms
+    )
+    if cells:
+        means = listed(
+            [
+                f"{facts.data_set_name(c.data_set)}, {c.name}: {percent(c.purity.mean)}"
+                for c in cells
+            ]
+        )
+        caption = (
+            "Clustering purity with respect to the network's predictions. Boxes span the "
+            f"quartiles, whiskers 1.5 of their length at most.{stars}"
+        )
+        figure = purity_figure(scores, cells, facts, results.options.seed)
+        alternative = f"Box plots of purity. Means: {means}."
+        found.append(encode(figure, "purity", caption, alternative, results.banner))
+    if any(cell.confidence for cell in cells):
+        means = listed(
+            [
+                f"{facts.data_set_name(c.data_set)}, {c.name}: {decimal(c.confidence.mean)}"
+                for c in cells
+                if c.confidence
+            ]
+        )
+        caption = f"Confidence that all pictures are grouped correctly.{stars}"
+        alternative = f"Bars of the seven answers. Means from 1 to 7: {means}."
+        figure = confidence_figure(cells, facts)
+        found.append(encode(figure, "confidence", caption, alternative, results.banner))
+    ratings = results.ratings
+    if ratings.one_heatmap or ratings.xnn:
+        caption = f"Rating of the two agents at the end of the arm {facts.main.name}."
+        means = listed(
+            [
+                f"{name} {decimal(summary.mean)}"
+                for name, summary in (("1-Heatmap", ratings.one_heatmap), ("XNN", ratings.xnn))
+                if summary
+            ]
+        )
+        alternative = f"Bars of the seven answers. Means from 1 to 7: {means}."
+        figure = rating_figure(ratings, facts)
+        found.append(encode(figure, "ratings", caption, alternative, results.banner))
+    return found
+
+
+def describe_methods(results: Results, facts: PlanFacts) -> tuple[str, ...]:
+    """Design, hypotheses, participants and analysis for a paper, a paragraph each."""
+    steps = describe_analysis(facts, results.options)
+    software = ", ".join(f"{name} {version}" for name, version in results.versions.items())
+    analysis = [text for _, text in steps]
+    analysis.append(f"Software: {software}. Study file: SHA-256 {results.study_hash[:16]}.")
+    people = (*describe_rules(results.options), *describe_sample(results))
+    expected = describe_hypotheses(facts, results.options)
+    parts = (describe_design(facts), expected, people, analysis)
+    banner = (results.banner,) if results.banner else ()
+    return (*banner, *(" ".join(part) for part in parts))
+
+
+def sections_of(results: Results, facts: PlanFacts, drawings: list[Drawing]) -> list[Section]:
+    """The report's sections, in order; only what there are data for."""
+    by_name = {drawing.name: (drawing,) for drawing in drawings}
+    found = [
+        Section("findings", "Findings", points=tuple(summarise_findings(results, facts))),
+        Section(
+            "participants",
+            "Participants",
+            tuple(describe_sample(results)),
+            describe_rules(results.options),
+            tables=(made.excluded_table(results), made.people_table(results)),
+        ),
+    ]
+    if results.selection.kept:
+        parts = (*_purity(results, facts, by_name), *_answers(results, facts, by_name))
+        found += [part for part in parts if part.holds_something]
+    return [
+        *found,
+        Section("shown", "What was shown", tables=(made.shown_table(facts),)),
+        Section("methods", "Methods, for a paper", describe_methods(results, facts)),
+        Section(
+            "limits",
+            "Limits",
+            points=(*describe_deviations(results), *describe_limits(results, facts)),
+        ),
+    ]
+
+
+def _purity(
+    results: Results, facts: PlanFacts, drawings: Mapping[str, tuple[Drawing, ...]]
+) -> tuple[Section, ...]:
+    def compared(caption: str, comparisons: list[PairedComparison]) -> Table:
+        return made.paired_table(caption, comparisons, results, facts)
+
+    primary = [c for c in results.paired if c.family == PRIMARY]
+    others = [c for c in results.paired if c.family != PRIMARY]
+    return (
+        Section(
+            "purity",
+            "Clustering purity",
+            drawings=drawings.get("purity", ()),
+            tables=(
+                made.purity_table(results, facts),
+                compared("Primary comparisons, in percentage points", primary),
+                compared("Secondary comparisons, in percentage points", others),
+            ),
+        ),
+        Section(
+            "model",
+            "Mixed model of purity",
+            tuple(model_sentences(results.model, facts)),
+            tables=made.model_tables(results.model, results, facts),
+        ),
+        Section(
+            "arms",
+            "Between arms",
+            points=tuple(arm_sentence(c, results, facts) for c in results.between),
+            tables=(made.arms_table(results, facts),),
+        ),
+        Section(
+            "sensitivity",
+            "Sensitivity",
+            ("The primary comparisons with other measures, and with nobody excluded.",),
+            tables=_sensitivity(results, facts),
+        ),
+    )
+
+
+def _answers(
+    results: Results, facts: PlanFacts, drawings: Mapping[str, tuple[Drawing, ...]]
+) -> tuple[Section, ...]:
+    ordinal, ratings = results.confidence_model, results.ratings
+    rated = (ratings.comparison,) if ratings.comparison.n else ()
+    steps = "in steps of the scale"
+    return (
+        Section(
+            "confidence",
+            "Confidence",
+            (
+                f"Proportional-odds model: not fitted, as {ordinal.reason}."
+                if isinstance(ordinal, Unavailable)
+                else f"Proportional-odds model of {ordinal.trials} answers of "
+                f"{plural(ordinal.participants, 'participant')}.",
+            ),
+            drawings=drawings.get("confidence", ()),
+            tables=(
+                made.confidence_table(results, facts),
+                made.paired_table(f"Confidence, {steps}", results.confidence, results, facts),
+                *made.model_tables(ordinal, results, facts),
+            ),
+        ),
+        Section(
+            "ratings",
+            "Ratings and difficulty",
+            _about_ratings(ratings),
+            drawings=drawings.get("ratings", ()),
+            tables=(
+                made.ratings_table(results),
+                made.paired_table(f"Ratings, {steps}", rated, results, facts),
+            ),
+        ),
+        Section("behaviour", "Behaviour", tables=(made.behaviour_table(results, facts),)),
+    )
+
+
+def _about_ratings(ratings: Ratings) -> tuple[str, ...]:
+    wrote = f"{plural(ratings.comments, 'participant')} wrote a comment; see the export."
+    p = ratings.comparison.sign_test_p
+    return (wrote,) if p is None else (f"Sign test of the two ratings: {p_text(p)}.", wrote)
+
+
+def _sensitivity(results: Results, facts: PlanFacts) -> tuple[Table, ...]:
+    names = {
+        "ari": "Adjusted Rand index",
+        "purity_labels": "Purity with respect to the true labels, in percentage points",
+        "purity above chance": "Purity minus its chance level, in percentage points",
+        "purity, nobody excluded": "Purity with nobody excluded, in percentage points",
+    }
+    return tuple(
+        made.paired_table(
+            name, [c for c in results.sensitivity if c.measure == measure], results, facts
+        )
+        for measure, name in names.items()
+    )
+
+
+def render_report(results: Results, facts: PlanFacts, drawings: list[Drawing]) -> str:
+    """The page as text."""
+    options = results.options
+    analysed = ", ".join(f"{n} in {arm}" for arm, n in results.selection.kept_arms.items())
+    key = [
+        ("Analysed", analysed or "nobody"),
+        ("Excluded", str(len(results.selection.excluded))),
+        ("Written", f"{results.created[:16].replace('T', ' ')} UTC"),
+    ]
+    provenance = [
+        ("Study, SHA-256", results.study_hash),
+        ("Seed of the study", str(facts.seed)),
+        ("Significance level", f"{options.alpha:g}"),
+        ("Bootstrap", f"{options.resamples:,} resamples, seed {options.seed}"),
+        *results.versions.items(),
+    ]
+    return render_page(
+        "study_report.html",
+        title=results.title,
+        lead="Analysis of a human study",
+        files="All numbers: results.json; a row per batch: scores.csv; figures: figures/.",
+        banner=results.banner,
+        key=key,
+        provenance=provenance,
+        sections=sections_of(results, facts, drawings),
+    )
+
+
+def render_page(template: str, **context: Any) -> str:
+    """Fill a template of this package; the page is self-contained and requests nothing."""
+    environment = Environment(
+        loader=FileSystemLoader([_TEMPLATES, _PAGES]),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["svg"] = _svg
+    style = "".join(
+        path.read_text("utf-8") for path in (_PAGES / "style.css", _TEMPLATES / "study.css")
+    )
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode("ascii")
+    policy = (
+        f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'; "
+        "base-uri 'none'; form-action 'none'"
+    )
+    return environment.get_template(template).render(
+        style=Markup(style), policy=policy, version=__version__, **context
+    )
+
+
+def _svg(drawing: Drawing) -> str:
+    return f"data:image/svg+xml;base64,{base64.b64encode(drawing.files['svg']).decode('ascii')}"

@@ -1,0 +1,322 @@
+"""All statistics of a study in one frozen record, and how it becomes JSON."""
+
+from __future__ import annotations
+
+import math
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from importlib.metadata import version
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from torchxnn.apps.study.analysis.descriptives import (
+    Cell,
+    Demographics,
+    Summary,
+    count_answers,
+    demographics,
+    describe_cells,
+    summarise,
+)
+from torchxnn.apps.study.analysis.exclusions import Selection, select_participants
+from torchxnn.apps.study.analysis.models import LinearModel, Unavailable, fit_linear_model
+from torchxnn.apps.study.analysis.options import (
+    NO_VISUALISATION,
+    PAIRS,
+    PRIMARY_PAIR,
+    STAGES,
+    XNN_STAGE,
+    AnalysisOptions,
+    ArmFacts,
+    ExclusionRules,
+    PlanFacts,
+    floats,
+    stage_name,
+)
+from torchxnn.apps.study.analysis.ordinal import OrdinalModel, fit_ordinal_model
+from torchxnn.apps.study.analysis.paired import (
+    PairedComparison,
+    UnpairedComparison,
+    compare_paired,
+    compare_unpaired,
+    holm,
+)
+from torchxnn.apps.study.analysis.purity import score_trials
+from torchxnn.storage.artifact import __version__
+
+PRIMARY, SECONDARY = "primary", "secondary"
+BETWEEN, CONFIDENCE = "between arms", "confidence"
+PURITY = "purity"
+SENSITIVITY = ("ari", "purity_labels", "purity above chance")
+NO_EXCLUSIONS = "purity, nobody excluded"
+
+
+@dataclass(frozen=True)
+class Ratings:
+    """What participants said at the end.
+
+    Attributes:
+        one_heatmap: ratings of the agent with one heatmap in the main arm; None if there are none.
+        xnn: ratings of the agent with x-features.
+        one_heatmap_answers: how often each answer from 1 to 7 was given.
+        xnn_answers: likewise.
+        comparison: xnn - 1-Heatmap, of participants who rated both.
+        difficulty: 0 to 7, all arms.
+        comments: participants who wrote one.
+    """
+
+    one_heatmap: Summary | None
+    xnn: Summary | None
+    one_heatmap_answers: tuple[int, ...]
+    xnn_answers: tuple[int, ...]
+    comparison: PairedComparison
+    difficulty: Summary | None
+    comments: int
+
+
+@dataclass(frozen=True)
+class Results:
+    """Everything that a report says, in shares (0 to 1) for purity.
+
+    Attributes:
+        title: of the study.
+        banner: what every page must say of the data; may be empty.
+        selection: who is analysed.
+        cells: descriptives.
+        paired: purity, stages of the main arm, with the families `PRIMARY` and `SECONDARY`.
+        model: linear mixed model of purity, main arm.
+        between: the main arm against the others, the family `BETWEEN`; NoVis without a family.
+        confidence: stages of the main arm, the family `CONFIDENCE`.
+        confidence_model: proportional odds, main arm.
+        ratings: of the agents.
+        sensitivity: the primary comparisons with other figures or without exclusions, each
+            corrected on its own.
+        people: demographics of the analysed participants.
+        missing: cells of the design without any trial, (arm, data set, stage).
+        incomplete: analysed participants who lack a trial of their arm's design.
+        options: of the analysis.
+        study_hash: SHA-256 of the study file.
+        versions: of the software.
+        created: ISO 8601, UTC.
+    """
+
+    title: str
+    banner: str
+    selection: Selection
+    cells: tuple[Cell, ...]
+    paired: tuple[PairedComparison, ...]
+    model: LinearModel | Unavailable
+    between: tuple[UnpairedComparison, ...]
+    confidence: tuple[PairedComparison, ...]
+    confidence_model: OrdinalModel | Unavailable
+    ratings: Ratings
+    sensitivity: tuple[PairedComparison, ...]
+    people: tuple[Demographics, ...]
+    missing: tuple[tuple[str, str, str], ...]
+    incomplete: int
+    options: AnalysisOptions
+    study_hash: str
+    versions: dict[str, str]
+    created: str
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values for a JSON file; what does not exist is null."""
+        plain: dict[str, Any] = _plain(asdict(self))
+        return plain
+
+
+def compute(
+    tables: Mapping[str, pd.DataFrame], facts: PlanFacts, options: AnalysisOptions
+) -> tuple[Results, pd.DataFrame]:
+    """All statistics, and the scores of the analysed trials that they are made of.
+
+    Args:
+        tables: the export.
+        facts: of the study.
+        options: settings.
+
+    Raises:
+        DataError: tables that are not an export, or a grouping that cannot be scored.
+    """
+    selection = select_participants(tables, options)
+    arms = tuple(arm.name for arm in facts.arms)
+    in_order = {arm: selection.kept_arms[arm] for arm in arms if arm in selection.kept_arms}
+    selection = replace(selection, kept_arms=in_order)
+    scores = score_trials(tables["trials"], tables["placements"], selection.kept)
+    people = tables["participants"]
+    people = people[people["participant"].isin(list(selection.kept))]
+    main = scores[scores["arm"] == facts.main.name]
+    keys = tuple(d.key for d in facts.data_sets)
+    missing = tuple(
+        (arm.name, key, stage)
+        for arm in facts.arms
+        if arm.name in selection.kept_arms
+        for key, stage in product(keys, arm.stages)
+        if not _cell(scores, arm.name, key, stage).size
+    )
+    results = Results(
+        title=facts.title,
+        banner=selection.banner,
+        selection=selection,
+        cells=describe_cells(scores, arms, keys, STAGES, options),
+        paired=tuple(holm(_compare_stages(main, facts, options, PURITY))),
+        model=fit_linear_model(main, STAGES, keys, options),
+        between=tuple(holm(_compare_arms(scores, facts, options))),
+        confidence=tuple(holm(_compare_stages(main, facts, options, CONFIDENCE))),
+        confidence_model=fit_ordinal_model(main, STAGES, keys, options),
+        ratings=_ratings(people, facts, options),
+        sensitivity=_sensitivity(tables, main, facts, options),
+        people=demographics(people),
+        missing=missing,
+        incomplete=_incomplete(scores, facts, selection),
+        options=options,
+        study_hash=facts.study_hash,
+        versions=software(),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+    return results, scores
+
+
+def software() -> dict[str, str]:
+    """Versions of what computes the statistics."""
+    found = {"torchxnn": __version__, "python": platform.python_version()}
+    return found | {
+        name: version(name) for name in ("numpy", "scipy", "pandas", "statsmodels", "matplotlib")
+    }
+
+
+def _compare_stages(
+    main: pd.DataFrame,
+    facts: PlanFacts,
+    options: AnalysisOptions,
+    measure: str,
+    pairs: tuple[tuple[str, str], ...] = PAIRS,
+) -> list[PairedComparison]:
+    stages = set(facts.main.stages)
+    found = []
+    for pair, data in product(pairs, facts.data_sets):
+        if set(pair) <= stages:
+            table = (
+                main[main["data_set"] == data.key]
+                .assign(value=floats(main[_column(measure)]))
+                .pivot(index="participant", columns="stage", values="value")
+                .reindex(columns=list(pair))
+            )
+            first, second = (table[stage].to_numpy(dtype="float64") for stage in pair)
+            family = PRIMARY if pair == PRIMARY_PAIR else SECONDARY
+            if measure == CONFIDENCE:
+                family = CONFIDENCE
+            found.append(
+                compare_paired(
+                    first,
+                    second,
+                    options,
+                    measure=measure,
+                    data_set=data.key,
+                    names=pair,
+                    family=family,
+                )
+            )
+    return found
+
+
+def _column(measure: str) -> str:
+    return PURITY if measure == NO_EXCLUSIONS else measure
+
+
+def _compare_arms(
+    scores: pd.DataFrame, facts: PlanFacts, options: AnalysisOptions
+) -> list[UnpairedComparison]:
+    """The main arm's stages against the same stages of the others, and XNN against 1-Heatmap."""
+    found, main = [], facts.main
+    for arm in facts.arms[1:]:
+        pairs = [(stage, stage) for stage in arm.stages if stage in main.stages]
+        if XNN_STAGE in main.stages and XNN_STAGE not in arm.stages:
+            pairs += [PRIMARY_PAIR]
+        for (first, second), data in product(pairs, facts.data_sets):
+            found.append(
+                compare_unpaired(
+                    _cell(scores, main.name, data.key, first),
+                    _cell(scores, arm.name, data.key, second),
+                    options,
+                    measure=PURITY,
+                    data_set=data.key,
+                    names=(_in_arm(main, first), _in_arm(arm, second)),
+                    family="" if second == NO_VISUALISATION else BETWEEN,
+                )
+            )
+    return found
+
+
+def _in_arm(arm: ArmFacts, stage: str) -> str:
+    return f"{stage_name(stage, arm.method)} in {arm.name}"
+
+
+def _cell(scores: pd.DataFrame, arm: str, data_set: str, stage: str) -> np.ndarray:
+    rows = (scores["arm"] == arm) & (scores["data_set"] == data_set) & (scores["stage"] == stage)
+    return scores.loc[rows, PURITY].to_numpy(dtype="float64")
+
+
+def _ratings(people: pd.DataFrame, facts: PlanFacts, options: AnalysisOptions) -> Ratings:
+    main = people[people["arm"] == facts.main.name]
+    xnn, one = floats(main["rating_xnn"]), floats(main["rating_one_heatmap"])
+    comparison = compare_paired(
+        xnn.to_numpy(),
+        one.to_numpy(),
+        options,
+        measure="rating",
+        data_set="",
+        names=PRIMARY_PAIR,
+    )
+    return Ratings(
+        one_heatmap=summarise(one, options),
+        xnn=summarise(xnn, options),
+        one_heatmap_answers=count_answers(one),
+        xnn_answers=count_answers(xnn),
+        comparison=comparison,
+        difficulty=summarise(people["difficulty"], options),
+        comments=int(people["comments"].fillna("").str.strip().ne("").sum()),
+    )
+
+
+def _sensitivity(
+    tables: Mapping[str, pd.DataFrame],
+    main: pd.DataFrame,
+    facts: PlanFacts,
+    options: AnalysisOptions,
+) -> tuple[PairedComparison, ...]:
+    found: list[PairedComparison] = []
+    above = main.assign(**{SENSITIVITY[2]: main[PURITY] - main["chance"]})
+    for measure in SENSITIVITY:
+        if above[measure].notna().any():
+            found += holm(_compare_stages(above, facts, options, measure, (PRIMARY_PAIR,)))
+    everyone = ExclusionRules(attention=False, minimum_seconds=0.0, unfinished=False)
+    more = select_participants(tables, replace(options, exclusions=everyone)).kept
+    scores = score_trials(tables["trials"], tables["placements"], more)
+    scores = scores[scores["arm"] == facts.main.name]
+    found += holm(_compare_stages(scores, facts, options, NO_EXCLUSIONS, (PRIMARY_PAIR,)))
+    return tuple(found)
+
+
+def _incomplete(scores: pd.DataFrame, facts: PlanFacts, selection: Selection) -> int:
+    wanted = {arm.name: len(arm.stages) * len(facts.data_sets) for arm in facts.arms}
+    people = scores.groupby("participant")["arm"].agg(["first", "size"])
+    complete = people["size"] >= people["first"].map(wanted)
+    return len(selection.kept) - int(complete.sum())
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

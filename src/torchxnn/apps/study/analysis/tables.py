@@ -1,0 +1,279 @@
+"""Tables of a report: the results as texts in rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torchxnn.apps.study.analysis.descriptives import Cell, Summary
+from torchxnn.apps.study.analysis.models import Estimate, LinearModel, TermTest, Unavailable
+from torchxnn.apps.study.analysis.options import PlanFacts
+from torchxnn.apps.study.analysis.ordinal import OrdinalModel
+from torchxnn.apps.study.analysis.paired import PairedComparison, UnpairedComparison
+from torchxnn.apps.study.analysis.results import Results
+from torchxnn.apps.study.analysis.wording import (
+    DASH,
+    MINUS,
+    between,
+    decimal,
+    p_value,
+    percent,
+    points,
+)
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table in texts.
+
+    Attributes:
+        caption: what it shows.
+        columns: headings; the first column names the row.
+        rows: cells.
+        note: below it; may be empty.
+    """
+
+    caption: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    note: str = ""
+
+
+def excluded_table(results: Results) -> Table:
+    """Who is left out, by arm and reason; nobody is named."""
+    selection = results.selection
+    others = sorted({row.arm for row in selection.excluded} - {*selection.kept_arms})
+    arms = [*selection.kept_arms, *others]
+    rows = [("analysed", *(str(selection.kept_arms.get(arm, 0)) for arm in arms))]
+    for reason in selection.reasons:
+        counts = (
+            sum(reason in row.reasons for row in selection.excluded if row.arm == arm)
+            for arm in arms
+        )
+        rows.append((reason, *(str(count) for count in counts)))
+    several = any(len(row.reasons) > 1 for row in selection.excluded)
+    note = "Some are excluded for several reasons." if several else ""
+    return Table("Participants by arm", ("", *arms), tuple(rows), note)
+
+
+def people_table(results: Results) -> Table:
+    """Answers to the questions about participants."""
+    rows = []
+    for question in results.people:
+        total = sum(count for _, count in question.answers)
+        rows += [
+            (question.question, answer, str(count), percent(count / total))
+            for answer, count in question.answers
+        ]
+    columns = ("Question", "Answer", "Participants", "Share")
+    return Table("Demographics of the analysed", columns, tuple(rows))
+
+
+def purity_table(results: Results, facts: PlanFacts) -> Table:
+    """Purity beside chance and the adjusted Rand index."""
+    rows = []
+    for cell in results.cells:
+        purity = cell.purity
+        labels = cell.purity_labels
+        rows.append(
+            (
+                _where(cell, facts),
+                str(purity.n),
+                percent(purity.mean),
+                between(purity.interval, 100.0, 1),
+                decimal(None if purity.sd is None else 100 * purity.sd, 1),
+                percent(purity.median),
+                percent(cell.chance),
+                decimal(cell.ari.mean),
+                between(cell.ari.interval),
+                percent(None if labels is None else labels.mean),
+            )
+        )
+    level = f"{results.options.level:.0%} interval"
+    columns = (
+        *("Data set, stage (arm)", "n", "Mean purity", f"{level} (%)", "SD (points)", "Median"),
+        *("Chance level", "Mean ARI", level, "Purity, true labels"),
+    )
+    note = (
+        "Purity and ARI with respect to the network's predictions. Chance level: expected purity "
+        "of groups of the same sizes, filled at random. ARI: adjusted Rand index, 0 at chance, 1 "
+        "for a perfect grouping."
+    )
+    return Table("Clustering purity", columns, tuple(rows), note)
+
+
+def behaviour_table(results: Results, facts: PlanFacts) -> Table:
+    """What participants did."""
+    rows = [
+        (
+            _where(cell, facts),
+            decimal(cell.active_seconds, 0),
+            *(decimal(value, 1) for value in (cell.moves, cell.toggles, cell.zooms)),
+        )
+        for cell in results.cells
+    ]
+    columns = ("Data set, stage (arm)", "Active seconds", "Moves", "Heatmaps switched", "Zooms")
+    return Table("Medians per batch", columns, tuple(rows))
+
+
+def paired_table(
+    caption: str, comparisons: Sequence[PairedComparison], results: Results, facts: PlanFacts
+) -> Table:
+    """Paired tests with Holm's correction and effect sizes; purity in points, answers in steps."""
+    level = f"{results.options.level:.0%}"
+    rows = []
+    for c in comparisons:
+        share = c.measure.startswith("purity")
+        scale, digits = (100.0, 1) if share else (1.0, 2)
+        mean = points(c.mean_difference) if share else decimal(c.mean_difference)
+        test = c.test
+        rows.append(
+            (
+                f"{_data_set(c.data_set, facts)}{c.first} {MINUS} {c.second}",
+                str(c.n),
+                mean,
+                between(c.mean_interval, scale, digits),
+                decimal(None if test is None else test.statistic, 1),
+                "" if test is None else str(test.nonzero),
+                p_value(c.p),
+                p_value(c.p_holm),
+                decimal(c.rank_biserial),
+                between(c.rank_biserial_interval),
+                decimal(c.cohens_dz),
+                between(c.cohens_dz_interval),
+            )
+        )
+    columns = (
+        *("Data set: difference", "n", "Mean difference", f"{level} interval", "T+"),
+        *("Pairs that differ", "p", "p (Holm)", "Rank-biserial r", f"{level} interval"),
+        *("Cohen's d_z", f"{level} interval"),
+    )
+    methods = {c.test.method for c in comparisons if c.test is not None}
+    note = (
+        "Wilcoxon's signed-rank test, two-sided; T+ is the sum of the ranks of positive "
+        f"differences. p: {', '.join(sorted(methods)) or DASH}. "
+        "Intervals: bootstrap over participants."
+    )
+    return Table(caption, columns, tuple(rows), note)
+
+
+def arms_table(results: Results, facts: PlanFacts) -> Table:
+    """Arms against each other."""
+    level = f"{results.options.level:.0%} interval"
+    rows = [_arm_row(c, facts) for c in results.between]
+    columns = (
+        *("Data set: first against second", "n", "Mean difference (points)", level, "U", "p"),
+        *("p (Holm)", "Cliff's delta", level),
+    )
+    note = (
+        "Mann and Whitney's test, two-sided, of different participants. NoVis is a check that the "
+        "groups are alike and is not corrected."
+    )
+    return Table("Arms compared", columns, tuple(rows), note)
+
+
+def ratings_table(results: Results) -> Table:
+    """Ratings and difficulty."""
+    ratings = results.ratings
+    rows = [
+        _summary_row("Agent with one heatmap (1 to 7)", ratings.one_heatmap),
+        _summary_row("Agent with x-features (1 to 7)", ratings.xnn),
+        _summary_row("Difficulty (0 to 7)", ratings.difficulty),
+    ]
+    level = f"{results.options.level:.0%} interval"
+    return Table("Ratings and difficulty", ("", "n", "Mean", level, "SD", "Median"), tuple(rows))
+
+
+def confidence_table(results: Results, facts: PlanFacts) -> Table:
+    """Confidence per stage."""
+    rows = [_summary_row(_where(cell, facts), cell.confidence) for cell in results.cells]
+    level = f"{results.options.level:.0%} interval"
+    columns = ("Data set, stage (arm)", "n", "Mean", level, "SD", "Median")
+    return Table("Confidence, 1 (zero) to 7 (100%)", columns, tuple(rows))
+
+
+def term_table(model: LinearModel | OrdinalModel) -> Table:
+    """Tests of the terms."""
+    squared = isinstance(model, OrdinalModel)
+
+    def row(term: TermTest) -> tuple[str, ...]:
+        if squared:
+            return (term.term, decimal(term.statistic * term.df), str(term.df), p_value(term.p))
+        df = f"{term.df}, {term.df_residual}"
+        return (term.term, decimal(term.statistic), df, p_value(term.p))
+
+    columns = ("Term", "Chi squared" if squared else "F", "df", "p")
+    return Table("Wald tests of the terms (type III)", columns, tuple(map(row, model.terms)))
+
+
+def contrast_table(model: LinearModel | OrdinalModel, level: float, facts: PlanFacts) -> Table:
+    """Differences of stages in a model."""
+    ordinal = isinstance(model, OrdinalModel)
+    scale, digits = (1.0, 2) if ordinal else (100.0, 1)
+
+    def row(one: Estimate) -> tuple[str, ...]:
+        numbers = (one.value, one.standard_error, one.low, one.high)
+        value, error, low, high = (decimal(scale * number, digits) for number in numbers)
+        name = f"{_data_set(one.data_set, facts)}{one.name.replace(' - ', f' {MINUS} ')}"
+        return (name, value, error, f"{low} to {high}", p_value(one.p), p_value(one.p_holm))
+
+    unit = "Log odds ratio" if ordinal else "Difference (points)"
+    columns = ("Data set: difference", unit, "SE", f"{level:.0%} interval", "p", "p (Holm)")
+    caption = "Stages compared by the model, at equal order"
+    return Table(caption, columns, tuple(map(row, model.contrasts)))
+
+
+def model_tables(
+    model: LinearModel | OrdinalModel | Unavailable, results: Results, facts: PlanFacts
+) -> tuple[Table, ...]:
+    """Both tables of a model; none if it was not fitted."""
+    if isinstance(model, Unavailable):
+        return ()
+    return term_table(model), contrast_table(model, results.options.level, facts)
+
+
+def shown_table(facts: PlanFacts) -> Table:
+    """What participants saw, by data set."""
+    names = list(dict.fromkeys(name for data in facts.data_sets for name, _ in data.about))
+    about = [dict(data.about) for data in facts.data_sets]
+    rows = [(name, *(known.get(name, DASH) for known in about)) for name in names]
+    rows.append(
+        ("Predictions that are the label", *(percent(d.agreement) for d in facts.data_sets))
+    )
+    return Table("Data sets", ("", *(data.name for data in facts.data_sets)), tuple(rows))
+
+
+def _arm_row(c: UnpairedComparison, facts: PlanFacts) -> tuple[str, ...]:
+    return (
+        f"{_data_set(c.data_set, facts)}{c.first} against {c.second}",
+        f"{c.n_first}, {c.n_second}",
+        points(c.mean_difference),
+        between(c.mean_interval, 100.0, 1),
+        decimal(c.statistic, 1),
+        p_value(c.p),
+        p_value(c.p_holm),
+        decimal(c.cliffs_delta),
+        between(c.cliffs_delta_interval),
+    )
+
+
+def _summary_row(name: str, summary: Summary | None) -> tuple[str, ...]:
+    if summary is None:
+        return (name, "0", *[DASH] * 4)
+    return (
+        name,
+        str(summary.n),
+        decimal(summary.mean),
+        between(summary.interval),
+        decimal(summary.sd),
+        decimal(summary.median, 1),
+    )
+
+
+def _where(cell: Cell, facts: PlanFacts) -> str:
+    arm = "" if cell.arm == facts.main.name else f" ({cell.arm})"
+    return f"{_data_set(cell.data_set, facts)}{cell.name}{arm}"
+
+
+def _data_set(key: str, facts: PlanFacts) -> str:
+    return f"{facts.data_set_name(key)}: " if key else ""

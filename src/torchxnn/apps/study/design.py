@@ -1,0 +1,108 @@
+"""Which participant sees what in which order: pure functions of the seed and a number.
+
+A participant takes a *place* in the design: normally that of the own number, or the place of one
+who dropped out. With blocks, each block of places holds every order of data sets and stages once
+(four with two data sets and two assisted stages), and each block of as many places as there are
+sets shows every set once in every stage. So cells stay balanced whatever the drop-out.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import permutations
+from typing import Any
+
+from torchxnn.apps.study.settings import Arm, Stage, StudySettings
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One batch in one stage.
+
+    Attributes:
+        position: from 1.
+        stage: see `Stage`.
+        data_set: key.
+        method: attribution method of its heatmaps, "none" for NoVis.
+        set: number of the batch, from 1.
+    """
+
+    position: int
+    stage: Stage
+    data_set: str
+    method: str
+    set: int
+
+
+@dataclass(frozen=True)
+class Cell:
+    """An order of data sets and an order of stages; the participants of an arm spread over all."""
+
+    data_sets: tuple[str, ...]
+    stages: tuple[Stage, ...]
+
+    @property
+    def label(self) -> str:
+        """For the dashboard."""
+        return f"{', '.join(self.data_sets)}; {', '.join(self.stages)}"
+
+
+def all_cells(arm: Arm, data_sets: Sequence[str]) -> list[Cell]:
+    """Every order of the data sets with every order of the assisted stages; NoVis is first."""
+    return [
+        Cell(tuple(data), ("NoVis", *stages))
+        for data in permutations(data_sets)
+        for stages in permutations(arm.stages)
+    ]
+
+
+def draw_cell(settings: StudySettings, arm: Arm, data_sets: Sequence[str], place: int) -> Cell:
+    """The orders of a place, from 0."""
+    cells = all_cells(arm, data_sets)
+    if settings.randomisation == "simple":
+        return _generator(settings, arm, "cell", place).choice(cells)
+    block, row = divmod(place, len(cells))
+    _generator(settings, arm, "cells", block).shuffle(cells)
+    return cells[row]
+
+
+def draw_trials(
+    settings: StudySettings, arm: Arm, data_sets: Sequence[str], place: int
+) -> tuple[Trial, ...]:
+    """What the participant at a place does, in order; data sets alternate, no set comes twice."""
+    cell = draw_cell(settings, arm, data_sets, place)
+    sets = {key: _draw_sets(settings, arm, key, place) for key in data_sets}
+    trials: list[Trial] = []
+    for stage in cell.stages:
+        for key in cell.data_sets:
+            method = {"NoVis": "none", "1-Heatmap": arm.method, "XNN": "excitation_backprop"}[stage]
+            number = sets[key][arm.all_stages.index(stage)]
+            trials.append(Trial(len(trials) + 1, stage, key, method, number))
+    return tuple(trials)
+
+
+def draw_order(settings: StudySettings, number: int, position: int, items: Sequence[Any]) -> list:
+    """The order in which a participant sees the pictures of a batch."""
+    order = list(items)
+    random.Random(f"{settings.seed}/order/{number}/{position}").shuffle(order)
+    return order
+
+
+def _draw_sets(settings: StudySettings, arm: Arm, key: str, place: int) -> list[int]:
+    """The set of every stage of the arm, in the order of `Arm.all_stages`."""
+    numbers = list(range(1, settings.sets + 1))
+    stages = len(arm.all_stages)
+    if settings.randomisation == "simple":
+        return _generator(settings, arm, f"sets/{key}", place).sample(numbers, stages)
+    block, row = divmod(place, settings.sets)
+    generator = _generator(settings, arm, f"blocks/{key}", block)
+    generator.shuffle(numbers)
+    rows = generator.sample(range(settings.sets), settings.sets)
+    return [numbers[(rows[row] + stage) % settings.sets] for stage in range(stages)]
+
+
+def _generator(settings: StudySettings, arm: Arm, purpose: str, number: int) -> random.Random:
+    """Its own stream for every purpose, so that one more draw changes no other."""
+    return random.Random(f"{settings.seed}/{arm.name}/{purpose}/{number}")

@@ -1,0 +1,147 @@
+"""For the researcher: who is where, and all data as one file."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections import Counter, defaultdict
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import APIRouter, BackgroundTasks, Depends, Form, Header, Request
+from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse, Response
+from pydantic import BaseModel, Field
+
+from torchxnn.apps.study.design import all_cells, draw_cell
+from torchxnn.apps.study.export import write_archive
+from torchxnn.apps.study.server.session import (
+    ADMIN_COOKIE,
+    Problem,
+    SiteOf,
+    check_rate,
+    same,
+    set_cookie,
+    sign,
+)
+from torchxnn.apps.study.server.site import Site
+from torchxnn.apps.study.store import count_cells
+from torchxnn.apps.study.store.participants import list_participants
+
+router = APIRouter(prefix="/admin", default_response_class=HTMLResponse)
+
+ADMIN_SECONDS = 12 * 3600
+
+
+class Login(BaseModel):
+    """What the researcher types."""
+
+    token: Annotated[str, Field(max_length=200)] = ""
+
+
+def _is_admin(request: Request, site: Site, authorization: str | None) -> bool:
+    if site.admin_token is None:
+        raise Problem(404, "not_found")
+    if authorization:
+        check_rate(site.logins.wait("admin"))
+        return same(authorization, f"Bearer {site.admin_token}")
+    cookie = request.cookies.get(ADMIN_COOKIE, "")
+    return same(cookie, sign(site, "admin", site.admin_token))
+
+
+def need_admin(
+    request: Request,
+    site: SiteOf,
+    authorization: Annotated[str | None, Header(max_length=300)] = None,
+) -> None:
+    """Refuse everybody but the researcher.
+
+    Raises:
+        Problem: no admin token was set, or a wrong one was given.
+    """
+    if not _is_admin(request, site, authorization):
+        raise Problem(401, "admin_only", WWW_Authenticate="Bearer")
+
+
+@router.get("")
+def dashboard(
+    request: Request,
+    site: SiteOf,
+    authorization: Annotated[str | None, Header(max_length=300)] = None,
+) -> Response:
+    """The dashboard, or the form for the token."""
+    if not _is_admin(request, site, authorization):
+        return site.page("admin_login.html", status=401, error=None)
+    return site.page(
+        "admin.html",
+        arms=_arms(site),
+        participants=_rows(site),
+        updated=time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(site.clock())),
+    )
+
+
+@router.post("")
+def log_in(request: Request, site: SiteOf, given: Annotated[Login, Form()]) -> Response:
+    """Check the token and remember it in a cookie for half a day."""
+    if site.admin_token is None:
+        raise Problem(404, "not_found")
+    check_rate(site.logins.wait("admin"))
+    if not same(given.token, site.admin_token):
+        return site.page("admin_login.html", status=401, error=site.texts["admin"]["wrong"])
+    response = RedirectResponse("/admin", status_code=303)
+    value = sign(site, "admin", site.admin_token)
+    set_cookie(request, response, ADMIN_COOKIE, value, ADMIN_SECONDS, "/admin")
+    return response
+
+
+@router.get("/export.zip", dependencies=[Depends(need_admin)])
+def export(site: SiteOf, background: BackgroundTasks) -> FileResponse:
+    """All tables as CSV and JSON."""
+    with tempfile.NamedTemporaryFile(suffix=".zip", delete=False) as file:
+        path = Path(file.name)
+    background.add_task(path.unlink, missing_ok=True)
+    write_archive(site.database, site.plan, path)
+    return FileResponse(path, media_type="application/zip", filename="study.zip")
+
+
+def _arms(site: Site) -> list[dict[str, Any]]:
+    """Participants by arm, status and cell of the design; pilots and simulated ones apart."""
+    settings = site.plan.settings
+    keys = [data.key for data in site.plan.data_sets]
+    status: dict[str, Counter[str]] = defaultdict(Counter)
+    cells: dict[tuple[str, str, str], int] = Counter()
+    for (arm, kind, state, place), count in count_cells(site.database).items():
+        name = state if kind == "participant" else f"{kind}, {state}"
+        status[arm][name] += count
+        if kind == "participant":
+            label = draw_cell(settings, settings.arm(arm), keys, place).label
+            cells[arm, label, state] += count
+    return [
+        {
+            "name": arm.name,
+            "status": dict(status[arm.name]),
+            "cells": [
+                {
+                    "label": cell.label,
+                    "finished": cells[arm.name, cell.label, "finished"],
+                    "active": cells[arm.name, cell.label, "in_progress"],
+                }
+                for cell in all_cells(arm, keys)
+            ],
+        }
+        for arm in settings.arms
+    ]
+
+
+def _rows(site: Site) -> list[dict[str, Any]]:
+    now = site.clock()
+    return [
+        {
+            "number": row.number,
+            "arm": row.arm,
+            "kind": row.kind,
+            "status": row.status,
+            "step": row.step,
+            "minutes_ago": round((now - row.seen_at) / 60),
+        }
+        for row in list_participants(site.database)
+    ]

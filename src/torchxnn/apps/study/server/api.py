@@ -1,0 +1,178 @@
+"""What the page of a batch asks for and sends."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Path
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from torchxnn.apps.study.design import draw_order
+from torchxnn.apps.study.plan import StudyImage
+from torchxnn.apps.study.server.limits import NO_NUL
+from torchxnn.apps.study.server.session import Problem, ScriptSession, Session, SessionOf, SiteOf
+from torchxnn.apps.study.server.site import Site
+from torchxnn.apps.study.settings import PRACTICE, Stage
+from torchxnn.apps.study.steps import count_trials, trials_of
+from torchxnn.apps.study.store import Event, read_trial, save_events, submit_trial
+from torchxnn.apps.study.store.participants import Participant
+from torchxnn.apps.study.store.trials import ElsewhereError, UnplacedError
+
+router = APIRouter(prefix="/api/stages")
+
+Position = Annotated[int, Path(ge=PRACTICE, le=100)]
+EventType = Literal[
+    "open", "loaded", "image_error", "move", "overlay", "all_overlays", "feature", "select",
+    "compare", "compare_feature", "zoom", "visibility", "device",
+]  # fmt: skip
+Number = Annotated[float, Field(allow_inf_nan=False)]
+Plain = bool | int | Number | Annotated[str, Field(max_length=60, pattern=NO_NUL)] | None
+Name = Annotated[str, Field(max_length=20, pattern=NO_NUL)]
+
+
+class NewEvent(BaseModel):
+    """One event as the browser sends it; see `Event`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    id: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
+    type: EventType
+    image: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{4,40}$")] | None = None
+    value: Annotated[dict[Name, Plain], Field(max_length=8)] = {}
+    ms: Annotated[float, Field(ge=0, le=1e10, allow_inf_nan=False)]
+
+    @model_validator(mode="after")
+    def _check(self) -> NewEvent:
+        if self.type == "move":
+            group = self.value.get("group")
+            if self.image is None or (
+                group is not None and (isinstance(group, bool) or not isinstance(group, int))
+            ):
+                raise ValueError("a move needs an image and a group, or null to take it back")
+        return self
+
+
+class NewEvents(BaseModel):
+    """A batch of events, in the order in which they happened."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    events: Annotated[list[NewEvent], Field(min_length=1, max_length=100)]
+
+
+class Saved(BaseModel):
+    """Ids of the events that are on the disk."""
+
+    saved: list[str]
+
+
+class Next(BaseModel):
+    """The next page."""
+
+    next: str
+
+
+class StageContent(BaseModel):
+    """All that the page of a batch shows."""
+
+    position: int
+    last: int
+    stage: Stage
+    groups: int
+    features: int
+    csrf: str
+    images: list[dict[str, Any]]
+    texts: dict[str, Any]
+
+
+def _batch(
+    site: Site, participant: Participant, position: int
+) -> tuple[Stage, str, list[StudyImage]]:
+    """Stage, attribution method and pictures of a batch, in this participant's order."""
+    plan = site.plan
+    if position == PRACTICE:
+        stages = plan.settings.arm(participant.arm).stages
+        stage: Stage = "XNN" if "XNN" in stages else "1-Heatmap"
+        method, images = "excitation_backprop", plan.practice
+    else:
+        trials = trials_of(plan, participant.arm, participant.place)
+        if position > len(trials):
+            raise Problem(404, "not_found")
+        trial = trials[position - 1]
+        stage, method = trial.stage, trial.method
+        images = plan.data_set(trial.data_set).images_of(trial.set)
+    order = draw_order(plan.settings, participant.number, position, images)
+    return stage, method, order
+
+
+def _elsewhere(session: Session) -> Problem:
+    return Problem(409, "elsewhere", {"next": f"/{session.participant.step}"})
+
+
+@router.get("/{position}", response_model=StageContent)
+def show(position: Position, site: SiteOf, session: SessionOf) -> StageContent:
+    """Pictures of a batch and where they are; nothing that tells their class."""
+    participant = session.participant
+    stage, method, images = _batch(site, participant, position)
+    try:
+        state = read_trial(site.database, participant, position, site.clock())
+    except ElsewhereError:
+        raise _elsewhere(session) from None
+    return StageContent(
+        position=position,
+        last=count_trials(site.plan, participant.arm),
+        stage=stage,
+        groups=site.plan.groups,
+        features=len(images[0].overlays) if stage == "XNN" else 0,
+        csrf=session.csrf,
+        images=[_shown(image, stage, method, state.groups.get(image.id)) for image in images],
+        texts=site.texts["stage"],
+    )
+
+
+def _shown(image: StudyImage, stage: Stage, method: str, group: int | None) -> dict[str, Any]:
+    features = zip(image.overlays, image.contributions, strict=True) if stage == "XNN" else ()
+    return {
+        "id": image.id,
+        "picture": f"/media/{image.picture}",
+        "heatmap": f"/media/{image.heatmaps[method]}" if stage == "1-Heatmap" else None,
+        "features": [
+            {"overlay": f"/media/{overlay}", "contribution": contribution}
+            for overlay, contribution in features
+        ],
+        "group": group,
+    }
+
+
+@router.post("/{position}/events", response_model=Saved)
+def keep(position: Position, new: NewEvents, site: SiteOf, session: ScriptSession) -> Saved:
+    """Keep what was done; acknowledged events are on the disk."""
+    participant = session.participant
+    _, _, images = _batch(site, participant, position)
+    known = {image.id for image in images}
+    for event in new.events:
+        group = event.value.get("group")
+        outside = isinstance(group, int) and not 1 <= group <= site.plan.groups
+        if (event.image is not None and event.image not in known) or outside:
+            raise Problem(422, "invalid")
+    events = [Event(e.id, e.type, e.image, e.value, e.ms) for e in new.events]
+    try:
+        save_events(site.database, participant, position, events, site.clock())
+    except ElsewhereError:
+        raise _elsewhere(session) from None
+    return Saved(saved=[event.id for event in new.events])
+
+
+@router.post("/{position}/submit", response_model=Next)
+def submit(position: Position, site: SiteOf, session: ScriptSession) -> Next:
+    """Close a batch, if all its pictures are placed."""
+    participant = session.participant
+    _, _, images = _batch(site, participant, position)
+    ids = [image.id for image in images]
+    try:
+        step = submit_trial(site.database, site.plan, participant, position, ids, site.clock())
+    except ElsewhereError:
+        raise _elsewhere(session) from None
+    except UnplacedError as error:
+        raise Problem(409, "unplaced", {"unplaced": error.images}) from None
+    return Next(next=f"/{step}")

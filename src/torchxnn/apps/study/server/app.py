@@ -1,0 +1,103 @@
+"""Put the application together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI, HTTPException, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import FileResponse, JSONResponse
+from fastapi.staticfiles import StaticFiles
+from sqlalchemy.exc import SQLAlchemyError
+from starlette.exceptions import HTTPException as StarletteHTTPException
+
+from torchxnn.apps.study.plan import MEDIA, StudyPlan
+from torchxnn.apps.study.server import admin, api, pages
+from torchxnn.apps.study.server.limits import Guard
+from torchxnn.apps.study.server.session import COOKIE, Problem, SiteOf
+from torchxnn.apps.study.server.site import STATIC, Site, site_of
+from torchxnn.apps.study.store import open_database
+from torchxnn.apps.study.texts import read_consent, read_texts
+from torchxnn.storage.artifact import __version__
+
+
+def create_app(
+    folder: Path,
+    database_url: str | None = None,
+    admin_token: str | None = None,
+    pilot: bool = False,
+) -> FastAPI:
+    """The application of one study.
+
+    Args:
+        folder: of the study.
+        database_url: of another database than the SQLite file in the folder.
+        admin_token: opens dashboard and export; None closes them.
+        pilot: whether all who come now are pilots.
+
+    Raises:
+        DataError: no study, broken texts, or a database of another study.
+    """
+    plan = StudyPlan.read(folder)
+    site = Site(
+        folder=folder,
+        plan=plan,
+        database=open_database(folder, plan, database_url),
+        texts=read_texts(folder, plan.settings.language),
+        consent_html=read_consent(folder),
+        admin_token=admin_token,
+        pilot=pilot,
+    )
+    app = FastAPI(
+        title=plan.settings.title, version=__version__, docs_url=None, redoc_url=None,
+        openapi_url=None,
+    )  # fmt: skip
+    app.state.site = site
+    app.include_router(pages.make_router(plan))
+    app.include_router(api.router)
+    app.include_router(admin.router)
+    app.add_api_route("/media/{name}", _media, response_class=FileResponse)
+    app.mount(f"/static/{site.static_version}", StaticFiles(directory=STATIC))
+    app.add_middleware(Guard, body_bytes=plan.settings.limits.body_bytes)
+    for kind in (Problem, RequestValidationError, StarletteHTTPException, SQLAlchemyError):
+        app.add_exception_handler(kind, _explain)
+    return app
+
+
+def _media(name: str, site: SiteOf) -> FileResponse:
+    if name not in site.media:
+        raise HTTPException(404)
+    return FileResponse(site.folder / MEDIA / name)
+
+
+def _explain(request: Request, error: Exception) -> Response:
+    """Every failure as JSON for scripts, and as a page that says what to do for people."""
+    status, key = 500, "failed"
+    extra: dict[str, Any] = {}
+    headers: dict[str, str] = {}
+    if isinstance(error, Problem):
+        status, key, extra, headers = error.status, error.key, error.extra, error.headers
+    elif isinstance(error, RequestValidationError):
+        status, key, extra = 422, "invalid", {"errors": _errors(error)}
+    elif isinstance(error, SQLAlchemyError):
+        status, key, headers = 503, "failed", {"Retry-After": "2"}
+    elif isinstance(error, StarletteHTTPException):
+        status = error.status_code
+        key = {404: "not_found", 405: "not_found"}.get(status, "failed")
+        headers = dict(error.headers or {})
+    site = site_of(request)
+    text = site.texts["message"][key]
+    if request.url.path.startswith("/api/"):
+        return JSONResponse({"detail": text["text"], **extra}, status, headers)
+    home = COOKIE in request.cookies and key != "no_session"
+    page = site.page(
+        "message.html", status=status, heading=text["title"], text=text["text"], home=home
+    )
+    page.headers.update(headers)
+    return page
+
+
+def _errors(error: RequestValidationError) -> list[dict[str, Any]]:
+    """What was wrong where, without repeating what was sent."""
+    return [{"where": list(item["loc"]), "what": item["msg"]} for item in error.errors()[:10]]

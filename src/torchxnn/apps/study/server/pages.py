@@ -1,0 +1,396 @@
+"""The pages of a participant, in the order in which they come."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+from urllib.parse import quote
+
+from fastapi import APIRouter, Form, Query, Request
+from fastapi.responses import HTMLResponse, RedirectResponse, Response
+from pydantic import BaseModel, ConfigDict, Field, create_model
+
+from torchxnn.apps.study.plan import StudyPlan
+from torchxnn.apps.study.server.limits import NO_NUL
+from torchxnn.apps.study.server.session import (
+    COOKIE,
+    COOKIE_SECONDS,
+    START_COOKIE,
+    AnySession,
+    Problem,
+    Session,
+    SessionOf,
+    SiteOf,
+    check_rate,
+    new_start_token,
+    same,
+    set_cookie,
+    sign,
+)
+from torchxnn.apps.study.server.site import Site
+from torchxnn.apps.study.settings import HARDEST, LIKERT, PRACTICE
+from torchxnn.apps.study.steps import (
+    ABOUT,
+    DONE,
+    INSTRUCTIONS,
+    RATINGS,
+    attention_position,
+    confidence_step,
+    count_trials,
+    stage_step,
+)
+from torchxnn.apps.study.store import NewParticipant, begin, find_participant, forget, go_on
+from torchxnn.apps.study.store.participants import AlreadyStartedError, FullError, Kind
+
+QUESTIONS = ("age", "gender", "computer_science", "ai_courses")
+
+Text = Annotated[str, Field(max_length=4000, pattern=NO_NUL)]
+Word = Annotated[str, Field(max_length=100, pattern=NO_NUL)]
+Parameter = Annotated[str, Field(max_length=200, pattern=NO_NUL)]
+Point = Annotated[int, Field(ge=1, le=LIKERT)]
+Position = Annotated[int, Field(ge=PRACTICE, le=100)]
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+
+    csrf: Word = ""
+
+
+class _About(_Body):
+    age: Word = ""
+    gender: Word = ""
+    computer_science: Word = ""
+    ai_courses: Word = ""
+
+
+class _Confidence(_Body):
+    confidence: Point | None = None
+    attention: Point | None = None
+
+
+class _Ratings(_Body):
+    rating_one_heatmap: Point | None = None
+    rating_xnn: Point | None = None
+    difficulty: Annotated[int, Field(ge=0, le=HARDEST)] | None = None
+    comments: Text = ""
+
+
+def make_router(plan: StudyPlan) -> APIRouter:
+    """The pages; the consent form takes the recruitment parameters of this study."""
+    router = APIRouter(default_response_class=HTMLResponse)
+    for path, page in (
+        ("/", _consent),
+        ("/next", _next),
+        ("/resume/{token}", _resume),
+        ("/about-you", _about),
+        ("/instructions", _instructions),
+        ("/stage/{position}", _stage),
+        ("/stage/{position}/confidence", _confidence),
+        ("/ratings", _ratings),
+        ("/done", _done),
+        ("/delete", _delete),
+        ("/left", _left),
+    ):
+        router.add_api_route(path, page, methods=["GET"])
+    for path, answer in (
+        ("/start", _make_start(plan)),
+        ("/about-you", _answer_about),
+        ("/instructions", _answer_instructions),
+        ("/stage/{position}/confidence", _answer_confidence),
+        ("/ratings", _answer_ratings),
+        ("/delete", _answer_delete),
+    ):
+        router.add_api_route(path, answer, methods=["POST"])
+    return router
+
+
+def _go(path: str) -> RedirectResponse:
+    return RedirectResponse(f"/{path}", status_code=303)
+
+
+def _here(session: Session, step: str) -> RedirectResponse | None:
+    """Where to go instead, if the participant is not at this page."""
+    at = session.participant.step
+    return None if at == step else _go(at)
+
+
+def _answered(
+    site: Site, session: Session, step: str, csrf: str, given: Mapping[str, Any]
+) -> RedirectResponse:
+    """Keep what was given, and go on."""
+    session.check(csrf)
+    texts = {key: str(value) for key, value in given.items() if value not in (None, "")}
+    moved = go_on(site.database, site.plan, session.participant, step, texts, site.clock())
+    return _go(moved.step)
+
+
+# --- consent
+
+
+def _consent(
+    request: Request,
+    site: SiteOf,
+    session: AnySession,
+    arm: Annotated[str | None, Query(max_length=40)] = None,
+    pilot: Annotated[str, Query(max_length=5)] = "",
+    synthetic: Annotated[str, Query(max_length=5)] = "",
+) -> Response:
+    if session is not None and session.participant.status != "withdrawn":
+        return _go(session.participant.step)
+    settings = site.plan.settings
+    name = arm or settings.arms[0].name
+    if name not in {each.name for each in settings.arms}:
+        raise Problem(404, "not_found")
+    hidden = {"arm": name, "kind": _kind(site, pilot, synthetic)}
+    for parameter in settings.recruitment.parameters:
+        value = request.query_params.get(parameter, "").replace("\x00", "")
+        if value:
+            hidden[f"p_{parameter}"] = value[:200]
+    token = request.cookies.get(START_COOKIE) or new_start_token()
+    page = site.page(
+        "consent.html",
+        consent_html=site.consent_html,
+        start_url="/start",
+        hidden=hidden,
+        pilot=hidden["kind"] == "pilot",
+        csrf=sign(site, "start", token),
+    )
+    set_cookie(request, page, START_COOKIE, token, 24 * 3600)
+    return page
+
+
+def _kind(site: Site, pilot: str, synthetic: str) -> Kind:
+    if synthetic not in ("", "0"):
+        return "synthetic"
+    return "pilot" if site.pilot or pilot not in ("", "0") else "participant"
+
+
+def _make_start(plan: StudyPlan) -> Any:
+    """The handler of the consent form, for the parameters of this study."""
+    recruitment = plan.settings.recruitment
+    fields: dict[str, Any] = {f"p_{name}": (Parameter, "") for name in recruitment.parameters}
+    body = create_model(
+        "Consent",
+        __base__=_Body,
+        arm=(Annotated[str, Field(max_length=40)], plan.settings.arms[0].name),
+        kind=(Kind, "participant"),
+        agree=(Annotated[str, Field(max_length=10)], ""),
+        **fields,
+    )
+
+    def start(request: Request, site: SiteOf, sent: Any) -> Response:
+        token = request.cookies.get(START_COOKIE) or ""
+        if not token or not same(sent.csrf, sign(site, "start", token)):
+            raise Problem(403, "forged")
+        if sent.arm not in {arm.name for arm in plan.settings.arms}:
+            raise Problem(404, "not_found")
+        if sent.agree != "yes":
+            raise Problem(422, "no_consent")
+        check_rate(site.starts.wait("all"))
+        parameters = {name: getattr(sent, f"p_{name}") for name in recruitment.parameters}
+        parameters = {name: value for name, value in parameters.items() if value}
+        person = parameters.get(recruitment.parameters[0]) if recruitment.parameters else None
+        kind: Kind = "pilot" if site.pilot and sent.kind == "participant" else sent.kind
+        new = NewParticipant(sent.arm, kind, parameters, person)
+        try:
+            participant, secret = begin(site.database, plan, new, site.clock())
+        except AlreadyStartedError:
+            raise Problem(409, "already_started") from None
+        except FullError:
+            raise Problem(409, "full") from None
+        response = _go(participant.step)
+        set_cookie(request, response, COOKIE, secret, COOKIE_SECONDS)
+        return response
+
+    start.__annotations__["sent"] = Annotated[body, Form()]
+    return start
+
+
+def _resume(token: str, request: Request, site: SiteOf) -> Response:
+    check_rate(site.logins.wait("resume"))
+    participant = find_participant(site.database, token) if len(token) <= 100 else None
+    if participant is None:
+        raise Problem(404, "not_found")
+    response = _go(participant.step)
+    set_cookie(request, response, COOKIE, token, COOKIE_SECONDS)
+    return response
+
+
+def _next(session: SessionOf) -> Response:
+    return _go(session.participant.step)
+
+
+# --- before the batches
+
+
+def _about(site: SiteOf, session: SessionOf) -> Response:
+    return _here(session, ABOUT) or _about_page(site, session)
+
+
+def _about_page(site: Site, session: Session) -> Response:
+    questions = [{"name": name, **site.texts["about"]["questions"][name]} for name in QUESTIONS]
+    return site.page(
+        "about.html", session.participant, csrf=session.csrf, questions=questions, error=None
+    )
+
+
+def _answer_about(site: SiteOf, session: SessionOf, given: Annotated[_About, Form()]) -> Response:
+    answers = {}
+    for name in QUESTIONS:
+        value = getattr(given, name)
+        known = {option["value"] for option in site.texts["about"]["questions"][name]["options"]}
+        if value and value not in known:
+            raise Problem(422, "invalid")
+        answers[name] = value
+    return _answered(site, session, ABOUT, given.csrf, answers)
+
+
+def _instructions(request: Request, site: SiteOf, session: SessionOf) -> Response:
+    arm = site.plan.settings.arm(session.participant.arm)
+    return _here(session, INSTRUCTIONS) or site.page(
+        "instructions.html",
+        session.participant,
+        csrf=session.csrf,
+        stages=arm.all_stages,
+        groups=site.plan.groups,
+        images=site.plan.settings.images_per_set,
+        trials=count_trials(site.plan, arm.name),
+        resume_url=f"{request.base_url}resume/{quote(session.token)}",
+    )
+
+
+def _answer_instructions(
+    site: SiteOf, session: SessionOf, given: Annotated[_Body, Form()]
+) -> Response:
+    return _answered(site, session, INSTRUCTIONS, given.csrf, {})
+
+
+# --- batches
+
+
+def _stage(position: Position, site: SiteOf, session: SessionOf) -> Response:
+    return _here(session, stage_step(position)) or site.page(
+        "stage.html",
+        session.participant,
+        csrf=session.csrf,
+        position=position,
+        last=count_trials(site.plan, session.participant.arm),
+        practice=position == PRACTICE,
+    )
+
+
+def _confidence(position: Position, site: SiteOf, session: SessionOf) -> Response:
+    return _here(session, confidence_step(position)) or _confidence_page(
+        site, session, position, None
+    )
+
+
+def _confidence_page(
+    site: Site, session: Session, position: int, error: str | None, status: int = 200
+) -> Response:
+    texts = site.texts["confidence"]
+    checked = position == attention_position(site.plan, session.participant.arm)
+    attention = {"label": texts["attention"], "options": _points(texts["options"])}
+    return site.page(
+        "confidence.html",
+        session.participant,
+        status,
+        csrf=session.csrf,
+        position=position,
+        last=count_trials(site.plan, session.participant.arm),
+        options=_points(texts["options"]),
+        attention=attention if checked else None,
+        error=error,
+    )
+
+
+def _points(labels: list[str]) -> list[dict[str, Any]]:
+    return [{"value": value, "label": label} for value, label in enumerate(labels, start=1)]
+
+
+def _answer_confidence(
+    position: Position, site: SiteOf, session: SessionOf, given: Annotated[_Confidence, Form()]
+) -> Response:
+    checked = position == attention_position(site.plan, session.participant.arm)
+    if given.confidence is None or (checked and given.attention is None):
+        elsewhere = _here(session, confidence_step(position))
+        missing = site.texts["confidence"]["missing"]
+        return elsewhere or _confidence_page(site, session, position, missing, 422)
+    answers = {f"confidence/{position}": given.confidence}
+    if checked and given.attention is not None:
+        answers["attention"] = given.attention
+    return _answered(site, session, confidence_step(position), given.csrf, answers)
+
+
+# --- after the batches
+
+
+def _ratings(site: SiteOf, session: SessionOf) -> Response:
+    return _here(session, RATINGS) or _ratings_page(site, session, _Ratings(), None)
+
+
+def _rated(site: Site, session: Session) -> list[str]:
+    """Names of the questions on the agents that this participant has met."""
+    stages = site.plan.settings.arm(session.participant.arm).stages
+    names = {"1-Heatmap": "rating_one_heatmap", "XNN": "rating_xnn"}
+    return [names[stage] for stage in ("1-Heatmap", "XNN") if stage in stages]
+
+
+def _ratings_page(
+    site: Site, session: Session, values: _Ratings, error: str | None, status: int = 200
+) -> Response:
+    texts = site.texts["ratings"]
+    return site.page(
+        "ratings.html",
+        session.participant,
+        status,
+        csrf=session.csrf,
+        agents=[{"name": n, "label": texts["agents"][n]} for n in _rated(site, session)],
+        options=_points(texts["options"]),
+        difficulty=list(range(HARDEST + 1)),
+        values=values.model_dump(),
+        error=error,
+    )
+
+
+def _answer_ratings(
+    site: SiteOf, session: SessionOf, given: Annotated[_Ratings, Form()]
+) -> Response:
+    needed = [*_rated(site, session), "difficulty"]
+    if any(getattr(given, name) is None for name in needed):
+        missing = site.texts["ratings"]["missing"]
+        return _here(session, RATINGS) or _ratings_page(site, session, given, missing, 422)
+    answers = {name: getattr(given, name) for name in [*needed, "comments"]}
+    return _answered(site, session, RATINGS, given.csrf, answers)
+
+
+def _done(site: SiteOf, session: SessionOf) -> Response:
+    participant = session.participant
+    url, code = site.plan.settings.recruitment.completion_url, participant.code or ""
+    return _here(session, DONE) or site.page(
+        "done.html",
+        participant,
+        csrf=session.csrf,
+        code=code,
+        completion_url=url and url.replace("{code}", quote(code)),
+    )
+
+
+# --- leaving
+
+
+def _delete(site: SiteOf, session: SessionOf) -> Response:
+    return site.page("delete.html", session.participant, csrf=session.csrf)
+
+
+def _answer_delete(site: SiteOf, session: SessionOf, given: Annotated[_Body, Form()]) -> Response:
+    session.check(given.csrf)
+    forget(site.database, session.participant)
+    response = _go("left")
+    response.delete_cookie(COOKIE)
+    return response
+
+
+def _left(site: SiteOf) -> Response:
+    return site.page("left.html")

@@ -1,0 +1,114 @@
+"""What every request needs: the study, its database, texts and limits."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from fastapi import Request
+from fastapi.responses import HTMLResponse
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from torchxnn.apps.study.plan import StudyPlan
+from torchxnn.apps.study.server.limits import Buckets
+from torchxnn.apps.study.steps import steps_of
+from torchxnn.apps.study.store import Database, Participant
+
+
+@dataclass(eq=False)
+class Site:
+    """One study that is being served.
+
+    Attributes:
+        folder: of the study.
+        plan: what it shows.
+        database: where answers go.
+        texts: of the participants' language.
+        consent_html: the researcher's text.
+        admin_token: opens the dashboard; None closes it.
+        pilot: whether all who come now are pilots.
+        clock: seconds since 1970.
+    """
+
+    folder: Path
+    plan: StudyPlan
+    database: Database
+    texts: dict[str, Any]
+    consent_html: str
+    admin_token: str | None = None
+    pilot: bool = False
+    clock: Callable[[], float] = time.time
+    requests: Buckets = field(init=False)
+    starts: Buckets = field(init=False)
+    logins: Buckets = field(init=False)
+
+    def __post_init__(self) -> None:
+        limits = self.plan.settings.limits
+        self.requests = Buckets(limits.requests_per_second, 4 * limits.requests_per_second)
+        self.starts = Buckets(limits.starts_per_second, 10 * limits.starts_per_second)
+        self.logins = Buckets(0.5, 10.0)
+
+    @cached_property
+    def media(self) -> frozenset[str]:
+        """Files that may be served: no other name is ever looked up."""
+        return self.plan.media()
+
+    @cached_property
+    def static_version(self) -> str:
+        """Changes when a script or a style changes, so that browsers never mix versions."""
+        digest = hashlib.sha256()
+        for file in sorted(STATIC.iterdir()):
+            digest.update(file.read_bytes())
+        return digest.hexdigest()[:12]
+
+    @cached_property
+    def _templates(self) -> Environment:
+        return Environment(
+            loader=PackageLoader("torchxnn.apps.study", "web/templates"),
+            autoescape=True,
+            undefined=StrictUndefined,
+        )
+
+    def page(
+        self,
+        template: str,
+        participant: Participant | None = None,
+        status: int = 200,
+        **values: Any,
+    ) -> HTMLResponse:
+        """Render a page; `participant` gives the step for the progress line."""
+        step, steps, pilot = 0, 0, self.pilot
+        if participant is not None:
+            pages = steps_of(self.plan, participant.arm)
+            step, steps = pages.index(participant.step) + 1, len(pages)
+            pilot = participant.kind == "pilot"
+        text = self._templates.get_template(template).render(
+            {
+                "t": self.texts,
+                "lang": self.plan.settings.language,
+                "title": self.plan.settings.title,
+                "contact": self.plan.settings.contact,
+                "static_version": self.static_version,
+                "step": step,
+                "steps": steps,
+                "pilot": pilot,
+                "csrf": "",
+                **values,
+            }
+        )
+        return HTMLResponse(text, status)
+
+
+STATIC = Path(str(files("torchxnn.apps.study"))) / "web" / "static"
+
+
+def site_of(request: Request) -> Site:
+    """The study that a request belongs to."""
+    site: Site = request.app.state.site
+    return site

@@ -1,0 +1,51 @@
+"""The pages that a participant passes through, one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torchxnn.apps.study.design import Trial, draw_trials
+from torchxnn.apps.study.plan import StudyPlan
+from torchxnn.apps.study.settings import PRACTICE
+
+ABOUT, INSTRUCTIONS, RATINGS, DONE = "about-you", "instructions", "ratings", "done"
+
+
+def stage_step(position: int) -> str:
+    """The page of a batch."""
+    return f"stage/{position}"
+
+
+def confidence_step(position: int) -> str:
+    """The page after a batch."""
+    return f"stage/{position}/confidence"
+
+
+def trials_of(plan: StudyPlan, arm: str, place: int) -> tuple[Trial, ...]:
+    """What a participant sees, see `draw_trials`."""
+    keys = [data.key for data in plan.data_sets]
+    return draw_trials(plan.settings, plan.settings.arm(arm), keys, place)
+
+
+def count_trials(plan: StudyPlan, arm: str) -> int:
+    """Batches that count, in an arm."""
+    return len(plan.settings.arm(arm).all_stages) * len(plan.data_sets)
+
+
+def steps_of(plan: StudyPlan, arm: str) -> list[str]:
+    """Names of all pages in order; each is the path of the page."""
+    pages = [ABOUT] if plan.settings.demographics else []
+    pages += [INSTRUCTIONS, stage_step(PRACTICE)]
+    for position in range(1, count_trials(plan, arm) + 1):
+        pages += [stage_step(position), confidence_step(position)]
+    return [*pages, RATINGS, DONE]
+
+
+def next_step(steps: Sequence[str], step: str) -> str:
+    """The page after a page; the last one stays."""
+    return steps[min(list(steps).index(step) + 1, len(steps) - 1)]
+
+
+def attention_position(plan: StudyPlan, arm: str) -> int | None:
+    """The batch after which attention is checked: the middle one; None for nowhere."""
+    return (count_trials(plan, arm) + 1) // 2 if plan.settings.attention_check else None

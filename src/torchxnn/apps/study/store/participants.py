@@ -1,0 +1,276 @@
+"""Participants: who comes, where they are, and how they leave."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from sqlalchemy import Connection, delete, func, insert, select, update
+
+from torchxnn.apps.study.plan import StudyPlan
+from torchxnn.apps.study.steps import DONE, next_step, steps_of
+from torchxnn.apps.study.store.database import Database
+from torchxnn.apps.study.store.schema import answers, events, participants, placements, trials
+
+Kind = Literal["participant", "pilot", "synthetic"]
+"""Who is behind a participant; analyses keep them apart."""
+
+
+@dataclass(frozen=True)
+class NewParticipant:
+    """Somebody who gave consent.
+
+    Attributes:
+        arm: name.
+        kind: see `Kind`.
+        parameters: recruitment parameters from the URL.
+        person: the recruiter's identifier of the person, if there is one.
+    """
+
+    arm: str
+    kind: Kind = "participant"
+    parameters: Mapping[str, str] = field(default_factory=dict)
+    person: str | None = None
+
+
+@dataclass(frozen=True)
+class Participant:
+    """A participant as the server needs it.
+
+    Attributes:
+        number: from 1, never given twice.
+        arm: name.
+        place: in the design, from 0.
+        kind: see `Kind`.
+        status: "in_progress", "finished", "expired" or "withdrawn".
+        step: the page where they are.
+        code: completion code, once finished.
+    """
+
+    number: int
+    arm: str
+    place: int
+    kind: Kind
+    status: str
+    step: str
+    code: str | None
+
+
+class AlreadyStartedError(Exception):
+    """The recruiter's identifier has been here before."""
+
+
+class FullError(Exception):
+    """The arm has as many participants as it wants."""
+
+
+def hash_token(token: str) -> str:
+    """What is stored of a cookie: a stolen database opens no session."""
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
+def begin(
+    database: Database, plan: StudyPlan, new: NewParticipant, now: float
+) -> tuple[Participant, str]:
+    """Enter a participant and give them a place in the design.
+
+    The place is the lowest one that nobody of the same arm and kind holds: places of people who
+    withdrew or were silent for too long are free again. Pilots and synthetic participants have
+    places of their own, so that they leave no gaps.
+
+    Args:
+        database: where.
+        plan: the study.
+        new: who.
+        now: seconds since 1970.
+
+    Returns:
+        The participant and the token for the cookie, which is not kept.
+
+    Raises:
+        AlreadyStartedError: this person is known, in whatever arm.
+        FullError: the arm is full.
+    """
+    token = secrets.token_urlsafe(24)
+    person = None
+    if new.person is not None:
+        key = f"{new.kind}/{new.person}".encode()
+        person = hmac.new(database.secret.encode(), key, hashlib.sha256).hexdigest()
+    with database.writing() as connection:
+        if person and connection.scalar(
+            select(participants.c.number).where(participants.c.person == person)
+        ):
+            raise AlreadyStartedError
+        _expire(connection, plan, now)
+        place = _free_place(connection, plan, new)
+        row = connection.execute(
+            insert(participants)
+            .values(
+                arm=new.arm,
+                place=place,
+                kind=new.kind,
+                status="in_progress",
+                step=steps_of(plan, new.arm)[0],
+                token=hash_token(token),
+                person=person,
+                parameters=dict(new.parameters),
+                language=plan.settings.language,
+                consent_version=plan.settings.consent_version,
+                consented_at=now,
+                seen_at=now,
+            )
+            .returning(*_columns())
+        ).one()
+    return _participant(row), token
+
+
+def _expire(connection: Connection, plan: StudyPlan, now: float) -> None:
+    limit = now - 60 * plan.settings.limits.expire_minutes
+    connection.execute(
+        update(participants)
+        .where(participants.c.status == "in_progress", participants.c.seen_at < limit)
+        .values(status="expired")
+    )
+
+
+def _free_place(connection: Connection, plan: StudyPlan, new: NewParticipant) -> int:
+    if connection.dialect.name != "sqlite":  # SQLite has a single writer anyway
+        connection.execute(select(func.pg_advisory_xact_lock(1)))
+    taken = set(
+        connection.scalars(
+            select(participants.c.place).where(
+                participants.c.arm == new.arm,
+                participants.c.kind == new.kind,
+                participants.c.status.in_(("in_progress", "finished")),
+            )
+        )
+    )
+    most = plan.settings.arm(new.arm).participants
+    if new.kind == "participant" and most is not None and len(taken) >= most:
+        raise FullError
+    return next(place for place in range(len(taken) + 1) if place not in taken)
+
+
+def find_participant(database: Database, token: str) -> Participant | None:
+    """Whose cookie this is; None for nobody's."""
+    with database.reading() as connection:
+        row = connection.execute(
+            select(*_columns()).where(participants.c.token == hash_token(token))
+        ).one_or_none()
+    return None if row is None else _participant(row)
+
+
+def go_on(
+    database: Database,
+    plan: StudyPlan,
+    participant: Participant,
+    step: str,
+    given: Mapping[str, str],
+    now: float,
+) -> Participant:
+    """Keep the answers of a page and move to the next one.
+
+    If the participant is not at that page any more (a second tab, a request sent twice), nothing
+    changes.
+
+    Args:
+        database: where.
+        plan: the study.
+        participant: as read before.
+        step: the page that is answered.
+        given: answers by question.
+        now: seconds since 1970.
+    """
+    with database.writing() as connection:
+        if not lock_step(connection, participant.number, step):
+            return _read(connection, participant.number)
+        for question, value in given.items():
+            connection.execute(
+                delete(answers).where(
+                    answers.c.number == participant.number, answers.c.question == question
+                )
+            )
+            connection.execute(
+                insert(answers).values(
+                    number=participant.number, question=question, value=value, at=now
+                )
+            )
+        advance(connection, plan, participant, step, now)
+        return _read(connection, participant.number)
+
+
+def lock_step(connection: Connection, number: int, step: str) -> bool:
+    """Whether the participant is at a page; until the transaction ends nobody else moves them."""
+    found = connection.scalar(
+        select(participants.c.step)
+        .where(participants.c.number == number, participants.c.status != "withdrawn")
+        .with_for_update()
+    )
+    return found == step
+
+
+def advance(
+    connection: Connection, plan: StudyPlan, participant: Participant, step: str, now: float
+) -> str:
+    """Move a participant to the page after `step`; at the last one they have finished."""
+    new = next_step(steps_of(plan, participant.arm), step)
+    values: dict[str, object] = {"step": new, "seen_at": now, "status": "in_progress"}
+    if new == DONE:
+        code = plan.settings.recruitment.completion_code or secrets.token_hex(4).upper()
+        values |= {"status": "finished", "finished_at": now, "code": code}
+    connection.execute(
+        update(participants).where(participants.c.number == participant.number).values(values)
+    )
+    return new
+
+
+def forget(database: Database, participant: Participant) -> None:
+    """Delete all that somebody answered, and what could tell who it was.
+
+    What stays is that a participant of this number, arm and place withdrew, and the keyed hash of
+    the recruiter's identifier, so that nobody starts twice.
+    """
+    number = participant.number
+    with database.writing() as connection:
+        for table in (answers, trials, placements, events):
+            connection.execute(delete(table).where(table.c.number == number))
+        connection.execute(
+            update(participants)
+            .where(participants.c.number == number)
+            .values(status="withdrawn", token=None, parameters={}, code=None)
+        )
+
+
+def count_cells(database: Database) -> Counter[tuple[str, str, str, int]]:
+    """Participants by (arm, kind, status, place)."""
+    columns = (c := participants.c).arm, c.kind, c.status, c.place
+    with database.reading() as connection:
+        return Counter(tuple(row) for row in connection.execute(select(*columns)))
+
+
+def list_participants(database: Database, most: int = 500) -> list[Any]:
+    """The last ones to come, newest first: number, arm, kind, status, step, seen_at."""
+    c = participants.c
+    query = select(c.number, c.arm, c.kind, c.status, c.step, c.seen_at)
+    with database.reading() as connection:
+        return list(connection.execute(query.order_by(c.number.desc()).limit(most)))
+
+
+def _columns() -> tuple:
+    c = participants.c
+    return c.number, c.arm, c.place, c.kind, c.status, c.step, c.code
+
+
+def _participant(row: Any) -> Participant:
+    return Participant(*row)
+
+
+def _read(connection: Connection, number: int) -> Participant:
+    return _participant(
+        connection.execute(select(*_columns()).where(participants.c.number == number)).one()
+    )

@@ -1,0 +1,217 @@
+"""Batches: what is placed where, and everything that was done on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, and_, delete, func, insert, select, update
+
+from torchxnn.apps.study.plan import StudyPlan
+from torchxnn.apps.study.steps import stage_step
+from torchxnn.apps.study.store.database import Database
+from torchxnn.apps.study.store.participants import Participant, advance, lock_step
+from torchxnn.apps.study.store.schema import events, participants, placements, trials
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that a participant did on the page of a batch.
+
+    Attributes:
+        id: made by the browser; the same event sent twice is kept once.
+        type: such as "move".
+        image: id of the picture, if it was about one.
+        value: what exactly.
+        client_ms: milliseconds since the page was opened.
+    """
+
+    id: str
+    type: str
+    image: str | None
+    value: Mapping[str, Any]
+    client_ms: float
+
+
+@dataclass(frozen=True)
+class TrialState:
+    """Groups (from 1) of the pictures that have one."""
+
+    groups: Mapping[str, int]
+
+
+class ElsewhereError(Exception):
+    """The participant is not at this batch any more."""
+
+
+class UnplacedError(Exception):
+    """Pictures have no group yet.
+
+    Attributes:
+        images: their ids.
+    """
+
+    def __init__(self, images: Sequence[str]) -> None:
+        super().__init__(f"{len(images)} unplaced")
+        self.images = list(images)
+
+
+def read_trial(
+    database: Database, participant: Participant, position: int, now: float
+) -> TrialState:
+    """What is placed so far; the first call notes that the batch began.
+
+    Raises:
+        ElsewhereError: the participant is at another page.
+    """
+    number = participant.number
+    with database.writing() as connection:
+        _at(connection, participant, position)
+        known = connection.scalar(
+            select(trials.c.position).where(_of(trials, participant, position))
+        )
+        if known is None:
+            connection.execute(
+                insert(trials).values(number=number, position=position, started_at=now)
+            )
+        _seen(connection, number, now)
+        return TrialState(_groups(connection, participant, position))
+
+
+def save_events(
+    database: Database,
+    participant: Participant,
+    position: int,
+    new: Sequence[Event],
+    now: float,
+) -> None:
+    """Keep events in their order; a move also places its picture.
+
+    Events that are known already, by id, change nothing.
+
+    Raises:
+        ElsewhereError: the participant is at another page.
+    """
+    number = participant.number
+    with database.writing() as connection:
+        _at(connection, participant, position)
+        known = set(
+            connection.scalars(
+                select(events.c.id).where(
+                    events.c.number == number, events.c.id.in_([event.id for event in new])
+                )
+            )
+        )
+        last = connection.scalar(select(func.max(events.c.sequence)).where(_mine(events, number)))
+        fresh = {event.id: event for event in new if event.id not in known}
+        rows = [
+            {
+                "number": number,
+                "id": event.id,
+                "sequence": (last or 0) + place,
+                "position": position,
+                "type": event.type,
+                "image": event.image,
+                "value": dict(event.value),
+                "client_ms": event.client_ms,
+                "at": now,
+            }
+            for place, event in enumerate(fresh.values(), start=1)
+        ]
+        if rows:
+            connection.execute(insert(events), rows)
+        for event in fresh.values():
+            if event.type == "move" and event.image is not None:
+                _place(connection, participant, position, event, now)
+        _seen(connection, number, now)
+
+
+def submit_trial(
+    database: Database,
+    plan: StudyPlan,
+    participant: Participant,
+    position: int,
+    images: Sequence[str],
+    now: float,
+) -> str:
+    """Close a batch whose pictures are all placed.
+
+    Args:
+        database: where.
+        plan: the study.
+        participant: whose.
+        position: which batch.
+        images: ids of its pictures.
+        now: seconds since 1970.
+
+    Returns:
+        The next page.
+
+    Raises:
+        ElsewhereError: the participant is at another page.
+        UnplacedError: some pictures have no group.
+    """
+    with database.writing() as connection:
+        _at(connection, participant, position)
+        groups = _groups(connection, participant, position)
+        missing = [image for image in images if image not in groups]
+        if missing:
+            raise UnplacedError(missing)
+        connection.execute(
+            update(trials).where(_of(trials, participant, position)).values(submitted_at=now)
+        )
+        return advance(connection, plan, participant, stage_step(position), now)
+
+
+def _at(connection: Connection, participant: Participant, position: int) -> None:
+    if not lock_step(connection, participant.number, stage_step(position)):
+        raise ElsewhereError
+
+
+def _mine(table: Any, number: int) -> Any:
+    return table.c.number == number
+
+
+def _of(table: Any, participant: Participant, position: int) -> Any:
+    return and_(table.c.number == participant.number, table.c.position == position)
+
+
+def _groups(connection: Connection, participant: Participant, position: int) -> dict[str, int]:
+    found = connection.execute(
+        select(placements.c.image, placements.c.in_group).where(
+            _of(placements, participant, position)
+        )
+    )
+    return {row.image: row.in_group for row in found}
+
+
+def _place(
+    connection: Connection, participant: Participant, position: int, event: Event, now: float
+) -> None:
+    """Put a picture into a group, or back: the last move counts."""
+    connection.execute(
+        delete(placements).where(
+            _of(placements, participant, position), placements.c.image == event.image
+        )
+    )
+    group = event.value.get("group")
+    if group is not None:
+        connection.execute(
+            insert(placements).values(
+                number=participant.number,
+                position=position,
+                image=event.image,
+                in_group=group,
+                at=now,
+            )
+        )
+
+
+def _seen(connection: Connection, number: int, now: float) -> None:
+    """Note that somebody is there; who was thought to have left is back."""
+    connection.execute(
+        update(participants)
+        .where(participants.c.number == number, participants.c.status != "finished")
+        .values(seen_at=now, status="in_progress")
+    )

@@ -1,0 +1,90 @@
+"""All words that a participant reads, one file per language."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import yaml
+from markdown_it import MarkdownIt
+
+from torchxnn.apps.study.plan import CONSENT, TEXTS
+from torchxnn.errors import DataError
+
+_OURS = files("torchxnn.apps.study") / "texts"
+REFERENCE = "en"
+"""The language whose file says which texts there are."""
+
+
+def default_texts(language: str) -> str:
+    """Our file for a language, or the English one to be translated."""
+    own = _OURS / f"{language}.yaml"
+    return (own if own.is_file() else _OURS / f"{REFERENCE}.yaml").read_text("utf-8")
+
+
+def default_consent() -> str:
+    """A consent text with blanks, in Markdown."""
+    return (_OURS / f"consent_{REFERENCE}.md").read_text("utf-8")
+
+
+def read_texts(folder: Path, language: str) -> dict[str, Any]:
+    """Texts of a study's language.
+
+    Raises:
+        DataError: the file is missing or broken, or lacks a text; the message names it.
+    """
+    path = folder / TEXTS / f"{language}.yaml"
+    try:
+        found = yaml.safe_load(path.read_text("utf-8"))
+    except FileNotFoundError as error:
+        raise DataError(
+            f"{path} is missing: copy {TEXTS}/{REFERENCE}.yaml there and translate it"
+        ) from error
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise DataError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
+    problem = _difference(found, yaml.safe_load(default_texts(REFERENCE)), "")
+    if problem:
+        raise DataError(f"{path}: {problem}")
+    return found
+
+
+def _difference(found: Any, expected: Any, place: str) -> str | None:
+    """What a language file lacks, compared with the English one; None for nothing."""
+    name = place or "the file"
+    if isinstance(expected, dict):
+        if not isinstance(found, dict):
+            return f"{name} must hold {', '.join(map(str, expected))}"
+        for key, value in expected.items():
+            inner = f"{place}.{key}" if place else str(key)
+            if key not in found:
+                return f"{inner} is missing"
+            problem = _difference(found[key], value, inner)
+            if problem:
+                return problem
+        return None
+    if isinstance(expected, list):
+        if not isinstance(found, list) or len(found) != len(expected):
+            return f"{name} must be a list of {len(expected)}"
+        for index, (own, theirs) in enumerate(zip(found, expected, strict=True)):
+            problem = _difference(own, theirs, f"{place}.{index}")
+            if problem:
+                return problem
+        return None
+    return None if isinstance(found, type(expected)) else f"{name} must be a text"
+
+
+def read_consent(folder: Path) -> str:
+    """The researcher's consent text as HTML; HTML in the text itself is shown, not obeyed.
+
+    Raises:
+        DataError: the file is missing or empty.
+    """
+    path = folder / CONSENT
+    try:
+        text = path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} cannot be read: {error}") from error
+    if not text.strip():
+        raise DataError(f"{path} is empty: participants must be told what they agree to")
+    return str(MarkdownIt("commonmark", {"html": False}).render(text))

@@ -1,0 +1,1 @@
+"""What the network says where an x-feature is taken away."""

@@ -1,0 +1,389 @@
+"""What if an x-feature were not there? In the sum of x-features, and in the network itself.
+
+Three interventions stand side by side, each as a change of the target's logit (after minus before):
+
+- the x-feature is set to a value, by default 0, and the *reproduced* logit is computed anew;
+- the x-feature's region, the highest pixels of its map, is painted over, and the whole network runs
+  on that picture: change of its *own* logit and of the reproduced one, beside those for regions of
+  the same size and shape elsewhere (controls);
+- the layer's output is replaced by the embedding's reconstruction with and without the x-feature,
+  and the rest of the network runs on it.
+
+The first says what the explanation claims, the others what the network does.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, UInt8
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from torchxnn.apps.what_if.drawing import Change, Sheet, draw_sheet, render_sheet, save_sheet
+from torchxnn.embeddings.apply import Embedded, apply_embedding
+from torchxnn.embeddings.conv_srae import ConvSRAE
+from torchxnn.errors import DataError, XNNError
+from torchxnn.explanations.drawing.overlay import number, signed, smooth
+from torchxnn.metrics.insertion_deletion import feature_regions, shifted_regions
+from torchxnn.metrics.masking import Inpainting, inpaint_images
+from torchxnn.models.intervention import run_with_output
+from torchxnn.models.layers import as_activations, check_images, record_layer
+from torchxnn.models.preprocessing import Preprocessing
+from torchxnn.storage.files import replace_file
+from torchxnn.xnn import XNN
+
+FORMAT, FORMAT_VERSION = "torchxnn.what_if", 1
+
+
+@dataclass(frozen=True)
+class WhatIfConfig:
+    """How x-features are taken away.
+
+    Attributes:
+        share: pixels of an x-feature's region, as a share of all.
+        pixels: their number instead; None takes `share`.
+        controls: regions of the same size and shape elsewhere, per x-feature.
+        value: what an x-feature is set to.
+        seed: of the places of the controls.
+        blur: smooth maps before their highest pixels are taken, standard deviation as a share of
+            the shorter side; 0 takes them as they are, which are often scattered pixels that
+            painting over restores from those between them. 0.0135 is what drawings use.
+        inpainting: how regions are painted over.
+
+    Raises:
+        DataError: a number out of range.
+    """
+
+    share: float = 0.1
+    pixels: int | None = None
+    controls: int = 5
+    value: float = 0.0
+    seed: int = 0
+    blur: float = 0.0
+    inpainting: Inpainting = field(default_factory=Inpainting)
+
+    def __post_init__(self) -> None:
+        if not 0 < self.share < 1 or (self.pixels is not None and self.pixels < 1):
+            raise DataError(
+                f"a region's share must be between 0 and 1 and its pixels at least 1, got "
+                f"{self.share} and {self.pixels}"
+            )
+        if self.controls < 1 or self.value < 0 or self.blur < 0:
+            raise DataError(
+                "there must be at least 1 control, and neither x-features nor a blur are negative, "
+                f"got {self.controls}, {self.value} and {self.blur}"
+            )
+
+    def size(self, height: int, width: int) -> int:
+        """Pixels of a region in pictures of a size."""
+        pixels = self.pixels or max(1, round(self.share * height * width))
+        if pixels >= height * width:
+            raise DataError(f"a region of {pixels} pixels leaves nothing of {height} x {width}")
+        return pixels
+
+
+@dataclass(frozen=True, eq=False)
+class WhatIf:
+    """What each x-feature's absence changes on one image.
+
+    Attributes:
+        picture: (H, W, 3), as the network saw it.
+        target: 0-based class.
+        target_name: its name.
+        logit: the network's own.
+        reproduced: from the x-features.
+        decoded: the network's logit on the embedding's reconstruction of the layer; far from
+            `logit` where the reconstruction is poor, and then `decoded_real` says little.
+        changes: per x-feature, by decreasing size of the contribution.
+        config: the settings.
+        path: where the image came from, for people.
+    """
+
+    picture: UInt8[np.ndarray, "height width 3"]
+    target: int
+    target_name: str
+    logit: float
+    reproduced: float
+    decoded: float | None
+    changes: tuple[Change, ...]
+    config: WhatIfConfig
+    path: str | None = None
+
+    def change(self, feature: int) -> Change:
+        """What the absence of one x-feature changes; `feature` is 0-based.
+
+        Raises:
+            DataError: it was not asked for.
+        """
+        for each in self.changes:
+            if each.feature == feature:
+                return each
+        asked = [each.feature for each in self.changes]
+        raise DataError(f"x-feature {feature} was not asked for, only {asked}")
+
+    def sentence(self, feature: int) -> str:
+        """One line: what the explanation claims, what the network does, and the control."""
+        one = self.change(feature)
+        if one.activation == 0:
+            return f"{one.name} is inactive on this image."
+        if one.pixels == 0:
+            return f"{one.name} has an empty map on this image: there is nothing to paint over."
+        found = {True: "the network uses it", False: "that the network uses it is not shown",
+                 None: "it claims nothing"}[one.used]  # fmt: skip
+        value = number(self.config.value) if self.config.value else "zero"
+        return (
+            f"With {one.name} at {value} the reproduced logit of {self.target_name} changes by "
+            f"{signed(one.set_reproduced)}; with its region ({self.part(one):.0%} of the image) "
+            f"painted over the network's own changes by {signed(one.masked_real)}, and by "
+            f"{signed(one.control_mean)} with such a region elsewhere: {found}."
+        )
+
+    def part(self, one: Change) -> float:
+        """Share of the image that a region takes."""
+        return one.pixels / one.region.size
+
+    def plot(self) -> Figure:
+        """A figure: per x-feature its map, the picture without it, and the changes."""
+        return draw_sheet(self._sheet())
+
+    def to_html(self, file: Path | str) -> None:
+        """Write one page that holds all it needs; whole or not at all.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        replace_file(Path(file), render_sheet(self._sheet()))
+
+    def save(self, directory: Path | str) -> None:
+        """Write a folder: `what_if.json`, `what_if.html`, `figure.png` and pictures.
+
+        Raises:
+            FileExistsError: the folder holds something else.
+            OSError: it cannot be written.
+        """
+        save_sheet(self._sheet(), self.record(), Path(directory))
+
+    def record(self) -> dict[str, Any]:
+        """The numbers as plain values, for a JSON file."""
+        plain = ("target", "target_name", "logit", "reproduced", "decoded", "path")
+        return {
+            "format": FORMAT,
+            "version": FORMAT_VERSION,
+            **{name: getattr(self, name) for name in plain},
+            "config": asdict(self.config),
+            "changes": [
+                {**one.record(), "sentence": self.sentence(one.feature)} for one in self.changes
+            ],
+            "meaning": "changes are after minus before, in logits",
+        }
+
+    def _sheet(self) -> Sheet:
+        facts = [("Logit of the network", number(self.logit))]
+        facts.append(("Reproduced", number(self.reproduced)))
+        if self.decoded is not None:
+            facts.append(("On the embedding's reconstruction", number(self.decoded)))
+        if self.path is not None:
+            facts.append(("File", self.path))
+        return Sheet(
+            name=self.target_name,
+            picture=self.picture,
+            facts=tuple(facts),
+            changes=self.changes,
+            sentences=tuple(self.sentence(one.feature) for one in self.changes),
+        )
+
+
+def what_if(
+    xnn: XNN,
+    image: Float[Tensor, "channels height width"],
+    features: list[int] | None = None,
+    *,
+    target: int | None = None,
+    config: WhatIfConfig | None = None,
+    path: str | None = None,
+) -> WhatIf:
+    """Take x-features away, one at a time, and see what changes; one pass for all of them.
+
+    Args:
+        xnn: fitted.
+        image: (3, H, W), preprocessed.
+        features: 0-based x-features; None takes all.
+        target: class whose logit counts; None takes the first that the XNN explains.
+        config: the settings.
+        path: where the image came from, for people.
+
+    Raises:
+        DataError: no such x-feature or target, an image without three channels, or a value other
+            than 0 where x-features are maps.
+        XNNError: the XNN is not fitted, or does not say how pictures are preprocessed.
+
+    Example:
+        >>> result = what_if(xnn, image)
+        >>> result.sentence(2)
+        >>> result.save("goldfinch")
+    """
+    config = config or WhatIfConfig()
+    index, wanted = _check(xnn, image, features, target, config)
+    preprocessing = preprocessing_of(xnn)
+    batch = image.unsqueeze(0)
+    before, embedded = _run_both(xnn, batch, index)
+    maps = xnn.attribute(batch)[0].cpu().float()
+    regions = regions_of(maps, embedded.features[0] > 0, config)[wanted]
+    painted = _paint(batch, regions, preprocessing, config)
+    after = _run_both(xnn, painted.flatten(0, 1), index)[0].unflatten(0, painted.shape[:2])
+    changes = after - before
+    decoded, without = _decoded(xnn, batch, embedded.features[0], wanted, index)
+    found = []
+    for at, feature in enumerate(wanted):
+        activation = float(embedded.features[0, feature])
+        contribution = float(embedded.contributions[0, index, feature])
+        weight = float(xnn.readout_weight[index, feature])
+        moved = weight * (config.value - activation) if config.value else 0.0 - contribution
+        found.append(
+            Change(
+                feature=feature,
+                name=xnn.feature_names[feature],
+                activation=activation,
+                contribution=contribution,
+                pixels=int(regions[at].sum()),
+                set_reproduced=moved,
+                masked_real=float(changes[at, 0, 0]),
+                masked_reproduced=float(changes[at, 0, 1]),
+                control_real=tuple(changes[at, 1:, 0].tolist()),
+                control_reproduced=tuple(changes[at, 1:, 1].tolist()),
+                decoded_real=None if without is None else float(without[at]),
+                heatmap=maps[feature].numpy(),
+                region=regions[at].numpy(),
+                masked=preprocessing.picture(painted[at, 0]),
+                control=preprocessing.picture(painted[at, 1]),
+            )
+        )
+    return WhatIf(
+        picture=preprocessing.picture(image),
+        target=xnn.targets[index],
+        target_name=xnn.target_name(xnn.targets[index]),
+        logit=float(before[0, 0]),
+        reproduced=float(before[0, 1]),
+        decoded=decoded,
+        changes=tuple(sorted(found, key=lambda each: -abs(each.contribution))),
+        config=config,
+        path=path,
+    )
+
+
+def regions_of(
+    maps: Float[Tensor, "features height width"],
+    active: Bool[Tensor, " features"],
+    config: WhatIfConfig,
+) -> Bool[Tensor, "features height width"]:
+    """The regions that are painted over, (n, H, W); empty for x-features that are inactive."""
+    height, width = maps.shape[1:]
+    maps = maps.cpu().float()
+    if config.blur:
+        sigma = config.blur * min(height, width)
+        smoothed = [smooth(each.clamp(min=0).numpy(), sigma) for each in maps]
+        maps = torch.from_numpy(np.stack(smoothed)).float()
+    return feature_regions(maps, config.size(height, width), active.cpu())
+
+
+@torch.no_grad()
+def run_xnn(
+    xnn: XNN, images: Float[Tensor, "batch channels height width"]
+) -> tuple[Float[Tensor, "batch outputs"], Embedded]:
+    """The network's logits and what the embedding gives, from one pass; both on the CPU.
+
+    Args:
+        xnn: fitted.
+        images: preprocessed, on the model's device.
+
+    Raises:
+        XNNError: the XNN is not fitted.
+    """
+    if xnn.embedding is None:
+        raise XNNError("this XNN is not fitted yet: call fit() or XNN.from_pretrained()")
+    check_images(xnn.model, images)
+    output, logits = record_layer(xnn.model, xnn.layer, images)
+    embedded = apply_embedding(xnn.embedding, as_activations(output, xnn.layer, images))
+    return logits.float().cpu(), embedded
+
+
+def preprocessing_of(xnn: XNN) -> Preprocessing:
+    """How pictures became the network's input, which painting over needs."""
+    if xnn.preprocessing is None:
+        raise XNNError("painting over needs the preprocessing: XNN(..., preprocessing=...)")
+    return xnn.preprocessing
+
+
+def target_index(xnn: XNN, target: int | None) -> int:
+    """Position of a target; of the first one if none is given.
+
+    Raises:
+        DataError: the XNN does not explain it.
+    """
+    if target is None:
+        return 0
+    if target not in xnn.targets:
+        raise DataError(f"class {target} is not explained; the targets are {list(xnn.targets)}")
+    return xnn.targets.index(target)
+
+
+def _check(
+    xnn: XNN, image: Tensor, features: list[int] | None, target: int | None, config: WhatIfConfig
+) -> tuple[int, list[int]]:
+    count = len(xnn.feature_names)
+    wanted = list(range(count)) if features is None else list(features)
+    wrong = [each for each in wanted if not 0 <= each < count]
+    if wrong or not wanted or len(set(wanted)) < len(wanted):
+        raise DataError(f"x-features must be different numbers 0 to {count - 1}, got {wanted}")
+    if image.ndim != 3 or image.shape[0] != 3:
+        raise DataError(f"an image must be (3, height, width), got {tuple(image.shape)}")
+    if config.value and isinstance(xnn.embedding, ConvSRAE):
+        raise DataError("x-features that are maps can be set to 0 only")
+    return target_index(xnn, target), wanted
+
+
+def _paint(
+    batch: Float[Tensor, "1 3 height width"],
+    regions: Bool[Tensor, "regions height width"],
+    preprocessing: Preprocessing,
+    config: WhatIfConfig,
+) -> Float[Tensor, "regions versions 3 height width"]:
+    """Per region the picture without it, and without such regions elsewhere."""
+    seeds = [config.seed + step for step in range(config.controls)]
+    versions = torch.stack([regions, *(shifted_regions(regions, seed) for seed in seeds)], 1)
+    flat = versions.flatten(0, 1)
+    many = batch.expand(len(flat), -1, -1, -1)
+    painted = inpaint_images(many, ~flat, preprocessing, config.inpainting)
+    empty = ~flat.flatten(1).any(1)
+    painted[empty.to(painted.device)] = batch  # not rounded to 256 levels for nothing
+    return painted.unflatten(0, versions.shape[:2])
+
+
+def _run_both(xnn: XNN, images: Tensor, index: int) -> tuple[Float[Tensor, "batch 2"], Embedded]:
+    """The network's own and the reproduced logit of a target."""
+    logits, embedded = run_xnn(xnn, images)
+    own = logits[:, xnn.targets[index]]
+    return torch.stack([own, embedded.reproduced[:, index].float()], 1), embedded
+
+
+@torch.no_grad()
+def _decoded(
+    xnn: XNN, batch: Tensor, features: Tensor, wanted: list[int], index: int
+) -> tuple[float | None, Tensor | None]:
+    """The logit on the reconstruction of the layer, and its change without each x-feature."""
+    embedding = xnn.embedding
+    if embedding is None or isinstance(embedding, ConvSRAE):
+        return None, None
+    versions = features.expand(1 + len(wanted), -1).clone()
+    for row, feature in enumerate(wanted, 1):
+        versions[row, feature] = 0.0
+    reference = embedding.readout.weight
+    z = embedding.decode(versions.to(reference))
+    many = batch.expand(len(versions), -1, -1, -1)
+    logits = run_with_output(xnn.model, xnn.layer, many, z)[:, xnn.targets[index]].float().cpu()
+    return float(logits[0]), logits[1:] - logits[0]

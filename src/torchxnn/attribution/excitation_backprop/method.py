@@ -1,0 +1,352 @@
+"""Excitation backprop and its contrastive form (c-MWP): which pixels win the competition.
+
+Relevance starts as 1 on the target and walks down. Each unit passes all it has to its inputs, in
+proportion to the contributions that agree with its own sign (`competition`). So the marginal
+winning probability (MWP) is non-negative and sums to 1 in every layer. The contrastive map is the
+MWP of the target minus that of its dual unit, whose incoming weights are negated; it is signed and
+sums to 0. See `docs/excitation_backprop.md` for every rule.
+
+Source: Zhang, Lin, Brandt, Shen, Sclaroff, Top-down neural attention by excitation backprop, 2016.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from torchxnn.attribution.base import Attributor, Certificate, LayerCertificate, versions
+from torchxnn.attribution.excitation_backprop.propagation import (
+    LayerTally,
+    Prepared,
+    Walk,
+    find_non_finite,
+    prepare,
+)
+from torchxnn.attribution.excitation_backprop.rules import elementwise as rules_elementwise
+from torchxnn.attribution.excitation_backprop.rules import linear as rules_linear
+from torchxnn.attribution.excitation_backprop.rules import shape as rules_shape
+from torchxnn.attribution.excitation_backprop.rules.table import has_rule
+from torchxnn.attribution.excitation_backprop.tape import Tape, erase
+from torchxnn.attribution.excitation_backprop.tracing import record
+from torchxnn.errors import AttributionWarning, DataError, LayerError, NonFiniteError, XNNError
+from torchxnn.models.layers import check_images, preserve_state, resolve_layer, unwrap
+
+RULE_MODULES = (rules_elementwise, rules_linear, rules_shape)
+"""Importing them fills the table of rules."""
+
+CONSERVATION_LIMIT = 1e-3
+FALLBACK_LIMIT = 0.05
+
+
+class ExcitationBackprop(Attributor):
+    """Excitation backprop through any network, by rules on the operations it runs.
+
+        P(j | i) = (s_i w_ij x_j)+ / sum_k (s_i w_ik x_k)+ ,   R_j = sum_i P(j | i) R_i
+
+    with s_i the sign of unit i (+ for the target). Non-negative and of sum 1 per image and target;
+    with `contrastive` the same of the dual unit is subtracted: signed, of sum 0.
+
+    Args:
+        module: any module with (B, k) outputs; run in evaluation mode and left as it was.
+        contrastive: c-MWP instead of the marginal map.
+        stop_at: a submodule or its dotted name; the map is then the relevance of its output,
+            summed over `channel_dim`, instead of that of the pixels. Relevance that passes the
+            layer by, over a skip connection, is not in it.
+        chunk_size: how many maps (image x target) are carried at once; None for all. It bounds the
+            memory and does not change the result.
+        channel_dim: the dimension that is summed, 1 unless the layer keeps channels elsewhere.
+
+    Example:
+        >>> method = ExcitationBackprop(torchvision.models.resnet18())
+        >>> maps = method.attribute(images, target=3)        # (B, H, W)
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        contrastive: bool = True,
+        stop_at: str | nn.Module | None = None,
+        chunk_size: int | None = None,
+        channel_dim: int = 1,
+    ) -> None:
+        if chunk_size is not None and chunk_size < 1:
+            raise XNNError(f"chunk_size is {chunk_size}; it must be at least 1, or None for all")
+        super().__init__(module)
+        self._module = unwrap(module)
+        self._contrastive = contrastive
+        self._chunk_size = chunk_size
+        self._channel_dim = channel_dim
+        if isinstance(stop_at, str):
+            stop_at = resolve_layer(self._module, stop_at)[1]
+        # A module is taken as it is: it may be one that `module` holds without registering it.
+        self._stop = stop_at
+
+    def attribute(  # type: ignore[override]
+        self,
+        images: Float[Tensor, "batch *image"],
+        target: int | Int[Tensor, " batch"],
+        return_certificate: bool = False,
+    ) -> Float[Tensor, "batch *map"] | tuple[Float[Tensor, "batch *map"], Certificate]:
+        """The map of one target, (B, H, W), summed over colour channels.
+
+        Args:
+            images: preprocessed images (B, C, H, W).
+            target: output index, or one per image.
+            return_certificate: also measure conservation in every layer, image by image.
+
+        Returns:
+            Maps (B, H, W), and the certificate if asked for.
+
+        Raises:
+            XNNError: target out of range, or the target does not depend on the images.
+            UnsupportedOperationError: relevance reached an operation without a rule.
+            NonFiniteError: NaN or infinity in the images, the activations or the relevance.
+            LayerError: the layer to stop at did not run once.
+        """
+        targets = target if isinstance(target, Tensor) else torch.full((images.shape[0],), target)
+        each = targets.reshape(1, -1)
+        maps, certificate = self._explain(images, each, certify=return_certificate)
+        return (maps[:, 0], certificate) if certificate is not None else maps[:, 0]
+
+    def attribute_many(  # type: ignore[override]
+        self,
+        images: Float[Tensor, "batch *image"],
+        targets: Sequence[int],
+        return_certificate: bool = False,
+    ) -> (
+        Float[Tensor, "batch targets *map"]
+        | tuple[Float[Tensor, "batch targets *map"], Certificate]
+    ):
+        """The maps of several targets, (B, n, H, W), from one forward pass.
+
+        Args:
+            images: preprocessed images (B, C, H, W).
+            targets: n output indices.
+            return_certificate: also measure conservation in every layer, image by image.
+
+        Returns:
+            Maps (B, n, H, W), and the certificate if asked for.
+
+        Raises:
+            XNNError: as `attribute`.
+        """
+        if len(targets) == 0:
+            raise XNNError("no targets given; name at least one output index")
+        maps, certificate = self._explain(
+            images, _for_each(targets, images), certify=return_certificate
+        )
+        return (maps, certificate) if certificate is not None else maps
+
+    def attribute_counted(
+        self, images: Float[Tensor, "batch *image"], targets: Sequence[int]
+    ) -> tuple[Float[Tensor, "batch targets *map"], float]:
+        """The maps of `attribute_many`, and the share of relevance that met a fallback.
+
+        The share is counted on the way, without the time that a certificate takes: the largest of
+        any target, as a mean over the images. It does not warn.
+
+        Args:
+            images: preprocessed images (B, C, H, W).
+            targets: n output indices.
+
+        Raises:
+            XNNError: as `attribute`.
+        """
+        found = self._run(images, _for_each(targets, images), certify=False)
+        return found.maps, found.fallback
+
+    def certify_layers(
+        self, images: Float[Tensor, "batch *image"], targets: Sequence[int]
+    ) -> tuple[LayerCertificate, ...]:
+        """Conservation and fallback layer by layer, from the top down, for `xnn check`.
+
+        Args:
+            images: preprocessed images (B, C, H, W).
+            targets: output indices.
+
+        Raises:
+            XNNError: as `attribute`.
+        """
+        check_images(self._module, images)
+        each = torch.tensor([int(t) for t in targets]).reshape(-1, 1).expand(-1, images.shape[0])
+        with preserve_state(self._module):
+            found = self._explain_part(images, each, each.numel(), certify=True)
+        return tuple(
+            LayerCertificate(name, tally.operations, tally.error, min(1.0, tally.fallback))
+            for name, tally in found.layers.items()
+        )
+
+    def _explain(
+        self, images: Tensor, targets: Tensor, *, certify: bool
+    ) -> tuple[Tensor, Certificate | None]:
+        found = self._run(images, targets, certify=certify)
+        self._warn(found.error, found.fallback)
+        if not certify:
+            return found.maps, None
+        dtype = str(found.maps.dtype).removeprefix("torch.")
+        return found.maps, Certificate(
+            found.error, found.fallback, dtype, "excitation_backprop", versions()
+        )
+
+    def _run(self, images: Tensor, targets: Tensor, *, certify: bool) -> _Found:
+        check_images(self._module, images)
+        if targets.shape[1] != images.shape[0]:
+            raise XNNError(f"{targets.shape[1]} targets for {images.shape[0]} images")
+        limit = self._chunk_size or targets.numel()
+        parts = []
+        with preserve_state(self._module):
+            for first in range(0, images.shape[0], limit):
+                part = slice(first, first + limit)
+                found = self._explain_part(images[part], targets[:, part], limit, certify=certify)
+                if not bool(torch.isfinite(found.maps).all()):
+                    # Once more, with a check after every operation, to name the place.
+                    self._explain_part(images[part], targets[:, part], limit, certify=True)
+                    raise NonFiniteError("the heatmap holds NaN or infinity")
+                parts.append(found)
+        return _Found(
+            torch.cat([part.maps for part in parts]),
+            max(part.error for part in parts),
+            max(part.fallback for part in parts),
+            parts[0].layers,
+        )
+
+    def _explain_part(
+        self, images: Tensor, targets: Tensor, limit: int, *, certify: bool
+    ) -> _Found:
+        tape, _ = record(self._module, images, known=has_rule, stop=self._stop)
+        off = torch.autocast(images.device.type, enabled=False)
+        try:
+            with torch.inference_mode(False), torch.no_grad(), off:
+                return self._walk_tape(tape, targets, limit, certify=certify)
+        finally:
+            erase(tape.operations)
+
+    def _walk_tape(self, tape: Tape, targets: Tensor, limit: int, *, certify: bool) -> _Found:
+        outputs = _check_output(tape, targets)
+        prepared = prepare(tape, certify=certify)
+        _check_dependence(prepared, targets)
+        goal = tape.images if tape.stop is None else tape.stop
+        group = max(1, limit // targets.shape[1])
+        maps, error, fallback = [], 0.0, 0.0
+        layers: dict[str, LayerTally] = {}
+        for chosen in targets.to(outputs.device, torch.int64).split(group):
+            seeds = torch.zeros(
+                (chosen.shape[0], *outputs.shape), dtype=prepared.dtype, device=outputs.device
+            )
+            seeds.scatter_(2, chosen.unsqueeze(2), 1)
+            seeds = seeds.reshape(chosen.shape[0], *tape.output.shape)
+            walk = Walk(prepared, contrastive=self._contrastive, free=group >= targets.shape[0])
+            walk.ledger.layers = layers
+            relevance = walk.run(seeds, goal)
+            if certify and self._contrastive:
+                positive, negative = relevance.chunk(2)
+                relevance = positive - negative
+            summed = self._summed(relevance)
+            maps.append(summed.transpose(0, 1))
+            error = max(error, walk.ledger.error, self._leak(summed) if not certify else 0.0)
+            lost = walk.ledger.fallback
+            if lost is not None:
+                scale = 0.5 if self._contrastive and not certify else 1.0
+                lost = _without_off(lost, outputs, chosen)
+                fallback = max(fallback, min(1.0, scale * float(lost.max())))
+        return _Found(torch.cat(maps, 1), error, fallback, layers)
+
+    def _summed(self, relevance: Tensor) -> Tensor:
+        if relevance.ndim < 4:
+            raise LayerError(
+                f"a map of a tensor of shape {tuple(relevance.shape[1:])} is one number per image; "
+                "give images (B, C, H, W), or stop at a layer with feature maps"
+            )
+        dim = self._channel_dim + 1 if self._channel_dim >= 0 else self._channel_dim
+        return relevance.sum(dim)
+
+    def _leak(self, summed: Tensor) -> float:
+        """Distance of the final sums from what they should be; nothing is known at a layer."""
+        if self._stop is not None:
+            return 0.0
+        goal = 0.0 if self._contrastive else 1.0
+        return float((summed.flatten(2).sum(2, dtype=torch.float64) - goal).abs().max())
+
+    def _warn(self, error: float, fallback: float) -> None:
+        if error > CONSERVATION_LIMIT:
+            warnings.warn(
+                f"relevance is conserved only to {error:.1e}; use float64 or no TF32",
+                AttributionWarning,
+                stacklevel=4,
+            )
+        if fallback > FALLBACK_LIMIT:
+            warnings.warn(
+                f"{fallback:.0%} of the relevance met units without a contribution that agrees "
+                "with their sign and was shared by size alone; read the heatmap with care",
+                AttributionWarning,
+                stacklevel=4,
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class _Found:
+    """Maps (B, n, H, W) of a batch or a part of it, and what was measured on the way."""
+
+    maps: Tensor
+    error: float
+    fallback: float
+    layers: dict[str, LayerTally]
+
+
+def _for_each(targets: Sequence[int], images: Tensor) -> Tensor:
+    """The same targets for each image, (n, B)."""
+    return torch.tensor([int(target) for target in targets]).reshape(-1, 1).expand(-1, len(images))
+
+
+def _without_off(lost: Tensor, outputs: Tensor, chosen: Tensor) -> Tensor:
+    """Do not count the fallback of targets that are off (exactly 0), as x-features often are.
+
+    Nothing excites such a unit, so all of its map rests on the fallback, and no map of it is shown.
+    A tally that is not kept per image leaves out a target that is off on any image.
+    """
+    off = (outputs.gather(1, chosen.T) == 0).T.to(lost.device)
+    if lost.ndim == 2 and lost.shape[1] != off.shape[1]:
+        off = off.any(1, keepdim=True)
+    repeats = lost.shape[0] // off.shape[0]
+    return lost.masked_fill(off.repeat(repeats, 1), 0.0)
+
+
+def _check_output(tape: Tape, targets: Tensor) -> Tensor:
+    """The outputs as (B, k), after checking that the targets exist and the numbers are finite."""
+    tensor = tape.output.tensor
+    images = tape.images.shape[0]
+    if tensor is None or tensor.ndim not in (1, 2) or tensor.shape[0] != images:
+        raise DataError(
+            f"the module must return (B, k) outputs for {images} images, it returns "
+            f"{tuple(tape.output.shape)}"
+        )
+    outputs = tensor.reshape(images, -1)
+    low, high = int(targets.min()), int(targets.max())
+    if low < 0 or high >= outputs.shape[1]:
+        bad = low if low < 0 else high
+        raise XNNError(
+            f"target {bad} is out of range: the module has outputs 0 to {outputs.shape[1] - 1}"
+        )
+    if not bool(torch.isfinite(outputs).all()):
+        first = next(find_non_finite(tape), None)
+        where = f"first at {first.full_name} in {first.place}" if first else "at its output"
+        raise NonFiniteError(
+            f"the network computes NaN or infinity from these images, {where}; check its weights"
+        )
+    return outputs
+
+
+def _check_dependence(prepared: Prepared, targets: Tensor) -> None:
+    """Refuse targets that are constants."""
+    owner = prepared.owners.get(prepared.tape.output)
+    if owner is None:
+        return
+    varies = (owner > 0).reshape(prepared.images, -1).gather(1, targets.T.to(owner.device))
+    if not bool(varies.all()):
+        target = int(targets.T[~varies.cpu()][0])
+        raise XNNError(f"target {target} does not depend on the images; choose another output")

@@ -1,0 +1,456 @@
+"""The backward walk: relevance of many seeds from the output of a tape down to its images."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from torchxnn.attribution.excitation_backprop.competition import Competition, LinearMap, Negative
+from torchxnn.attribution.excitation_backprop.rules.table import Rule, Shares, refuse, rule_of
+from torchxnn.attribution.excitation_backprop.tape import Operation, Tape, Value, forget
+from torchxnn.errors import NonFiniteError, UnsupportedOperationError, XNNError
+
+_HINTS = {
+    "_softmax": "explain the logits instead of the probabilities",
+    "_log_softmax": "explain the logits instead of the probabilities",
+    "_native_multi_head_attention": "call the module instead of the fused kernel",
+    "_transformer_encoder_layer_fwd": "call the module instead of the fused kernel",
+}
+
+
+@dataclass(eq=False)
+class Prepared:
+    """A tape with what all walks over it share.
+
+    Attributes:
+        tape: the recorded forward pass.
+        images: number of images.
+        dtype: precision of the relevance.
+        certify: whether sums are taken per image after every operation.
+        owners: for each value the image that each element comes from, 1-based, 0 for a constant;
+            without certificate only for values that have constant elements.
+        readers: how many operations on the way to the output read each value.
+        masks: elements of a value that take part, as far as they were asked for.
+        refusals: why some values have no owners; an error once relevance arrives at one.
+    """
+
+    tape: Tape
+    images: int
+    dtype: torch.dtype
+    certify: bool
+    owners: dict[Value, Tensor] = field(default_factory=dict)
+    readers: Counter[Value] = field(default_factory=Counter)
+    masks: dict[Value, Tensor | None] = field(default_factory=dict)
+    refusals: list[UnsupportedOperationError] = field(default_factory=list)
+
+
+def prepare(tape: Tape, *, certify: bool) -> Prepared:
+    """Find out which elements depend on the images and how often each value is read."""
+    dtype = torch.promote_types(_dtype(tape.output), torch.float32)
+    prepared = Prepared(tape, tape.images.shape[0], dtype, certify)
+    _count_readers(prepared)
+    _spread_owners(prepared)
+    return prepared
+
+
+def _dtype(value: Value) -> torch.dtype:
+    return torch.float32 if value.tensor is None else value.tensor.dtype
+
+
+def _count_readers(prepared: Prepared) -> None:
+    needed = {prepared.tape.output}
+    for operation in reversed(prepared.tape.operations):
+        if any(output in needed for output in operation.outputs if output is not None):
+            prepared.readers.update(operation.dependents)
+            needed.update(operation.dependents)
+
+
+def _spread_owners(prepared: Prepared) -> None:
+    owners, tape = prepared.owners, prepared.tape
+    if prepared.certify:
+        device = None if tape.images.tensor is None else tape.images.tensor.device
+        count = torch.arange(1, prepared.images + 1, dtype=torch.int32, device=device)
+        shape = (-1, *(1 for _ in tape.images.shape[1:]))
+        owners[tape.images] = count.reshape(shape).expand(tape.images.shape)
+
+    def get(value: Value) -> Tensor:
+        if value in owners:
+            return owners[value]
+        device = None if value.tensor is None else value.tensor.device
+        one = torch.ones((), dtype=torch.int32, device=device)
+        return (one if value.dependent else one * 0).expand(value.shape)
+
+    for operation in tape.operations:
+        rule = rule_of(operation)
+        known = any(value in owners for value in operation.dependents)
+        if rule is None and known:
+            prepared.refusals.append(
+                refuse(operation, _HINTS.get(operation.name, "it has no rule"))
+            )
+        if rule is None or not (known or rule.mixes_constants(operation)):
+            continue
+        try:
+            found = rule.owners(operation, get)
+        except UnsupportedOperationError as error:
+            prepared.refusals.append(error)  # raised later, and only if relevance arrives there
+            continue
+        for output, owner in zip(operation.outputs, _listed(found), strict=False):
+            if output is not None and output.tensor is not None and output.tensor.is_complex():
+                prepared.refusals.append(refuse(operation, "complex numbers have no rule"))
+            if output is None or not output.floating:
+                continue
+            owner = shared_out(owner)
+            if prepared.certify or not bool((owner > 0).all()):
+                owners[output] = owner.expand(output.shape)
+
+
+def shared_out(owner: Tensor) -> Tensor:
+    """Owners with every dimension along which they do not vary cut down to 1.
+
+    Nearly all values keep their images apart along the first dimension, so that sums over an image
+    are plain sums over the others.
+    """
+    for dim, (size, step) in enumerate(zip(owner.shape, owner.stride(), strict=True)):
+        if size > 1 and step == 0:
+            owner = owner.narrow(dim, 0, 1)
+    for dim in reversed(range(owner.ndim)):
+        if owner.shape[dim] > 1:
+            first = owner.narrow(dim, 0, 1)
+            owner = first if bool((owner == first).all()) else owner
+    return owner
+
+
+def _listed(found: Tensor | list[Tensor]) -> list[Tensor]:
+    return [found] if isinstance(found, Tensor) else found
+
+
+ROW_LENGTH = 1024
+"""Terms that are added in the precision of the relevance before float64 takes over."""
+
+_NOTHING = torch.zeros((), dtype=torch.float64)
+
+
+@dataclass(eq=False)
+class LayerTally:
+    """The same as `Ledger` for the operations of one module."""
+
+    operations: int = 0
+    error: float = 0.0
+    fallback: float = 0.0
+
+
+@dataclass(eq=False)
+class Ledger:
+    """What was conserved and what was shared out by a fallback, in float64.
+
+    Attributes:
+        cut: sum of the relevance on all values of the present cut, (seeds, images).
+        error: largest |cut - 1| so far.
+        fallback: relevance shared out by a fallback so far, (seeds, images).
+        layers: tallies by the dotted name of the innermost module, from the top down; kept only
+            by a certified walk.
+    """
+
+    cut: Tensor | None = None
+    error: float = 0.0
+    fallback: Tensor | None = None
+    layers: dict[str, LayerTally] = field(default_factory=dict)
+
+
+class Walk:
+    """One backward walk with a group of seeds.
+
+    Args:
+        prepared: the tape.
+        contrastive: whether the last linear operation is answered by the unit minus its dual.
+        free: whether this is the last walk, so that activations are freed on the way.
+    """
+
+    def __init__(self, prepared: Prepared, *, contrastive: bool, free: bool) -> None:
+        self.ledger = Ledger()
+        self._prepared = prepared
+        self._contrastive = contrastive
+        self._free = free
+        # Relevance above and below the last linear operation that feeds the target.
+        self._above: dict[Value, Tensor] = {}
+        self._below: dict[Value, Tensor] = {}
+        # Sums of them per image, as far as the walk is certified.
+        self._tallies: dict[tuple[Value, bool], Tensor] = {}
+        self._signs: dict[Value, Negative] = {}
+        self._crossing = False
+
+    # What rules may ask (`registry.Pass`).
+
+    def data(self, value: Value) -> Tensor:
+        """The value in the precision of the walk."""
+        if value.tensor is None:
+            raise XNNError("a value was not kept; please report this as a bug of torchxnn")
+        return value.tensor.to(self._prepared.dtype)
+
+    def takes_part(self, value: Value) -> Tensor | None:
+        """Mask of the elements that depend on the images; None if all do."""
+        masks = self._prepared.masks
+        if value not in masks:
+            owner = self._prepared.owners.get(value)
+            mask = None if owner is None else owner > 0
+            masks[value] = None if mask is None or bool(mask.all()) else mask
+        return masks[value]
+
+    def negative(self, value: Value) -> Negative:
+        """Which elements of an operation's output are negative, as units after folding."""
+        if value in self._signs:
+            return self._signs[value]
+        if value.tensor is None:
+            raise XNNError("a value was not kept; please report this as a bug of torchxnn")
+        return value.tensor < 0
+
+    def compete(
+        self, operation: Operation, linear: LinearMap, value: Value, relevance: Tensor
+    ) -> Tensor:
+        """Relevance that `value` receives; below the last linear operation minus its dual's."""
+        competition = operation.cache.get("competition")
+        if competition is None:
+            competition = Competition(linear, self.data(value), self.takes_part(value))
+            operation.cache["competition"] = competition
+        output = operation.outputs[0]
+        negative = False if output is None else self.negative(output)
+
+        def note(lost: Tensor) -> None:
+            self.note(operation, lost)
+
+        # Nobody else reads the relevance that has arrived, unless sums are still to be taken.
+        consume = not (self._crossing or self._prepared.certify)
+        received: Tensor = competition.pass_down(relevance, negative, note, consume=consume)
+        if not self._crossing:
+            return received
+        flipped = not negative if isinstance(negative, bool) else ~negative
+        # That nothing speaks against a unit is no doubt about its map, so it is not counted.
+        dual = competition.pass_down(relevance, flipped, lambda lost: None, dual=True)
+        return torch.cat([received, dual]) if self._prepared.certify else received - dual
+
+    def note(self, operation: Operation, lost: Tensor) -> None:
+        """Count relevance that a fallback shared out."""
+        output = next(output for output in operation.outputs if output is not None)
+        sums = self._sums(output, lost.abs())
+        if self._crossing and self._prepared.certify:
+            sums = torch.cat([sums, torch.zeros_like(sums)])
+        if self._prepared.certify:
+            tally = self.ledger.layers.setdefault(operation.place.module, LayerTally())
+            tally.fallback = max(tally.fallback, float(sums.max()))
+        known = self.ledger.fallback
+        self.ledger.fallback = sums if known is None else self._added(known, sums)
+
+    # The walk itself.
+
+    def run(self, seeds: Tensor, target: Value) -> Tensor:
+        """Carry seeds (n, *output shape) down to `target`.
+
+        Returns:
+            Relevance (n, *target shape), or (2 n, ...) with the dual's behind the unit's when a
+            contrastive walk is certified.
+        """
+        tape = self._prepared.tape
+        start = self._above if self._contrastive else self._below
+        start[tape.output] = seeds.to(self._prepared.dtype)
+        self._signs[tape.output] = False
+        if self._prepared.certify:
+            self.ledger.cut = self._sums(tape.output, start[tape.output])
+            self._tallies[tape.output, self._contrastive] = self.ledger.cut
+            self._measure()
+        operations = tape.operations
+        last = 0 if target.producer is None else operations.index(target.producer) + 1
+        for index in range(len(operations) - 1, last - 1, -1):
+            self._step(operations[index])
+            if self._free:
+                forget(operations[index])
+        return self._arrived(target)
+
+    def _arrived(self, target: Value) -> Tensor:
+        if target in self._above:
+            raise XNNError(
+                "there is no linear operation with weights between the target and where the map "
+                "is wanted, so the contrastive map is empty; use contrastive=False"
+            )
+        found = self._below.get(target)
+        if found is None:
+            raise XNNError(
+                "no relevance arrives where the map is wanted; the target does not depend on it "
+                "other than through gates, or the layer lies beside the path"
+            )
+        return found
+
+    def _step(self, operation: Operation) -> None:
+        outputs = [output for output in operation.outputs if output is not None]
+        for relevances, above in ((self._above, True), (self._below, False)):
+            arrived = [relevances.pop(output, None) for output in outputs]
+            if all(tensor is None for tensor in arrived):
+                continue
+            rule = rule_of(operation)
+            if rule is None:
+                raise refuse(operation, _HINTS.get(operation.name, "it has no rule"))
+            self._crossing = above and _weighted(operation, rule)
+            try:
+                shares = rule.propagate(operation, arrived, self)
+            except NonFiniteError as error:
+                raise NonFiniteError(
+                    f"{operation.full_name} in {operation.place}: {error}; check the activations "
+                    "and weights there"
+                ) from error
+            settled = self._crossing or not above
+            self._crossing = False
+            change = self._settle(shares, settled=settled)
+            for output in outputs:
+                change = self._added(change, -self._tallies.pop((output, above), _NOTHING))
+            self._balance(operation, change)
+            self._fold(operation, rule)
+
+    def _settle(self, shares: Shares, *, settled: bool) -> Tensor:
+        """Hand out shares; returns by how much the sums on their receivers rose."""
+        relevances = self._below if settled else self._above
+        change = _NOTHING
+        for value, share in shares:
+            known = relevances.get(value)
+            relevances[value] = share if known is None else known + share
+            if self._prepared.certify:
+                before = self._tallies.get((value, not settled), _NOTHING)
+                after = self._sums(value, relevances[value])
+                self._tallies[value, not settled] = after
+                change = self._added(change, self._added(after, -before))
+        return change
+
+    def _balance(self, operation: Operation, change: Tensor) -> None:
+        """Enter into the ledger what an operation added to all sums and took from them."""
+        if not self._prepared.certify or self.ledger.cut is None:
+            return
+        if not bool(torch.isfinite(change).all()):
+            raise NonFiniteError(
+                f"relevance became NaN or infinite at {operation.full_name} in {operation.place}; "
+                "check the activations and weights there"
+            )
+        self.ledger.cut = self._added(self.ledger.cut, change)
+        self._measure(operation)
+
+    def _measure(self, operation: Operation | None = None) -> None:
+        if self.ledger.cut is None:
+            return
+        error = float((self.ledger.cut - 1).abs().max())
+        self.ledger.error = max(self.ledger.error, error)
+        if operation is not None:
+            tally = self.ledger.layers.setdefault(operation.place.module, LayerTally())
+            tally.operations += 1
+            tally.error = max(tally.error, error)
+
+    def _sums(self, value: Value, relevance: Tensor) -> Tensor:
+        """Sums over each image if certified, over all images if not, (seeds, images or 1)."""
+        if not self._prepared.certify:
+            flat = relevance.flatten(1).sum(1, keepdim=True, dtype=torch.float64)
+            return flat / self._prepared.images
+        owner = self._prepared.owners.get(value)
+        if owner is None and self._prepared.refusals:
+            raise self._prepared.refusals[0]
+        if owner is None:
+            raise XNNError("a value has no owner; please report this as a bug of torchxnn")
+        return sum_by_owner(relevance, owner, self._prepared.images)
+
+    def _added(self, first: Tensor, second: Tensor) -> Tensor:
+        """Sum of two tallies; one of the seeds alone counts for the unit and for its dual."""
+        first = first.to(second.device)
+        if first.ndim and second.ndim and first.shape[0] < second.shape[0]:
+            first = self._both(first)
+        elif first.ndim and second.ndim and first.shape[0] > second.shape[0]:
+            second = self._both(second)
+        return first + second
+
+    @staticmethod
+    def _both(sums: Tensor) -> Tensor:
+        return torch.cat([sums, sums])
+
+    def _fold(self, operation: Operation, rule: Rule) -> None:
+        """Hand the sign of a unit to the linear operation that belongs to it."""
+        output = operation.outputs[0]
+        if output is None or not operation.dependents:
+            return
+        target = self._signs.get(output)
+        if isinstance(target, bool) and rule.keeps_target(operation):
+            for value in operation.dependents:
+                if self._prepared.readers[value] == 1:
+                    self._signs[value] = target
+            return
+        if rule.sign is None:
+            return
+        value = operation.dependents[0]
+        if len(operation.dependents) > 1 or self._prepared.readers[value] > 1:
+            return
+        if self._signs.get(output) is not False and not self._feeds(value):
+            return
+        negative = rule.sign(operation, self.negative(output))
+        if negative is not None:
+            self._signs[value] = negative
+
+    def _feeds(self, value: Value) -> bool:
+        """Whether a value comes from a weighted linear operation by folding steps only."""
+        while value.producer is not None:
+            operation = value.producer
+            rule = rule_of(operation)
+            if rule is None or value is not operation.outputs[0]:
+                return False
+            if _weighted(operation, rule):
+                return True
+            if rule.sign is None or len(operation.dependents) != 1:
+                return False
+            value = operation.dependents[0]
+            if self._prepared.readers[value] > 1:
+                return False
+        return False
+
+
+def _weighted(operation: Operation, rule: Rule) -> bool:
+    return rule.linear and len(operation.dependents) == 1
+
+
+def sum_by_owner(relevance: Tensor, owner: Tensor, images: int) -> Tensor:
+    """Sum (seeds, *shape) over the elements of each image, (seeds, images), in float64.
+
+    Relevance on elements that belong to no image is left out: it is lost.
+    """
+    compact = shared_out(owner)
+    dims = [dim + 1 for dim, size in enumerate(compact.shape) if size == 1]
+    sums = relevance.new_zeros((relevance.shape[0], images + 1), dtype=torch.float64)
+    index = compact.reshape(-1).to(torch.int64)
+    flat = precise_sum(relevance, dims).reshape(relevance.shape[0], -1)
+    return sums.index_add_(1, index, flat)[:, 1:]
+
+
+def precise_sum(tensor: Tensor, dims: list[int]) -> Tensor:
+    """Sum over dimensions in float64, without a copy of the tensor in float64.
+
+    Rows along the innermost dimensions in memory are summed in the tensor's own precision first,
+    pairwise; a float32 sum of a few hundred terms is good to 1e-7.
+    """
+    by_step = sorted(dims, key=lambda dim: tensor.stride(dim))
+    length, rows = 1, []
+    for dim in by_step:
+        if length * tensor.shape[dim] > ROW_LENGTH:
+            break
+        length *= tensor.shape[dim]
+        rows.append(dim)
+    if rows:
+        tensor = tensor.sum(rows, keepdim=True)
+    rest = [dim for dim in dims if dim not in rows]
+    return tensor.sum(dims, dtype=torch.float64) if rest or rows else tensor.to(torch.float64)
+
+
+def find_non_finite(tape: Tape) -> Iterator[Operation]:
+    """The operations whose results hold NaN or infinity, first first."""
+    for operation in tape.operations:
+        for output in operation.outputs:
+            tensor = None if output is None else output.tensor
+            if tensor is None or not tensor.is_floating_point():
+                continue
+            if not bool(torch.isfinite(tensor).all()):
+                yield operation
+                break

@@ -1,0 +1,308 @@
+"""Rules of element-wise operations: activations, affine maps, gates and sums of two values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from torchxnn.attribution.excitation_backprop.competition import Negative, shares
+from torchxnn.attribution.excitation_backprop.rules.table import (
+    Pass,
+    Shares,
+    only_dependent,
+    refuse,
+    register,
+    rule_of,
+    sum_to,
+)
+from torchxnn.attribution.excitation_backprop.tape import Operation, Value
+
+
+def _spread(values: list[Value], operation: Operation, get: Callable[[Value], Tensor]) -> Tensor:
+    output = operation.outputs[0]
+    owners = [get(value) for value in values]
+    if output is not None:
+        owners = [owner.expand(output.shape) for owner in owners]
+    result = owners[0]
+    for owner in owners[1:]:
+        result = torch.maximum(result, owner)
+    return result
+
+
+def _owners(operation: Operation, get: Callable[[Value], Tensor]) -> Tensor:
+    return _spread(_carriers(operation), operation, get)
+
+
+def _carriers(operation: Operation) -> list[Value]:
+    if operation.name in ("mul", "div"):
+        return [carrier(operation)[0]]
+    return operation.dependents
+
+
+def _scalar_sign(operation: Operation, negative: Negative) -> Negative | None:
+    # Only the sign of a target passes an activation: the unit below is explained as the target is.
+    return negative if isinstance(negative, bool) else None
+
+
+@register(
+    "relu",
+    "relu6",
+    "hardtanh",
+    "gelu",
+    "silu",
+    "mish",
+    "hardswish",
+    "hardsigmoid",
+    "sigmoid",
+    "leaky_relu",
+    "prelu",
+    "_prelu_kernel",
+    "elu",
+    "celu",
+    "selu",
+    "tanh",
+    "softplus",
+    "log_sigmoid_forward",
+    "threshold",
+    "clamp",
+    "clamp_min",
+    "clamp_max",
+    "exp",
+    "log",
+    "log1p",
+    "sqrt",
+    "erf",
+    "pow",
+    "native_dropout",
+    owners=_owners,
+    sign=_scalar_sign,
+)
+def activation(operation: Operation, relevance: list[Tensor | None], walk: Pass) -> Shares:
+    """y_i = f(x_i) has one input, which wins with probability 1: R_x = R_y."""
+    value = only_dependent(operation)
+    received = _received(operation, relevance)
+    return [(value, sum_to(received, value.shape))]
+
+
+def _norm_sign(operation: Operation, negative: Negative) -> Negative | None:
+    weight = _norm_weight(operation)
+    if isinstance(negative, bool) or weight is None:
+        return negative
+    return negative ^ (weight < 0)
+
+
+def _norm_weight(operation: Operation) -> Tensor | None:
+    """The scale of a normalisation, shaped to broadcast over its input."""
+    trailing = operation.name in ("native_layer_norm", "_fused_rms_norm")
+    weight = operation.args[2 if trailing else 1]
+    if weight is None:
+        return None
+    tensor: Tensor = weight.tensor
+    if trailing:
+        return tensor
+    return tensor.reshape(1, -1, *(1 for _ in operation.args[0].shape[2:]))
+
+
+@register(
+    "native_batch_norm",
+    "_native_batch_norm_legit",
+    "_native_batch_norm_legit_no_training",
+    "_batch_norm_no_update",
+    "cudnn_batch_norm",
+    "miopen_batch_norm",
+    "native_layer_norm",
+    "native_group_norm",
+    "_fused_rms_norm",
+    owners=lambda operation, get: get(operation.args[0]),
+    sign=_norm_sign,
+)
+def normalisation(operation: Operation, relevance: list[Tensor | None], walk: Pass) -> Shares:
+    """Normalisation with frozen statistics, y = gamma / sigma (x - mu) + beta: R_x = R_y.
+
+    Fed by one linear operation it is folded into it: the unit's sign is s = sign(y) sign(gamma).
+    """
+    return [(operation.args[0], _received(operation, relevance))]
+
+
+def _scale_sign(operation: Operation, negative: Negative) -> Negative | None:
+    value, factor = carrier(operation)
+    if not isinstance(factor, Value):
+        return negative if factor is None else negative ^ (float(factor) < 0)
+    if factor.tensor is None or not bool((factor.tensor < 0).any()):
+        return negative
+    output = operation.outputs[0]
+    same = output is not None and output.shape == value.shape
+    return negative ^ (factor.tensor < 0) if same else None
+
+
+@register("mul", "div", owners=_owners, sign=_scale_sign)
+def scaling(operation: Operation, relevance: list[Tensor | None], walk: Pass) -> Shares:
+    """Scaling by a constant or a gate, y = x g or y = x / g: the factor is frozen, R_x = R_y.
+
+    Layer scale, squeeze-and-excitation (g = sigmoid(...)) and hand-written swish are all of this
+    kind. Products of two values of which neither is a gate are refused.
+    """
+    value, _ = carrier(operation)
+    received = _received(operation, relevance)
+    return [(value, sum_to(received, value.shape))]
+
+
+def carrier(operation: Operation) -> tuple[Value, Value | float | int | None]:
+    """The factor of a product that receives the relevance, and the one that is frozen.
+
+    Raises:
+        UnsupportedOperationError: neither factor is a constant or a gate.
+    """
+    first, second = operation.args[:2]
+    if not _varies(second):
+        return first, second
+    if not _varies(first):
+        if operation.name == "div":
+            raise refuse(operation, "it divides a constant by a value that depends on the images")
+        return second, first
+    if operation.name == "div":
+        return first, second
+    if first is second:
+        return first, None
+    ranks = gate_rank(first, direct=True), gate_rank(second, direct=True)
+    if ranks[0] == ranks[1] and ranks[0] > 0:
+        ranks = -first.shape.numel(), -second.shape.numel()
+    if ranks[0] == ranks[1]:
+        raise refuse(
+            operation,
+            "a product of two values that depend on the images has no linear reading unless one of "
+            "them is a gate (sigmoid, softmax, tanh, a norm, ...)",
+        )
+    return (second, first) if ranks[0] > ranks[1] else (first, second)
+
+
+def _varies(argument: object) -> bool:
+    return isinstance(argument, Value) and argument.dependent and argument.floating
+
+
+_GATES = {
+    "sigmoid",
+    "hardsigmoid",
+    "tanh",
+    "hardtanh",
+    "_softmax",
+    "_safe_softmax",
+    "rsqrt",
+    "reciprocal",
+    "linalg_vector_norm",
+    "norm",
+    "var",
+    "std",
+}
+_SOFT_GATES = {"silu", "gelu"}
+_KEEP_GATE = {"mul", "div", "add", "sub", "mean", "clamp", "clamp_min", "cat", "stack", "exp"}
+
+
+def gate_rank(value: Value, *, direct: bool = False) -> int:
+    """How clearly a value is a gate: 2 a bounded gate or a statistic, 1 a GLU activation, 0 no.
+
+    Args:
+        value: a factor of a product.
+        direct: whether the value is the factor itself; `silu(a) * b` is a gated linear unit, while
+            activations that were cut up or moved before the product are ordinary features.
+    """
+    producer = value.producer
+    if producer is None:
+        return 0
+    if producer.name in _GATES:
+        return 2
+    if producer.name in _SOFT_GATES:
+        return 1 if direct else 0
+    rule = rule_of(producer)
+    moves = rule is not None and rule.propagate.__module__.endswith("rules.shape")
+    if producer.name not in _KEEP_GATE and not moves:
+        return 0
+    return min((gate_rank(source) for source in producer.dependents), default=0)
+
+
+def _sum_sign(operation: Operation, negative: Negative) -> Negative | None:
+    if len(operation.dependents) != 1:
+        return None
+    value, output = operation.dependents[0], operation.outputs[0]
+    if isinstance(negative, bool):
+        return negative ^ (_terms(operation)[0][1] < 0)
+    if output is not None and output.shape != value.shape:
+        return None
+    return ~negative if _terms(operation)[0][1] < 0 else negative
+
+
+def _terms(operation: Operation) -> list[tuple[Value, float, Tensor | None]]:
+    """The dependent terms of a sum with their constant factors."""
+    found: list[tuple[Value, float, Tensor | None]] = []
+    if operation.name == "neg":
+        return [(operation.args[0], -1.0, None)]
+    if operation.name == "addcmul":
+        base, first, second = operation.args
+        if _varies(base):
+            found.append((base, 1.0, None))
+        if _varies(first) and _varies(second):
+            raise refuse(operation, "it multiplies two values that depend on the images")
+        factor = float(operation.kwargs.get("value", 1))
+        for value, other in ((first, second), (second, first)):
+            if _varies(value):
+                found.append((value, factor, other.tensor))
+        return found
+    alpha = operation.args[2] if len(operation.args) > 2 else operation.kwargs.get("alpha", 1)
+    factors = {
+        "add": (1.0, float(alpha)),
+        "sub": (1.0, -float(alpha)),
+        "rsub": (-float(alpha), 1.0),
+    }[operation.name]
+    for value, factor in zip(operation.args[:2], factors, strict=True):
+        if _varies(value):
+            found.append((value, factor, None))
+    return found
+
+
+def _adds_up(operation: Operation) -> bool:
+    terms = _terms(operation)
+    return len(terms) > 1 and all(factor > 0 and weight is None for _, factor, weight in terms)
+
+
+@register(
+    "add", "sub", "rsub", "neg", "addcmul",
+    owners=_owners, sign=_sum_sign, keeps_target=_adds_up,
+)  # fmt: skip
+def addition(operation: Operation, relevance: list[Tensor | None], walk: Pass) -> Shares:
+    """A sum y = a + b: P(a) = (s a)+ / ((s a)+ + (s b)+); next to a constant R_a = R_y.
+
+    With `alpha` or in `addcmul` the terms carry their constant factors.
+    """
+    received = _received(operation, relevance)
+    terms = _terms(operation)
+    if len(terms) == 1:
+        value = terms[0][0]
+        return [(value, sum_to(received, value.shape))]
+    output = operation.outputs[0]
+    shape = torch.broadcast_shapes(*(value.shape for value, _, _ in terms))
+    if output is None:
+        return []
+    if "shares" not in operation.cache:
+        contributions, masks = [], []
+        for value, factor, weight in terms:
+            term = walk.data(value) * factor
+            term = term if weight is None else term * weight.to(term.dtype)
+            mask = walk.takes_part(value)
+            contributions.append(term.expand(shape))
+            masks.append(None if mask is None else mask.expand(shape))
+        operation.cache["shares"] = shares(contributions, masks, walk.negative(output))
+    parts, fallback = operation.cache["shares"]
+    if bool(fallback.any()):
+        walk.note(operation, received * fallback)
+    return [
+        (value, sum_to(received * part, value.shape))
+        for (value, _, _), part in zip(terms, parts, strict=True)
+    ]
+
+
+def _received(operation: Operation, relevance: list[Tensor | None]) -> Tensor:
+    if relevance[0] is None:
+        raise refuse(operation, "its statistics are used as a value")
+    return relevance[0]

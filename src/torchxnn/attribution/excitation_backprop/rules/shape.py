@@ -1,0 +1,359 @@
+"""Rules of operations that only move elements, and of those that select some of them.
+
+Every output element of such an operation is a copy of one input element, so y = S x with one 1 in
+each row of S, and relevance moves back exactly: R_x = S^T R_y. Elements filled with a constant
+have an empty row and never receive relevance, since they take no part in the competitions above.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from torchxnn.attribution.excitation_backprop.competition import Negative, laid_out
+from torchxnn.attribution.excitation_backprop.rules.table import (
+    Pass,
+    Shares,
+    by_autograd,
+    only_dependent,
+    refuse,
+    register,
+    sum_to,
+)
+from torchxnn.attribution.excitation_backprop.tape import Operation, Value, positions
+
+
+def replay(
+    operation: Operation, constant: Callable[[Tensor], Tensor]
+) -> tuple[list[Value], Callable[..., Any]]:
+    """The operation as a function of its dependent inputs.
+
+    Args:
+        operation: a recorded operation.
+        constant: what to put in place of the other real-valued tensors.
+
+    Returns:
+        The dependent inputs in order of appearance, and the function.
+    """
+    dependents = operation.dependents
+
+    def run(*tensors: Tensor) -> Any:
+        given = iter(tensors)
+
+        def fill(tree: Any) -> Any:
+            if isinstance(tree, Value):
+                if tree.dependent and tree.floating:
+                    return next(given)
+                tensor = tree.tensor
+                return constant(tensor) if tensor is not None and tree.floating else tensor
+            if isinstance(tree, (list, tuple)):
+                return type(tree)(fill(item) for item in tree)
+            return tree
+
+        args = fill(operation.args)
+        kwargs = {name: fill(value) for name, value in operation.kwargs.items()}
+        return operation.func(*args, **kwargs)
+
+    return dependents, run
+
+
+def moved_owners(operation: Operation, get: Callable[[Value], Tensor]) -> list[Tensor]:
+    """Owners move as the elements do; an element that a zero input also gives is a constant."""
+    dependents, run = replay(operation, lambda tensor: torch.zeros_like(tensor, dtype=torch.float))
+    owners = [get(value).float() for value in dependents]
+    moved = run(*owners)
+    base = run(*(torch.zeros_like(owner) for owner in owners))
+    if isinstance(moved, Tensor):
+        return [moved - base]
+    return [a - b if a.is_floating_point() else a for a, b in zip(moved, base, strict=True)]
+
+
+def _reshaped_owners(operation: Operation, get: Callable[[Value], Tensor]) -> Tensor:
+    output = operation.outputs[0]
+    owner = get(only_dependent(operation))
+    return owner if output is None else owner.reshape(output.shape)
+
+
+def _reshaped_sign(operation: Operation, negative: Negative) -> Negative:
+    if isinstance(negative, bool):
+        return negative
+    return negative.reshape(only_dependent(operation).shape)
+
+
+@register(
+    "view",
+    "_unsafe_view",
+    "reshape",
+    "_reshape_alias",
+    "view_copy",
+    "unsqueeze",
+    "squeeze",
+    "clone",
+    "detach",
+    "alias",
+    "_to_copy",
+    "lift_fresh",
+    owners=_reshaped_owners,
+    sign=_reshaped_sign,
+)
+def reshape(operation: Operation, relevance: list[Tensor | None], walk: Pass) -> Shares:
+    """Same elements in the same order: R_x = R_y in the shape of x."""
+    value = only_dependent(operation)
+    received = _first(relevance)
+    return [(value, received.reshape(received.shape[0], *value.shape))]
+
+
+def _order(operation: Operation) -> list[int]:
+    """The permutation as a list: dimension k of the output is dimension order[k] of the input."""
+    count = len(only_dependent(operation).shape)
+    order = list(range(count))
+    if operation.name == "permute":
+        return [dim % count for dim in operation.args[1]]
+    if operation.name == "t":
+        return order[::-1]
+    first, second = operation.args[1] % count, operation.args[2] % count
+    order[first], order[second] = second, first
+    return order
+
+
+def _inverse(order: list[int]) -> list[int]:
+    return sorted(range(len(order)), key=order.__getitem__)
+
+
+def _permuted_owners(operation: Operation, get: Callable[[Value], Tensor]) -> Tensor:
+    return get(only_dependent(operation)).permute(_order(operation))
+
+
+def _permuted_sign(operation: Operation, negative: Negative) -> Negative:
+    if isinstance(negative, bool):
+        return negative
+    return negative.permute(_inverse(_order(operation)))
+
+
+@register("permute", "transpose", "t", owners=_permuted_owners, sign=_permuted_sign)
+def permute(operation: Operation, relevance: list[Tensor | None], walk: Pass) -> Shares:
+    """Dimensions in another order: R_x is R_y with the order undone."""
+    back = [0, *(index + 1 for index in _inverse(_order(operation)))]
+    return [(only_dependent(operation), _first(relevance).permute(back))]
+
+
+def _moved_sign(operation: Operation, negative: Negative) -> Negative | None:
+    # A mask of signs would have to be taken apart; only the sign of a target passes.
+    return negative if isinstance(negative, bool) else None
+
+
+@register(
+    "slice",
+    "select",
+    "narrow",
+    "split",
+    "split_with_sizes",
+    "unbind",
+    "chunk",
+    "expand",
+    "repeat",
+    "roll",
+    "flip",
+    "rot90",
+    "index",
+    "index_select",
+    "gather",
+    "take",
+    "diagonal",
+    "unfold",
+    "im2col",
+    "pixel_shuffle",
+    "pixel_unshuffle",
+    "channel_shuffle",
+    "native_channel_shuffle",
+    "reflection_pad1d",
+    "reflection_pad2d",
+    "replication_pad1d",
+    "replication_pad2d",
+    "upsample_nearest1d",
+    "upsample_nearest2d",
+    "_upsample_nearest_exact2d",
+    owners=moved_owners,
+    sign=_moved_sign,
+)
+@register(
+    "cat",
+    "stack",
+    "constant_pad_nd",
+    "where",
+    "masked_fill",
+    "index_put",
+    "scatter",
+    "slice_scatter",
+    "select_scatter",
+    "tril",
+    "triu",
+    owners=moved_owners,
+    sign=_moved_sign,
+    mixes_constants=lambda operation: True,
+)
+def move(operation: Operation, relevance: list[Tensor | None], walk: Pass) -> Shares:
+    """Each output element copies one input element (or none): R_x = S^T R_y."""
+    dtype = _first(relevance).dtype
+    dependents, run = replay(operation, lambda tensor: tensor.to(dtype))
+    shapes = [value.shape for value in dependents]
+    return list(zip(dependents, by_autograd(run, shapes, relevance), strict=True))
+
+
+def _copied_owners(operation: Operation, get: Callable[[Value], Tensor]) -> Tensor:
+    return get(operation.args[1]).expand(operation.args[0].shape)
+
+
+@register("copy", owners=_copied_owners)
+def copy(operation: Operation, relevance: list[Tensor | None], walk: Pass) -> Shares:
+    """`x.copy_(source)`: the old content is gone, the source receives all (broadcasting summed)."""
+    source = operation.args[1]
+    return [(source, sum_to(_first(relevance), source.shape))]
+
+
+def _aliased_owners(operation: Operation, get: Callable[[Value], Tensor]) -> Tensor:
+    old, written = operation.args
+    source, inside = _inside(operation)
+    owner = get(old).reshape(-1).clone()
+    owner[inside] = get(written).reshape(-1)[source[inside]].to(owner.dtype)
+    return owner.reshape(old.shape)
+
+
+def _inside(operation: Operation) -> tuple[Tensor, Tensor]:
+    """For each element of the old view: its index in the written view, and whether it has one."""
+    if "inside" not in operation.cache:
+        old, written = operation.args
+        device = written.tensor.device if written.tensor is not None else torch.device("cpu")
+        mine = positions(old.geometry, device)
+        theirs = positions(written.geometry, device)
+        top = int(torch.maximum(mine.max(), theirs.max())) + 1
+        table = torch.full((top,), -1, dtype=torch.int64, device=device)
+        table[theirs] = torch.arange(theirs.numel(), device=device)
+        source = table[mine]
+        operation.cache["inside"] = (source, source >= 0)
+    result: tuple[Tensor, Tensor] = operation.cache["inside"]
+    return result
+
+
+@register("alias_update", owners=_aliased_owners, mixes_constants=lambda operation: True)
+def alias_update(operation: Operation, relevance: list[Tensor | None], walk: Pass) -> Shares:
+    """A view whose memory another view partly overwrote: each element to its last writer."""
+    old, written = operation.args
+    source, inside = _inside(operation)
+    flat = _first(relevance).flatten(1)
+    shares: Shares = []
+    if old.dependent:
+        rest = flat.masked_fill(inside, 0)
+        shares.append((old, rest.reshape(rest.shape[0], *old.shape)))
+    if written.dependent:
+        new = flat.new_zeros((flat.shape[0], written.shape.numel()))
+        new.index_add_(1, source[inside], flat[:, inside])
+        shares.append((written, new.reshape(new.shape[0], *written.shape)))
+    return shares
+
+
+def _strided_owners(operation: Operation, get: Callable[[Value], Tensor]) -> Tensor:
+    output = operation.outputs[0]
+    owner = get(only_dependent(operation))
+    if output is None or output.geometry == only_dependent(operation).geometry:
+        return owner
+    return owner.reshape(-1)[_strided_source(operation, output)].reshape(output.shape)
+
+
+def _strided_source(operation: Operation, output: Value) -> Tensor:
+    value = only_dependent(operation)
+    device = torch.device("cpu") if value.tensor is None else value.tensor.device
+    mine, theirs = positions(value.geometry, device), positions(output.geometry, device)
+    table = torch.full((int(max(mine.max(), theirs.max())) + 1,), -1, device=device)
+    table[mine] = torch.arange(mine.numel(), device=device)
+    source = table[theirs]
+    if bool((source < 0).any()):
+        raise refuse(operation, "it reads memory outside its input; use slicing instead")
+    return source
+
+
+def _strided_sign(operation: Operation, negative: Negative) -> Negative | None:
+    output = operation.outputs[0]
+    same = output is not None and output.geometry == only_dependent(operation).geometry
+    return negative if same else None
+
+
+@register("as_strided", owners=_strided_owners, sign=_strided_sign)
+def as_strided(operation: Operation, relevance: list[Tensor | None], walk: Pass) -> Shares:
+    """Another view of the same memory: each element back to the one at its position."""
+    value, output = only_dependent(operation), operation.outputs[0]
+    received = _first(relevance)
+    if output is None or output.geometry == value.geometry:
+        return [(value, received)]
+    back = received.new_zeros((received.shape[0], value.shape.numel()))
+    back.index_add_(1, _strided_source(operation, output), received.flatten(1))
+    return [(value, back.reshape(received.shape[0], *value.shape))]
+
+
+def _selected_owners(operation: Operation, get: Callable[[Value], Tensor]) -> Tensor:
+    dependents, run = replay(operation, lambda tensor: torch.zeros_like(tensor, dtype=torch.float))
+    result = run(*(get(value).float() for value in dependents))
+    return result if isinstance(result, Tensor) else result[0]
+
+
+@register(
+    "max_pool2d_with_indices",
+    "max_pool3d_with_indices",
+    "max_pool2d",
+    "adaptive_max_pool2d",
+    "amax",
+    "max",
+    "maximum",
+    "topk",
+    owners=_selected_owners,
+    sign=_moved_sign,
+)
+def select_largest(operation: Operation, relevance: list[Tensor | None], walk: Pass) -> Shares:
+    """The winner takes all: R_y goes to the arg max (ties as PyTorch's derivative breaks them)."""
+    received = _first(relevance)
+    if operation.name == "max_pool2d_with_indices" and received.ndim == 5:
+        value = only_dependent(operation)
+        index = operation.outputs[1]
+        if walk.takes_part(value) is None and index is not None and index.tensor is not None:
+            back = _to_recorded_maxima(operation, received, walk.data(value), index.tensor)
+            return [(value, back)]
+    dtype = received.dtype
+    dependents, run = replay(operation, lambda tensor: tensor.to(dtype))
+    data = []
+    for value in dependents:
+        mask = walk.takes_part(value)
+        x = walk.data(value)
+        data.append(x if mask is None else torch.where(mask, x, -torch.inf))
+    return list(zip(dependents, by_autograd(run, data, relevance), strict=True))
+
+
+def _to_recorded_maxima(operation: Operation, received: Tensor, x: Tensor, index: Tensor) -> Tensor:
+    """Relevance of a max pooling by the indices of its own forward pass, without a copy."""
+    settings = [*operation.args[1:], *((2, 2), [], 0, 1, False)[len(operation.args) - 1 :]]
+    settings[1] = settings[1] or settings[0]
+    padded, dilation, ceil_mode = settings[2], settings[3], settings[4]
+    pair = [
+        setting if isinstance(setting, list) else [setting] * 2 for setting in (padded, dilation)
+    ]
+    nhwc = received.flatten(0, 1).is_contiguous(memory_format=torch.channels_last)
+    layout = torch.channels_last if nhwc else torch.contiguous_format
+    x, where = laid_out(x, layout), laid_out(index, layout)
+    back = torch.empty(
+        (received.shape[0] * x.shape[0], *x.shape[1:]),
+        dtype=received.dtype,
+        device=received.device,
+        memory_format=layout,
+    ).unflatten(0, (received.shape[0], x.shape[0]))
+    for seed in range(received.shape[0]):
+        torch.ops.aten.max_pool2d_with_indices_backward.grad_input(
+            received[seed], x, settings[0], settings[1], *pair, ceil_mode, where,
+            grad_input=back[seed],
+        )  # fmt: skip
+    return back
+
+
+def _first(relevance: list[Tensor | None]) -> Tensor:
+    return next(tensor for tensor in relevance if tensor is not None)

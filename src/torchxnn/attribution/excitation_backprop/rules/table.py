@@ -1,0 +1,183 @@
+"""The table of rules: one small function per operation, found by its aten name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from torchxnn.attribution.excitation_backprop.competition import LinearMap, Negative
+from torchxnn.attribution.excitation_backprop.tape import Operation, Value
+from torchxnn.errors import UnsupportedOperationError
+
+Shares = list[tuple[Value, Tensor]]
+"""What a rule returns: inputs of the operation and the relevance (seeds, *shape) each receives."""
+
+
+@runtime_checkable
+class Pass(Protocol):
+    """What a rule may ask of the backward walk that calls it."""
+
+    def data(self, value: Value) -> Tensor:
+        """The value in the precision of the walk."""
+        ...
+
+    def takes_part(self, value: Value) -> Tensor | None:
+        """Mask of the elements that depend on the images; None if all do."""
+        ...
+
+    def negative(self, value: Value) -> Negative:
+        """Which units of an operation's output count as negative, after folding."""
+        ...
+
+    def compete(
+        self, operation: Operation, linear: LinearMap, value: Value, relevance: Tensor
+    ) -> Tensor:
+        """Relevance that the input `value` receives through a linear operation."""
+        ...
+
+    def note(self, operation: Operation, lost: Tensor) -> None:
+        """Count relevance that a fallback shared out."""
+        ...
+
+
+Propagate = Callable[[Operation, list[Tensor | None], Pass], Shares]
+Owners = Callable[[Operation, Callable[[Value], Tensor]], Tensor | list[Tensor]]
+Signs = Callable[[Operation, Negative], Negative | None]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How one operation treats relevance.
+
+    Attributes:
+        propagate: relevance of the outputs to relevance of the inputs.
+        owners: which image each output element comes from (0 for none), from that of the inputs.
+        sign: sign of the output to the sign of the unit that feeds it, for operations that belong
+            to the unit (folding); None if the operation ends a unit.
+        linear: whether it is a linear operation with weights; the unit that a fold looks for, and
+            the operation whose weights the dual unit of the contrastive map negates.
+        keeps_target: whether the sign of a target passes to all inputs: a target that is a sum or
+            an average of linear units asks what speaks for it, in each of them.
+        mixes_constants: whether its output can hold elements that do not depend on the images
+            although all elements of its dependent inputs do.
+    """
+
+    propagate: Propagate
+    owners: Owners
+    sign: Signs | None = None
+    linear: bool = False
+    keeps_target: Callable[[Operation], bool] = lambda operation: False
+    mixes_constants: Callable[[Operation], bool] = lambda operation: False
+
+
+RULES: dict[str, Rule] = {}
+
+
+def register(*names: str, **options: Any) -> Callable[[Propagate], Propagate]:
+    """Register a rule for aten operations by name, such as `convolution`.
+
+    Args:
+        names: operation names without namespace and overload; in-place forms need none of their
+            own, they are recorded in their functional form.
+        options: the other attributes of `Rule`.
+    """
+
+    def add(propagate: Propagate) -> Propagate:
+        for name in names:
+            RULES[name] = Rule(propagate, **options)
+        return propagate
+
+    return add
+
+
+def rule_of(operation: Operation) -> Rule | None:
+    """The rule of a recorded operation, or None."""
+    if isinstance(operation.func, str):
+        return RULES.get(operation.func)
+    return RULES.get(operation.name) if has_rule(operation.func) else None
+
+
+def has_rule(func: Any) -> bool:
+    """Whether an aten overload has a rule (variants that write to an `out` argument have none)."""
+    return (
+        func._schema.name.startswith("aten::")
+        and func._schema.name[6:] in RULES
+        and not func._schema.is_mutable
+    )
+
+
+def refuse(operation: Operation, why: str) -> UnsupportedOperationError:
+    """The error for an operation that relevance cannot pass, naming it and its place."""
+    return UnsupportedOperationError(
+        f"excitation backprop cannot pass {operation.full_name} in {operation.place}: {why}"
+    )
+
+
+def only_dependent(operation: Operation) -> Value:
+    """The single input computed from the images.
+
+    Raises:
+        UnsupportedOperationError: there are several.
+    """
+    found = operation.dependents
+    if len(found) != 1:
+        raise refuse(operation, f"it has {len(found)} inputs that depend on the images, not one")
+    return found[0]
+
+
+def sum_to(relevance: Tensor, shape: torch.Size) -> Tensor:
+    """Undo broadcasting: (seeds, *larger shape) summed to (seeds, *shape)."""
+    extra = relevance.ndim - 1 - len(shape)
+    if extra > 0:
+        relevance = relevance.sum(dim=tuple(range(1, extra + 1)))
+    stretched = [
+        index + 1
+        for index, size in enumerate(shape)
+        if size == 1 and relevance.shape[index + 1] != 1
+    ]
+    return relevance.sum(dim=stretched, keepdim=True) if stretched else relevance
+
+
+def by_autograd(
+    function: Callable[..., Any],
+    points: Sequence[torch.Size | Tensor],
+    relevance: list[Tensor | None],
+) -> list[Tensor]:
+    """Transpose of the derivative of a (piecewise) linear function, as PyTorch computes it.
+
+    Args:
+        function: returns a tensor or a sequence of tensors.
+        points: where to differentiate; the shapes of the arguments are enough for a linear one.
+        relevance: one (seeds, *output shape) per output, None for zero.
+
+    Returns:
+        One (seeds, *shape) per argument.
+    """
+    some = next(tensor for tensor in relevance if tensor is not None)
+    with torch.inference_mode(False), torch.enable_grad():
+        starts = [p.detach() if isinstance(p, Tensor) else some.new_zeros(p) for p in points]
+        arguments = [start.requires_grad_() for start in starts]
+        result = function(*arguments)
+        outputs = [result] if isinstance(result, Tensor) else list(result)
+        used = [
+            (output, tensor)
+            for output, tensor in zip(outputs, relevance, strict=True)
+            if tensor is not None
+        ]
+        received = [some.new_zeros((some.shape[0], *point.shape)) for point in arguments]
+        for seed in range(some.shape[0]):
+            gradients = torch.autograd.grad(
+                [output for output, _ in used],
+                arguments,
+                [tensor[seed] for _, tensor in used],
+                retain_graph=seed + 1 < some.shape[0],
+                allow_unused=True,
+            )
+            for target, gradient in zip(received, gradients, strict=True):
+                if gradient is not None:
+                    target[seed] = gradient
+    return received

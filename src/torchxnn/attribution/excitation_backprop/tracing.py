@@ -1,0 +1,440 @@
+"""Record what a forward pass computes from its images: a tape of aten operations.
+
+A `TorchDispatchMode` sees every operation below autograd and below Python, whatever wrote it: a
+module, a functional call, `x += y`, a slice assignment, C++ code inside PyTorch. The set of
+operations is small and closed, composites arrive taken apart, and the mode belongs to one thread.
+
+In-place operations make a new *version* of a tensor. A tensor's memory may be seen through several
+tensors (views); the tracer keeps one log of writes per memory block, so that a view read after a
+write through another view is resolved element by element (`alias_update`), and data that a write
+would destroy is copied first.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import jaxtyping
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from torchxnn.attribution.excitation_backprop.tape import (
+    Geometry,
+    Operation,
+    Place,
+    Tape,
+    Value,
+    erase,
+    geometry_of,
+)
+from torchxnn.errors import LayerError
+
+_CALL = nn.Module._call_impl.__code__
+_LIBRARY = (*(str(Path(f).parent) for f in (torch.__file__, jaxtyping.__file__, __file__)), "<")
+# In-place operations that replace the whole content, so that the old one does not matter.
+_OVERWRITE = {"copy_", "fill_", "zero_", "normal_", "uniform_", "bernoulli_", "random_"}
+
+# Operations that take a tensor for its shape and type alone.
+_SHAPE_ONLY = {
+    f"{kind}{form}"
+    for kind in ("empty", "zeros", "ones", "full", "rand", "randn", "new_empty", "new_zeros")
+    for form in ("", "_like", "_strided")
+} | {"new_ones", "new_full", "randint_like"}
+
+
+@dataclass(eq=False, slots=True)
+class _Memory:
+    """One memory block: who wrote to it, and which versions still live in it."""
+
+    anchor: Tensor
+    writes: list[tuple[Geometry, Value]] = field(default_factory=list)
+    living: list[Value] = field(default_factory=list)
+
+
+@dataclass(eq=False, slots=True)
+class _Binding:
+    tensor: Tensor
+    value: Value
+    seen: int
+
+
+class WithoutFastPath(TorchFunctionMode):
+    """Makes `nn.MultiheadAttention` and `nn.TransformerEncoderLayer` run their ordinary code.
+
+    Their fused inference kernels hide the operations; they are skipped whenever a torch function
+    mode is active, which is a per-thread switch, unlike the global setting.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Call the function unchanged."""
+        return func(*args, **(kwargs or {}))
+
+
+class Tracer(TorchDispatchMode):
+    """Records the operations that touch a value computed from the images.
+
+    Args:
+        names: dotted name of every module, by module.
+        known: whether an operation has a rule of its own; others are taken apart if they can be.
+    """
+
+    def __init__(self, names: dict[nn.Module, str], known: Callable[[Any], bool]) -> None:
+        super().__init__()
+        self.operations: list[Operation] = []
+        self._names = names
+        self._found: dict[nn.Module, str] = {}
+        self._known = known
+        self._memories: dict[int, _Memory] = {}
+        self._bindings: dict[int, _Binding] = {}
+
+    def watch(self, images: Tensor) -> Value:
+        """Declare the tensor from which everything of interest is computed."""
+        return self._created(images, dependent=True, producer=None)
+
+    def value_of(self, tensor: Tensor) -> Value | None:
+        """The current version of a tensor; None for a constant that no recorded operation read."""
+        key = _memory_key(tensor)
+        memory = self._memories.get(key) if key is not None else None
+        if memory is None:
+            return None
+        binding = self._bindings.get(id(tensor))
+        if binding is None:
+            binding = _Binding(tensor, _constant(tensor), 0)
+            self._bindings[id(tensor)] = binding
+            memory.living.append(binding.value)
+        for geometry, written in memory.writes[binding.seen :]:
+            binding.value = self._patched(tensor, binding.value, geometry, written, memory)
+        binding.seen = len(memory.writes)
+        return binding.value
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run the operation and record it if it reads a value computed from the images."""
+        kwargs = kwargs or {}
+        dependent = any(
+            value is not None and value.dependent
+            for value in (self.value_of(tensor) for tensor in _tensors((args, kwargs)))
+        )
+        mutable = func._schema.is_mutable
+        name = func._schema.name.split("::")[1]
+        if not mutable and (not dependent or name in _SHAPE_ONLY):
+            return func(*args, **kwargs)
+        if not dependent:
+            return self._run_constant(func, args, kwargs)
+        if not mutable and not self._known(func):
+            with self:
+                result = func.decompose(*args, **kwargs)
+            if result is not NotImplemented:
+                return result
+        written = _written(func, args, kwargs) if mutable else []
+        if name in _OVERWRITE and not any(self._reads(argument) for argument in (args[1:], kwargs)):
+            return self._run_constant(func, args, kwargs)
+        return self._run(func, args, kwargs, written)
+
+    def _reads(self, argument: Any) -> bool:
+        values = (self.value_of(tensor) for tensor in _tensors(argument))
+        return any(value is not None and value.dependent for value in values)
+
+    def _run(self, func: Any, args: Any, kwargs: dict[str, Any], written: list[Tensor]) -> Any:
+        recorded = _functional(func) if written else func
+        operation = Operation(
+            recorded, _map(args, self._read), _map(kwargs, self._read), (), self._place()
+        )
+        moves_only = torch.Tag.inplace_view in func.tags
+        for tensor in written:
+            if moves_only:
+                self._keep_view(tensor)
+            else:
+                self._keep_data(tensor)
+        result = func(*args, **kwargs)
+        outputs = [result] if isinstance(result, Tensor) else result
+        many = outputs if isinstance(outputs, (list, tuple)) else []
+        operation.outputs = tuple(
+            self._bind(tensor, operation, written, moves_only)
+            if isinstance(tensor, Tensor)
+            else None
+            for tensor in many
+        )
+        self.operations.append(operation)
+        return result
+
+    def _run_constant(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+        """An in-place operation that writes what does not depend on the images."""
+        written = [t for t in _written(func, args, kwargs) if _memory_key(t) in self._memories]
+        for tensor in written:
+            self._keep_data(tensor)
+        result = func(*args, **kwargs)
+        for tensor in written:
+            self._write(tensor, _constant(tensor))
+        return result
+
+    def _bind(
+        self, tensor: Tensor, operation: Operation, written: list[Tensor], moves_only: bool
+    ) -> Value:
+        if any(tensor is other for other in written):
+            value = Value(tensor, tensor.shape, geometry_of(tensor), True, operation)
+            if moves_only:
+                memory = self._memory(tensor)
+                memory.living.append(value)
+                self._bindings[id(tensor)] = _Binding(tensor, value, len(memory.writes))
+            else:
+                self._write(tensor, value)
+            return value
+        if _memory_key(tensor) not in self._memories:
+            return self._created(tensor, dependent=True, producer=operation)
+        value = Value(tensor, tensor.shape, geometry_of(tensor), True, operation)
+        memory = self._memory(tensor)
+        memory.living.append(value)
+        self._bindings[id(tensor)] = _Binding(tensor, value, len(memory.writes))
+        return value
+
+    def _created(self, tensor: Tensor, *, dependent: bool, producer: Operation | None) -> Value:
+        value = Value(tensor, tensor.shape, geometry_of(tensor), dependent, producer)
+        self._write(tensor, value)
+        return value
+
+    def _write(self, tensor: Tensor, value: Value) -> None:
+        memory = self._memory(tensor)
+        memory.writes.append((value.geometry, value))
+        memory.living.append(value)
+        self._bindings[id(tensor)] = _Binding(tensor, value, len(memory.writes))
+
+    def _memory(self, tensor: Tensor) -> _Memory:
+        key = _memory_key(tensor)
+        return self._memories.setdefault(-id(tensor) if key is None else key, _Memory(tensor))
+
+    def _read(self, tensor: Tensor) -> Value:
+        value = self.value_of(tensor)
+        if value is None:
+            value = _constant(tensor)
+            memory = self._memory(tensor)
+            memory.living.append(value)
+            self._bindings[id(tensor)] = _Binding(tensor, value, len(memory.writes))
+        return value
+
+    def _keep_data(self, tensor: Tensor) -> None:
+        """Copy a memory block before a write, for the versions that still live in it."""
+        memory = self._memories.get(_memory_key(tensor) or 0)
+        if memory is None or not memory.living:
+            return
+        storage = tensor.untyped_storage()
+        length = storage.nbytes() // tensor.element_size()
+        copy = torch.as_strided(tensor, (length,), (1,), 0).clone()
+        for value in memory.living:
+            if value.tensor is not None:
+                same = value.tensor.dtype == tensor.dtype
+                value.tensor = (
+                    copy.as_strided(*value.geometry) if same else value.tensor.detach().clone()
+                )
+        memory.living.clear()
+
+    def _keep_view(self, tensor: Tensor) -> None:
+        """Before `unsqueeze_` and the like: keep the old shape visible under another tensor."""
+        value = self._read(tensor)
+        value.tensor = tensor.as_strided(*value.geometry)
+
+    def _patched(
+        self, tensor: Tensor, old: Value, geometry: Geometry, written: Value, memory: _Memory
+    ) -> Value:
+        """The version of a view after a write to its memory block through another view."""
+        mine = geometry_of(tensor)
+        if mine == geometry:
+            return written
+        if not _overlap(mine, geometry):
+            return old
+        if not (old.dependent or written.dependent):
+            value = _constant(tensor)
+            memory.living.append(value)
+            return value
+        operation = Operation("alias_update", (old, written), {}, (), self._place())
+        value = Value(tensor, tensor.shape, mine, True, operation)
+        memory.living.append(value)
+        operation.outputs = (value,)
+        self.operations.append(operation)
+        return value
+
+    def _place(self) -> Place:
+        """The innermost module and the first source line outside PyTorch, from the call stack."""
+        module = ""
+        file, line = "", 0
+        frame = sys._getframe(1)
+        while frame is not None and not (file and module):
+            code = frame.f_code
+            if not file and not code.co_filename.startswith(_LIBRARY):
+                file, line = code.co_filename, frame.f_lineno
+            if not module and code is _CALL:
+                module = self._name_of(frame.f_locals["self"], frame)
+            frame = frame.f_back  # type: ignore[assignment]
+        return Place(module, file, line)
+
+    def _name_of(self, owner: nn.Module, frame: FrameType | None) -> str:
+        """A module's dotted name; in a module held outside the registry, its name within that."""
+        while owner not in self._names and frame is not None:
+            if frame.f_code is _CALL:
+                outer = frame.f_locals["self"]
+                names = {inner: name for name, inner in outer.named_modules()}
+                if owner in names:
+                    self._found[owner] = names[owner]
+            frame = frame.f_back
+        known = self._names.get(owner) or self._found.get(owner)
+        self._names[owner] = known or type(owner).__name__
+        return self._names[owner]
+
+
+def record(
+    module: nn.Module,
+    images: Tensor,
+    *,
+    known: Callable[[Any], bool],
+    stop: nn.Module | None = None,
+) -> tuple[Tape, Any]:
+    """Run a module on images and record the operations.
+
+    Args:
+        module: the explained module.
+        images: its input; not changed, since the pass works on a copy.
+        known: whether an operation has a rule.
+        stop: a submodule whose output is to be found on the tape.
+
+    Returns:
+        The tape and what the module returned.
+
+    Raises:
+        LayerError: the output does not depend on the images, or the layer to stop at did not run
+            exactly once or did not return one tensor.
+    """
+    names = {owner: name for name, owner in module.named_modules()}
+    seen: list[Value | None] = []
+    with torch.inference_mode(False), torch.no_grad():
+        start = images.detach().as_subclass(Tensor).clone()
+        tracer = Tracer(names, known)
+        value = tracer.watch(start)
+        label = names.get(stop, type(stop).__name__) if stop is not None else ""
+        with (
+            _erased_on_error(tracer.operations),
+            _watching(stop, lambda out: seen.append(_layer_value(tracer, out, label))),
+            WithoutFastPath(),
+            tracer,
+        ):
+            output = module(start)
+        found = tracer.value_of(output) if isinstance(output, Tensor) else None
+    if found is None or not found.dependent:
+        raise LayerError(
+            f"the output of the {type(module).__name__} ({_kind(output)}) is not a tensor computed "
+            "from the images; it must return (B, k) outputs, in this thread, without NumPy"
+        )
+    if stop is not None and len(seen) != 1:
+        raise LayerError(
+            f"layer {label!r} ran {len(seen)} times in one forward pass; choose one that runs once"
+        )
+    return Tape(tracer.operations, value, found, seen[0] if seen else None), output
+
+
+def _layer_value(tracer: Tracer, output: Any, label: str) -> Value:
+    value = tracer.value_of(output) if isinstance(output, Tensor) else None
+    if value is None or not value.dependent:
+        raise LayerError(
+            f"layer {label!r} returns {_kind(output)}, not one tensor computed from the images; "
+            "choose another layer to stop at"
+        )
+    return value
+
+
+def _kind(output: Any) -> str:
+    return str(tuple(output.shape)) if isinstance(output, Tensor) else type(output).__name__
+
+
+@contextmanager
+def _erased_on_error(operations: list[Operation]) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        erase(operations)
+        raise
+
+
+@contextmanager
+def _watching(module: nn.Module | None, on_output: Callable[[Any], None]) -> Iterator[None]:
+    """Call `on_output` with what a module returns, in this thread only."""
+    if module is None:
+        yield
+        return
+    thread = threading.get_ident()
+
+    def hook(_: nn.Module, __: Any, output: Any) -> None:
+        if threading.get_ident() == thread:
+            on_output(output)
+
+    handle = module.register_forward_hook(hook)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def _overlap(first: Geometry, second: Geometry) -> bool:
+    spans = []
+    for size, stride, offset in (first, second):
+        if 0 in size:
+            return False
+        steps = (step * (length - 1) for length, step in zip(size, stride, strict=True))
+        spans.append((offset, offset + sum(steps)))
+    return spans[0][0] <= spans[1][1] and spans[1][0] <= spans[0][1]
+
+
+def _constant(tensor: Tensor) -> Value:
+    return Value(tensor, tensor.shape, geometry_of(tensor), False)
+
+
+def _memory_key(tensor: Tensor) -> int | None:
+    if tensor.layout != torch.strided:
+        return None
+    return tensor.untyped_storage()._cdata
+
+
+def _functional(func: Any) -> Any:
+    """`aten.add_.Tensor` is recorded as `aten.add.Tensor`; what has no such form stays as it is."""
+    namespace, name = func._schema.name.split("::")
+    if not name.endswith("_") or name.startswith("_"):
+        return func
+    packet = getattr(getattr(torch.ops, namespace), name[:-1], None)
+    overload = getattr(packet, func._overloadname, None)
+    return func if overload is None else overload
+
+
+def _written(func: Any, args: Any, kwargs: dict[str, Any]) -> list[Tensor]:
+    found: list[Tensor] = []
+    for index, argument in enumerate(func._schema.arguments):
+        if argument.alias_info is None or not argument.alias_info.is_write:
+            continue
+        given = args[index] if index < len(args) else kwargs.get(argument.name)
+        found.extend(_tensors(given))
+    return found
+
+
+def _tensors(tree: Any) -> Iterator[Tensor]:
+    if isinstance(tree, Tensor):
+        yield tree
+    elif isinstance(tree, (list, tuple)):
+        for item in tree:
+            yield from _tensors(item)
+    elif isinstance(tree, dict):
+        yield from _tensors(tuple(tree.values()))
+
+
+def _map(tree: Any, change: Callable[[Tensor], Value]) -> Any:
+    if isinstance(tree, Tensor):
+        return change(tree)
+    if isinstance(tree, (list, tuple)):
+        return type(tree)(_map(item, change) for item in tree)
+    if isinstance(tree, dict):
+        return {key: _map(item, change) for key, item in tree.items()}
+    return tree

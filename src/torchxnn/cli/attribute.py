@@ -1,0 +1,50 @@
+"""`xnn attribute`: the heatmaps of a whole data set, on disk."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated
+
+from rich.console import Console
+from tyro.conf import Positional, arg
+
+from torchxnn.apps.heatmaps.drawing import HeatmapConfig
+from torchxnn.cli.saved_run import SavedRun, open_for
+from torchxnn.data.datasets.open import DataConfig
+from torchxnn.parallel.ray_engine import EngineConfig
+
+
+@dataclass(frozen=True)
+class Attribute(SavedRun):
+    """Draw the heatmaps of all images of a data set to disk; run it again to go on after a kill."""
+
+    data: Annotated[Positional[str], arg(metavar="DIR")]
+    """folder of images in class folders, or a CUB-200-2011 folder (its test split); class folders
+    may also lie in object storage (s3://bucket/folder)"""
+    out: str
+    """folder for the heatmaps, or a URL of object storage; `Heatmaps` reads it"""
+    heatmaps: HeatmapConfig = field(default_factory=HeatmapConfig)
+    engine: EngineConfig = field(default_factory=EngineConfig)
+    source: DataConfig = field(default_factory=DataConfig)
+
+    def execute(self) -> None:
+        """Draw what is missing, and say what is there."""
+        from torchxnn.apps.heatmaps.attribute import attribute_many
+        from torchxnn.cli.progress import count_drawings, make_progress
+
+        out, err = Console(), Console(stderr=True)
+        engine = self.engine.make()
+        xnn = self.load()
+        with make_progress(err) as progress:
+            dataset = open_for(xnn, self.data, self.source, progress)
+            heatmaps = attribute_many(
+                xnn,
+                dataset,
+                self.out,
+                self.heatmaps,
+                engine=engine,
+                on_images=count_drawings(progress, "Drawing heatmaps"),
+            )
+        n, height, width = heatmaps[0].heatmaps.shape
+        line = f"{len(heatmaps)} images, {n} heatmaps of {height} x {width} each, in {self.out}"
+        out.print(line, highlight=False, markup=False)

@@ -1,0 +1,287 @@
+"""`xnn benchmark cub | nyu | places`: run, print, write tables and figures."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, final
+
+from rich.console import Console
+from rich.progress import Progress, TaskID
+
+from torchxnn.apps.benchmark.record import OnImages
+from torchxnn.apps.benchmark.run import OnClass, run_benchmark
+from torchxnn.apps.benchmark.settings import BenchmarkConfig
+from torchxnn.apps.benchmark.stability import run_stability
+from torchxnn.apps.benchmark.summary import summarise
+from torchxnn.apps.benchmark.tables import markdown, stability_text, tuning_text
+from torchxnn.apps.benchmark.tasks import BUNDLED, TASKS, TaskSource
+from torchxnn.apps.benchmark.tune import TuneGrid, run_tuning
+from torchxnn.cli.progress import make_progress
+from torchxnn.errors import DataError
+from torchxnn.models.bundled import LAYER
+from torchxnn.storage.files import replace_file
+from torchxnn.storage.saved_folder import to_json
+
+TITLES = {
+    "cub": "Birds (CUB-200-2011)",
+    "nyu": "Rooms (Places365), measured on the masks of NYU Depth v2",
+    "places": "Rooms (Places365), measured on the masks of ADE20K",
+}
+
+
+@dataclass(frozen=True)
+class BenchmarkCommand(ABC):
+    """What all benchmarks share.
+
+    Attributes:
+        root: folder of the pictures to fit on, in the official layout.
+        weights: state dict of the explained network.
+        out: folder for results, tables and figures; a killed run goes on where it stopped.
+        classes: class names or indices (from 0); all by default.
+        model: the explained network.
+        layer: dotted name of the layer to attach to.
+        jobs: processes.
+        config: settings.
+    """
+
+    root: Path
+    weights: Path
+    out: Path
+    classes: tuple[str, ...] = ()
+    model: str = BUNDLED
+    layer: str = LAYER
+    jobs: int = 1
+    config: BenchmarkConfig = field(default_factory=BenchmarkConfig)
+
+    @abstractmethod
+    def source(self) -> TaskSource:
+        """Which benchmark on which data."""
+
+    @abstractmethod
+    def execute(self, out: Console, err: Console) -> None:
+        """Run, print, write."""
+
+
+@dataclass(frozen=True)
+class Evaluation(BenchmarkCommand):
+    """All methods on all classes: the paper's tables and figures.
+
+    Attributes:
+        figures: draw the figures and the gallery.
+    """
+
+    figures: bool = True
+
+    @final
+    def execute(self, out: Console, err: Console) -> None:
+        """Run, print the main tables, write `results.json`, `tables.md` and the figures."""
+        source = self.source()
+        names = TASKS[source.kind](source).classes if self.classes else ()
+        targets = find_classes(names, self.classes)
+        with make_progress(err) as progress:
+            records = run_benchmark(
+                source,
+                targets,
+                self.config,
+                self.out,
+                self.jobs,
+                _count_images(progress),
+                _count_classes(progress),
+            )
+        summary = summarise(records)
+        replace_file(self.out / "results.json", to_json(summary).encode())
+        text = markdown(summary, TITLES[source.kind])
+        replace_file(self.out / "tables.md", text.encode())
+        out.print(text.split("## Lasso")[0], markup=False, highlight=False, soft_wrap=True)
+        if self.figures:
+            from torchxnn.apps.benchmark.draw import draw_figures
+
+            with make_progress(err) as progress:
+                on_class = _count_classes(progress, "Drawing")
+                draw_figures(source, summary, self.config, self.out, on_class)
+        out.print(f"results.json, tables.md and figures are in {self.out}", highlight=False)
+
+
+@dataclass(frozen=True)
+class Cub(Evaluation):
+    """Birds with part locations: paper tables 1, .4 and .5."""
+
+    def source(self) -> TaskSource:
+        """CUB-200-2011."""
+        return TaskSource("cub", self.root, self.weights, self.model, self.layer)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Nyu(Evaluation):
+    """Rooms of Places365, measured on the masks of NYU Depth v2.
+
+    Attributes:
+        masks: folder of NYU Depth v2.
+    """
+
+    masks: Path
+
+    def source(self) -> TaskSource:
+        """Six rooms."""
+        return TaskSource("nyu", self.root, self.weights, self.model, self.layer, self.masks)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Places(Evaluation):
+    """The paper's ten rooms of Places365, measured on the masks of ADE20K: tables 2 and .6.
+
+    Attributes:
+        masks: folder of ADE20K, the full release or ADEChallengeData2016.
+    """
+
+    masks: Path
+
+    def source(self) -> TaskSource:
+        """Ten rooms."""
+        return TaskSource("places", self.root, self.weights, self.model, self.layer, self.masks)
+
+
+TUNE_CLASSES = 10
+
+
+@dataclass(frozen=True)
+class FewClasses(BenchmarkCommand):
+    """Many fits of each of about ten kinds of birds."""
+
+    @abstractmethod
+    def run(
+        self, source: TaskSource, targets: list[int], on_images: OnImages, on_class: OnClass
+    ) -> dict[str, Any]:
+        """Fit and measure."""
+
+    @abstractmethod
+    def files(self, found: dict[str, Any], targets: list[int]) -> dict[str, bytes]:
+        """Files to write by name; one in Markdown is printed."""
+
+    @final
+    def source(self) -> TaskSource:
+        """CUB-200-2011."""
+        return TaskSource("cub", self.root, self.weights, self.model, self.layer)
+
+    @final
+    def execute(self, out: Console, err: Console) -> None:
+        """Run on every few classes if none are named."""
+        source = self.source()
+        names = TASKS[source.kind](source).classes
+        targets = find_classes(names, self.classes) or every_few(len(names))
+        with make_progress(err) as progress:
+            count = _count_images(progress), _count_classes(progress, "Fitting")
+            found = self.run(source, targets, *count)
+        for name, content in self.files(found, targets).items():
+            replace_file(self.out / name, content)
+            if name.endswith(".md"):
+                out.print(content.decode(), markup=False, highlight=False, soft_wrap=True)
+
+
+@dataclass(frozen=True)
+class Tune(FewClasses):
+    """Choose beta, eta and q on CUB's training split: R^2 near NN's, then least overlap of maps.
+
+    Attributes:
+        grid: settings to try.
+    """
+
+    grid: TuneGrid = field(default_factory=TuneGrid)
+
+    def run(
+        self, source: TaskSource, targets: list[int], on_images: OnImages, on_class: OnClass
+    ) -> dict[str, Any]:
+        """Every setting on held-out training pictures."""
+        given = source, targets, self.config, self.grid, self.out, self.jobs
+        return run_tuning(*given, on_images, on_class)
+
+    def files(self, found: dict[str, Any], targets: list[int]) -> dict[str, bytes]:
+        """`tuning.json`, `tuning.md` and the Pareto front, `tuning.png`."""
+        from torchxnn.apps.benchmark.front_figure import front_figure
+        from torchxnn.explanations.drawing.canvas import figure_bytes
+
+        return {
+            "tuning.json": to_json(found | {"classes": targets}).encode(),
+            "tuning.png": figure_bytes(front_figure(found), "png", 150),
+            "tuning.md": tuning_text(found, targets).encode(),
+        }
+
+
+@dataclass(frozen=True)
+class SeedStability(FewClasses):
+    """Refit birds with other seeds and match the x-features that are found.
+
+    Attributes:
+        fits: per class and method.
+    """
+
+    fits: int = 5
+
+    def run(
+        self, source: TaskSource, targets: list[int], on_images: OnImages, on_class: OnClass
+    ) -> dict[str, Any]:
+        """Several fits of every method."""
+        given = source, targets, self.config, self.out, self.fits, self.jobs
+        return run_stability(*given, on_images, on_class)
+
+    def files(self, found: dict[str, Any], targets: list[int]) -> dict[str, bytes]:
+        """`stability.json` and `stability.md`."""
+        del targets  # they are in what was found
+        text = stability_text(found)
+        return {"stability.json": to_json(found).encode(), "stability.md": text.encode()}
+
+
+def every_few(classes: int) -> list[int]:
+    """About ten classes, evenly spaced, for commands that fit each class many times."""
+    step = max(1, classes // TUNE_CLASSES)
+    return list(range(step - 1, classes, step))[:TUNE_CLASSES]
+
+
+def find_classes(names: Sequence[str], wanted: Sequence[str]) -> list[int] | None:
+    """Class indices of names or numbers; None for no choice.
+
+    Raises:
+        DataError: no such class.
+    """
+    if not wanted:
+        return None
+    plain = {_plain(name): index for index, name in enumerate(names)}
+    found = []
+    for choice in wanted:
+        if choice.isdigit() and int(choice) < len(names):
+            found.append(int(choice))
+        elif _plain(choice) in plain:
+            found.append(plain[_plain(choice)])
+        else:
+            raise DataError(
+                f"there is no class {choice!r}; give an index from 0 to {len(names) - 1} or a "
+                f"name such as {names[0]!r}"
+            )
+    return found
+
+
+def _plain(name: str) -> str:
+    return name.casefold().replace("_", " ").strip()
+
+
+def _count_images(progress: Progress) -> OnImages:
+    tasks: dict[str, TaskID] = {}
+
+    def show(name: str, done: int, total: int) -> None:
+        if name not in tasks:
+            tasks[name] = progress.add_task(f"Recording {name}", total=total)
+        progress.update(tasks[name], completed=done)
+
+    return show
+
+
+def _count_classes(progress: Progress, verb: str = "Measuring") -> OnClass:
+    task = progress.add_task(f"{verb} classes", total=None)
+
+    def show(done: int, total: int, name: str) -> None:
+        progress.update(task, completed=done, total=total, description=f"{verb} {name}"[:32])
+
+    return show

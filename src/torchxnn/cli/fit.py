@@ -1,0 +1,265 @@
+"""`xnn fit`: fit an XNN to one class, or one to each of many."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+from rich.console import Console
+from rich.progress import Progress
+from tyro.conf import Positional, arg
+
+from torchxnn.cli.progress import count_classes, count_epochs, count_images, make_progress
+from torchxnn.cli.saved_run import describe_source
+from torchxnn.cli.terminal import fit_table, many_table
+from torchxnn.data.activation_cache import ActivationCache
+from torchxnn.data.datasets.augment import HeldOutCopies, with_copies
+from torchxnn.data.datasets.base import ImageDataset
+from torchxnn.data.datasets.open import DataConfig, OpenedData, find_target, open_dataset
+from torchxnn.data.record import cache_activations
+from torchxnn.errors import DataError
+from torchxnn.models.load import LoadedModel, count_outputs, load_model
+from torchxnn.parallel.ray_engine import EngineConfig
+from torchxnn.storage.files import check_replaceable
+from torchxnn.storage.paths import Location, as_location, child
+from torchxnn.storage.saved_folder import MARKER, check_names
+from torchxnn.training.config import ComputeConfig, TrainConfig
+from torchxnn.training.many import (
+    FittedClass,
+    ManyConfig,
+    ManyFits,
+    fit_many,
+    targets_with_positives,
+)
+from torchxnn.training.many_index import write_index
+from torchxnn.training.memory import Needs, load_sides
+from torchxnn.xnn import XNN
+
+OUT, ERR = Console(), Console(stderr=True)
+
+ALL = "all"
+ACTIVATIONS = "activations"
+"""Folder beside the classes that their activations are recorded in, without --cache."""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Fit an XNN: embed a layer into a few x-features that reproduce the target's logit."""
+
+    model: Annotated[Positional[str], arg(metavar="MODEL")]
+    """torchvision:NAME, timm:NAME or package.module:factory"""
+    data: Annotated[Positional[str | None], arg(metavar="[DIR]")] = None
+    """folder of images in class folders, or a CUB-200-2011 folder; class folders may also lie in
+    object storage (s3://bucket/folder); not with --cache"""
+    layer: str = field(kw_only=True)
+    """dotted name; `xnn layers MODEL` lists them"""
+    out: str = field(kw_only=True)
+    """folder to save the XNN in; with --targets for a folder per class, or a URL"""
+    target: tuple[str, ...] = ()
+    """class index (from 0) or class name; several give one XNN for all of them"""
+    targets: tuple[str, ...] = ()
+    """fit an XNN to each of these classes, many at once; "all" takes every class with enough
+    positives; run it again to go on after a kill"""
+    cache: str | None = None
+    """activations that `xnn cache` recorded, instead of images"""
+    weights: Path | None = None
+    """state dict of the model: .safetensors, or .pt / .pth without code in it"""
+    random_weights: bool = False
+    """explain a model with random weights (only to try things out)"""
+    n_features: int | None = None
+    """number of x-features; 5 for one target, 7 for several"""
+    copies: int = 0
+    """altered copies of every image to fit along; they need no labels and make fits more faithful
+    on new images, above all when the images are those the model was trained on (4 is good)"""
+    source: DataConfig = field(default_factory=DataConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    compute: ComputeConfig = field(default_factory=ComputeConfig)
+    many: ManyConfig = field(default_factory=ManyConfig)
+    engine: EngineConfig = field(default_factory=EngineConfig)
+
+    def execute(self) -> None:
+        """Record or read activations, fit, save, print the figures."""
+        self._check()
+        loaded = load_model(self.model, self.weights, allow_random=self.random_weights)
+        if self.targets:
+            self._fit_many(loaded)
+        else:
+            self._fit_one(loaded)
+
+    def _check(self) -> None:
+        if bool(self.target) == bool(self.targets):
+            raise DataError(
+                "give either --target, for one XNN, or --targets, for one per class (--targets all)"
+            )
+        if (self.data is None) == (self.cache is None):
+            raise DataError("give either DIR, a folder of images, or --cache")
+        if self.cache is not None and self.copies:
+            raise DataError("--copies are recorded with the cache: xnn cache --copies")
+
+    # One XNN
+
+    def _fit_one(self, loaded: LoadedModel) -> None:
+        out = as_location(self.out)
+        if isinstance(out, Path):
+            check_replaceable(out, MARKER)
+        check_names(out)
+        with make_progress(ERR) as progress:
+            if self.cache is not None:
+                xnn = self._fit_cached(loaded, progress, ActivationCache.open(self.cache))
+            else:
+                xnn = self._fit_images(loaded, progress, self._open(loaded, progress))
+        xnn.save_pretrained(out)
+        if xnn.report is not None:
+            OUT.print(fit_table(xnn.report))
+        line = f"Saved in {self.out}. Next: xnn report {self.out} {self.data or 'DIR'}"
+        OUT.print(line, highlight=False, markup=False)
+
+    def _fit_images(self, loaded: LoadedModel, progress: Progress, opened: OpenedData) -> XNN:
+        names, dataset = opened.class_names, opened.dataset
+        xnn = self._xnn(loaded, names)
+        xnn.source = self._source(loaded, dataset.name)
+        validation: Any = None
+        images = len(dataset)
+        if self.copies:
+            dataset, held_out = with_copies(
+                dataset, self.copies, self.train.validation_share, self.train.seed
+            )
+            validation = self.source.loader(held_out)
+            images = len(dataset) + len(held_out)
+        xnn.fit(
+            self.source.loader(dataset),
+            self._targets(self.target, count_outputs(loaded.model, self._sizes(loaded)), names)[0],
+            validation,
+            config=self.train,
+            on_batch=count_images(progress, "Recording activations", images),
+            on_epoch=count_epochs(progress, "Fitting", self.train.epochs),
+            compute=self.compute,
+        )
+        return xnn
+
+    def _fit_cached(self, loaded: LoadedModel, progress: Progress, cache: ActivationCache) -> XNN:
+        cache.check(model=loaded.model, layer=self.layer)
+        xnn = self._xnn(loaded, cache.class_names)
+        xnn.preprocessing = cache.preprocessing or xnn.preprocessing
+        xnn.source = cache.source
+        targets = self._targets(self.target, cache.n_outputs, cache.class_names)[0]
+        needs = Needs(cache, self.layer, self.train, self.many.memory)
+        train, held_out = load_sides(needs, [targets])
+        xnn.fit_activations(
+            train,
+            targets,
+            held_out,
+            self.train,
+            count_epochs(progress, "Fitting", self.train.epochs),
+            self.compute,
+        )
+        return xnn
+
+    def _xnn(self, loaded: LoadedModel, names: Sequence[str] | None) -> XNN:
+        return XNN(
+            loaded.model,
+            self.layer,
+            self.n_features,
+            class_names=names,
+            preprocessing=self._sizes(loaded),
+        )
+
+    # One XNN per class
+
+    def _fit_many(self, loaded: LoadedModel) -> None:
+        with make_progress(ERR) as progress:
+            cache = self._cache(loaded, progress)
+            if self.targets == (ALL,):
+                wanted = targets_with_positives(cache, self.train)
+            else:
+                wanted = self._targets(self.targets, cache.n_outputs, cache.class_names, alone=True)
+            fits = self._run(cache, wanted, progress)
+        write_index(fits, cache, self.layer, as_location(self.out))
+        OUT.print(many_table(fits, cache.class_names))
+        data = self.data or "DIR"
+        for line in (
+            f"Saved in {self.out}, a folder per class and index.json.",
+            f"Next: xnn atlas {self.out} --data {data} --out atlas",
+        ):
+            OUT.print(line, highlight=False, markup=False)
+        if len(fits.failed) == len(fits.classes):
+            raise DataError("no class could be fitted")
+
+    def _run(
+        self, cache: ActivationCache, wanted: list[tuple[int, ...]], progress: Progress
+    ) -> ManyFits:
+        advance = count_classes(progress, "Fitting classes", len(wanted))
+
+        def note(fitted: FittedClass) -> None:
+            advance()
+            if fitted.error is not None:
+                name = ", ".join(str(target) for target in fitted.targets)
+                text = f"xnn: warning: class {name}: {fitted.error}"
+                ERR.print(text, style="yellow", markup=False, highlight=False)
+
+        return fit_many(
+            cache,
+            wanted,
+            layer=self.layer,
+            n_features=self.n_features,
+            config=self.train,
+            compute=self.compute,
+            many=self.many,
+            engine=self.engine.make(),
+            out=self.out,
+            on_class=note,
+        )
+
+    def _cache(self, loaded: LoadedModel, progress: Progress) -> ActivationCache:
+        """The activations that were given, or recorded now, beside the classes."""
+        if self.cache is not None:
+            cache = ActivationCache.open(self.cache)
+            cache.check(model=loaded.model, layer=self.layer)
+            return cache
+        opened = self._open(loaded, progress)
+        dataset: ImageDataset = opened.dataset
+        if self.copies:
+            dataset = HeldOutCopies(
+                dataset, self.copies, self.train.validation_share, self.train.seed
+            )
+        place: Location = child(as_location(self.out), ACTIVATIONS)
+        return cache_activations(
+            loaded.model,
+            self.layer,
+            dataset,
+            place,
+            batch_size=self.source.images_per_pass,
+            workers=self.source.workers,
+            preprocessing=self._sizes(loaded),
+            class_names=opened.class_names,
+            source=self._source(loaded, opened.dataset.name),
+            engine=None if self.engine == EngineConfig() else self.engine.make(),
+            on_images=count_images(progress, "Recording activations", len(dataset)),
+        )
+
+    # What both share
+
+    def _sizes(self, loaded: LoadedModel) -> Any:
+        return self.source.preprocessing(loaded.preprocessing)
+
+    def _open(self, loaded: LoadedModel, progress: Progress) -> OpenedData:
+        preprocessing = self._sizes(loaded)
+        outputs = count_outputs(loaded.model, preprocessing)
+        return open_dataset(
+            str(self.data), preprocessing, self.source, outputs, loaded.classes, "train", progress
+        )
+
+    def _source(self, loaded: LoadedModel, data: str) -> dict[str, Any]:
+        return describe_source(
+            self.model, self.weights, self.random_weights, loaded.description, data
+        )
+
+    @staticmethod
+    def _targets(
+        texts: Sequence[str], outputs: int, names: Sequence[str] | None, alone: bool = False
+    ) -> list[tuple[int, ...]]:
+        """Class indices: all together as one tuple, or each alone."""
+        found = tuple(find_target(text, outputs, names) for text in texts)
+        return [(target,) for target in found] if alone else [found]

@@ -1,0 +1,100 @@
+"""`xnn name`: a local page on which people name x-features."""
+
+from __future__ import annotations
+
+import threading
+import webbrowser
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+from rich.console import Console
+from tyro.conf import Positional, arg
+
+from torchxnn.cli.saved_run import SavedRun, open_for
+from torchxnn.data.datasets.open import DataConfig
+from torchxnn.errors import DataError, XNNError
+from torchxnn.explanations.names.file import names_csv, read_names
+from torchxnn.explanations.sentences import spoken
+from torchxnn.storage.files import replace_file
+from torchxnn.storage.saved_folder import read_saved
+
+INSTALL = "install it with: pip install 'torchxnn[study]'"
+
+
+@dataclass(frozen=True)
+class Name(SavedRun):
+    """Open a local page to name the x-features of a saved XNN, or export their names."""
+
+    data: Annotated[Positional[Path | None], arg(metavar="DIR")] = None
+    """folder of images in class folders, or a CUB-200-2011 folder (its test split)"""
+    who: str = ""
+    """your name, which is kept with what you say; without it the page asks"""
+    port: int = 8010
+    """TCP port of the page, which this machine alone can open"""
+    browser: bool = True
+    """open the page in the browser"""
+    top: int = 8
+    """images per x-feature that activate it most"""
+    spaced: int = 6
+    """images per x-feature that are evenly spaced by activation"""
+    against: int = 4
+    """images per x-feature on which it is strongest against the prediction"""
+    export: Path | None = None
+    """write all judgements to this CSV file instead of opening the page"""
+    source: DataConfig = field(default_factory=DataConfig)
+
+    def execute(self) -> None:
+        """Draw the heatmaps, then serve until interrupted; or export."""
+        out, err = Console(), Console(stderr=True)
+        about, _ = read_saved(self.run)
+        embedding, n_features = about["weights_sha256"], about["embedding"]["n_features"]
+        names = read_names(self.run, embedding, n_features)
+        if self.export is not None:
+            replace_file(self.export, names_csv(names))
+            out.print(f"Wrote {self.export}", highlight=False, markup=False)
+            return
+        if self.data is None:
+            raise DataError("no images given: xnn name RUN DIR, or --export FILE.csv for the names")
+        try:
+            import uvicorn
+
+            from torchxnn.apps.naming.app import create_app
+        except ModuleNotFoundError as error:
+            raise XNNError(f"{error.name} is not installed; {INSTALL}") from error
+        gallery, title = self._draw(self.data, err)
+        app = create_app(self.run, embedding, title, gallery, self.who)
+        address = f"http://127.0.0.1:{self.port}/"
+        out.print(f"Names are kept in {self.run}/names.json", highlight=False, markup=False)
+        out.print(f"Open {address} (end with Ctrl+C)", highlight=False, markup=False)
+        if self.browser:
+            opener = threading.Timer(1.0, webbrowser.open, [address])
+            opener.daemon = True
+            opener.start()
+        uvicorn.run(
+            app,
+            host="127.0.0.1",
+            port=self.port,
+            access_log=False,
+            log_level="warning",
+            server_header=False,
+        )
+
+    def _draw(self, data: Path, err: Console) -> tuple[Any, str]:
+        from torchxnn.apps.naming.gather import NameConfig, gather
+        from torchxnn.cli.progress import count_drawings, count_images, make_progress
+
+        config = NameConfig(
+            self.top, self.spaced, self.against, self.source.images_per_pass, self.source.workers
+        )
+        xnn = self.load()
+        with make_progress(err) as progress:
+            dataset = open_for(xnn, data, self.source, progress)
+            gallery = gather(
+                xnn,
+                dataset,
+                config,
+                on_batch=count_images(progress, "Recording activations", len(dataset)),
+                on_drawing=count_drawings(progress, "Drawing heatmaps"),
+            )
+        return gallery, " and ".join(spoken(xnn.target_name(target)) for target in xnn.targets)

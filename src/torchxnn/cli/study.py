@@ -1,0 +1,365 @@
+"""`xnn study ...`: the dataclasses of the command line, thin."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from rich.console import Console
+from rich.progress import Progress
+from tyro.conf import Positional, arg
+
+from torchxnn.apps.study.analysis.power_options import PowerOptions
+from torchxnn.errors import DataError, XNNError
+from torchxnn.storage.files import check_replaceable, replace_file
+
+Folder = Annotated[Positional[Path], arg(metavar="STUDY")]
+
+INSTALL = "this needs the study extra: pip install 'torchxnn[study]'"
+
+
+@dataclass(frozen=True)
+class Init:
+    """Build a study folder from fitted XNNs."""
+
+    config: Annotated[Positional[Path], arg(metavar="CONFIG.yaml")]
+    """settings; docs/study.md lists them"""
+    out: Path
+    """folder of the study; must not exist"""
+
+    def execute(self, out: Console, err: Console) -> None:
+        """Build, and say what to do next."""
+        from torchxnn.apps.study.build import build_study
+        from torchxnn.apps.study.config import StudyConfig
+        from torchxnn.cli.progress import make_progress
+
+        config = StudyConfig.read(self.config)
+        with make_progress(err) as progress:
+            plan = build_study(config, self.out, _count(progress))
+        _say_next(plan, self.out, out)
+
+
+@dataclass(frozen=True)
+class StudyDemo:
+    """Build a small complete study from package data: digits and solar cells."""
+
+    out: Path = Path("study")
+    """folder of the study; must not exist"""
+    data: Literal["both", "digits", "cells"] = "both"
+    """data sets"""
+    seed: int = 0
+    """of everything random"""
+
+    def execute(self, out: Console, err: Console) -> None:
+        """Train, fit, build."""
+        from torchxnn.apps.study.demo import NOTES, build_demo
+        from torchxnn.cli.progress import make_progress
+
+        with make_progress(err) as progress:
+            plan = build_demo(self.out, self.data, self.seed, progress, _count(progress))
+        for note in NOTES if self.data != "digits" else ():
+            out.print(note, style="dim", highlight=False, markup=False, soft_wrap=True)
+        _say_next(plan, self.out, out)
+
+
+@dataclass(frozen=True)
+class Serve:
+    """Serve a study to participants."""
+
+    study: Folder
+    """folder of the study"""
+    port: int = 8000
+    """TCP port"""
+    host: str = "127.0.0.1"
+    """address to listen on; 0.0.0.0 for all"""
+    admin_token: str | None = None
+    """opens the dashboard at /admin; made up and printed if it is not given"""
+    database: str | None = None
+    """URL of another database than the SQLite file in the folder, such as
+    postgresql+pg8000://user:password@host/name"""
+    pilot: bool = False
+    """mark everybody who comes as a pilot"""
+
+    def execute(self, out: Console, err: Console) -> None:
+        """Serve until interrupted."""
+        del err
+        import uvicorn
+
+        from torchxnn.apps.study.server import create_app
+
+        if self.admin_token is not None and len(self.admin_token) < 8:
+            raise XNNError("admin_token must have at least 8 characters: it opens all answers")
+        token = self.admin_token or secrets.token_urlsafe(12)
+        app = create_app(self.study, self.database, token, self.pilot)
+        address = f"http://{self.host}:{self.port}"
+        _say(out, f"Participants: {address}/")
+        _say(out, f"Dashboard:    {address}/admin")
+        if self.admin_token is None:
+            _say(out, f"Admin token:  {token}")
+        if self.pilot:
+            out.print("Everybody who comes now is marked as a pilot.")
+        uvicorn.run(
+            app,
+            host=self.host,
+            port=self.port,
+            access_log=False,  # it would hold addresses of participants
+            log_level="warning",
+            server_header=False,
+        )
+
+
+@dataclass(frozen=True)
+class Export:
+    """Write all answers as CSV, Parquet and JSON, with a data dictionary."""
+
+    study: Folder
+    """folder of the study"""
+    out: Path
+    """folder for the files"""
+    database: str | None = None
+    """URL of the database, if it is not the SQLite file in the folder"""
+
+    def execute(self, out: Console, err: Console) -> None:
+        """Read and write."""
+        del err
+        from torchxnn.apps.study.export import write_tables
+
+        _, tables = _read(self.study, self.database)
+        files = write_tables(tables, self.out)
+        rows = ", ".join(f"{len(table)} {name}" for name, table in tables.items())
+        out.print(
+            f"{rows}; {len(files)} files in {self.out}",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
+        )
+
+
+@dataclass(frozen=True)
+class Simulate:
+    """Let synthetic participants, always marked as such, pass through a study over HTTP."""
+
+    url: Annotated[Positional[str], arg(metavar="URL")]
+    """where the study is served"""
+    participants: int = 10
+    """how many"""
+    arm: str | None = None
+    """arm that they join; the first one by default"""
+    at_once: int = 5
+    """how many at the same time"""
+    pause: float = 0.0
+    """mean seconds between two actions; people take about 3"""
+    seed: int = 0
+    """of their decisions"""
+
+    def execute(self, out: Console, err: Console) -> None:
+        """Simulate, and count."""
+        from torchxnn.apps.study.simulate import SimulationConfig, simulate
+        from torchxnn.cli.progress import make_progress
+
+        config = SimulationConfig(self.participants, self.arm, self.at_once, self.pause, self.seed)
+        with make_progress(err) as progress:
+            task = progress.add_task("Participants", total=self.participants)
+            found = simulate(self.url, config, lambda: progress.advance(task))
+        _say(out, found.summary())
+        if found.failed:
+            raise XNNError(f"{len(found.failed)} did not finish; the first: {found.failed[0]}")
+
+
+@dataclass(frozen=True)
+class _Analysis:
+    """What `analyse` obeys and `preregister` writes down."""
+
+    study: Folder
+    """folder of the study; its exclusion rules count"""
+    out: Path
+    """what to write"""
+    database: str | None = field(default=None, kw_only=True)
+    """URL of the database, if it is not the SQLite file in the folder"""
+    alpha: float = field(default=0.05, kw_only=True)
+    """significance level of a family of tests, two-sided"""
+    level: float = field(default=0.95, kw_only=True)
+    """of all intervals"""
+    resamples: int = field(default=2000, kw_only=True)
+    """of the bootstrap"""
+    seed: int = field(default=0, kw_only=True)
+    """of the bootstrap and of the jitter in figures"""
+
+    def options(self, plan: Any) -> Any:
+        """Settings of the analysis."""
+        from torchxnn.apps.study.analysis.facts import options_of
+
+        return replace(
+            options_of(plan),
+            alpha=self.alpha,
+            level=self.level,
+            resamples=self.resamples,
+            seed=self.seed,
+        )
+
+
+@dataclass(frozen=True)
+class Analyse(_Analysis):
+    """Analyse the answers: report.html, results.json, scores.csv and figures in the folder OUT."""
+
+    include_pilots: bool = False
+    """analyse pilots too; every page and figure then says so"""
+    include_synthetic: bool = False
+    """analyse simulated participants too; every page and figure then says so"""
+
+    def execute(self, out: Console, err: Console) -> None:
+        """Compute, write, and say what was found."""
+        from torchxnn.apps.study.analysis.exclusions import check_anybody, select_participants
+        from torchxnn.apps.study.analysis.facts import facts_of
+        from torchxnn.apps.study.analysis.findings import summarise_findings
+        from torchxnn.apps.study.analysis.report import REPORT, write_report
+
+        check_replaceable(self.out, REPORT)
+        plan, tables = _read(self.study, self.database)
+        options = replace(
+            self.options(plan),
+            include_pilots=self.include_pilots,
+            include_synthetic=self.include_synthetic,
+        )
+        check_anybody(select_participants(tables, options))
+        facts = facts_of(plan)
+        with err.status("Analysing"):
+            results = write_report(tables, facts, options, self.out)
+        if results.banner:
+            out.print(results.banner, style="bold red", highlight=False, markup=False)
+        for text in summarise_findings(results, facts):
+            _say(out, text)
+        _say(out, f"Wrote {self.out / REPORT}")
+
+
+@dataclass(frozen=True)
+class Preregister(_Analysis):
+    """Write design, exclusions, hypotheses and analysis to one file before answers come in.
+
+    OUT becomes HTML if it ends in .html, else Markdown. It must not exist.
+    """
+
+    power: Path | None = None
+    """result of `xnn study power --out FILE`: where the number of participants comes from"""
+
+    def execute(self, out: Console, err: Console) -> None:
+        """Write, and warn if somebody has come already."""
+        from datetime import UTC, datetime
+
+        from torchxnn.apps.study.analysis.facts import facts_of
+        from torchxnn.apps.study.analysis.power import SampleSize
+        from torchxnn.apps.study.analysis.preregistration import Answers, write_preregistration
+
+        plan, tables = _read(self.study, self.database, may_be_new=True)
+        answers = Answers() if tables is None else Answers.count(tables["participants"])
+        power = None if self.power is None else SampleSize.read(self.power)
+        created = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+        write_preregistration(facts_of(plan), self.options(plan), answers, self.out, created, power)
+        if answers.late:
+            err.print(f"xnn: warning: {answers.late}", style="yellow", highlight=False)
+        _say(out, f"Wrote {self.out}. Deposit it where its date can be proved.")
+
+
+@dataclass(frozen=True)
+class PowerCommand:
+    """Find the number of participants by simulation."""
+
+    assumptions: PowerOptions = field(default_factory=PowerOptions)
+    study: Path | None = None
+    """take the design from this study, and baseline and standard deviations from its pilots"""
+    database: str | None = None
+    """URL of the study's database, if it is not the SQLite file in its folder"""
+    out: Path | None = None
+    """JSON file for `xnn study preregister --power`"""
+
+    def execute(self, out: Console, err: Console) -> None:
+        """Simulate, print the curve and the answer."""
+        from rich.table import Table
+
+        from torchxnn.apps.study.analysis.power import describe_curve, find_sample_size
+
+        options, source = self._made()
+        with err.status("Simulating studies"):
+            answer = find_sample_size(options, source)
+        table = Table(title="Power by number of analysed participants")
+        for column in ("participants", "power", "95% interval of the simulation"):
+            table.add_column(column, justify="right")
+        for row in describe_curve(answer):
+            table.add_row(*row)
+        out.print(table)
+        _say(out, answer.sentence())
+        if self.out is not None:
+            replace_file(self.out, answer.write())
+            _say(out, f"Wrote {self.out}")
+
+    def _made(self) -> tuple[PowerOptions, str]:
+        """The options, with what a study tells in place of defaults."""
+        if self.study is None:
+            return self.assumptions, "given"
+        from torchxnn.apps.study.analysis.facts import facts_of, options_of
+        from torchxnn.apps.study.analysis.power import assumptions_from_pilots, design_of
+
+        plan, tables = _read(self.study, self.database)
+        facts = facts_of(plan)
+        pilots = assumptions_from_pilots(tables, facts, options_of(plan))
+        default = {f.name: f.default for f in fields(PowerOptions)}
+        # what somebody has typed stands; a flag typed with its default cannot be told from none
+        taken: dict[str, Any] = {
+            name: value
+            for name, value in (design_of(facts) | pilots).items()
+            if getattr(self.assumptions, name) == default[name]
+        }
+        source = f"from the study and its pilots: {', '.join(taken)}"
+        return replace(self.assumptions, **taken), source
+
+
+def _read(folder: Path, url: str | None, may_be_new: bool = False) -> tuple[Any, Any]:
+    """Plan and tables of a study; the tables are None if it is new and may be."""
+    from torchxnn.apps.study.export import read_tables
+    from torchxnn.apps.study.plan import StudyPlan
+    from torchxnn.apps.study.store import open_database
+    from torchxnn.apps.study.store.database import FILE
+
+    plan = StudyPlan.read(folder)
+    if url is None and not (folder / FILE).is_file():
+        if may_be_new:
+            return plan, None
+        raise DataError(f"{folder} has no answers yet: serve it with `xnn study serve {folder}`")
+    database = open_database(folder, plan, url)
+    try:
+        return plan, read_tables(database, plan)
+    finally:
+        database.close()
+
+
+def _count(progress: Progress) -> Callable[[str, int, int], None]:
+    """A bar per data set."""
+    bars: dict[str, Any] = {}
+
+    def count(name: str, done: int, total: int) -> None:
+        if name not in bars:
+            bars[name] = progress.add_task(f"Drawing {name}", total=total)
+        progress.update(bars[name], completed=done)
+
+    return count
+
+
+def _say_next(plan: Any, folder: Path, out: Console) -> None:
+    for data in plan.data_sets:
+        line = (
+            f"{data.name}: {len(data.images)} pictures in {plan.settings.sets} sets; the network "
+            f"agrees with {data.agreement:.0%} of the labels"
+        )
+        _say(out, line)
+    _say(
+        out,
+        f"Wrote {folder}. Fill in the [blanks] of {folder / 'consent.md'}, then: "
+        f"xnn study serve {folder}",
+    )
+
+
+def _say(out: Console, text: str) -> None:
+    out.print(text, highlight=False, markup=False, soft_wrap=True)

@@ -1,0 +1,141 @@
+"""Tables for the terminal."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Sequence
+
+from rich.table import Table
+
+from torchxnn.metrics import Faithfulness
+from torchxnn.models.layers import LayerInfo
+from torchxnn.training.many import ManyFits
+from torchxnn.training.report import FitReport
+from torchxnn.xnn import Evaluation
+
+
+def layers_table(model: str, size: int, layers: Sequence[LayerInfo]) -> Table:
+    """One row per layer; those an XNN can be attached to carry a tick."""
+    table = Table(title=f"Layers of {model} on a 3 x {size} x {size} image")
+    table.add_column("layer")
+    table.add_column("kind")
+    table.add_column("output", justify="right")
+    table.add_column("calls", justify="right")
+    table.add_column("attach", justify="center")
+    for layer in layers:
+        shape = "not one tensor" if layer.shape is None else " x ".join(map(str, layer.shape))
+        table.add_row(
+            layer.name,
+            layer.kind,
+            shape if layer.calls else "did not run",
+            str(layer.calls),
+            "[green]✓[/]" if layer.attachable else "",
+        )
+    table.caption = "✓: runs once and gives one vector per image"
+    return table
+
+
+def fit_table(report: FitReport) -> Table:
+    """Faithfulness of a fit on its training and its held-out images."""
+    held_out = {"given": "held out", "split": "held out (split)"}[report.held_out]
+    table = _faithfulness_table({"train": report.train, held_out: report.validation})
+    table.title = f"Faithfulness ({report.trials} trial(s), {report.seconds:.0f} s)"
+    table.caption = (
+        f"positives by {report.positives_by}"
+        if not report.degenerate
+        else "[bold red]DEGENERATE: " + "; ".join(report.degenerate) + "[/]"
+    )
+    return table
+
+
+WORST = 12
+"""Classes that the table of many fits shows."""
+
+
+def many_table(fits: ManyFits, class_names: Sequence[str] | None) -> Table:
+    """Many fits on their held-out images: the median of all, and the least faithful classes."""
+    done = [each for each in fits.classes if each.report is not None]
+    resumed = sum(each.resumed for each in done)
+    table = Table(title=f"{len(done)} of {len(fits.classes)} classes", title_justify="left")
+    table.add_column("class")
+    for name in ("R2", "F_cls", "F_cls positives", "active"):
+        table.add_column(name, justify="right")
+    table.add_column("degenerate")
+    reports = [each.report for each in done if each.report is not None]
+    if reports:
+        columns = zip(*(_figures(report) for report in reports), strict=True)
+        table.add_row("[bold]median of all[/]", *_texts(statistics.median(c) for c in columns), "")
+        table.add_section()
+    for report in sorted(reports, key=lambda each: each.validation.r2)[:WORST]:
+        names = [str(t) if class_names is None else class_names[t] for t in report.targets]
+        reason = "; ".join(report.degenerate)
+        style = "[red]" if reason else ""
+        table.add_row(", ".join(names), *_texts(_figures(report)), f"{style}{reason}")
+    parts = [f"the {min(WORST, len(reports))} least faithful first"] if reports else []
+    parts += [f"{resumed} were there already"] if resumed else []
+    parts += [f"[red]{len(fits.degenerate)} degenerate[/]"] if fits.degenerate else []
+    parts += [f"[red]{len(fits.failed)} failed[/]"] if fits.failed else []
+    table.caption = "; ".join(parts)
+    return table
+
+
+def _figures(report: FitReport) -> tuple[float, float, float, float]:
+    held_out = report.validation
+    return held_out.r2, held_out.f_cls, held_out.f_cls_positives, float(held_out.active)
+
+
+def _texts(figures: Iterable[float]) -> list[str]:
+    r2, f_cls, positives, active = figures
+    return [f"{r2:.3f}", f"{f_cls:.2%}", f"{positives:.1%}", f"{active:g}"]
+
+
+def evaluation_table(evaluation: Evaluation) -> Table:
+    """Faithfulness and orthogonality on a data set."""
+    table = _faithfulness_table({"value": evaluation.faithfulness})
+    table.title = "Evaluation"
+    table.caption = f"positives by {evaluation.positives_by}"
+    orthogonality, certificate = evaluation.orthogonality, evaluation.certificate
+    if orthogonality is not None:
+        table.add_section()
+        table.add_row("O1", f"{orthogonality.o1:.3f}", "lower")
+        table.add_row("O2", f"{orthogonality.o2:.3f}", "lower")
+        squared = orthogonality.mean_squared_correlation
+        table.add_row("mean squared correlation of maps", f"{squared:.3f}", "lower")
+    if certificate is not None:
+        table.add_section()
+        if certificate.conservation_error is not None:
+            table.add_row("conservation error", f"{certificate.conservation_error:.1e}", "lower")
+        if certificate.fallback_share is not None:
+            table.add_row("fallback share", f"{certificate.fallback_share:.1%}", "lower")
+    if evaluation.faithfulness.degenerate:
+        reasons = "; ".join(evaluation.faithfulness.degenerate)
+        table.caption += f"\n[bold red]DEGENERATE: {reasons}[/]"
+    return table
+
+
+def _or_dash(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _faithfulness_table(columns: dict[str, Faithfulness]) -> Table:
+    table = Table()
+    table.add_column("figure")
+    for name in columns:
+        table.add_column(name, justify="right")
+    table.add_column("better")
+    values = list(columns.values())
+    rows = (
+        ("F_reg (logits)", [f"{v.f_reg:.3f}" for v in values], "lower"),
+        ("F_reg, positives", [f"{v.f_reg_positives:.3f}" for v in values], "lower"),
+        ("F_cls", [f"{v.f_cls:.2%}" for v in values], "higher"),
+        ("F_cls, positives", [f"{v.f_cls_positives:.2%}" for v in values], "higher"),
+        ("margin of positives", [_or_dash(v.margin) for v in values], ""),
+        ("margin where the class changes", [_or_dash(v.margin_changed) for v in values], ""),
+        ("R²", [f"{v.r2:.3f}" for v in values], "higher"),
+        ("active x-features", [f"{v.active} of {v.n_features}" for v in values], "2 or more"),
+        ("dead x-features", [str(v.dead) for v in values], "0"),
+        ("images (positives)", [f"{v.images} ({v.positives})" for v in values], ""),
+    )
+    for name, cells, better in rows:
+        table.add_row(name, *cells, better)
+    return table

@@ -1,0 +1,148 @@
+"""`xnn whatif`: take x-features away, and see whether the network's own logit follows."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+from rich.console import Console
+from rich.table import Table
+from tyro.conf import Positional, arg
+
+from torchxnn.apps.what_if.one_image import WhatIfConfig
+from torchxnn.apps.what_if.table import ORDERS, WAYS, WhatIfTable, what_if_table
+from torchxnn.cli.saved_run import SavedRun, open_for
+from torchxnn.data.datasets.open import DataConfig
+from torchxnn.errors import DataError
+from torchxnn.storage.files import replace_file
+from torchxnn.storage.saved_folder import to_json
+
+OUT, ERR = Console(), Console(stderr=True)
+
+_ORDERS = {
+    "contribution": "by contribution",
+    "random": "in random order",
+    "elsewhere": "such regions elsewhere",
+}
+
+
+@dataclass(frozen=True)
+class WhatIfCommand(SavedRun):
+    """Take x-features away: does the network's own logit move as the explanation claims?"""
+
+    images: Annotated[Positional[tuple[Path, ...]], arg(metavar="IMAGE [IMAGE ...]")]
+    """image files; with --table one folder of images (a CUB-200-2011 folder: its test split)"""
+    out: Path = Path("what_if")
+    """folder to write one folder per image into; with --table the JSON file's folder"""
+    table: bool = False
+    """insertion and deletion by x-feature over the images of the class"""
+    target: int | None = None
+    """class whose logit counts; by default the first that the XNN explains"""
+    most: int = 32
+    """with --table: images to use"""
+    what: WhatIfConfig = field(default_factory=WhatIfConfig)
+    source: DataConfig = field(default_factory=DataConfig)
+
+    def execute(self) -> None:
+        """Measure, print, write."""
+        if not self.images:
+            raise DataError("no images given")
+        if self.table:
+            self._table()
+            return
+        from torchxnn.apps.what_if.one_image import preprocessing_of, what_if
+        from torchxnn.data.datasets.images import read_image
+
+        xnn = self.load()
+        preprocessing = preprocessing_of(xnn)
+        for number, path in enumerate(self.images):
+            image = preprocessing(read_image(path)).to(xnn.device)
+            result = what_if(xnn, image, target=self.target, config=self.what, path=path.name)
+            stems = [other.stem for other in self.images[:number]]
+            name = path.stem if path.stem not in stems else f"{path.stem}-{number + 1}"
+            result.save(self.out / name)
+            for one in result.changes:
+                _say(result.sentence(one.feature))
+            _say(f"  {self.out / name}/what_if.html")
+
+    def _table(self) -> None:
+        from torchxnn.cli.progress import count_drawings, make_progress
+
+        if len(self.images) != 1:
+            raise DataError(f"--table takes one folder of images, got {len(self.images)}")
+        xnn = self.load()
+        with make_progress(ERR) as progress:
+            dataset = open_for(xnn, self.images[0], self.source, progress)
+            found = what_if_table(
+                xnn,
+                dataset,
+                target=self.target,
+                most=self.most,
+                config=self.what,
+                on_image=count_drawings(progress, "Painting over regions"),
+            )
+        OUT.print(feature_table(found))
+        OUT.print(curve_table(found))
+        file = self.out / "what_if_table.json"
+        replace_file(file, to_json(asdict(found)).encode())
+        _say(f"Wrote {file}")
+
+
+def feature_table(found: WhatIfTable) -> Table:
+    """Per x-feature what the explanation claims and what the network does."""
+    table = Table(
+        title=f"{found.target_name}: change of the logit without each x-feature, {found.images} "
+        "images",
+        title_justify="left",
+        caption="Mean [95% interval]. r: over images, of set to 0 and painted over; higher is "
+        "better.",
+        caption_justify="left",
+    )
+    table.add_column("x-feature")
+    for name in ("set to 0 (reproduced)", "painted over (network)", "elsewhere (network)", "r"):
+        table.add_column(name, justify="right")
+    for name, use in zip(found.feature_names, found.features, strict=True):
+        if use is None:
+            table.add_row(name, "inactive", "", "", "")
+            continue
+        table.add_row(
+            name,
+            _value(use.reproduced, use.reproduced_interval),
+            _value(use.real, use.real_interval),
+            _value(use.control, use.control_interval),
+            _value(use.correlation, use.correlation_interval),
+        )
+    return table
+
+
+def curve_table(found: WhatIfTable) -> Table:
+    """Areas under the curves of insertion and deletion."""
+    table = Table(
+        title="Area under the curve",
+        title_justify="left",
+        caption="Deletion: lower is better. Insertion: higher is better. Mean [95% interval].",
+        caption_justify="left",
+    )
+    for name in ("", "order"):
+        table.add_column(name)
+    for name in ("network's logit", "probability", "reproduced logit"):
+        table.add_column(name, justify="right")
+    for way in WAYS:
+        for order in ORDERS:
+            curves = [
+                found.curve(way, order, "logit"),
+                found.curve(way, order, "probability"),
+                found.curve(way, order, "reproduced"),
+            ]
+            cells = [_value(curve.area, curve.interval) for curve in curves]
+            table.add_row(way, _ORDERS[order], *cells)
+    return table
+
+
+def _value(mean: float, interval: Any) -> str:
+    return f"{mean:.2f} [{interval.low:.2f}, {interval.high:.2f}]"
+
+
+def _say(text: str) -> None:
+    OUT.print(text, highlight=False, markup=False)

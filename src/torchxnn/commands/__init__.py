@@ -1,1 +1,0 @@
-"""Commands of `xnn` that do not fit into `cli`, one module each."""

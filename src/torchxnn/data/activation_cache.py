@@ -1,0 +1,320 @@
+"""Read an activation cache: memory bounded by what is asked for, not by the size of the cache."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal, final
+
+import torch
+from jaxtyping import Bool, Float, Int64, Shaped
+from torch import Tensor, nn
+
+from torchxnn.data.activations import Activations
+from torchxnn.errors import DataError, LayerError, ModelError
+from torchxnn.models.layers import resolve_layer, unwrap
+from torchxnn.models.load import fingerprint
+from torchxnn.models.preprocessing import Preprocessing
+from torchxnn.storage.chunk_store import ChunkStore
+from torchxnn.storage.paths import Location
+
+KIND, KIND_VERSION = "activations", 1
+CacheDtype = Literal["float32", "float16", "bfloat16"]
+LOGITS, PREDICTED, LABELS = "logits", "predicted", "labels"
+PICTURE, COPY, HELD_OUT = "picture", "copy", "held_out"
+
+
+def layer_tensor(layer: str) -> str:
+    """Name of a layer's output in the chunks."""
+    return f"z.{layer}"
+
+
+@final
+class ActivationCache:
+    """What a model did on a data set, on disk: layer outputs, logits, predictions and labels.
+
+    Made by `data.record.cache_activations`, opened by `open`. Nothing is held in memory but the
+    labels and the predictions once they were asked for. A cache can be pickled, and several
+    processes may read it at once.
+
+    Attributes:
+        store: the chunks; see `ChunkStore`.
+
+    Example:
+        >>> cache = ActivationCache.open("cache")
+        >>> z = cache.read("classifier.1", rows=(cache.labels == 47).nonzero().flatten())
+        >>> logits = cache.column(47)
+    """
+
+    def __init__(self, store: ChunkStore) -> None:
+        self.store = store
+        self._columns: dict[str, Tensor] = {}
+
+    @classmethod
+    def open(cls, location: Location, *, complete: bool = True) -> ActivationCache:
+        """Open a cache.
+
+        Args:
+            location: a path, or an fsspec URL.
+            complete: False opens one that is still being recorded, too.
+
+        Raises:
+            DataError: there is none, it holds something else, or it is not complete.
+        """
+        store = ChunkStore.open(location)
+        if store.about.get("kind") != KIND or store.about.get("kind_version") != KIND_VERSION:
+            raise DataError(
+                f"{store.location} holds {store.about.get('kind', 'something else')!r} (version "
+                f"{store.about.get('kind_version')}), not {KIND!r} of version {KIND_VERSION}"
+            )
+        if complete and (missing := store.missing()):
+            raise DataError(
+                f"the cache {store.location} is not complete: {len(missing)} of {store.chunks} "
+                "chunks are missing; run again what records it, it goes on where it stopped"
+            )
+        return cls(store)
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return self.store.rows
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"store": self.store, "_columns": {}}
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Names of the layers, in the order of recording."""
+        return tuple(self.store.about["layers"])
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Precision in which the layers' outputs are kept."""
+        return getattr(torch, self.store.about["dtype"])
+
+    @property
+    def n_outputs(self) -> int:
+        """Number of the model's outputs, K."""
+        return self.store.about["outputs"]
+
+    @property
+    def class_names(self) -> tuple[str, ...] | None:
+        """Names of the model's outputs, if they are known."""
+        names = self.store.notes.get("class_names")
+        return None if names is None else tuple(names)
+
+    @property
+    def preprocessing(self) -> Preprocessing | None:
+        """How the images became tensors, if it is known."""
+        values = self.store.about["preprocessing"]
+        return None if values is None else Preprocessing.from_dict(values)
+
+    @property
+    def source(self) -> dict[str, Any] | None:
+        """Where the model and the data come from, as `XNN.source` has it."""
+        return self.store.notes.get("source")
+
+    @property
+    def model_fingerprint(self) -> str:
+        """The model's `fingerprint`."""
+        return self.store.about["model"]["fingerprint"]
+
+    @property
+    def labels(self) -> Int64[Tensor, " rows"] | None:
+        """Class index of every image, or None if the data have no labels."""
+        return self._column(LABELS)
+
+    @property
+    def predicted(self) -> Int64[Tensor, " rows"]:
+        """Index of the largest logit of every image."""
+        return self._column(PREDICTED)
+
+    @property
+    def picture(self) -> Int64[Tensor, " rows"] | None:
+        """Which picture of the data set each row shows; None if there are no altered copies."""
+        return self._column(PICTURE)
+
+    @property
+    def copy(self) -> Int64[Tensor, " rows"] | None:
+        """0 for a picture itself, then 1 for its first altered copy; None if there are none."""
+        return self._column(COPY)
+
+    @property
+    def held_out(self) -> Bool[Tensor, " rows"] | None:
+        """Rows that are not for fitting; None if the cache leaves the choice to the fit."""
+        return self._column(HELD_OUT)
+
+    def dims(self, layer: str) -> tuple[int, ...]:
+        """Shape of a layer's output per image: (d,), or (C, h, w) for maps.
+
+        Raises:
+            LayerError: the layer is not in the cache.
+        """
+        if layer not in self.store.about["layers"]:
+            raise LayerError(
+                f"the cache {self.store.location} has no layer {layer!r}, only "
+                f"{', '.join(map(repr, self.layers))}"
+            )
+        return tuple(self.store.about["layers"][layer])
+
+    def check(
+        self,
+        model: nn.Module | None = None,
+        layer: str | nn.Module | None = None,
+        preprocessing: Preprocessing | None = None,
+    ) -> None:
+        """Make sure that the cache belongs to a model, has a layer and fits a preprocessing.
+
+        Raises:
+            ModelError: another model, or the same with other weights.
+            LayerError: the layer is not in the cache.
+            DataError: the images were preprocessed in another way.
+        """
+        where = f"the cache {self.store.location}"
+        if model is not None and fingerprint(unwrap(model)) != self.model_fingerprint:
+            raise ModelError(
+                f"{where} was recorded from another model, or from other weights of a "
+                f"{self.store.about['model']['class']}; record it again or give that model"
+            )
+        if isinstance(layer, nn.Module):
+            if model is None:
+                raise LayerError("a layer given as a module can be found only with its model")
+            layer = resolve_layer(model, layer)[0]
+        if layer is not None:
+            self.dims(layer)
+        if preprocessing is not None and self.preprocessing not in (None, preprocessing):
+            raise DataError(
+                f"{where} was recorded with {self.preprocessing}, not with {preprocessing}"
+            )
+
+    def column(self, target: int) -> Float[Tensor, " rows"]:
+        """One output's logit of every image; the others are not read.
+
+        Raises:
+            DataError: there is no such output.
+        """
+        return self.columns([target])[:, 0]
+
+    def columns(self, targets: Sequence[int]) -> Float[Tensor, "rows targets"]:
+        """Some outputs' logits of every image; the others are not read.
+
+        Raises:
+            DataError: there is no such output.
+        """
+        wrong = [target for target in targets if not 0 <= target < self.n_outputs]
+        if wrong:
+            raise DataError(
+                f"target {wrong[0]} is out of range: the model has {self.n_outputs} output(s), so "
+                f"0 to {self.n_outputs - 1}"
+            )
+        out = torch.empty((len(targets), len(self)))
+        for chunk in self._chunks():
+            span = self.store.span(chunk)
+            for place, target in enumerate(targets):
+                row = self.store.read_part(chunk, LOGITS, target, target + 1)
+                out[place, span.start : span.stop] = row[0]
+        return out.T
+
+    def logits(self, rows: Tensor | None = None) -> Float[Tensor, "rows outputs"]:
+        """The logits of some images, or of all.
+
+        Args:
+            rows: indices in any order, also repeated, or a mask; None: all.
+        """
+        found = self._found(rows)
+        out = torch.empty((self._count(rows), self.n_outputs))
+        for chunk, inside, places in found:
+            out[places] = self.store.read(chunk, [LOGITS])[LOGITS][:, inside].T
+        return out
+
+    def read(
+        self, layer: str, rows: Tensor | None = None, dtype: torch.dtype | None = None
+    ) -> Shaped[Tensor, "rows dims *map"]:
+        """A layer's output for some images, or for all.
+
+        Chunks are read one after the other, whatever the order of the rows: memory is bounded by
+        the result and one chunk.
+
+        Args:
+            layer: one of `layers`.
+            rows: indices in any order, also repeated, or a mask; None: all.
+            dtype: of the result; None: as it is kept.
+
+        Raises:
+            LayerError: the layer is not in the cache.
+            DataError: there is no such row.
+        """
+        name = layer_tensor(layer)
+        dims = self.dims(layer)
+        found = self._found(rows)
+        out = torch.empty((self._count(rows), *dims), dtype=dtype or self.dtype)
+        for chunk, inside, places in found:
+            out[places] = self._rows_of(chunk, name, inside).to(out.dtype)
+        return out
+
+    def activations(
+        self, layer: str, rows: Tensor | None = None, dtype: torch.dtype | None = torch.float32
+    ) -> Activations:
+        """Some images, or all, in memory, as `record_activations` would give them."""
+        labels = self.labels
+        if labels is not None and rows is not None:
+            labels = labels[rows]
+        return Activations(self.read(layer, rows, dtype), self.logits(rows), labels)
+
+    def nbytes(self, layer: str, dtype: torch.dtype | None = None) -> int:
+        """Bytes that all rows of a layer take in memory."""
+        return len(self) * math.prod(self.dims(layer)) * (dtype or self.dtype).itemsize
+
+    def _chunks(self) -> range:
+        return range(self.store.chunks)
+
+    def _column(self, name: str) -> Any:
+        if name not in self.store.about["columns"]:
+            return None
+        if name not in self._columns:
+            dtype = torch.bool if name == HELD_OUT else torch.int64
+            column = torch.empty(len(self), dtype=dtype)
+            for chunk in self._chunks():
+                span = self.store.span(chunk)
+                part = self.store.read_part(chunk, name, 0, len(span))
+                column[span.start : span.stop] = part
+            self._columns[name] = column
+        return self._columns[name]
+
+    def _count(self, rows: Tensor | None) -> int:
+        if rows is None:
+            return len(self)
+        return int(rows.sum()) if rows.dtype == torch.bool else len(rows)
+
+    def _found(self, rows: Tensor | None) -> Iterator[tuple[int, Any, Any]]:
+        """Chunk by chunk: which of its rows are wanted, and their places in the result."""
+        if rows is None:
+            for chunk in self._chunks():
+                span = self.store.span(chunk)
+                yield chunk, slice(None), slice(span.start, span.stop)
+            return
+        chosen, places = self._index(rows).sort(stable=True)
+        numbers = chosen // self.store.chunk_rows
+        start = 0
+        for chunk, count in zip(*numbers.unique_consecutive(return_counts=True), strict=True):
+            part = slice(start, start + int(count))
+            yield int(chunk), chosen[part] - int(chunk) * self.store.chunk_rows, places[part]
+            start = part.stop
+
+    def _rows_of(self, chunk: int, name: str, inside: Any) -> Tensor:
+        if isinstance(inside, slice):
+            return self.store.read(chunk, [name])[name]
+        return self.store.read_rows(chunk, name, inside)
+
+    def _index(self, rows: Tensor) -> Tensor:
+        if rows.dtype == torch.bool:
+            if rows.shape != (len(self),):
+                raise DataError(f"a mask of {tuple(rows.shape)} for {len(self)} rows")
+            return rows.nonzero().flatten()
+        if rows.ndim != 1 or rows.is_floating_point():
+            raise DataError(f"rows must be a vector of indices, got {rows.dtype} {rows.shape}")
+        if len(rows) and (int(rows.min()) < 0 or int(rows.max()) >= len(self)):
+            raise DataError(
+                f"the cache has rows 0 to {len(self) - 1}; asked for {int(rows.min())} to "
+                f"{int(rows.max())}"
+            )
+        return rows.cpu().long()

@@ -1,0 +1,218 @@
+"""Any folder of images: class folders, or a flat folder without labels."""
+
+import difflib
+import os
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import final
+
+from rich.progress import Progress
+
+from torchxnn.data.datasets.base import ImageDataset, Sample
+from torchxnn.data.datasets.images import check_image, quiet_pillow, read_image
+from torchxnn.errors import DataError, SkippedImagesWarning
+from torchxnn.models.preprocessing import Preprocessing
+from torchxnn.storage.remote_path import RemotePath, as_folder
+
+EXTENSIONS = frozenset(
+    {".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pbm", ".pgm"}
+    | {".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"}
+)
+Folder = Path | RemotePath
+_NAMED = 5  # skipped images that the warning names; `.skipped` has them all
+
+
+@dataclass(frozen=True)
+class SkippedImage:
+    """A picture that was left out: its path relative to the root, and why."""
+
+    path: str
+    reason: str
+
+
+@final
+class ImageFolder(ImageDataset):
+    """Pictures in class folders: `root/CLASS/anything.jpg`, classes sorted by name.
+
+    The root is a folder, or an fsspec URL of one such as s3://bucket/folder.
+
+    Every picture is decoded once, cheaply, when the data set is made. Those that cannot be read are
+    left out *then*, with one counted warning, so that indices, labels and paths agree from
+    the first to the last read. A file that breaks afterwards is an error that names it. A class
+    whose folder has no readable picture stays in the list of classes: class indices never shift.
+    Hidden files and folders are ignored; folders inside a class folder are searched too.
+
+    Args:
+        root: the folder.
+        preprocessing: how pictures become tensors.
+        labelled: False takes every picture below `root`, without labels.
+        classes: the class names that the network knows, in its order, where the folder has only
+            some of them; by default the names of the class folders, sorted.
+        check: False trusts the files (no decoding at the start, for very large folders); one that
+            cannot be read is then an error when its turn comes.
+        progress: shows how far the check is.
+
+    Attributes:
+        skipped: the pictures that were left out.
+        remote_sizes: bytes of every picture as a remote folder lists them; None in a local one.
+
+    Raises:
+        DataError: if the folder is missing or empty, has no class folders, has a class folder whose
+            name is not in `classes`, or none of its pictures can be read.
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        preprocessing: Preprocessing,
+        *,
+        labelled: bool = True,
+        classes: Sequence[str] | None = None,
+        check: bool = True,
+        progress: Progress | None = None,
+    ):
+        self._folder = as_folder(root)
+        self.root = self._folder if isinstance(self._folder, Path) else None
+        self.name = self._folder.name or str(self._folder)
+        self.preprocessing = preprocessing
+        if not self._folder.is_dir():
+            kind = "is not a folder" if self._folder.exists() else "does not exist"
+            raise DataError(f"{self._folder} {kind}")
+        folders = _class_folders(self._folder) if labelled else []
+        self.classes = _class_names(self._folder, folders, classes)
+        if labelled:
+            files = [file for folder in folders for file in image_files(folder)]
+        else:
+            files = list(image_files(self._folder))
+        if not files:
+            raise DataError(f"{self._folder} has no images ({_what_is_there(self._folder)})")
+        self.skipped = self._check(files, progress) if check else ()
+        left_out = {image.path for image in self.skipped}
+        found = {_below(file, self._folder): file for file in files}
+        self.paths = tuple(path for path in found if path not in left_out)
+        remote = [found[path] for path in self.paths] if self.root is None else []
+        sizes = tuple(file.size for file in remote if isinstance(file, RemotePath))
+        self.remote_sizes = sizes if self.root is None else None
+        numbers = {name: index for index, name in enumerate(self.classes)}
+        self.labels = (
+            tuple(numbers[Path(path).parts[0]] for path in self.paths) if labelled else None
+        )
+        self._warn(len(files))
+
+    def load(self, index: int) -> Sample:
+        """Read the picture at an index."""
+        path = self.paths[index]
+        image = self.preprocessing(read_image(self._folder / path))
+        return Sample(image, None if self.labels is None else self.labels[index], path)
+
+    def _check(self, files: list[Folder], progress: Progress | None) -> tuple[SkippedImage, ...]:
+        task = progress.add_task("Checking images", total=len(files)) if progress else None
+        skipped = []
+        with quiet_pillow(), ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
+            for file, reason in zip(files, threads.map(check_image, files), strict=True):
+                if reason is not None:
+                    skipped.append(SkippedImage(_below(file, self._folder), reason))
+                if progress and task is not None:
+                    progress.advance(task)
+        if len(skipped) == len(files):
+            raise DataError(
+                f"none of the {len(files)} images in {self._folder} can be read; the first, "
+                f"{skipped[0].path}: {skipped[0].reason}"
+            )
+        return tuple(skipped)
+
+    def _warn(self, found: int) -> None:
+        remarks = []
+        if self.skipped:
+            named = ", ".join(f"{image.path} ({image.reason})" for image in self.skipped[:_NAMED])
+            more = ", ..." if len(self.skipped) > _NAMED else ""
+            remarks.append(
+                f"{len(self.skipped)} of {found} images could not be read and were left out: "
+                f"{named}{more}"
+            )
+        beside = [file for file in _entries(self._folder) if _is_image(file)]
+        if self.labels is not None and beside:
+            remarks.append(
+                f"{len(beside)} images beside the class folders were left out: "
+                f"{', '.join(file.name for file in beside[:_NAMED])}"
+                f"{', ...' if len(beside) > _NAMED else ''}"
+            )
+        for remark in remarks:
+            warnings.warn(remark, SkippedImagesWarning, stacklevel=3)
+
+
+def _below(file: Folder, folder: Folder) -> str:
+    return file.relative_to(folder).as_posix()  # type: ignore[arg-type] # both of one kind
+
+
+def image_files(folder: Folder) -> Iterator[Folder]:
+    """Every picture below a folder, sorted by path; hidden files and folders are ignored."""
+    yield from sorted(_walk(folder, frozenset()), key=lambda file: file.parts)
+
+
+def _walk(folder: Folder, above: frozenset[Folder]) -> Iterator[Folder]:
+    here = folder.resolve()
+    if here in above:  # a symbolic link to a folder further up
+        return
+    for entry in _entries(folder):
+        if entry.is_dir():
+            yield from _walk(entry, above | {here})
+        elif _is_image(entry):
+            yield entry
+
+
+def _entries(folder: Folder) -> list[Folder]:
+    try:
+        entries: list[Folder] = list(folder.iterdir())
+    except OSError as error:
+        raise DataError(f"cannot list the folder {folder}: {error.strerror}") from error
+    shown = [e for e in entries if not e.name.startswith(".") and e.name != "__MACOSX"]
+    return sorted(shown, key=lambda entry: entry.name)
+
+
+def _is_image(file: Folder) -> bool:
+    return file.suffix.lower() in EXTENSIONS and not file.is_dir()
+
+
+def _class_folders(root: Folder) -> list[Folder]:
+    entries = _entries(root)
+    folders = [entry for entry in entries if entry.is_dir()]
+    if not folders and any(_is_image(entry) for entry in entries):
+        raise DataError(
+            f"{root} has images but no class folders; sort them into one folder per class, or read "
+            "them without labels (labelled=False)"
+        )
+    if not folders:
+        raise DataError(f"{root} has no class folders ({_what_is_there(root)})")
+    return folders
+
+
+def _class_names(
+    root: Folder, folders: list[Folder], classes: Sequence[str] | None
+) -> tuple[str, ...]:
+    names = tuple(folder.name for folder in folders)
+    if classes is None:
+        return names
+    repeated = [name for name, count in Counter(classes).items() if count > 1]
+    if repeated:
+        raise DataError(f"the class name {repeated[0]!r} is given twice")
+    for name in names:
+        if name not in classes:
+            near = difflib.get_close_matches(name, classes, n=3)
+            hint = f"; near ones: {', '.join(near)}" if near else ""
+            raise DataError(f"{root / name} is none of the {len(classes)} classes given{hint}")
+    return tuple(classes)
+
+
+def _what_is_there(root: Folder) -> str:
+    suffixes = Counter(
+        file.suffix.lower() or "no extension" for file in root.rglob("*") if file.is_file()
+    )
+    if not suffixes:
+        return "it is empty"
+    kinds = ", ".join(f"{count} x {suffix}" for suffix, count in suffixes.most_common(3))
+    return f"it has {kinds}; looked for {' '.join(sorted(EXTENSIONS))}"

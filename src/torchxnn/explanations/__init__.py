@@ -1,0 +1,1 @@
+"""Numbers, words, names and drawings of one explanation."""

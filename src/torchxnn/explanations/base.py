@@ -1,0 +1,280 @@
+"""What every explanation holds and says, whatever its input is: numbers, order and words.
+
+`Reasons` is the part of an explanation that knows no picture, text or table.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from torchxnn.attribution.base import Certificate
+from torchxnn.errors import DataError, NonFiniteError
+from torchxnn.explanations.card import Row
+from torchxnn.explanations.drawing.overlay import number, signed
+from torchxnn.explanations.sentences import Account, account_for, listed
+from torchxnn.metrics.faithfulness import Faithfulness
+
+FAR_OFF = 0.25  # of the logit's scale: beyond it the reproduced logit is said to be wrong
+FALLBACK_LIMIT, CONSERVATION_LIMIT = 0.05, 1e-3
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Reasons(ABC):
+    r"""Why the network gives one input its logits, as n x-features that add up to them.
+
+    For each target k: :math:`\hat y_k \approx \sum_i v_{ki} E_i + b_k` (paper section 2.2, eq. 1).
+    All tensors are kept on the CPU, without a gradient.
+
+    Attributes:
+        features: (n,), the x-features E.
+        contributions: (k, n), v_i E_i per target, in logits.
+        intercept: (k,), b.
+        targets: 0-based class indices.
+        target_names: one per target.
+        logits: (k,), the network's own.
+        reproduced: (k,), `contributions.sum(-1) + intercept`.
+        predicted_class: arg max of the network over all its classes.
+        predicted_name: its name.
+        feature_names: one per x-feature, 1-based unless somebody named them.
+        certificate: of the attributions.
+        faithfulness: of the fit, on held-out data; None if never measured.
+        degenerate: why the fit should not be trusted; empty when it is fine.
+        label: name of the true class if known.
+        path: where the input came from, for people.
+
+    Raises:
+        DataError: shapes that do not belong together.
+        NonFiniteError: NaN or infinity in any of the numbers.
+    """
+
+    unit: ClassVar[str] = "images"
+    drawn: ClassVar[str] = "Heatmaps"
+    origin: ClassVar[str] = "File"
+
+    features: Float[Tensor, " features"]
+    contributions: Float[Tensor, "targets features"]
+    intercept: Float[Tensor, " targets"]
+    targets: tuple[int, ...]
+    target_names: tuple[str, ...]
+    logits: Float[Tensor, " targets"]
+    reproduced: Float[Tensor, " targets"]
+    predicted_class: int
+    predicted_name: str
+    feature_names: tuple[str, ...]
+    certificate: Certificate
+    faithfulness: Faithfulness | None
+    degenerate: tuple[str, ...]
+    label: str | None = None
+    path: str | None = None
+
+    @abstractmethod
+    def _shapes(self) -> tuple[dict[str, tuple[int, ...]], str]:
+        """Shapes of the tensors that depend on the input, and what to call the input."""
+
+    @final
+    def __post_init__(self) -> None:
+        targets, features = len(self.targets), len(self.features)
+        own, size = self._shapes()
+        expected: dict[str, tuple[int, ...]] = {
+            "features": (features,),
+            "contributions": (targets, features),
+            "intercept": (targets,),
+            "logits": (targets,),
+            "reproduced": (targets,),
+            **own,
+        }
+        for name, shape in expected.items():
+            tensor: Tensor = getattr(self, name)
+            if tuple(tensor.shape) != shape:
+                raise DataError(
+                    f"{name} of an explanation has shape {tuple(tensor.shape)}; {targets} "
+                    f"target(s), {features} x-feature(s) and {size} need {shape}"
+                )
+            object.__setattr__(self, name, tensor.detach().cpu())
+            if not bool(torch.isfinite(tensor).all()):
+                raise NonFiniteError(f"{name} of an explanation holds NaN or infinity")
+        if len(self.target_names) != targets or len(self.feature_names) != features:
+            raise DataError(
+                f"{len(self.target_names)} target names for {targets} target(s) and "
+                f"{len(self.feature_names)} names for {features} x-feature(s); give one each"
+            )
+
+    def order(self, target_index: int = 0) -> tuple[int, ...]:
+        """0-based x-features by decreasing |v_i E_i| for one target; ties keep their order."""
+        sizes = self.contributions[target_index].abs()
+        return tuple(torch.argsort(sizes, descending=True, stable=True).tolist())
+
+    def sentence(self, target_index: int = 0) -> str:
+        """Say in one sentence why, or why not to say it.
+
+        As in: "This is a European Goldfinch because of golden feather (+63.1, 79%) and red forehead
+        (+15.2, 19%); against it speaks x-feature 3 (−1.2, 2%); the rest of the logit of 79.3 is the
+        intercept (−0.9) and what remains unexplained (+3.1)." All numbers but the shares are in
+        logits, and they add up to the network's logit; see `Account`. Where `declined` gives a
+        reason, the sentence gives that instead.
+        """
+        account, reason = self.account(target_index), self.declined(target_index)
+        return account.refusal(reason) if reason else account.sentence()
+
+    def account(self, target_index: int = 0) -> Account:
+        """The summands of one target's logit, in the order of the sentence."""
+        return account_for(
+            self.feature_names,
+            [float(value) for value in self.contributions[target_index]],
+            intercept=float(self.intercept[target_index]),
+            logit=float(self.logits[target_index]),
+            target=self.target_names[target_index],
+            predicted=self.predicted_name,
+            label=self.label,
+        )
+
+    def error_bound(self, target_index: int = 0) -> float:
+        """How far the reproduced logit may be off for the x-features to count as the reason.
+
+        It is `Faithfulness.error_bound` of the fit, the error that 99% of the held-out images stay
+        within; of a fit that has no record of it, a quarter of the larger of |logit| and the sum
+        of |v_i E_i|.
+        """
+        if self.faithfulness is not None and self.faithfulness.error_bound is not None:
+            return self.faithfulness.error_bound[target_index]
+        size = float(self.contributions[target_index].abs().sum())
+        return FAR_OFF * max(abs(float(self.logits[target_index])), size)
+
+    def declined(self, target_index: int = 0) -> str:
+        """Why no reasons can be given for this input; empty if they can."""
+        if self.degenerate:
+            return f"the fit is degenerate ({'; '.join(self.degenerate)})"
+        logit, reproduced = float(self.logits[target_index]), float(self.reproduced[target_index])
+        bound = self.error_bound(target_index)
+        if abs(logit - reproduced) <= bound:
+            return ""
+        known = self.faithfulness is not None and self.faithfulness.error_bound is not None
+        measured = f"that 99% of held-out {self.unit} stay within"
+        origin = measured if known else "of a quarter of its size"
+        return (
+            f"on this input they reproduce a logit of {number(reproduced)} instead of "
+            f"{number(logit)}, which is off by {_above(abs(logit - reproduced), bound)} {origin}"
+        )
+
+    def certificate_lines(self) -> tuple[str, ...]:
+        """How far the explanation can be trusted: faithfulness, x-features, heatmaps."""
+        lines = []
+        if self.faithfulness is None:
+            lines.append("Faithfulness on held-out data: not measured.")
+        else:
+            f = self.faithfulness
+            lines.append(
+                f"Faithfulness on {f.images} held-out {self.unit}: F_reg {f.f_reg:.3g} "
+                f"({f.f_reg_positives:.3g} on the {f.positives} positives), F_cls {f.f_cls:.1%} "
+                f"({f.f_cls_positives:.1%}), R² {f.r2:.3f}. "
+                f"x-features: {f.active} of {f.n_features} active, {f.dead} dead."
+            )
+        if self.faithfulness is not None and self.faithfulness.error_bound is not None:
+            bounds = [
+                f"{number(abs(float(self.logits[k] - self.reproduced[k])))} of at most "
+                f"{number(self.error_bound(k))}"
+                for k in range(len(self.targets))
+            ]
+            lines.append(
+                f"Error of the reproduced logit on this input: {listed(bounds)} (the bound that "
+                f"99% of the held-out {self.unit} stay within)."
+            )
+        c = self.certificate
+        versions = ", ".join(f"{name} {version}" for name, version in c.versions.items())
+        lines.append(
+            f"{self.drawn}: {c.method.replace('_', ' ')}, {_certified(c)}, {c.dtype}; {versions}."
+        )
+        return tuple(lines)
+
+    def summary(self) -> str:
+        """Plain text for a terminal."""
+        lines = [self.sentence(), *(f"  {term}: {text}" for term, text in self._facts())]
+        for k, name in enumerate(self.target_names):
+            lines.append(f"  {self._row(k).equation}")
+            for i in self.order(k):
+                idle = "  (inactive here)" if float(self.features[i]) == 0 else ""
+                value = float(self.contributions[k, i])
+                share = abs(value) / (float(self.contributions[k].abs().sum()) or 1.0)
+                figures = f"{signed(value):>9} {share:>4.0%}"
+                lines.append(f"    {figures}  {self.feature_names[i]} for {name}{idle}")
+        lines += [f"  Warning: {warning}" for warning in self._warnings(range(len(self.targets)))]
+        return "\n".join([*lines, *(f"  {line}" for line in self.certificate_lines())])
+
+    def _rows(self, target: int | None) -> tuple[int, ...]:
+        """Positions of the targets to show; the predicted class first."""
+        if target is not None:
+            if target not in self.targets:
+                raise DataError(
+                    f"class {target} is not explained here; the targets are {list(self.targets)}"
+                )
+            return (self.targets.index(target),)
+        every = range(len(self.targets))
+        return tuple(sorted(every, key=lambda k: self.targets[k] != self.predicted_class))
+
+    def _row(self, k: int) -> Row:
+        logit, reproduced = float(self.logits[k]), float(self.reproduced[k])
+        terms = [float(self.contributions[k, i]) for i in self.order(k)]
+        total = " ".join(_term(v, first=j == 0) for j, v in enumerate(t for t in terms if t))
+        intercept = float(self.intercept[k])
+        total = f"{total} {_term(intercept, first=not total)}".strip()
+        equation = (
+            f"Logit of {self.target_names[k]}: the network gives {number(logit)}; the x-features "
+            f"reproduce {number(reproduced)} = {total} (intercept)"
+        )
+        return Row(self.target_names[k], logit, reproduced, intercept, equation)
+
+    def _facts(self) -> tuple[tuple[str, str], ...]:
+        facts = [("Predicted", self.predicted_name)]
+        if self.label is not None:
+            facts.append(("True class", self.label))
+        if self.path is not None:
+            facts.append((self.origin, self.path))
+        return tuple(facts)
+
+    def _warnings(self, rows: Sequence[int]) -> tuple[str, ...]:
+        found = [f"the fit is degenerate: {reason}" for reason in self.degenerate]
+        for k in rows:
+            logit, reproduced = float(self.logits[k]), float(self.reproduced[k])
+            size = max(abs(logit), float(self.contributions[k].abs().sum()))
+            if abs(logit - reproduced) > min(FAR_OFF * size, self.error_bound(k)):
+                found.append(
+                    f"on this image the x-features reproduce {number(reproduced)} instead of "
+                    f"{number(logit)} for {self.target_names[k]}"
+                )
+        c = self.certificate
+        if c.fallback_share is not None and c.fallback_share > FALLBACK_LIMIT:
+            found.append(f"{c.fallback_share:.0%} of the relevance went through the fallback rule")
+        if c.conservation_error is not None and not c.conservation_error <= CONSERVATION_LIMIT:
+            found.append(f"relevance is not conserved (error {c.conservation_error:.1e})")
+        return tuple(found)
+
+
+def _certified(certificate: Certificate) -> str:
+    """What the certificate says, or that there is nothing to say."""
+    figures = (
+        ("conservation error", certificate.conservation_error, ".1e"),
+        ("fallback share", certificate.fallback_share, ".1%"),
+        ("completeness error", certificate.completeness_error, ".1%"),
+    )
+    known = [f"{name} {value:{form}}" for name, value, form in figures if value is not None]
+    return ", ".join(known) or "a method that promises no sum, so nothing to certify"
+
+
+def _above(value: float, bound: float) -> str:
+    """A number and the bound that it is above, with as many digits as tell them apart."""
+    for form in (number, "{:.3f}".format, "{:.6f}".format):
+        if form(value) != form(bound):
+            break
+    return f"{form(value)}, more than the bound of {form(bound)}"
+
+
+def _term(value: float, first: bool) -> str:
+    sign = "\N{MINUS SIGN}" if value < 0 else "+"
+    return number(value) if first else f"{sign} {number(abs(value))}"

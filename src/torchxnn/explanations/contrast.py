@@ -1,0 +1,284 @@
+"""Why one class rather than another: two explanations of one input, set against each other."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from matplotlib.figure import Figure
+
+from torchxnn.errors import DataError
+from torchxnn.explanations.base import Reasons
+from torchxnn.explanations.card import Card, Panel, Row
+from torchxnn.explanations.drawing.figure import draw_card
+from torchxnn.explanations.drawing.html import render_card
+from torchxnn.explanations.drawing.overlay import number, signed
+from torchxnn.explanations.image import Explanation
+from torchxnn.explanations.sentences import NOTABLE_SHARE, listed, noun
+from torchxnn.storage.files import replace_file
+
+FORMAT, FORMAT_VERSION = "torchxnn.contrast", 1
+PANELS = 7  # x-features that the figure shows
+
+
+@dataclass(frozen=True)
+class Term:
+    """What one x-feature adds to the difference of the two logits.
+
+    Attributes:
+        of: which class's XNN it belongs to.
+        feature: 0-based x-feature of that XNN.
+        name: of the x-feature.
+        value: v_i E_i, for the second class with the opposite sign; in logits.
+        share: |value| divided by the sum of |value| over all terms, a fraction.
+    """
+
+    of: Literal["first", "second"]
+    feature: int
+    name: str
+    value: float
+    share: float
+
+
+@dataclass(frozen=True)
+class Contrast:
+    r"""The difference of two logits of one input, as a sum over the x-features of both classes.
+
+    .. math:: y_a-y_b=\sum_i v^a_iE^a_i-\sum_j v^b_jE^b_j+(b_a-b_b)+(u_a-u_b)
+
+    with the intercepts b and the unexplained rests :math:`u=y-\hat y`. The values of `terms`,
+    `intercept` and `unexplained` add up to `difference`. The first class has the larger logit.
+
+    Attributes:
+        first: name of class a.
+        second: name of class b.
+        predicted: name of the class that the network predicts.
+        logits: the network's own, of the two.
+        difference: the first minus the second; never negative.
+        terms: x-features of both by falling size.
+        intercept: difference of the intercepts.
+        unexplained: difference of the unexplained rests.
+        declined: why no reasons are given; empty if they are.
+        explanations: the two that it is made of, and their target's position in them; not kept in
+            JSON.
+    """
+
+    first: str
+    second: str
+    predicted: str
+    logits: tuple[float, float]
+    difference: float
+    terms: tuple[Term, ...]
+    intercept: float
+    unexplained: float
+    declined: str
+    explanations: tuple[tuple[Reasons, int], tuple[Reasons, int]] = field(repr=False, compare=False)
+
+    def sentence(self) -> str:
+        """Say why the first class rather than the second, or why that is not said.
+
+        As in: "A European Goldfinch rather than an American Goldfinch because of golden feather
+        (+6.31, 60%) for a European Goldfinch; the other way speaks black cap (−1.20, 11%) for an
+        American Goldfinch; the rest of the logit difference of 5.20 is the intercepts (+0.05) and
+        what remains unexplained (+0.04)." The numbers in logits add up to the difference; shares
+        are of the sum of |value|, and below 5% an x-feature is one of the weaker ones.
+        """
+        first, second = noun(self.first), noun(self.second)
+        start = f"{first} rather than {second}"
+        if self.predicted not in (self.first, self.second):
+            start = f"the network sees {noun(self.predicted)}; of the two, {start}"
+        start = start[0].upper() + start[1:]
+        if self.declined:
+            return f"{start}, but these x-features cannot say why: {self.declined}."
+        pro = self._side({"first": f"for {first}", "second": f"against {second}"}, 1)
+        contra = self._side({"second": f"for {second}", "first": f"against {first}"}, -1)
+        why = f" because of {pro}" if pro else ", but no x-feature says why"
+        verb = "speaks" if len(self._notable(-1)) == 1 else "speak"
+        other = f"; the other way {verb} {contra}" if contra else ""
+        return f"{start}{why}{other}; {self._rest()}."
+
+    def to_json(self) -> dict[str, Any]:
+        """A dictionary of plain values, with the sentence."""
+        values = {
+            name: getattr(self, name)
+            for name in self.__dataclass_fields__
+            if name not in ("terms", "explanations")
+        }
+        return {
+            "format": FORMAT,
+            "version": FORMAT_VERSION,
+            "sentence": self.sentence(),
+            **values,
+            "terms": [asdict(term) for term in self.terms],
+        }
+
+    def save(self, folder: Path | str) -> None:
+        """Write contrast.json, and of images contrast.png and contrast.html, into a folder.
+
+        Raises:
+            OSError: they cannot be written.
+        """
+        folder = Path(folder)
+        text = json.dumps(self.to_json(), indent=2, ensure_ascii=False)
+        replace_file(folder / "contrast.json", (text + "\n").encode(errors="replace"))
+        if all(isinstance(explanation, Explanation) for explanation, _ in self.explanations):
+            card = self.card()
+            folder.mkdir(parents=True, exist_ok=True)
+            draw_card(card).savefig(folder / "contrast.png")
+            replace_file(folder / "contrast.html", render_card(card))
+
+    def plot(self) -> Figure:
+        """Draw the picture and the largest terms' heatmaps; see `card`."""
+        return draw_card(self.card())
+
+    def card(self) -> Card:
+        """What the figure and the page draw: A is the first class, B the second.
+
+        Raises:
+            DataError: the explanations are not of an image.
+        """
+        (a, k), (b, m) = self.explanations
+        if not isinstance(a, Explanation) or not isinstance(b, Explanation):
+            raise DataError("only a contrast of two explanations of an image can be drawn")
+        drawn = [term for term in self.terms if term.value][:PANELS]
+        panels = []
+        for term in drawn:
+            maps = (a if term.of == "first" else b).heatmaps
+            letter = "A" if term.of == "first" else "B"
+            heatmap = maps[term.feature].numpy()
+            panels.append(Panel(f"{letter}: {term.name}", heatmap, (term.value,)))
+        difference = (a.logit_heatmaps[k] - b.logit_heatmaps[m]).numpy()
+        base = a.card(a.targets[k])
+        facts = (("A", self.first), ("B", self.second), *base.facts)
+        left_out = len([term for term in self.terms if term.value]) - len(drawn)
+        more = f" {left_out} smaller x-feature(s) are not drawn." if left_out else ""
+        return Card(
+            picture=a.picture,
+            sentence=self.sentence(),
+            facts=facts,
+            rows=(self._row(),),
+            panels=tuple(panels),
+            logit_panels=(Panel("A minus B", difference),),
+            certificate=tuple(
+                f"{letter}: {line}"
+                for letter, (each, _) in zip("AB", self.explanations, strict=True)
+                for line in each.certificate_lines()
+            ),
+            warnings=(self.declined,) if self.declined else (),
+            logit_heading="A minus B",
+            caption="Values are contributions to the logit of A minus that of B; the last column "
+            f"is the difference of the two logits and of their heatmaps.{more} {base.caption}",
+        )
+
+    def _notable(self, sign: int) -> list[Term]:
+        return [t for t in self.terms if sign * t.value > 0 and t.share >= NOTABLE_SHARE]
+
+    def _side(self, relations: dict[str, str], sign: int) -> str:
+        """Notable terms of one sign, as in: "C (+2, 9%) and D (+1, 5%) for a bird"."""
+        found = []
+        for of, relation in relations.items():
+            texts = [
+                f"{term.name} ({signed(term.value)}, {term.share:.0%})"
+                for term in self._notable(sign)
+                if term.of == of
+            ]
+            if texts:
+                found.append(f"{listed(texts)} {relation}")
+        return ", and ".join(found)
+
+    def _rest(self) -> str:
+        weaker = [t.value for t in self.terms if t.value and t.share < NOTABLE_SHARE]
+        parts = [f"the intercepts ({signed(self.intercept)})"]
+        if weaker:
+            parts.append(f"weaker x-features ({signed(sum(weaker))})")
+        parts.append(f"what remains unexplained ({signed(self.unexplained)})")
+        return f"the rest of the logit difference of {number(self.difference)} is {listed(parts)}"
+
+    def _row(self) -> Row:
+        explained = self.difference - self.unexplained
+        equation = (
+            f"Logit of A {number(self.logits[0])}, of B {number(self.logits[1])}: the network's "
+            f"difference is {number(self.difference)}, the x-features and intercepts "
+            f"({signed(self.intercept)}) reproduce {number(explained)}"
+        )
+        return Row("A minus B", self.difference, explained, self.intercept, equation)
+
+
+def contrast(
+    first: Reasons, second: Reasons, first_index: int = 0, second_index: int = 0
+) -> Contrast:
+    """Set two explanations of one input against each other, from two XNNs of one model.
+
+    Args:
+        first: explains one class.
+        second: explains another class, of the same input; one XNN with several targets may have
+            made both, so it may be `first` itself.
+        first_index: position of the class among the targets of `first`.
+        second_index: position of the class among the targets of `second`.
+
+    Returns:
+        The contrast of the class with the larger logit to the other.
+
+    Raises:
+        DataError: explanations of different inputs or models, or twice of the same class.
+
+    Example:
+        >>> contrast(goldfinch.explain(image), bunting.explain(image)).sentence()
+    """
+    _check(first, second, first_index, second_index)
+    if float(second.logits[second_index]) > float(first.logits[first_index]):
+        first, second, first_index, second_index = second, first, second_index, first_index
+    accounts = (first.account(first_index), second.account(second_index))
+    terms = [*_terms(first, first_index, "first"), *_terms(second, second_index, "second")]
+    total = sum(abs(term.value) for term in terms) or 1.0
+    terms = [replace(term, share=abs(term.value) / total) for term in terms]
+    refusals = [
+        f"for {noun(name)}, {reason}"
+        for name, reason in (
+            (accounts[0].target, first.declined(first_index)),
+            (accounts[1].target, second.declined(second_index)),
+        )
+        if reason
+    ]
+    return Contrast(
+        first=accounts[0].target,
+        second=accounts[1].target,
+        predicted=first.predicted_name,
+        logits=(accounts[0].logit, accounts[1].logit),
+        difference=accounts[0].logit - accounts[1].logit,
+        terms=tuple(sorted(terms, key=lambda term: -abs(term.value))),
+        intercept=accounts[0].intercept - accounts[1].intercept,
+        unexplained=accounts[0].unexplained - accounts[1].unexplained,
+        declined="; ".join(refusals),
+        explanations=((first, first_index), (second, second_index)),
+    )
+
+
+def _terms(reasons: Reasons, index: int, of: Literal["first", "second"]) -> list[Term]:
+    sign = 1 if of == "first" else -1
+    return [
+        Term(of, i, name, sign * float(value), 0.0)
+        for i, (name, value) in enumerate(
+            zip(reasons.feature_names, reasons.contributions[index], strict=True)
+        )
+    ]
+
+
+def _check(first: Reasons, second: Reasons, first_index: int, second_index: int) -> None:
+    if first.targets[first_index] == second.targets[second_index]:
+        raise DataError(
+            f"both explanations are about {first.target_names[first_index]}; a contrast needs two "
+            "classes"
+        )
+    same_picture = True
+    if isinstance(first, Explanation) and isinstance(second, Explanation):
+        pictures = (torch.from_numpy(first.picture), torch.from_numpy(second.picture))
+        same_picture = pictures[0].shape == pictures[1].shape and torch.equal(*pictures)
+    if not same_picture or first.predicted_class != second.predicted_class:
+        raise DataError(
+            "the two explanations are of different inputs or of different models; explain the same "
+            "input with both XNNs, and give both the same `preprocessing`, which draws the picture"
+        )

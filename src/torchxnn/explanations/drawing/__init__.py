@@ -1,0 +1,1 @@
+"""Explanations as figures, pages and notebook fragments."""

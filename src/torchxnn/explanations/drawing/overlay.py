@@ -1,0 +1,164 @@
+"""Pictures of explanations: heatmaps laid over a photograph, and what stands beside them.
+
+Everything here is a pure function of arrays and strings. What is said (order, captions, sentence)
+is decided in `explanation.py` and handed over as a `Card`, which both `figure.py` and the HTML
+report draw, so that figure and report can never disagree.
+
+A heatmap of excitation backprop is sharp to the pixel and very sparse. For *drawing only*, its
+positive part is smoothed lightly (`BLUR` of the shorter side) and scaled so that `PERCENTILE` of
+the pixels reach the top of the colour scale; figures and metrics never use the smoothed map.
+"""
+
+from collections.abc import Sequence
+
+import matplotlib
+import numpy as np
+from jaxtyping import Float, Real, UInt8
+
+from torchxnn.explanations.card import Scale
+
+POSITIVE, NEGATIVE = "#b2182b", "#1f5fa8"  # red and blue that colour-blind people tell apart
+INK, MUTED, FAINT = "#1b1f24", "#59636e", "#d1d6db"
+WARNING = "#8f1d14"
+BLUR = 0.0135  # standard deviation of the drawing blur, of the shorter side (3 of 224 pixels)
+PERCENTILE = 99.5
+CUTOUT_SHARE = 0.5
+TINY = 0.0005  # logits
+_COLOURS = matplotlib.colormaps["inferno"](np.linspace(0.2, 1.0, 256))[:, :3]
+_OPACITY = 0.82
+
+
+def signed(value: float) -> str:
+    """A number with its sign written out ("+6.31", "−0.42", "0"), so that colour is not needed."""
+    if not np.isfinite(value):
+        return str(value)
+    size = abs(value)
+    if size < TINY:
+        return "≈0" if size else "0"
+    text = f"{size:.1f}" if size >= 100 else f"{size:.2f}" if size >= 0.095 else f"{size:.1g}"
+    return ("+" if value > 0 else "\N{MINUS SIGN}") + text
+
+
+def number(value: float) -> str:
+    """A number like `signed`, without the plus."""
+    return signed(value).removeprefix("+")
+
+
+def colour_of(value: float) -> str:
+    """Red for a positive contribution, blue for a negative one, grey for none."""
+    return POSITIVE if value > 0 else NEGATIVE if value < 0 else MUTED
+
+
+def smooth(
+    heatmap: Real[np.ndarray, "height width"], sigma: float
+) -> Float[np.ndarray, "height width"]:
+    """Gaussian blur with zero outside the picture; `sigma` in pixels, 0 changes nothing."""
+    result = np.asarray(heatmap, dtype=np.float64)
+    if sigma <= 0:
+        return result
+    radius = max(1, round(3 * sigma))
+    kernel = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma) ** 2)
+    kernel /= kernel.sum()
+    for axis in (0, 1):
+        padding = [(0, 0), (0, 0)]
+        padding[axis] = (radius, radius)
+        windows = np.lib.stride_tricks.sliding_window_view(
+            np.pad(result, padding), 2 * radius + 1, axis=axis
+        )
+        result = windows @ kernel
+    return result
+
+
+def intensities(
+    heatmaps: Sequence[Real[np.ndarray, "height width"]],
+    scale: Scale = "each",
+    blur: float = BLUR,
+    percentile: float = PERCENTILE,
+) -> list[Float[np.ndarray, "height width"]]:
+    """Turn signed heatmaps into [0, 1] for drawing: blur(max(C, 0)) / top, clipped at 1.
+
+    Args:
+        heatmaps: Signed maps of one image.
+        scale: "each": `top` is each map's own percentile, so that every map uses the whole colour
+            scale (paper); "shared": the largest of these, so that maps can be compared.
+        blur: Standard deviation of the blur as a fraction of the shorter side.
+        percentile: Of the pixels of a map, in percent; robust against single pixels.
+
+    Raises:
+        ValueError: An unknown scale or a heatmap that is not finite.
+    """
+    if scale not in ("each", "shared"):
+        raise ValueError(f"scale is {scale!r}; it must be 'each' or 'shared'")
+    clipped = []
+    for heatmap in heatmaps:
+        if not np.isfinite(heatmap).all():
+            raise ValueError("a heatmap holds NaN or infinity and cannot be drawn")
+        clipped.append(smooth(np.maximum(heatmap, 0), blur * min(heatmap.shape)))
+    tops = [float(np.percentile(c, percentile)) or float(c.max(initial=0)) for c in clipped]
+    if scale == "shared":
+        tops = [max(tops, default=0.0)] * len(tops)
+    return [
+        np.clip(c / top, 0, 1) if top > 0 else np.zeros_like(c)
+        for c, top in zip(clipped, tops, strict=True)
+    ]
+
+
+def overlay(
+    picture: UInt8[np.ndarray, "height width 3"], intensity: Real[np.ndarray, "height width"]
+) -> UInt8[np.ndarray, "height width 3"]:
+    """Lay a map in [0, 1] over the photograph, which turns light grey and stays visible.
+
+    The colours are perceptually uniform and colour-blind safe; opacity grows with intensity.
+    """
+    base = _grey(picture, 0.22)
+    colours = _COLOURS[np.clip(intensity * 255, 0, 255).astype(np.intp)]
+    opacity = (np.clip(2 * intensity, 0, 1) * _OPACITY)[..., None]
+    return _bytes(base * (1 - opacity) + colours * opacity)
+
+
+def cutout(
+    picture: UInt8[np.ndarray, "height width 3"],
+    heatmap: Real[np.ndarray, "height width"],
+    share: float = CUTOUT_SHARE,
+    blur: float = 2 * BLUR,
+) -> UInt8[np.ndarray, "height width 3"]:
+    """Show in their own colours the fewest pixels that hold `share` of max(C, 0), the rest faded.
+
+    An overlay says where a concept is; the cut-out says what is there (its colour and texture).
+    The map is smoothed twice as much as in an overlay, so that regions hold together.
+    """
+    base = _grey(picture, 0.5)
+    smoothed = smooth(np.maximum(heatmap, 0), blur * min(heatmap.shape))
+    total = smoothed.sum()
+    if not total > 0:
+        return _bytes(base)
+    falling = np.sort(smoothed, axis=None)[::-1]
+    level = falling[min(int(np.searchsorted(np.cumsum(falling), share * total)), falling.size - 1)]
+    inside = smoothed >= level
+    padded = np.pad(inside, 1, mode="edge")
+    core = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
+    result = np.where(inside[..., None], picture / 255, base)
+    result[inside & ~core] = 0.13
+    return _bytes(result)
+
+
+def faded(
+    picture: UInt8[np.ndarray, "height width 3"],
+) -> UInt8[np.ndarray, "height width 3"]:
+    """The photograph in pale grey: an x-feature that is inactive here."""
+    return _bytes(_grey(picture, 0.6))
+
+
+def colour_scale(width: int = 256, height: int = 12) -> UInt8[np.ndarray, "height width 3"]:
+    """The overlay's colours from low to high on a light ground, as a legend."""
+    ground = np.full((height, width, 3), 216, dtype=np.uint8)
+    return overlay(ground, np.tile(np.linspace(0, 1, width), (height, 1)))
+
+
+def _grey(picture: np.ndarray, lift: float) -> np.ndarray:
+    grey = picture @ np.array([0.299, 0.587, 0.114]) / 255
+    return np.repeat((lift + (1 - lift) * (0.3 + 0.7 * grey))[..., None], 3, axis=-1)
+
+
+def _bytes(picture: np.ndarray) -> np.ndarray:
+    return np.clip(np.rint(picture * 255), 0, 255).astype(np.uint8)

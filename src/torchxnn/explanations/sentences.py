@@ -1,0 +1,199 @@
+r"""Explanations in words: "This is a B because of C (+63.1, 79%) and D (+15.2, 19%)".
+
+Pure functions of numbers and names. Every sentence accounts for the whole logit y of a class k:
+:math:`y_k=\sum_i v_{ki}E_i+b_k+u_k`, with the contributions :math:`v_{ki}E_i`, the intercept
+:math:`b_k` and what the x-features leave unexplained, :math:`u_k=y_k-\hat y_k`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torchxnn.explanations.drawing.overlay import number, signed
+
+NOTABLE_SHARE = 0.05
+"""Of the sum of |v_i E_i|: below it an x-feature is not a reason but one of the weaker ones."""
+
+_SOUNDS_LIKE_CONSONANT = re.compile(
+    r"(eu|uni|use|usu|ur[aeiou]|ut[aeiou]|one\b|once\b|ouija)", re.I
+)
+_SILENT_H = re.compile(r"(hour|honest|honou?r|heir)", re.I)
+_SPELLED = re.compile(r"[A-Z0-9]*[A-Z](?![a-z])[A-Z0-9]*\b")
+_VOWEL_LETTERS = "AEFHILMNORSX"
+_NO_ARTICLE = re.compile(
+    "functional|defective|(ab)?normal|benign|malignant|positive|negative|healthy|sick|intact|"
+    "broken|damaged|true|false|yes|no|none|others?|unknown|background",
+    re.I,
+)
+
+
+@dataclass(frozen=True)
+class Part:
+    """One summand of a logit.
+
+    Attributes:
+        name: of the x-feature.
+        value: its contribution, in logits.
+        share: |value| divided by the sum of all x-features' |value|, a fraction.
+    """
+
+    name: str
+    value: float
+    share: float
+
+    def text(self) -> str:
+        """Name, signed contribution and share: "red forehead (+15.2, 19%)"."""
+        return f"{self.name} ({signed(self.value)}, {self.share:.0%})"
+
+
+@dataclass(frozen=True)
+class Account:
+    """All summands of one class's logit on one input, put in order.
+
+    The values of `reasons` and `objections`, `weaker`, `intercept` and `unexplained` add up to
+    `logit`.
+
+    Attributes:
+        target: name of the class.
+        predicted: name of the class that the network predicts.
+        label: name of the true class; None if it is not known.
+        logit: the network's own, y.
+        reasons: x-features that speak for the class with at least 5% of the sum of |v_i E_i|, by
+            falling contribution.
+        objections: those that speak against it, likewise.
+        weaker: sum of the contributions of all others; None if every other one is exactly 0.
+        intercept: b.
+        unexplained: y minus the reproduced logit.
+    """
+
+    target: str
+    predicted: str
+    label: str | None
+    logit: float
+    reasons: tuple[Part, ...]
+    objections: tuple[Part, ...]
+    weaker: float | None
+    intercept: float
+    unexplained: float
+
+    def sentence(self) -> str:
+        """The whole account in one sentence."""
+        return f"{self._claim()}{self._against()}; {self._rest()}."
+
+    def refusal(self, reason: str) -> str:
+        """What is said instead where the numbers do not support a sentence."""
+        what = "why" if self.target == self.predicted else f"what speaks for {noun(self.target)}"
+        sees = f"The network sees {noun(self.predicted)}"
+        return f"{sees}; these x-features cannot say {what}: {reason}."
+
+    def _claim(self) -> str:
+        target, reasons = noun(self.target), listed([part.text() for part in self.reasons])
+        if self.target != self.predicted:
+            sees = f"The network sees {noun(self.predicted)}"
+            if not reasons:
+                return f"{sees}; there is no evidence for {target}"
+            return f"{sees}; evidence for {target} is {reasons}"
+        if self.label is not None and self.label != self.predicted:
+            claim = f"The network takes {noun(self.label)} for {target}"
+        else:
+            claim = f"This is {target}"
+        return f"{claim} because of {reasons}" if reasons else f"{claim}, but no x-feature says why"
+
+    def _against(self) -> str:
+        if not self.objections:
+            return ""
+        speaks = "speaks" if len(self.objections) == 1 else "speak"
+        return f"; against it {speaks} {listed([part.text() for part in self.objections])}"
+
+    def _rest(self) -> str:
+        parts = [f"the intercept ({signed(self.intercept)})"]
+        if self.weaker is not None:
+            parts.append(f"weaker x-features ({signed(self.weaker)})")
+        parts.append(f"what remains unexplained ({signed(self.unexplained)})")
+        whose = "the" if self.target == self.predicted else "its"
+        return f"the rest of {whose} logit of {number(self.logit)} is {listed(parts)}"
+
+
+def account_for(
+    names: Sequence[str],
+    values: Sequence[float],
+    *,
+    intercept: float,
+    logit: float,
+    target: str,
+    predicted: str,
+    label: str | None = None,
+) -> Account:
+    """Sort the summands of a logit into reasons, objections and the rest.
+
+    Args:
+        names: of the x-features.
+        values: their contributions v_i E_i; those of equal size keep their order.
+        intercept: b.
+        logit: the network's own.
+        target: name of the class.
+        predicted: name of the predicted class.
+        label: name of the true class, if known.
+    """
+    total = sum(abs(value) for value in values)
+    parts = [
+        Part(name, value, abs(value) / total if total else 0.0)
+        for name, value in zip(names, values, strict=True)
+    ]
+    parts.sort(key=lambda part: -abs(part.value))
+    notable = [part for part in parts if part.value and part.share >= NOTABLE_SHARE]
+    others = [part.value for part in parts if part.value and part.share < NOTABLE_SHARE]
+    return Account(
+        target=target,
+        predicted=predicted,
+        label=label,
+        logit=logit,
+        reasons=tuple(part for part in notable if part.value > 0),
+        objections=tuple(part for part in notable if part.value < 0),
+        weaker=sum(others) if others else None,
+        intercept=intercept,
+        unexplained=logit - (sum(values) + intercept),
+    )
+
+
+def noun(name: str) -> str:
+    """A class name with its article: "a European Goldfinch", "an Indigo Bunting".
+
+    Folders' names are spoken without their number and underscores: "014.Indigo_Bunting". Names that
+    end in a number ("class 3"), that have an article, or that are a common property
+    ("defective") stay as they are.
+    """
+    name = spoken(name)
+    first = name.split(" ")[0].lower()
+    numbered = re.fullmatch(r".*\D[ _#-]?\d+", name) is not None
+    if not name or first in ("a", "an", "the") or _NO_ARTICLE.fullmatch(name) or numbered:
+        return name
+    return f"{article(name)} {name}"
+
+
+def spoken(name: str) -> str:
+    """A class name as people say it: "European Goldfinch" for "048.European_Goldfinch"."""
+    return re.sub(r"^\d+[._ -]+(?=[^\W\d])", "", name).replace("_", " ").strip() or name
+
+
+def article(name: str) -> str:
+    """The article "a" or "an", by how an English name starts when it is spoken."""
+    spelled = _SPELLED.match(name)
+    if name[0].isdigit():
+        digits = re.match(r"\d+", name)
+        text = digits.group() if digits else ""
+        return "an" if text.startswith("8") or text in ("11", "18") else "a"
+    if spelled and spelled.group()[0].isalpha():
+        return "an" if name[0] in _VOWEL_LETTERS else "a"
+    if _SILENT_H.match(name):
+        return "an"
+    if _SOUNDS_LIKE_CONSONANT.match(name):
+        return "a"
+    return "an" if name[0].lower() in "aeiou" else "a"
+
+
+def listed(texts: Sequence[str]) -> str:
+    """Join texts as in: C; C and D; C, D and E."""
+    return " and ".join(filter(None, [", ".join(texts[:-1]), *texts[-1:]]))

@@ -1,0 +1,1 @@
+"""Jobs in processes and on Ray, one thread each."""

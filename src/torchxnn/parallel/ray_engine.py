@@ -1,0 +1,253 @@
+"""The same jobs on a Ray cluster, with the results of the local engine.
+
+Ray is optional: `pip install 'torchxnn[ray]'`. Every worker is an actor with one processor and one
+thread; it holds one job at a time, so a lost worker or machine costs one job, which is done again.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, final
+
+from torchxnn.errors import WorkerError, XNNError
+from torchxnn.parallel.engine import (
+    Engine,
+    Job,
+    JobQueue,
+    JobRunner,
+    LocalEngine,
+    Result,
+    open_result,
+)
+
+INSTALL = "pip install 'torchxnn[ray]'"
+
+_SHOWN = 200  # characters of what Ray says about a lost worker
+
+_KNOCK_SECONDS = 10.0
+
+EngineName = Literal["local", "ray"]
+
+_QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",  # nothing is sent to anybody
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # no FutureWarning about graphics cards
+}
+
+
+@dataclass(frozen=True)
+class EngineConfig:
+    """Where jobs run; the results are the same everywhere.
+
+    Attributes:
+        engine: "local" is this machine, "ray" a Ray cluster.
+        jobs: how many jobs run at once, each on one thread; by default 1 on this machine, and all
+            processors of a Ray cluster.
+        address: of a running Ray cluster, "auto" for the one that this machine belongs to; without
+            it a cluster of this machine alone is started for the time of the jobs.
+    """
+
+    engine: EngineName = "local"
+    jobs: int | None = None
+    address: str | None = None
+
+    def make(self) -> Engine:
+        """The engine.
+
+        Raises:
+            XNNError: see `make_engine`.
+        """
+        return make_engine(self.engine, self.jobs, self.address)
+
+
+def make_engine(
+    name: EngineName = "local", jobs: int | None = None, address: str | None = None
+) -> Engine:
+    """An engine by name; see `EngineConfig` for the arguments.
+
+    Raises:
+        XNNError: no such engine, Ray is not installed, or an address without Ray.
+    """
+    if name == "ray":
+        return RayEngine(address, jobs)
+    if name != "local":
+        raise XNNError(f"unknown engine {name!r}; known: local, ray")
+    if address is not None:
+        raise XNNError(f"the local engine has no address ({address}); choose the engine ray")
+    return LocalEngine(1 if jobs is None else jobs)
+
+
+@final
+class RayEngine(Engine):
+    """A Ray cluster; what the jobs need is put into its shared storage once.
+
+    A lost worker is replaced, on whatever machine has a free processor, and its job done again.
+    A cluster that this engine started ends with the jobs; one that was there stays.
+
+    Args:
+        address: of a running cluster, or "auto"; None starts one on this machine, unless this
+            process is connected to a cluster already.
+        workers: how many; None for one per processor of the cluster.
+        retries: how often a job is done again whose worker was lost.
+        patience: seconds to wait for the first worker before giving up.
+
+    Raises:
+        XNNError: Ray is not installed, or a number is out of range.
+    """
+
+    def __init__(
+        self,
+        address: str | None = None,
+        workers: int | None = None,
+        retries: int = 3,
+        patience: float = 600.0,
+    ) -> None:
+        _import_ray()
+        if (workers is not None and workers < 1) or retries < 0:
+            raise XNNError(f"workers must be at least 1 and retries 0, got {workers} and {retries}")
+        self.address, self.workers = address, workers
+        self.retries, self.patience = retries, patience
+
+    def run(
+        self,
+        start: Callable[..., None],
+        arguments: tuple[Any, ...],
+        work: Callable[[Job], Result],
+        todo: Sequence[Job],
+    ) -> Iterator[tuple[int, Result]]:
+        """See `Engine.run`."""
+        if not todo:
+            return
+        ray = _import_ray()
+        with _connected(ray, self.address, self.workers):
+            count = self.workers or int(ray.cluster_resources().get("CPU", 1))
+            count = max(1, min(count, len(todo)))
+            task = ray.put(ray.cloudpickle.dumps((start, arguments, work)))
+            queue = JobQueue(todo, self.retries, count)
+            with _Actors(ray, task, self.patience) as actors:
+                yield from actors.results(queue, count)
+
+
+class _Actors:
+    """Actors of a cluster, each with the reference to what it reports next."""
+
+    def __init__(self, ray: Any, task: Any, patience: float) -> None:
+        self._ray, self._task, self._patience = ray, task, patience
+        self._kind = ray.remote(num_cpus=1, max_restarts=0, max_task_retries=0)(JobRunner)
+        self._actors: list[Any] = []
+        self._reports: dict[Any, tuple[Any, int | None]] = {}
+
+    def __enter__(self) -> _Actors:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for actor in self._actors:
+            self._ray.kill(actor)
+        self._actors.clear()
+        self._reports.clear()
+
+    def results(self, queue: JobQueue, count: int) -> Iterator[tuple[int, Any]]:
+        """Hand out the jobs and gather the results; a worker has its next job before that."""
+        for _ in range(count):
+            self._add()
+        started = False
+        while queue or any(index is not None for _, index in self._reports.values()):
+            report = self._next_report(started)
+            actor, index = self._reports.pop(report)
+            try:
+                content = self._ray.get(report)
+            except self._ray.exceptions.RayError as error:
+                self._actors.remove(actor)
+                queue.lose(index, _reason(error))
+                self._add()
+                continue
+            started = True
+            result = open_result(content)
+            taken = queue.take()
+            if taken is not None:
+                report = actor.run.remote(pickle.dumps(taken[1]))
+                self._reports[report] = actor, taken[0]
+            if index is not None:
+                yield index, result
+
+    def _next_report(self, started: bool) -> Any:
+        end = time.monotonic() + self._patience
+        while True:
+            ready, _ = self._ray.wait(list(self._reports), num_returns=1, timeout=1.0)
+            if ready:
+                return ready[0]
+            if not started and time.monotonic() > end:
+                raise WorkerError(
+                    f"no worker has started within {self._patience:.0f} s; the cluster has "
+                    f"{self._ray.available_resources()} free, and a worker needs 1 CPU"
+                )
+
+    def _add(self) -> None:
+        actor = self._kind.remote()
+        self._actors.append(actor)
+        self._reports[actor.start.remote(self._task, sys.path, Path.cwd())] = actor, None
+
+
+def _reason(error: Exception) -> str:
+    """What is known about a loss, short enough for one line; Ray's texts end with the cause."""
+    cause = (str(error).strip().splitlines() or [""])[-1].strip()
+    cause = cause if len(cause) <= _SHOWN else f"{cause[:_SHOWN]}..."
+    return f"{type(error).__name__}: {cause}"
+
+
+@contextmanager
+def _connected(ray: Any, address: str | None, workers: int | None) -> Iterator[None]:
+    """A connection to a cluster in a `with`; one that this process has already is used as it is."""
+    if ray.is_initialized():
+        yield
+        return
+    own = {"num_cpus": workers, "include_dashboard": False} if address is None else {}
+    try:
+        _knock(address)
+        ray.init(
+            address=address or "local",
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            **own,
+        )
+    except OSError as error:
+        raise XNNError(f"no Ray cluster answers at {address!r}: {error}") from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _knock(address: str | None) -> None:
+    """Find out in seconds that nobody is there; Ray itself takes minutes.
+
+    Raises:
+        OSError: nobody is there.
+    """
+    host, _, port = (address or "").rpartition(":")
+    if host and port.isdigit() and "/" not in host:
+        with socket.create_connection((host, int(port)), timeout=_KNOCK_SECONDS):
+            pass
+
+
+def _import_ray() -> Any:
+    """Ray, told to be quiet before it is imported.
+
+    Raises:
+        XNNError: it is not installed.
+    """
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+    try:
+        import ray
+    except ImportError as error:
+        raise XNNError(f"the engine ray needs Ray: {INSTALL}") from error
+    return ray

@@ -1,6 +1,0 @@
-"""The HTML report of one fit: figures of merit, explained pictures, a sheet per x-feature."""
-
-from torchxnn.report.content import FeatureSheet, Report, SheetItem
-from torchxnn.report.write import write_report
-
-__all__ = ["FeatureSheet", "Report", "SheetItem", "write_report"]

@@ -1,5 +1,0 @@
-"""The web application that participants and researchers see."""
-
-from torchxnn.study.server.app import create_app
-
-__all__ = ["create_app"]

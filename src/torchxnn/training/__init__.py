@@ -1,0 +1,1 @@
+"""Eq. 5, one fit, its restarts, and many classes."""

@@ -1,0 +1,147 @@
+"""Fit embeddings to recorded activations (paper eq. 5), and say honestly how it went."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Literal
+
+import torch
+
+from torchxnn.data.activations import Activations
+from torchxnn.embeddings.conv_srae import ConvSRAE
+from torchxnn.embeddings.srae import SRAE
+from torchxnn.errors import DegenerateFitWarning, XNNError
+from torchxnn.training.config import ComputeConfig, Losses, TrainConfig
+from torchxnn.training.conv_trial import run_conv_trial
+from torchxnn.training.report import FitReport
+from torchxnn.training.restarts import FitData, FitResult, Search, Searches
+from torchxnn.training.trial import run_trials
+
+__all__ = ["FitReport", "Losses", "TrainConfig", "fit_embedding", "fit_group"]
+
+
+def fit_embedding(
+    train: Activations,
+    validation: Activations | None,
+    targets: Sequence[int],
+    n_features: int,
+    config: TrainConfig | None = None,
+    on_epoch: Callable[[int, int, Losses], None] | None = None,
+    compute: ComputeConfig | None = None,
+) -> tuple[SRAE | ConvSRAE, FitReport]:
+    """Fit an SRAE to recorded activations, or a `ConvSRAE` if they are maps.
+
+    Trials with new seeds are run while the fit is degenerate or has fewer active x-features than
+    `config.enough_active`; the best one is returned, by: not degenerate, more active x-features (up
+    to `enough_active`), lower held-out loss.
+
+    Args:
+        train: activations to fit.
+        validation: held-out activations for early stopping and the report; None splits `train`.
+        targets: columns of the logits to reproduce.
+        n_features: n.
+        config: settings; None takes the defaults.
+        on_epoch: called with (trial, epoch, held-out losses).
+        compute: how it is computed; None takes the defaults.
+
+    Returns:
+        The embedding and the report. A degenerate fit also warns with `DegenerateFitWarning`.
+
+    Raises:
+        DataError: target out of range, too few positives, or a logit that does not vary.
+        NonFiniteError: the loss became NaN or infinite.
+    """
+    found: list[tuple[SRAE | ConvSRAE, FitReport]] = []
+
+    def done(_: int, result: FitResult) -> None:
+        if isinstance(result, XNNError):
+            raise result
+        found.append(result)
+
+    watch = None
+    if on_epoch is not None:
+        told = on_epoch
+        watch = lambda _, trial, epoch, current: told(trial, epoch, current)  # noqa: E731
+    fit_group(train, validation, [tuple(targets)], n_features, config, compute, done, watch)
+    embedding, report = found[0]
+    if report.degenerate:
+        warnings.warn(
+            f"degenerate fit for target(s) {report.targets}: {'; '.join(report.degenerate)}. "
+            "Try more images, another layer, more trials or a smaller eta; do not read the "
+            "heatmaps as several concepts",
+            DegenerateFitWarning,
+            stacklevel=3,
+        )
+    return embedding, report
+
+
+def fit_group(
+    train: Activations,
+    validation: Activations | None,
+    targets: Sequence[tuple[int, ...]],
+    n_features: int,
+    config: TrainConfig | None,
+    compute: ComputeConfig | None,
+    on_done: Callable[[int, FitResult], None],
+    on_epoch: Callable[[int, int, int, Losses], None] | None = None,
+    held_out: Literal["given", "split"] = "given",
+) -> None:
+    """Fit an embedding to each of several targets, `compute.slots` of them at once.
+
+    The mathematics is that of fits one by one. What a fit fails with goes to `on_done` and does not
+    touch the others.
+
+    Args:
+        train: activations to fit; all fits read the same ones.
+        validation: held-out activations; None splits `train`, once for all targets.
+        targets: columns of the logits, one tuple per fit.
+        n_features: n of every fit.
+        config: settings.
+        compute: how it is computed.
+        on_done: called with the position in `targets` and the result, as fits end.
+        on_epoch: called with (position, trial, epoch, held-out losses).
+        held_out: "split" says that `validation` was split off the images that the user gave.
+
+    Raises:
+        DataError: settings or data that no fit could begin with.
+    """
+    config, compute = config or TrainConfig(), compute or ComputeConfig()
+    # The fit needs gradients, and new tensors lie on the CPU whatever the caller's context is.
+    with torch.inference_mode(False), torch.enable_grad(), torch.device("cpu"):
+        data = FitData.prepare(train, validation, targets, config, compute, held_out)
+        if data.train.are_maps:
+            for position, target in enumerate(targets):
+                on_done(position, _fit_maps(data, position, target, n_features, config, on_epoch))
+            return
+        searches = Searches(data, targets, n_features, config, on_done)
+        watch = None
+        if on_epoch is not None:
+            told = on_epoch
+            watch = lambda w, epoch, current: told(w.position, w.number, epoch, current)  # noqa: E731
+        run_trials(searches.next, n_features, config, compute, searches.take, watch)
+
+
+def _fit_maps(
+    data: FitData,
+    position: int,
+    targets: tuple[int, ...],
+    n_features: int,
+    config: TrainConfig,
+    on_epoch: Callable[[int, int, int, Losses], None] | None,
+) -> FitResult:
+    """Fit a ConvSRAE to one target, trial by trial."""
+    watch = None if on_epoch is None else partial(on_epoch, position)
+    try:
+        search = Search(data, targets, n_features, config)
+        while True:
+            search.take(
+                run_conv_trial(
+                    search.sides, search.spread, n_features, config, search.trials, watch
+                )
+            )
+            if search.ended:
+                return search.result()
+    except XNNError as error:
+        return error

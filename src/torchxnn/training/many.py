@@ -1,0 +1,399 @@
+"""Explain many classes at once: blocks of classes as jobs that share one reading of Z.
+
+A job takes a block of classes, reads the activations that they need, and fits them as a group
+(`fit_group`). All blocks may read the same activations, if these fit the memory that a job is
+given; otherwise a block takes the positives of its classes and a random sample of all others,
+whose weights make up for those left out. Finished classes are kept one by one, so that nothing is
+fitted twice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal, SupportsIndex
+
+from torchxnn.data.activation_cache import ActivationCache
+from torchxnn.data.activations import Activations
+from torchxnn.data.targets import as_targets, default_features
+from torchxnn.embeddings.conv_srae import ConvSRAE
+from torchxnn.embeddings.srae import SRAE
+from torchxnn.errors import DataError, XNNError
+from torchxnn.parallel.engine import Engine, LocalEngine
+from torchxnn.storage.paths import Location, as_location, child
+from torchxnn.storage.saved_folder import read_saved, write_saved
+from torchxnn.training.class_places import check_places, class_folder, finished_report
+from torchxnn.training.config import ComputeConfig, TrainConfig
+from torchxnn.training.fit import fit_group
+from torchxnn.training.memory import Needs, kinds_of, load_sides
+from torchxnn.training.report import FitReport
+from torchxnn.training.restarts import FitResult
+from torchxnn.training.saved import describe_xnn, rebuild_embedding
+
+
+@dataclass(frozen=True)
+class ManyConfig:
+    """How the fits of many classes are divided into jobs.
+
+    Attributes:
+        block: most classes per job; what a class gives may depend on the others of its block by
+            rounding, so the same blocks give the same bits.
+        memory: gigabytes that a job may use for activations and what is computed from them.
+    """
+
+    block: int = 16
+    memory: float = 4.0
+
+
+@dataclass(frozen=True)
+class FittedClass:
+    """What became of one of many fits.
+
+    Attributes:
+        targets: explained classes.
+        report: how the fit went; None if it failed.
+        error: why it failed; None if it did not.
+        location: where its XNN is saved; None if it is not.
+        resumed: whether it was there already.
+    """
+
+    targets: tuple[int, ...]
+    report: FitReport | None = None
+    error: str | None = None
+    location: str | None = None
+    resumed: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class ManyFits:
+    """All classes, in the order in which they were asked for.
+
+    Attributes:
+        classes: what became of each.
+        embeddings: by targets, if they were not saved.
+    """
+
+    classes: tuple[FittedClass, ...]
+    embeddings: Mapping[tuple[int, ...], SRAE | ConvSRAE]
+
+    @property
+    def failed(self) -> tuple[FittedClass, ...]:
+        """Those without an XNN."""
+        return tuple(fitted for fitted in self.classes if fitted.error is not None)
+
+    @property
+    def degenerate(self) -> tuple[FittedClass, ...]:
+        """Those whose XNN explains little."""
+        return tuple(each for each in self.classes if each.report and each.report.degenerate)
+
+    def embedding(self, target: SupportsIndex | Sequence[SupportsIndex]) -> SRAE | ConvSRAE:
+        """The embedding of a class, from memory or from where it was saved.
+
+        Raises:
+            DataError: the class was not asked for.
+            XNNError: its fit failed; the message says why.
+        """
+        wanted = as_targets(target)
+        found = next((each for each in self.classes if each.targets == wanted), None)
+        if found is None:
+            raise DataError(f"no fit of target(s) {list(wanted)} was asked for")
+        if found.error is not None:
+            raise XNNError(found.error)
+        if found.location is None:
+            return self.embeddings[wanted]
+        return rebuild_embedding(*read_saved(found.location))
+
+
+@dataclass(frozen=True, eq=False)
+class _Work:
+    """What every worker is given."""
+
+    data: Activations | ActivationCache
+    validation: Activations | None
+    layer: str
+    n_features: int | None
+    config: TrainConfig
+    compute: ComputeConfig
+    many: ManyConfig
+    out: Location | None
+    key: str
+
+
+@dataclass(frozen=True)
+class _Block:
+    """The classes of one job, and where each is saved."""
+
+    targets: tuple[tuple[int, ...], ...]
+    places: tuple[Location | None, ...]
+
+
+_Answer = tuple[FittedClass, Any]
+
+
+def fit_many(
+    data: Activations | ActivationCache | Location,
+    targets: Sequence[SupportsIndex | Sequence[SupportsIndex]] | None = None,
+    *,
+    layer: str | None = None,
+    validation: Activations | None = None,
+    n_features: int | None = None,
+    config: TrainConfig | None = None,
+    compute: ComputeConfig | None = None,
+    many: ManyConfig | None = None,
+    engine: Engine | None = None,
+    out: Location | None = None,
+    on_class: Callable[[FittedClass], None] | None = None,
+) -> ManyFits:
+    """Fit an XNN to each of many classes of one recording (paper eq. 5, once per class).
+
+    The mathematics is that of `XNN.fit` one class after the other. Without `validation`, and unless
+    the cache says which images are held out, a share of every class is held out, the same images
+    for all fits. One class that fails is reported and does not stop the rest.
+
+    Args:
+        data: recorded activations, an activation cache, or where it lies.
+        targets: class indices, or tuples of them for XNNs of several targets; None for all outputs
+            that have enough positives.
+        layer: of the cache; may be left out if it holds one.
+        validation: held-out activations, with `Activations` alone.
+        n_features: n; None takes 5 for one target and 7 for several.
+        config: settings of each fit.
+        compute: slots, device and precision.
+        many: classes and memory per job.
+        engine: where jobs run; None for this process.
+        out: folder or URL; every XNN is saved there, in a folder of its own, as it is finished, and
+            one that is there from the same data and settings is not fitted again. Needs a cache.
+        on_class: called with each class as its job ends, first with those that were there.
+
+    Returns:
+        What became of every class. With `out` the embeddings are read when asked for.
+
+    Raises:
+        DataError: no such layer or target, or settings that no fit could begin with.
+        ModelError: `out` holds XNNs from other data or settings.
+
+    Example:
+        >>> fits = fit_many("cache", targets=[5, 20, 47], out="runs")
+        >>> [fitted.report.validation.r2 for fitted in fits.classes]
+    """
+    if not isinstance(data, (Activations, ActivationCache)):
+        data = ActivationCache.open(data)
+    work = _Work(
+        data=data,
+        validation=validation,
+        layer=_layer(data, layer),
+        n_features=n_features,
+        config=config or TrainConfig(),
+        compute=compute or ComputeConfig(),
+        many=many or ManyConfig(),
+        out=None if out is None else as_location(out),
+        key="",
+    )
+    work = replace(work, key=_key(work))
+    _check(work)
+    wanted = _wanted(work, targets)
+    found: dict[tuple[int, ...], FittedClass] = {}
+    embeddings: dict[tuple[int, ...], SRAE | ConvSRAE] = {}
+
+    def note(fitted: FittedClass) -> None:
+        found[fitted.targets] = fitted
+        if on_class is not None:
+            on_class(fitted)
+
+    places = {target: _place(work, target) for target in wanted}
+    if work.out is not None:
+        check_places([place for place in places.values() if place], work.out, work.key)
+    for target, place in places.items():
+        report = finished_report(place)
+        if report is not None:
+            note(FittedClass(target, report, location=str(place), resumed=True))
+    blocks = _blocks([target for target in wanted if target not in found], places, work.many.block)
+    for _, answers in (engine or LocalEngine()).run(_start, (work,), _fit_block, blocks):
+        for fitted, embedding in answers:
+            if embedding is not None:
+                embeddings[fitted.targets] = rebuild_embedding(*embedding)
+            note(fitted)
+    return ManyFits(tuple(found[target] for target in wanted), embeddings)
+
+
+def _layer(data: Activations | ActivationCache, layer: str | None) -> str:
+    if isinstance(data, Activations):
+        return layer or ""
+    if layer is None and len(data.layers) > 1:
+        raise DataError(f"the cache holds layers {', '.join(data.layers)}; say which one: layer=")
+    layer = data.layers[0] if layer is None else layer
+    data.dims(layer)
+    return layer
+
+
+def _check(work: _Work) -> None:
+    if work.many.block < 1 or work.many.memory <= 0 or work.compute.slots < 1:
+        raise XNNError(
+            "block and slots must be at least 1 and memory above 0, got "
+            f"{work.many.block}, {work.compute.slots} and {work.many.memory}"
+        )
+    if work.out is not None and not isinstance(work.data, ActivationCache):
+        raise DataError(
+            "XNNs can be saved from an activation cache alone, which says what model and data "
+            "they belong to; give a cache, or leave out `out`"
+        )
+    if work.validation is not None and not isinstance(work.data, Activations):
+        raise DataError("validation goes with Activations; a cache has its own held-out images")
+
+
+def _key(work: _Work) -> str:
+    """A fingerprint of all that decides what a class gives, but for rounding."""
+    if not isinstance(work.data, ActivationCache):
+        return ""
+    parts = {
+        "cache": work.data.store.about,
+        "layer": work.layer,
+        "n_features": work.n_features,
+        "config": asdict(work.config),
+        "autocast": work.compute.autocast,
+        "memory": None if _needs(work).all_fit else work.many.memory,
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _wanted(
+    work: _Work, targets: Sequence[SupportsIndex | Sequence[SupportsIndex]] | None
+) -> list[tuple[int, ...]]:
+    data = work.data
+    outputs = data.n_outputs if isinstance(data, ActivationCache) else data.logits.shape[1]
+    if targets is not None:
+        wanted = [as_targets(target) for target in targets]
+        if not wanted or len(set(wanted)) < len(wanted):
+            raise DataError("targets must be different classes, and at least one")
+        wrong = [t for target in wanted for t in target if not 0 <= t < outputs]
+        if wrong:
+            raise DataError(
+                f"target {wrong[0]} is out of range: the model has {outputs} output(s), so 0 to "
+                f"{outputs - 1}"
+            )
+        return wanted
+    return targets_with_positives(data, work.config)
+
+
+def targets_with_positives(
+    data: Activations | ActivationCache, config: TrainConfig
+) -> list[tuple[int, ...]]:
+    """All outputs that have enough positives to be fitted: what `fit_many` takes by default.
+
+    Raises:
+        DataError: there is none.
+    """
+    outputs = data.n_outputs if isinstance(data, ActivationCache) else data.logits.shape[1]
+    counts = kinds_of(data).bincount(minlength=max(outputs, 2))
+    enough = (counts >= config.minimum_positives).nonzero().flatten().tolist()
+    if not enough:
+        raise DataError(
+            f"no class has {config.minimum_positives} positives, the most is "
+            f"{int(counts.max())}: add images"
+        )
+    return [(0,)] if outputs == 1 else [(target,) for target in enough if target < outputs]
+
+
+def _blocks(
+    targets: Sequence[tuple[int, ...]],
+    places: Mapping[tuple[int, ...], Location | None],
+    most: int,
+) -> list[_Block]:
+    """Blocks of nearly equal sizes; classes with equal numbers of targets go together."""
+    blocks = []
+    for size in sorted({len(target) for target in targets}):
+        members = [target for target in targets if len(target) == size]
+        count = -(-len(members) // most)
+        for number in range(count):
+            part = tuple(members[number::count])
+            blocks.append(_Block(part, tuple(places[target] for target in part)))
+    return blocks
+
+
+def _place(work: _Work, targets: tuple[int, ...]) -> Location | None:
+    if work.out is None or not isinstance(work.data, ActivationCache):
+        return None
+    return child(work.out, class_folder(targets, work.data.class_names))
+
+
+# Workers
+
+_worker: dict[str, Any] = {}
+"""What this process was given, and the activations that all its blocks read."""
+
+
+def _start(work: _Work) -> None:
+    _worker.clear()
+    _worker["work"] = work
+    if _needs(work).all_fit:
+        _worker["sides"] = load_sides(_needs(work), None, work.validation)
+
+
+def _fit_block(block: _Block) -> list[_Answer]:
+    work: _Work = _worker["work"]
+    try:
+        train, validation = _worker.get("sides") or load_sides(_needs(work), block.targets)
+    except XNNError as error:
+        return [
+            (FittedClass(t, error=f"{type(error).__name__}: {error}"), None) for t in block.targets
+        ]
+    answers: list[_Answer] = []
+
+    def done(position: int, result: FitResult) -> None:
+        targets, place = block.targets[position], block.places[position]
+        if isinstance(result, XNNError):
+            answers.append((FittedClass(targets, error=_said(result)), None))
+            return
+        embedding, report = result
+        fitted = FittedClass(targets, report)
+        if place is None:
+            about = {"embedding_kind": _kind(embedding), "embedding": embedding.settings()}
+            answers.append((fitted, (about, embedding.state_dict())))
+            return
+        about = {**_about(work, embedding, report), "fit_key": work.key}
+        write_saved(place, about, embedding.state_dict())
+        answers.append((replace(fitted, location=str(place)), None))
+
+    n = work.n_features or default_features(len(block.targets[0]))
+    held_out: Literal["given", "split"] = "split" if work.validation is None else "given"
+    fit_group(
+        train,
+        validation,
+        block.targets,
+        n,
+        work.config,
+        work.compute,
+        done,
+        held_out=held_out,
+    )
+    return answers
+
+
+def _said(error: XNNError) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
+def _needs(work: _Work) -> Needs:
+    return Needs(work.data, work.layer, work.config, work.many.memory)
+
+
+def _kind(embedding: SRAE | ConvSRAE) -> str:
+    return "conv_srae" if isinstance(embedding, ConvSRAE) else "srae"
+
+
+def _about(work: _Work, embedding: SRAE | ConvSRAE, report: FitReport) -> dict[str, Any]:
+    if not isinstance(work.data, ActivationCache):
+        raise DataError("XNNs can be saved from an activation cache alone")
+    return describe_xnn(
+        embedding,
+        report,
+        fingerprint=work.data.model_fingerprint,
+        layer=work.layer,
+        targets=report.targets,
+        outputs=work.data.n_outputs,
+        class_names=work.data.class_names,
+        preprocessing=work.data.preprocessing,
+        source=work.data.source,
+    )

@@ -1,0 +1,129 @@
+"""Which samples a fit reads: all of them, or as many as its memory allows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Int64
+from torch import Tensor
+
+from torchxnn.data.activation_cache import ActivationCache
+from torchxnn.data.activations import Activations
+from torchxnn.data.positives import split_kinds
+from torchxnn.errors import XNNError
+from torchxnn.training.config import TrainConfig
+from torchxnn.training.start import SUBSPACE_SAMPLES
+
+SAFETY = 1.1
+"""Memory that is set aside for everything small."""
+
+
+@dataclass(frozen=True, eq=False)
+class Needs:
+    """What fits need of a recording, and the memory that they may use.
+
+    Attributes:
+        data: recorded activations, in memory or in a cache.
+        layer: of the cache.
+        config: settings of the fits.
+        memory: gigabytes for activations and what is computed from them.
+    """
+
+    data: Activations | ActivationCache
+    layer: str
+    config: TrainConfig
+    memory: float
+
+    @property
+    def budget(self) -> int:
+        """Samples that fit the memory."""
+        if isinstance(self.data, Activations):
+            return len(self.data)
+        dims = math.prod(self.data.dims(self.layer))
+        inner = min(dims, self.config.subspace or dims)
+        # Z and a mask of it, what the first layer sees, hidden units before and after their ReLU
+        row = 1.25 * dims + inner + 2 * (sum(self.config.hidden) + self.data.n_outputs)
+        fixed = 0
+        if inner < dims:  # the sample that the subspace comes from, and its centred copy
+            fixed = 2 * min(len(self.data), SUBSPACE_SAMPLES) * dims
+        return max(0, int((self.memory * 1e9 / 4 / SAFETY - fixed) / row))
+
+    @property
+    def all_fit(self) -> bool:
+        """Whether the memory holds all samples."""
+        return self.budget >= len(self.data)
+
+
+def kinds_of(data: Activations | ActivationCache) -> Int64[Tensor, " samples"]:
+    """The class that each sample is a positive of: by label, or else by prediction.
+
+    With a single output it is 1 for positives and 0 for others.
+    """
+    if data.labels is not None:
+        return data.labels
+    if isinstance(data, ActivationCache):
+        return (data.column(0) > 0).long() if data.n_outputs == 1 else data.predicted
+    return (data.logits[:, 0] > 0).long() if data.logits.shape[1] == 1 else data.logits.argmax(1)
+
+
+def load_sides(
+    needs: Needs,
+    targets: Sequence[tuple[int, ...]] | None,
+    validation: Activations | None = None,
+) -> tuple[Activations, Activations]:
+    """Training and held-out activations in memory.
+
+    Which samples are held out does not depend on the targets: those that the cache says, or else
+    the same share of every class. If the memory does not hold all samples, these are all positives
+    of the targets and a random sample of the others.
+
+    Args:
+        needs: what is read.
+        targets: of the fits, where a sample must be taken; None reads everything.
+        validation: held-out activations that the caller has; the rest is then for training.
+
+    Raises:
+        XNNError: the memory is too small for the positives, or they have no weight of their own.
+    """
+    data, config = needs.data, needs.config
+    if validation is not None and isinstance(data, Activations):
+        return data, validation
+    mask = data.held_out if isinstance(data, ActivationCache) else None
+    if mask is None:
+        mask = split_kinds(kinds_of(data), config.validation_share, config.seed)
+    if isinstance(data, Activations):
+        return data.select(~mask), data.select(mask)
+    chosen = torch.ones(len(data), dtype=torch.bool)
+    if targets is not None and not needs.all_fit:
+        chosen = _sample(needs, data, targets)
+    sides = [(chosen & side).nonzero().flatten() for side in (~mask, mask)]
+    train, held_out = (data.activations(needs.layer, rows) for rows in sides)
+    return train, held_out
+
+
+def _sample(
+    needs: Needs, data: ActivationCache, targets: Sequence[tuple[int, ...]]
+) -> Bool[Tensor, " samples"]:
+    """All positives of the targets, and a random sample of the others, as memory allows."""
+    budget = needs.budget
+    if needs.config.positive_share is None:
+        raise XNNError(
+            f"{len(data)} samples do not fit {needs.memory} GB, and a sample of them needs "
+            "positive_share to weigh the positives; set it, or allow more memory"
+        )
+    wanted = [target if data.n_outputs > 1 else 1 for each in targets for target in each]
+    chosen = torch.isin(kinds_of(data), torch.tensor(wanted))
+    positives = int(chosen.sum())
+    if 2 * positives > budget:
+        raise XNNError(
+            f"{needs.memory} GB hold {budget} samples, too few for the {positives} positives of "
+            f"{len(targets)} class(es) and as many others; allow more memory or smaller blocks"
+        )
+    others = (~chosen).nonzero().flatten()
+    generator = torch.Generator().manual_seed(needs.config.seed)
+    order = torch.randperm(len(others), generator=generator)
+    chosen[others[order[: budget - positives]]] = True
+    return chosen

@@ -1,0 +1,212 @@
+"""The SRAE's objective (paper eq. 5), for several fits at once: on a batch, and over a set."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from torchxnn.embeddings.linear import second_moments
+from torchxnn.embeddings.srae import SRAE
+from torchxnn.errors import XNNError
+from torchxnn.training import losses
+from torchxnn.training.config import Losses, Reconstruction, Side, TrainConfig
+from torchxnn.training.relevance import relevance_moments, relevance_through
+from torchxnn.training.stacked import StackedSRAE
+
+VALUES_AT_ONCE = 2**24
+"""Reconstructed numbers that are held at once while a whole set is measured."""
+
+
+@dataclass(frozen=True, eq=False)
+class Terms:
+    """Means over samples that eq. 5 is a function of, one entry per fit.
+
+    Attributes:
+        faithful: (G,), squared error of the logits over their spread.
+        errors: Q, (G, S_z); None without reconstruction.
+        moments: second moments of E, (G, n, n).
+        means: first moments of E by group, (G, c, n); None if E is not centred.
+    """
+
+    faithful: Float[Tensor, " fits"]
+    errors: Float[Tensor, "fits dims"] | None
+    moments: Float[Tensor, "fits features features"]
+    means: Float[Tensor, "fits groups features"] | None
+
+
+def batch_statistics(
+    stack: StackedSRAE,
+    inputs: Float[Tensor, "fits batch inputs"],
+    z: Float[Tensor, "fits batch dims"],
+    logits: Float[Tensor, "fits batch targets"],
+    spread: Float[Tensor, "fits 1 targets"],
+    groups: Float[Tensor, "fits batch groups"] | None,
+    reconstruction: Reconstruction,
+) -> Terms:
+    """The means over one batch of every fit.
+
+    Args:
+        stack: the fits.
+        inputs: what their first layers see of Z.
+        z: scaled Z.
+        logits: over their spread.
+        spread: of the logits over the training data.
+        groups: one-hot groups within which E is centred.
+        reconstruction: "none" leaves the decoder out.
+    """
+    features = stack.encode(inputs)
+    reproduced = stack.readout(features)
+    reconstructed = stack.decode_scaled(features) if reconstruction != "none" else None
+    with precision(z.device, reduced=False):  # means need the full one
+        e = features.to(z.dtype)
+        errors = None
+        if reconstructed is not None:
+            errors = losses.reconstruction_errors(reconstructed.to(z.dtype), z)
+        return Terms(
+            losses.faithfulness(reproduced.to(z.dtype) / spread, logits),
+            errors,
+            second_moments(e),
+            None if groups is None else losses.group_moments(e, groups),
+        )
+
+
+def precision(device: torch.device, reduced: bool) -> AbstractContextManager[object]:
+    """Compute matrix products in bfloat16, or not, in a `with`, where the device can."""
+    if not torch.amp.is_autocast_available(device.type):
+        return nullcontext()
+    return torch.autocast(device.type, torch.bfloat16, enabled=reduced)
+
+
+def loss_of_terms(
+    terms: Terms, shares: Float[Tensor, "fits groups"] | None, config: TrainConfig
+) -> Float[Tensor, " fits"]:
+    """Eq. 5 from its means: faithfulness + beta * reconstruction + eta * pull-away."""
+    own = terms.faithful if config.faithful else 0.0 * terms.faithful
+    sparse = reconstruction_loss(terms.errors, config)
+    orthogonal = losses.pull_away(terms.moments, terms.means, shares)
+    return own + config.beta * sparse + config.eta * orthogonal
+
+
+def reconstruction_loss(
+    errors: Float[Tensor, "*fits dims"] | None, config: TrainConfig
+) -> Float[Tensor, "*fits"]:
+    """The second term of the loss, from the mean squared error of each dimension of Z."""
+    if errors is None:
+        return torch.zeros(())
+    if config.reconstruction == "squared":
+        return errors.mean(-1)
+    return losses.sparse_reconstruction(errors, config.q)
+
+
+def overlap_terms(
+    stack: StackedSRAE,
+    z: Float[Tensor, "fits batch dims"],
+    positives: Bool[Tensor, "fits batch"],
+) -> tuple[Float[Tensor, "fits features features"], Float[Tensor, "fits 1 features"]]:
+    """`relevance_moments` of every fit; zero where a fit has no positives in the batch."""
+    if not stack.nonnegative:
+        raise XNNError("relevance on Z needs activations >= 0: attach to a layer after its ReLU")
+    found = [
+        relevance_moments(relevance_through(*stack.encoder_of(fit), z[fit][chosen]))
+        for fit, chosen in enumerate(positives)
+    ]
+    return torch.stack([moments for moments, _ in found]), torch.stack([m for _, m in found])
+
+
+@torch.no_grad()
+def exact_losses(
+    stack: StackedSRAE,
+    sides: Sequence[Side],
+    spread: Float[Tensor, "fits targets"],
+    config: TrainConfig,
+) -> list[Losses]:
+    """The terms of eq. 5 of every fit, exact over a whole set, a few samples at a time.
+
+    Args:
+        stack: the fits.
+        sides: one per fit; all of the same `data`.
+        spread: standard deviation of each fit's logits over the training data.
+        config: settings.
+    """
+    z = sides[0].data.z
+    groups = [side.groups(config.pull_away) for side in sides]
+    weights = torch.stack([side.weights for side in sides])
+    weights = weights / weights.sum(1, keepdim=True)
+    found: list[Tensor] | None = None
+    rows = max(1, VALUES_AT_ONCE // (len(sides) * z.shape[1]))
+    for start in range(0, len(z), rows):
+        part = slice(start, start + rows)
+        terms = _sums(stack, sides, groups, weights, spread, part, config)
+        found = terms if found is None else [a + b for a, b in zip(found, terms, strict=True)]
+    if found is None:
+        raise XNNError("there are no samples to measure a fit on")
+    faithful, errors, moments, means = found
+    shares = None
+    if groups[0] is not None:
+        shares = torch.stack([w @ g for w, g in zip(weights, groups, strict=True) if g is not None])
+    sparse = reconstruction_loss(errors if errors.numel() else None, config)
+    orthogonal = losses.pull_away(moments, None if shares is None else means, shares)
+    return [
+        _losses(
+            float(faithful[fit]),
+            float(sparse if sparse.ndim == 0 else sparse[fit]),
+            float(orthogonal[fit]),
+            _overlap(stack, fit, side) if config.relevance else 0.0,
+            config,
+        )
+        for fit, side in enumerate(sides)
+    ]
+
+
+def _sums(
+    stack: StackedSRAE,
+    sides: Sequence[Side],
+    groups: Sequence[Tensor | None],
+    weights: Float[Tensor, "fits samples"],
+    spread: Float[Tensor, "fits targets"],
+    part: slice,
+    config: TrainConfig,
+) -> list[Tensor]:
+    """Weighted sums over some samples: what `Terms` holds the means of; empty if left out."""
+    fits, weight = len(sides), weights[:, part]
+    scaled = sides[0].data.z[part] / stack.scale
+    features = stack.encode(stack.inputs(scaled).expand(fits, -1, -1))
+    logits = torch.stack([side.logits[part] for side in sides])
+    error = (stack.readout(features) - logits) / spread.unsqueeze(1)
+    faithful = (weight * error.square().sum(2)).sum(1)
+    errors = means = features.new_zeros(0)
+    if config.reconstruction != "none":
+        missing = (stack.decode_scaled(features) - scaled).square()
+        errors = (weight.unsqueeze(1) @ missing).squeeze(1)
+    weighted = features * weight.unsqueeze(2)
+    if groups[0] is not None:
+        own = torch.stack([group[part] for group in groups if group is not None])
+        means = own.mT @ weighted
+    return [faithful, errors, features.mT @ weighted, means]
+
+
+def _overlap(stack: StackedSRAE, fit: int, side: Side) -> float:
+    z = side.data.z[side.positives.any(1)] / stack.scale
+    relevance = relevance_through(*stack.encoder_of(fit), z)
+    return float(losses.pull_away(*relevance_moments(relevance)))
+
+
+def _losses(
+    faithful: float, sparse: float, orthogonal: float, overlap: float, config: TrainConfig
+) -> Losses:
+    own = faithful if config.faithful else 0.0
+    total = own + config.beta * sparse + config.eta * orthogonal + config.relevance * overlap
+    return Losses(faithful, sparse, orthogonal, total, overlap)
+
+
+def full_set_losses(
+    embedding: SRAE, side: Side, spread: Float[Tensor, " targets"], config: TrainConfig
+) -> Losses:
+    """The terms of eq. 5 of one embedding, exact over a whole set."""
+    stack = StackedSRAE([embedding], side.data.z.device)
+    return exact_losses(stack, [side], spread.unsqueeze(0), config)[0]

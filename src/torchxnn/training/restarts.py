@@ -1,0 +1,284 @@
+"""Trials of one target after another, until a fit is good enough."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Int64
+from torch import Tensor
+
+from torchxnn.data.activations import Activations
+from torchxnn.data.positives import find_positives, sample_weights, split_validation
+from torchxnn.embeddings.apply import apply_embedding
+from torchxnn.embeddings.conv_srae import ConvSRAE
+from torchxnn.embeddings.srae import SRAE
+from torchxnn.errors import DataError, XNNError
+from torchxnn.metrics.faithfulness import Faithfulness, measure_faithfulness
+from torchxnn.training.config import ComputeConfig, Losses, Side, TrainConfig
+from torchxnn.training.conv_trial import conv_losses
+from torchxnn.training.objective import full_set_losses
+from torchxnn.training.report import FitReport
+from torchxnn.training.schedule import Trial
+from torchxnn.training.trial import Wanted
+
+FitResult = tuple[SRAE | ConvSRAE, FitReport] | XNNError
+"""What became of one fit of a group: an embedding with its report, or why there is none."""
+
+
+@dataclass(frozen=True, eq=False)
+class FitData:
+    """The two sides of the data, on the CPU to be measured and on the device to be fitted."""
+
+    train: Activations
+    validation: Activations
+    fitted: tuple[Activations, Activations]
+    held_out: Literal["given", "split"]
+
+    @classmethod
+    def prepare(
+        cls,
+        train: Activations,
+        validation: Activations | None,
+        targets: Sequence[tuple[int, ...]],
+        config: TrainConfig,
+        compute: ComputeConfig,
+        held_out: Literal["given", "split"],
+    ) -> FitData:
+        """Check settings, split the data if that is to be done, and move them to the device."""
+        check_config(config)
+        if len({len(target) for target in targets}) > 1:
+            raise DataError("fits of one group must have the same number of targets each")
+        train = _plain(train)
+        if validation is None:
+            held_out = "split"
+            known = [t for target in targets for t in target if 0 <= t < train.logits.shape[1]]
+            positives = find_positives(train, list(dict.fromkeys(known)))[0] if known else None
+            if positives is None:
+                positives = torch.zeros(len(train), 1, dtype=torch.bool)
+            mask = split_validation(positives, config.validation_share, config.seed)
+            train, validation = train.select(~mask), train.select(mask)
+        elif (train.labels is None) != (validation.labels is None):
+            raise DataError(
+                "labels are given for only one of training and validation data; give both or "
+                "neither, since they decide what is a positive"
+            )
+        validation = _plain(validation)
+        device = torch.device(compute.device)
+        return cls(train, validation, (train.to(device), validation.to(device)), held_out)
+
+
+class Search:
+    """Trials for one target until a fit is good enough; the best one is the result."""
+
+    def __init__(
+        self, data: FitData, targets: tuple[int, ...], n_features: int, config: TrainConfig
+    ) -> None:
+        _check_targets(targets, n_features)
+        self.start = time.perf_counter()
+        self.data, self.targets, self.n_features, self.config = data, targets, n_features, config
+        positives, self.positives_by = find_positives(data.train, targets)
+        counts, images = positives.sum(0), len(positives)
+        if data.held_out == "split":  # as many as the caller gave
+            held_out = find_positives(data.validation, targets)[0]
+            counts, images = counts + held_out.sum(0), images + len(held_out)
+        _check_positives(counts, images, targets, self.positives_by, config)
+        self.sides = (
+            _prepare(data.train, targets, config),
+            _prepare(data.validation, targets, config),
+        )
+        self.spread = self.sides[0].logits.std(0, correction=0)
+        if not bool((self.spread > 0).all()):
+            raise DataError(f"the logit of target {targets} is the same on every training image")
+        self.trials = 0
+        self.best: tuple[Trial[SRAE] | Trial[ConvSRAE], Faithfulness] | None = None
+
+    def wanted(self, position: int) -> Wanted:
+        """The next trial, its data on the device of the fit."""
+        fitted = [
+            side.beside(data) for side, data in zip(self.sides, self.data.fitted, strict=True)
+        ]
+        return Wanted(
+            (fitted[0], fitted[1]), self.spread.to(fitted[0].logits), self.trials, position
+        )
+
+    def take(self, trial: Trial[SRAE] | Trial[ConvSRAE]) -> None:
+        """Note a trial's result."""
+        self.trials += 1
+        trial.embedding.cpu().eval()
+        figures = _measure(trial.embedding, self.sides[1], self.targets)
+        if self.best is None or _rank(trial, figures, self.config) > _rank(*self.best, self.config):
+            self.best = (trial, figures)
+
+    @property
+    def ended(self) -> bool:
+        """Whether the best fit is good enough, or the trials are used up."""
+        if self.trials >= self.config.trials or self.best is None:
+            return True
+        enough = min(self.config.enough_active, self.n_features)
+        return not self.best[1].degenerate and self.best[1].active >= enough
+
+    def result(self) -> tuple[SRAE | ConvSRAE, FitReport]:
+        """The best fit, without a subspace, and its report."""
+        if self.best is None:
+            raise XNNError("config.trials must be at least 1")
+        trial, figures = self.best
+        embedding, config = trial.embedding, self.config
+        if isinstance(embedding, SRAE):
+            embedding = embedding.expanded().eval()
+        report = FitReport(
+            targets=self.targets,
+            positives_by=self.positives_by,
+            held_out=self.data.held_out,
+            train=_measure(embedding, self.sides[0], self.targets),
+            validation=figures,
+            train_losses=_losses(embedding, self.sides[0], self.spread, config),
+            validation_losses=_losses(embedding, self.sides[1], self.spread, config),
+            degenerate=figures.degenerate,
+            trials=self.trials,
+            epochs=trial.epochs,
+            revived=trial.revived,
+            seconds=time.perf_counter() - self.start,
+            config=config,
+        )
+        return embedding, report
+
+
+class Searches:
+    """The searches of a group: which trial comes next, and what became of the last."""
+
+    def __init__(
+        self,
+        data: FitData,
+        targets: Sequence[tuple[int, ...]],
+        n_features: int,
+        config: TrainConfig,
+        on_done: Callable[[int, FitResult], None],
+    ) -> None:
+        self.data, self.targets, self.n_features = data, targets, n_features
+        self.config, self.on_done = config, on_done
+        self.fresh = deque(range(len(targets)))
+        self.again: deque[int] = deque()
+        self.open: dict[int, Search] = {}
+
+    def next(self) -> Wanted | None:
+        """The trial to run next: another one of a target that needs it, or the next target's."""
+        if self.again:
+            position = self.again.popleft()
+            return self.open[position].wanted(position)
+        while self.fresh:
+            position = self.fresh.popleft()
+            try:
+                search = Search(self.data, self.targets[position], self.n_features, self.config)
+            except XNNError as error:
+                self.on_done(position, error)
+                continue
+            self.open[position] = search
+            return search.wanted(position)
+        return None
+
+    def take(self, wanted: Wanted, trial: Trial[SRAE] | XNNError) -> None:
+        """Note a trial's end; a target whose search has ended is done."""
+        position = wanted.position
+        search = self.open[position]
+        if not isinstance(trial, XNNError):
+            search.take(trial)
+            if not search.ended:
+                self.again.append(position)
+                return
+        del self.open[position]
+        self.on_done(position, trial if isinstance(trial, XNNError) else search.result())
+
+
+def _plain(data: Activations) -> Activations:
+    """Ordinary tensors: inference tensors cannot take part in a fit."""
+    if not data.z.is_inference():
+        return data
+    labels = None if data.labels is None else data.labels.clone()
+    return Activations(data.z.clone(), data.logits.clone(), labels, data.map_memory)
+
+
+def check_config(config: TrainConfig) -> None:
+    """Refuse settings that no fit could begin with.
+
+    Raises:
+        XNNError: the first one, by name.
+    """
+    positive = ("q", "learning_rate", "batch_size", "epochs", "patience", "trials")
+    for name in positive:
+        if getattr(config, name) <= 0:
+            raise XNNError(f"{name} must be positive, got {getattr(config, name)}")
+    if min(config.beta, config.eta, config.weight_decay, config.pretrain_epochs) < 0:
+        raise XNNError("beta, eta, weight_decay and pretrain_epochs must not be negative")
+    if config.positive_share is not None and not 0 < config.positive_share < 1:
+        raise XNNError(f"positive_share must lie between 0 and 1, got {config.positive_share}")
+    if not 0 < config.validation_share < 1:
+        raise XNNError(f"validation_share must lie between 0 and 1, got {config.validation_share}")
+    if config.subspace is not None and config.subspace < 1:
+        raise XNNError(f"subspace must be at least 1 dimension, got {config.subspace}")
+
+
+def _check_targets(targets: tuple[int, ...], n_features: int) -> None:
+    if not targets or len(set(targets)) != len(targets):
+        raise DataError(f"targets must be different class indices, got {list(targets)}")
+    if n_features < len(targets):
+        raise XNNError(
+            f"n_features must be at least 1 and at least the number of targets, got {n_features} "
+            f"for {len(targets)} target(s)"
+        )
+
+
+def _check_positives(
+    counts: Int64[Tensor, " targets"],
+    images: int,
+    targets: tuple[int, ...],
+    positives_by: str,
+    config: TrainConfig,
+) -> None:
+    for target, count in zip(targets, counts.tolist(), strict=True):
+        if count < config.minimum_positives:
+            raise DataError(
+                f"target {target} has {count} positive image(s) by {positives_by} among "
+                f"{images}; at least {config.minimum_positives} are needed: add images of "
+                "the class"
+            )
+
+
+def _prepare(data: Activations, targets: tuple[int, ...], config: TrainConfig) -> Side:
+    positives, _ = find_positives(data, targets)
+    if not bool(positives.any(0).all()):
+        raise DataError(
+            f"the held-out data have no positives of every target in {targets}; give more"
+        )
+    weights = sample_weights(data, targets, config.positive_share)
+    return Side(data, data.logits[:, list(targets)], positives, weights)
+
+
+@torch.no_grad()
+def _measure(embedding: SRAE | ConvSRAE, split: Side, targets: tuple[int, ...]) -> Faithfulness:
+    found = apply_embedding(embedding, split.data.z)
+    return measure_faithfulness(
+        found.features,
+        found.contributions,
+        found.reproduced,
+        split.data.logits,
+        targets,
+        split.positives,
+    )
+
+
+def _losses(embedding: SRAE | ConvSRAE, split: Side, spread: Tensor, config: TrainConfig) -> Losses:
+    if isinstance(embedding, ConvSRAE):
+        return conv_losses(embedding, split, spread, config)
+    return full_set_losses(embedding, split, spread, config)
+
+
+def _rank(
+    trial: Trial[SRAE] | Trial[ConvSRAE], figures: Faithfulness, config: TrainConfig
+) -> tuple[bool, int, float]:
+    active = min(figures.active, config.enough_active)
+    return (not figures.degenerate, active, -trial.losses.total)

@@ -1,0 +1,64 @@
+"""What is saved of an XNN beside its weights, and how its embedding is built again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from torchxnn.embeddings.conv_srae import ConvSRAE
+from torchxnn.embeddings.srae import SRAE
+from torchxnn.models.preprocessing import Preprocessing
+from torchxnn.training.report import FitReport
+
+KINDS: dict[str, type[SRAE] | type[ConvSRAE]] = {"srae": SRAE, "conv_srae": ConvSRAE}
+
+
+def describe_xnn(
+    embedding: SRAE | ConvSRAE,
+    report: FitReport | None,
+    *,
+    fingerprint: str,
+    layer: str,
+    targets: Sequence[int],
+    outputs: int | None,
+    class_names: Sequence[str] | None,
+    preprocessing: Preprocessing | None,
+    source: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    """Everything about an XNN as plain values; `write_saved` takes it with the state dict.
+
+    Args:
+        embedding: fitted.
+        report: of the fit, if known.
+        fingerprint: of the explained model.
+        layer: dotted name.
+        targets: explained classes.
+        outputs: number of the model's outputs.
+        class_names: of the outputs.
+        preprocessing: how pictures become the model's input.
+        source: where model and data came from.
+    """
+    return {
+        "model_fingerprint": fingerprint,
+        "layer": layer,
+        "targets": list(targets),
+        "outputs": outputs,
+        "class_names": None if class_names is None else list(class_names),
+        "preprocessing": None if preprocessing is None else asdict(preprocessing),
+        "source": None if source is None else dict(source),
+        "embedding_kind": next(k for k, kind in KINDS.items() if type(embedding) is kind),
+        "embedding": embedding.settings(),
+        "report": None if report is None else report.to_json(),
+    }
+
+
+def rebuild_embedding(about: Mapping[str, Any], state: Mapping[str, Tensor]) -> SRAE | ConvSRAE:
+    """The embedding that `describe_xnn` described, in evaluation mode."""
+    with torch.random.fork_rng(devices=[]):
+        embedding = KINDS[about.get("embedding_kind", "srae")](**about["embedding"])
+    embedding.load_state_dict(dict(state))
+    return embedding.eval()

@@ -1,0 +1,343 @@
+"""Fits of SRAEs with one seed each, several at once: start, epochs, revival, early stopping.
+
+All fits of a group read the same Z and differ in their targets, or in their seeds. Their layers are
+computed together (`StackedSRAE`); everything else is as if each were alone: its own batches,
+running means, optimiser, learning rate, restarts and end. A fit that ends leaves its slot to the
+next one. A group of one is an ordinary fit.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from torchxnn.embeddings.srae import SRAE
+from torchxnn.errors import XNNError
+from torchxnn.training import losses
+from torchxnn.training.config import ComputeConfig, Losses, Side, TrainConfig
+from torchxnn.training.initialise import fit_readout, split_logit, weak_features
+from torchxnn.training.objective import (
+    Terms,
+    batch_statistics,
+    exact_losses,
+    loss_of_terms,
+    overlap_terms,
+    precision,
+)
+from torchxnn.training.schedule import Course, RunningMeans, Trial, trial_generator
+from torchxnn.training.stacked import StackedSRAE
+from torchxnn.training.start import refit_readout, start_embedding
+
+
+@dataclass(frozen=True, eq=False)
+class Wanted:
+    """A fit to be run.
+
+    Attributes:
+        sides: training and held-out data; all fits of a group share their `data`.
+        spread: (k,) standard deviation of the logits over the training data.
+        number: of the trial; gives each its own seed.
+        position: of the targets in the caller's list.
+    """
+
+    sides: tuple[Side, Side]
+    spread: Float[Tensor, " targets"]
+    number: int
+    position: int = 0
+
+
+ROWS_AT_ONCE = 4096
+"""Samples that are projected at once."""
+
+Queue = Callable[[], Wanted | None]
+OnEpoch = Callable[[Wanted, int, Losses], None]
+OnTrial = Callable[[Wanted, Trial[SRAE] | XNNError], None]
+
+
+def run_trials(
+    queue: Queue,
+    n_features: int,
+    config: TrainConfig,
+    compute: ComputeConfig,
+    on_trial: OnTrial,
+    on_epoch: OnEpoch | None = None,
+) -> None:
+    """Run all fits that are wanted, at most `compute.slots` at once.
+
+    Args:
+        queue: gives the next fit, or None if there is none now; `on_trial` may bring new ones.
+        n_features: n.
+        config: settings.
+        compute: slots, device and precision.
+        on_trial: called with each fit as it ends: its result, or the error that it ended with,
+            which does not touch the others.
+        on_epoch: called with (fit, epoch, held-out losses).
+    """
+    group = _Group(n_features, config, compute)
+    while True:
+        group.fill(queue, on_trial)
+        if not group.fits:
+            return
+        group.train_epoch()
+        group.measure(on_trial, on_epoch)
+
+
+class _Fit:
+    """One fit in its slot."""
+
+    def __init__(self, wanted: Wanted, n_features: int, config: TrainConfig) -> None:
+        self.wanted = wanted
+        self.train, self.validation = wanted.sides
+        self.generator = trial_generator(config, wanted.number)
+        self.embedding = start_embedding(self.train, n_features, config, self.generator)
+        first = exact_losses(
+            StackedSRAE([self.embedding], self.train.data.z.device),
+            [self.validation],
+            wanted.spread.unsqueeze(0),
+            config,
+        )
+        self.course = Course(config, first[0])
+        self.best = copy.deepcopy(self.embedding.state_dict())
+        self.revived = 0
+        self.ended = False
+        self.groups = self.train.groups(config.pull_away)
+        self.shares = None if self.groups is None else self.train.weights @ self.groups
+        self.optimizer: torch.optim.Adam | None = None
+
+    def seat(self, stack: StackedSRAE, place: int, config: TrainConfig) -> None:
+        """Let the optimiser work on a place of the stack; it keeps what it knows."""
+        own = [value.detach()[place] for value in stack.values.values()]
+        before, self.optimizer = (
+            self.optimizer,
+            torch.optim.Adam(
+                own, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
+            ),
+        )
+        if before is not None:
+            olds = before.param_groups[0]["params"]
+            for old, new in zip(olds, own, strict=True):
+                if old in before.state:
+                    self.optimizer.state[new] = before.state[old]
+
+    def step(self, gradients: Sequence[Tensor | None], place: int) -> None:
+        """One step of the optimiser with this fit's part of the gradients."""
+        if self.optimizer is None:
+            return
+        parameters = self.optimizer.param_groups[0]["params"]
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.grad = None if gradient is None else gradient[place].contiguous()
+        self.optimizer.step()
+
+    def draw(self, steps: int, size: int) -> Int64[Tensor, "steps batch"]:
+        """Samples of an epoch's batches, with probability proportional to their weight."""
+        drawn = torch.multinomial(
+            self.train.weights.cpu(), steps * size, replacement=True, generator=self.generator
+        )
+        return drawn.view(steps, size)
+
+    @torch.no_grad()
+    def revive(self) -> bool:
+        """Restart weak x-features; whether there were any."""
+        embedding, train = self.embedding, self.train
+        inputs = embedding.inputs(train.data.z)
+        features = embedding.encode_inputs(inputs)
+        weak = weak_features(features, embedding.contributions(features), train.positives)
+        if not weak:
+            return False
+        hidden = embedding.below_x_layer(inputs)
+        split_logit(
+            embedding,
+            hidden,
+            train.logits,
+            train.weights,
+            train.positives,
+            self.generator,
+            only=weak,
+        )
+        fit_readout(embedding, embedding.encode_inputs(inputs), train.logits, train.weights)
+        self.revived += len(weak)
+        return True
+
+    def result(self, config: TrainConfig) -> Trial[SRAE]:
+        """The fit as it was at its lowest held-out loss."""
+        self.embedding.load_state_dict(self.best)
+        lowest = self.course.best
+        if not config.faithful:
+            refit_readout(self.embedding, self.train)
+            stack = StackedSRAE([self.embedding], self.train.data.z.device)
+            spread = self.wanted.spread.unsqueeze(0)
+            lowest = exact_losses(stack, [self.validation], spread, config)[0]
+        return Trial(self.embedding, lowest, self.course.epoch, self.revived)
+
+
+class _Group:
+    """The fits that are under way, and their common tensors."""
+
+    def __init__(self, n_features: int, config: TrainConfig, compute: ComputeConfig) -> None:
+        self.n_features, self.config, self.compute = n_features, config, compute
+        self.fits: list[_Fit] = []
+        self.stack: StackedSRAE | None = None
+        self.inputs: Tensor | None = None
+        self.means = RunningMeans()
+        self.statistics: Callable[..., Terms] = batch_statistics
+        if compute.compile:
+            self.statistics = torch.compile(batch_statistics)
+
+    def fill(self, queue: Queue, on_trial: OnTrial) -> None:
+        """Give the slots of ended fits to the next ones; close those that nobody wants."""
+        ended = [place for place, fit in enumerate(self.fits) if fit.ended]
+        for place in ended:
+            fresh = self._start(queue, on_trial)
+            if fresh is None or self.stack is None:
+                break
+            self.fits[place] = fresh
+            self.stack.put(place, fresh.embedding)
+            self.means.forget(place)
+            fresh.seat(self.stack, place, self.config)
+        going = [place for place, fit in enumerate(self.fits) if not fit.ended]
+        if self.stack is not None and len(going) < len(self.fits):
+            self.fits = [self.fits[place] for place in going]
+            if going:
+                self.stack.keep(going)
+                self.means.keep(going)
+                self._seat_all()
+        if not self.fits:
+            while len(self.fits) < self.compute.slots:
+                fresh = self._start(queue, on_trial)
+                if fresh is None:
+                    break
+                self.fits.append(fresh)
+            if self.fits:
+                self._open()
+
+    def _open(self) -> None:
+        """Stack the first fits, and project Z once for all."""
+        first, z = self.fits[0].embedding, self.fits[0].train.data.z
+        self.stack = StackedSRAE([fit.embedding for fit in self.fits], z.device)
+        self.means = RunningMeans()
+        if first.subspace is not None and self.inputs is None:
+            with torch.no_grad():
+                self.inputs = torch.cat([first.inputs(part) for part in z.split(ROWS_AT_ONCE)])
+        self._seat_all()
+
+    def _start(self, queue: Queue, on_trial: OnTrial) -> _Fit | None:
+        while (wanted := queue()) is not None:
+            try:
+                return _Fit(wanted, self.n_features, self.config)
+            except XNNError as error:
+                on_trial(wanted, error)
+        return None
+
+    def _seat_all(self) -> None:
+        if self.stack is not None:
+            for place, fit in enumerate(self.fits):
+                fit.seat(self.stack, place, self.config)
+
+    def train_epoch(self) -> None:
+        """One pass over as many samples as there are, for every fit."""
+        size = self.config.batch_size
+        steps = max(1, len(self.fits[0].train.data) // size)
+        draws = torch.stack([fit.draw(steps, size) for fit in self.fits])
+        for fit in self.fits:
+            if fit.optimizer is not None:
+                fit.optimizer.param_groups[0]["lr"] = fit.course.learning_rate
+        for step in range(steps):
+            self._step(draws[:, step], 1 / steps)
+
+    def _step(self, index: Int64[Tensor, "fits batch"], share: float) -> None:
+        stack = self.stack
+        if stack is None:
+            return
+        loss = self._loss(stack, index, share)
+        gradients = torch.autograd.grad(loss.sum(), list(stack.values.values()), allow_unused=True)
+        for place, fit in enumerate(self.fits):
+            fit.step(gradients, place)
+
+    def _loss(
+        self, stack: StackedSRAE, index: Int64[Tensor, "fits batch"], share: float
+    ) -> Float[Tensor, " fits"]:
+        """Eq. 5 of every fit, at the running estimate of the training set's means."""
+        fits, config = self.fits, self.config
+        rows = [
+            (fit, chosen.to(fit.train.data.z.device))
+            for fit, chosen in zip(fits, index, strict=True)
+        ]
+        device = rows[0][0].train.data.z.device
+        flat = index.to(device).flatten()
+        z = fits[0].train.data.z[flat].unflatten(0, index.shape).div_(stack.scale)
+        inputs = z if self.inputs is None else self.inputs[flat].unflatten(0, index.shape)
+        logits = torch.stack([f.train.logits[i] / f.wanted.spread for f, i in rows])
+        spread = torch.stack([fit.wanted.spread for fit in fits]).unsqueeze(1)
+        groups = shares = None
+        if fits[0].groups is not None:
+            groups = torch.stack([f.groups[i] for f, i in rows if f.groups is not None])
+            shares = torch.stack([fit.shares for fit in fits if fit.shares is not None])
+        with precision(device, self.compute.autocast):
+            terms = self.statistics(stack, inputs, z, logits, spread, groups, config.reconstruction)
+        terms = replace(
+            terms,
+            errors=self._mean("errors", terms.errors, share),
+            moments=self.means.update("moments", terms.moments, share),
+            means=self._mean("means", terms.means, share),
+        )
+        loss = loss_of_terms(terms, shares, config)
+        if config.relevance:
+            positives = torch.stack([f.train.positives[i].any(1) for f, i in rows])
+            moments, means = overlap_terms(stack, z, positives)
+            valid = positives.any(1)
+            overlap = losses.pull_away(
+                self.means.update("relevance", moments, share, valid),
+                self.means.update("relevance means", means, share, valid),
+            )
+            loss = loss + config.relevance * torch.where(valid, overlap, 0.0)
+        return loss
+
+    def _mean(self, name: str, batch: Tensor | None, share: float) -> Tensor | None:
+        return None if batch is None else self.means.update(name, batch, share)
+
+    def measure(self, on_trial: OnTrial, on_epoch: OnEpoch | None) -> None:
+        """Restart weak x-features, measure the held-out losses, and end what has ended."""
+        stack, config = self.stack, self.config
+        if stack is None:
+            return
+        for place, fit in enumerate(self.fits):
+            if fit.course.revives_after(fit.course.epoch + 1):
+                stack.take(place, fit.embedding)
+                if fit.revive():
+                    stack.put(place, fit.embedding)
+                    self.means.forget(place)
+                    self._forget_moments(fit)
+        sides = [fit.validation for fit in self.fits]
+        spread = torch.stack([fit.wanted.spread for fit in self.fits])
+        for place, (fit, found) in enumerate(
+            zip(self.fits, exact_losses(stack, sides, spread, config), strict=True)
+        ):
+            try:
+                lowest = fit.course.advance(found)
+            except XNNError as error:
+                fit.ended = True
+                on_trial(fit.wanted, error)
+                continue
+            if lowest:
+                stack.take(place, fit.embedding)
+                fit.best = copy.deepcopy(fit.embedding.state_dict())
+            if on_epoch is not None:
+                on_epoch(fit.wanted, fit.course.epoch, found)
+            if fit.course.ended:
+                fit.ended = True
+                on_trial(fit.wanted, fit.result(config))
+
+    def _forget_moments(self, fit: _Fit) -> None:
+        """The x-layer and the readout were set anew, so their optimiser begins anew."""
+        last = f"encoder.{len(fit.embedding.encoder) - 1}."
+        if self.stack is None or fit.optimizer is None:
+            return
+        parameters = fit.optimizer.param_groups[0]["params"]
+        for name, parameter in zip(self.stack.values, parameters, strict=True):
+            if name.startswith((last, "readout.")):
+                fit.optimizer.state.pop(parameter, None)

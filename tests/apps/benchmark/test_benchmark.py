@@ -1,0 +1,396 @@
+"""The benchmark: every figure, resumption, and the same results however it is run."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+from benchmark_examples import write_squares, write_weights
+from torchxnn.apps.benchmark.maps import spread
+from torchxnn.apps.benchmark.measure import FIGURES, FIT_FIGURES
+from torchxnn.apps.benchmark.methods import (
+    FitData,
+    UnitsOfMany,
+    cae_config,
+    fit_variant,
+    nn_config,
+    read_class,
+    sae_config,
+)
+from torchxnn.apps.benchmark.run import read_record, run_benchmark, saved_xnn
+from torchxnn.apps.benchmark.settings import METHODS, BenchmarkConfig
+from torchxnn.apps.benchmark.stability import run_stability
+from torchxnn.apps.benchmark.summary import summarise
+from torchxnn.apps.benchmark.tables import markdown, stability_text, tuning_text
+from torchxnn.apps.benchmark.tasks import TASKS, TaskSource
+from torchxnn.apps.benchmark.tune import TuneGrid, choose, run_tuning
+from torchxnn.cli.benchmark import every_few, find_classes
+from torchxnn.cli.main import main
+from torchxnn.data.activations import Activations
+from torchxnn.data.positives import sample_weights
+from torchxnn.embeddings import fit_pca
+from torchxnn.embeddings.linear import fit_linear
+from torchxnn.errors import DataError, XNNError
+from torchxnn.training.config import TrainConfig
+from torchxnn.training.fit import fit_embedding
+from torchxnn.xnn import XNN
+
+TRAIN = TrainConfig(
+    hidden=(12, 8), epochs=3, patience=3, pretrain_epochs=1, trials=1, minimum_positives=2
+)
+CONFIG = BenchmarkConfig(
+    n_features=3, copies=1, z_dimensions=4, z_images=2, kept=(50, 100), train=TRAIN
+)
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    root = tmp_path_factory.mktemp("squares")
+    write_squares(root / "data")
+    weights = write_weights(root / "data", root / "weights.safetensors")
+    return TaskSource("cub", root / "data", weights, "benchmark_examples:network", "3")
+
+
+@pytest.fixture(scope="module")
+def ran(source, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run") / "out"
+    return folder, run_benchmark(source, None, CONFIG, folder)
+
+
+def without_seconds(record):
+    methods = {
+        name: {key: value for key, value in figures.items() if key != "seconds"}
+        for name, figures in record["methods"].items()
+    }
+    return {**record, "methods": methods, "seconds": 0}
+
+
+def test_every_method_is_measured_on_every_class(ran):
+    _, records = ran
+    assert sorted(records) == ["0", "1", "2"]
+    for record in records.values():
+        assert set(record["methods"]) == set(METHODS)
+        assert record["positives"] == 4
+        assert set(record["more"]) == {"NMF", "PCA", "TopK-SAE"}
+        assert [row["num_x"] >= 1 for row in record["lasso"].values()] == [True] * 5
+        for name, figures in record["methods"].items():
+            assert set(FIGURES) <= set(figures)
+            assert figures["locality"] is None or figures["locality"] >= 0
+            assert (figures["r2"] is None) == (name in ("Z", "1-heatmap"))
+        assert set(record["masking"]) >= {"x-features", "1-heatmap", "random", "original"}
+
+
+def test_the_faithfulness_figures_are_those_of_the_saved_xnn(ran, source):
+    folder, records = ran
+    task = TASKS["cub"](source)
+    from torchxnn.data.datasets import make_loader
+
+    xnn = XNN.from_pretrained(saved_xnn(folder, 1), model=task.model)
+    found = xnn.evaluate(make_loader(task.test))
+    own = records["1"]["methods"]["SRAE"]
+    assert own["r2"] == pytest.approx(found.faithfulness.r2, abs=1e-5)
+    assert own["f_reg_positives"] == pytest.approx(found.faithfulness.f_reg_positives, abs=1e-5)
+    assert own["mean_squared_correlation"] == pytest.approx(
+        found.orthogonality.mean_squared_correlation, abs=1e-4
+    )
+
+
+def test_a_run_goes_on_where_it_stopped_and_gives_the_same(ran, source):
+    folder, records = ran
+    path = folder / "classes" / "0001.json"
+    others = {p: p.stat().st_mtime_ns for p in (folder / "classes").iterdir() if p != path}
+    recorded = (folder / "activations.safetensors").stat().st_mtime_ns
+    path.unlink()
+    again = run_benchmark(source, None, CONFIG, folder)
+    assert {p: p.stat().st_mtime_ns for p in others} == others
+    assert (folder / "activations.safetensors").stat().st_mtime_ns == recorded
+    assert without_seconds(again["1"]) == without_seconds(records["1"])
+
+
+@pytest.mark.slow
+def test_two_processes_give_what_one_gives(ran, source, tmp_path):
+    _, records = ran
+    again = run_benchmark(source, [2, 0], CONFIG, tmp_path / "out", jobs=2)
+    for target in ("0", "2"):
+        assert without_seconds(again[target]) == without_seconds(records[target])
+
+
+def test_other_settings_and_foreign_folders_are_refused(ran, source, tmp_path):
+    folder, _ = ran
+    with pytest.raises(DataError, match=r"another config: copies was 1, now 2"):
+        run_benchmark(source, None, replace(CONFIG, copies=2), folder)
+    (tmp_path / "mine.txt").write_text("keep")
+    with pytest.raises(DataError, match="holds no benchmark"):
+        run_benchmark(source, None, CONFIG, tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_broken_files_are_named(ran, source):
+    folder, _ = ran
+    path = folder / "classes" / "0000.json"
+    content = path.read_text()
+    path.write_text(content[:50])
+    try:
+        with pytest.raises(DataError, match=r"0000\.json cannot be read"):
+            read_record(folder, 0)
+    finally:
+        path.write_text(content)
+    activations = folder / "activations.safetensors"
+    whole = activations.read_bytes()
+    activations.write_bytes(whole[:1000])
+    try:
+        with pytest.raises(DataError, match=r"activations\.safetensors cannot be read"):
+            run_benchmark(source, None, CONFIG, folder)
+    finally:
+        activations.write_bytes(whole)
+
+
+def test_classes_that_do_not_exist(source, tmp_path):
+    with pytest.raises(DataError, match="no class 7; classes are 0 to 2"):
+        run_benchmark(source, [7], CONFIG, tmp_path / "out")
+    with pytest.raises(XNNError, match="jobs"):
+        run_benchmark(source, None, CONFIG, tmp_path / "out", jobs=0)
+    assert find_classes(("Red Fox", "Hare"), ()) is None
+    assert find_classes(("Red Fox", "Hare"), ("1", "red_fox")) == [1, 0]
+    with pytest.raises(DataError, match="no class 'Wolf'"):
+        find_classes(("Red Fox", "Hare"), ("Wolf",))
+
+
+def test_settings_out_of_range():
+    with pytest.raises(XNNError, match="n_features must be at least 2"):
+        BenchmarkConfig(n_features=1)
+    with pytest.raises(XNNError, match="map_images"):
+        BenchmarkConfig(map_images=0)
+
+
+# --- the command
+
+
+def test_the_command_writes_results_tables_and_figures(source, tmp_path, capsys):
+    out = tmp_path / "out"
+    arguments = ["benchmark", "cub", "--root", str(source.root), "--weights", str(source.weights)]
+    arguments += ["--out", str(out), "--model", source.model, "--layer", source.layer]
+    arguments += ["--classes", "0", "square 2", "--n-features", "3", "--copies", "1"]
+    arguments += ["--z-dimensions", "4", "--z-images", "2", "--kept", "50", "100"]
+    arguments += ["--hidden", "12", "8", "--epochs", "3", "--trials", "1"]
+    arguments += ["--minimum-positives", "2", "--pretrain-epochs", "1"]
+    assert main(arguments) in (0, None)
+    results = json.loads((out / "results.json").read_text())
+    assert set(results["methods"]) == set(METHODS)
+    assert set(results["classes"]) == {"0", "2"}
+    required = {
+        *("f_reg_train", "f_reg_test", "f_cls_train", "f_cls_test", "f_reg_positives"),
+        *("f_cls_positives", "r2", "o1", "o2", "locality", "active", "dead"),
+        *("degenerate_classes", "seconds"),
+    }
+    for figures in results["methods"].values():
+        assert required <= set(figures)
+    tables = (out / "tables.md").read_text()
+    assert "| Locality ↓ |" in tables
+    assert "Num_x" in tables
+    assert "Locality" in capsys.readouterr().out
+    for name in ("figure_6_parts", "figure_7_probability", "figure_12_degenerate"):
+        assert (out / "figures" / f"{name}.png").stat().st_size > 10_000
+    page = (out / "gallery" / "index.html").read_text()
+    assert page.count("<img") == 2
+    assert "https://" not in page
+    assert "http://" not in page
+
+
+# --- summary, by hand
+
+
+def record(target, **figures):
+    methods = {name: dict.fromkeys(FIGURES) | values for name, values in figures.items()}
+    return {
+        "target": target,
+        "name": f"class {target}",
+        "methods": methods,
+        "lasso": {"5": {"num_x": 4 + target, "f_reg_train": 1.0, "f_reg_test": 2.0}},
+        "masking": {"x-features": [0.5], "original": 1.0, "kept": [300]},
+        "more": {"PCA": 0.1 * target},
+        "positives": 1 + target,
+        "seconds": 1.0,
+    }
+
+
+def test_means_and_tests_by_hand():
+    records = {
+        str(t): record(
+            t,
+            SRAE={"o1": 0.5 - 0.01 * t, "r2": 0.9, "degenerate_classes": 0},
+            NN={"o1": 0.9 + 0.01 * t, "r2": None, "degenerate_classes": t % 2},
+        )
+        for t in range(8)
+    }
+    found = summarise(records)
+    assert found["methods"]["SRAE"]["o1"] == pytest.approx(0.465)
+    assert found["methods"]["NN"]["r2"] is None
+    assert found["methods"]["NN"]["degenerate_classes"] == 4
+    assert found["methods"]["NN"]["o2_infinite"] == 8
+    tested = found["tests"]["SRAE"]["o1"]["NN"]
+    assert tested["p"] == pytest.approx(1 / 2**8)  # all 8 differences are negative
+    assert tested["lower"] == 8
+    assert found["lasso"] == [
+        {"wanted": 5, "num_x": pytest.approx(7.5), "f_reg_train": 1.0, "f_reg_test": 2.0}
+    ]
+    assert found["masking"]["x-features"] == [pytest.approx(0.5)]
+    assert found["masking"]["pictures"] == 36
+    assert found["more"]["PCA"] == pytest.approx(0.35)
+    text = markdown(found, "By hand")
+    assert "| O1 ↓ |  | 0.465 | 0.935 |" in text
+
+
+def test_spread_keeps_the_ends():
+    assert spread([1, 2, 3], None) == [1, 2, 3]
+    assert spread(list(range(10)), 4) == [0, 3, 6, 9]
+    assert spread(list(range(10)), 1) == [0]
+
+
+# --- methods
+
+
+def planted(samples=200, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    z = torch.rand(samples, 10, generator=generator)
+    labels = (torch.arange(samples) % 4 == 0).long()
+    z[labels == 1, :4] += 1.5
+    logits = torch.stack([z[:, 4:].sum(1), 3 * z[:, :4].sum(1)], 1)
+    return Activations(z, logits, labels)
+
+
+DATA = FitData(planted(), planted(seed=1))
+
+
+def test_variants_of_eq_5_are_what_their_names_say():
+    sides = {}
+    for name, config in (("NN", nn_config(TRAIN)), ("SAE", sae_config(TRAIN))):
+        embedding, report = fit_variant(name, DATA, (1,), 3, TRAIN)
+        assert report.config == config
+        assert report.config.eta == 0
+        sides[name] = report.train_losses
+        errors = embedding.decode(embedding.encode(DATA.train.z)) - DATA.train.z
+        errors = (errors / embedding.scale).detach()
+        weights = sample_weights(DATA.train, (1,), TRAIN.positive_share)
+        expected = float((weights[:, None] * errors.square()).sum(0).mean())
+        if name == "SAE":
+            assert sides[name].sparse_reconstruction == pytest.approx(expected, rel=1e-4)
+    assert sides["NN"].sparse_reconstruction == 0
+    assert sides["NN"].total == pytest.approx(sides["NN"].faithfulness)
+
+
+@pytest.mark.filterwarnings("ignore::torchxnn.errors.DegenerateFitWarning")
+def test_a_classic_autoencoder_does_not_see_the_logit():
+    config = cae_config(TRAIN)
+    first, _ = fit_embedding(DATA.train, DATA.validation, (1,), 3, config)
+    other = replace(DATA.train, logits=DATA.train.logits.flip(0) * 2)
+    second, _ = fit_embedding(other, DATA.validation, (1,), 3, config)
+    for one, two in zip(first.encoder.parameters(), second.encoder.parameters(), strict=True):
+        assert torch.equal(one, two)
+    features = first.encode(DATA.train.z).detach()
+    weights = torch.full((len(features),), 1 / len(features))
+    weight, bias = fit_linear(features, DATA.train.logits[:, [1]], weights, ridge=1e-6)
+    torch.testing.assert_close(first.readout.weight, weight)
+    torch.testing.assert_close(first.readout.bias, bias)
+
+
+def test_a_readout_for_one_class_leaves_the_shared_embedding_alone():
+    shared = fit_pca(DATA.train.z, 3)
+    own = read_class(shared, DATA, 1, TRAIN)
+    assert bool(shared.readout.weight.isnan().all())
+    assert bool(own.readout.weight.isfinite().all())
+    cae, _ = fit_variant("SAE", DATA, (1,), 3, TRAIN)
+    before = cae.readout.weight.detach().clone()
+    read_class(cae, DATA, 0, TRAIN)
+    assert torch.equal(cae.readout.weight, before)
+
+
+def test_units_of_many_are_the_units_of_each():
+    first, _ = fit_variant("NN", DATA, (1,), 3, TRAIN)
+    second = fit_pca(DATA.train.z, 2)
+    module = UnitsOfMany(lambda images: images, [first, second])
+    z = DATA.train.z[:5]
+    torch.testing.assert_close(module(z)[:, :3], first.encode(z))
+    torch.testing.assert_close(module(z)[:, 3:], second.encode(z))
+
+
+# --- tuning and stability
+
+
+def test_the_objective_by_hand():
+    def row(r2, overlap):
+        return dict.fromkeys(FIT_FIGURES) | {"r2": r2, "mean_squared_correlation": overlap}
+
+    records = {
+        "0": {"NN": row(0.96, 0.5), "a": row(0.95, 0.4), "b": row(0.94, 0.2), "c": row(0.7, 0.1)}
+    }
+    found = choose(records)
+    assert (found["chosen"], found["by"]) == ("b", "correlation of maps")
+    assert found["front"] == ["a", "b", "c"]
+    records["0"]["d"] = row(0.94, 0.3)  # beaten by b
+    assert "d" not in choose(records)["front"]
+    too_far = {"0": {"NN": row(0.99, 0.5), "a": row(0.9, 0.4), "b": row(0.8, 0.1)}}
+    assert (choose(too_far)["chosen"], choose(too_far)["by"]) == ("a", "R^2")
+
+
+def test_tuning_looks_at_training_pictures_alone(source, tmp_path):
+    config = replace(CONFIG, train=replace(TRAIN, epochs=1))
+    grid = TuneGrid(betas=(0.1, 0.5), etas=(0.1,), qs=(100.0,))
+    found = run_tuning(source, [0, 2], config, grid, tmp_path / "out")
+    assert list(found["settings"]) == ["NN", "beta 0.1, eta 0.1, q 100", "beta 0.5, eta 0.1, q 100"]
+    assert found["chosen"] in found["settings"]
+    files = sorted((tmp_path / "out" / "tuning").iterdir())
+    assert len(files) == 2
+    before = [file.stat().st_mtime_ns for file in files]
+    assert run_tuning(source, [0, 2], config, grid, tmp_path / "out") == found
+    assert [file.stat().st_mtime_ns for file in files] == before
+    assert "(chosen)" in tuning_text(found, [0, 2])
+
+
+def test_refits_are_matched(source, tmp_path):
+    config = replace(CONFIG, train=replace(TRAIN, epochs=1))
+    found = run_stability(source, [1], config, tmp_path / "out", fits=2)
+    assert set(found["methods"]) == {"SRAE", "SRAE-R", "NN", "SAE"}
+    for row in found["methods"].values():
+        assert -1 <= row["correlation"] <= 1
+    assert "2 fits per class, 1 classes" in stability_text(found)
+    done = tmp_path / "out" / "stability" / "0001-2.json"
+    row = json.loads(done.read_text())
+    done.write_text(json.dumps(row | {"NN": {"correlation": 0.125, "chance": 0.0}}))
+    again = run_stability(source, [1], config, tmp_path / "out", fits=2)
+    assert again["methods"]["NN"]["correlation"] == 0.125  # read, not fitted again
+    assert again["methods"]["SRAE"] == found["methods"]["SRAE"]
+    done.write_text("{")
+    with pytest.raises(DataError, match="delete it to fit again"):
+        run_stability(source, [1], config, tmp_path / "out", fits=2)
+    with pytest.raises(XNNError, match="at least 2 fits"):
+        run_stability(source, [1], config, tmp_path / "out", fits=1)
+
+
+def test_about_ten_classes():
+    assert every_few(50) == [4, 9, 14, 19, 24, 29, 34, 39, 44, 49]
+    assert every_few(3) == [0, 1, 2]
+
+
+def test_a_mistyped_name_claims_no_folder(source, tmp_path):
+    out = tmp_path / "out"
+    wrong = (
+        replace(source, root=tmp_path / "nowhere"),
+        replace(source, weights=tmp_path / "nowhere"),
+        replace(source, layer="99"),
+    )
+    for mistyped in wrong:
+        with pytest.raises(XNNError):
+            run_benchmark(mistyped, None, CONFIG, out)
+        assert not out.exists()
+    with pytest.raises(DataError, match="no class 7"):
+        run_stability(source, [7], CONFIG, out)
+    assert not out.exists()
+
+
+def test_a_negative_weight_is_refused_before_any_work():
+    with pytest.raises(XNNError, match="betas must not be negative"):
+        TuneGrid(betas=(0.1, -1.0))
+    with pytest.raises(XNNError, match="qs"):
+        TuneGrid(qs=(0.0,))

@@ -1,0 +1,356 @@
+"""The naming page: what it shows, by requests and in a real browser; nothing is lost on a kill."""
+
+import signal
+import subprocess
+import sys
+import threading
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+import torch
+import uvicorn
+from fastapi.testclient import TestClient
+from PIL import Image
+from test_xnn import make_loader, quick_fit
+
+import study_browser as b
+from conftest import make_images, make_net
+from torchxnn import XNN
+from torchxnn.apps.naming.app import create_app
+from torchxnn.apps.naming.gather import NameConfig, choose, gather
+from torchxnn.apps.naming.suggest import place_names, suggest
+from torchxnn.cli.main import main
+from torchxnn.data.datasets.base import ImageDataset, Sample
+from torchxnn.explanations.names.file import read_names
+from torchxnn.models.preprocessing import Preprocessing
+from torchxnn.storage.saved_folder import read_saved
+
+pytestmark = pytest.mark.filterwarnings("ignore::torchxnn.errors.AttributionWarning")
+SMALL = NameConfig(top=3, spaced=2, against=2)
+
+
+class Squares(ImageDataset):
+    """The images of `conftest`, with parts: the middles of four squares."""
+
+    def __init__(self, count=24):
+        self.name, self.classes = "squares", ("a", "b", "c", "d")
+        self.preprocessing = Preprocessing(12, "squash", (0.0,) * 3, (1.0,) * 3)
+        self.paths = tuple(f"{i}.png" for i in range(count))
+        self.images, labels = make_images(count, seed=3)
+        self.labels = tuple(labels.tolist())
+        self.part_names = ("top left", "top right", "bottom left", "bottom right")
+
+    def load(self, index):
+        parts = torch.tensor([[2.0, 2, 1], [8, 2, 1], [2, 8, 1], [8, 8, 1]])
+        box = torch.tensor([0.0, 0, 12, 12])
+        return Sample(self.images[index], self.labels[index], self.paths[index], parts, box)
+
+
+@pytest.fixture(scope="module")
+def fitted(tmp_path_factory):
+    """A saved XNN, its checksum and its gallery."""
+    xnn = XNN(make_net(), "classifier.1", 3, class_names=("a", "b", "c", "d"))
+    quick_fit(xnn, make_loader(), 1)
+    folder = tmp_path_factory.mktemp("name") / "run"
+    xnn.save_pretrained(folder)
+    gallery = gather(xnn, Squares(), SMALL)
+    return xnn, folder, read_saved(folder)[0]["weights_sha256"], gallery
+
+
+@pytest.fixture
+def run(fitted, tmp_path):
+    """A copy of the run without names."""
+    for file in fitted[1].iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    return tmp_path
+
+
+def app_for(fitted, run, who=""):
+    return create_app(run, fitted[2], "b", fitted[3], who)
+
+
+def client_for(fitted, run, who="Ada"):
+    return TestClient(app_for(fitted, run, who), follow_redirects=True)
+
+
+def names_in(fitted, run):
+    return read_names(run, fitted[2], 3)
+
+
+def send(client, path, **values):
+    return client.post(path, data={"token": client.app.state.site.token, **values})
+
+
+def test_gather_draws_each_image_once(fitted):
+    gallery = fitted[3]
+    assert len(gallery.features) == 3
+    shown = [s for f in gallery.features for group in f.groups.values() for s in group]
+    assert shown
+    assert {s.picture for s in shown} | {s.heatmap for s in shown} == set(gallery.files)
+    assert all(content[8:12] == b"WEBP" for content in gallery.files.values())
+    assert all(s.alt.startswith("Heatmap of x-feature") for s in shown)
+
+
+def test_choose_by_hand():
+    activation = torch.tensor([5.0, 4.0, 3.0, 2.0, 1.0, 0.0])
+    yes = torch.ones(6, dtype=torch.bool)
+    found = choose(activation, activation.clone(), yes, yes, SMALL)
+    assert found == {"top": (0, 1, 2), "spaced": (3, 4), "against": ()}
+    predicted = torch.tensor([True, False, True, True, False, False])
+    found = choose(activation, activation.clone(), yes, predicted, SMALL)
+    assert found["against"] == (1, 4)
+    assert choose(activation, -activation, yes, predicted, SMALL)["against"] == (0, 2)
+    assert choose(0 * activation, activation, yes, yes, SMALL)["top"] == ()
+
+
+def test_suggestions_name_the_part_under_the_heatmap():
+    squares = Squares(4)
+    names = place_names(squares)
+    assert names[-1] == "context"
+    heatmap = torch.zeros(12, 12)
+    heatmap[2, 8] = 1.0
+    (found,) = suggest([heatmap] * 4, [squares[i] for i in range(4)], names)
+    assert (found.name, found.images) == ("top right", 4)
+    assert found.share == pytest.approx(1)
+    assert found.evidence == (
+        f"100% of its relevance lies on it, {found.ratio:.1f} times a uniform map, 4 images"
+    )
+    assert suggest([torch.ones(12, 12)] * 4, [squares[i] for i in range(4)], names) == ()
+    assert suggest([0 * heatmap], [squares[0]], names) == ()
+
+
+def test_suggestions_from_masks():
+    masks = torch.ones(12, 12, dtype=torch.long)
+    masks[:3] = 2
+    sample = Sample(torch.zeros(3, 12, 12), 0, "x", masks=masks)
+    heatmap = torch.zeros(12, 12)
+    heatmap[1, 1] = 1
+    (found,) = suggest([heatmap], [sample], ("bed", "lamp"))
+    assert (found.name, found.ratio) == ("lamp", pytest.approx(4))
+
+
+def test_a_judgement_is_in_the_file_before_the_answer(fitted, run):
+    client = client_for(fitted, run)
+    assert "x-feature 3" in client.get("/").text
+    answer = send(client, "/feature/1", name="golden feather", note="bright", flag="")
+    assert "Saved." in answer.text
+    names = names_in(fitted, run)
+    assert names.agreed(0) == "golden feather"
+    assert names.judgements[0].who == "Ada"
+    assert 'value="golden feather"' in client.get("/feature/1").text
+    assert send(client, "/feature/1", name="wing", then="next").url.path == "/feature/2"
+    assert send(client, "/feature/3", flag="unclear", then="next").url.path == "/"
+    assert names_in(fitted, run).settled(2).flag == "unclear"
+
+
+def test_others_are_seen_only_after_the_own_answer(fitted, run):
+    ada, bo = client_for(fitted, run), client_for(fitted, run, "Bo")
+    send(ada, "/feature/1", name="wing bar", note="secret note")
+    text = bo.get("/feature/1").text
+    assert "wing bar" not in text
+    assert "secret note" not in text
+    assert "1 person has judged" in text
+    assert "wing bar" not in bo.get("/").text
+    assert "wing bar" in send(bo, "/feature/1", name="beak").text
+    assert "No agreement" in bo.get("/").text
+    assert "Krippendorff" in bo.get("/").text
+
+
+def test_merge_and_split(fitted, run):
+    ada, bo = client_for(fitted, run), client_for(fitted, run, "Bo")
+    send(ada, "/feature/1", name="wing bar")
+    send(bo, "/feature/1", name="golden wing")
+    merged = send(bo, "/feature/1/merge", names=["wing bar", "golden wing"], into="wing bar")
+    assert "Bo merged" in merged.text
+    assert names_in(fitted, run).agreed(0) == "wing bar"
+    assert "Bo split" in send(bo, "/feature/1/split", name="wing bar").text
+    assert names_in(fitted, run).disagreements == (0,)
+
+
+def test_the_page_asks_who(fitted, run):
+    client = client_for(fitted, run, "")
+    assert "Say who you are" in client.get("/feature/2").text
+    assert send(client, "/feature/2", name="a1").status_code == 422
+    client = TestClient(app_for(fitted, run), base_url="http://localhost")
+    assert send(client, "/who", who="Zoë <b>", back=2).url.path == "/feature/2"
+    assert "as Zoë &lt;b&gt;" in client.get("/feature/2").text
+
+
+def test_what_cannot_be_used_is_kept_on_the_page_and_not_saved(fitted, run):
+    client = client_for(fitted, run)
+    answer = send(client, "/feature/1", name="x-feature 2", note="my long note")
+    assert answer.status_code == 422
+    assert "Not saved" in answer.text
+    assert "my long note" in answer.text
+    assert not (run / "names.json").exists()
+    assert send(client, "/feature/1", name="a", flag="sure").status_code == 422
+    assert send(client, "/feature/1/merge", into="").status_code == 422
+
+
+def test_only_forms_of_this_page_from_this_machine(fitted, run):
+    client = client_for(fitted, run)
+    assert client.post("/feature/1", data={"name": "a"}).status_code == 403
+    assert client.get("/", headers={"Host": "evil.example"}).status_code == 400
+    assert client.get("/feature/4").status_code == 404
+    assert client.get("/feature/0").status_code == 404
+    version = client.app.state.site.version
+    assert client.get(f"/media/{version}/nothing.webp").status_code == 404
+    assert send(client, "/feature/1", name="a", note="n" * 70_000).status_code == 413
+    headers = client.get("/feature/1").headers
+    assert "default-src 'none'" in headers["content-security-policy"]
+    assert "<script" not in client.get("/feature/1").text
+
+
+def test_a_broken_file_is_said_and_kept(fitted, run):
+    client = client_for(fitted, run)
+    (run / "names.json").write_text("{")
+    answer = send(client, "/feature/1", name="a")
+    assert answer.status_code == 500
+    assert "cannot be read" in answer.text
+    assert (run / "names.json").read_text() == "{"
+
+
+def test_two_people_at_once_lose_nothing(fitted, run):
+    clients = [client_for(fitted, run, who) for who in ("Ada", "Bo", "Cy")]
+
+    def judge(client):
+        for i in range(8):
+            send(client, f"/feature/{i % 3 + 1}", name=f"name {i}")
+
+    threads = [threading.Thread(target=judge, args=(client,)) for client in clients]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(names_in(fitted, run).judgements) == 24
+
+
+def test_csv_from_the_page_and_the_command(fitted, run, tmp_path, capsys):
+    client = client_for(fitted, run)
+    send(client, "/feature/1", name="=1+1")
+    text = client.get("/names.csv").text
+    assert "'=1+1" in text
+    assert main(["name", str(run), "--export", str(tmp_path / "out" / "names.csv")]) == 0
+    assert (tmp_path / "out/names.csv").read_text("utf-8").splitlines() == text.splitlines()
+    assert main(["name", str(run)]) == 2
+    assert "xnn name RUN DIR" in capsys.readouterr().err
+
+
+# --- in a browser
+
+
+@contextmanager
+def served(app):
+    port = b.free_port()
+    recorder = b.Recorder(app)
+    config = uvicorn.Config(
+        recorder, port=port, lifespan="off", log_level="error", access_log=False
+    )
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        b.wait_until(lambda: server.started)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.should_exit = True
+        thread.join(20)
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    if not Path(b.CHROMIUM).is_file():
+        pytest.skip(f"no browser at {b.CHROMIUM}")
+    sync_api = pytest.importorskip("playwright.sync_api")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=b.CHROMIUM, args=b.ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@pytest.mark.parametrize("size", [(1280, 800), (390, 844)])
+def test_in_a_browser_by_keyboard(fitted, run, chromium, size):
+    width, height = size
+    problems, asked = [], []
+    viewport = {"width": width, "height": height}
+    with served(app_for(fitted, run)) as url, chromium.new_context(viewport=viewport) as context:
+        page = context.new_page()
+        b.watch(page, problems)
+        page.on("request", lambda request: asked.append(request.url))
+        hand = b.Keyboard(page)
+        page.goto(url)
+        hand.reach(page.get_by_label("Your name"))
+        page.keyboard.type("Ada")
+        page.keyboard.press("Enter")
+        page.get_by_role("button", name="Change").wait_for()
+        for each in ("/", "/feature/1", "/feature/2"):
+            page.goto(url + each)
+            assert b.nameless(page) == []
+            assert b.weak_contrasts(page) == []
+            assert b.overflow(page) <= 0
+        page.goto(f"{url}/feature/1")
+        hand.reach(page.get_by_label("What do these images"))
+        page.keyboard.type("golden feather")
+        page.keyboard.press("Tab")
+        page.keyboard.press("ArrowRight")  # mixed
+        hand.press(page.get_by_role("button", name="Save", exact=True))
+        page.get_by_text("Saved.").wait_for()
+        (judgement,) = names_in(fitted, run).judgements
+        assert (judgement.name, judgement.flag) == ("golden feather", "mixed")
+        assert b.weak_contrasts(page) == []
+    assert problems == []
+    assert all(address.startswith(url) for address in asked)
+
+
+def test_it_works_without_scripts(fitted, run, chromium):
+    with (
+        served(app_for(fitted, run, "Ada")) as url,
+        chromium.new_context(java_script_enabled=False) as context,
+    ):
+        page = context.new_page()
+        page.goto(f"{url}/feature/2")
+        page.get_by_label("What do these images").fill("beak")
+        page.get_by_role("button", name="Save and go on").click()
+        page.wait_for_url("**/feature/3")
+    assert names_in(fitted, run).agreed(1) == "beak"
+
+
+def test_the_command_keeps_what_was_saved_before_a_kill(tmp_path):
+    """`xnn name` as a process of its own, on a network with random weights and saved pictures."""
+    images, _ = make_images(32)
+    for i, image in enumerate(images):
+        folder = tmp_path / "data" / f"class {i % 4}"
+        folder.mkdir(parents=True, exist_ok=True)
+        pixels = (image.clamp(0, 1) * 255).byte().permute(1, 2, 0).numpy()
+        Image.fromarray(np.kron(pixels, np.ones((4, 4, 1), np.uint8))).save(folder / f"{i}.png")
+    xnn = XNN(make_net(), "classifier.1", 3, preprocessing=Preprocessing(12, "squash"))
+    quick_fit(xnn, make_loader(), 1)
+    xnn.source = {"model": "conftest:make_net", "weights": None, "random_weights": True}
+    xnn.save_pretrained(tmp_path / "run")
+    port = b.free_port()
+    command = [sys.executable, "-m", "torchxnn.cli", "name", str(tmp_path / "run")]
+    command += [str(tmp_path / "data"), "--no-browser", "--who", "Ada", "--port", str(port)]
+    command += ["--top", "2", "--spaced", "1", "--against", "1"]
+    here = str(Path(__file__).parents[2])
+    log = (tmp_path / "log").open("wb")
+    with subprocess.Popen(command, stdout=log, stderr=log, cwd=here) as process:
+        try:
+            b.wait_until(lambda: b.answers(f"http://127.0.0.1:{port}/"), 60)
+            judge_by_request(f"http://127.0.0.1:{port}", 1, "wing")
+            process.send_signal(signal.SIGKILL)
+        finally:
+            process.kill()
+            log.close()
+    assert XNN.from_pretrained(tmp_path / "run", xnn.model).feature_names[0] == "wing"
+
+
+def judge_by_request(url, number, name):
+    """The form, by plain requests."""
+    with httpx.Client(base_url=url, follow_redirects=True, timeout=20) as client:
+        page = client.get(f"/feature/{number}").text
+        token = page.split('name="token" value="')[1].split('"')[0]
+        answer = client.post(f"/feature/{number}", data={"token": token, "name": name})
+        assert answer.status_code == 200

@@ -1,0 +1,324 @@
+import json
+import math
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from test_report import Page
+from torch import nn
+
+from atlas_examples import CLASSES, LAYER, make_parts, small_network
+from conftest import make_images, make_net
+from torchxnn import XNN
+from torchxnn.apps.what_if.one_image import WhatIfConfig, what_if
+from torchxnn.apps.what_if.table import FIGURES, ORDERS, WAYS, what_if_table
+from torchxnn.cli.main import main
+from torchxnn.errors import DataError, LayerError, XNNError
+from torchxnn.metrics import inpaint_images, top_pixels
+from torchxnn.models.intervention import run_with_output
+from torchxnn.models.layers import record_layer
+from torchxnn.models.preprocessing import Preprocessing
+from torchxnn.training.config import TrainConfig
+
+# the tiny network has few units that agree with a unit's sign
+pytestmark = pytest.mark.filterwarnings("ignore::torchxnn.errors.AttributionWarning")
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory):
+    return make_parts(tmp_path_factory.mktemp("parts"))
+
+
+@pytest.fixture(scope="module")
+def xnn(parts):
+    return XNN.from_pretrained(parts.runs / parts.folders[1], small_network())
+
+
+@pytest.fixture(scope="module")
+def image(parts):
+    return parts.dataset[[*parts.dataset.labels].index(1)].image
+
+
+def test_each_change_is_what_a_run_of_its_own_gives(xnn, image):
+    config = WhatIfConfig(share=0.2, controls=2)
+    found = what_if(xnn, image, config=config)
+    batch = image.unsqueeze(0)
+    with torch.no_grad():
+        logit, reproduced = float(xnn.model(batch)[0, 1]), float(xnn.predict(batch)[0, 0])
+    assert found.logit == pytest.approx(logit, abs=1e-5)
+    assert found.reproduced == pytest.approx(reproduced, abs=1e-5)
+    assert found.target == 1
+    maps = xnn.attribute(batch)[0]
+    features = xnn(batch)[0].detach()
+    for one in found.changes:
+        weight = float(xnn.readout_weight[0, one.feature])
+        activation = float(features[one.feature])
+        assert one.contribution == pytest.approx(weight * activation, abs=1e-5)
+        assert one.set_reproduced == pytest.approx(-weight * activation, abs=1e-5)
+        if activation == 0:
+            assert one.pixels == 0
+            assert one.masked_real == pytest.approx(0, abs=1e-5)
+            continue
+        region = top_pixels(maps[one.feature : one.feature + 1], round(0.2 * 144))
+        assert torch.equal(torch.from_numpy(one.region), region[0])
+        painted = inpaint_images(batch, ~region, xnn.preprocessing)
+        with torch.no_grad():
+            real, sum_of_all = xnn.model(painted)[0, 1], xnn.predict(painted)[0, 0]
+        assert one.masked_real == pytest.approx(float(real) - logit, abs=1e-4)
+        expected = float(sum_of_all) - reproduced
+        assert one.masked_reproduced == pytest.approx(expected, abs=1e-4)
+        assert len(one.control_real) == len(one.control_reproduced) == 2
+    sizes = [abs(one.contribution) for one in found.changes]
+    assert sizes == sorted(sizes, reverse=True)
+
+
+def test_the_reconstruction_runs_through_the_rest_of_the_network(xnn, image):
+    found = what_if(xnn, image)
+    batch = image.unsqueeze(0)
+    with torch.no_grad():
+        features = xnn(batch)
+        decoded = float(xnn.model.classifier[2:](xnn.embedding.decode(features))[0, 1])
+        assert found.decoded == pytest.approx(decoded, abs=1e-5)
+        for one in found.changes:
+            without = features.clone()
+            without[0, one.feature] = 0
+            other = float(xnn.model.classifier[2:](xnn.embedding.decode(without))[0, 1])
+            assert one.decoded_real == pytest.approx(other - decoded, abs=1e-5)
+
+
+def test_other_values_and_chosen_x_features(xnn, image):
+    found = what_if(xnn, image, [2], config=WhatIfConfig(value=1.5, controls=1))
+    (one,) = found.changes
+    weight = float(xnn.readout_weight[0, 2])
+    assert one.set_reproduced == pytest.approx(weight * (1.5 - one.activation), abs=1e-5)
+    if one.pixels:
+        assert "at 1.50" in found.sentence(2)
+    with pytest.raises(DataError, match="was not asked for"):
+        found.sentence(0)
+
+
+def test_regions_may_be_smoothed(xnn, image):
+    plain = what_if(xnn, image, config=WhatIfConfig(controls=1))
+    smoothed = what_if(xnn, image, config=WhatIfConfig(controls=1, blur=0.1))
+    assert [a.pixels for a in plain.changes] == [b.pixels for b in smoothed.changes]
+    pairs = zip(plain.changes, smoothed.changes, strict=True)
+    assert any((a.region != b.region).any() for a, b in pairs)
+
+
+class Patches(nn.Module):
+    """Two numbers: mean brightness left and right; the logit is 3 left + 0 right."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.ReLU()
+        self.head = nn.Linear(2, 2)
+        self.head.weight.data = torch.tensor([[3.0, 0.0], [0.0, 0.0]])
+        self.head.bias.data.zero_()
+
+    def forward(self, images):
+        halves = images.mean(1).unflatten(2, (2, -1)).mean((1, 3))
+        return self.head(self.layer(halves))
+
+
+def test_the_network_does_not_follow_an_explanation_that_is_wrong():
+    """An embedding that claims both halves alike is found out: only one moves the logit."""
+    preprocessing = Preprocessing(size=16, resize="squash", mean=(0.0,) * 3, std=(1.0,) * 3)
+    net = Patches()
+    xnn = XNN(net, "layer", 2, preprocessing=preprocessing)
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(40, 3, 16, 16, generator=generator)
+    labels = torch.arange(40) % 2
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        config = TrainConfig(hidden=(4,), epochs=2, pretrain_epochs=0, trials=1)
+        xnn.fit([(images, labels)], 0, config=config)
+    embedding = xnn.embedding
+    identity = torch.zeros(4, 2)
+    identity[:2] = torch.eye(2)
+    with torch.no_grad():
+        embedding.scale.fill_(1)
+        for layer, weight in zip(embedding.encoder, (identity, identity.T), strict=True):
+            layer.weight.copy_(weight)
+            layer.bias.zero_()
+        embedding.readout.weight.fill_(1.5)
+        embedding.readout.bias.zero_()
+    image = torch.full((3, 16, 16), 0.2)
+    image[:, 5:11, 2:6] = 0.9
+    image[:, 5:11, 10:14] = 0.9
+    found = what_if(xnn, image, config=WhatIfConfig(pixels=24, blur=0.05))
+    left, right = found.change(0), found.change(1)
+    assert left.set_reproduced == pytest.approx(right.set_reproduced, rel=1e-5)
+    assert left.masked_real < -0.1
+    assert right.masked_real == pytest.approx(0, abs=0.02)
+    assert left.used
+    assert not right.used
+    assert "the network uses it" in found.sentence(0)
+    assert "is not shown" in found.sentence(1)
+
+
+def test_an_inactive_x_feature_has_no_region(xnn, image):
+    state = {name: value.clone() for name, value in xnn.embedding.state_dict().items()}
+    try:
+        with torch.no_grad():
+            xnn.embedding.encoder[-1].bias[0] = -1e4
+        found = what_if(xnn, image)
+    finally:
+        xnn.embedding.load_state_dict(state)
+    one = found.change(0)
+    assert one.pixels == 0
+    assert one.used is None
+    assert found.sentence(0).endswith("is inactive on this image.")
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"features": [3]}, DataError, "0 to 2"),
+        ({"features": [1, 1]}, DataError, "different"),
+        ({"features": []}, DataError, "different"),
+        ({"target": 2}, DataError, r"targets are \[1\]"),
+        ({"image": torch.zeros(1, 12, 12)}, DataError, "3, height"),
+        ({"config": WhatIfConfig(pixels=144)}, DataError, "leaves nothing"),
+    ],
+)
+def test_what_cannot_be_asked(xnn, image, change, error, message):
+    options = {"image": image, "features": None, **change}
+    with pytest.raises(error, match=message):
+        what_if(xnn, options.pop("image"), options.pop("features"), **options)
+
+
+@pytest.mark.parametrize("wrong", [{"share": 0.0}, {"pixels": 0}, {"controls": 0}, {"value": -1.0}])
+def test_settings_that_make_no_sense(wrong):
+    with pytest.raises(DataError):
+        WhatIfConfig(**wrong)
+
+
+def test_no_preprocessing_and_no_fit(image):
+    with pytest.raises(XNNError, match="not fitted"):
+        what_if(XNN(make_net(), LAYER, 3), image)
+
+
+def test_the_network_is_as_before(xnn, image):
+    before = {name: value.clone() for name, value in xnn.model.state_dict().items()}
+    xnn.model.train()
+    what_if(xnn, image)
+    assert all(module.training for module in xnn.model.modules())
+    xnn.model.eval()
+    assert all(torch.equal(before[n], v) for n, v in xnn.model.state_dict().items())
+    assert not any(module._forward_hooks for module in xnn.model.modules())
+
+
+# --- other outputs of a layer
+
+
+@pytest.mark.parametrize("inplace", [False, True])
+def test_the_layers_own_output_changes_nothing(inplace):
+    net, (images, _) = make_net(inplace=inplace), make_images(4)
+    for layer in ("classifier.0", "classifier.1", "features"):
+        z, logits = record_layer(net, layer, images)
+        kept = z.clone()
+        assert torch.allclose(run_with_output(net, layer, images, z), logits, atol=1e-6)
+        assert torch.equal(z, kept)
+
+
+def test_outputs_that_cannot_be_replaced():
+    net, (images, _) = make_net(), make_images(2)
+    with pytest.raises(DataError, match="cannot replace"):
+        run_with_output(net, "classifier.1", images, torch.zeros(2, 7))
+    assert not net.classifier[1]._forward_hooks
+    shared = nn.Linear(3, 3)
+    twice = nn.Sequential(nn.Flatten(), nn.Linear(432, 3), shared, nn.ReLU(), shared)
+    with pytest.raises(LayerError, match="2 times"):
+        run_with_output(twice, "2", images, torch.zeros(2, 3))
+
+
+# --- what is written
+
+
+def test_folder_page_and_figure(xnn, image, tmp_path):
+    found = what_if(xnn, image, path='a "quoted" <b> $x$.png')
+    found.save(tmp_path / "it")
+    record = json.loads((tmp_path / "it" / "what_if.json").read_text())
+    assert record["logit"] == found.logit
+    assert [each["feature"] for each in record["changes"]] == [c.feature for c in found.changes]
+    page = Page(tmp_path / "it" / "what_if.html")
+    for one in found.changes:
+        assert found.sentence(one.feature).split(";")[0] in page.text
+    assert "<b> $x$.png" in page.text
+    assert all(image["src"].startswith("data:") and image["alt"] for image in page.all("img"))
+    with Image.open(tmp_path / "it" / "figure.png") as figure:
+        assert np.asarray(figure.convert("L")).std() > 5
+    found.save(tmp_path / "it")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.txt").write_text("x")
+    with pytest.raises(FileExistsError):
+        found.save(tmp_path / "other")
+
+
+# --- the table
+
+
+def test_table_agrees_with_single_images(xnn, parts):
+    config = WhatIfConfig(share=0.1)
+    table = what_if_table(xnn, parts.dataset, most=3, config=config)
+    rows = [row for row, label in enumerate(parts.dataset.labels) if label == 1]
+    chosen = [rows[0], rows[len(rows) // 2], rows[-1]]
+    assert table.images == 3
+    assert table.positives_by == "label"
+    singles = [what_if(xnn, parts.dataset[row].image, config=config) for row in chosen]
+    for i, use in enumerate(table.features):
+        changes = [each.change(i) for each in singles if each.change(i).activation]
+        if use is None:
+            assert not changes
+            continue
+        assert use.images == len(changes)
+        claimed = np.mean([each.set_reproduced for each in changes])
+        assert use.reproduced == pytest.approx(claimed, abs=1e-4)
+        assert use.real == pytest.approx(np.mean([c.masked_real for c in changes]), abs=1e-3)
+    n = len(table.feature_names)
+    for way in WAYS:
+        for order in ORDERS:
+            for figure in FIGURES:
+                assert len(table.curve(way, order, figure).mean) == n + 1
+    logits = np.mean([each.logit for each in singles])
+    deletion, insertion = table.curve("deletion"), table.curve("insertion")
+    assert deletion.mean[0] == pytest.approx(logits, abs=1e-4)
+    assert insertion.mean[-1] == pytest.approx(logits, abs=1e-4)
+    assert deletion.mean[-1] == pytest.approx(insertion.mean[0], abs=1e-4)
+    assert table.curve("deletion", "random").mean[-1] == pytest.approx(deletion.mean[-1], abs=1e-4)
+    assert 0 <= table.curve("deletion", figure="probability").area <= 1
+
+
+def test_table_is_reproducible_and_says_what_is_missing(xnn, parts):
+    calls = []
+    first = what_if_table(
+        xnn, parts.dataset, most=2, on_image=lambda done, total: calls.append((done, total))
+    )
+    assert calls == [(1, 2), (2, 2)]
+    assert what_if_table(xnn, parts.dataset, most=2).curves == first.curves
+    other = type(parts.dataset)(parts.images / CLASSES[0], xnn.preprocessing, labelled=False)
+    predicted = [int(xnn.model(other[i].image.unsqueeze(0)).argmax()) for i in range(len(other))]
+    if 1 not in predicted:
+        with pytest.raises(DataError, match="no images of"):
+            what_if_table(xnn, other)
+    else:
+        assert what_if_table(xnn, other, most=1).positives_by == "prediction"
+
+
+def test_commands(parts, tmp_path, capsys):
+    run = parts.runs / parts.folders[1]
+    images = sorted((parts.images / CLASSES[1]).glob("*.png"))[:2]
+    argv = ["whatif", run, *images, "--out", tmp_path / "out", "--share", "0.2", "--controls", "1"]
+    assert main([str(a) for a in argv]) == 0
+    assert {each.name for each in (tmp_path / "out").iterdir()} == {each.stem for each in images}
+    argv = ["whatif", run, parts.images, "--table", "--most", "2", "--out", tmp_path / "table"]
+    assert main([str(a) for a in argv]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "Deletion: lower is better" in text
+    record = json.loads((tmp_path / "table" / "what_if_table.json").read_text())
+    assert record["images"] == 2
+    assert len(record["curves"]) == 18
+    assert main(["whatif", str(run), "a", "b", "--table"]) == 2
+    assert math.isfinite(record["curves"][0]["curve"]["area"])

@@ -1,0 +1,55 @@
+import pytest
+import torch
+
+from conftest import make_images, make_net
+from torchxnn.data.activations import Activations, record_activations, split_batch
+from torchxnn.errors import DataError, NonFiniteError
+
+
+def test_recording_in_batches_equals_one_pass():
+    net, (images, labels) = make_net(), make_images(10)
+    seen = []
+    data = record_activations(
+        net, "classifier.1", zip(images.split(4), labels.split(4), strict=True), seen.append
+    )
+    assert seen == [4, 4, 2]
+    with torch.no_grad():
+        z = net.classifier[:2](torch.flatten(net.avgpool(net.features(images)), 1))
+        assert torch.allclose(data.z, z, atol=1e-6)
+        assert torch.allclose(data.logits, net(images), atol=1e-6)
+    assert torch.equal(data.labels, labels)
+    assert len(data) == 10
+
+
+def test_images_alone_have_no_labels():
+    data = record_activations(make_net(), "classifier.1", [make_images(3)[0]])
+    assert data.labels is None
+    assert data.select(torch.tensor([0, 2])).labels is None
+
+
+def test_select_keeps_rows_together():
+    data = Activations(torch.rand(5, 2), torch.rand(5, 3), torch.arange(5))
+    part = data.select(torch.tensor([True, False, True, False, False]))
+    assert part.labels.tolist() == [0, 2]
+    assert torch.equal(part.z[1], data.z[2])
+
+
+def test_pooled_layers_are_flattened():
+    net = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 8, 3), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()
+    )
+    data = record_activations(net, "1", [torch.rand(2, 3, 5, 5)])
+    assert data.z.shape == (2, 8)
+
+
+def test_batches_that_are_no_images_are_refused():
+    for batch in ("text", (1, 2), {"x": 1}, (torch.zeros(2, 3), torch.zeros(2, 2))):
+        with pytest.raises(DataError, match="loader must yield"):
+            split_batch(batch)
+
+
+def test_overflow_in_the_logits_is_named():
+    net = make_net()
+    net.classifier[3].weight.data.mul_(torch.finfo(torch.float32).max)
+    with pytest.raises(NonFiniteError, match="outputs"):
+        record_activations(net, "classifier.1", [make_images(3)[0]])

@@ -1,0 +1,252 @@
+import threading
+
+import pytest
+import torch
+from torch import nn
+
+from conftest import SmallNet, make_images, make_net
+from torchxnn.errors import DataError, LayerError, NonFiniteError
+from torchxnn.models.layers import (
+    as_activations,
+    check_images,
+    flat_shape,
+    list_layers,
+    preserve_state,
+    record_layer,
+    resolve_layer,
+    run_to_layer,
+)
+
+
+def state_of(model):
+    hooks = [
+        len(getattr(m, name))
+        for m in model.modules()
+        for name in ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks")
+    ]
+    return (
+        [m.training for m in model.modules()],
+        [p.requires_grad for p in model.parameters()],
+        [t.clone() for t in model.state_dict().values()],
+        hooks,
+    )
+
+
+def assert_same_state(before, after):
+    assert before[0] == after[0]
+    assert before[1] == after[1]
+    assert before[3] == after[3]
+    for a, b in zip(before[2], after[2], strict=True):
+        assert torch.equal(a, b)
+
+
+def test_resolve_by_name_and_by_module(net):
+    assert resolve_layer(net, "classifier.1") == ("classifier.1", net.classifier[1])
+    assert resolve_layer(net, net.avgpool) == ("avgpool", net.avgpool)
+
+
+@pytest.mark.parametrize("wrong", ["classifier.11", "clasifier.1", "pool", "", "features.conv"])
+def test_wrong_name_lists_the_nearest(net, wrong):
+    with pytest.raises(LayerError, match="nearest: '") as error:
+        resolve_layer(net, wrong)
+    if wrong.startswith("cl"):
+        assert "'classifier.1'" in str(error.value)
+
+
+def test_foreign_module_is_refused(net):
+    with pytest.raises(LayerError, match="not part of"):
+        resolve_layer(net, nn.Linear(2, 2))
+
+
+def test_names_resolve_through_data_parallel(net):
+    wrapped = nn.DataParallel(net)
+    assert resolve_layer(wrapped, "classifier.1")[1] is net.classifier[1]
+    assert resolve_layer(wrapped, "module.classifier.1")[0] == "classifier.1"
+
+
+def test_recorded_activations_are_copies_before_an_in_place_relu(images):
+    plain, inplace = make_net(), make_net(inplace=True)
+    expected, _ = record_layer(plain, "classifier.0", images[:4])
+    recorded, logits = record_layer(inplace, "classifier.0", images[:4])
+    assert bool((recorded < 0).any())
+    assert torch.equal(recorded, expected)
+    assert torch.equal(run_to_layer(inplace, "classifier.0", images[:4]), expected)
+    assert torch.allclose(logits, plain(images[:4]))
+
+
+def test_gradients_flow_through_run_to_layer(net, images):
+    x = images[:2].clone().requires_grad_()
+    run_to_layer(net, "classifier.1", x).sum().backward()
+    assert bool((x.grad != 0).any())
+
+
+class Twice(SmallNet):
+    def forward(self, images):
+        x = self.features[2](self.features[0](images))
+        return self.classifier(torch.flatten(self.avgpool(self.features[2](x)), 1))
+
+
+def test_a_layer_that_runs_twice_is_refused(images):
+    with pytest.raises(LayerError, match="runs 2 times"):
+        record_layer(Twice(), "features.2", images[:2])
+
+
+def test_a_layer_that_never_runs_is_refused(images):
+    with pytest.raises(LayerError, match="runs 0 times"):
+        record_layer(Twice(), "features.1", images[:2])
+    with pytest.raises(LayerError, match="did not run"):
+        run_to_layer(Twice(), "features.1", images[:2])
+
+
+def test_layer_with_several_outputs_is_refused():
+    class Pair(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.lstm = nn.LSTM(4, 3, batch_first=True)
+
+        def forward(self, x):
+            return self.lstm(x)[0][:, -1]
+
+    with pytest.raises(LayerError, match="tuple"):
+        record_layer(Pair(), "lstm", torch.zeros(2, 5, 4))
+
+
+@pytest.mark.parametrize(
+    ("shape", "flat"),
+    [((512, 1, 1), (512,)), ((1, 1), (1,)), ((5,), (5,)), ((5, 2, 1), (5, 2)), ((1, 7), (1, 7))],
+)
+def test_trailing_ones_are_dropped(shape, flat):
+    assert flat_shape(shape) == flat
+
+
+def test_vectors_and_maps_are_told_apart():
+    images = torch.zeros(2, 3, 12, 12)
+    assert as_activations(torch.zeros(2, 8, 1, 1), "pool", images).shape == (2, 8)
+    assert as_activations(torch.zeros(2, 8, 3, 3), "features.2", images).shape == (2, 8, 3, 3)
+    with pytest.raises(LayerError, match=r"\(16, 8\)"):
+        as_activations(torch.zeros(2, 16, 8), "tokens", images)
+
+
+@pytest.mark.parametrize(
+    ("shape", "size", "refused"),
+    [
+        ((7, 7, 96), (224, 224), True),
+        ((96, 7, 7), (224, 224), False),
+        ((8, 8, 8), (32, 32), False),  # both readings fit; maps are the usual one
+        ((7, 14, 96), (112, 224), True),
+        ((64, 7, 14), (112, 224), False),
+        ((5, 5, 4), (12, 10), False),
+    ],
+)
+def test_channels_last_are_refused(shape, size, refused):
+    output, images = torch.zeros(2, *shape), torch.zeros(2, 3, *size)
+    if not refused:
+        assert as_activations(output, "block", images).shape == (2, *shape)
+        return
+    with pytest.raises(LayerError, match="channels seem to come last"):
+        as_activations(output, "block", images)
+
+
+def test_list_layers_shows_shapes_calls_and_what_can_be_attached(net):
+    layers = {layer.name: layer for layer in list_layers(net, torch.zeros(1, 3, 12, 12))}
+    assert layers["classifier.1"].shape == (24,)
+    assert layers["classifier.1"].attachable
+    assert layers["features.0"].shape == (8, 10, 10)
+    assert layers["features.0"].attachable
+    assert layers["classifier.1"].kind == "ReLU"
+    twice = {layer.name: layer for layer in list_layers(Twice(), torch.zeros(1, 3, 12, 12))}
+    assert (twice["features.2"].calls, twice["features.1"].calls) == (2, 0)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_the_model_is_left_as_it_was(training, images):
+    model = make_net().train(training)
+    model.features[1].train(not training)
+    model.classifier[0].weight.requires_grad_(False)
+    before = state_of(model)
+    record_layer(model, "classifier.1", images[:4])
+    run_to_layer(model, "classifier.1", images[:4])
+    list_layers(model, images[:1])
+    with pytest.raises(RuntimeError):
+        record_layer(model, "classifier.1", torch.zeros(2, 5, 12, 12))
+    assert_same_state(before, state_of(model))
+
+
+def test_buffers_that_a_model_changes_in_evaluation_are_put_back(images):
+    class Counting(SmallNet):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("count", torch.zeros(()))
+
+        def forward(self, x):
+            self.count += 1
+            return super().forward(x)
+
+    model = Counting()
+    record_layer(model, "classifier.1", images[:1])
+    assert float(model.count) == 0
+
+
+def test_two_threads_share_a_model(images):
+    model = make_net().train()
+    before = state_of(model)
+    expected, _ = record_layer(make_net(), "classifier.1", images)
+    failures = []
+
+    def work():
+        for i in range(20):
+            z, _ = record_layer(model, "classifier.1", images[i : i + 5])
+            if not torch.allclose(z, expected[i : i + 5], atol=1e-6):
+                failures.append(i)
+
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
+    assert_same_state(before, state_of(model))
+
+
+def test_preserve_state_restores_after_an_exception(net):
+    net.train()
+
+    def fail():
+        with preserve_state(net):
+            assert not net.features[1].training
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    assert all(m.training for m in net.modules())
+
+
+def test_bad_images_are_named(net):
+    images, _ = make_images(3)
+    images[1, 0, 0, 0] = float("nan")
+    with pytest.raises(NonFiniteError, match=r"\[1\]"):
+        check_images(net, images)
+    with pytest.raises(DataError, match="floating point"):
+        check_images(net, torch.zeros(1, 3, 4, 4, dtype=torch.uint8))
+    with pytest.raises(DataError, match="non-empty"):
+        check_images(net, torch.zeros(0, 3, 4, 4))
+    with pytest.raises(DataError, match="meta"):
+        check_images(net, torch.zeros(1, 3, 4, 4, device="meta"))
+
+
+def test_outputs_that_are_not_logits_are_refused(images):
+    class Maps(SmallNet):
+        def forward(self, x):
+            self.classifier(torch.flatten(self.avgpool(self.features(x)), 1))
+            return self.features(x)
+
+    with pytest.raises(DataError, match="logits"):
+        record_layer(Maps(), "classifier.1", images[:2])
+
+
+def test_a_single_logit_without_dimension_becomes_a_column(images):
+    class Flat(SmallNet):
+        def forward(self, x):
+            return super().forward(x)[:, 0]
+
+    assert record_layer(Flat(), "classifier.1", images[:2])[1].shape == (2, 1)

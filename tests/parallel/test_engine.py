@@ -1,0 +1,213 @@
+"""Jobs in one process and in several; a worker that is lost is not a job that is lost."""
+
+import contextlib
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from conftest import make_images, make_net
+from torchxnn.errors import DataError, WorkerError, WorkerWarning, XNNError
+from torchxnn.parallel.engine import JobQueue, JobRunner, LocalEngine, open_result
+
+STARTED = []
+MODEL = {}
+
+
+def start(factor):
+    STARTED.append(factor)
+
+
+def double(job):
+    if job == "bad":
+        raise DataError(f"no such job: {job}")
+    return 2 * job, torch.get_num_threads()
+
+
+def take_model(model, _folder=None):
+    MODEL["net"], MODEL["folder"] = model, _folder
+
+
+def logits_of(seed):
+    images, _ = make_images(8, seed)
+    with torch.no_grad():
+        return MODEL["net"](images)
+
+
+def logits_unless_first(seed):
+    """Job 3 kills its process the first time, in the middle of others' work."""
+    mark = MODEL["folder"] / f"{seed}.tried"
+    if seed == 3 and not mark.exists():
+        mark.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return os.getpid(), logits_of(seed)
+
+
+def die(job):
+    if job == "deadly":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return job
+
+
+def write_identity_and_wait(job):
+    Path(job).write_text(str(os.getpid()))
+    time.sleep(120)
+
+
+class StubbornError(Exception):
+    """Can be pickled, but not read back."""
+
+    def __init__(self, one, two):
+        super().__init__(f"{one} and {two}")
+
+
+def raise_stubborn(job):
+    raise StubbornError(job, job)
+
+
+def wait_until(condition, seconds=60):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.05)
+
+
+def gone(process):
+    """Ended, though perhaps not yet forgotten by its parent."""
+    try:
+        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+    return state in "ZX"
+
+
+def test_one_process_runs_here_on_one_thread():
+    before = torch.get_num_threads()
+    assert list(LocalEngine().run(start, (3,), double, [1, 2])) == [(0, (2, 1)), (1, (4, 1))]
+    assert STARTED[-1] == 3
+    assert torch.get_num_threads() == before
+
+
+def test_nothing_to_do_starts_nothing():
+    count = len(STARTED)
+    assert list(LocalEngine(4).run(start, (1,), double, [])) == []
+    assert len(STARTED) == count
+
+
+@pytest.mark.parametrize(("jobs", "retries"), [(0, 3), (1, -1)])
+def test_numbers_out_of_range(jobs, retries):
+    with pytest.raises(XNNError, match="jobs must be at least 1"):
+        LocalEngine(jobs, retries)
+
+
+def test_what_cannot_be_sent_is_said():
+    with pytest.raises(XNNError, match="use jobs=1"):
+        list(LocalEngine(2).run(lambda: None, (), double, [1]))
+
+
+def test_a_lost_job_comes_next_and_is_given_up_in_the_end():
+    queue = JobQueue(["a", "b", "c" * 999], retries=1, workers=2)
+    assert queue.take() == (0, "a")
+    with pytest.warns(WorkerWarning, match=r"lost \(killed\); its job 'a' is done again"):
+        queue.lose(0, "killed")
+    assert queue.take() == (0, "a")
+    with pytest.raises(WorkerError, match=r"job 'a' was given up .* lost 2 times"):
+        queue.lose(0, "killed")
+    assert queue.take() == (1, "b")
+    assert queue.take() == (2, "c" * 999)
+    assert queue.take() is None
+    with pytest.warns(WorkerWarning, match=r"c{50}\.\.\. is done again"):
+        queue.lose(2, "killed")
+    assert queue
+    with pytest.raises(WorkerError, match=r"c{50}\.\.\. was given up"):
+        queue.lose(2, "killed")
+
+
+def test_workers_that_never_start_end_the_run():
+    queue = JobQueue(["a"], retries=1, workers=2)
+    for _ in range(2):
+        with pytest.warns(WorkerWarning, match="another one is started"):
+            queue.lose(None, "killed")
+    with pytest.raises(WorkerError, match="while they started"):
+        queue.lose(None, "killed")
+
+
+@pytest.mark.slow
+def test_errors_keep_their_type_and_name_the_worker():
+    with pytest.raises(DataError, match="no such job") as caught:
+        list(LocalEngine(2).run(start, (3,), double, ["bad"]))
+    assert "in double" in caught.value.__notes__[0]
+
+
+def test_an_error_that_cannot_be_sent_is_sent_as_text():
+    runner = JobRunner()
+    open_result(runner.start(pickle.dumps((start, (1,), raise_stubborn))))
+    with pytest.raises(RuntimeError, match="StubbornError"):
+        open_result(runner.run(pickle.dumps(1)))
+
+
+def test_a_worker_finds_modules_and_relative_paths(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    (tmp_path / "there").mkdir()
+    runner, task = JobRunner(), pickle.dumps((start, (1,), os.path.abspath))
+    open_result(runner.start(task, [sys.path[0], "more"], Path("there").absolute()))
+    assert open_result(runner.run(pickle.dumps("x"))) == str(tmp_path / "there" / "x")
+    assert sys.path[-1] == "more"
+    open_result(runner.start(task, [], Path("/nowhere")))
+
+
+@pytest.mark.slow
+def test_killed_workers_are_replaced_and_nothing_is_lost_or_doubled(tmp_path):
+    """Bit for bit as here, and the network's memory is not shared with the workers."""
+    net = make_net()
+    take_model(net)
+    expected = [logits_of(seed) for seed in range(6)]
+    with pytest.warns(WorkerWarning, match=r"exit code -9\); its job 3 is done again"):
+        found = list(LocalEngine(2).run(take_model, (net, tmp_path), logits_unless_first, range(6)))
+    assert sorted(index for index, _ in found) == list(range(6))
+    assert all(torch.equal(logits, expected[index]) for index, (_, logits) in found)
+    assert not any(parameter.is_shared() for parameter in net.parameters())
+    assert len(list(tmp_path.glob("*.tried"))) == 1
+    wait_until(lambda: all(gone(process) for _, (process, _) in found))
+
+
+@pytest.mark.slow
+def test_a_deadly_job_is_named():
+    with pytest.raises(WorkerError, match="job 'deadly' was given up after its worker was lost 1"):
+        list(LocalEngine(2, retries=0).run(start, (1,), die, ["deadly"]))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_workers_end_with_their_parent(tmp_path, how):
+    """The worker is in the middle of a job when its parent is killed or interrupted."""
+    identity = tmp_path / "worker"
+    script = tmp_path / "parent.py"
+    script.write_text(
+        "from test_engine import start, write_identity_and_wait\n"
+        "from torchxnn.parallel.engine import LocalEngine\n"
+        "if __name__ == '__main__':\n"
+        "    jobs = LocalEngine(2)\n"
+        f"    list(jobs.run(start, (1,), write_identity_and_wait, [{str(identity)!r}]))\n"
+    )
+    places = os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])
+    with subprocess.Popen(
+        [sys.executable, str(script)],
+        env={**os.environ, "PYTHONPATH": places},
+        stderr=subprocess.DEVNULL,
+    ) as parent:
+        wait_until(lambda: identity.exists() and identity.read_text())
+        parent.send_signal(how)
+    worker = int(identity.read_text())
+    try:
+        wait_until(lambda: gone(worker), 10)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(worker, signal.SIGKILL)

@@ -1,0 +1,125 @@
+"""The same jobs on a real Ray cluster of two workers."""
+
+import os
+import sys
+
+import pytest
+import torch
+from jaxtyping import TypeCheckError
+from test_engine import (
+    die,
+    double,
+    gone,
+    logits_of,
+    logits_unless_first,
+    start,
+    take_model,
+    wait_until,
+)
+
+from conftest import make_net
+from torchxnn.errors import DataError, WorkerError, WorkerWarning, XNNError
+from torchxnn.parallel.engine import JobRunner
+from torchxnn.parallel.ray_engine import EngineConfig, RayEngine, make_engine
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """A cluster of two workers, which the engines find because this process is connected."""
+    ray = pytest.importorskip("ray")
+    RayEngine()  # tells Ray to be quiet
+    ray.init(
+        "local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR"
+    )
+    yield ray
+    ray.shutdown()
+
+
+def test_engines_by_name():
+    pytest.importorskip("ray")
+    assert EngineConfig().make().jobs == 1
+    assert make_engine("local", 3).jobs == 3
+    ray = EngineConfig("ray", 2, "auto").make()
+    assert isinstance(ray, RayEngine)
+    assert (ray.workers, ray.address) == (2, "auto")
+    with pytest.raises(XNNError, match="no address"):
+        make_engine("local", 1, "auto")
+    with pytest.raises((XNNError, TypeCheckError), match="spark"):
+        make_engine("spark")
+
+
+def test_without_ray_the_way_out_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(XNNError, match=r"pip install 'torchxnn\[ray\]'"):
+        make_engine("ray")
+
+
+def test_ray_is_told_not_to_send_anything():
+    pytest.importorskip("ray")
+    RayEngine()
+    assert os.environ["RAY_USAGE_STATS_ENABLED"] == "0"
+
+
+@pytest.mark.parametrize(("workers", "retries"), [(0, 3), (1, -1)])
+def test_numbers_out_of_range(workers, retries):
+    pytest.importorskip("ray")
+    with pytest.raises(XNNError, match="workers must be at least 1"):
+        RayEngine(workers=workers, retries=retries)
+
+
+def test_nothing_to_do_starts_nothing():
+    ray = pytest.importorskip("ray")
+    assert list(RayEngine().run(start, (1,), double, [])) == []
+    assert not ray.is_initialized()
+
+
+@pytest.mark.slow
+def test_killed_workers_are_replaced_and_nothing_is_lost_or_doubled(cluster, tmp_path):
+    """Bit for bit as in this process, though one of the six jobs kills its worker."""
+    net = make_net()
+    take_model(net)
+    expected = [logits_of(seed) for seed in range(6)]
+    engine = RayEngine(workers=2)
+    with pytest.warns(WorkerWarning, match=r"ActorDied.*its job 3 is done again"):
+        found = list(engine.run(take_model, (net, tmp_path), logits_unless_first, range(6)))
+    assert sorted(index for index, _ in found) == list(range(6))
+    assert all(torch.equal(logits, expected[index]) for index, (_, logits) in found)
+    assert len(list(tmp_path.glob("*.tried"))) == 1
+    wait_until(lambda: all(gone(process) for _, (process, _) in found))
+    assert cluster.is_initialized()  # it was there before
+
+
+@pytest.mark.slow
+def test_one_thread_errors_with_their_type_and_jobs_that_are_given_up(cluster):
+    engine = RayEngine(workers=1, retries=0)
+    results = engine.run(start, (3,), double, [1, "bad"])
+    assert next(results) == (0, (2, 1))
+    with pytest.raises(DataError, match="no such job") as caught:
+        next(results)
+    assert "in double" in caught.value.__notes__[0]
+    with pytest.raises(WorkerError, match="job 'deadly' was given up"):
+        list(engine.run(start, (1,), die, ["deadly"]))
+
+
+@pytest.mark.slow
+def test_a_cluster_without_room_is_an_error(cluster):
+    """Both processors are taken, so that no worker can start."""
+    holder = cluster.remote(num_cpus=2)(JobRunner).remote()
+    wait_until(lambda: cluster.available_resources().get("CPU", 0) == 0)
+    with pytest.raises(WorkerError, match=r"no worker has started .* a worker needs 1 CPU"):
+        list(RayEngine(workers=1, patience=1.0).run(start, (1,), double, [1]))
+    cluster.kill(holder)
+
+
+def test_no_cluster_at_the_address(monkeypatch):
+    ray = pytest.importorskip("ray")
+
+    def refuse(**_):
+        raise ConnectionError("nobody there")
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", refuse)
+    with pytest.raises(XNNError, match="no Ray cluster answers at 'auto': nobody there"):
+        list(RayEngine("auto").run(start, (1,), double, [1]))
+    with pytest.raises(XNNError, match=r"no Ray cluster answers at '127\.0\.0\.1:1'"):
+        list(RayEngine("127.0.0.1:1").run(start, (1,), double, [1]))

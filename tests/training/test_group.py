@@ -1,0 +1,435 @@
+"""Fits in a group: each is what it would be alone, and what a literal second version gives."""
+
+import copy
+import warnings
+from dataclasses import replace
+
+import pytest
+import torch
+from test_training import make_data
+
+import reference
+from torchxnn.data.activations import Activations
+from torchxnn.data.positives import sample_weights
+from torchxnn.embeddings.linear import second_moments
+from torchxnn.embeddings.srae import SRAE
+from torchxnn.embeddings.subspace import principal_subspace
+from torchxnn.errors import DataError, DegenerateFitWarning, NonFiniteError, XNNError
+from torchxnn.training import losses
+from torchxnn.training.config import ComputeConfig, Losses, Side, TrainConfig
+from torchxnn.training.fit import fit_embedding, fit_group
+from torchxnn.training.objective import batch_statistics, full_set_losses, loss_of_terms
+from torchxnn.training.schedule import Course, RunningMeans, trial_generator
+from torchxnn.training.stacked import StackedSRAE
+from torchxnn.training.start import start_embedding
+
+QUICK = TrainConfig(
+    hidden=(16, 8),
+    epochs=8,
+    patience=1,
+    batch_size=60,
+    learning_rate=0.02,
+    pretrain_epochs=2,
+    trials=1,
+)
+
+
+def many_classes(count=240, outputs=6, dims=20, seed=0, dtype=torch.float32):
+    """Z >= 0; every class has dimensions of its own, and a logit that is a sum over them."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(count) % outputs
+    z = torch.rand(count, dims, generator=generator) * 0.3
+    logits = torch.randn(count, outputs, generator=generator) * 0.1
+    for target in range(outputs):
+        own = [(3 * target + i) % dims for i in range(4)]
+        on = labels == target
+        strength = torch.rand(int(on.sum()), 4, generator=generator) + 0.3
+        z[on.nonzero(), torch.tensor(own)] += 2 * strength
+        logits[:, target] += z[:, own].sum(1) - 2
+    return Activations(z.to(dtype), logits.to(dtype), labels)
+
+
+def fit_all(data, validation, targets, config=QUICK, n=3, **compute):
+    found = {}
+    fit_group(
+        data,
+        validation,
+        [(target,) for target in targets],
+        n,
+        config,
+        ComputeConfig(**compute),
+        found.__setitem__,
+    )
+    return [found[position] for position in range(len(targets))]
+
+
+def alone(data, validation, target, config=QUICK, n=3):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DegenerateFitWarning)
+        return fit_embedding(data, validation, [target], n, config)
+
+
+def distance(first, second):
+    pairs = zip(first.parameters(), second.parameters(), strict=True)
+    return max(float((a - b).detach().abs().max()) for a, b in pairs)
+
+
+@pytest.mark.parametrize(
+    ("slots", "subspace", "revive"), [(2, None, None), (2, 8, 2), (5, None, 2), (1, 8, None)]
+)
+def test_a_group_gives_what_single_fits_give(slots, subspace, revive):
+    """In float64, with the same seeds and so the same batches, to 1e-6; slots are refilled."""
+    data, validation = (many_classes(seed=s, dtype=torch.float64) for s in (0, 1))
+    config = replace(QUICK, subspace=subspace, revive=revive)
+    targets = [4, 0, 3, 1]
+    together = fit_all(data, validation, targets, config, slots=slots)
+    epochs = set()
+    for target, (embedding, report) in zip(targets, together, strict=True):
+        expected, single = alone(data, validation, target, config)
+        assert distance(embedding, expected) < 1e-6
+        assert report.validation_losses.total == pytest.approx(single.validation_losses.total)
+        assert (report.targets, report.epochs) == (single.targets, single.epochs)
+        assert report.validation.r2 == pytest.approx(single.validation.r2)
+        epochs.add(report.epochs)
+    assert len(epochs) > 1, "the fits should end at different times"
+
+
+def test_a_fit_is_what_the_literal_second_version_gives():
+    data, validation = (many_classes(seed=s, dtype=torch.float64) for s in (0, 1))
+    config = replace(QUICK, revive=None, epochs=6)
+    target = 2
+    positives = data.labels == target
+    side = Side(
+        data,
+        data.logits[:, [target]],
+        positives.unsqueeze(1),
+        sample_weights(data, [target], config.positive_share),
+    )
+    generator = trial_generator(config, 0)
+    start = start_embedding(side, 3, config, generator)
+    held_out = (validation.z, validation.logits[:, [target]], validation.labels == target)
+    expected, best, epochs = reference.fit_one(
+        data.z, data.logits[:, [target]], positives, held_out, (start, generator), config
+    )
+    embedding, report = alone(data, validation, target, config)
+    assert report.epochs == epochs
+    assert report.validation_losses.total == pytest.approx(best, rel=1e-9)
+    assert distance(embedding, expected) < 1e-8
+
+
+def test_relevance_in_a_group_is_that_of_single_fits():
+    data, validation = (many_classes(seed=s, dtype=torch.float64) for s in (0, 1))
+    for subspace in (None, 8):
+        config = replace(QUICK, relevance=1.0, epochs=3, subspace=subspace)
+        together = fit_all(data, validation, [1, 2, 3], config, slots=2)
+        for target, (embedding, report) in zip([1, 2, 3], together, strict=True):
+            expected, single = alone(data, validation, target, config)
+            assert distance(embedding, expected) < 1e-6
+            assert report.validation_losses.relevance == pytest.approx(
+                single.validation_losses.relevance
+            )
+            assert report.validation_losses.relevance > 0
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"reconstruction": "none", "eta": 0.0},
+        {"reconstruction": "squared"},
+        {"pull_away": "cosine"},
+        {"pull_away": "correlation"},
+        {"faithful": False, "split_logit": False, "reconstruction": "squared"},
+        {"positive_share": None},
+        {"decay_every": 2},
+    ],
+    ids=str,
+)
+def test_every_variant_of_the_loss_is_the_same_in_a_group(change):
+    data, validation = (many_classes(seed=s, dtype=torch.float64) for s in (0, 1))
+    config = replace(QUICK, epochs=4, **change)
+    for target, (embedding, _) in enumerate(fit_all(data, validation, [0, 1, 2], config, slots=3)):
+        assert distance(embedding, alone(data, validation, target, config)[0]) < 1e-6
+
+
+def test_several_targets_per_fit():
+    data, validation = (many_classes(seed=s, dtype=torch.float64) for s in (0, 1))
+    found = {}
+    pairs = [(0, 1), (2, 3), (4, 5)]
+    fit_group(data, validation, pairs, 4, QUICK, ComputeConfig(slots=2), found.__setitem__)
+    for position, pair in enumerate(pairs):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DegenerateFitWarning)
+            expected, _ = fit_embedding(data, validation, pair, 4, QUICK)
+        assert distance(found[position][0], expected) < 1e-6
+    with pytest.raises(DataError, match="same number of targets"):
+        fit_group(data, validation, [(0,), (1, 2)], 4, QUICK, None, found.__setitem__)
+
+
+def test_one_class_that_fails_does_not_stop_the_rest():
+    data = many_classes()
+    labels = data.labels.clone()
+    labels[(labels == 1).nonzero().flatten()[3:]] = 0  # too few positives
+    logits = data.logits.clone()
+    logits[:, 2] = 1.0  # nothing to reproduce
+    broken = Activations(data.z, logits, labels)
+    found = fit_all(broken, None, [0, 1, 2, 9, 3], slots=2)
+    assert isinstance(found[1], DataError)
+    assert "3 positive image(s)" in str(found[1])
+    assert isinstance(found[2], DataError)
+    assert "same on every" in str(found[2])
+    assert "out of range" in str(found[3])
+    for position in (0, 4):
+        assert found[position][1].validation.r2 > 0
+
+
+def test_a_loss_that_explodes_ends_its_fit_alone():
+    data, validation = many_classes(dtype=torch.float64), many_classes(seed=1, dtype=torch.float64)
+    logits = validation.logits.clone()
+    logits[0, 1] = 1e300  # its square is infinite
+    wild = Activations(validation.z, logits, validation.labels)
+    found = fit_all(data, wild, [0, 1, 2], slots=3)
+    assert isinstance(found[1], NonFiniteError)
+    for target in (0, 2):
+        assert distance(found[target][0], alone(data, validation, target)[0]) < 1e-6
+
+
+def test_trials_are_run_again_until_a_fit_is_good_enough():
+    data, validation = (many_classes(seed=s) for s in (0, 1))
+    config = replace(QUICK, trials=3, enough_active=3, epochs=2, split_logit=False)
+    for target, (embedding, report) in enumerate(
+        fit_all(data, validation, [0, 1, 2, 3], config, slots=2)
+    ):
+        expected, single = alone(data, validation, target, config)
+        assert report.trials == single.trials
+        assert distance(embedding, expected) < 1e-4
+
+
+def test_epochs_are_told_by_position():
+    told = []
+    data = many_classes()
+    fit_group(
+        data,
+        None,
+        [(0,), (1,), (2,)],
+        3,
+        replace(QUICK, epochs=2, patience=9),
+        ComputeConfig(slots=2),
+        lambda *_: None,
+        lambda position, trial, epoch, current: told.append((position, trial, epoch)),
+    )
+    assert sorted(told) == [(p, 0, e) for p in range(3) for e in (1, 2)]
+
+
+# The subspace
+
+
+def test_an_expanded_embedding_is_the_same_function():
+    data = make_data()
+    scaled = data.z / 2.0
+    torch.manual_seed(0)
+    embedding = SRAE(20, 3, 1, (16, 8), subspace=principal_subspace(scaled, 5))
+    with torch.no_grad():
+        embedding.scale.fill_(2.0)
+    plain = embedding.expanded()
+    assert plain.subspace is None
+    assert plain.encoder[0].weight.shape == (16, 20)
+    with torch.no_grad():
+        features = embedding.encode(data.z)
+        assert torch.allclose(plain.encode(data.z), features, atol=1e-5)
+        assert torch.allclose(plain.decode(features), embedding.decode(features), atol=1e-5)
+    assert plain.expanded() is plain
+
+
+def test_the_principal_subspace_is_that_of_a_singular_value_decomposition(monkeypatch):
+    torch.manual_seed(0)
+    z = torch.randn(60, 4, dtype=torch.float64) @ torch.randn(4, 12, dtype=torch.float64) + 3
+    z += 0.01 * torch.randn(60, 12, dtype=torch.float64)
+    for exact in (2048, 3):
+        monkeypatch.setattr("torchxnn.embeddings.subspace.EXACT_DIMS", exact)
+        found = principal_subspace(z, 4)
+        basis = torch.linalg.svd(z - z.mean(0), full_matrices=False)[2][:4]
+        assert torch.allclose(found.basis @ found.basis.mT, basis.mT @ basis, atol=1e-6)
+        assert torch.allclose(found.basis.mT @ found.basis, torch.eye(4, dtype=z.dtype), atol=1e-9)
+        rest = found.span(found.project(z)) + found.mean - z
+        assert float(rest.abs().max()) < 0.1
+
+
+def test_a_subspace_of_all_dimensions_is_none():
+    data = many_classes()
+    whole = alone(data, None, 0, replace(QUICK, subspace=20))[0]
+    assert distance(whole, alone(data, None, 0)[0]) == 0.0
+    with pytest.raises(XNNError, match="subspace must be at least 1"):
+        alone(data, None, 0, replace(QUICK, subspace=0))
+
+
+def test_reported_losses_in_a_subspace_are_those_of_all_of_z():
+    data, validation = (many_classes(seed=s) for s in (0, 1))
+    embedding, report = alone(data, validation, 1, replace(QUICK, subspace=4))
+    side = Side(
+        validation,
+        validation.logits[:, [1]],
+        (validation.labels == 1).unsqueeze(1),
+        sample_weights(validation, [1], QUICK.positive_share),
+    )
+    spread = data.logits[:, [1]].std(0, correction=0)
+    again = full_set_losses(embedding, side, spread, QUICK)
+    assert embedding.subspace is None
+    assert again.total == pytest.approx(report.validation_losses.total, rel=1e-5)
+
+
+# Stacks, running means, courses
+
+
+def stack_of(count=3, device="cpu", **settings):
+    torch.manual_seed(0)
+    embeddings = [SRAE(6, 3, 1, (5, 4), **settings) for _ in range(count)]
+    return embeddings, StackedSRAE(embeddings, torch.device(device))
+
+
+def test_a_stack_computes_what_its_embeddings_compute():
+    embeddings, stack = stack_of()
+    z = torch.rand(3, 7, 6)
+    features = stack.encode(z)
+    for fit, embedding in enumerate(embeddings):
+        assert torch.allclose(features[fit], embedding.encode(z[fit]), atol=1e-6)
+        assert torch.allclose(
+            stack.decode_scaled(features)[fit], embedding.decode(features[fit]), atol=1e-6
+        )
+        assert torch.allclose(
+            stack.readout(features)[fit], embedding.readout(features[fit]), atol=1e-6
+        )
+    copied = copy.deepcopy(embeddings[0])
+    stack.take(2, copied)
+    assert distance(copied, embeddings[2]) == 0.0
+    stack.put(0, embeddings[2])
+    stack.keep([0, 1])
+    assert len(stack) == 2
+    stack.take(0, copied)
+    assert distance(copied, embeddings[2]) == 0.0
+
+
+def test_gradients_lie_in_memory_like_their_parameters():
+    """Fused optimisers ignore strides: a transposed gradient would be taken in a wrong order."""
+    _, stack = stack_of()
+    loss = stack.decode_scaled(stack.encode(torch.rand(3, 7, 6))).square().sum()
+    names = [name for name in stack.values if not name.startswith("readout")]
+    gradients = torch.autograd.grad(loss, [stack.values[name] for name in names])
+    for name, gradient in zip(names, gradients, strict=True):
+        assert gradient.stride() == stack.values[name].stride(), name
+
+
+def test_a_step_runs_on_the_meta_device():
+    """Nothing in a step asks for a value on the host, so it runs where there are none."""
+    _, stack = stack_of(device="meta")
+    z = torch.empty(3, 7, 6, device="meta")
+    terms = batch_statistics(
+        stack,
+        z,
+        z,
+        torch.empty(3, 7, 1, device="meta"),
+        torch.empty(3, 1, 1, device="meta"),
+        torch.empty(3, 7, 2, device="meta"),
+        "sparse",
+    )
+    loss = loss_of_terms(terms, torch.empty(3, 2, device="meta"), QUICK)
+    gradients = torch.autograd.grad(loss.sum(), list(stack.values.values()))
+    assert all(gradient.is_meta for gradient in gradients)
+    assert loss.shape == (3,)
+
+
+def test_bfloat16_is_close():
+    data, validation = (many_classes(seed=s) for s in (0, 1))
+    config = replace(QUICK, epochs=3, patience=9, learning_rate=1e-3)
+    plain = fit_all(data, validation, [0, 1], config)
+    rounded = fit_all(data, validation, [0, 1], config, autocast=True)
+    for (_, first), (_, second) in zip(plain, rounded, strict=True):
+        assert second.validation_losses.total == pytest.approx(
+            first.validation_losses.total, rel=0.05
+        )
+        assert second.validation_losses.total != first.validation_losses.total
+
+
+def test_the_compiled_path(monkeypatch):
+    compiled = []
+
+    def compile_(function):
+        compiled.append(function)
+        return function
+
+    monkeypatch.setattr(torch, "compile", compile_)
+    data = many_classes()
+    config = replace(QUICK, epochs=2)
+    first = fit_all(data, None, [0], config)[0][0]
+    second = fit_all(data, None, [0], config, compile=True)[0][0]
+    assert compiled == [batch_statistics]
+    assert distance(first, second) == 0.0
+
+
+def test_running_means_have_the_value_of_the_set_and_the_gradient_of_the_batch():
+    means = RunningMeans()
+    value = torch.tensor([2.0, 1.0], requires_grad=True)
+    assert means.update("x", value, 0.5).tolist() == [2.0, 1.0]
+    second = means.update("x", value * 3, 0.5)
+    assert second.tolist() == [4.0, 2.0]  # 2 + (6 - 2) / 2
+    second.sum().backward()
+    assert value.grad.tolist() == [3.0, 3.0]
+    third = means.update("x", value.detach(), 0.5, torch.tensor([True, False]))
+    assert third.tolist() == [3.0, 2.0]
+    means.forget(1)
+    assert means.update("x", torch.tensor([3.0, 9.0]), 0.5).tolist() == [3.0, 9.0]
+    means.keep([1])
+    assert means.update("x", torch.tensor([1.0]), 0.5).tolist() == [5.0]
+
+
+def test_running_means_of_nothing_yet():
+    means = RunningMeans()
+    nothing = means.update("x", torch.tensor([5.0, 0.0]), 0.5, torch.tensor([True, False]))
+    assert nothing.tolist() == [5.0, 0.0]
+    assert means.update("x", torch.tensor([7.0, 4.0]), 0.5).tolist() == [6.0, 4.0]
+
+
+def test_a_course_ends_when_the_loss_stops_falling():
+    def at(total):
+        return Losses(total, 0.0, 0.0, total)
+
+    config = replace(QUICK, patience=2, epochs=9, decay_every=2, learning_rate=1.0, revive=2)
+    course = Course(config, at(5.0))
+    assert course.advance(at(4.0))
+    assert not course.advance(at(4.5))
+    assert course.learning_rate == pytest.approx(0.1)
+    assert not course.ended
+    course.advance(at(4.2))
+    assert course.ended
+    assert (course.best.total, course.best_epoch) == (4.0, 1)
+    assert [course.revives_after(e) for e in (1, 2, 4, 6)] == [False, True, True, False]
+    with pytest.raises(NonFiniteError, match="epoch 4"):
+        course.advance(at(float("nan")))
+
+
+# Losses with further dimensions in front
+
+
+def test_losses_of_many_fits_are_those_of_each():
+    torch.manual_seed(0)
+    features, weights = torch.rand(4, 9, 3), torch.rand(4, 9)
+    groups = torch.nn.functional.one_hot(torch.arange(9) % 2).float().expand(4, -1, -1)
+    shares = weights.unsqueeze(1) @ groups / weights.sum(1)[:, None, None]
+    moments = second_moments(features, weights)
+    means = losses.group_moments(features, groups, weights)
+    together = losses.pull_away(moments, means, shares.squeeze(1))
+    errors = losses.reconstruction_errors(features, features.flip(1), weights)
+    faithful = losses.faithfulness(features, features.flip(1), weights)
+    for fit in range(4):
+        single = losses.pull_away(
+            second_moments(features[fit], weights[fit]),
+            losses.group_moments(features[fit], groups[fit], weights[fit]),
+            shares[fit, 0],
+        )
+        assert float(together[fit]) == pytest.approx(float(single), rel=1e-5)
+        other = features[fit].flip(0)
+        assert torch.allclose(
+            errors[fit], losses.reconstruction_errors(features[fit], other, weights[fit])
+        )
+        assert torch.allclose(
+            faithful[fit], losses.faithfulness(features[fit], other, weights[fit])
+        )

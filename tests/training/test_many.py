@@ -1,0 +1,303 @@
+"""Many classes from one cache: the same as one by one, resumable, bounded, on every engine."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from dataclasses import replace
+
+import pytest
+import torch
+from test_group import QUICK, distance, many_classes
+from torch import nn
+from torch.utils.data import TensorDataset
+
+from torchxnn import XNN
+from torchxnn.data.activations import Activations
+from torchxnn.data.positives import find_positives, split_kinds
+from torchxnn.data.record import cache_activations
+from torchxnn.errors import DataError, DegenerateFitWarning, ModelError, XNNError
+from torchxnn.parallel.engine import LocalEngine
+from torchxnn.training.class_places import class_folder
+from torchxnn.training.config import ComputeConfig
+from torchxnn.training.fit import fit_embedding
+from torchxnn.training.many import ManyConfig, fit_many
+from torchxnn.training.memory import Needs, load_sides
+
+CLASSES = 6
+
+
+class Net(nn.Module):
+    """The samples are Z already; the logits are linear in them."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.ReLU()
+        self.head = nn.Linear(20, CLASSES)
+
+    def forward(self, x):
+        return self.head(self.layer(x.flatten(1)))
+
+
+def make_net():
+    torch.manual_seed(3)
+    net = Net().eval()
+    with torch.no_grad():
+        net.head.weight.zero_()
+        for target in range(CLASSES):
+            net.head.weight[target, [(3 * target + i) % 20 for i in range(4)]] = 1.0
+    return net
+
+
+def make_cache(location, count=240, labels=True, **options):
+    data = many_classes(count)
+    images = data.z.unflatten(1, (1, 4, 5))
+    dataset = TensorDataset(images, data.labels) if labels else TensorDataset(images)
+    return cache_activations(make_net(), "layer", dataset, location, chunk_rows=50, **options)
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return make_cache(tmp_path_factory.mktemp("many") / "cache")
+
+
+def test_every_class_is_what_a_fit_of_its_own_gives(cache):
+    fits = fit_many(cache, config=QUICK, n_features=3, many=ManyConfig(block=4))
+    assert [fitted.targets for fitted in fits.classes] == [(t,) for t in range(CLASSES)]
+    data = cache.activations("layer")
+    mask = split_kinds(data.labels, QUICK.validation_share, QUICK.seed)
+    for target in range(CLASSES):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DegenerateFitWarning)
+            expected, report = fit_embedding(
+                data.select(~mask), data.select(mask), [target], 3, QUICK
+            )
+        assert distance(fits.embedding(target), expected) < 1e-4
+        found = fits.classes[target].report
+        assert found.validation.r2 == pytest.approx(report.validation.r2, abs=1e-4)
+        assert found.held_out == "split"
+
+
+def test_activations_in_memory_do_as_well(cache):
+    data = cache.activations("layer")
+    fits = fit_many(data, [1, (2, 3)], config=QUICK, n_features=3)
+    assert [fitted.targets for fitted in fits.classes] == [(1,), (2, 3)]
+    again = fit_many(cache, [1, (2, 3)], config=QUICK, n_features=3)
+    for target in (1, (2, 3)):
+        assert distance(fits.embedding(target), again.embedding(target)) == 0.0
+    given = fit_many(data, [1], validation=data, config=QUICK, n_features=3)
+    assert given.classes[0].report.held_out == "given"
+    assert given.classes[0].report.train.images == len(data)
+
+
+def test_processes_give_the_same_bits(cache, tmp_path):
+    options = {"config": QUICK, "n_features": 3, "many": ManyConfig(block=2)}
+    here = fit_many(cache, **options)
+    there = fit_many(cache, **options, engine=LocalEngine(2), out=tmp_path / "runs")
+    for target in range(CLASSES):
+        assert distance(here.embedding(target), there.embedding(target)) == 0.0
+    assert {fitted.location for fitted in there.classes} == {
+        str(tmp_path / "runs" / class_folder([t], None)) for t in range(CLASSES)
+    }
+
+
+def test_saved_classes_are_xnns_of_the_model_and_are_not_fitted_again(cache, tmp_path, monkeypatch):
+    out = tmp_path / "runs"
+    options = {"config": QUICK, "n_features": 3, "out": out}
+    first = fit_many(cache, [0, 1], **options)
+    xnn = XNN.from_pretrained(first.classes[0].location, make_net())
+    assert (xnn.layer, xnn.targets) == ("layer", (0,))
+    assert xnn.report == first.classes[0].report
+    images = many_classes(8).z.unflatten(1, (1, 4, 5))
+    assert xnn(images).shape == (8, 3)
+    calls = []
+    monkeypatch.setattr(
+        "torchxnn.training.many.fit_group", lambda *args, **kwargs: calls.append(args[2])
+    )
+    told = []
+    second = fit_many(cache, [0, 1], **options, on_class=told.append)
+    assert calls == []
+    assert [fitted.resumed for fitted in told] == [True, True]
+    assert second.classes[0].report == first.classes[0].report
+    with pytest.raises(ModelError, match="other data or with other settings"):
+        fit_many(cache, [0], config=replace(QUICK, beta=9.0), n_features=3, out=out)
+    (out / class_folder([3], None)).mkdir()
+    (out / class_folder([3], None) / "mine.txt").write_text("x")
+    with pytest.raises(FileExistsError, match="no saved XNN"):
+        fit_many(cache, [3], **options)
+
+
+def test_results_in_object_storage(cache):
+    fits = fit_many(cache, [1], config=QUICK, n_features=3, out="memory://many/runs")
+    assert fits.classes[0].location == "memory://many/runs/0001"
+    here = fit_many(cache, [1], config=QUICK, n_features=3)
+    assert distance(fits.embedding(1), here.embedding(1)) == 0.0
+    again = fit_many(cache, [1], config=QUICK, n_features=3, out="memory://many/runs")
+    assert again.classes[0].resumed
+    assert XNN.from_pretrained("memory://many/runs/0001", make_net()).targets == (1,)
+
+
+def test_one_class_that_fails_is_named_and_the_rest_goes_on(cache):
+    config = replace(QUICK, minimum_positives=41)
+    fits = fit_many(cache, [0, 1], config=config, n_features=3)
+    assert len(fits.failed) == 2
+    assert "40 positive image(s)" in fits.failed[0].error
+    with pytest.raises(XNNError, match="40 positive"):
+        fits.embedding(0)
+    with pytest.raises(DataError, match="no class has 41 positives, the most is 40"):
+        fit_many(cache, config=config)
+    data = cache.activations("layer")
+    logits = data.logits.clone()
+    logits[:, 2] = 5.0
+    fits = fit_many(Activations(data.z, logits, data.labels), config=QUICK, n_features=3)
+    assert [fitted.targets for fitted in fits.failed] == [(2,)]
+    assert len(fits.classes) == CLASSES
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"targets": [9]}, "target 9 is out of range"),
+        ({"targets": [1, 1]}, "different classes"),
+        ({"targets": []}, "at least one"),
+        ({"layer": "nope"}, "no layer 'nope'"),
+        ({"many": ManyConfig(block=0)}, "block and slots"),
+        ({"compute": ComputeConfig(slots=0)}, "block and slots"),
+        ({"many": ManyConfig(memory=1e-9)}, "too few for the"),
+    ],
+)
+def test_bad_settings_are_errors(cache, options, message):
+    if "memory" in str(options.get("many")) and "too few" in message:
+        fits = fit_many(cache, **options, config=QUICK, n_features=3)
+        assert all(message in fitted.error for fitted in fits.classes)
+        return
+    with pytest.raises(XNNError, match=message):
+        fit_many(cache, **options, config=QUICK)
+
+
+def test_saving_needs_a_cache_and_validation_needs_activations(cache, tmp_path):
+    data = cache.activations("layer")
+    with pytest.raises(DataError, match="give a cache"):
+        fit_many(data, config=QUICK, out=tmp_path / "runs")
+    with pytest.raises(DataError, match="its own held-out"):
+        fit_many(cache, config=QUICK, validation=data)
+
+
+def test_a_cache_of_several_layers_needs_to_be_told_which(tmp_path):
+    data = many_classes()
+    dataset = TensorDataset(data.z.unflatten(1, (1, 4, 5)), data.labels)
+    net = nn.Sequential(nn.Flatten(), nn.ReLU(), nn.Linear(20, CLASSES))
+    two = cache_activations(net, ["1", "2"], dataset, tmp_path / "two")
+    with pytest.raises(DataError, match="say which one"):
+        fit_many(two)
+
+
+# Memory
+
+
+def needs(cache, rows):
+    """Needs whose memory holds about that many samples."""
+    one = Needs(cache, "layer", QUICK, 1.0).budget
+    return Needs(cache, "layer", QUICK, (rows + 0.5) / one)
+
+
+def test_a_working_set_holds_all_positives_and_as_many_others_as_fit(cache):
+    small = needs(cache, 170)
+    assert small.budget in (169, 170, 171)
+    train, held_out = load_sides(small, [(1,), (4,)])
+    assert len(train) + len(held_out) == small.budget
+    labels = torch.cat([train.labels, held_out.labels])
+    counts = labels.bincount(minlength=CLASSES)
+    assert counts[1] == counts[4] == 40
+    assert int(counts.sum()) == small.budget
+    assert (counts[[0, 2, 3, 5]] > 0).all()
+    whole = load_sides(needs(cache, 1000), None)
+    mask = split_kinds(cache.labels, QUICK.validation_share, QUICK.seed)
+    assert torch.equal(whole[1].z, cache.read("layer", mask))
+    inside = {tuple(row) for row in whole[1].z.tolist()}
+    assert all(tuple(row) in inside for row in held_out.z.tolist())
+    with pytest.raises(XNNError, match="positive_share"):
+        load_sides(replace(small, config=replace(QUICK, positive_share=None)), [(1,)])
+
+
+def test_fits_in_little_memory_are_nearly_as_faithful(cache):
+    config = replace(QUICK, epochs=30, patience=30, learning_rate=3e-3)
+    small = fit_many(
+        cache,
+        [0, 1, 2, 3],
+        config=config,
+        n_features=3,
+        many=ManyConfig(block=1, memory=needs(cache, 120).memory),
+    )
+    data = cache.activations("layer")
+    for fitted in small.classes:
+        assert fitted.report.train.images < 120
+        embedding = small.embedding(fitted.targets)
+        with torch.no_grad():
+            reproduced = embedding.reproduce(embedding.encode(data.z))[:, 0]
+        logit = data.logits[:, fitted.targets[0]]
+        assert float(1 - (reproduced - logit).var() / logit.var()) > 0.8
+
+
+def test_predictions_decide_without_labels(tmp_path):
+    cache = make_cache(tmp_path / "cache", labels=False)
+    fits = fit_many(cache, config=replace(QUICK, epochs=2), n_features=3)
+    assert all(fitted.report.positives_by == "prediction" for fitted in fits.classes)
+    data = cache.activations("layer")
+    positives, by = find_positives(data, [0])
+    assert by == "prediction"
+    assert int(positives.sum()) == int((cache.predicted == 0).sum())
+
+
+def test_folders_are_named_so_that_every_file_system_takes_them():
+    names = ["Café au lait / ☕", "b" * 100]
+    assert class_folder([0], names) == "0000-cafe-au-lait"
+    assert class_folder([1], names) == "0001-" + "b" * 60
+    assert class_folder([0, 1], None) == "0000-0001"
+
+
+# Kills
+
+SCRIPT = """
+import sys
+from test_many import QUICK, replace
+from torchxnn.parallel.engine import LocalEngine
+from torchxnn.training.many import ManyConfig, fit_many
+
+if __name__ == "__main__":
+    config = replace(QUICK, epochs=40, patience=40)
+    options = dict(config=config, n_features=3, many=ManyConfig(block=3))
+    fit_many(sys.argv[1], out=sys.argv[2], engine=LocalEngine(2), **options)
+"""
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_class_by_class(cache, tmp_path):
+    script = tmp_path / "run.py"
+    script.write_text(SCRIPT)
+    out = tmp_path / "runs"
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, str(script), str(cache.store.location), str(out)]
+    process = subprocess.Popen(command, env=env, start_new_session=True)
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and len(list(out.glob("*/xnn.json"))) < 2:
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    done = sorted(path.parent.name for path in out.glob("*/xnn.json"))
+    assert 2 <= len(done) < CLASSES, "the kill came too late"
+    stamps = {name: (out / name / "xnn.json").stat().st_mtime_ns for name in done}
+    subprocess.run(command, env=env, check=True)
+    assert len(list(out.glob("*/xnn.json"))) == CLASSES
+    assert {name: (out / name / "xnn.json").stat().st_mtime_ns for name in done} == stamps
+    config = replace(QUICK, epochs=40, patience=40)
+    whole = fit_many(cache, config=config, n_features=3, many=ManyConfig(block=3))
+    for target in range(CLASSES):
+        about = json.loads((out / class_folder([target], None) / "xnn.json").read_text())
+        assert about["targets"] == [target]
+        total = whole.classes[target].report.validation_losses.total
+        found = about["report"]["validation_losses"]["total"]
+        assert found == pytest.approx(total, rel=1e-4)

@@ -1,0 +1,71 @@
+"""The differentiable relevance on Z is that of excitation backprop."""
+
+import pytest
+import torch
+from torch import nn
+
+from torchxnn.attribution import ExcitationBackprop
+from torchxnn.embeddings.srae import SRAE
+from torchxnn.errors import XNNError
+from torchxnn.training.losses import pull_away
+from torchxnn.training.relevance import relevance_moments, relevance_on_activations
+
+
+class OnPixels(nn.Module):
+    """Z are the pixels, so a heatmap is the relevance on Z."""
+
+    def __init__(self, embedding):
+        super().__init__()
+        self.embedding = embedding
+
+    def forward(self, images):
+        return self.embedding(images.flatten(1))
+
+
+def make(seed=0, nonnegative=True):
+    torch.manual_seed(seed)
+    embedding = SRAE(12, 3, hidden=(9, 6), nonnegative=nonnegative).double()
+    embedding.scale.fill_(2.5)
+    return embedding
+
+
+def test_it_is_the_contrastive_map_of_excitation_backprop():
+    embedding = make()
+    for layer in embedding.encoder[:-1]:
+        layer.weight.data.abs_()  # every hidden unit has inputs that agree, so that none falls back
+    z = torch.rand(4, 12).double()
+    found = relevance_on_activations(embedding, z)
+    images = z.reshape(4, 1, 3, 4)
+    maps = ExcitationBackprop(OnPixels(embedding)).attribute_many(images, range(3)).flatten(2)
+    expected = maps.clamp(min=0)
+    torch.testing.assert_close(found, expected / expected.sum(2, keepdim=True))
+
+
+def test_rows_are_probabilities_and_gradients_are_finite():
+    embedding = make(1)
+    z = torch.rand(5, 12).double()
+    z[0] = 0
+    found = relevance_on_activations(embedding, z)
+    sums = found.sum(2)
+    assert bool(((sums - 1).abs().lt(1e-9) | (sums == 0)).all())
+    assert bool((found >= 0).all())
+    moments, means = relevance_moments(found)
+    pull_away(moments, means).backward()
+    for parameter in embedding.encoder.parameters():
+        assert parameter.grad is None or bool(parameter.grad.isfinite().all())
+
+
+def test_equal_x_features_overlap_wholly():
+    embedding = make(2)
+    with torch.no_grad():
+        last = embedding.encoder[-1]
+        last.weight.copy_(last.weight[:1].expand_as(last.weight))
+    overlap = pull_away(
+        *relevance_moments(relevance_on_activations(embedding, torch.rand(6, 12).double()))
+    )
+    assert float(overlap.detach()) == pytest.approx(1.0)
+
+
+def test_signed_activations_are_refused():
+    with pytest.raises(XNNError, match="after its ReLU"):
+        relevance_on_activations(make(nonnegative=False), torch.randn(2, 12).double())

@@ -1,0 +1,393 @@
+import json
+import re
+import threading
+import warnings
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from test_layers import assert_same_state, state_of
+from torch import nn
+
+from conftest import make_images, make_net
+from torchxnn import XNN, DegenerateFitWarning, TrainConfig
+from torchxnn.data.activations import record_activations
+from torchxnn.errors import DataError, LayerError, ModelError, NonFiniteError, XNNError, XNNWarning
+from torchxnn.models.preprocessing import Preprocessing
+
+# Networks with random weights have units that only their bias excites; that warning is tested where
+# it belongs.
+pytestmark = pytest.mark.filterwarnings("ignore::torchxnn.errors.AttributionWarning")
+
+QUICK = TrainConfig(hidden=(16,), epochs=15, batch_size=32, pretrain_epochs=2, trials=1)
+
+
+def quick_fit(xnn, loader, target, config=QUICK, **settings):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DegenerateFitWarning)
+        return xnn.fit(loader, target, config=config, **settings)
+
+
+def make_loader(count=96, seed=0, labels=True):
+    images, kinds = make_images(count, seed)
+    parts = zip(images.split(16), kinds.split(16), strict=True)
+    return [(x, y) if labels else x for x, y in parts]
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    xnn = XNN(make_net(), "classifier.1", 3, class_names=("a", "b", "c", "d"))
+    quick_fit(xnn, make_loader(), 1)
+    return xnn
+
+
+def test_shapes_and_sums(fitted):
+    images, _ = make_images(5)
+    features = fitted(images)
+    assert features.shape == (5, 3)
+    contributions = fitted.contributions(images)
+    assert contributions.shape == (5, 1, 3)
+    intercept = fitted.embedding.readout.bias
+    assert torch.allclose(contributions.sum(2) + intercept, fitted.predict(images), atol=1e-5)
+    assert fitted.attribute(images).shape == (5, 3, 12, 12)
+
+
+def test_batch_equals_single(fitted):
+    images, _ = make_images(4)
+    assert torch.allclose(fitted(images)[2:3], fitted(images[2:3]), atol=1e-6)
+    maps = fitted.attribute(images)
+    assert torch.allclose(maps[2:3], fitted.attribute(images[2:3]), atol=1e-6)
+
+
+def test_contrastive_maps_sum_to_zero_and_carry_a_certificate(fitted):
+    images, _ = make_images(4)
+    maps, certificate = fitted.attribute(images, return_certificate=True)
+    assert torch.allclose(maps.sum((2, 3)), torch.zeros(4, 3), atol=1e-5)
+    assert certificate.conservation_error < 1e-4
+
+
+@pytest.mark.parametrize(("targets", "n"), [(1, 5), ([0, 1], 7)])
+def test_default_number_of_features(targets, n):
+    xnn = XNN(make_net(), "classifier.1")
+    quick_fit(xnn, make_loader(), targets, replace(QUICK, epochs=1))
+    assert xnn.embedding.n_features == n
+    assert xnn.predict(make_images(2)[0]).shape == (2, 1 if isinstance(targets, int) else 2)
+
+
+def test_layer_given_as_a_module():
+    net = make_net()
+    assert XNN(net, net.classifier[1]).layer == "classifier.1"
+    with pytest.raises(LayerError, match="nearest"):
+        XNN(net, "classifier.9")
+
+
+def test_parameters_concern_the_embedding_alone(fitted):
+    names = {name.split(".")[0] for name, _ in fitted.named_parameters()}
+    assert names == {"embedding"}
+    assert all(key.startswith("embedding.") for key in fitted.state_dict())
+    net = make_net()
+    xnn = XNN(net, "classifier.1")
+    assert list(xnn.parameters()) == []
+    xnn.train()
+    assert not net.training
+
+
+def test_the_model_is_untouched_by_every_call():
+    net = make_net().train()
+    net.classifier[0].weight.requires_grad_(False)
+    before = state_of(net)
+    xnn = XNN(net, "classifier.1", 3)
+    quick_fit(xnn, make_loader(), 1)
+    images, _ = make_images(4)
+    xnn(images)
+    xnn.contributions(images)
+    xnn.predict(images)
+    xnn.attribute(images)
+    xnn.explain(images[0])
+    xnn.evaluate(make_loader())
+    with pytest.raises(NonFiniteError):
+        xnn(images * float("nan"))
+    assert_same_state(before, state_of(net))
+    assert all(parameter.grad is None for parameter in net.parameters())
+
+
+def test_gradients_reach_the_image(fitted):
+    images = make_images(2)[0].requires_grad_()
+    fitted(images).sum().backward()
+    assert bool((images.grad != 0).any())
+    fitted.zero_grad()
+    fitted.model.zero_grad()
+
+
+def test_positives_by_label_and_by_prediction():
+    xnn = XNN(make_net(), "classifier.1", 3)
+    data = record_activations(xnn.model, "classifier.1", make_loader(labels=False))
+    target = int(data.logits.argmax(1).mode().values)
+    report = quick_fit(xnn, make_loader(labels=False), target)
+    assert report.positives_by == "prediction"
+    assert quick_fit(xnn, make_loader(), 1).positives_by == "label"
+
+
+def test_given_validation_data_are_used():
+    xnn = XNN(make_net(), "classifier.1", 3)
+    report = quick_fit(xnn, make_loader(), 1, validation=make_loader(32, seed=5))
+    assert (report.held_out, report.validation.images, report.train.images) == ("given", 32, 96)
+
+
+def test_evaluate_measures_faithfulness_and_orthogonality(fitted):
+    evaluation = fitted.evaluate(make_loader())
+    assert evaluation.faithfulness.images == 96
+    assert evaluation.orthogonality.maps == 24
+    assert evaluation.certificate.conservation_error < 1e-4
+    fast = fitted.evaluate(make_loader(), maps=False)
+    assert fast.orthogonality is None
+    assert fast.faithfulness == evaluation.faithfulness
+    with pytest.raises(DataError, match="empty"):
+        fitted.evaluate([])
+
+
+def test_evaluate_equals_the_figures_of_the_fit():
+    xnn = XNN(make_net(), "classifier.1", 3)
+    report = quick_fit(xnn, make_loader(), 1, validation=make_loader(32, seed=5))
+    again = xnn.evaluate(make_loader(32, seed=5), maps=False).faithfulness
+    assert again.f_reg == pytest.approx(report.validation.f_reg, rel=1e-4)
+    assert again.r2 == pytest.approx(report.validation.r2, rel=1e-4)
+
+
+def test_explain_adds_up(fitted):
+    images, _ = make_images(2)
+    explanation = fitted.explain(images[1], label=1)
+    assert explanation.heatmaps.shape == (3, 12, 12)
+    assert explanation.logit_heatmaps.shape == (1, 12, 12)
+    assert explanation.target_names == ("b",)
+    assert explanation.label == "b"
+    assert torch.allclose(
+        explanation.contributions.sum(1) + explanation.intercept, explanation.reproduced, atol=1e-5
+    )
+    assert torch.allclose(explanation.logits, fitted.model(images[1:2])[0, [1]], atol=1e-5)
+    assert explanation.picture.shape == (12, 12, 3)
+    assert explanation.predicted_class == int(fitted.model(images[1:2]).argmax())
+
+
+def test_explain_wants_one_image(fitted):
+    with pytest.raises(DataError, match="one image"):
+        fitted.explain(make_images(2)[0])
+
+
+def test_unknown_method_is_named(fitted):
+    with pytest.raises(XNNError, match="excitation_backprop"):
+        fitted.attribute(make_images(1)[0], method="magic")
+
+
+def test_not_fitted_says_so():
+    xnn = XNN(make_net(), "classifier.1")
+    for call in (xnn, xnn.predict, xnn.attribute, xnn.contributions):
+        with pytest.raises(XNNError, match="not fitted"):
+            call(make_images(1)[0])
+    with pytest.raises(XNNError, match="not fitted"):
+        xnn.save_pretrained("nowhere")
+
+
+def test_a_layer_that_runs_twice_is_refused_when_called(fitted):
+    class Twice(nn.Module):
+        def __init__(self, inner):
+            super().__init__()
+            self.inner = inner
+
+        def forward(self, x):
+            self.inner.classifier[1](torch.zeros(1))
+            return self.inner(x)
+
+    xnn = XNN(Twice(make_net()), "inner.classifier.1", 3)
+    xnn.embedding = fitted.embedding
+    with pytest.raises(LayerError, match="2 times"):
+        xnn(make_images(1)[0])
+
+
+@pytest.mark.parametrize(
+    ("loader", "error", "message"),
+    [
+        ([], DataError, "empty"),
+        ([{"image": 1}], DataError, "dict"),
+        ([(torch.rand(2, 3, 12, 12), torch.zeros(2, 3))], DataError, "labels"),
+        ([torch.full((2, 3, 12, 12), float("nan"))], NonFiniteError, "NaN"),
+        ([(torch.rand(2, 3, 12, 12), torch.zeros(2)), torch.rand(2, 3, 12, 12)], DataError, "some"),
+    ],
+)
+def test_bad_loaders_are_named(loader, error, message):
+    with pytest.raises(error, match=message):
+        XNN(make_net(), "classifier.1").fit(loader, 1)
+
+
+def test_nan_weights_are_named():
+    net = make_net()
+    net.classifier[0].weight.data[0] = float("nan")
+    with pytest.raises(NonFiniteError, match=r"classifier\.1"):
+        XNN(net, "classifier.1").fit(make_loader(), 1)
+
+
+def test_save_and_load(fitted, tmp_path):
+    fitted.preprocessing = Preprocessing(size=16, resize="squash")
+    fitted.save_pretrained(tmp_path / "x")
+    loaded = XNN.from_pretrained(tmp_path / "x", make_net())
+    images, _ = make_images(3)
+    assert torch.equal(loaded(images), fitted(images))
+    assert torch.equal(loaded.predict(images), fitted.predict(images))
+    assert loaded.report == fitted.report
+    assert loaded.preprocessing == fitted.preprocessing
+    assert (loaded.layer, loaded.targets) == ("classifier.1", (1,))
+    assert loaded.class_names == tuple("abcd")
+    assert sorted(p.name for p in (tmp_path / "x").iterdir()) == [
+        "embedding.safetensors",
+        "xnn.json",
+    ]
+    fitted.preprocessing = None
+    fitted.save_pretrained(tmp_path / "x")
+    assert XNN.from_pretrained(tmp_path / "x", make_net()).preprocessing is None
+
+
+def test_another_model_is_refused(fitted, tmp_path):
+    fitted.save_pretrained(tmp_path / "x")
+    with pytest.raises(ModelError, match="fingerprint"):
+        XNN.from_pretrained(tmp_path / "x", make_net(seed=1))
+
+
+def test_broken_folders_are_named(fitted, tmp_path):
+    with pytest.raises(ModelError, match=r"holds no xnn\.json"):
+        XNN.from_pretrained(tmp_path, make_net())
+    fitted.save_pretrained(tmp_path / "x")
+    about = tmp_path / "x" / "xnn.json"
+    saved = json.loads(about.read_text())
+    about.write_text(json.dumps({**saved, "format_version": 99}))
+    with pytest.raises(ModelError, match="version 99"):
+        XNN.from_pretrained(tmp_path / "x", make_net())
+    about.write_text("{")
+    with pytest.raises(ModelError, match="cannot be read"):
+        XNN.from_pretrained(tmp_path / "x", make_net())
+    about.write_text(json.dumps({"format": "other"}))
+    with pytest.raises(ModelError, match="not written by"):
+        XNN.from_pretrained(tmp_path / "x", make_net())
+    about.write_text(json.dumps(saved))
+    weights = tmp_path / "x" / "embedding.safetensors"
+    weights.write_bytes(weights.read_bytes()[:100])
+    with pytest.raises(ModelError, match="safetensors"):
+        XNN.from_pretrained(tmp_path / "x", make_net())
+
+
+def test_saving_does_not_replace_foreign_folders(fitted, tmp_path):
+    (tmp_path / "precious.txt").write_text("x")
+    with pytest.raises(FileExistsError, match=r"precious|not written"):
+        fitted.save_pretrained(tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["precious.txt"]
+
+
+def test_a_model_with_a_single_logit():
+    net = make_net(outputs=1)
+    with torch.no_grad():
+        net.classifier[3].bias -= net(make_images(96)[0]).median()
+    xnn = XNN(net, "classifier.1", 3)
+    report = quick_fit(xnn, make_loader(labels=False), 0)
+    assert report.positives_by == "prediction"
+    assert xnn.explain(make_images(1)[0][0]).target_names == ("class 1",)
+
+
+def test_data_parallel_and_autocast_and_inference_mode(fitted):
+    images, _ = make_images(4)
+    wrapped = XNN(nn.DataParallel(fitted.model), "classifier.1", 3)
+    wrapped.embedding, wrapped.targets = fitted.embedding, fitted.targets
+    assert torch.allclose(wrapped(images), fitted(images))
+    assert torch.allclose(wrapped.attribute(images), fitted.attribute(images))
+    with torch.inference_mode():
+        assert torch.allclose(fitted.attribute(images), wrapped.attribute(images))
+
+
+def test_two_threads_explain_the_same_model(fitted):
+    images, _ = make_images(8)
+    expected = fitted.attribute(images)
+    results = {}
+
+    def work(index):
+        results[index] = fitted.attribute(images[index : index + 1])
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for index in range(4):
+        assert torch.allclose(results[index][0], expected[index], atol=1e-6)
+
+
+def test_readme_example_runs(tmp_path, monkeypatch):
+    readme = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
+    code = re.search(r"```python\n(.*?)```", readme, re.DOTALL).group(1)
+    assert len([line for line in code.splitlines() if line.strip()]) <= 15
+    monkeypatch.chdir(tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", XNNWarning)
+        exec(compile(code, "README.md", "exec"), {})
+    assert (tmp_path / "explanation.html").stat().st_size > 10_000
+
+
+def test_a_single_logit_speaks_for_the_second_class():
+    net = make_net(outputs=1)
+    images, _ = make_images(96)
+    with torch.no_grad():
+        net.classifier[3].bias -= net(images).median()
+        labels = (net(images)[:, 0] > 0).long()
+    xnn = XNN(net, "classifier.1", 3, class_names=("cat", "dog"))
+    quick_fit(xnn, [(images, labels)], 0)
+    dog = int(labels.argmax())
+    explanation = xnn.explain(images[dog], label=1)
+    assert explanation.target_names == ("dog",)
+    assert (explanation.predicted_name, explanation.label) == ("dog", "dog")
+    assert xnn.explain(images[int(labels.argmin())]).predicted_name == "cat"
+
+
+def test_more_targets_than_features_are_refused_and_defaults_grow():
+    with pytest.raises(XNNError, match="at least the number of targets"):
+        XNN(make_net(), "classifier.1", 2).fit(make_loader(), [0, 1, 2])
+    xnn = XNN(make_net(outputs=9), "classifier.1")
+    images, _ = make_images(90)
+    labels = torch.arange(90) % 9
+    quick_fit(xnn, [(images, labels)], list(range(9)), replace(QUICK, epochs=1))
+    assert xnn.embedding.n_features == 9
+
+
+def test_fit_works_in_any_context_and_with_any_integer():
+    import numpy as np
+
+    loader = make_loader()
+    one = replace(QUICK, epochs=1)
+    for context in (torch.no_grad(), torch.inference_mode()):
+        with context:
+            quick_fit(XNN(make_net(), "classifier.1", 3), loader, np.int64(1), one)
+
+
+def test_the_number_of_features_asked_for_does_not_change_with_fits():
+    xnn = XNN(make_net(), "classifier.1")
+    quick_fit(xnn, make_loader(), 1, replace(QUICK, epochs=1))
+    quick_fit(xnn, make_loader(), [0, 1], replace(QUICK, epochs=1))
+    assert xnn.embedding.n_features == 7
+
+
+def test_labels_on_one_side_only_are_refused():
+    with pytest.raises(DataError, match="only one of training"):
+        XNN(make_net(), "classifier.1").fit(
+            make_loader(), 1, validation=make_loader(32, labels=False)
+        )
+
+
+def test_labels_and_images_must_agree_in_number():
+    images, labels = make_images(8)
+    with pytest.raises(DataError, match="8 images with 6 labels"):
+        XNN(make_net(), "classifier.1").fit([(images, labels[:6])], 1)
+
+
+def test_an_embedding_on_another_device_says_so():
+    xnn = XNN(make_net(), "classifier.1", 3)
+    quick_fit(xnn, make_loader(), 1, replace(QUICK, epochs=1))
+    xnn.to("meta")
+    with pytest.raises(DataError, match=r"xnn\.to"):
+        xnn(make_images(1)[0])
