@@ -1,6 +1,11 @@
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 from torch import nn
+
+# How long an example takes, to run or to be made, depends on who else computes on this machine.
+settings.register_profile("torchxnn", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("torchxnn")
 
 
 class SmallNet(nn.Module):

@@ -177,3 +177,38 @@ def write_mnist(root: Path, zipped: bool = True) -> Path:
             data = gzip.compress(idx(values)) if zipped else idx(values)
             (root / f"{prefix}-{name}-ubyte{'.gz' if zipped else ''}").write_bytes(data)
     return root
+
+
+CUB_FILES = {
+    "images.txt": [
+        "1 001.Black_footed_Albatross/one.jpg",
+        "2 001.Black_footed_Albatross/two.jpg",
+        "3 002.Laysan_Albatross/three.jpg",
+    ],
+    "classes.txt": ["1 001.Black_footed_Albatross", "2 002.Laysan_Albatross"],
+    "image_class_labels.txt": ["1 1", "2 1", "3 2"],
+    "train_test_split.txt": ["1 0", "2 1", "3 1"],
+    "bounding_boxes.txt": [
+        "1 20.0 10.0 40.0 20.0",
+        "2 0.0 0.0 80.0 80.0",
+        "3 8.5 4.0 16.0 12.0",
+    ],
+    "parts/parts.txt": ["1 back", "2 left eye"],
+    "parts/part_locs.txt": [
+        "1 1 40.0 20.0 1",
+        "1 2 0.0 0.0 0",
+        "2 1 10.0 70.0 1",
+        "2 2 80.0 40.0 1",
+        "3 1 0.0 0.0 0",
+        "3 2 20.0 20.0 1",
+    ],
+}
+
+
+def write_cub(root: Path) -> Path:
+    for name, lines in CUB_FILES.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text("".join(f"{line} \n" for line in lines))
+    for line in CUB_FILES["images.txt"]:
+        write_noise(root / "images" / line.split()[1])  # 80 x 80
+    return root

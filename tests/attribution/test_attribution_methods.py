@@ -5,11 +5,11 @@ import warnings
 
 import pytest
 import torch
-from test_layers import assert_same_state, state_of
 from torch import nn
 from torch.nn import functional as F
 
 from conftest import make_images, make_net
+from model_state import assert_same_state, state_of
 from torchxnn import XNN, DegenerateFitWarning, TrainConfig
 from torchxnn.attribution import (
     RISE,

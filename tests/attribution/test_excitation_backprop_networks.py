@@ -123,7 +123,7 @@ def certified(
         return method.attribute_many(images, targets, return_certificate=True)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     stages=st.lists(st.sampled_from(STAGES), min_size=1, max_size=7),
     seed=st.integers(0, 2**16),
@@ -142,7 +142,7 @@ def test_random_networks_conserve_relevance(stages, seed):
     assert 0 <= certificate.fallback_share <= 1
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(stages=st.lists(st.sampled_from(STAGES), min_size=1, max_size=5), seed=st.integers(0, 2**16))
 def test_one_signed_map_equals_the_difference_of_two(stages, seed):
     module = RandomNet(stages, seed).double().eval()

@@ -9,9 +9,9 @@ from pathlib import Path
 import fsspec
 import pytest
 import torch
-from test_cli import fails, small_network, text_of, write_letters
 from torch.utils.data import TensorDataset
 
+from cli_examples import fails, small_network, text_of, write_letters
 from conftest import make_images
 from torchxnn.cli.main import main
 from torchxnn.data.datasets.folder import ImageFolder
@@ -28,7 +28,7 @@ def folder(tmp_path):
     return write_letters(tmp_path / "images")
 
 
-def command(data, out, *more, model="test_cli:small_network"):
+def command(data, out, *more, model="cli_examples:small_network"):
     return ["cache", model, str(data), "--layer", "classifier.1", "features.3",
             "--out", str(out), "--images-per-pass", "5", "--chunk-rows", "10", *more]  # fmt: skip
 
@@ -48,7 +48,7 @@ def test_a_folder_becomes_a_cache_with_all_that_a_fit_needs(folder, tmp_path, ca
     assert cache.class_names == ("a", "b", "c", "d")
     assert cache.preprocessing == SMALL
     assert cache.source is not None
-    assert cache.source["model"] == "test_cli:small_network"
+    assert cache.source["model"] == "cli_examples:small_network"
     assert (cache.source["weights"], cache.source["random_weights"]) == (None, False)
     assert torch.equal(cache.labels, torch.tensor(ImageFolder(folder, SMALL).labels))
     before = files(tmp_path / "cache")

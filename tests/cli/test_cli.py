@@ -5,42 +5,17 @@ import subprocess
 import sys
 import time
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from conftest import make_images, make_net
+from cli_examples import FAST, fails, text_of, write_letters
+from conftest import make_net
 from torchxnn.cli.main import main
 from torchxnn.data.datasets.open import DataConfig, find_target, open_dataset
 from torchxnn.errors import DataError, XNNWarning
 from torchxnn.models.preprocessing import Preprocessing
-
-FAST = ["--hidden", "16", "--epochs", "8", "--trials", "1", "--pretrain-epochs", "1"]
-
-
-def small_network(num_classes=4):
-    """Factory for `xnn fit test_cli:small_network`."""
-    net = make_net(num_classes)
-    net.preprocessing = Preprocessing(size=12, resize="squash")
-    return net
-
-
-def unsupported_network():
-    """A network with an operation that excitation backprop has no rule for."""
-
-    class Sorting(torch.nn.Module):
-        preprocessing = Preprocessing(size=12, resize="squash")
-
-        def __init__(self):
-            super().__init__()
-            self.inner = make_net()
-
-        def forward(self, x):
-            return self.inner(torch.fft.fft2(x).real)
-
-    return Sorting()
 
 
 @pytest.fixture
@@ -48,29 +23,13 @@ def folder(tmp_path):
     return write_letters(tmp_path / "images")
 
 
-def write_letters(root):
-    """64 pictures in the class folders a, b, c and d."""
-    images, labels = make_images(64)
-    for i, (image, label) in enumerate(zip(images, labels.tolist(), strict=True)):
-        place = root / "abcd"[label]
-        place.mkdir(parents=True, exist_ok=True)
-        pixels = (image / 3).clamp(0, 1).permute(1, 2, 0).numpy() * 255
-        Image.fromarray(pixels.astype(np.uint8)).save(place / f"{i}.png")
-    return root
-
-
 @pytest.fixture
 def run(folder, tmp_path, capsys):
     out = tmp_path / "run"
-    assert main(["fit", "test_cli:small_network", str(folder), "--layer", "classifier.1",
+    assert main(["fit", "cli_examples:small_network", str(folder), "--layer", "classifier.1",
                  "--target", "b", "--out", str(out), *FAST]) == 0  # fmt: skip
     capsys.readouterr()
     return out
-
-
-def text_of(capsys):
-    captured = capsys.readouterr()
-    return " ".join(captured.out.split()), " ".join(captured.err.split())
 
 
 def test_layers_lists_shapes(capsys):
@@ -117,15 +76,7 @@ def test_fit_explain_evaluate_report(run, folder, tmp_path, capsys):
     assert "<script src" not in html
 
 
-def fails(capsys, *argv):
-    assert main([str(a) for a in argv]) == 2
-    out, err = text_of(capsys)
-    assert "Traceback" not in err + out
-    lines = [line for line in err.split("xnn: error: ") if line]
-    return lines[-1]
-
-
-def fit(folder, out, *more, model="test_cli:small_network", layer="classifier.1", target="b"):
+def fit(folder, out, *more, model="cli_examples:small_network", layer="classifier.1", target="b"):
     return ["fit", model, folder, "--layer", layer, "--target", target, "--out", out, *FAST, *more]
 
 
@@ -289,7 +240,7 @@ def test_demo_needs_its_data(capsys, tmp_path):
 def test_check_prints_layers_and_the_cascade(folder, tmp_path, capsys):
     image = next((folder / "b").iterdir())
     picture = tmp_path / "cascade.png"
-    assert main(["check", "test_cli:small_network", str(image), "--randomize",
+    assert main(["check", "cli_examples:small_network", str(image), "--randomize",
                  "--out", str(picture)]) == 0  # fmt: skip
     out, _ = text_of(capsys)
     assert "random input" in out
@@ -298,12 +249,12 @@ def test_check_prints_layers_and_the_cascade(folder, tmp_path, capsys):
     assert "rank correlation" in out
     with Image.open(picture) as drawn:
         assert drawn.size[0] > 300
-    assert "out of range" in fails(capsys, "check", "test_cli:small_network", "--target", "9")
+    assert "out of range" in fails(capsys, "check", "cli_examples:small_network", "--target", "9")
 
 
 def test_check_names_an_operation_without_a_rule(capsys):
-    line = fails(capsys, "check", "test_cli:unsupported_network")
-    assert "in Sorting (test_cli.py" in line
+    line = fails(capsys, "check", "cli_examples:unsupported_network")
+    assert "in Sorting (cli_examples.py" in line
     assert "no rule" in line  # the cast to complex numbers, the first thing on the way down
 
 

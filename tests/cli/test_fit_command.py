@@ -4,12 +4,12 @@ import json
 
 import pytest
 import torch
-from test_cli import FAST, fails, text_of, write_letters
 
+from cli_examples import FAST, fails, text_of, write_letters
 from torchxnn.cli.main import main
 from torchxnn.storage.saved_folder import read_saved
 
-MODEL = "test_cli:small_network"
+MODEL = "cli_examples:small_network"
 
 
 @pytest.fixture(scope="module")

@@ -116,7 +116,7 @@ def small_cache(tmp_path_factory, request):
     return record(make_net(), data, place, dtype="bfloat16", chunk_rows=request.param)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(rows=ROWS, layer=st.sampled_from(LAYERS))
 def test_any_rows_come_in_the_order_asked_for(small_cache, rows, layer):
     index = torch.tensor(rows, dtype=torch.int64)

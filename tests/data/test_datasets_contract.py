@@ -4,9 +4,8 @@ import pickle
 
 import pytest
 import torch
-from test_datasets_cub import write_cub
 
-from dataset_examples import write_ade_challenge, write_mnist, write_nyu, write_places
+from dataset_examples import write_ade_challenge, write_cub, write_mnist, write_nyu, write_places
 from image_examples import write_noise
 from torchxnn.data.datasets import DATASETS, make_loader, subset
 from torchxnn.data.datasets.images import read_image

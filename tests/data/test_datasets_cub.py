@@ -1,56 +1,15 @@
 """CUB-200-2011 in its official layout: split, parts, boxes, and errors that name file and line."""
 
-from pathlib import Path
-
 import pytest
 import torch
 from PIL import Image
 
-from image_examples import write_noise
+from dataset_examples import CUB_FILES, change_line, write_cub
 from torchxnn.data.datasets.cub import CUB
 from torchxnn.errors import DataError
 from torchxnn.models.preprocessing import Preprocessing
 
 SQUASH = Preprocessing(size=40, resize="squash")
-FILES = {
-    "images.txt": [
-        "1 001.Black_footed_Albatross/one.jpg",
-        "2 001.Black_footed_Albatross/two.jpg",
-        "3 002.Laysan_Albatross/three.jpg",
-    ],
-    "classes.txt": ["1 001.Black_footed_Albatross", "2 002.Laysan_Albatross"],
-    "image_class_labels.txt": ["1 1", "2 1", "3 2"],
-    "train_test_split.txt": ["1 0", "2 1", "3 1"],
-    "bounding_boxes.txt": [
-        "1 20.0 10.0 40.0 20.0",
-        "2 0.0 0.0 80.0 80.0",
-        "3 8.5 4.0 16.0 12.0",
-    ],
-    "parts/parts.txt": ["1 back", "2 left eye"],
-    "parts/part_locs.txt": [
-        "1 1 40.0 20.0 1",
-        "1 2 0.0 0.0 0",
-        "2 1 10.0 70.0 1",
-        "2 2 80.0 40.0 1",
-        "3 1 0.0 0.0 0",
-        "3 2 20.0 20.0 1",
-    ],
-}
-
-
-def write_cub(root: Path) -> Path:
-    for name, lines in FILES.items():
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_text("".join(f"{line} \n" for line in lines))
-    for line in FILES["images.txt"]:
-        write_noise(root / "images" / line.split()[1])  # 80 x 80
-    return root
-
-
-def change(root: Path, name: str, line: int, text: str | None) -> None:
-    lines = (root / name).read_text().splitlines()
-    lines[line - 1 : line] = [] if text is None else [text]
-    (root / name).write_text("\n".join(lines) + "\n")
 
 
 def test_split_labels_and_names(tmp_path):
@@ -94,7 +53,7 @@ def test_a_part_on_the_far_edge_is_outside(tmp_path):
     assert parts.tolist() == [[5.0, 35.0, 1.0], [0.0, 0.0, 0.0]]
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", CUB_FILES)
 def test_a_missing_file_is_named(tmp_path, name):
     (write_cub(tmp_path) / name).unlink()
     with pytest.raises(DataError, match=name):
@@ -126,7 +85,7 @@ def test_a_missing_image_is_named(tmp_path):
     ],
 )
 def test_a_broken_line_is_named(tmp_path, name, line, text, message):
-    change(write_cub(tmp_path), name, line, text)
+    change_line(write_cub(tmp_path) / name, line, text)
     with pytest.raises(DataError, match=message):
         CUB(tmp_path, SQUASH)
 

@@ -14,7 +14,7 @@ from torchxnn.errors import DataError
 
 
 @given(counts=st.lists(st.integers(0, 9), min_size=1), chunk=st.integers(1, 60))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_pieces_of_any_size_give_the_rows_in_order(counts, chunk):
     parts = [torch.rand(count, 3) for count in counts]
     with patch.object(rows, "CHUNK", chunk):

@@ -142,7 +142,7 @@ def test_a_weight_of_two_is_the_sample_twice():
     assert torch.allclose(weighted[0], repeated[0], rtol=1e-6)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(0, 1000), st.floats(0.01, 100), st.floats(-50, 50))
 def test_the_readout_follows_units_and_offsets_of_the_features(seed, scale, offset):
     generator = torch.Generator().manual_seed(seed)

@@ -48,7 +48,7 @@ def test_planted_parts_are_found():
     assert torch.allclose(embedding.units()(z), z @ embedding.dictionary.mT)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 10_000), st.integers(1, 5), st.integers(1, 6))
 def test_codes_are_those_of_an_exhaustive_search(seed, n, dims):
     generator = torch.Generator().manual_seed(seed)

@@ -10,7 +10,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_xnn import QUICK, make_loader, quick_fit
 
 from conftest import make_images, make_net
 from torchxnn import XNN
@@ -19,6 +18,7 @@ from torchxnn.errors import DataError, ModelError, XNNWarning
 from torchxnn.explanations.names.adopt import carry_over
 from torchxnn.explanations.names.file import names_csv, read_names, write_names
 from torchxnn.explanations.names.judgements import Action, FeatureNames, Judgement, normalised
+from xnn_examples import QUICK, make_loader, quick_fit
 
 pytestmark = pytest.mark.filterwarnings("ignore::torchxnn.errors.AttributionWarning")
 
@@ -169,7 +169,7 @@ def collect(found):
 
 
 @given(records, records)
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_union_does_not_depend_on_the_order_and_json_keeps_everything(one, other):
     first, second = collect(one), collect(other)
     both = first.union(second)

@@ -7,7 +7,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from test_xnn import make_loader, quick_fit
 
 import reference
 from conftest import make_images, make_net
@@ -18,6 +17,7 @@ from torchxnn.errors import DataError
 from torchxnn.explanations.sentences import account_for, article, noun
 from torchxnn.metrics.faithfulness import Faithfulness, measure_faithfulness
 from torchxnn.models.preprocessing import Preprocessing
+from xnn_examples import make_loader, quick_fit
 
 MINUS = "\N{MINUS SIGN}"
 
@@ -231,7 +231,7 @@ def test_a_contrast_adds_up_and_puts_the_larger_logit_first():
     st.lists(st.floats(-9, 9, width=32), min_size=1, max_size=4),
     st.floats(-9, 9, width=32),
 )
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 def test_every_contrast_adds_up(first, second, logit):
     a = explanation((tuple(first),), size=(8, 8), logits=torch.tensor([logit]))
     b = explanation((tuple(second),), size=(8, 8), targets=(7,), target_names=("bird 7",))

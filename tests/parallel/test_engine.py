@@ -12,47 +12,20 @@ from pathlib import Path
 import pytest
 import torch
 
-from conftest import make_images, make_net
+from conftest import make_net
+from engine_examples import (
+    STARTED,
+    die,
+    double,
+    gone,
+    logits_of,
+    logits_unless_first,
+    start,
+    take_model,
+    wait_until,
+)
 from torchxnn.errors import DataError, WorkerError, WorkerWarning, XNNError
 from torchxnn.parallel.engine import JobQueue, JobRunner, LocalEngine, open_result
-
-STARTED = []
-MODEL = {}
-
-
-def start(factor):
-    STARTED.append(factor)
-
-
-def double(job):
-    if job == "bad":
-        raise DataError(f"no such job: {job}")
-    return 2 * job, torch.get_num_threads()
-
-
-def take_model(model, _folder=None):
-    MODEL["net"], MODEL["folder"] = model, _folder
-
-
-def logits_of(seed):
-    images, _ = make_images(8, seed)
-    with torch.no_grad():
-        return MODEL["net"](images)
-
-
-def logits_unless_first(seed):
-    """Job 3 kills its process the first time, in the middle of others' work."""
-    mark = MODEL["folder"] / f"{seed}.tried"
-    if seed == 3 and not mark.exists():
-        mark.touch()
-        os.kill(os.getpid(), signal.SIGKILL)
-    return os.getpid(), logits_of(seed)
-
-
-def die(job):
-    if job == "deadly":
-        os.kill(os.getpid(), signal.SIGKILL)
-    return job
 
 
 def write_identity_and_wait(job):
@@ -69,22 +42,6 @@ class StubbornError(Exception):
 
 def raise_stubborn(job):
     raise StubbornError(job, job)
-
-
-def wait_until(condition, seconds=60):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.05)
-
-
-def gone(process):
-    """Ended, though perhaps not yet forgotten by its parent."""
-    try:
-        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
-    except (FileNotFoundError, ProcessLookupError):
-        return True
-    return state in "ZX"
 
 
 def test_one_process_runs_here_on_one_thread():

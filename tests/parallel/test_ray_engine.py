@@ -6,7 +6,9 @@ import sys
 import pytest
 import torch
 from jaxtyping import TypeCheckError
-from test_engine import (
+
+from conftest import make_net
+from engine_examples import (
     die,
     double,
     gone,
@@ -16,8 +18,6 @@ from test_engine import (
     take_model,
     wait_until,
 )
-
-from conftest import make_net
 from torchxnn.errors import DataError, WorkerError, WorkerWarning, XNNError
 from torchxnn.parallel.engine import JobRunner
 from torchxnn.parallel.ray_engine import EngineConfig, RayEngine, make_engine

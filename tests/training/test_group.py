@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from test_training import make_data
 
 import reference
 from torchxnn.data.activations import Activations
@@ -16,37 +15,13 @@ from torchxnn.embeddings.srae import SRAE
 from torchxnn.embeddings.subspace import principal_subspace
 from torchxnn.errors import DataError, DegenerateFitWarning, NonFiniteError, XNNError
 from torchxnn.training import losses
-from torchxnn.training.config import ComputeConfig, Losses, Side, TrainConfig
+from torchxnn.training.config import ComputeConfig, Losses, Side
 from torchxnn.training.fit import fit_embedding, fit_group
 from torchxnn.training.objective import batch_statistics, full_set_losses, loss_of_terms
 from torchxnn.training.schedule import Course, RunningMeans, trial_generator
 from torchxnn.training.stacked import StackedSRAE
 from torchxnn.training.start import start_embedding
-
-QUICK = TrainConfig(
-    hidden=(16, 8),
-    epochs=8,
-    patience=1,
-    batch_size=60,
-    learning_rate=0.02,
-    pretrain_epochs=2,
-    trials=1,
-)
-
-
-def many_classes(count=240, outputs=6, dims=20, seed=0, dtype=torch.float32):
-    """Z >= 0; every class has dimensions of its own, and a logit that is a sum over them."""
-    generator = torch.Generator().manual_seed(seed)
-    labels = torch.arange(count) % outputs
-    z = torch.rand(count, dims, generator=generator) * 0.3
-    logits = torch.randn(count, outputs, generator=generator) * 0.1
-    for target in range(outputs):
-        own = [(3 * target + i) % dims for i in range(4)]
-        on = labels == target
-        strength = torch.rand(int(on.sum()), 4, generator=generator) + 0.3
-        z[on.nonzero(), torch.tensor(own)] += 2 * strength
-        logits[:, target] += z[:, own].sum(1) - 2
-    return Activations(z.to(dtype), logits.to(dtype), labels)
+from training_examples import QUICK, distance, make_data, many_classes
 
 
 def fit_all(data, validation, targets, config=QUICK, n=3, **compute):
@@ -67,11 +42,6 @@ def alone(data, validation, target, config=QUICK, n=3):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DegenerateFitWarning)
         return fit_embedding(data, validation, [target], n, config)
-
-
-def distance(first, second):
-    pairs = zip(first.parameters(), second.parameters(), strict=True)
-    return max(float((a - b).detach().abs().max()) for a, b in pairs)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from test_group import QUICK, distance, many_classes
 from torch import nn
 from torch.utils.data import TensorDataset
 
@@ -26,6 +25,7 @@ from torchxnn.training.config import ComputeConfig
 from torchxnn.training.fit import fit_embedding
 from torchxnn.training.many import ManyConfig, fit_many
 from torchxnn.training.memory import Needs, load_sides
+from training_examples import QUICK, distance, many_classes
 
 CLASSES = 6
 
@@ -263,7 +263,9 @@ def test_folders_are_named_so_that_every_file_system_takes_them():
 
 SCRIPT = """
 import sys
-from test_many import QUICK, replace
+from dataclasses import replace
+
+from training_examples import QUICK
 from torchxnn.parallel.engine import LocalEngine
 from torchxnn.training.many import ManyConfig, fit_many
 

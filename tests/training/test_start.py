@@ -1,12 +1,12 @@
 """Starting points: what sees no target is computed once per activations."""
 
 import torch
-from test_training import make_data
 
 from torchxnn.training import start
 from torchxnn.training.config import Side, TrainConfig
 from torchxnn.training.initialise import pretrain_greedily
 from torchxnn.training.start import start_embedding
+from training_examples import make_data
 
 CONFIG = TrainConfig(hidden=(16, 8), batch_size=32, pretrain_epochs=2)
 

@@ -24,23 +24,9 @@ from torchxnn.training.initialise import (
 from torchxnn.training.objective import full_set_losses
 from torchxnn.training.report import FitReport
 from torchxnn.training.schedule import RunningMeans
+from training_examples import make_data
 
 QUICK = TrainConfig(hidden=(32, 16), epochs=40, patience=40, batch_size=32, pretrain_epochs=3)
-
-
-def make_data(count=400, dims=20, seed=0, outputs=3):
-    """Z >= 0 with three parts; the logit of class 1 is a sum of ReLUs of them."""
-    generator = torch.Generator().manual_seed(seed)
-    labels = torch.arange(count) % 4
-    z = torch.rand(count, dims, generator=generator) * 0.3
-    parts = torch.rand(count, 3, generator=generator) + 0.3
-    positive = labels == 1
-    for part in range(3):
-        z[positive, 4 * part : 4 * part + 4] += 2 * parts[positive, part : part + 1]
-    signal = torch.stack([z[:, 4 * p : 4 * p + 4].mean(1) for p in range(3)], 1)
-    logits = torch.randn(count, outputs, generator=generator) * 0.1
-    logits[:, 1] = 2 * signal.sum(1) - 2
-    return Activations(z, logits, labels)
 
 
 @pytest.fixture(scope="module")

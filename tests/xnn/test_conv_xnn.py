@@ -6,10 +6,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_layers import assert_same_state, state_of
 from torch import nn
 
 from conftest import make_images, make_net
+from model_state import assert_same_state, state_of
 from torchxnn import XNN, DegenerateFitWarning, TrainConfig
 from torchxnn.data.activations import Activations, record_activations
 from torchxnn.data.rows import RowStore
@@ -368,7 +368,7 @@ def test_heatmaps_show_where_the_contribution_comes_from():
 
 
 @given(limit=st.sampled_from([0.0, 1e-6, 1.0]), counts=st.lists(st.integers(0, 5), min_size=1))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_rows_are_the_same_in_memory_and_in_a_file(limit, counts):
     generator = torch.Generator().manual_seed(sum(counts))
     parts = [torch.rand(c, 2, 3, 2, generator=generator).half() for c in counts]

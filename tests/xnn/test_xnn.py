@@ -7,32 +7,19 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_layers import assert_same_state, state_of
 from torch import nn
 
 from conftest import make_images, make_net
-from torchxnn import XNN, DegenerateFitWarning, TrainConfig
+from model_state import assert_same_state, state_of
+from torchxnn import XNN
 from torchxnn.data.activations import record_activations
 from torchxnn.errors import DataError, LayerError, ModelError, NonFiniteError, XNNError, XNNWarning
 from torchxnn.models.preprocessing import Preprocessing
+from xnn_examples import QUICK, make_loader, quick_fit
 
 # Networks with random weights have units that only their bias excites; that warning is tested where
 # it belongs.
 pytestmark = pytest.mark.filterwarnings("ignore::torchxnn.errors.AttributionWarning")
-
-QUICK = TrainConfig(hidden=(16,), epochs=15, batch_size=32, pretrain_epochs=2, trials=1)
-
-
-def quick_fit(xnn, loader, target, config=QUICK, **settings):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DegenerateFitWarning)
-        return xnn.fit(loader, target, config=config, **settings)
-
-
-def make_loader(count=96, seed=0, labels=True):
-    images, kinds = make_images(count, seed)
-    parts = zip(images.split(16), kinds.split(16), strict=True)
-    return [(x, y) if labels else x for x, y in parts]
 
 
 @pytest.fixture(scope="module")

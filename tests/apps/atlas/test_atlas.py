@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from test_report import Page
 
 from atlas_examples import CLASSES, LAYER, QUICK, make_parts, small_network
+from page_examples import Page
 from torchxnn import XNN
 from torchxnn.apps.atlas import AtlasConfig, build_atlas
 from torchxnn.apps.atlas import class_job as class_jobs

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from benchmark_examples import write_squares, write_weights
+from benchmark_settings import CONFIG, TRAIN
 from torchxnn.apps.benchmark.maps import spread
 from torchxnn.apps.benchmark.measure import FIGURES, FIT_FIGURES
 from torchxnn.apps.benchmark.methods import (
@@ -32,16 +33,8 @@ from torchxnn.data.positives import sample_weights
 from torchxnn.embeddings import fit_pca
 from torchxnn.embeddings.linear import fit_linear
 from torchxnn.errors import DataError, XNNError
-from torchxnn.training.config import TrainConfig
 from torchxnn.training.fit import fit_embedding
 from torchxnn.xnn import XNN
-
-TRAIN = TrainConfig(
-    hidden=(12, 8), epochs=3, patience=3, pretrain_epochs=1, trials=1, minimum_positives=2
-)
-CONFIG = BenchmarkConfig(
-    n_features=3, copies=1, z_dimensions=4, z_images=2, kept=(50, 100), train=TRAIN
-)
 
 
 @pytest.fixture(scope="module")

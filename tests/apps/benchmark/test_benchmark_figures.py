@@ -356,7 +356,7 @@ def test_an_outlier_makes_no_group_and_negative_features_do_not_count():
     assert int(found.mask.sum()) >= 4
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(st.integers(0, 12), min_size=4, max_size=14),
     st.sampled_from([0.2, 0.35, 0.5]),
@@ -459,7 +459,7 @@ def test_without_visible_parts_the_box_has_no_cells():
     assert voronoi_picture(np.zeros((6, 6, 3), dtype=np.uint8), weights).shape == (6, 6, 3)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.floats(-1, 3), max_size=12), st.floats(0.01, 0.5))
 def test_spread_keeps_order_gap_and_bounds(wanted, gap):
     places = spread(sorted(wanted), gap, 0.0, 2.0)

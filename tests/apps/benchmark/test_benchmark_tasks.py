@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 from safetensors.torch import save_file
-from test_benchmark import CONFIG, TRAIN
 
 from benchmark_examples import rooms_network, ten_rooms_network, write_rooms
+from benchmark_settings import CONFIG, TRAIN
 from dataset_examples import write_ade_challenge, write_nyu
 from torchxnn.apps.benchmark.run import run_benchmark
 from torchxnn.apps.benchmark.tasks import ROOMS, TASKS, TaskSource

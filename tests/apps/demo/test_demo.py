@@ -8,9 +8,9 @@ import pytest
 import torch
 from PIL import Image
 from rich.progress import Progress
-from test_datasets_cub import change, write_cub
 from torch import nn
 
+from dataset_examples import change_line, write_cub
 from torchxnn.apps.demo import prepare_cub, prepare_solar
 from torchxnn.data.datasets.base import make_loader
 from torchxnn.errors import DataError, ModelError
@@ -172,7 +172,7 @@ def test_birds_that_do_not_fit(birds):
     (root / "classes.txt").write_text("1 001.A\n2 002.B\n3 003.C\n")
     with pytest.raises(ModelError, match=r"has 2 classes, but .*classes\.txt lists 3"):
         prepare_cub(root, weights, target=1)
-    change(root, "train_test_split.txt", 1, None)
+    change_line(root / "train_test_split.txt", 1, None)
     with pytest.raises(DataError, match="no line for image 1"):
         prepare_cub(root, weights, target=1)
 

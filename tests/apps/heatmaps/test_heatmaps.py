@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_cli import write_letters
 from torch.utils.data import TensorDataset
 
+from cli_examples import write_letters
 from conftest import make_images, make_net
 from reference import shrink_maps_reference
 from torchxnn.apps.heatmaps import drawing as heatmap_drawing
@@ -405,7 +405,11 @@ class TestCommand:
     @pytest.fixture
     def run(self, tmp_path):
         xnn = make_xnn()
-        xnn.source = {"model": "test_cli:small_network", "weights": None, "random_weights": True}
+        xnn.source = {
+            "model": "cli_examples:small_network",
+            "weights": None,
+            "random_weights": True,
+        }
         xnn.save_pretrained(tmp_path / "run")
         return tmp_path / "run"
 

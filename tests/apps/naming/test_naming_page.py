@@ -14,7 +14,6 @@ import torch
 import uvicorn
 from fastapi.testclient import TestClient
 from PIL import Image
-from test_xnn import make_loader, quick_fit
 
 import study_browser as b
 from conftest import make_images, make_net
@@ -27,6 +26,7 @@ from torchxnn.data.datasets.base import ImageDataset, Sample
 from torchxnn.explanations.names.file import read_names
 from torchxnn.models.preprocessing import Preprocessing
 from torchxnn.storage.saved_folder import read_saved
+from xnn_examples import make_loader, quick_fit
 
 pytestmark = pytest.mark.filterwarnings("ignore::torchxnn.errors.AttributionWarning")
 SMALL = NameConfig(top=3, spaced=2, against=2)

@@ -2,13 +2,13 @@ import base64
 import hashlib
 import re
 from dataclasses import replace
-from html.parser import HTMLParser
 from itertools import pairwise
 
 import numpy as np
 import pytest
 
 from explanation_examples import HOSTILE, explanation, faithfulness, peak, photograph
+from page_examples import Page
 from torchxnn.apps.report import FeatureSheet, Report, SheetItem, write_report
 from torchxnn.explanations.drawing.html import data_uri
 from torchxnn.training.config import Losses, TrainConfig
@@ -16,36 +16,6 @@ from torchxnn.training.report import FitReport
 
 LOSSES = Losses(faithfulness=0.1, sparse_reconstruction=0.5, pull_away=0.2, total=0.8)
 REFERENCES = ("src", "href", "srcset", "action", "data", "poster", "background", "formaction")
-VOID = {"meta", "img", "br", "rect", "link", "hr", "input"}
-
-
-class Page(HTMLParser):
-    """Collects tags and text, and checks that tags are balanced."""
-
-    def __init__(self, path):
-        super().__init__()
-        self.source = path.read_text(encoding="utf-8")
-        self.tags, self.open, self.text = [], [], ""
-        self.feed(self.source)
-        assert not self.open, self.open
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag, tag
-
-    def handle_data(self, data):
-        if self.open[-1:] != ["style"]:
-            self.text += data
-
-    def all(self, tag):
-        return [attrs for name, attrs in self.tags if name == tag]
 
 
 def fit_report(validation=None, targets=(4,), **changes):

@@ -11,8 +11,8 @@ import pytest
 import uvicorn
 import yaml
 from PIL import Image
-from test_cli import FAST, text_of, write_letters
 
+from cli_examples import FAST, text_of, write_letters
 from study_plan import write_tiny_study
 from torchxnn.apps.saved_xnn import open_run
 from torchxnn.apps.study.config import StudyConfig
@@ -38,7 +38,7 @@ SETTINGS = {
 
 def fit(path, out, *targets):
     """`xnn fit` on the pictures in a folder."""
-    network = ["test_cli:small_network", str(path / "images"), "--layer", "classifier.1"]
+    network = ["cli_examples:small_network", str(path / "images"), "--layer", "classifier.1"]
     assert main(["fit", *network, "--target", *targets, "--out", str(out), *FAST]) == 0
 
 

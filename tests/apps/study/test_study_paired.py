@@ -55,7 +55,7 @@ def test_signed_rank_by_hand():
         signed_rank(floats(0.1, np.nan))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.integers(-3, 3).filter(bool), min_size=1, max_size=9))
 def test_signed_rank_with_ties_is_exact(values):
     differences = np.array(values) / 10

@@ -37,7 +37,7 @@ def test_by_hand():
     assert expected_purity([1, 1, 2, 2], list("aabb")) == pytest.approx((1 + 0.5 + 0.5) / 3)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(groupings)
 def test_invariants(pairs):
     groups, classes = split(pairs)
@@ -54,7 +54,7 @@ def test_invariants(pairs):
         assert index == pytest.approx(adjusted_rand_score(classes, groups), abs=1e-12)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.lists(st.tuples(st.integers(1, 3), st.sampled_from("abc")), min_size=1, max_size=6))
 def test_chance_level_is_the_mean_over_all_arrangements(pairs):
     groups, classes = split(pairs)

@@ -481,7 +481,6 @@ def test_openapi_holds_under_schemathesis(app, plan):
 
     quiet = settings(
         max_examples=15,
-        deadline=None,
         database=None,
         derandomize=True,
         suppress_health_check=list(HealthCheck),

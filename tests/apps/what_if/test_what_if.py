@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from test_report import Page
 from torch import nn
 
 from atlas_examples import CLASSES, LAYER, make_parts, small_network
 from conftest import make_images, make_net
+from page_examples import Page
 from torchxnn import XNN
 from torchxnn.apps.what_if.one_image import WhatIfConfig, what_if
 from torchxnn.apps.what_if.table import FIGURES, ORDERS, WAYS, what_if_table
