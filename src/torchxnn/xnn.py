@@ -14,7 +14,7 @@ from torchxnn.attribution.base import Certificate
 from torchxnn.attribution.methods import METHODS
 from torchxnn.attribution.tokens_and_rows import DEFAULT
 from torchxnn.data.activations import Activations, record_activations
-from torchxnn.data.targets import as_targets, default_features
+from torchxnn.data.positives import as_targets, default_features
 from torchxnn.embeddings.apply import Embedded, apply_embedding
 from torchxnn.embeddings.conv_srae import ConvSRAE
 from torchxnn.embeddings.srae import SRAE
@@ -29,6 +29,7 @@ from torchxnn.metrics.evaluation import Evaluation, evaluate_images, measure_act
 from torchxnn.models.inputs import check_inputs, kind_of
 from torchxnn.models.layers import as_activations, record_layer, resolve_layer, run_to_layer, unwrap
 from torchxnn.models.load import fingerprint
+from torchxnn.models.outputs import class_of_target, predicted_classes
 from torchxnn.models.preprocessing import Preprocessing
 from torchxnn.storage.paths import Location
 from torchxnn.storage.saved_folder import read_saved, write_saved
@@ -286,8 +287,7 @@ class XNN(Named, ExplainsParts, nn.Module):
         check_inputs(self.model, batch)
         output, logits = record_layer(self.model, self._explained[1], batch)
         found = apply_embedding(embedding, self._checked(output, batch))
-        single = logits.shape[1] == 1
-        predicted = int(logits[0, 0] > 0) if single else int(logits[0].argmax())
+        predicted = int(predicted_classes(logits)[0])
         return {
             "features": found.features[0],
             "contributions": found.contributions[0],
@@ -347,7 +347,7 @@ class XNN(Named, ExplainsParts, nn.Module):
 
     def target_name(self, target: int) -> str:
         """Name of what an output speaks for; a single logit speaks for class 1 of two."""
-        return self.class_name(1 if self.outputs == 1 else target)
+        return self.class_name(class_of_target(target, self.outputs))
 
     def class_name(self, index: int) -> str:
         """Name of a class, "class 3" if it has none."""

@@ -136,6 +136,19 @@ def test_accuracy_by_hand_and_model_unchanged():
     assert model.scale.requires_grad
 
 
+def test_a_single_logit_tells_two_classes_apart():
+    class RedderRight(ReddestHalf):
+        def forward(self, images):
+            left, right = super().forward(images).unbind(1)
+            return right - left
+
+    pictures, labels = half_red_pictures()
+    maps = torch.rand(2, 16, 16)
+    batch = (normalise(pictures), labels, maps)
+    result = masked_accuracy(RedderRight(), PREPROCESSING, [batch], kept=(256,))
+    assert (result.original, result.accuracy) == (1.0, (1.0,))
+
+
 def test_batches_add_up_and_may_use_gradients():
     pictures, labels = half_red_pictures()
     images = normalise(pictures)

@@ -211,21 +211,3 @@ def test_bad_images_are_named(net):
         check_images(net, torch.zeros(0, 3, 4, 4))
     with pytest.raises(DataError, match="meta"):
         check_images(net, torch.zeros(1, 3, 4, 4, device="meta"))
-
-
-def test_outputs_that_are_not_logits_are_refused(images):
-    class Maps(SmallNet):
-        def forward(self, x):
-            self.classifier(torch.flatten(self.avgpool(self.features(x)), 1))
-            return self.features(x)
-
-    with pytest.raises(DataError, match="logits"):
-        record_layer(Maps(), "classifier.1", images[:2])
-
-
-def test_a_single_logit_without_dimension_becomes_a_column(images):
-    class Flat(SmallNet):
-        def forward(self, x):
-            return super().forward(x)[:, 0]
-
-    assert record_layer(Flat(), "classifier.1", images[:2])[1].shape == (2, 1)

@@ -6,7 +6,6 @@ import torch
 from torch import nn
 
 from torchxnn.data.activations import Activations
-from torchxnn.data.positives import find_positives, split_validation
 from torchxnn.embeddings import EMBEDDINGS, SRAE, Embedding
 from torchxnn.embeddings.linear import fit_linear, second_moments
 from torchxnn.errors import DataError, DegenerateFitWarning, NonFiniteError, XNNError
@@ -180,25 +179,6 @@ def test_a_loss_that_explodes_is_an_error():
 def test_bad_settings_are_errors(change):
     with pytest.raises(XNNError):
         fit_embedding(make_data(100), None, [1], 3, replace(QUICK, **change))
-
-
-def test_positives_by_label_by_prediction_and_of_a_single_logit():
-    data = make_data(8)
-    mask, by = find_positives(data, [1])
-    assert (mask[:, 0].tolist(), by) == ((data.labels == 1).tolist(), "label")
-    unlabelled = Activations(data.z, data.logits, None)
-    mask, by = find_positives(unlabelled, [1])
-    assert (mask[:, 0].tolist(), by) == ((data.logits.argmax(1) == 1).tolist(), "prediction")
-    single = Activations(data.z, torch.tensor([[1.0], [-1.0]] * 4), None)
-    assert find_positives(single, [0])[0][:, 0].tolist() == [True, False] * 4
-
-
-def test_split_keeps_the_share_of_positives():
-    positives = (torch.arange(100) % 10 == 0).unsqueeze(1)
-    held_out = split_validation(positives, 0.2, seed=0)
-    assert int(held_out.sum()) == 20
-    assert int((held_out & positives[:, 0]).sum()) == 2
-    assert torch.equal(held_out, split_validation(positives, 0.2, seed=0))
 
 
 def test_mini_batch_gradients_average_to_the_gradient_of_the_exact_loss():

@@ -14,11 +14,12 @@ from torchxnn.data.activations import Activations
 from torchxnn.errors import DataError, LayerError, ModelError
 from torchxnn.models.layers import resolve_layer, unwrap
 from torchxnn.models.load import fingerprint
+from torchxnn.models.outputs import check_targets
 from torchxnn.models.preprocessing import Preprocessing
 from torchxnn.storage.chunk_store import ChunkStore
 from torchxnn.storage.paths import Location
 
-KIND, KIND_VERSION = "activations", 1
+KIND, KIND_VERSION = "activations", 2
 CacheDtype = Literal["float32", "float16", "bfloat16"]
 LOGITS, PREDICTED, LABELS = "logits", "predicted", "labels"
 PICTURE, COPY, HELD_OUT = "picture", "copy", "held_out"
@@ -125,7 +126,7 @@ class ActivationCache:
 
     @property
     def predicted(self) -> Int64[Tensor, " rows"]:
-        """Index of the largest logit of every image."""
+        """The class that the model predicts for every image; see `predicted_classes`."""
         return self._column(PREDICTED)
 
     @property
@@ -200,12 +201,7 @@ class ActivationCache:
         Raises:
             DataError: there is no such output.
         """
-        wrong = [target for target in targets if not 0 <= target < self.n_outputs]
-        if wrong:
-            raise DataError(
-                f"target {wrong[0]} is out of range: the model has {self.n_outputs} output(s), so "
-                f"0 to {self.n_outputs - 1}"
-            )
+        check_targets(targets, self.n_outputs)
         out = torch.empty((len(targets), len(self)))
         for chunk in self._chunks():
             span = self.store.span(chunk)

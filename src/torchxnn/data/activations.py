@@ -18,6 +18,7 @@ from torchxnn.data.rows import RowStore
 from torchxnn.errors import DataError, NonFiniteError
 from torchxnn.models.inputs import check_inputs
 from torchxnn.models.layers import as_activations, record_layer, resolve_layer
+from torchxnn.models.outputs import predicted_classes
 
 ROWS_AT_ONCE = 256
 
@@ -42,6 +43,16 @@ class Activations:
 
     def __len__(self) -> int:
         return self.z.shape[0]
+
+    @property
+    def n_outputs(self) -> int:
+        """Number of the model's outputs, K."""
+        return self.logits.shape[1]
+
+    @property
+    def predicted(self) -> Int64[Tensor, " samples"]:
+        """The class that the model predicts for every sample; see `predicted_classes`."""
+        return predicted_classes(self.logits)
 
     def select(self, index: Tensor) -> Activations:
         """The samples at the given positions or under the given mask."""

@@ -1,42 +1,64 @@
-"""Which images are positives of which target, how they are weighted, and which are held out."""
+"""What an XNN explains, which images are its positives, how they weigh, which are held out."""
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, SupportsIndex
 
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
+from torchxnn.data.activation_cache import ActivationCache
 from torchxnn.data.activations import Activations
 from torchxnn.errors import DataError
+from torchxnn.models.outputs import check_targets, class_of_target
+
+FEATURES_ONE_TARGET, FEATURES_SEVERAL_TARGETS = 5, 7
+
+
+def default_features(n_targets: int) -> int:
+    """X-features if none are asked for: 5 for one target, 7 for several (paper section 4)."""
+    return FEATURES_ONE_TARGET if n_targets == 1 else max(FEATURES_SEVERAL_TARGETS, n_targets)
+
+
+def as_targets(target: SupportsIndex | Sequence[SupportsIndex]) -> tuple[int, ...]:
+    """One class index or several, of whatever integer type.
+
+    Raises:
+        DataError: not integers.
+    """
+    try:
+        return (operator.index(target),)  # type: ignore[arg-type]
+    except TypeError:
+        pass
+    try:
+        return tuple(operator.index(t) for t in target)  # type: ignore[union-attr]
+    except TypeError as error:
+        raise DataError(f"a target is a class index or several, got {target!r}") from error
+
+
+def sample_classes(data: Activations | ActivationCache) -> Int64[Tensor, " samples"]:
+    """The class that each sample is a positive of (M,): its label, or else the predicted class."""
+    return data.predicted if data.labels is None else data.labels
 
 
 def find_positives(
     data: Activations, targets: Sequence[int]
 ) -> tuple[Bool[Tensor, "samples targets"], Literal["label", "prediction"]]:
-    """Which images are positives of which target, by label if there are labels, else by arg max.
+    """Which images are positives of which target, by label if there are labels, else by prediction.
 
-    With a single output and no labels, images with a positive logit are positives.
+    A single output speaks for class 1, so that without labels a positive logit makes a positive.
 
     Raises:
         DataError: a target out of the range of the model's outputs.
     """
-    outputs = data.logits.shape[1]
-    for target in targets:
-        if not 0 <= target < outputs:
-            raise DataError(
-                f"target {target} is out of range: the model has {outputs} output(s), "
-                f"so 0 to {outputs - 1}"
-            )
-    if data.labels is not None:
-        single = outputs == 1
-        return torch.stack([data.labels == (1 if single else t) for t in targets], 1), "label"
-    if outputs == 1:
-        return data.logits > 0, "prediction"
-    predicted = data.logits.argmax(1)
-    return torch.stack([predicted == t for t in targets], 1), "prediction"
+    check_targets(targets, data.n_outputs)
+    classes = sample_classes(data)
+    wanted = [class_of_target(target, data.n_outputs) for target in targets]
+    by: Literal["label", "prediction"] = "prediction" if data.labels is None else "label"
+    return torch.stack([classes == each for each in wanted], 1), by
 
 
 def split_validation(

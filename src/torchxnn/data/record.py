@@ -36,6 +36,7 @@ from torchxnn.errors import DataError, NonFiniteError, XNNError
 from torchxnn.models.inputs import check_inputs
 from torchxnn.models.layers import as_activations, record_layers, resolve_layer, unwrap
 from torchxnn.models.load import fingerprint
+from torchxnn.models.outputs import count_classes, predicted_classes
 from torchxnn.models.preprocessing import Preprocessing
 from torchxnn.parallel.engine import Engine
 from torchxnn.storage.chunk_store import ChunkStore
@@ -165,7 +166,9 @@ def start_cache(
         preprocessing = dataset.preprocessing
     about = _about(model, names, images, dtype, preprocessing)
     if class_names is None and isinstance(dataset, ImageDataset):
-        class_names = dataset.classes if len(dataset.classes) == max(about["outputs"], 2) else None
+        class_names = (
+            dataset.classes if len(dataset.classes) == count_classes(about["outputs"]) else None
+        )
     notes = {"class_names": class_names and list(class_names), "source": source}
     if chunk_rows is None:
         chunk_rows = _chunk_rows(location, about, images.batch_size)
@@ -298,7 +301,7 @@ def _chunk(
                 )
             tensors[layer_tensor(layer)][here] = _rounded(z, layer, cache.dtype, images, rows)
         tensors[LOGITS][:, here] = logits.T
-        tensors[PREDICTED][here] = logits.argmax(dim=1)
+        tensors[PREDICTED][here] = predicted_classes(logits)
         if (labels is None) == (LABELS in tensors):
             raise DataError(f"{images.name(rows)}: some images have a label and some have none")
         if labels is not None:

@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from torchxnn.errors import DataError
+from torchxnn.models.outputs import class_margins, predicted_classes
 
 ACTIVE_SHARE = 0.05
 """An x-feature is active if its mean |v_i E_i| over the positives is at least this share."""
@@ -142,7 +143,7 @@ def measure_faithfulness(
     unchanged = _same_class(logits, reproduced, targets)
     share = _shares(contributions, positives)
     any_positive = positives.any(1)
-    margin = _margins(logits)
+    margin = class_margins(logits)
     return Faithfulness(
         f_reg=float(error.mean()),
         f_cls=float(unchanged.double().mean()),
@@ -178,25 +179,15 @@ def _upper_quantile(errors: Float[Tensor, " some"]) -> float:
     return float(errors.kthvalue(rank).values)
 
 
-def _margins(logits: Float[Tensor, "samples outputs"]) -> Float[Tensor, " samples"]:
-    """How far the predicted class is ahead of the next one."""
-    if logits.shape[1] == 1:
-        return logits[:, 0].abs().double()
-    first, second = logits.topk(2, dim=1).values.double().unbind(1)
-    return first - second
-
-
 def _same_class(
     logits: Float[Tensor, "samples outputs"],
     reproduced: Float[Tensor, "samples targets"],
     targets: tuple[int, ...],
 ) -> Bool[Tensor, " samples"]:
-    """Whether the class stays; with a single output, whether the sign of the logit does."""
+    """Whether the predicted class stays if the targets get their reproduced logits."""
     replaced = logits.clone()
     replaced[:, list(targets)] = reproduced.to(logits.dtype)
-    if logits.shape[1] == 1:
-        return (replaced[:, 0] > 0) == (logits[:, 0] > 0)
-    return replaced.argmax(1) == logits.argmax(1)
+    return predicted_classes(replaced) == predicted_classes(logits)
 
 
 def _lowest_r2(

@@ -13,7 +13,8 @@ from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor, nn
 
 from torchxnn.errors import DataError, NonFiniteError
-from torchxnn.models.layers import as_logits, check_images, preserve_state
+from torchxnn.models.layers import check_images, preserve_state
+from torchxnn.models.outputs import as_logits, count_classes, predicted_classes
 
 KEPT = (300, 500, 1000)
 """Pixels kept in table .5, of 224 x 224."""
@@ -265,12 +266,13 @@ def _count_right(
     model: nn.Module, images: Float[Tensor, "batch 3 height width"], labels: Int64[Tensor, " batch"]
 ) -> int:
     logits = as_logits(model(images))
-    if bool(((labels < 0) | (labels >= logits.shape[1])).any()):
+    classes = count_classes(logits.shape[1])
+    if bool(((labels < 0) | (labels >= classes)).any()):
         raise DataError(
-            f"labels must be class indices 0 to {logits.shape[1] - 1} of the model, got "
+            f"labels must be class indices 0 to {classes - 1} of the model, got "
             f"{int(labels.min())} to {int(labels.max())}"
         )
-    return int((logits.argmax(1) == labels.to(logits.device)).sum())
+    return int((predicted_classes(logits) == labels.to(logits.device)).sum())
 
 
 def _count_short(keep: Bool[Tensor, "batch height width"], kept: int) -> int:

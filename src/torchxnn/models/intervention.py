@@ -10,7 +10,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from torchxnn.errors import DataError, LayerError
-from torchxnn.models.layers import as_logits, check_images, preserve_state, resolve_layer, unwrap
+from torchxnn.models.layers import check_images, preserve_state, resolve_layer, unwrap
+from torchxnn.models.outputs import as_logits
 
 
 def run_with_output(

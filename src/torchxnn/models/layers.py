@@ -19,6 +19,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from torchxnn.errors import DataError, LayerError, NonFiniteError
+from torchxnn.models.outputs import as_logits
 
 
 @dataclass(frozen=True)
@@ -350,20 +351,6 @@ def record_layers(
                 "single output; choose a layer that runs once (`xnn layers MODEL` shows the calls)"
             )
     return [outputs[0] for outputs in seen], as_logits(logits)
-
-
-def as_logits(output: Any) -> Float[Tensor, "batch outputs"]:
-    """Check a model's output: (B, k) stays, (B,) becomes (B, 1).
-
-    Raises:
-        DataError: anything else.
-    """
-    if isinstance(output, Tensor) and output.ndim == 1:
-        output = output.unsqueeze(1)
-    if not isinstance(output, Tensor) or output.ndim != 2:
-        what = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-        raise DataError(f"the model must return logits (B, k), it returns {what}")
-    return output.detach().float() if output.dtype != torch.float64 else output.detach()
 
 
 def list_layers(model: nn.Module, images: Tensor) -> list[LayerInfo]:

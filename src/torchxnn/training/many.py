@@ -17,17 +17,18 @@ from typing import Any, Literal, SupportsIndex
 
 from torchxnn.data.activation_cache import ActivationCache
 from torchxnn.data.activations import Activations
-from torchxnn.data.targets import as_targets, default_features
+from torchxnn.data.positives import as_targets, default_features, sample_classes
 from torchxnn.embeddings.conv_srae import ConvSRAE
 from torchxnn.embeddings.srae import SRAE
 from torchxnn.errors import DataError, XNNError
+from torchxnn.models.outputs import check_targets, count_classes
 from torchxnn.parallel.engine import Engine, LocalEngine
 from torchxnn.storage.paths import Location, as_location, child
 from torchxnn.storage.saved_folder import read_saved, write_saved
 from torchxnn.training.class_places import check_places, class_folder, finished_report
 from torchxnn.training.config import ComputeConfig, TrainConfig
 from torchxnn.training.fit import fit_group
-from torchxnn.training.memory import Needs, kinds_of, load_sides
+from torchxnn.training.memory import Needs, load_sides
 from torchxnn.training.report import FitReport
 from torchxnn.training.restarts import FitResult
 from torchxnn.training.saved import describe_xnn, rebuild_embedding
@@ -262,17 +263,11 @@ def _wanted(
     work: _Work, targets: Sequence[SupportsIndex | Sequence[SupportsIndex]] | None
 ) -> list[tuple[int, ...]]:
     data = work.data
-    outputs = data.n_outputs if isinstance(data, ActivationCache) else data.logits.shape[1]
     if targets is not None:
         wanted = [as_targets(target) for target in targets]
         if not wanted or len(set(wanted)) < len(wanted):
             raise DataError("targets must be different classes, and at least one")
-        wrong = [t for target in wanted for t in target if not 0 <= t < outputs]
-        if wrong:
-            raise DataError(
-                f"target {wrong[0]} is out of range: the model has {outputs} output(s), so 0 to "
-                f"{outputs - 1}"
-            )
+        check_targets([each for target in wanted for each in target], data.n_outputs)
         return wanted
     return targets_with_positives(data, work.config)
 
@@ -285,8 +280,8 @@ def targets_with_positives(
     Raises:
         DataError: there is none.
     """
-    outputs = data.n_outputs if isinstance(data, ActivationCache) else data.logits.shape[1]
-    counts = kinds_of(data).bincount(minlength=max(outputs, 2))
+    outputs = data.n_outputs
+    counts = sample_classes(data).bincount(minlength=count_classes(outputs))
     enough = (counts >= config.minimum_positives).nonzero().flatten().tolist()
     if not enough:
         raise DataError(

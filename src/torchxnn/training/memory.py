@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Int64
+from jaxtyping import Bool
 from torch import Tensor
 
 from torchxnn.data.activation_cache import ActivationCache
 from torchxnn.data.activations import Activations
-from torchxnn.data.positives import split_kinds
+from torchxnn.data.positives import sample_classes, split_kinds
 from torchxnn.errors import XNNError
+from torchxnn.models.outputs import class_of_target
 from torchxnn.training.config import TrainConfig
 from torchxnn.training.start import SUBSPACE_SAMPLES
 
@@ -57,18 +58,6 @@ class Needs:
         return self.budget >= len(self.data)
 
 
-def kinds_of(data: Activations | ActivationCache) -> Int64[Tensor, " samples"]:
-    """The class that each sample is a positive of: by label, or else by prediction.
-
-    With a single output it is 1 for positives and 0 for others.
-    """
-    if data.labels is not None:
-        return data.labels
-    if isinstance(data, ActivationCache):
-        return (data.column(0) > 0).long() if data.n_outputs == 1 else data.predicted
-    return (data.logits[:, 0] > 0).long() if data.logits.shape[1] == 1 else data.logits.argmax(1)
-
-
 def load_sides(
     needs: Needs,
     targets: Sequence[tuple[int, ...]] | None,
@@ -93,7 +82,7 @@ def load_sides(
         return data, validation
     mask = data.held_out if isinstance(data, ActivationCache) else None
     if mask is None:
-        mask = split_kinds(kinds_of(data), config.validation_share, config.seed)
+        mask = split_kinds(sample_classes(data), config.validation_share, config.seed)
     if isinstance(data, Activations):
         return data.select(~mask), data.select(mask)
     chosen = torch.ones(len(data), dtype=torch.bool)
@@ -114,8 +103,8 @@ def _sample(
             f"{len(data)} samples do not fit {needs.memory} GB, and a sample of them needs "
             "positive_share to weigh the positives; set it, or allow more memory"
         )
-    wanted = [target if data.n_outputs > 1 else 1 for each in targets for target in each]
-    chosen = torch.isin(kinds_of(data), torch.tensor(wanted))
+    wanted = [class_of_target(target, data.n_outputs) for each in targets for target in each]
+    chosen = torch.isin(sample_classes(data), torch.tensor(wanted))
     positives = int(chosen.sum())
     if 2 * positives > budget:
         raise XNNError(

@@ -22,6 +22,7 @@ from torchxnn.data.activation_cache import ActivationCache
 from torchxnn.data.datasets.base import ImageDataset
 from torchxnn.errors import DataError, XNNError, XNNWarning
 from torchxnn.metrics.faithfulness import Faithfulness, measure_faithfulness
+from torchxnn.models.outputs import class_of_target
 from torchxnn.storage.files import replace_folder
 from torchxnn.storage.saved_folder import to_json
 from torchxnn.xnn import XNN
@@ -153,13 +154,14 @@ def _notes(caught: list[warnings.WarningMessage]) -> tuple[str, ...]:
 
 def _kinds(predictions: Predictions, xnn: XNN) -> tuple[Tensor, Tensor]:
     """Positives of any target, and images that the network takes for one."""
-    wanted = torch.tensor([1] if xnn.outputs == 1 else list(xnn.targets))
+    wanted = torch.tensor([class_of_target(target, xnn.outputs) for target in xnn.targets])
     return torch.isin(predictions.kinds, wanted), torch.isin(predictions.predicted, wanted)
 
 
 def _measure(xnn: XNN, numbers: Numbers, predictions: Predictions, logits: Tensor) -> Faithfulness:
-    single = xnn.outputs == 1
-    positives = [predictions.kinds == (1 if single else target) for target in xnn.targets]
+    positives = [
+        predictions.kinds == class_of_target(target, xnn.outputs) for target in xnn.targets
+    ]
     return measure_faithfulness(
         numbers.features,
         numbers.contributions,

@@ -11,6 +11,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from torchxnn.data.activation_cache import ActivationCache
+from torchxnn.models.outputs import count_classes, predicted_classes
 
 LEADERS = 2  # outputs beyond those explained that faithfulness needs, per image
 
@@ -97,7 +98,8 @@ def read_predictions(cache: ActivationCache, most_targets: int) -> Predictions:
         most_targets: most targets of any XNN.
     """
     outputs = cache.n_outputs
-    sums = torch.zeros(max(outputs, 2), outputs, dtype=torch.float64)
+    size = count_classes(outputs)
+    sums = torch.zeros(size, outputs, dtype=torch.float64)
     kinds = torch.zeros(len(cache), dtype=torch.int64)
     predicted = torch.zeros_like(kinds)
     kept = min(outputs, most_targets + LEADERS)
@@ -109,10 +111,9 @@ def read_predictions(cache: ActivationCache, most_targets: int) -> Predictions:
         logits = cache.logits(torch.arange(span.start, span.stop))
         best = logits.topk(kept, 1)
         leading[rows], leaders[rows] = best.values, best.indices
-        predicted[rows] = (logits[:, 0] > 0).long() if outputs == 1 else logits.argmax(1)
+        predicted[rows] = predicted_classes(logits)
         kinds[rows] = predicted[rows] if labels is None else labels[rows]
         sums.index_add_(0, kinds[rows], logits.double())
-    size = max(outputs, 2)
     counts = torch.zeros(size * size, dtype=torch.int64)
     counts.index_add_(0, kinds * size + predicted, torch.ones_like(kinds))
     counts = counts.reshape(size, size)

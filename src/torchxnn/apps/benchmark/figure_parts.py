@@ -130,9 +130,9 @@ def look_at(xnn: XNN, samples: Sequence[Sample], target: int) -> list[Look]:
         found = xnn.embed(recorded.z)
         maps = xnn.attribute(images, METHOD).cpu().numpy()
         logit_maps = METHODS[METHOD](xnn.model).attribute_many(images, [target])
-        for row, logits in enumerate(recorded.logits):
+        predictions = recorded.predicted.tolist()
+        for row, (logits, predicted) in enumerate(zip(recorded.logits, predictions, strict=True)):
             sample = samples[len(looks)]
-            predicted = int(logits[0] > 0) if len(logits) == 1 else int(logits.argmax())
             looks.append(
                 Look(
                     picture=draw_input(sample.image, xnn.preprocessing),

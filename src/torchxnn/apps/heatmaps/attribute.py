@@ -40,6 +40,7 @@ from torchxnn.data.ordered_images import data_fingerprint, image_rows
 from torchxnn.errors import AttributionWarning, DataError, SkippedImagesWarning, XNNError
 from torchxnn.explanations.base import CONSERVATION_LIMIT, FALLBACK_LIMIT
 from torchxnn.models.load import fingerprint
+from torchxnn.models.outputs import class_of_target
 from torchxnn.parallel.engine import Engine, LocalEngine
 from torchxnn.storage.chunk_store import ChunkStore
 from torchxnn.storage.paths import Location, as_location
@@ -204,7 +205,7 @@ def _find_positives(
     """Rows of the positives, and images of which it is not known, with the reason."""
     unread: list[tuple[str, str]] = []
     if labels is not None:
-        wanted = {1} if xnn.outputs == 1 else set(xnn.targets)
+        wanted = {class_of_target(target, xnn.outputs) for target in xnn.targets}
         rows = [row for row, label in enumerate(labels) if label in wanted]
     else:
         parts = range(0, len(dataset), _FINDING)

@@ -33,6 +33,7 @@ from torchxnn.data.ordered_images import stack_samples
 from torchxnn.data.positives import find_positives
 from torchxnn.errors import DataError, NonFiniteError, XNNError
 from torchxnn.models.layers import as_activations, record_layer
+from torchxnn.models.outputs import predicted_classes
 from torchxnn.storage.chunk_store import ChunkStore
 from torchxnn.xnn import XNN
 
@@ -229,14 +230,13 @@ def _draw(xnn: XNN, images: Tensor, config: HeatmapConfig) -> dict[str, Tensor]:
         largest = maps.abs().amax((2, 3))
         found[SCALE] = torch.where(largest > 0, largest, 1.0)
         maps = maps / found[SCALE][:, :, None, None]
-    single = logits.shape[1] == 1
     return found | {
         HEATMAPS: maps,
         FEATURES: embedded.features,
         CONTRIBUTIONS: embedded.contributions,
         REPRODUCED: embedded.reproduced,
         LOGITS: logits[:, list(xnn.targets)],
-        PREDICTED: (logits[:, 0] > 0).long() if single else logits.argmax(1),
+        PREDICTED: predicted_classes(logits),
     }
 
 

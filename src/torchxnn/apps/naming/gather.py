@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Float
 from PIL import Image
 from torch import Tensor
 
@@ -20,6 +20,7 @@ from torchxnn.data.positives import find_positives
 from torchxnn.errors import DataError
 from torchxnn.explanations.drawing.overlay import intensities, number, overlay, signed
 from torchxnn.explanations.sentences import spoken
+from torchxnn.models.outputs import class_of_target
 
 SIDE, QUALITY = 224, 82  # pixels and WebP quality of a picture
 MEASURED = 20  # images that a suggestion is made from
@@ -122,7 +123,7 @@ def gather(
             found.features[:, i],
             found.contributions[:, best[i], i],
             positives[:, best[i]],
-            _predicted(data, xnn.targets[int(best[i])]),
+            data.predicted == class_of_target(xnn.targets[int(best[i])], data.n_outputs),
             config,
         )
         for i in range(found.features.shape[1])
@@ -197,18 +198,6 @@ def _most_active(
     return _largest(activation, (activation > 0) & positives, MEASURED)
 
 
-def _predicted(data: Activations, target: int) -> Bool[Tensor, " samples"]:
-    if data.logits.shape[1] == 1:
-        return data.logits[:, 0] > 0
-    return _classes(data) == target
-
-
-def _classes(data: Activations) -> Int64[Tensor, " samples"]:
-    if data.logits.shape[1] == 1:
-        return (data.logits[:, 0] > 0).long()
-    return data.logits.argmax(1)
-
-
 class _Drawer:
     """Heatmaps of the wanted images, and their pictures as WebP."""
 
@@ -223,7 +212,7 @@ class _Drawer:
     ) -> None:
         self.xnn, self.data, self.found = xnn, data, found
         self.dataset, self.files = dataset, dict[str, bytes]()
-        self.classes = _classes(data).tolist()
+        self.classes = data.predicted.tolist()
         self.samples: dict[int, Sample] = {}
         self.maps: dict[int, Tensor] = {}
         for start in range(0, len(wanted), 8):

@@ -29,6 +29,7 @@ from torchxnn.metrics.insertion_deletion import (
     step_curve,
 )
 from torchxnn.metrics.masking import Inpainting, inpaint_images
+from torchxnn.models.outputs import class_of_target, class_probabilities, predicted_classes
 from torchxnn.xnn import XNN
 
 Way = Literal["deletion", "insertion"]
@@ -156,20 +157,20 @@ def what_if_table(
 def _positives(
     xnn: XNN, dataset: ImageDataset, index: int
 ) -> tuple[list[int], Literal["label", "prediction"]]:
-    target, single = xnn.targets[index], xnn.outputs == 1
+    target = xnn.targets[index]
+    wanted = class_of_target(target, xnn.outputs)
     if dataset.labels is not None:
-        wanted = 1 if single else target
         rows = [row for row, label in enumerate(dataset.labels) if label == wanted]
     else:
-        rows = [row for row in range(len(dataset)) if _taken_for(xnn, dataset[row].image, target)]
+        rows = [row for row in range(len(dataset)) if _predicted(xnn, dataset[row].image) == wanted]
     if not rows:
         raise DataError(f"{dataset.name} has no images of {xnn.target_name(target)}")
     return rows, "prediction" if dataset.labels is None else "label"
 
 
-def _taken_for(xnn: XNN, image: Tensor, target: int) -> bool:
+def _predicted(xnn: XNN, image: Tensor) -> int:
     logits, _ = run_xnn(xnn, image.unsqueeze(0).to(xnn.device))
-    return bool(logits[0, 0] > 0) if xnn.outputs == 1 else int(logits[0].argmax()) == target
+    return int(predicted_classes(logits)[0])
 
 
 _Curves = dict[tuple[Way, Order], Float[Tensor, "steps figures"]]
@@ -218,6 +219,6 @@ def _figures_of(
     painted[whole.to(painted.device)] = batch  # not rounded to 256 levels where nothing is missing
     logits, embedded = run_xnn(xnn, painted)
     target = xnn.targets[index]
-    chances = logits.sigmoid() if logits.shape[1] == 1 else logits.softmax(1)
+    chances = class_probabilities(logits)
     figures = [logits[:, target], chances[:, target], embedded.reproduced[:, index].float()]
     return torch.stack(figures, 1)[inverse]

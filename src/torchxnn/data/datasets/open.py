@@ -16,6 +16,7 @@ from torchxnn.data.datasets.base import ImageDataset, make_loader
 from torchxnn.data.datasets.cub import CUB
 from torchxnn.data.datasets.folder import ImageFolder
 from torchxnn.errors import DataError, XNNWarning
+from torchxnn.models.outputs import check_targets, count_classes
 from torchxnn.models.preprocessing import Preprocessing, Resize
 from torchxnn.storage.remote_path import as_folder
 
@@ -114,7 +115,7 @@ def open_dataset(
     if names is not None and folders and set(folders) <= set(names):
         labelled = ImageFolder(root, preprocessing, classes=names, progress=progress)
         return OpenedData(labelled, names)
-    if folders and len(folders) == max(outputs, 2) and names is None:
+    if folders and len(folders) == count_classes(outputs) and names is None:
         labelled = ImageFolder(root, preprocessing, progress=progress)
         return OpenedData(labelled, labelled.classes)
     dataset = ImageFolder(root, preprocessing, labelled=False, progress=progress)
@@ -144,12 +145,8 @@ def find_target(text: str, outputs: int, class_names: Sequence[str] | None) -> i
         return names.index(text)
     if text.lstrip("-").isdigit():
         index = int(text)
-        if 0 <= index < outputs:
-            return index
-        raise DataError(
-            f"target {index} is out of range: the model has {outputs} output(s), "
-            f"so 0 to {outputs - 1}"
-        )
+        check_targets([index], outputs)
+        return index
     if not names:
         raise DataError(f"target {text!r}: the class names are not known, give an index from 0")
     close = difflib.get_close_matches(text, names, n=3, cutoff=0.3) or names[:3]

@@ -1,0 +1,65 @@
+import pytest
+import torch
+
+from conftest import SmallNet
+from torchxnn.errors import DataError
+from torchxnn.models.layers import record_layer
+from torchxnn.models.outputs import (
+    check_targets,
+    class_margins,
+    class_of_target,
+    class_probabilities,
+    count_classes,
+    predicted_classes,
+)
+
+SINGLE = torch.tensor([[2.0], [-1.0], [0.0]])
+SEVERAL = torch.tensor([[1.0, 4.0, 3.0], [0.5, 0.0, -2.0]])
+
+
+def test_outputs_that_are_not_logits_are_refused(images):
+    class Maps(SmallNet):
+        def forward(self, x):
+            self.classifier(torch.flatten(self.avgpool(self.features(x)), 1))
+            return self.features(x)
+
+    with pytest.raises(DataError, match="logits"):
+        record_layer(Maps(), "classifier.1", images[:2])
+
+
+def test_a_single_logit_without_dimension_becomes_a_column(images):
+    class Flat(SmallNet):
+        def forward(self, x):
+            return super().forward(x)[:, 0]
+
+    assert record_layer(Flat(), "classifier.1", images[:2])[1].shape == (2, 1)
+
+
+def test_a_single_logit_speaks_for_class_1_of_two():
+    assert count_classes(1) == count_classes(2) == 2
+    assert class_of_target(0, 1) == 1
+    assert predicted_classes(SINGLE).tolist() == [1, 0, 0]
+    assert torch.equal(class_probabilities(SINGLE), SINGLE.sigmoid())
+    assert class_margins(SINGLE).tolist() == [2.0, 1.0, 0.0]
+
+
+def test_two_logits_say_what_their_difference_as_a_single_one_says():
+    """The known limit: softmax over (0, x) is the sigmoid of x."""
+    both = torch.cat([torch.zeros_like(SINGLE), SINGLE], 1)
+    assert torch.equal(predicted_classes(both), predicted_classes(SINGLE))
+    assert torch.allclose(class_probabilities(both)[:, 1:], class_probabilities(SINGLE))
+    assert torch.equal(class_margins(both), class_margins(SINGLE))
+
+
+def test_the_largest_of_several_logits_counts():
+    assert count_classes(3) == 3
+    assert class_of_target(2, 3) == class_of_target(2, None) == 2
+    assert predicted_classes(SEVERAL).tolist() == [1, 0]
+    assert class_margins(SEVERAL).tolist() == [1.0, 0.5]
+
+
+@pytest.mark.parametrize("wrong", [-1, 3])
+def test_targets_without_an_output_are_named(wrong):
+    check_targets([0, 2], 3)
+    with pytest.raises(DataError, match=rf"target {wrong} is out of range: .* so 0 to 2"):
+        check_targets([0, wrong], 3)
