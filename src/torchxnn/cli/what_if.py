@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -56,11 +58,9 @@ class WhatIfCommand(SavedRun):
 
         xnn = self.load()
         preprocessing = preprocessing_of(xnn)
-        for number, path in enumerate(self.images):
+        for path, name in zip(self.images, folder_names(self.images), strict=True):
             image = preprocessing(read_image(path)).to(xnn.device)
             result = what_if(xnn, image, target=self.target, config=self.what, path=path.name)
-            stems = [other.stem for other in self.images[:number]]
-            name = path.stem if path.stem not in stems else f"{path.stem}-{number + 1}"
             result.save(self.out / name)
             for one in result.changes:
                 _say(result.sentence(one.feature))
@@ -87,6 +87,26 @@ class WhatIfCommand(SavedRun):
         file = self.out / "what_if_table.json"
         replace_file(file, to_json(asdict(found)).encode())
         _say(f"Wrote {file}")
+
+
+def folder_names(images: Sequence[Path]) -> list[str]:
+    """One folder name per image: its stem; where several share one, "x", "x-2", "x-3" and so on.
+
+    No two are equal, also where letters of both cases are the same to the file system, and no
+    added number gives the stem of another image.
+    """
+    stems = {path.stem.casefold() for path in images}
+    taken: set[str] = set()
+    names = []
+    for path in images:
+        numbered = (f"{path.stem}-{number}" for number in count(2))
+        names.append(
+            path.stem
+            if path.stem.casefold() not in taken
+            else next(name for name in numbered if name.casefold() not in taken | stems)
+        )
+        taken.add(names[-1].casefold())
+    return names
 
 
 def feature_table(found: WhatIfTable) -> Table:

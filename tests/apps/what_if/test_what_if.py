@@ -1,6 +1,7 @@
 import json
 import math
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from torchxnn import XNN
 from torchxnn.apps.what_if.one_image import WhatIfConfig, what_if
 from torchxnn.apps.what_if.table import FIGURES, ORDERS, WAYS, what_if_table
 from torchxnn.cli.main import main
+from torchxnn.cli.what_if import folder_names
 from torchxnn.errors import DataError, LayerError, XNNError
 from torchxnn.metrics import inpaint_images, top_pixels
 from torchxnn.models.intervention import run_with_output
@@ -322,3 +324,21 @@ def test_commands(parts, tmp_path, capsys):
     assert len(record["curves"]) == 18
     assert main(["whatif", str(run), "a", "b", "--table"]) == 2
     assert math.isfinite(record["curves"][0]["curve"]["area"])
+
+
+def test_images_of_one_name_overwrite_no_results(parts, tmp_path):
+    """Two files x.png and one x-2.png once gave two folders: the third hid the second."""
+    given = sorted((parts.images / CLASSES[1]).glob("*.png"))[:3]
+    images = [tmp_path / "a" / "x.png", tmp_path / "b" / "x.png", tmp_path / "b" / "x-2.png"]
+    for source, copy in zip(given, images, strict=True):
+        copy.parent.mkdir(exist_ok=True)
+        copy.write_bytes(source.read_bytes())
+    out = tmp_path / "out"
+    argv = ["whatif", parts.runs / parts.folders[1], *images, "--out", out, "--controls", "1"]
+    assert main([str(a) for a in argv]) == 0
+    assert {each.name for each in out.iterdir()} == {"x", "x-3", "x-2"}
+
+
+def test_folder_names_are_different():
+    names = folder_names([Path(name) for name in ("X.png", "x.jpg", "x-2.png", "x.png", "y.png")])
+    assert names == ["X", "x-3", "x-2", "x-4", "y"]
