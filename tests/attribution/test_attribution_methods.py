@@ -1,7 +1,10 @@
 """Every attribution method: one contract over all of `METHODS`, closed forms, refusals."""
 
+import importlib.util
+import re
 import threading
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
@@ -728,3 +731,15 @@ def test_every_method_is_registered_under_its_name():
     for name, method in METHODS.items():
         if issubclass(method, MapMethod):
             assert method.name == name
+
+
+def test_the_limits_of_a_certificate_have_one_home():
+    """Warnings of the method, of an explanation and of `xnn check` must not drift apart."""
+    package = Path(importlib.util.find_spec("torchxnn").origin).parent
+    for limit in ("CONSERVATION_LIMIT", "FALLBACK_LIMIT"):
+        homes = [
+            file.relative_to(package).as_posix()
+            for file in package.rglob("*.py")
+            if re.search(rf"^[\w, ]*\b{limit}\b[\w, ]*=", file.read_text("utf-8"), re.MULTILINE)
+        ]
+        assert homes == ["attribution/base.py"]

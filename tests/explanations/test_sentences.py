@@ -128,7 +128,7 @@ def test_it_declines_beyond_the_bound_and_says_why():
     assert fine.error_bound() == 0.5
     far = bounded(0.5, logits=torch.tensor([4.8]))
     assert far.sentence() == (
-        "The network sees bird 4; these x-features cannot say why: on this input they reproduce a "
+        "The network sees bird 4; these x-features cannot say why: on this image they reproduce a "
         "logit of 4.25 instead of 4.80, which is off by 0.55, more than the bound of 0.50 that 99% "
         "of held-out images stay within."
     )
@@ -252,7 +252,7 @@ def test_a_contrast_declines_and_names_the_predicted_class():
     a, b = pair(degenerate=("1 of 2 x-features carries the logit alone",))
     text = contrast(replace(a, logits=torch.tensor([5.0])), b).sentence()
     assert text.endswith(
-        "cannot say why: for bird 4, on this input they reproduce a logit of 2.35 instead of 5.00, "
+        "cannot say why: for bird 4, on this image they reproduce a logit of 2.35 instead of 5.00, "
         "which is off by 2.65, more than the bound of 1.25 of a quarter of its size; for bird 7, "
         "the fit is degenerate (1 of 2 x-features carries the logit alone)."
     )

@@ -263,6 +263,15 @@ def test_an_explanation_adds_up_and_says_the_same_everywhere(fitted, kind, tmp_p
     assert record["sentence"] == explanation.sentence()
 
 
+@pytest.mark.parametrize(("kind", "unit"), [("row", "row"), ("lstm", "text")])
+def test_a_warning_says_what_kind_of_input_it_is_about(fitted, kind, unit):
+    found = explain(fitted[kind], kind)
+    far = replace(found, reproduced=found.reproduced + 1000)
+    assert f"on this {unit} the x-features reproduce" in far.summary()
+    assert f"on this {unit} they reproduce" in far.declined()
+    assert "image" not in far.summary()
+
+
 def test_one_kind_is_not_read_as_another(fitted, tmp_path):
     explain(fitted["row"], "row").save(tmp_path / "row")
     with pytest.raises(DataError, match=r"this reads 'torchxnn\.text_explanation'"):

@@ -18,8 +18,8 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
-from torchxnn.attribution.base import LayerCertificate
-from torchxnn.attribution.excitation_backprop.method import CONSERVATION_LIMIT, ExcitationBackprop
+from torchxnn.attribution.base import CONSERVATION_LIMIT, LayerCertificate
+from torchxnn.attribution.excitation_backprop.method import ExcitationBackprop
 from torchxnn.attribution.sanity import RandomizedStep, randomize_from_the_top
 from torchxnn.data.datasets.images import read_image
 from torchxnn.data.datasets.open import DataConfig

@@ -13,6 +13,12 @@ from torch import Tensor, nn
 
 from torchxnn.storage.artifact import __version__
 
+CONSERVATION_LIMIT = 1e-3
+"""Conservation error above which relevance counts as lost."""
+
+FALLBACK_LIMIT = 0.05
+"""Share of relevance handled by a fallback rule above which a map is to be read with care."""
+
 
 @dataclass(frozen=True)
 class Certificate:

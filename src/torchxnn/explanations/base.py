@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from torchxnn.attribution.base import Certificate
+from torchxnn.attribution.base import CONSERVATION_LIMIT, FALLBACK_LIMIT, Certificate
 from torchxnn.errors import DataError, NonFiniteError
 from torchxnn.explanations.card import Row
 from torchxnn.explanations.drawing.overlay import number, signed
@@ -22,7 +22,6 @@ from torchxnn.explanations.sentences import Account, account_for, listed
 from torchxnn.metrics.faithfulness import Faithfulness
 
 FAR_OFF = 0.25  # of the logit's scale: beyond it the reproduced logit is said to be wrong
-FALLBACK_LIMIT, CONSERVATION_LIMIT = 0.05, 1e-3
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -54,7 +53,7 @@ class Reasons(ABC):
         NonFiniteError: NaN or infinity in any of the numbers.
     """
 
-    unit: ClassVar[str] = "images"
+    unit: ClassVar[str] = "image"
     drawn: ClassVar[str] = "Heatmaps"
     origin: ClassVar[str] = "File"
 
@@ -156,10 +155,10 @@ class Reasons(ABC):
         if abs(logit - reproduced) <= bound:
             return ""
         known = self.faithfulness is not None and self.faithfulness.error_bound is not None
-        measured = f"that 99% of held-out {self.unit} stay within"
+        measured = f"that 99% of held-out {self.unit}s stay within"
         origin = measured if known else "of a quarter of its size"
         return (
-            f"on this input they reproduce a logit of {number(reproduced)} instead of "
+            f"on this {self.unit} they reproduce a logit of {number(reproduced)} instead of "
             f"{number(logit)}, which is off by {_above(abs(logit - reproduced), bound)} {origin}"
         )
 
@@ -171,7 +170,7 @@ class Reasons(ABC):
         else:
             f = self.faithfulness
             lines.append(
-                f"Faithfulness on {f.images} held-out {self.unit}: F_reg {f.f_reg:.3g} "
+                f"Faithfulness on {f.images} held-out {self.unit}s: F_reg {f.f_reg:.3g} "
                 f"({f.f_reg_positives:.3g} on the {f.positives} positives), F_cls {f.f_cls:.1%} "
                 f"({f.f_cls_positives:.1%}), R² {f.r2:.3f}. "
                 f"x-features: {f.active} of {f.n_features} active, {f.dead} dead."
@@ -183,8 +182,8 @@ class Reasons(ABC):
                 for k in range(len(self.targets))
             ]
             lines.append(
-                f"Error of the reproduced logit on this input: {listed(bounds)} (the bound that "
-                f"99% of the held-out {self.unit} stay within)."
+                f"Error of the reproduced logit on this {self.unit}: {listed(bounds)} (the bound "
+                f"that 99% of the held-out {self.unit}s stay within)."
             )
         c = self.certificate
         versions = ", ".join(f"{name} {version}" for name, version in c.versions.items())
@@ -245,7 +244,7 @@ class Reasons(ABC):
             size = max(abs(logit), float(self.contributions[k].abs().sum()))
             if abs(logit - reproduced) > min(FAR_OFF * size, self.error_bound(k)):
                 found.append(
-                    f"on this image the x-features reproduce {number(reproduced)} instead of "
+                    f"on this {self.unit} the x-features reproduce {number(reproduced)} instead of "
                     f"{number(logit)} for {self.target_names[k]}"
                 )
         c = self.certificate

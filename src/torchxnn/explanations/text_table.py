@@ -170,7 +170,7 @@ class TextExplanation(PartExplanation):
     """Why a network of token ids gives one text its logits; `parts` are the tokens."""
 
     kind = "text"
-    unit = "texts"
+    unit = "text"
 
     def _shown(self) -> tuple[str, ...]:
         return ()
@@ -186,7 +186,7 @@ class TableExplanation(PartExplanation):
     """
 
     kind = "table"
-    unit = "rows"
+    unit = "row"
     tensors = (*PartExplanation.tensors, "values")
     values: Float[Tensor, " columns"]
 

@@ -34,11 +34,11 @@ from torchxnn.apps.heatmaps.store import (
     ImageHeatmaps,
 )
 from torchxnn.attribution import ExcitationBackprop
+from torchxnn.attribution.base import CONSERVATION_LIMIT, FALLBACK_LIMIT
 from torchxnn.attribution.methods import METHODS
 from torchxnn.data.datasets.base import ImageDataset
 from torchxnn.data.ordered_images import data_fingerprint, image_rows
 from torchxnn.errors import AttributionWarning, DataError, SkippedImagesWarning, XNNError
-from torchxnn.explanations.base import CONSERVATION_LIMIT, FALLBACK_LIMIT
 from torchxnn.models.load import fingerprint
 from torchxnn.models.outputs import class_of_target
 from torchxnn.parallel.engine import Engine, LocalEngine

@@ -19,7 +19,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from torchxnn.attribution.base import Attributor, Certificate, LayerCertificate, versions
+from torchxnn.attribution.base import (
+    CONSERVATION_LIMIT,
+    FALLBACK_LIMIT,
+    Attributor,
+    Certificate,
+    LayerCertificate,
+    versions,
+)
 from torchxnn.attribution.excitation_backprop.propagation import (
     LayerTally,
     Prepared,
@@ -38,9 +45,6 @@ from torchxnn.models.layers import check_images, preserve_state, resolve_layer, 
 
 RULE_MODULES = (rules_elementwise, rules_linear, rules_shape)
 """Importing them fills the table of rules."""
-
-CONSERVATION_LIMIT = 1e-3
-FALLBACK_LIMIT = 0.05
 
 
 class ExcitationBackprop(Attributor):
