@@ -9,6 +9,7 @@ from torch import Tensor
 from torchxnn.apps.atlas.content import ClassView, SimilarLink
 from torchxnn.apps.atlas.pictures import map_name, photograph_name
 from torchxnn.apps.atlas.runs import readable
+from torchxnn.apps.atlas.site import TEMPLATES
 from torchxnn.explanations.drawing.html import fill
 from torchxnn.explanations.drawing.overlay import number, signed
 from torchxnn.metrics.faithfulness import ACTIVE_SHARE, MINIMUM_R2, Faithfulness
@@ -32,12 +33,12 @@ def class_files(view: ClassView) -> dict[str, bytes]:
         "degenerate": view.xnn.report.degenerate if view.xnn.report else (),
         "features": [features[i] for i in order],
     }
-    files = {"index.html": fill("atlas/class.html.j2", **common, **_class(view))}
+    files = {"index.html": fill(TEMPLATES / "class.html.j2", **common, **_class(view))}
     for place, i in enumerate(order):
         before = features[order[place - 1]] if place else None
         after = features[order[place + 1]] if place + 1 < len(order) else None
         files[feature_page(i)] = fill(
-            "atlas/feature.html.j2",
+            TEMPLATES / "feature.html.j2",
             **common,
             feature=features[i],
             before=before,

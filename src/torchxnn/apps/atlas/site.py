@@ -14,18 +14,18 @@ from PIL import Image
 
 from torchxnn.apps.atlas.content import Entry
 from torchxnn.apps.atlas.runs import Failure
-from torchxnn.explanations.drawing import html
+from torchxnn.explanations.drawing.html import fill
 from torchxnn.explanations.drawing.overlay import colour_scale
 from torchxnn.storage.files import replace_file
 
 MARKER = "atlas.json"
-_SOURCES = Path(html.__file__).parent / "templates" / "atlas"
+TEMPLATES = Path(__file__).parent / "templates"
 
 
 def write_assets(out: Path) -> None:
     """Style sheet, script and icon."""
     for name in ("atlas.css", "atlas.js"):
-        replace_file(out / "assets" / name, (_SOURCES / name).read_bytes())
+        replace_file(out / "assets" / name, (TEMPLATES / name).read_bytes())
     stream = io.BytesIO()
     Image.fromarray(colour_scale(32, 32)).save(stream, "WEBP", quality=60)
     replace_file(out / "assets" / "icon.webp", stream.getvalue())
@@ -35,7 +35,7 @@ def write_assets(out: Path) -> None:
 def templates_key() -> str:
     """A fingerprint of the templates, which change within a version while pages are worked on."""
     digest = hashlib.sha256()
-    for file in sorted(_SOURCES.glob("*.j2")):
+    for file in sorted(TEMPLATES.glob("*.j2")):
         digest.update(file.read_bytes())
     return digest.hexdigest()
 
@@ -57,8 +57,8 @@ def write_index(
     data = json.dumps([_searched(entry) for entry in entries], ensure_ascii=True)
     script = f"window.TORCHXNN_ATLAS = {{classes: {data}}};\n"
     replace_file(out / "assets" / "data.js", script.encode())
-    page = html.fill(
-        "atlas/index.html.j2",
+    page = fill(
+        TEMPLATES / "index.html.j2",
         home="",
         title=title,
         model=model,

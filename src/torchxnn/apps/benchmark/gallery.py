@@ -21,6 +21,8 @@ from torchxnn.explanations.drawing.overlay import number
 from torchxnn.storage.files import replace_file
 from torchxnn.xnn import XNN
 
+_PAGE = Path(__file__).parent / "templates" / "gallery.html.j2"
+
 INDEX = "index.html"
 LONGEST_STEM = 80  # characters of a class name in a file name
 
@@ -119,7 +121,7 @@ def write_gallery(
             raise DataError(f"two entries of the gallery show the same file {file}")
     views = [_view(entry, Path(folder)) for entry in entries]
     page = Path(folder) / INDEX
-    replace_file(page, render("gallery.html.j2", entries=views, title=title, notes=tuple(notes)))
+    replace_file(page, render(_PAGE, entries=views, title=title, notes=tuple(notes)))
     return page
 
 

@@ -15,6 +15,8 @@ from torchxnn.explanations.drawing.overlay import intensities, number, overlay, 
 from torchxnn.storage.artifact import __version__
 from torchxnn.storage.files import replace_file
 
+_PAGE = Path(__file__).parent / "templates" / "report.html.j2"
+
 SHEET_SIDE = 192  # pixels
 
 
@@ -30,7 +32,7 @@ def write_report(report: Report, path: Path | str) -> None:
     Raises:
         OSError: The file cannot be written; an old one is as it was.
     """
-    replace_file(Path(path), render("report.html.j2", **_context(report)))
+    replace_file(Path(path), render(_PAGE, **_context(report)))
 
 
 def _context(report: Report) -> dict[str, Any]:

@@ -177,7 +177,7 @@ def _draw_bars(place: Any, bars: Sequence[tuple[str, float]], most: float) -> No
 def render_sheet(sheet: Sheet) -> bytes:
     """One HTML page that requests nothing."""
     return render(
-        "what_if.html.j2",
+        Path(__file__).parent / "templates" / "what_if.html.j2",
         title=f"What if: {sheet.name}",
         facts=sheet.facts,
         picture=data_uri(sheet.picture),

@@ -33,7 +33,7 @@ from torchxnn.storage.artifact import __version__
 
 LONGEST_SIDE = 256  # pixels of a drawn heatmap
 QUALITY = 80
-_TEMPLATES = Path(__file__).parent / "templates"
+TEMPLATES = Path(__file__).parent / "templates"
 
 
 def data_uri(picture: UInt8[np.ndarray, "height width 3"], longest: int = LONGEST_SIDE) -> str:
@@ -46,29 +46,36 @@ def data_uri(picture: UInt8[np.ndarray, "height width 3"], longest: int = LONGES
     return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
 
 
-def render(template: str, **context: Any) -> bytes:
-    """Fill a page template; returns the bytes of one self-contained HTML file."""
-    style = (_TEMPLATES / "style.css").read_text(encoding="utf-8")
+def render(template: Path, more_style: str = "", **context: Any) -> bytes:
+    """Fill the template of a page.
+
+    Args:
+        template: file; what it extends or imports is looked for beside it, then in `TEMPLATES`.
+        more_style: CSS that follows the common style sheet.
+        context: values that the template names.
+
+    Returns:
+        The bytes of one self-contained HTML file.
+    """
+    style = (TEMPLATES / "style.css").read_text(encoding="utf-8") + more_style
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode("ascii")
     policy = (
         f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'; "
         "base-uri 'none'; form-action 'none'"
     )
-    page = _environment().get_template(template)
     legend = data_uri(colour_scale())
-    return page.render(
-        style=Markup(style), policy=policy, version=__version__, legend=legend, **context
-    ).encode("utf-8")
+    return fill(template, style=Markup(style), policy=policy, legend=legend, **context)
 
 
-def fill(template: str, **context: Any) -> bytes:
+def fill(template: Path, **context: Any) -> bytes:
     """Fill a template that brings its own frame, such as a page of a site of many files."""
-    return _environment().get_template(template).render(version=__version__, **context).encode()
+    page = _environment(template.parent).get_template(template.name)
+    return page.render(version=__version__, **context).encode()
 
 
 def render_card(card: Card) -> bytes:
     """The page of one explanation."""
-    return render("explanation.html.j2", card=card_view(card))
+    return render(TEMPLATES / "explanation.html.j2", card=card_view(card))
 
 
 def card_view(card: Card) -> dict[str, Any]:
@@ -135,9 +142,9 @@ def _images(card: Card, panel: Panel, intensity: np.ndarray) -> dict[str, str | 
 
 
 @cache
-def _environment() -> Environment:
+def _environment(folder: Path) -> Environment:
     environment = Environment(
-        loader=FileSystemLoader(_TEMPLATES),
+        loader=FileSystemLoader([folder, TEMPLATES]),
         autoescape=True,
         undefined=StrictUndefined,
         finalize=_printable,

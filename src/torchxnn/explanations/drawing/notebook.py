@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from torchxnn.explanations.card import Card
-from torchxnn.explanations.drawing.html import card_view, fill
+from torchxnn.explanations.drawing.html import TEMPLATES, card_view, fill
 from torchxnn.training.report import FitReport
 
 
 def card_fragment(card: Card) -> str:
     """One explanation."""
-    return fill("notebook_card.html.j2", card=card_view(card)).decode()
+    return fill(TEMPLATES / "notebook_card.html.j2", card=card_view(card)).decode()
 
 
 def xnn_fragment(
@@ -47,7 +47,7 @@ def xnn_fragment(
         {"name": name, "shares": [row[i] for row in shares]} for i, name in enumerate(feature_names)
     ]
     return fill(
-        "notebook_xnn.html.j2",
+        TEMPLATES / "notebook_xnn.html.j2",
         facts=[*facts, *more],
         features=features,
         targets=target_names if shares else (),

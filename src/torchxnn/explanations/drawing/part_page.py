@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from torchxnn.explanations.drawing.html import fill, render
+from torchxnn.explanations.drawing.html import TEMPLATES, fill, render
 from torchxnn.explanations.drawing.overlay import number, signed
 from torchxnn.explanations.part_card import TOP, PartCard, PartPanel, tint
 
 
 def render_part_card(card: PartCard) -> bytes:
     """The page of one explained text or row."""
-    return render("parts.html.j2", card=part_card_view(card))
+    return render(TEMPLATES / "parts.html.j2", card=part_card_view(card))
 
 
 def part_fragment(card: PartCard) -> str:
     """The same as a fragment with inline styles, as notebooks show it."""
-    return fill("notebook_parts.html.j2", card=part_card_view(card)).decode()
+    return fill(TEMPLATES / "notebook_parts.html.j2", card=part_card_view(card)).decode()
 
 
 def part_card_view(card: PartCard) -> dict[str, Any]:

@@ -7,6 +7,7 @@ apart; stages are named on the axis, so that no colour is needed to read a figur
 from __future__ import annotations
 
 import io
+from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -79,6 +80,11 @@ class Drawing:
     caption: str
     alternative: str
     files: dict[str, bytes]
+
+    @property
+    def source(self) -> str:
+        """The figure as a data URI, which a page holds in itself."""
+        return f"data:image/svg+xml;base64,{b64encode(self.files['svg']).decode('ascii')}"
 
 
 def purity_figure(

@@ -223,7 +223,6 @@ def _html(
     provenance: Sequence[tuple[str, str]],
 ) -> str:
     return render_page(
-        "study_report.html",
         title=facts.title,
         lead="Plan of a human study",
         files="",

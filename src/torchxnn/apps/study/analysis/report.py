@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,8 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
 
 from torchxnn.apps.study.analysis import tables as made
 from torchxnn.apps.study.analysis.exclusions import describe_rules
@@ -42,14 +38,12 @@ from torchxnn.apps.study.analysis.wording import (
     percent,
     plural,
 )
-from torchxnn.explanations.drawing import html as page
-from torchxnn.storage.artifact import __version__
+from torchxnn.explanations.drawing.html import render
 from torchxnn.storage.files import check_replaceable, replace_folder
 
 REPORT, NUMBERS, SCORES, FIGURES = "report.html", "results.json", "scores.csv", "figures"
 
 _TEMPLATES = Path(__file__).parent / "templates"
-_PAGES = Path(page.__file__).parent / "templates"
 
 
 @dataclass(frozen=True, eq=False)
@@ -317,7 +311,6 @@ def render_report(results: Results, facts: PlanFacts, drawings: list[Drawing]) -
         *results.versions.items(),
     ]
     return render_page(
-        "study_report.html",
         title=results.title,
         lead="Analysis of a human study",
         files="All numbers: results.json; a row per batch: scores.csv; figures: figures/.",
@@ -328,28 +321,7 @@ def render_report(results: Results, facts: PlanFacts, drawings: list[Drawing]) -
     )
 
 
-def render_page(template: str, **context: Any) -> str:
-    """Fill a template of this package; the page is self-contained and requests nothing."""
-    environment = Environment(
-        loader=FileSystemLoader([_TEMPLATES, _PAGES]),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["svg"] = _svg
-    style = "".join(
-        path.read_text("utf-8") for path in (_PAGES / "style.css", _TEMPLATES / "study.css")
-    )
-    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode("ascii")
-    policy = (
-        f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'; "
-        "base-uri 'none'; form-action 'none'"
-    )
-    return environment.get_template(template).render(
-        style=Markup(style), policy=policy, version=__version__, **context
-    )
-
-
-def _svg(drawing: Drawing) -> str:
-    return f"data:image/svg+xml;base64,{base64.b64encode(drawing.files['svg']).decode('ascii')}"
+def render_page(**context: Any) -> str:
+    """The page of a report or plan; it is self-contained and requests nothing."""
+    style = (_TEMPLATES / "study.css").read_text("utf-8")
+    return render(_TEMPLATES / "study_report.html", style, **context).decode()
