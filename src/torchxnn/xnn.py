@@ -16,8 +16,7 @@ from torchxnn.attribution.tokens_and_rows import DEFAULT
 from torchxnn.data.activations import Activations, record_activations
 from torchxnn.data.positives import as_targets, default_features
 from torchxnn.embeddings.apply import Embedded, apply_embedding
-from torchxnn.embeddings.conv_srae import ConvSRAE
-from torchxnn.embeddings.srae import SRAE
+from torchxnn.embeddings.base import Embedding
 from torchxnn.errors import DataError, ModelError, XNNError
 from torchxnn.explanations.drawing.notebook import xnn_fragment
 from torchxnn.explanations.functions import ExplainsParts
@@ -68,7 +67,7 @@ class XNN(Named, ExplainsParts, nn.Module):
         >>> xnn.explain(image).save("goldfinch")
     """
 
-    embedding: SRAE | ConvSRAE | None
+    embedding: Embedding | None
 
     def __init__(
         self,
@@ -105,10 +104,7 @@ class XNN(Named, ExplainsParts, nn.Module):
     @property
     def readout_weight(self) -> Float[Tensor, "targets features"]:
         """v, (k, n), on the CPU; of maps the mean over the positions."""
-        embedding = self._fitted()
-        weight = embedding.readout.weight
-        weight = embedding.mean_weight if isinstance(embedding, ConvSRAE) else weight
-        return weight.detach().cpu()
+        return self._fitted().readout_weight.detach().cpu()
 
     def fit(
         self,
@@ -180,7 +176,7 @@ class XNN(Named, ExplainsParts, nn.Module):
         Raises:
             XNNError: the layer gives one vector per image, so that x-features are numbers.
         """
-        if not isinstance(self._fitted(), ConvSRAE):
+        if not self._fitted().has_maps:
             raise XNNError(
                 f"layer {self.layer!r} gives one vector per image, so x-features have no maps; "
                 "`attribute` draws them as heatmaps on the image"
@@ -244,8 +240,8 @@ class XNN(Named, ExplainsParts, nn.Module):
 
     def attributor(self, method: str = "excitation_backprop") -> Any:
         """The method of a name on the n x-features as its outputs; see `attribute`."""
-        conv = isinstance(self._fitted(), ConvSRAE)
-        return _attributor(method, _Salience(self) if conv else self)
+        self._fitted()
+        return _attributor(method, _Salience(self))
 
     @torch.no_grad()
     def explain(
@@ -430,7 +426,7 @@ class XNN(Named, ExplainsParts, nn.Module):
         names = self.feature_names if fitted else ()
         return xnn_fragment(facts, self.report if fitted else None, names, targets)
 
-    def _fitted(self) -> SRAE | ConvSRAE:
+    def _fitted(self) -> Embedding:
         if self.embedding is None:
             raise XNNError("this XNN is not fitted yet: call fit() or XNN.from_pretrained()")
         return self.embedding
@@ -454,32 +450,30 @@ class XNN(Named, ExplainsParts, nn.Module):
         """The layer's output as the embedding takes it."""
         embedding = self._fitted()
         z = as_activations(output, self.layer, images)
-        scale = embedding.scale
-        if scale.device != z.device:
+        reference = embedding.readout.weight
+        if reference.device != z.device:
             raise DataError(
-                f"the embedding is on {scale.device} and the model on {z.device}; "
+                f"the embedding is on {reference.device} and the model on {z.device}; "
                 f"move it: xnn.to('{z.device}')"
             )
-        size = embedding.size if isinstance(embedding, ConvSRAE) else ()
-        if tuple(z.shape[1:]) != (embedding.dims, *size):
+        if tuple(z.shape[1:]) != embedding.activation_shape:
             raise DataError(
                 f"layer {self.layer!r} gives {tuple(z.shape[1:])} for images "
-                f"{tuple(images.shape[1:])}, and the XNN was fitted on {(embedding.dims, *size)}; "
-                "give images of the size that it was fitted on"
+                f"{tuple(images.shape[1:])}, and the XNN was fitted on "
+                f"{embedding.activation_shape}; give images of the size that it was fitted on"
             )
-        return z.to(scale.dtype)
+        return z.to(reference.dtype)
 
 
 class _Salience(nn.Module):
-    """What `attribute` explains on a convolutional layer; see `ConvSRAE.salience`."""
+    """What `attribute` explains; see `Embedding.salience`."""
 
     def __init__(self, xnn: XNN) -> None:
         super().__init__()
         self.xnn = xnn
 
     def forward(self, images: Tensor) -> Float[Tensor, "batch features"]:
-        embedding: Any = self.xnn.embedding
-        return embedding.salience(self.xnn.feature_maps(images))
+        return self.xnn._fitted().salience(self.xnn._features(images))
 
 
 def _draw_input(

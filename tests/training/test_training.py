@@ -7,6 +7,7 @@ from torch import nn
 
 from torchxnn.data.activations import Activations
 from torchxnn.embeddings import EMBEDDINGS, SRAE, Embedding
+from torchxnn.embeddings.kinds import build_embedding
 from torchxnn.embeddings.linear import fit_linear, second_moments
 from torchxnn.errors import DataError, DegenerateFitWarning, NonFiniteError, XNNError
 from torchxnn.training import losses
@@ -219,19 +220,27 @@ def test_every_embedding_keeps_the_contract(name):
     size = {"size": (2, 3)} if name == "conv_srae" else {}
     embedding = EMBEDDINGS[name](dims=10, n_features=3, n_targets=2, **size)
     assert isinstance(embedding, Embedding)
-    z = torch.rand(4, 10, *size.get("size", ()))
+    assert embedding.kind == name
+    assert embedding.activation_shape == (10, *size.get("size", ()))
+    assert embedding.has_maps == bool(size)
+    for value in embedding.state_dict().values():
+        if bool(value.isnan().any()):  # baselines begin without any weights
+            value.uniform_()
+    z = torch.rand(4, *embedding.activation_shape)
     features = embedding(z)
     assert features.shape == (4, 3, *z.shape[2:])
     assert embedding.summarise(features).shape == (4, 3)
+    assert embedding.units()(z).shape == embedding.salience(features).shape == (4, 3)
+    assert embedding.readout_weight.shape == (2, 3)
     assert bool((features >= 0).all())
     assert embedding.decode(features).shape == z.shape
+    assert torch.equal(embedding.expanded()(z), features)
     contributions = embedding.contributions(features)
     assert contributions.shape == (4, 2, 3)
     assert torch.allclose(
         contributions.sum(2) + embedding.readout.bias, embedding.reproduce(features), atol=1e-6
     )
-    rebuilt = EMBEDDINGS[name](**embedding.settings())
-    rebuilt.load_state_dict(embedding.state_dict())
+    rebuilt = build_embedding(name, embedding.settings(), embedding.state_dict())
     assert torch.equal(rebuilt(z), features)
 
 

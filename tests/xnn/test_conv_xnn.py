@@ -108,9 +108,9 @@ def test_equal_weights_multiply_the_spatial_mean():
     embedding = random_embedding()
     embedding.readout_maps.data[:] = torch.arange(8.0).reshape(2, 4, 1, 1)
     e = embedding.encode(torch.rand(3, 6, 5, 3, dtype=torch.float64))
-    expected = embedding.summarise(e).unsqueeze(1) * embedding.mean_weight
+    expected = embedding.summarise(e).unsqueeze(1) * embedding.readout_weight
     assert torch.allclose(embedding.contributions(e), expected, atol=1e-12)
-    assert torch.allclose(embedding.mean_weight, torch.arange(8.0).reshape(2, 4).double())
+    assert torch.allclose(embedding.readout_weight, torch.arange(8.0).reshape(2, 4).double())
 
 
 def test_salience_is_the_sum_of_contributions_without_their_signs():

@@ -4,6 +4,7 @@ from torchxnn.embeddings.base import Embedding
 from torchxnn.embeddings.concepts import ConceptEmbedding, with_readout
 from torchxnn.embeddings.conv_srae import ConvSRAE
 from torchxnn.embeddings.dimensions import SelectedDimensions, fit_dimensions
+from torchxnn.embeddings.kinds import EMBEDDINGS
 from torchxnn.embeddings.lasso import (
     LassoPath,
     LassoPoint,
@@ -16,18 +17,7 @@ from torchxnn.embeddings.pca import PCAConcepts, fit_pca
 from torchxnn.embeddings.srae import SRAE
 from torchxnn.embeddings.topk_sae import TopKConfig, TopKSAE, fit_topk_sae
 
-EMBEDDINGS: dict[str, type[Embedding]] = {"srae": SRAE, "conv_srae": ConvSRAE}
-
-CONCEPTS: dict[str, type[ConceptEmbedding]] = {
-    "dimensions": SelectedDimensions,
-    "nmf": NMFConcepts,
-    "pca": PCAConcepts,
-    "topk_sae": TopKSAE,
-}
-"""Baselines; the Lasso gives `SelectedDimensions` too."""
-
 __all__ = [
-    "CONCEPTS",
     "EMBEDDINGS",
     "SRAE",
     "ConceptEmbedding",

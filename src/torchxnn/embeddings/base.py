@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import Any, ClassVar
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -11,18 +12,46 @@ from torch import Tensor, nn
 class Embedding(nn.Module, ABC):
     """Embeds activations into x-features that linearly reproduce the logits.
 
-    Subclasses define `encode` and `decode`; the readout is always linear with an intercept, so that
-    a contribution is a product :math:`v_i E_i` and their sum plus the intercept is the reproduced
-    logit (paper section 2.1). An embedding whose x-features are maps (`ConvSRAE`) says with
-    `summarise`, `contributions` and `reproduce` how they are read.
+    Subclasses define `encode`, `decode` and `settings`; the readout is always linear with an
+    intercept, so that a contribution is a product :math:`v_i E_i` and their sum plus the intercept
+    is the reproduced logit (paper section 2.1). What stands here is for x-features that are
+    numbers; where they are maps, `ConvSRAE` says how they are read.
 
     Attributes:
+        kind: name of the class in `kinds.EMBEDDINGS` and in saved files.
+        dims: S_z, dimensions of Z, or C, the channels of maps.
+        size: (h, w) of Z if it is maps, () if it is vectors.
         n_features: number of x-features n.
-        readout: `nn.Linear(n, k)`, one row of weights v per target.
+        n_targets: number of reproduced logits k.
+        readout: linear map to the k logits with one row of weights per target; it also says on
+            which device and in which precision the embedding computes.
     """
 
+    kind: ClassVar[str]
+    dims: int
+    size: tuple[int, ...] = ()
     n_features: int
+    n_targets: int
     readout: nn.Linear
+
+    @property
+    def activation_shape(self) -> tuple[int, ...]:
+        """Shape of Z of one image, (S_z,) or (C, h, w)."""
+        return (self.dims, *self.size)
+
+    @property
+    def has_maps(self) -> bool:
+        """Whether an x-feature is a map of the positions of Z rather than one number."""
+        return bool(self.size)
+
+    @property
+    def readout_weight(self) -> Float[Tensor, "targets features"]:
+        """One weight v per target and x-feature, (k, n); of maps, its mean over the positions."""
+        return self.readout.weight
+
+    @abstractmethod
+    def settings(self) -> dict[str, Any]:
+        """What the class needs to build an equal embedding, as plain values."""
 
     @abstractmethod
     def encode(self, activations: Tensor) -> Tensor:
@@ -53,3 +82,33 @@ class Embedding(nn.Module, ABC):
     ) -> Float[Tensor, "batch targets"]:
         """Reproduced logits, (B, k)."""
         return self.readout(features)
+
+    def salience(
+        self, features: Float[Tensor, "batch features"]
+    ) -> Float[Tensor, "batch features"]:
+        """The units whose heatmaps are drawn, one per x-feature: the x-features themselves."""
+        return features
+
+    def units(self) -> nn.Module:
+        """Z to one unit per x-feature (B, n), by the operations that a heatmap goes through.
+
+        The module shares its parameters with the embedding. Put behind the explained model, it is
+        what excitation backprop explains.
+        """
+        return Salience(self)
+
+    def expanded(self) -> Embedding:
+        """The same function of Z without what only its fit needs."""
+        return self
+
+
+class Salience(nn.Module):
+    """Z to the salience of every x-feature of an embedding, (B, n)."""
+
+    def __init__(self, embedding: Embedding) -> None:
+        super().__init__()
+        self.embedding = embedding
+
+    def forward(self, activations: Tensor) -> Float[Tensor, "batch features"]:
+        """See `Embedding.salience`."""
+        return self.embedding.salience(self.embedding.encode(activations))

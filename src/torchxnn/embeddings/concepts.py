@@ -7,7 +7,7 @@ NMF, top-k sparse autoencoder) are fitted once and get one readout per class by 
 from __future__ import annotations
 
 import copy
-from abc import ABC, abstractmethod
+from abc import ABC
 from importlib import import_module
 from typing import Any, TypeVar
 
@@ -57,14 +57,6 @@ class ConceptEmbedding(Embedding, ABC):
         """What the class needs to build an equal embedding, as plain values."""
         return {"dims": self.dims, "n_features": self.n_features, "n_targets": self.n_targets}
 
-    @abstractmethod
-    def units(self) -> nn.Module:
-        """Z (B, S_z) to one unit per concept (B, n), by the operations that a heatmap goes through.
-
-        The module shares its parameters with the embedding. Put behind the explained model, it is
-        what excitation backprop explains.
-        """
-
 
 def blank_linear(inputs: int, outputs: int, bias: bool = True) -> nn.Linear:
     """A linear map filled with NaN, made without a draw from the global random state."""
@@ -74,16 +66,16 @@ def blank_linear(inputs: int, outputs: int, bias: bool = True) -> nn.Linear:
     return layer
 
 
-Concepts = TypeVar("Concepts", bound=ConceptEmbedding)
+Fitted = TypeVar("Fitted", bound=Embedding)
 
 
 @torch.no_grad()
 def with_readout(
-    embedding: Concepts,
+    embedding: Fitted,
     features: Float[Tensor, "samples features"],
     logits: Float[Tensor, "rows targets"],
     weights: Float[Tensor, " entries"] | None = None,
-) -> Concepts:
+) -> Fitted:
     r"""A copy of the embedding that reads the given logits by weighted least squares.
 
     .. math:: \min_{v,b}\sum_m w_m\|v^\top E^{(m)}+b-\hat y^{(m)}\|^2
@@ -91,7 +83,7 @@ def with_readout(
     Concepts that do not vary get weight 0; among several solutions, one of small norm is taken.
 
     Args:
-        embedding: fitted; left as it is.
+        embedding: fitted, with x-features that are numbers; left as it is.
         features: E of the training set, `embedding.encode(Z)`, computed once for all classes.
         logits: (M, k), those to reproduce.
         weights: (M,) sample weights, any scale; None weighs all samples alike.

@@ -44,6 +44,8 @@ class ConvSRAE(Embedding):
         XNNError: a size that is not positive.
     """
 
+    kind = "conv_srae"
+    size: tuple[int, int]
     scale: Tensor
 
     def __init__(
@@ -101,7 +103,7 @@ class ConvSRAE(Embedding):
         return self.readout.weight.unflatten(1, (self.n_features, *self.readout_size))
 
     @property
-    def mean_weight(self) -> Float[Tensor, "targets features"]:
+    def readout_weight(self) -> Float[Tensor, "targets features"]:
         """Mean of v over the positions, (k, n)."""
         return self.readout_maps.mean((2, 3))
 

@@ -33,6 +33,7 @@ class SelectedDimensions(ConceptEmbedding):
         n_targets: k.
     """
 
+    kind = "dimensions"
     index: Int64[Tensor, " features"]
 
     def __init__(self, dims: int, n_features: int, n_targets: int = 1) -> None:

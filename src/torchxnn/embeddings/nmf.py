@@ -40,6 +40,8 @@ class NMFConcepts(ConceptEmbedding):
         n_targets: k.
     """
 
+    kind = "nmf"
+
     def __init__(self, dims: int, n_features: int, n_targets: int = 1) -> None:
         super().__init__(dims, n_features, n_targets)
         self.projection = blank_linear(dims, n_features, bias=False)

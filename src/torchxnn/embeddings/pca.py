@@ -18,6 +18,7 @@ class PCAConcepts(ConceptEmbedding):
         n_targets: k.
     """
 
+    kind = "pca"
     mean: Float[Tensor, " dims"]
 
     def __init__(self, dims: int, n_features: int, n_targets: int = 1) -> None:

@@ -34,6 +34,7 @@ class SRAE(Embedding):
         subspace: what the outer layers are confined to; None for all of Z.
     """
 
+    kind = "srae"
     scale: Tensor
 
     def __init__(

@@ -55,6 +55,8 @@ class TopKSAE(ConceptEmbedding):
         top_k: concepts that may be active on one sample.
     """
 
+    kind = "topk_sae"
+
     def __init__(
         self, dims: int, n_features: int, n_targets: int = 1, top_k: int | None = None
     ) -> None:

@@ -10,8 +10,7 @@ from typing import Literal
 import torch
 
 from torchxnn.data.activations import Activations
-from torchxnn.embeddings.conv_srae import ConvSRAE
-from torchxnn.embeddings.srae import SRAE
+from torchxnn.embeddings.base import Embedding
 from torchxnn.errors import DegenerateFitWarning, XNNError
 from torchxnn.training.config import ComputeConfig, Losses, TrainConfig
 from torchxnn.training.conv_trial import run_conv_trial
@@ -30,7 +29,7 @@ def fit_embedding(
     config: TrainConfig | None = None,
     on_epoch: Callable[[int, int, Losses], None] | None = None,
     compute: ComputeConfig | None = None,
-) -> tuple[SRAE | ConvSRAE, FitReport]:
+) -> tuple[Embedding, FitReport]:
     """Fit an SRAE to recorded activations, or a `ConvSRAE` if they are maps.
 
     Trials with new seeds are run while the fit is degenerate or has fewer active x-features than
@@ -53,7 +52,7 @@ def fit_embedding(
         DataError: target out of range, too few positives, or a logit that does not vary.
         NonFiniteError: the loss became NaN or infinite.
     """
-    found: list[tuple[SRAE | ConvSRAE, FitReport]] = []
+    found: list[tuple[Embedding, FitReport]] = []
 
     def done(_: int, result: FitResult) -> None:
         if isinstance(result, XNNError):

@@ -18,8 +18,7 @@ from typing import Any, Literal, SupportsIndex
 from torchxnn.data.activation_cache import ActivationCache
 from torchxnn.data.activations import Activations
 from torchxnn.data.positives import as_targets, default_features, sample_classes
-from torchxnn.embeddings.conv_srae import ConvSRAE
-from torchxnn.embeddings.srae import SRAE
+from torchxnn.embeddings.base import Embedding
 from torchxnn.errors import DataError, XNNError
 from torchxnn.models.outputs import check_targets, count_classes
 from torchxnn.parallel.engine import Engine, LocalEngine
@@ -77,7 +76,7 @@ class ManyFits:
     """
 
     classes: tuple[FittedClass, ...]
-    embeddings: Mapping[tuple[int, ...], SRAE | ConvSRAE]
+    embeddings: Mapping[tuple[int, ...], Embedding]
 
     @property
     def failed(self) -> tuple[FittedClass, ...]:
@@ -89,7 +88,7 @@ class ManyFits:
         """Those whose XNN explains little."""
         return tuple(each for each in self.classes if each.report and each.report.degenerate)
 
-    def embedding(self, target: SupportsIndex | Sequence[SupportsIndex]) -> SRAE | ConvSRAE:
+    def embedding(self, target: SupportsIndex | Sequence[SupportsIndex]) -> Embedding:
         """The embedding of a class, from memory or from where it was saved.
 
         Raises:
@@ -196,7 +195,7 @@ def fit_many(
     _check(work)
     wanted = _wanted(work, targets)
     found: dict[tuple[int, ...], FittedClass] = {}
-    embeddings: dict[tuple[int, ...], SRAE | ConvSRAE] = {}
+    embeddings: dict[tuple[int, ...], Embedding] = {}
 
     def note(fitted: FittedClass) -> None:
         found[fitted.targets] = fitted
@@ -344,7 +343,7 @@ def _fit_block(block: _Block) -> list[_Answer]:
         embedding, report = result
         fitted = FittedClass(targets, report)
         if place is None:
-            about = {"embedding_kind": _kind(embedding), "embedding": embedding.settings()}
+            about = {"embedding_kind": embedding.kind, "embedding": embedding.settings()}
             answers.append((fitted, (about, embedding.state_dict())))
             return
         about = {**_about(work, embedding, report), "fit_key": work.key}
@@ -374,11 +373,7 @@ def _needs(work: _Work) -> Needs:
     return Needs(work.data, work.layer, work.config, work.many.memory)
 
 
-def _kind(embedding: SRAE | ConvSRAE) -> str:
-    return "conv_srae" if isinstance(embedding, ConvSRAE) else "srae"
-
-
-def _about(work: _Work, embedding: SRAE | ConvSRAE, report: FitReport) -> dict[str, Any]:
+def _about(work: _Work, embedding: Embedding, report: FitReport) -> dict[str, Any]:
     if not isinstance(work.data, ActivationCache):
         raise DataError("XNNs can be saved from an activation cache alone")
     return describe_xnn(

@@ -15,6 +15,7 @@ from torch import Tensor
 from torchxnn.data.activations import Activations
 from torchxnn.data.positives import find_positives, sample_weights, split_validation
 from torchxnn.embeddings.apply import apply_embedding
+from torchxnn.embeddings.base import Embedding
 from torchxnn.embeddings.conv_srae import ConvSRAE
 from torchxnn.embeddings.srae import SRAE
 from torchxnn.errors import DataError, XNNError
@@ -26,7 +27,7 @@ from torchxnn.training.report import FitReport
 from torchxnn.training.schedule import Trial
 from torchxnn.training.trial import Wanted
 
-FitResult = tuple[SRAE | ConvSRAE, FitReport] | XNNError
+FitResult = tuple[Embedding, FitReport] | XNNError
 """What became of one fit of a group: an embedding with its report, or why there is none."""
 
 
@@ -122,14 +123,12 @@ class Search:
         enough = min(self.config.enough_active, self.n_features)
         return not self.best[1].degenerate and self.best[1].active >= enough
 
-    def result(self) -> tuple[SRAE | ConvSRAE, FitReport]:
+    def result(self) -> tuple[Embedding, FitReport]:
         """The best fit, without a subspace, and its report."""
         if self.best is None:
             raise XNNError("config.trials must be at least 1")
         trial, figures = self.best
-        embedding, config = trial.embedding, self.config
-        if isinstance(embedding, SRAE):
-            embedding = embedding.expanded().eval()
+        embedding, config = trial.embedding.expanded().eval(), self.config
         report = FitReport(
             targets=self.targets,
             positives_by=self.positives_by,
@@ -259,7 +258,7 @@ def _prepare(data: Activations, targets: tuple[int, ...], config: TrainConfig) -
 
 
 @torch.no_grad()
-def _measure(embedding: SRAE | ConvSRAE, split: Side, targets: tuple[int, ...]) -> Faithfulness:
+def _measure(embedding: Embedding, split: Side, targets: tuple[int, ...]) -> Faithfulness:
     found = apply_embedding(embedding, split.data.z)
     return measure_faithfulness(
         found.features,
@@ -271,9 +270,11 @@ def _measure(embedding: SRAE | ConvSRAE, split: Side, targets: tuple[int, ...]) 
     )
 
 
-def _losses(embedding: SRAE | ConvSRAE, split: Side, spread: Tensor, config: TrainConfig) -> Losses:
+def _losses(embedding: Embedding, split: Side, spread: Tensor, config: TrainConfig) -> Losses:
     if isinstance(embedding, ConvSRAE):
         return conv_losses(embedding, split, spread, config)
+    if not isinstance(embedding, SRAE):
+        raise TypeError(f"{embedding.kind} is not fitted by eq. 5")
     return full_set_losses(embedding, split, spread, config)
 
 

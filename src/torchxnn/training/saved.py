@@ -6,19 +6,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from torchxnn.embeddings.conv_srae import ConvSRAE
-from torchxnn.embeddings.srae import SRAE
+from torchxnn.embeddings.base import Embedding
+from torchxnn.embeddings.kinds import build_embedding
 from torchxnn.models.preprocessing import Preprocessing
 from torchxnn.training.report import FitReport
 
-KINDS: dict[str, type[SRAE] | type[ConvSRAE]] = {"srae": SRAE, "conv_srae": ConvSRAE}
-
 
 def describe_xnn(
-    embedding: SRAE | ConvSRAE,
+    embedding: Embedding,
     report: FitReport | None,
     *,
     fingerprint: str,
@@ -50,15 +47,12 @@ def describe_xnn(
         "class_names": None if class_names is None else list(class_names),
         "preprocessing": None if preprocessing is None else asdict(preprocessing),
         "source": None if source is None else dict(source),
-        "embedding_kind": next(k for k, kind in KINDS.items() if type(embedding) is kind),
+        "embedding_kind": embedding.kind,
         "embedding": embedding.settings(),
         "report": None if report is None else report.to_json(),
     }
 
 
-def rebuild_embedding(about: Mapping[str, Any], state: Mapping[str, Tensor]) -> SRAE | ConvSRAE:
+def rebuild_embedding(about: Mapping[str, Any], state: Mapping[str, Tensor]) -> Embedding:
     """The embedding that `describe_xnn` described, in evaluation mode."""
-    with torch.random.fork_rng(devices=[]):
-        embedding = KINDS[about.get("embedding_kind", "srae")](**about["embedding"])
-    embedding.load_state_dict(dict(state))
-    return embedding.eval()
+    return build_embedding(about.get("embedding_kind", "srae"), about["embedding"], state)

@@ -6,20 +6,18 @@ import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from torchxnn.apps.benchmark.methods import BLIND, MORE_CONCEPTS, FitData
 from torchxnn.apps.benchmark.settings import BenchmarkConfig
-from torchxnn.embeddings import CONCEPTS, EMBEDDINGS
 from torchxnn.embeddings.base import Embedding
+from torchxnn.embeddings.kinds import build_embedding
 from torchxnn.errors import DataError
 from torchxnn.storage.files import replace_file
 
 FILE = "blind.safetensors"
-_KINDS: dict[str, Any] = {**EMBEDDINGS, **CONCEPTS}
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,9 +43,8 @@ def fit_blind(data: FitData, config: BenchmarkConfig, folder: Path) -> Blind:
         if name != "CAE":  # learned per number of concepts, and far behind the others
             most = min(MORE_CONCEPTS, *data.train.z.shape)
             found[f"{name}/more"] = fit(data, most, config.train)
-    kinds = {kind: name for name, kind in _KINDS.items()}
     about = {
-        name: {"kind": kinds[type(embedding)], "settings": _settings(embedding)}
+        name: {"kind": embedding.kind, "settings": embedding.settings()}
         for name, embedding in found.items()
     }
     tensors = {
@@ -60,11 +57,6 @@ def fit_blind(data: FitData, config: BenchmarkConfig, folder: Path) -> Blind:
     return _read(path)
 
 
-def _settings(embedding: Embedding) -> dict[str, Any]:
-    settings: dict[str, Any] = embedding.settings()  # type: ignore[operator]
-    return settings
-
-
 def _read(path: Path) -> Blind:
     try:
         with safe_open(path, "pt") as file:
@@ -73,12 +65,9 @@ def _read(path: Path) -> Blind:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
         found = {}
         for name, made in about.items():
-            embedding = _KINDS[made["kind"]](**made["settings"])
             start = f"{name}:"
-            embedding.load_state_dict(
-                {k.removeprefix(start): v for k, v in tensors.items() if k.startswith(start)}
-            )
-            found[name] = embedding.eval()
+            state = {k.removeprefix(start): v for k, v in tensors.items() if k.startswith(start)}
+            found[name] = build_embedding(made["kind"], made["settings"], state)
     except (SafetensorError, OSError, ValueError, KeyError, RuntimeError) as error:
         raise DataError(f"{path} cannot be read ({error}); delete it to fit again") from error
     return Blind(

@@ -31,7 +31,6 @@ from torchxnn.apps.benchmark.figure_parts import (
     target_of,
 )
 from torchxnn.data.datasets.base import Sample
-from torchxnn.embeddings.conv_srae import ConvSRAE
 from torchxnn.errors import DataError, NonFiniteError
 from torchxnn.explanations.drawing.overlay import number, signed
 from torchxnn.metrics import MapCovariance
@@ -293,7 +292,7 @@ def _class_order(
             raise DataError(f"the order {list(order)} does not name each of {n} x-features once")
         return list(order), "in the given order"
     position = xnn.targets.index(target)
-    if xnn.report is None or isinstance(xnn.embedding, ConvSRAE):
+    if xnn.report is None or xnn.embedding is None or xnn.embedding.has_maps:
         mean = np.mean([look.contributions for look in looks], axis=0)
         basis = "by decreasing mean contribution over these images"
     else:

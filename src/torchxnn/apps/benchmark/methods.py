@@ -22,12 +22,10 @@ from torchxnn.embeddings.concepts import ConceptEmbedding, with_readout
 from torchxnn.embeddings.lasso import fit_lasso_path, lasso_embedding
 from torchxnn.embeddings.nmf import fit_nmf
 from torchxnn.embeddings.pca import fit_pca
-from torchxnn.embeddings.srae import SRAE
 from torchxnn.embeddings.topk_sae import TopKConfig, fit_topk_sae
 from torchxnn.errors import DegenerateFitWarning, XNNWarning
 from torchxnn.training.config import TrainConfig
 from torchxnn.training.fit import fit_embedding
-from torchxnn.training.initialise import fit_readout
 from torchxnn.training.report import FitReport
 
 LASSO_SIZES = (5, 8, 21, 68, 232)
@@ -103,15 +101,13 @@ SEEN = {"SRAE": srae_config, "SRAE-R": srae_r_config, "NN": nn_config, "SAE": sa
 
 def fit_variant(
     name: str, data: FitData, targets: tuple[int, ...], n_features: int, base: TrainConfig
-) -> tuple[SRAE, FitReport]:
+) -> tuple[Embedding, FitReport]:
     """Fit SRAE, NN or SAE to one class; its figures tell whether it is degenerate."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DegenerateFitWarning)
         embedding, report = fit_embedding(
             data.train, data.validation, targets, n_features, SEEN[name](base)
         )
-    if not isinstance(embedding, SRAE):
-        raise TypeError("the benchmark compares methods on vectors, not on maps")
     return embedding, report
 
 
@@ -151,15 +147,7 @@ def read_class(embedding: Embedding, data: FitData, target: int, base: TrainConf
     logits = data.train.logits[:, [target]]
     with torch.no_grad():
         features = embedding.encode(data.train.z)
-    if isinstance(embedding, ConceptEmbedding):
-        return with_readout(embedding, features, logits, weights)
-    if not isinstance(embedding, SRAE):
-        raise TypeError(f"{type(embedding).__name__} has no readout to fit")
-    own = SRAE(**embedding.settings())
-    own.load_state_dict(embedding.state_dict())
-    with torch.no_grad():
-        fit_readout(own, features, logits, weights)
-    return own.eval()
+    return with_readout(embedding, features, logits, weights)
 
 
 def fit_lasso_sizes(
@@ -169,11 +157,6 @@ def fit_lasso_sizes(
     weights = sample_weights(data.train, (target,), base.positive_share)
     path = fit_lasso_path(data.train.z, data.train.logits[:, target], weights, most=max(sizes))
     return {size: lasso_embedding(path.nearest(size), data.train.z) for size in sizes}
-
-
-def units_of(embedding: Embedding) -> nn.Module:
-    """Z to the units whose heatmaps are drawn."""
-    return embedding.units() if isinstance(embedding, ConceptEmbedding) else embedding
 
 
 class UnitsOfMany(nn.Module):
@@ -191,7 +174,7 @@ class UnitsOfMany(nn.Module):
     ) -> None:
         super().__init__()
         self._layer_output = layer_output
-        self.units = nn.ModuleList(units_of(embedding) for embedding in embeddings)
+        self.units = nn.ModuleList(embedding.units() for embedding in embeddings)
 
     def forward(self, images: Tensor) -> Float[Tensor, "batch units"]:
         """All units, (B, sum of the numbers of concepts)."""

@@ -14,7 +14,6 @@ from torchxnn.apps.benchmark.methods import FitData
 from torchxnn.apps.benchmark.record import OnImages, Recorded, record_task
 from torchxnn.apps.benchmark.settings import BenchmarkConfig
 from torchxnn.apps.benchmark.tasks import TASKS, Task, TaskSource
-from torchxnn.embeddings.srae import SRAE
 from torchxnn.errors import DataError, XNNError
 from torchxnn.models.layers import resolve_layer
 from torchxnn.parallel.engine import LocalEngine
@@ -226,8 +225,6 @@ def _run_class(target: int) -> int:
 
 def _save_xnn(ready: _Prepared, target: int, method: str, fits: ClassFits) -> None:
     embedding = fits.methods[method]
-    if not isinstance(embedding, SRAE):
-        raise TypeError(f"{method} is no XNN")
     task = ready.task
     xnn = XNN(
         task.model,

@@ -21,7 +21,7 @@ from torchxnn.apps.benchmark.settings import BenchmarkConfig
 from torchxnn.apps.benchmark.summary import mean
 from torchxnn.apps.benchmark.tasks import TASKS, Task, TaskSource
 from torchxnn.attribution import ExcitationBackprop
-from torchxnn.embeddings.srae import SRAE
+from torchxnn.embeddings.base import Embedding
 from torchxnn.errors import DataError, XNNError, XNNWarning
 from torchxnn.metrics import MapCovariance, RelevanceHistograms
 from torchxnn.parallel.engine import LocalEngine
@@ -214,7 +214,7 @@ def _measure(ready: _Prepared, target: int, name: str, config: TrainConfig) -> d
 
 
 def _measure_maps(
-    task: Task, recorded: Recorded, embedding: SRAE, pictures: list[int]
+    task: Task, recorded: Recorded, embedding: Embedding, pictures: list[int]
 ) -> dict[str, Any]:
     n = embedding.n_features
     covariance = MapCovariance(n)

@@ -26,7 +26,6 @@ from torch import Tensor
 
 from torchxnn.apps.what_if.drawing import Change, Sheet, draw_sheet, render_sheet, save_sheet
 from torchxnn.embeddings.apply import Embedded, apply_embedding
-from torchxnn.embeddings.conv_srae import ConvSRAE
 from torchxnn.errors import DataError, XNNError
 from torchxnn.explanations.drawing.overlay import number, signed, smooth
 from torchxnn.metrics.insertion_deletion import feature_regions, shifted_regions
@@ -342,7 +341,7 @@ def _check(
         raise DataError(f"x-features must be different numbers 0 to {count - 1}, got {wanted}")
     if image.ndim != 3 or image.shape[0] != 3:
         raise DataError(f"an image must be (3, height, width), got {tuple(image.shape)}")
-    if config.value and isinstance(xnn.embedding, ConvSRAE):
+    if config.value and xnn.embedding is not None and xnn.embedding.has_maps:
         raise DataError("x-features that are maps can be set to 0 only")
     return target_index(xnn, target), wanted
 
@@ -377,7 +376,7 @@ def _decoded(
 ) -> tuple[float | None, Tensor | None]:
     """The logit on the reconstruction of the layer, and its change without each x-feature."""
     embedding = xnn.embedding
-    if embedding is None or isinstance(embedding, ConvSRAE):
+    if embedding is None or embedding.has_maps:
         return None, None
     versions = features.expand(1 + len(wanted), -1).clone()
     for row, feature in enumerate(wanted, 1):

@@ -13,8 +13,7 @@ from torch import Tensor
 
 from torchxnn.data.activations import Activations
 from torchxnn.data.positives import find_positives
-from torchxnn.embeddings.conv_srae import ConvSRAE
-from torchxnn.embeddings.srae import SRAE
+from torchxnn.embeddings.base import Embedding
 from torchxnn.errors import DataError, XNNWarning
 from torchxnn.explanations.names.adopt import THRESHOLD, Adoption, carry_over
 from torchxnn.explanations.names.judgements import ANONYMOUS, FeatureNames, Flag
@@ -25,7 +24,7 @@ class Named(ABC):
 
     layer: str
     targets: tuple[int, ...]
-    embedding: SRAE | ConvSRAE | None
+    embedding: Embedding | None
     _names: FeatureNames | None = None
 
     @abstractmethod
@@ -33,7 +32,7 @@ class Named(ABC):
         """X-features of recorded activations."""
 
     @abstractmethod
-    def _fitted(self) -> SRAE | ConvSRAE: ...
+    def _fitted(self) -> Embedding: ...
 
     @abstractmethod
     def _record(self, loader: Iterable[Any]) -> Activations: ...

@@ -1,0 +1,44 @@
+"""All embeddings by name: what saved files, the benchmark and the command line read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from torchxnn.embeddings.base import Embedding
+from torchxnn.embeddings.conv_srae import ConvSRAE
+from torchxnn.embeddings.dimensions import SelectedDimensions
+from torchxnn.embeddings.nmf import NMFConcepts
+from torchxnn.embeddings.pca import PCAConcepts
+from torchxnn.embeddings.srae import SRAE
+from torchxnn.embeddings.topk_sae import TopKSAE
+
+EMBEDDINGS: dict[str, type[Embedding]] = {
+    each.kind: each
+    for each in (SRAE, ConvSRAE, SelectedDimensions, NMFConcepts, PCAConcepts, TopKSAE)
+}
+"""Name -> class; the Lasso gives `SelectedDimensions` too."""
+
+
+def build_embedding(
+    kind: str, settings: Mapping[str, Any], state: Mapping[str, Tensor]
+) -> Embedding:
+    """An embedding as it was saved, in evaluation mode; no number is drawn for it.
+
+    Args:
+        kind: `Embedding.kind`.
+        settings: what `Embedding.settings` gave.
+        state: its state dict.
+
+    Raises:
+        KeyError: there is no such kind.
+        TypeError: the settings are another kind's.
+        RuntimeError: the state is another embedding's.
+    """
+    with torch.random.fork_rng(devices=[]):
+        embedding = EMBEDDINGS[kind](**settings)
+    embedding.load_state_dict(dict(state))
+    return embedding.eval()
