@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,12 +17,14 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
+from torchxnn.apps.gallery import evenly_spaced
 from torchxnn.attribution.base import CONSERVATION_LIMIT, LayerCertificate
 from torchxnn.attribution.excitation_backprop.method import ExcitationBackprop
 from torchxnn.attribution.sanity import RandomizedStep, randomize_from_the_top
 from torchxnn.data.datasets.images import read_image
 from torchxnn.data.datasets.open import DataConfig
 from torchxnn.errors import AttributionWarning, XNNError, XNNWarning
+from torchxnn.explanations.drawing.canvas import figure_bytes
 from torchxnn.explanations.drawing.overlay import intensities, overlay
 from torchxnn.models.load import LoadedModel, load_model
 from torchxnn.models.preprocessing import Preprocessing
@@ -107,7 +108,7 @@ def cascade_table(steps: Sequence[RandomizedStep]) -> Table:
 
 def draw_cascade(pictures: Sequence[np.ndarray], steps: Sequence[RandomizedStep]) -> Figure:
     """The first target's map of each picture (rows) at up to eight steps (columns)."""
-    shown = _spread(steps)
+    shown = evenly_spaced(steps, COLUMNS)
     figure = Figure(figsize=(1.7 * len(shown) + 0.2, 1.8 * len(pictures) + 0.6), dpi=110)
     FigureCanvasAgg(figure)
     axes = figure.subplots(len(pictures), len(shown), squeeze=False)
@@ -122,12 +123,6 @@ def draw_cascade(pictures: Sequence[np.ndarray], steps: Sequence[RandomizedStep]
                 axis.set_title(f"{name}\n{step.correlation:+.2f}", fontsize=8)
     figure.tight_layout(pad=0.6)
     return figure
-
-
-def _spread(steps: Sequence[RandomizedStep]) -> list[RandomizedStep]:
-    count = min(COLUMNS, len(steps))
-    places = np.linspace(0, len(steps) - 1, count).round().astype(int)
-    return [steps[i] for i in places]
 
 
 def _load(config: CheckConfig, errors: Console) -> LoadedModel:
@@ -171,7 +166,5 @@ def _cascade(
     console.print(cascade_table(steps))
     if config.out is not None:
         pictures = [preprocessing.picture(image) for image in images]
-        buffer = io.BytesIO()
-        draw_cascade(pictures, steps).savefig(buffer, format="png")
-        replace_file(config.out, buffer.getvalue())
+        replace_file(config.out, figure_bytes(draw_cascade(pictures, steps), "png"))
         console.print(f"Wrote {config.out}", highlight=False, markup=False)

@@ -8,7 +8,6 @@ import torch
 
 from benchmark_examples import write_squares, write_weights
 from benchmark_settings import CONFIG, TRAIN
-from torchxnn.apps.benchmark.maps import spread
 from torchxnn.apps.benchmark.measure import FIGURES, FIT_FIGURES
 from torchxnn.apps.benchmark.methods import (
     FitData,
@@ -233,12 +232,6 @@ def test_means_and_tests_by_hand():
     assert found["more"]["PCA"] == pytest.approx(0.35)
     text = markdown(found, "By hand")
     assert "| O1 ↓ |  | 0.465 | 0.935 |" in text
-
-
-def test_spread_keeps_the_ends():
-    assert spread([1, 2, 3], None) == [1, 2, 3]
-    assert spread(list(range(10)), 4) == [0, 3, 6, 9]
-    assert spread(list(range(10)), 1) == [0]
 
 
 # --- methods

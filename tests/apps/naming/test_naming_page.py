@@ -19,7 +19,7 @@ import study_browser as b
 from conftest import make_images, make_net
 from torchxnn import XNN
 from torchxnn.apps.naming.app import create_app
-from torchxnn.apps.naming.gather import NameConfig, choose, gather
+from torchxnn.apps.naming.gather import NameConfig, gather
 from torchxnn.apps.naming.suggest import place_names, suggest
 from torchxnn.cli.main import main
 from torchxnn.data.datasets.base import ImageDataset, Sample
@@ -92,18 +92,6 @@ def test_gather_draws_each_image_once(fitted):
     assert {s.picture for s in shown} | {s.heatmap for s in shown} == set(gallery.files)
     assert all(content[8:12] == b"WEBP" for content in gallery.files.values())
     assert all(s.alt.startswith("Heatmap of x-feature") for s in shown)
-
-
-def test_choose_by_hand():
-    activation = torch.tensor([5.0, 4.0, 3.0, 2.0, 1.0, 0.0])
-    yes = torch.ones(6, dtype=torch.bool)
-    found = choose(activation, activation.clone(), yes, yes, SMALL)
-    assert found == {"top": (0, 1, 2), "spaced": (3, 4), "against": ()}
-    predicted = torch.tensor([True, False, True, True, False, False])
-    found = choose(activation, activation.clone(), yes, predicted, SMALL)
-    assert found["against"] == (1, 4)
-    assert choose(activation, -activation, yes, predicted, SMALL)["against"] == (0, 2)
-    assert choose(0 * activation, activation, yes, yes, SMALL)["top"] == ()
 
 
 def test_suggestions_name_the_part_under_the_heatmap():

@@ -4,27 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from torchxnn.apps.atlas.config import AtlasConfig
-from torchxnn.apps.report.build import choose_examples, top_images
-
-
-@dataclass(frozen=True)
-class FeatureImages:
-    """Rows of the data that one x-feature's page shows.
-
-    Attributes:
-        top: where it is largest, descending.
-        spaced: positives on which it is active, evenly spaced from its largest value down.
-        against: where it speaks most against what the network decided, descending.
-    """
-
-    top: tuple[int, ...]
-    spaced: tuple[int, ...]
-    against: tuple[int, ...]
+from torchxnn.apps.gallery import (
+    FeatureImages,
+    choose_examples,
+    choose_for_feature,
+    choose_typical,
+)
 
 
 @dataclass(frozen=True)
@@ -68,30 +57,14 @@ def choose_images(
         contributions: (M, n), v E to the target that each x-feature matters most for.
         config: how many.
     """
-    right = positives & decided
-    inside = (right if bool(right.any()) else positives).nonzero().flatten()
-    order = inside[logits[inside].argsort(descending=True, stable=True)]
-    examples = choose_examples(logits, positives, config.examples) if config.examples else ()
-    objection = torch.where(decided.unsqueeze(1), -contributions, contributions)
+    counts = config.top, config.spaced, config.against
     return ClassImages(
-        typical=int(order[len(order) // 2]),
-        examples=examples,
+        typical=choose_typical(logits, positives, decided),
+        examples=choose_examples(logits, positives, config.examples),
         features=tuple(
-            FeatureImages(
-                top=top_images(features[:, i], config.top),
-                spaced=_spaced(features[:, i], positives, config.spaced),
-                against=top_images(objection[:, i], config.against) if config.against else (),
+            choose_for_feature(
+                features[:, i], contributions[:, i], positives, decided, counts, repeat=True
             )
             for i in range(features.shape[1])
         ),
     )
-
-
-def _spaced(
-    feature: Float[Tensor, " rows"], positives: Bool[Tensor, " rows"], count: int
-) -> tuple[int, ...]:
-    """Positives on which an x-feature is active, evenly spaced by its value."""
-    active = (positives & (feature > 0)).nonzero().flatten()
-    order = active[feature[active].argsort(descending=True, stable=True)]
-    steps = torch.linspace(0, len(order) - 1, min(count, len(order))).round().long()
-    return tuple(order[steps].tolist())

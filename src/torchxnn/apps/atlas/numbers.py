@@ -15,7 +15,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from torchxnn.apps.atlas.runs import Failure, SavedClass
-from torchxnn.apps.report.build import top_images
+from torchxnn.apps.gallery import largest
 from torchxnn.data.activation_cache import ActivationCache
 from torchxnn.embeddings.apply import Embedded, apply_embedding
 from torchxnn.errors import XNNError
@@ -119,7 +119,7 @@ def embed_block(block: tuple[SavedClass, ...]) -> tuple[list[Summary], list[Fail
             name=saved.name,
             title=title_of(xnn),
             feature_names=tuple(xnn.feature_names),
-            tops=tuple(top_images(column, THUMBNAILS) for column in numbers.features.T),
+            tops=tuple(largest(column, THUMBNAILS) for column in numbers.features.T),
             key=key_of(saved, data),
         )
         _write(work, summary, numbers)

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from jaxtyping import UInt8
-from PIL import Image
 
+from torchxnn.apps.gallery import heatmaps
 from torchxnn.data.datasets.base import ImageDataset
 from torchxnn.errors import DataError
+from torchxnn.explanations.drawing.encode import encode, shrink
 from torchxnn.explanations.drawing.overlay import intensities, overlay
 from torchxnn.xnn import XNN
 
@@ -57,22 +56,17 @@ def draw_pictures(
         wanted: per row the x-features whose maps are needed; may be none.
         side: height and width in pixels.
     """
-    photographs: dict[int, Picture] = {}
+    picture = dataset.preprocessing.picture
+    images = {row: shrink(picture(dataset[row].image), side) for row in wanted if not wanted[row]}
     maps: dict[tuple[int, int], Picture] = {}
-    rows = sorted(wanted)
-    for start in range(0, len(rows), AT_ONCE):
-        part = rows[start : start + AT_ONCE]
-        images = torch.stack([dataset[row].image for row in part])
-        drawn = np.empty((0,))
-        if any(wanted[row] for row in part):
-            drawn = xnn.attribute(images.to(xnn.device)).cpu().float().numpy()
-        for at, row in enumerate(part):
-            picture = dataset.preprocessing.picture(images[at])
-            photographs[row] = _shrunk(picture, side)
-            for feature in wanted[row]:
-                (intensity,) = intensities([drawn[at, feature]])
-                maps[row, feature] = _shrunk(overlay(picture, intensity), side)
-    return Pictures(photographs, maps)
+    mapped = sorted(row for row in wanted if wanted[row])
+    for row, sample, found in heatmaps(xnn, dataset, mapped, AT_ONCE):
+        whole = picture(sample.image)
+        images[row] = shrink(whole, side)
+        for feature in wanted[row]:
+            (intensity,) = intensities([found[feature].float().numpy()])
+            maps[row, feature] = shrink(overlay(whole, intensity), side)
+    return Pictures(images, maps)
 
 
 def encode_pictures(pictures: Pictures, room: int) -> tuple[dict[str, bytes], int]:
@@ -88,26 +82,12 @@ def encode_pictures(pictures: Pictures, room: int) -> tuple[dict[str, bytes], in
     named |= {map_name(*at): picture for at, picture in pictures.maps.items()}
     size, side = 0, max((len(picture) for picture in named.values()), default=0)
     for share, quality in STEPS:
-        files = {name: _webp(_shrunk(each, round(side * share)), quality)
-                 for name, each in named.items()}  # fmt: skip
+        longest = round(side * share)
+        files = {name: encode(each, quality, longest) for name, each in named.items()}
         size = sum(map(len, files.values()))
         if size <= room:
-            return files, round(side * share)
+            return files, longest
     raise DataError(
         f"{len(named)} pictures take {size / 1e6:.2f} MB at the smallest size, and there is room "
         f"for {max(0, room) / 1e6:.2f}: show fewer images or raise the limit"
     )
-
-
-def _webp(picture: Picture, quality: int) -> bytes:
-    stream = io.BytesIO()
-    Image.fromarray(picture).save(stream, "WEBP", quality=quality, method=4)
-    return stream.getvalue()
-
-
-def _shrunk(picture: Picture, side: int) -> UInt8[np.ndarray, "rows columns 3"]:
-    if max(picture.shape[:2]) <= side:
-        return picture
-    image = Image.fromarray(picture)
-    image.thumbnail((side, side), Image.Resampling.LANCZOS)
-    return np.asarray(image)

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from torchxnn.apps.atlas.content import Entry
 from torchxnn.apps.atlas.runs import Failure
+from torchxnn.explanations.drawing.encode import encode
 from torchxnn.explanations.drawing.html import fill
 from torchxnn.explanations.drawing.overlay import colour_scale
 from torchxnn.storage.files import replace_file
@@ -26,9 +24,7 @@ def write_assets(out: Path) -> None:
     """Style sheet, script and icon."""
     for name in ("atlas.css", "atlas.js"):
         replace_file(out / "assets" / name, (TEMPLATES / name).read_bytes())
-    stream = io.BytesIO()
-    Image.fromarray(colour_scale(32, 32)).save(stream, "WEBP", quality=60)
-    replace_file(out / "assets" / "icon.webp", stream.getvalue())
+    replace_file(out / "assets" / "icon.webp", encode(colour_scale(32, 32), quality=60))
 
 
 @cache

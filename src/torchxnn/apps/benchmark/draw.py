@@ -11,13 +11,13 @@ from typing import Any
 
 from torchxnn.apps.benchmark.figures import clearest_two_looks, degenerate_figure, two_looks_figure
 from torchxnn.apps.benchmark.gallery import add_to_gallery, write_gallery
-from torchxnn.apps.benchmark.maps import spread
 from torchxnn.apps.benchmark.methods import nn_config
 from torchxnn.apps.benchmark.part_figures import parts_figure, probability_figure
 from torchxnn.apps.benchmark.record import Recorded, record_task
 from torchxnn.apps.benchmark.run import saved_xnn
 from torchxnn.apps.benchmark.settings import BenchmarkConfig
 from torchxnn.apps.benchmark.tasks import TASKS, Task, TaskSource
+from torchxnn.apps.gallery import evenly_spaced
 from torchxnn.embeddings.apply import apply_embedding
 from torchxnn.errors import DataError, XNNWarning
 from torchxnn.explanations.drawing.canvas import save_figure
@@ -141,7 +141,7 @@ def _draw_degenerate(
         )
         xnn.fit_activations(data.train, target, data.validation, train)
         fits.append(xnn)
-    chosen = spread(_recognised(task, recorded, target), 3)
+    chosen = evenly_spaced(_recognised(task, recorded, target), 3)
     samples = [task.located[index] for index in chosen]
     figure = degenerate_figure(fits[0], fits[1], samples, names=("SRAE", "plain NN"))
     save_figure(figure, figures / "figure_12_degenerate.png")
@@ -157,7 +157,7 @@ def _draw_gallery(
 ) -> None:
     entries, gallery = [], folder / "gallery"
     for done, target in enumerate(targets, 1):
-        chosen = spread(_recognised(task, recorded, target), GALLERY_IMAGES)
+        chosen = evenly_spaced(_recognised(task, recorded, target), GALLERY_IMAGES)
         samples = [task.located[index] for index in chosen]
         f_reg = summary["classes"][str(target)]["methods"]["SRAE"]["f_reg_test"]
         entries.append(add_to_gallery(_load(task, folder, target), samples, gallery, f_reg=f_reg))

@@ -112,10 +112,3 @@ def layer_of(task: Task) -> Callable[[Tensor], Tensor]:
         return as_activations(output, task.source.layer, images).float()
 
     return run
-
-
-def spread(indices: list[int], most: int | None) -> list[int]:
-    """At most so many of the indices, evenly spaced."""
-    if most is None or len(indices) <= most:
-        return indices
-    return [indices[round(step * (len(indices) - 1) / max(1, most - 1))] for step in range(most)]

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torchxnn.apps.benchmark.maps import MapFigures, UnitMaps, draw_maps, layer_of, spread
+from torchxnn.apps.benchmark.maps import MapFigures, UnitMaps, draw_maps, layer_of
 from torchxnn.apps.benchmark.methods import (
     LASSO_SIZES,
     SEEN,
@@ -24,6 +24,7 @@ from torchxnn.apps.benchmark.methods import (
 from torchxnn.apps.benchmark.record import Recorded
 from torchxnn.apps.benchmark.settings import BenchmarkConfig
 from torchxnn.apps.benchmark.tasks import Task
+from torchxnn.apps.gallery import evenly_spaced
 from torchxnn.attribution import ExcitationBackprop
 from torchxnn.data.activations import Activations
 from torchxnn.data.positives import find_positives
@@ -219,7 +220,7 @@ def _measure_maps(
     record: ClassRecord,
     config: BenchmarkConfig,
 ) -> None:
-    chosen = spread(task.positives(target), config.map_images)
+    chosen = evenly_spaced(task.positives(target), config.map_images)
     record.positives = len(chosen)
     start = time.perf_counter()
     for name in ("Z", "1-heatmap"):
@@ -277,7 +278,7 @@ def _measure_dimensions(
     logits = data.train.logits[:, [target]]
     count = min(config.z_dimensions, data.train.z.shape[1])
     embedding = fit_dimensions(data.train.z, logits, positives, count)
-    few = spread(chosen, config.z_images)
+    few = evenly_spaced(chosen, config.z_images)
     dead = (recorded.located.z[few][:, embedding.index] == 0).all(0).nonzero().flatten()
     units = ExcitationBackprop(UnitsOfMany(layer_of(task), [embedding]))
     histograms = MapFigures(count, task.parts)

@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-import numpy as np
-import torch
-from jaxtyping import Bool, Float
-from PIL import Image
+from jaxtyping import Float
 from torch import Tensor
 
+from torchxnn.apps.gallery import choose_for_feature, heatmaps, largest
 from torchxnn.apps.naming.suggest import Suggestion, place_names, suggest
 from torchxnn.data.activations import Activations, record_activations
 from torchxnn.data.datasets.base import ImageDataset, Sample, make_loader
 from torchxnn.data.positives import find_positives
 from torchxnn.errors import DataError
+from torchxnn.explanations.drawing.encode import encode
 from torchxnn.explanations.drawing.overlay import intensities, number, overlay, signed
 from torchxnn.explanations.sentences import spoken
 from torchxnn.models.outputs import class_of_target
 
-SIDE, QUALITY = 224, 82  # pixels and WebP quality of a picture
+SIDE, QUALITY = 224, 82  # pixels and WebP quality of an image
 MEASURED = 20  # images that a suggestion is made from
 Group = Literal["top", "spaced", "against"]
+GROUPS: tuple[Group, ...] = get_args(Group)
 
 
 @dataclass(frozen=True)
@@ -119,83 +118,35 @@ def gather(
         raise DataError(f"{dataset.name} has no images of {xnn.target_name(xnn.targets[0])}")
     best = found.contributions.abs()[positives.any(1)].mean(0).argmax(0)  # target per x-feature
     chosen = [
-        choose(
+        choose_for_feature(
             found.features[:, i],
             found.contributions[:, best[i], i],
             positives[:, best[i]],
             data.predicted == class_of_target(xnn.targets[int(best[i])], data.n_outputs),
-            config,
+            (config.top, config.spaced, config.against),
+            repeat=False,
         )
         for i in range(found.features.shape[1])
     ]
     for_suggestions = [
-        _most_active(found.features[:, i], positives.any(1)) for i in range(len(chosen))
+        largest(found.features[:, i], MEASURED, positives.any(1)) for i in range(len(chosen))
     ]
     places = place_names(dataset)
-    wanted = {index for groups in chosen for group in groups.values() for index in group}
+    wanted = {row for each in chosen for row in (*each.top, *each.spaced, *each.against)}
     if places:
-        wanted |= {index for indices in for_suggestions for index in indices}
+        wanted |= {row for rows in for_suggestions for row in rows}
     drawer = _Drawer(xnn, dataset, data, found, sorted(wanted), on_drawing)
     features = tuple(
         FeaturePictures(
             {
-                group: tuple(drawer.show(i, index, int(best[i])) for index in indices)
-                for group, indices in groups.items()
+                group: tuple(drawer.show(i, row, int(best[i])) for row in getattr(each, group))
+                for group in GROUPS
             },
             suggest(*drawer.measured(i, for_suggestions[i]), places) if places else (),
         )
-        for i, groups in enumerate(chosen)
+        for i, each in enumerate(chosen)
     )
     return Gallery(features, drawer.files)
-
-
-def choose(
-    activation: Float[Tensor, " samples"],
-    contribution: Float[Tensor, " samples"],
-    positives: Bool[Tensor, " samples"],
-    predicted: Bool[Tensor, " samples"],
-    config: NameConfig,
-) -> dict[Group, tuple[int, ...]]:
-    """The images of one x-feature; those on which it is 0 are never among them.
-
-    Args:
-        activation: E.
-        contribution: v E to the logit of the target that it matters most for.
-        positives: which images are of that target.
-        predicted: for which images the network predicts that target.
-        config: how many.
-
-    Returns:
-        "top": largest E among all images; "spaced": positives evenly spaced by rank, without those
-        already in "top"; "against": largest contribution that disagrees with the network, which is
-        a positive one where it predicts another class and a negative one where it predicts this.
-    """
-    active = activation > 0
-    top = _largest(activation, active, config.top)
-    rest = active & positives
-    rest[list(top)] = False
-    order = activation.argsort(descending=True, stable=True)
-    order = order[rest[order]]
-    steps = torch.linspace(0, len(order) - 1, min(config.spaced, len(order))).round().long()
-    disagrees = active & torch.where(predicted, contribution < 0, contribution > 0)
-    return {
-        "top": top,
-        "spaced": tuple(order[steps].tolist()),
-        "against": _largest(contribution.abs(), disagrees, config.against),
-    }
-
-
-def _largest(
-    values: Float[Tensor, " samples"], among: Bool[Tensor, " samples"], count: int
-) -> tuple[int, ...]:
-    order = values.argsort(descending=True, stable=True)
-    return tuple(order[among[order]][:count].tolist())
-
-
-def _most_active(
-    activation: Float[Tensor, " samples"], positives: Bool[Tensor, " samples"]
-) -> tuple[int, ...]:
-    return _largest(activation, (activation > 0) & positives, MEASURED)
 
 
 class _Drawer:
@@ -215,24 +166,20 @@ class _Drawer:
         self.classes = data.predicted.tolist()
         self.samples: dict[int, Sample] = {}
         self.maps: dict[int, Tensor] = {}
-        for start in range(0, len(wanted), 8):
-            part = wanted[start : start + 8]
-            self.samples |= {index: dataset[index] for index in part}
-            images = torch.stack([self.samples[index].image for index in part])
-            maps = xnn.attribute(images.to(xnn.device)).cpu()
-            self.maps |= dict(zip(part, maps, strict=True))
+        for index, sample, maps in heatmaps(xnn, dataset, wanted):
+            self.samples[index], self.maps[index] = sample, maps
             if on_drawing is not None:
-                on_drawing(start + len(part), len(wanted))
+                on_drawing(len(self.maps), len(wanted))
 
     def show(self, feature: int, index: int, target: int) -> Shown:
         """Draw an image with and without the heatmap of an x-feature, each once."""
         picture, heatmap = f"{index}.webp", f"{index}-{feature}.webp"
         pixels = self.dataset.preprocessing.picture(self.samples[index].image)
         if picture not in self.files:
-            self.files[picture] = encode(pixels)
+            self.files[picture] = encode(pixels, QUALITY, SIDE)
         if heatmap not in self.files:
             (intensity,) = intensities([self.maps[index][feature].numpy()])
-            self.files[heatmap] = encode(overlay(pixels, intensity))
+            self.files[heatmap] = encode(overlay(pixels, intensity), QUALITY, SIDE)
         value = float(self.found.contributions[index, target, feature])
         caption = (
             f"{self._who(index)}; E {number(float(self.found.features[index, feature]))}, "
@@ -256,12 +203,3 @@ class _Drawer:
             return f"predicted {predicted}"
         label = spoken(self.xnn.class_name(int(self.data.labels[index])))
         return label if label == predicted else f"{label}, predicted {predicted}"
-
-
-def encode(pixels: np.ndarray) -> bytes:
-    """A picture as WebP of at most 224 pixels."""
-    image = Image.fromarray(pixels)
-    image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
-    stream = io.BytesIO()
-    image.save(stream, format="webp", quality=QUALITY)
-    return stream.getvalue()

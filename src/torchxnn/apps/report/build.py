@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
+from torchxnn.apps.gallery import choose_examples, heatmaps, largest
 from torchxnn.apps.report.content import FeatureSheet, Report, SheetItem
 from torchxnn.data.activations import record_activations
 from torchxnn.data.datasets.base import ImageDataset, make_loader
@@ -89,7 +89,7 @@ def build_report(
     embedded = xnn.embed(data.z)
     features = embedded.features
     chosen = choose_examples(data.logits[:, xnn.targets[0]], positives[:, 0], config.images)
-    tops = [top_images(features[:, i], config.sheet) for i in range(features.shape[1])]
+    tops = [largest(features[:, i], config.sheet) for i in range(features.shape[1])]
     total = len(chosen) + len({index for top in tops for index in top})
     drawn = _Counter(total, on_drawing)
     explanations = tuple(_explain(xnn, dataset, index, drawn) for index in chosen)
@@ -112,38 +112,10 @@ class _Counter:
     def __init__(self, total: int, report: Callable[[int, int], None] | None) -> None:
         self.done, self.total, self.report = 0, total, report
 
-    def __call__(self, count: int = 1) -> None:
-        self.done += count
+    def __call__(self) -> None:
+        self.done += 1
         if self.report is not None:
             self.report(self.done, self.total)
-
-
-def choose_examples(
-    logits: Float[Tensor, " samples"], positives: Tensor, count: int
-) -> tuple[int, ...]:
-    """Positives evenly spaced from the highest logit to the lowest, then the nearest other image.
-
-    Args:
-        logits: (M,) of the target.
-        positives: (M,) mask.
-        count: how many in all; the last one is the non-positive with the highest logit, if there is
-            one and `count` is at least 2.
-    """
-    others = (~positives).nonzero().flatten()
-    inside = positives.nonzero().flatten()
-    spare = 1 if len(others) and count > 1 else 0
-    order = inside[logits[inside].argsort(descending=True)]
-    steps = torch.linspace(0, len(order) - 1, min(count - spare, len(order))).round().long()
-    chosen = order[steps].tolist()
-    if spare:
-        chosen.append(int(others[logits[others].argmax()]))
-    return tuple(chosen)
-
-
-def top_images(activations: Float[Tensor, " samples"], count: int) -> tuple[int, ...]:
-    """Images on which an x-feature is largest, by decreasing activation; none where it is 0."""
-    order = activations.argsort(descending=True)[:count]
-    return tuple(int(index) for index in order if activations[index] > 0)
 
 
 def _explain(xnn: XNN, dataset: ImageDataset, index: int, drawn: _Counter) -> Explanation:
@@ -163,11 +135,9 @@ def _sheets(
 ) -> tuple[FeatureSheet, ...]:
     wanted = sorted({index for top in tops for index in top})
     maps: dict[int, Tensor] = {}
-    for start in range(0, len(wanted), 8):
-        part = wanted[start : start + 8]
-        images = torch.stack([dataset[index].image for index in part])
-        maps.update(zip(part, xnn.attribute(images.to(xnn.device)).cpu(), strict=True))
-        drawn(len(part))
+    for index, _, found in heatmaps(xnn, dataset, wanted):
+        maps[index] = found
+        drawn()
     # Each x-feature is shown with the target that it matters most for.
     best = torch.tensor(evaluation.share).argmax(0)
     several = len(xnn.targets) > 1

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import random
-from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image
+
+from torchxnn.explanations.drawing.encode import encode
 
 Picture = UInt8[np.ndarray, "height width 3"]
 
@@ -41,10 +41,8 @@ class Media:
 
     def add(self, picture: Picture) -> str:
         """Write a picture; returns the name of its file."""
-        stream = BytesIO()
-        Image.fromarray(picture).save(stream, "WEBP", quality=QUALITY, method=4)
         name = f"{self._names.new(24)}.webp"
-        (self._folder / name).write_bytes(stream.getvalue())
+        (self._folder / name).write_bytes(encode(picture, QUALITY))
         return name
 
     def id(self) -> str:

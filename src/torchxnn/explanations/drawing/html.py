@@ -6,20 +6,20 @@ that forbids everything else, there is no script, and Jinja escapes whatever is 
 
 import base64
 import hashlib
-import io
 import re
 import unicodedata
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import UInt8
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
-from PIL import Image, features
+from PIL import features
 
 from torchxnn.explanations.card import Card, Panel
+from torchxnn.explanations.drawing.encode import encode
 from torchxnn.explanations.drawing.overlay import (
     colour_scale,
     cutout,
@@ -38,12 +38,9 @@ TEMPLATES = Path(__file__).parent / "templates"
 
 def data_uri(picture: UInt8[np.ndarray, "height width 3"], longest: int = LONGEST_SIDE) -> str:
     """Encode a picture as a small WebP (JPEG without WebP support) inside a data URI."""
-    image = Image.fromarray(picture)
-    image.thumbnail((longest, longest), Image.Resampling.LANCZOS)
-    kind = "webp" if features.check("webp") else "jpeg"
-    buffer = io.BytesIO()
-    image.save(buffer, format=kind, quality=QUALITY)
-    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
+    kind: Literal["webp", "jpeg"] = "webp" if features.check("webp") else "jpeg"
+    content = base64.b64encode(encode(picture, QUALITY, longest, kind)).decode("ascii")
+    return f"data:image/{kind};base64,{content}"
 
 
 def render(template: Path, more_style: str = "", **context: Any) -> bytes:
