@@ -11,39 +11,43 @@ from conftest import make_images
 from torchxnn.errors import DataError
 
 STARTED = []
-MODEL = {}
 
 
-def start(factor):
-    STARTED.append(factor)
+class Factor:
+    """The state of a process: what its jobs multiply by."""
+
+    def __init__(self, value):
+        STARTED.append(value)
+        self.value = value
 
 
-def double(job):
+def multiply(factor, job):
     if job == "bad":
         raise DataError(f"no such job: {job}")
-    return 2 * job, torch.get_num_threads()
+    return factor.value * job, torch.get_num_threads()
 
 
-def take_model(model, _folder=None):
-    MODEL["net"], MODEL["folder"] = model, _folder
+def take_model(model, folder):
+    return model, folder
 
 
-def logits_of(seed):
+def logits_of(net, seed):
     images, _ = make_images(8, seed)
     with torch.no_grad():
-        return MODEL["net"](images)
+        return net(images)
 
 
-def logits_unless_first(seed):
+def logits_unless_first(given, seed):
     """Job 3 kills its process the first time, in the middle of others' work."""
-    mark = MODEL["folder"] / f"{seed}.tried"
+    net, folder = given
+    mark = folder / f"{seed}.tried"
     if seed == 3 and not mark.exists():
         mark.touch()
         os.kill(os.getpid(), signal.SIGKILL)
-    return os.getpid(), logits_of(seed)
+    return os.getpid(), logits_of(net, seed)
 
 
-def die(job):
+def die(_, job):
     if job == "deadly":
         os.kill(os.getpid(), signal.SIGKILL)
     return job

@@ -1,9 +1,11 @@
+import gc
 import os
 import random
 import signal
 import subprocess
 import sys
 import time
+import weakref
 from pathlib import Path
 
 import fsspec
@@ -215,3 +217,7 @@ def test_an_engine_records_the_same_bits(tmp_path):
         cache_activations(net, "classifier.1", data, tmp_path / name, **options)
         assert sum(seen) == 20
     assert files(tmp_path / "one") == files(tmp_path / "alone")
+    model = weakref.ref(net)
+    del net
+    gc.collect()
+    assert model() is None, "something of the recording keeps the network"

@@ -1,12 +1,16 @@
 """Jobs in one process and in several; a worker that is lost is not a job that is lost."""
 
 import contextlib
+import gc
 import os
 import pickle
 import signal
 import subprocess
 import sys
+import threading
 import time
+import weakref
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -15,12 +19,12 @@ import torch
 from conftest import make_net
 from engine_examples import (
     STARTED,
+    Factor,
     die,
-    double,
     gone,
     logits_of,
     logits_unless_first,
-    start,
+    multiply,
     take_model,
     wait_until,
 )
@@ -28,7 +32,11 @@ from torchxnn.errors import DataError, WorkerError, WorkerWarning, XNNError
 from torchxnn.parallel.engine import JobQueue, JobRunner, LocalEngine, open_result
 
 
-def write_identity_and_wait(job):
+def find_place(_, name):
+    return str(Path(name).absolute())
+
+
+def write_identity_and_wait(_, job):
     Path(job).write_text(str(os.getpid()))
     time.sleep(120)
 
@@ -40,20 +48,69 @@ class StubbornError(Exception):
         super().__init__(f"{one} and {two}")
 
 
-def raise_stubborn(job):
+def raise_stubborn(_, job):
     raise StubbornError(job, job)
 
 
 def test_one_process_runs_here_on_one_thread():
-    before = torch.get_num_threads()
-    assert list(LocalEngine().run(start, (3,), double, [1, 2])) == [(0, (2, 1)), (1, (4, 1))]
+    assert list(LocalEngine().run(Factor, (3,), multiply, [1, 2])) == [(0, (3, 1)), (1, (6, 1))]
     assert STARTED[-1] == 3
-    assert torch.get_num_threads() == before
+
+
+@pytest.fixture
+def three_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("three_threads")
+def test_between_the_jobs_the_caller_keeps_its_threads():
+    for _, (_, threads) in LocalEngine().run(Factor, (3,), multiply, [1, 2]):
+        assert (threads, torch.get_num_threads()) == (1, 3)
+    with pytest.raises(DataError) as caught:  # its traceback keeps the run alive
+        list(LocalEngine().run(Factor, (3,), multiply, [1, "bad"]))
+    assert torch.get_num_threads() == 3
+    results = LocalEngine().run(Factor, (3,), multiply, [1, 2])
+    next(results)
+    assert torch.get_num_threads() == 3
+    assert caught.type is DataError
+
+
+def test_the_state_of_a_process_ends_with_the_run():
+    states = []
+
+    def start():
+        states.append(weakref.ref(state := Factor(1)))
+        return state
+
+    list(LocalEngine().run(start, (), multiply, [1]))
+    given_up = LocalEngine().run(start, (), multiply, [1, 2])
+    next(given_up)
+    assert states[1]() is not None
+    del given_up
+    gc.collect()
+    assert [state() for state in states] == [None, None]
+
+
+def test_runs_at_the_same_time_do_not_see_each_others_state():
+    meet = threading.Barrier(2, timeout=30)
+
+    def work(factor, job):
+        meet.wait()
+        return multiply(factor, job)[0]
+
+    def run(value):
+        return dict(LocalEngine().run(Factor, (value,), work, [1, 2, 3]))
+
+    with ThreadPoolExecutor(2) as threads:
+        assert list(threads.map(run, (2, 5))) == [{0: 2, 1: 4, 2: 6}, {0: 5, 1: 10, 2: 15}]
 
 
 def test_nothing_to_do_starts_nothing():
     count = len(STARTED)
-    assert list(LocalEngine(4).run(start, (1,), double, [])) == []
+    assert list(LocalEngine(4).run(Factor, (1,), multiply, [])) == []
     assert len(STARTED) == count
 
 
@@ -65,7 +122,7 @@ def test_numbers_out_of_range(jobs, retries):
 
 def test_what_cannot_be_sent_is_said():
     with pytest.raises(XNNError, match="use jobs=1"):
-        list(LocalEngine(2).run(lambda: None, (), double, [1]))
+        list(LocalEngine(2).run(lambda: None, (), multiply, [1]))
 
 
 def test_a_lost_job_comes_next_and_is_given_up_in_the_end():
@@ -98,13 +155,13 @@ def test_workers_that_never_start_end_the_run():
 @pytest.mark.slow
 def test_errors_keep_their_type_and_name_the_worker():
     with pytest.raises(DataError, match="no such job") as caught:
-        list(LocalEngine(2).run(start, (3,), double, ["bad"]))
-    assert "in double" in caught.value.__notes__[0]
+        list(LocalEngine(2).run(Factor, (3,), multiply, ["bad"]))
+    assert "in multiply" in caught.value.__notes__[0]
 
 
 def test_an_error_that_cannot_be_sent_is_sent_as_text():
     runner = JobRunner()
-    open_result(runner.start(pickle.dumps((start, (1,), raise_stubborn))))
+    open_result(runner.start(pickle.dumps((Factor, (1,), raise_stubborn))))
     with pytest.raises(RuntimeError, match="StubbornError"):
         open_result(runner.run(pickle.dumps(1)))
 
@@ -113,7 +170,7 @@ def test_a_worker_finds_modules_and_relative_paths(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
     (tmp_path / "there").mkdir()
-    runner, task = JobRunner(), pickle.dumps((start, (1,), os.path.abspath))
+    runner, task = JobRunner(), pickle.dumps((Factor, (1,), find_place))
     open_result(runner.start(task, [sys.path[0], "more"], Path("there").absolute()))
     assert open_result(runner.run(pickle.dumps("x"))) == str(tmp_path / "there" / "x")
     assert sys.path[-1] == "more"
@@ -124,8 +181,7 @@ def test_a_worker_finds_modules_and_relative_paths(tmp_path, monkeypatch):
 def test_killed_workers_are_replaced_and_nothing_is_lost_or_doubled(tmp_path):
     """Bit for bit as here, and the network's memory is not shared with the workers."""
     net = make_net()
-    take_model(net)
-    expected = [logits_of(seed) for seed in range(6)]
+    expected = [logits_of(net, seed) for seed in range(6)]
     with pytest.warns(WorkerWarning, match=r"exit code -9\); its job 3 is done again"):
         found = list(LocalEngine(2).run(take_model, (net, tmp_path), logits_unless_first, range(6)))
     assert sorted(index for index, _ in found) == list(range(6))
@@ -138,7 +194,7 @@ def test_killed_workers_are_replaced_and_nothing_is_lost_or_doubled(tmp_path):
 @pytest.mark.slow
 def test_a_deadly_job_is_named():
     with pytest.raises(WorkerError, match="job 'deadly' was given up after its worker was lost 1"):
-        list(LocalEngine(2, retries=0).run(start, (1,), die, ["deadly"]))
+        list(LocalEngine(2, retries=0).run(Factor, (1,), die, ["deadly"]))
 
 
 @pytest.mark.slow
@@ -148,11 +204,11 @@ def test_workers_end_with_their_parent(tmp_path, how):
     identity = tmp_path / "worker"
     script = tmp_path / "parent.py"
     script.write_text(
-        "from test_engine import start, write_identity_and_wait\n"
+        "from test_engine import Factor, write_identity_and_wait\n"
         "from torchxnn.parallel.engine import LocalEngine\n"
         "if __name__ == '__main__':\n"
         "    jobs = LocalEngine(2)\n"
-        f"    list(jobs.run(start, (1,), write_identity_and_wait, [{str(identity)!r}]))\n"
+        f"    list(jobs.run(Factor, (1,), write_identity_and_wait, [{str(identity)!r}]))\n"
     )
     places = os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])
     with subprocess.Popen(

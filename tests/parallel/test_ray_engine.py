@@ -9,12 +9,12 @@ from jaxtyping import TypeCheckError
 
 from conftest import make_net
 from engine_examples import (
+    Factor,
     die,
-    double,
     gone,
     logits_of,
     logits_unless_first,
-    start,
+    multiply,
     take_model,
     wait_until,
 )
@@ -69,7 +69,7 @@ def test_numbers_out_of_range(workers, retries):
 
 def test_nothing_to_do_starts_nothing():
     ray = pytest.importorskip("ray")
-    assert list(RayEngine().run(start, (1,), double, [])) == []
+    assert list(RayEngine().run(Factor, (1,), multiply, [])) == []
     assert not ray.is_initialized()
 
 
@@ -77,8 +77,7 @@ def test_nothing_to_do_starts_nothing():
 def test_killed_workers_are_replaced_and_nothing_is_lost_or_doubled(cluster, tmp_path):
     """Bit for bit as in this process, though one of the six jobs kills its worker."""
     net = make_net()
-    take_model(net)
-    expected = [logits_of(seed) for seed in range(6)]
+    expected = [logits_of(net, seed) for seed in range(6)]
     engine = RayEngine(workers=2)
     with pytest.warns(WorkerWarning, match=r"ActorDied.*its job 3 is done again"):
         found = list(engine.run(take_model, (net, tmp_path), logits_unless_first, range(6)))
@@ -92,13 +91,13 @@ def test_killed_workers_are_replaced_and_nothing_is_lost_or_doubled(cluster, tmp
 @pytest.mark.slow
 def test_one_thread_errors_with_their_type_and_jobs_that_are_given_up(cluster):
     engine = RayEngine(workers=1, retries=0)
-    results = engine.run(start, (3,), double, [1, "bad"])
-    assert next(results) == (0, (2, 1))
+    results = engine.run(Factor, (3,), multiply, [1, "bad"])
+    assert next(results) == (0, (3, 1))
     with pytest.raises(DataError, match="no such job") as caught:
         next(results)
-    assert "in double" in caught.value.__notes__[0]
+    assert "in multiply" in caught.value.__notes__[0]
     with pytest.raises(WorkerError, match="job 'deadly' was given up"):
-        list(engine.run(start, (1,), die, ["deadly"]))
+        list(engine.run(Factor, (1,), die, ["deadly"]))
 
 
 @pytest.mark.slow
@@ -107,7 +106,7 @@ def test_a_cluster_without_room_is_an_error(cluster):
     holder = cluster.remote(num_cpus=2)(JobRunner).remote()
     wait_until(lambda: cluster.available_resources().get("CPU", 0) == 0)
     with pytest.raises(WorkerError, match=r"no worker has started .* a worker needs 1 CPU"):
-        list(RayEngine(workers=1, patience=1.0).run(start, (1,), double, [1]))
+        list(RayEngine(workers=1, patience=1.0).run(Factor, (1,), multiply, [1]))
     cluster.kill(holder)
 
 
@@ -120,6 +119,6 @@ def test_no_cluster_at_the_address(monkeypatch):
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(ray, "init", refuse)
     with pytest.raises(XNNError, match="no Ray cluster answers at 'auto': nobody there"):
-        list(RayEngine("auto").run(start, (1,), double, [1]))
+        list(RayEngine("auto").run(Factor, (1,), multiply, [1]))
     with pytest.raises(XNNError, match=r"no Ray cluster answers at '127\.0\.0\.1:1'"):
-        list(RayEngine("127.0.0.1:1").run(start, (1,), double, [1]))
+        list(RayEngine("127.0.0.1:1").run(Factor, (1,), multiply, [1]))

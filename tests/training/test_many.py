@@ -1,12 +1,16 @@
 """Many classes from one cache: the same as one by one, resumable, bounded, on every engine."""
 
+import gc
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import warnings
+import weakref
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -128,6 +132,36 @@ def test_saved_classes_are_xnns_of_the_model_and_are_not_fitted_again(cache, tmp
     (out / class_folder([3], None) / "mine.txt").write_text("x")
     with pytest.raises(FileExistsError, match="no saved XNN"):
         fit_many(cache, [3], **options)
+
+
+def test_activations_belong_to_one_run_and_end_with_it(monkeypatch):
+    """Two threads fit at the same time; what was read for them is gone with the last of them."""
+    meet = threading.Barrier(2, timeout=60)
+    read, seen = [], {}
+
+    def load(*args):
+        sides = load_sides(*args)
+        read.extend(weakref.ref(side.z) for side in sides if side is not None)
+        meet.wait()
+        return sides
+
+    def fit(train, validation, targets, n, config, compute, done, **_):
+        meet.wait()
+        seen[len(train) + len(validation)] = True
+        done(0, XNNError("not fitted"))
+
+    monkeypatch.setattr("torchxnn.training.many.load_sides", load)
+    monkeypatch.setattr("torchxnn.training.many.fit_group", fit)
+    with ThreadPoolExecutor(2) as threads:
+        runs = [
+            threads.submit(fit_many, many_classes(size), [0], config=QUICK) for size in (60, 90)
+        ]
+        assert all(run.result().failed for run in runs)
+    del runs
+    gc.collect()
+    assert sorted(seen) == [60, 90]
+    assert len(read) == 4
+    assert not any(z() is not None for z in read)
 
 
 def test_results_in_object_storage(cache):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, get_args
 
 import torch
@@ -128,8 +128,8 @@ def cache_activations(
     if engine is None:
         _record(model, cache, images, missing, on_images)
     else:
-        jobs = (model, data, cache.store.location, batch_size)
-        for _, count in engine.run(_prepare_worker, jobs, _record_in_worker, missing):
+        given = (model, data, cache.store.location, batch_size)
+        for _, count in engine.run(_Recording, given, _record_in_worker, missing):
             if on_images is not None:
                 on_images(count)
     return ActivationCache.open(cache.store.location)
@@ -208,18 +208,19 @@ def record_chunk(
     _record(model, cache, images, [chunk], on_images)
 
 
-_worker: dict[str, tuple[Any, ...]] = {}
-"""What a worker process was given, until its end."""
+@dataclass(frozen=True, eq=False)
+class _Recording:
+    """What a worker process records from and into."""
+
+    model: nn.Module
+    data: Any
+    location: Location
+    batch_size: int
 
 
-def _prepare_worker(model: nn.Module, data: Any, location: Location, batch_size: int) -> None:
-    _worker["job"] = (model, data, location, batch_size)
-
-
-def _record_in_worker(chunk: int) -> int:
-    model, data, location, batch_size = _worker["job"]
-    record_chunk(model, data, location, chunk, batch_size=batch_size)
-    return len(ActivationCache.open(location, complete=False).store.span(chunk))
+def _record_in_worker(given: _Recording, chunk: int) -> int:
+    record_chunk(given.model, given.data, given.location, chunk, batch_size=given.batch_size)
+    return len(ActivationCache.open(given.location, complete=False).store.span(chunk))
 
 
 def _about(

@@ -1,8 +1,9 @@
 """The same jobs, wherever they run: the contract of all engines, and the one of this machine.
 
 An engine is given a function that prepares a process, a function that does one job, and the jobs.
-Every job runs on one thread of one process, so results do not depend on where and beside what it
-runs. A worker that is lost (killed, out of memory) is replaced and its job done again.
+What the first returns, the state of the process, is given to the second with every job, and ends
+with the run. Every job runs on one thread of one process, so results do not depend on where and
+beside what it runs. A worker that is lost (killed, out of memory) is replaced, its job done again.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from torchxnn.errors import WorkerError, WorkerWarning, XNNError
 from torchxnn.parallel.memory import keep_freed_memory
 from torchxnn.parallel.process import one_thread
 
+State = TypeVar("State")
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
@@ -44,21 +46,22 @@ class Engine(ABC):
     @abstractmethod
     def run(
         self,
-        start: Callable[..., None],
+        start: Callable[..., State],
         arguments: tuple[Any, ...],
-        work: Callable[[Job], Result],
-        todo: Sequence[Job],
+        work: Callable[[State, Job], Result],
+        jobs: Sequence[Job],
     ) -> Iterator[tuple[int, Result]]:
         """Results as they become ready, each once; every job runs on one thread.
 
         Args:
-            start: called once per process, before its first job.
+            start: called once per process, before its first job; a function or class of a module,
+                so that other processes find it. What it returns is the state of the process.
             arguments: of `start`; they may hold an `nn.Module`. Other processes get a copy.
-            work: called with each job; a function of a module, so that other processes find it.
-            todo: the jobs.
+            work: called with that state and a job, for each job; a function of a module, too.
+            jobs: the jobs.
 
         Yields:
-            The position of a job in `todo`, and its result.
+            The position of a job in `jobs`, and its result.
 
         Raises:
             WorkerError: workers were lost too often.
@@ -91,19 +94,21 @@ class LocalEngine(Engine):
 
     def run(
         self,
-        start: Callable[..., None],
+        start: Callable[..., State],
         arguments: tuple[Any, ...],
-        work: Callable[[Job], Result],
-        todo: Sequence[Job],
+        work: Callable[[State, Job], Result],
+        jobs: Sequence[Job],
     ) -> Iterator[tuple[int, Result]]:
         """See `Engine.run`."""
-        if not todo:
+        if not jobs:
             return
         if self.jobs == 1:
             with one_thread():
-                start(*arguments)
-                for index, job in enumerate(todo):
-                    yield index, work(job)
+                state = start(*arguments)
+            for index, job in enumerate(jobs):
+                with one_thread():  # not around the `yield`: between jobs the caller computes
+                    result = work(state, job)
+                yield index, result
             return
         try:
             task = pickle.dumps((start, arguments, work))
@@ -111,8 +116,8 @@ class LocalEngine(Engine):
             raise XNNError(
                 f"this cannot be sent to other processes, so use jobs=1: {error}"
             ) from error
-        processes = min(self.jobs, len(todo))
-        queue = JobQueue(todo, self.retries, processes)
+        processes = min(self.jobs, len(jobs))
+        queue = JobQueue(jobs, self.retries, processes)
         with _Processes(task, processes) as pool:
             yield from pool.results(queue)
 
@@ -189,7 +194,8 @@ class JobRunner:
     def __init__(self) -> None:
         torch.set_num_threads(1)
         keep_freed_memory()
-        self._work: Callable[[Any], Any] | None = None
+        self._work: Callable[[Any, Any], Any] | None = None
+        self._state: Any = None
 
     def start(self, task: bytes, places: Sequence[str] = (), folder: Path | None = None) -> bytes:
         """Prepare for jobs.
@@ -210,13 +216,13 @@ class JobRunner:
 
     def _start(self, task: bytes) -> None:
         start, arguments, work = pickle.loads(task)
-        start(*arguments)
+        self._state = start(*arguments)
         self._work = work
 
     def _run(self, job: bytes) -> Any:
         if self._work is None:
             raise RuntimeError("a worker was given a job before it was started")
-        return self._work(pickle.loads(job))
+        return self._work(self._state, pickle.loads(job))
 
 
 def _call(work: Callable[[bytes], Any], content: bytes) -> bytes:

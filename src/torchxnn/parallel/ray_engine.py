@@ -26,6 +26,7 @@ from torchxnn.parallel.engine import (
     JobRunner,
     LocalEngine,
     Result,
+    State,
     open_result,
 )
 
@@ -118,20 +119,20 @@ class RayEngine(Engine):
 
     def run(
         self,
-        start: Callable[..., None],
+        start: Callable[..., State],
         arguments: tuple[Any, ...],
-        work: Callable[[Job], Result],
-        todo: Sequence[Job],
+        work: Callable[[State, Job], Result],
+        jobs: Sequence[Job],
     ) -> Iterator[tuple[int, Result]]:
         """See `Engine.run`."""
-        if not todo:
+        if not jobs:
             return
         ray = _import_ray()
         with _connected(ray, self.address, self.workers):
             count = self.workers or int(ray.cluster_resources().get("CPU", 1))
-            count = max(1, min(count, len(todo)))
+            count = max(1, min(count, len(jobs)))
             task = ray.put(ray.cloudpickle.dumps((start, arguments, work)))
-            queue = JobQueue(todo, self.retries, count)
+            queue = JobQueue(jobs, self.retries, count)
             with _Actors(ray, task, self.patience) as actors:
                 yield from actors.results(queue, count)
 

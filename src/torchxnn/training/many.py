@@ -314,21 +314,19 @@ def _place(work: _Work, targets: tuple[int, ...]) -> Location | None:
 
 # Workers
 
-_worker: dict[str, Any] = {}
-"""What this process was given, and the activations that all its blocks read."""
+_State = tuple[_Work, tuple[Activations, Activations | None] | None]
+"""What a process was given, and the activations that all its blocks read, if these fit."""
 
 
-def _start(work: _Work) -> None:
-    _worker.clear()
-    _worker["work"] = work
-    if _needs(work).all_fit:
-        _worker["sides"] = load_sides(_needs(work), None, work.validation)
+def _start(work: _Work) -> _State:
+    needs = _needs(work)
+    return work, load_sides(needs, None, work.validation) if needs.all_fit else None
 
 
-def _fit_block(block: _Block) -> list[_Answer]:
-    work: _Work = _worker["work"]
+def _fit_block(state: _State, block: _Block) -> list[_Answer]:
+    work, sides = state
     try:
-        train, validation = _worker.get("sides") or load_sides(_needs(work), block.targets)
+        train, validation = sides or load_sides(_needs(work), block.targets)
     except XNNError as error:
         return [
             (FittedClass(t, error=f"{type(error).__name__}: {error}"), None) for t in block.targets

@@ -16,7 +16,6 @@ from torch.utils.data import TensorDataset
 from cli_examples import write_letters
 from conftest import make_images, make_net
 from reference import shrink_maps_reference
-from torchxnn.apps.heatmaps import drawing as heatmap_drawing
 from torchxnn.apps.heatmaps.attribute import HeatmapConfig, Heatmaps, attribute_many, shrink_maps
 from torchxnn.attribution import ExcitationBackprop
 from torchxnn.cli.main import main
@@ -258,7 +257,6 @@ class TestStore:
 
         with pytest.raises(KeyboardInterrupt):
             attribute_many(xnn, dataset, tmp_path / "maps", ALL, on_images=interrupt)
-        assert not heatmap_drawing.WORKER
         with pytest.raises(DataError, match="4 of 7 chunks are missing"):
             Heatmaps.open(tmp_path / "maps")
         assert Heatmaps.open(tmp_path / "maps", complete=False)[29].row == 29

@@ -17,13 +17,13 @@ from typing import Any
 
 from torch import nn
 
-from torchxnn.apps.atlas.class_job import CLASSES, Given, make_class, start_classes, stop_classes
+from torchxnn.apps.atlas.class_job import CLASSES, Given, make_class
 from torchxnn.apps.atlas.config import AtlasConfig
 from torchxnn.apps.atlas.content import ClassJob, CloseLink, Entry, Link, SimilarLink
-from torchxnn.apps.atlas.numbers import Summary, embed_block, start_embedding, stop_embedding
+from torchxnn.apps.atlas.numbers import Applying, Summary, embed_block
 from torchxnn.apps.atlas.predictions import Predictions, read_predictions
 from torchxnn.apps.atlas.runs import Failure, SavedClass, find_runs, readable
-from torchxnn.apps.atlas.similar import Similar, compare_block, start_comparing, stop_comparing
+from torchxnn.apps.atlas.similar import Comparing, Similar, compare_block
 from torchxnn.apps.atlas.site import MARKER, templates_key, write_assets, write_index
 from torchxnn.data.activation_cache import ActivationCache
 from torchxnn.data.datasets.base import ImageDataset
@@ -118,7 +118,7 @@ def build_atlas(
     failures = [*failed, *more]
     if not summaries:
         raise DataError(f"no class can be shown; {failures[0].name}: {failures[0].reason}")
-    given = Given(model, dataset, cache, predictions, builder.work, out, builder.config)
+    given = model, dataset, cache, predictions, builder.work, out, builder.config
     by_name = {saved.name: saved for saved in found}
     while True:
         similar = builder.compare(summaries)
@@ -196,17 +196,11 @@ class _Builder:
         blocks = [tuple(found[at : at + size]) for at in range(0, len(found), size)]
         summaries: list[Summary] = []
         failures: list[Failure] = []
-        try:
-            for done, (_, (good, bad)) in enumerate(
-                self.engine.run(
-                    start_embedding, (self.model, cache, self.work), embed_block, blocks
-                )
-            ):
-                summaries += good
-                failures += bad
-                self._say("Computing x-features", done + 1, len(blocks))
-        finally:
-            stop_embedding()
+        results = self.engine.run(Applying, (self.model, cache, self.work), embed_block, blocks)
+        for done, (_, (good, bad)) in enumerate(results):
+            summaries += good
+            failures += bad
+            self._say("Computing x-features", done + 1, len(blocks))
         order = {saved.name: at for at, saved in enumerate(found)}
         return sorted(summaries, key=lambda each: order[each.name]), failures
 
@@ -219,33 +213,25 @@ class _Builder:
         given = self.work, names, config.block, config.similar, config.least_correlation
         starts = list(range(0, len(names), config.block))
         found: dict[str, tuple[tuple[Similar, ...], ...]] = {}
-        try:
-            for done, (_, part) in enumerate(
-                self.engine.run(start_comparing, given, compare_block, starts)
-            ):
-                found |= part
-                self._say("Comparing x-features", done + 1, len(starts))
-        finally:
-            stop_comparing()
+        results = self.engine.run(Comparing, given, compare_block, starts)
+        for done, (_, part) in enumerate(results):
+            found |= part
+            self._say("Comparing x-features", done + 1, len(starts))
         return found
 
     def draw(
-        self, jobs: Sequence[ClassJob], given: Given
+        self, jobs: Sequence[ClassJob], given: tuple[Any, ...]
     ) -> tuple[tuple[Entry, ...], list[Failure]]:
-        """The folders of all classes."""
+        """The folders of all classes; `given` are the arguments of `Given`."""
         entries: dict[int, Entry] = {}
         failures: list[Failure] = []
-        try:
-            for done, (at, result) in enumerate(
-                self.engine.run(start_classes, (given,), make_class, list(jobs))
-            ):
-                if isinstance(result, Failure):
-                    failures.append(result)
-                else:
-                    entries[at] = result
-                self._say("Drawing classes", done + 1, len(jobs))
-        finally:
-            stop_classes()
+        results = self.engine.run(Given, given, make_class, jobs)
+        for done, (at, result) in enumerate(results):
+            if isinstance(result, Failure):
+                failures.append(result)
+            else:
+                entries[at] = result
+            self._say("Drawing classes", done + 1, len(jobs))
         return tuple(entries[at] for at in sorted(entries)), failures
 
     def finish(self, entries: tuple[Entry, ...], failures: Sequence[Failure]) -> Atlas:

@@ -56,22 +56,8 @@ class Given:
     config: AtlasConfig
 
 
-_WORKER: dict[str, Given] = {}
-
-
-def start_classes(given: Given) -> None:
-    """Keep what the jobs of this process need."""
-    _WORKER["given"] = given
-
-
-def stop_classes() -> None:
-    """Forget it."""
-    _WORKER.clear()
-
-
-def make_class(job: ClassJob) -> Entry | Failure:
+def make_class(given: Given, job: ClassJob) -> Entry | Failure:
     """Write a class's folder, or say why that is not possible."""
-    given = _WORKER["given"]
     there = finished(given.out, job.saved.name)
     if there is not None and there.key == job.key:
         return there

@@ -81,22 +81,27 @@ def read_features(work: Path, name: str) -> Float[Tensor, "features rows"]:
 
 # --- jobs
 
-_WORKER: dict[str, tuple[nn.Module, ActivationCache, Path]] = {}
+
+@dataclass(frozen=True, eq=False)
+class Applying:
+    """What is applied to what.
+
+    Attributes:
+        model: the explained model.
+        cache: of the model on the images of the atlas.
+        work: folder of the numbers.
+    """
+
+    model: nn.Module
+    cache: ActivationCache
+    work: Path
 
 
-def start_embedding(model: nn.Module, cache: ActivationCache, work: Path) -> None:
-    """Keep what the jobs of this process need."""
-    _WORKER["given"] = model, cache, work
-
-
-def stop_embedding() -> None:
-    """Forget it."""
-    _WORKER.clear()
-
-
-def embed_block(block: tuple[SavedClass, ...]) -> tuple[list[Summary], list[Failure]]:
+def embed_block(
+    given: Applying, block: tuple[SavedClass, ...]
+) -> tuple[list[Summary], list[Failure]]:
     """Apply a few XNNs to all of Z, chunk by chunk, and keep what they give."""
-    model, cache, work = _WORKER["given"]
+    model, cache, work = given.model, given.cache, given.work
     data = _data_key(cache)
     summaries: list[Summary] = []
     failures: list[Failure] = []

@@ -35,35 +35,31 @@ def standardise(features: Float[Tensor, "features rows"]) -> Float[Tensor, "feat
     return torch.where(norm > least, centred / norm.clamp(min=1e-300), 0.0).float()
 
 
-_WORKER: dict[str, tuple[Path, tuple[str, ...], int, int, float]] = {}
+@dataclass(frozen=True)
+class Comparing:
+    """What is compared, and what counts as similar.
 
-
-def start_comparing(
-    work: Path, names: tuple[str, ...], block: int, count: int, least: float
-) -> None:
-    """Keep what the jobs of this process need.
-
-    Args:
+    Attributes:
         work: folder of the numbers.
         names: of all classes.
         block: classes per job, and read at once.
         count: similar x-features to find for each.
         least: correlation that they have at least.
     """
-    _WORKER["given"] = work, names, block, count, least
+
+    work: Path
+    names: tuple[str, ...]
+    block: int
+    count: int
+    least: float
 
 
-def stop_comparing() -> None:
-    """Forget it."""
-    _WORKER.clear()
-
-
-def compare_block(start: int) -> dict[str, tuple[tuple[Similar, ...], ...]]:
+def compare_block(given: Comparing, start: int) -> dict[str, tuple[tuple[Similar, ...], ...]]:
     """For each x-feature of a block of classes the most similar ones of all other classes.
 
     Two blocks are in memory at once. The formula is Pearson's correlation of E over all images.
     """
-    work, names, block, count, least = _WORKER["given"]
+    work, names, block = given.work, given.names, given.block
     own = names[start : start + block]
     ours, owners, _ = _stack(work, own, start)
     best: list[list[Similar]] = [[] for _ in owners]
@@ -72,18 +68,19 @@ def compare_block(start: int) -> dict[str, tuple[tuple[Similar, ...], ...]]:
         theirs, others, places = _stack(work, part, first)
         correlation = ours @ theirs.T
         correlation[owners[:, None] == others[None, :]] = -2.0
-        values, indices = correlation.topk(min(count, len(others)), dim=1)
+        values, indices = correlation.topk(min(given.count, len(others)), dim=1)
         for row, (value, index) in enumerate(zip(values.tolist(), indices.tolist(), strict=True)):
             best[row] += [
                 Similar(names[int(others[i])], int(places[i]), min(1.0, v))
                 for v, i in zip(value, index, strict=True)
-                if v >= max(least, -1.0)
+                if v >= max(given.least, -1.0)
             ]
     found: dict[str, tuple[tuple[Similar, ...], ...]] = {}
     for offset, name in enumerate(own):
         rows = (owners == start + offset).nonzero().flatten().tolist()
         found[name] = tuple(
-            tuple(sorted(best[row], key=lambda each: -each.correlation)[:count]) for row in rows
+            tuple(sorted(best[row], key=lambda each: -each.correlation)[: given.count])
+            for row in rows
         )
     return found
 

@@ -192,20 +192,17 @@ def saved_xnn(folder: Path, target: int, method: str = "SRAE") -> Path:
 
 # --- classes, one after the other or several at once
 
-_WORKER: dict[str, _Prepared] = {}
 
-
-def _start_worker(source: TaskSource, config: BenchmarkConfig, folder: Path) -> None:
+def _start_worker(source: TaskSource, config: BenchmarkConfig, folder: Path) -> _Prepared:
     task = TASKS[source.kind](source)
     recorded = record_task(task, config.copies, folder)
     data = recorded.fit_data(config.train)
     blind = fit_blind(data, config, folder)
-    _WORKER["prepared"] = _Prepared(task, recorded, data, blind, config, folder)
+    return _Prepared(task, recorded, data, blind, config, folder)
 
 
-def _run_class(target: int) -> int:
+def _run_class(ready: _Prepared, target: int) -> int:
     """Measure one class and write its file; the file is what makes a class done."""
-    ready = _WORKER["prepared"]
     record, fits = measure_class(
         ready.task,
         ready.recorded,

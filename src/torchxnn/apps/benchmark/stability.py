@@ -30,9 +30,6 @@ class _Prepared:
     folder: Path
 
 
-_WORKER: dict[str, _Prepared] = {}
-
-
 def run_stability(
     source: TaskSource,
     targets: Sequence[int] | None,
@@ -91,14 +88,13 @@ def _path(folder: Path, target: int, fits: int) -> Path:
     return folder / "stability" / f"{target:04d}-{fits}.json"
 
 
-def _start(source: TaskSource, config: BenchmarkConfig, fits: int, folder: Path) -> None:
+def _start(source: TaskSource, config: BenchmarkConfig, fits: int, folder: Path) -> _Prepared:
     task = TASKS[source.kind](source)
     recorded = record_task(task, config.copies, folder)
-    _WORKER["prepared"] = _Prepared(task, recorded, config, fits, folder)
+    return _Prepared(task, recorded, config, fits, folder)
 
 
-def _refit_class(target: int) -> int:
-    ready = _WORKER["prepared"]
+def _refit_class(ready: _Prepared, target: int) -> int:
     z = ready.recorded.located.z[ready.task.positives(target)]
     row: dict[str, Any] = {}
     for name in SEEN:

@@ -82,9 +82,6 @@ class _Prepared:
     folder: Path
 
 
-_WORKER: dict[str, _Prepared] = {}
-
-
 def run_tuning(
     source: TaskSource,
     targets: Sequence[int] | None,
@@ -169,14 +166,13 @@ def pareto_front(rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
     return [n for n, row in known.items() if not any(better(o, row) for o in known.values())]
 
 
-def _start(source: TaskSource, config: BenchmarkConfig, grid: TuneGrid, folder: Path) -> None:
+def _start(source: TaskSource, config: BenchmarkConfig, grid: TuneGrid, folder: Path) -> _Prepared:
     task = TASKS[source.kind](source)
     recorded = record_task(task, config.copies, folder)
-    _WORKER["prepared"] = _Prepared(task, recorded, config, grid, folder)
+    return _Prepared(task, recorded, config, grid, folder)
 
 
-def _tune_class(target: int) -> int:
-    ready = _WORKER["prepared"]
+def _tune_class(ready: _Prepared, target: int) -> int:
     rows: dict[str, list[dict[str, Any]]] = {}
     for fold in range(ready.grid.folds):
         base = replace(ready.config.train, seed=ready.config.train.seed + fold)

@@ -16,14 +16,14 @@ from typing import Any
 import torch
 
 from torchxnn.apps.heatmaps.drawing import (
-    WORKER,
+    Drawing,
     HeatmapConfig,
+    StoredDrawing,
     draw_chunk,
     find_part,
     image_names,
     image_size,
     shrink_maps,
-    start_drawing,
 )
 from torchxnn.apps.heatmaps.store import (
     CONSERVATION,
@@ -101,14 +101,11 @@ def attribute_many(
     done = store.rows - sum(len(store.span(chunk)) for chunk in todo)
     if on_images is not None:
         on_images(done, store.rows)
-    try:
-        given = xnn, dataset, store, config
-        for _, images in engine.run(start_drawing, given, draw_chunk, todo):
-            done += images
-            if on_images is not None:
-                on_images(done, store.rows)
-    finally:
-        WORKER.clear()
+    given = Drawing(xnn, dataset, config), store
+    for _, images in engine.run(StoredDrawing, given, draw_chunk, todo):
+        done += images
+        if on_images is not None:
+            on_images(done, store.rows)
     heatmaps = Heatmaps.open(store.location)
     _warn(heatmaps)
     return heatmaps
@@ -210,10 +207,7 @@ def _find_positives(
     else:
         parts = range(0, len(dataset), _FINDING)
         todo = [range(first, min(first + _FINDING, len(dataset))) for first in parts]
-        try:
-            found = dict(engine.run(start_drawing, (xnn, dataset, None, config), find_part, todo))
-        finally:
-            WORKER.clear()
+        found = dict(engine.run(Drawing, (xnn, dataset, config), find_part, todo))
         rows = [row for index in sorted(found) for row in found[index][0]]
         unread = [pair for index in sorted(found) for pair in found[index][1]]
     if not rows:
