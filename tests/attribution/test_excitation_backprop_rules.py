@@ -7,11 +7,12 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from reference_ebp import DagNetwork, Node, measured, reference
 from torchxnn.attribution.excitation_backprop.competition import split_by_sign
+from torchxnn.attribution.excitation_backprop.method import ExcitationBackprop
 from torchxnn.attribution.excitation_backprop.rules.table import RULES
 
 CASES: dict[str, Callable[[torch.Generator], list[Node]]] = {}
@@ -518,3 +519,24 @@ def test_relevance_of_negative_units_is_seen_in_any_layout(layout, value):
         expected[2, 1, 2, 3, 4] = value
         torch.testing.assert_close(parts[-1], expected, equal_nan=True)
         torch.testing.assert_close(parts[1] + parts[-1], relevance, equal_nan=True)
+
+
+def moved_gate(x: Tensor) -> Tensor:
+    """Squeeze and excitation whose gate is reshaped and cut before it multiplies."""
+    gate = torch.sigmoid(x.mean((2, 3)) @ torch.ones(3, 6))
+    return (x * gate.reshape(-1, 2, 3, 1, 1)[:, 0]).flatten(1)
+
+
+def test_a_moved_gate_is_a_gate_wherever_its_rule_is_written(monkeypatch):
+    class Gated(nn.Module):
+        def forward(self, x):
+            return moved_gate(x)
+
+    images = torch.rand(1, 3, 2, 2, dtype=torch.float32)
+    expected = ExcitationBackprop(Gated(), contrastive=False).attribute(images, 0)
+    assert expected.flatten().nonzero().flatten().tolist() == [0]  # the gate receives nothing
+    for rule in RULES.values():
+        monkeypatch.setattr(rule.propagate, "__module__", "a_module_of_another_name")
+    assert torch.equal(
+        ExcitationBackprop(Gated(), contrastive=False).attribute(images, 0), expected
+    )

@@ -15,6 +15,7 @@ from torchxnn.attribution.excitation_backprop.rules.table import (
     refuse,
     register,
     rule_of,
+    sign_of_target,
     sum_to,
 )
 from torchxnn.attribution.excitation_backprop.tape import Operation, Value
@@ -39,11 +40,6 @@ def _carriers(operation: Operation) -> list[Value]:
     if operation.name in ("mul", "div"):
         return [carrier(operation)[0]]
     return operation.dependents
-
-
-def _scalar_sign(operation: Operation, negative: Negative) -> Negative | None:
-    # Only the sign of a target passes an activation: the unit below is explained as the target is.
-    return negative if isinstance(negative, bool) else None
 
 
 @register(
@@ -77,7 +73,7 @@ def _scalar_sign(operation: Operation, negative: Negative) -> Negative | None:
     "pow",
     "native_dropout",
     owners=_owners,
-    sign=_scalar_sign,
+    sign=sign_of_target,
 )
 def activation(operation: Operation, relevance: list[Tensor | None], walk: Pass) -> Shares:
     """y_i = f(x_i) has one input, which wins with probability 1: R_x = R_y."""
@@ -216,8 +212,7 @@ def gate_rank(value: Value, *, direct: bool = False) -> int:
     if producer.name in _SOFT_GATES:
         return 1 if direct else 0
     rule = rule_of(producer)
-    moves = rule is not None and rule.propagate.__module__.endswith("rules.shape")
-    if producer.name not in _KEEP_GATE and not moves:
+    if producer.name not in _KEEP_GATE and not (rule is not None and rule.copies):
         return 0
     return min((gate_rank(source) for source in producer.dependents), default=0)
 

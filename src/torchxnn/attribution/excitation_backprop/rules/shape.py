@@ -8,6 +8,7 @@ have an empty row and never receive relevance, since they take no part in the co
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,9 +22,12 @@ from torchxnn.attribution.excitation_backprop.rules.table import (
     only_dependent,
     refuse,
     register,
+    sign_of_target,
     sum_to,
 )
 from torchxnn.attribution.excitation_backprop.tape import Operation, Value, positions
+
+_register = partial(register, copies=True)
 
 
 def replay(
@@ -83,7 +87,7 @@ def _reshaped_sign(operation: Operation, negative: Negative) -> Negative:
     return negative.reshape(only_dependent(operation).shape)
 
 
-@register(
+@_register(
     "view",
     "_unsafe_view",
     "reshape",
@@ -133,19 +137,14 @@ def _permuted_sign(operation: Operation, negative: Negative) -> Negative:
     return negative.permute(_inverse(_order(operation)))
 
 
-@register("permute", "transpose", "t", owners=_permuted_owners, sign=_permuted_sign)
+@_register("permute", "transpose", "t", owners=_permuted_owners, sign=_permuted_sign)
 def permute(operation: Operation, relevance: list[Tensor | None], walk: Pass) -> Shares:
     """Dimensions in another order: R_x is R_y with the order undone."""
     back = [0, *(index + 1 for index in _inverse(_order(operation)))]
     return [(only_dependent(operation), _first(relevance).permute(back))]
 
 
-def _moved_sign(operation: Operation, negative: Negative) -> Negative | None:
-    # A mask of signs would have to be taken apart; only the sign of a target passes.
-    return negative if isinstance(negative, bool) else None
-
-
-@register(
+@_register(
     "slice",
     "select",
     "narrow",
@@ -177,9 +176,9 @@ def _moved_sign(operation: Operation, negative: Negative) -> Negative | None:
     "upsample_nearest2d",
     "_upsample_nearest_exact2d",
     owners=moved_owners,
-    sign=_moved_sign,
+    sign=sign_of_target,
 )
-@register(
+@_register(
     "cat",
     "stack",
     "constant_pad_nd",
@@ -192,7 +191,7 @@ def _moved_sign(operation: Operation, negative: Negative) -> Negative | None:
     "tril",
     "triu",
     owners=moved_owners,
-    sign=_moved_sign,
+    sign=sign_of_target,
     mixes_constants=lambda operation: True,
 )
 def move(operation: Operation, relevance: list[Tensor | None], walk: Pass) -> Shares:
@@ -207,7 +206,7 @@ def _copied_owners(operation: Operation, get: Callable[[Value], Tensor]) -> Tens
     return get(operation.args[1]).expand(operation.args[0].shape)
 
 
-@register("copy", owners=_copied_owners)
+@_register("copy", owners=_copied_owners)
 def copy(operation: Operation, relevance: list[Tensor | None], walk: Pass) -> Shares:
     """`x.copy_(source)`: the old content is gone, the source receives all (broadcasting summed)."""
     source = operation.args[1]
@@ -238,7 +237,7 @@ def _inside(operation: Operation) -> tuple[Tensor, Tensor]:
     return result
 
 
-@register("alias_update", owners=_aliased_owners, mixes_constants=lambda operation: True)
+@_register("alias_update", owners=_aliased_owners, mixes_constants=lambda operation: True)
 def alias_update(operation: Operation, relevance: list[Tensor | None], walk: Pass) -> Shares:
     """A view whose memory another view partly overwrote: each element to its last writer."""
     old, written = operation.args
@@ -281,7 +280,7 @@ def _strided_sign(operation: Operation, negative: Negative) -> Negative | None:
     return negative if same else None
 
 
-@register("as_strided", owners=_strided_owners, sign=_strided_sign)
+@_register("as_strided", owners=_strided_owners, sign=_strided_sign)
 def as_strided(operation: Operation, relevance: list[Tensor | None], walk: Pass) -> Shares:
     """Another view of the same memory: each element back to the one at its position."""
     value, output = only_dependent(operation), operation.outputs[0]
@@ -299,7 +298,7 @@ def _selected_owners(operation: Operation, get: Callable[[Value], Tensor]) -> Te
     return result if isinstance(result, Tensor) else result[0]
 
 
-@register(
+@_register(
     "max_pool2d_with_indices",
     "max_pool3d_with_indices",
     "max_pool2d",
@@ -309,7 +308,7 @@ def _selected_owners(operation: Operation, get: Callable[[Value], Tensor]) -> Te
     "maximum",
     "topk",
     owners=_selected_owners,
-    sign=_moved_sign,
+    sign=sign_of_target,
 )
 def select_largest(operation: Operation, relevance: list[Tensor | None], walk: Pass) -> Shares:
     """The winner takes all: R_y goes to the arg max (ties as PyTorch's derivative breaks them)."""

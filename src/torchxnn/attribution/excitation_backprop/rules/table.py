@@ -64,6 +64,8 @@ class Rule:
             an average of linear units asks what speaks for it, in each of them.
         mixes_constants: whether its output can hold elements that do not depend on the images
             although all elements of its dependent inputs do.
+        copies: whether every element of its output is a copy of an element of its inputs (or a
+            constant), so that a moved gate is still a gate.
     """
 
     propagate: Propagate
@@ -72,6 +74,7 @@ class Rule:
     linear: bool = False
     keeps_target: Callable[[Operation], bool] = lambda operation: False
     mixes_constants: Callable[[Operation], bool] = lambda operation: False
+    copies: bool = False
 
 
 RULES: dict[str, Rule] = {}
@@ -92,6 +95,15 @@ def register(*names: str, **options: Any) -> Callable[[Propagate], Propagate]:
         return propagate
 
     return add
+
+
+def sign_of_target(operation: Operation, negative: Negative) -> Negative | None:
+    """Pass on the sign of a target, which is one for all units, and no mask of signs per element.
+
+    Through an activation, the unit below is explained as the target is; through an operation that
+    moves elements, a mask would have to be taken apart.
+    """
+    return negative if isinstance(negative, bool) else None
 
 
 def rule_of(operation: Operation) -> Rule | None:
