@@ -31,7 +31,8 @@ from torchxnn.data.datasets.base import make_loader
 from torchxnn.data.rows import RowStore
 from torchxnn.errors import DegenerateFitWarning
 from torchxnn.metrics.evaluation import measure_activations
-from torchxnn.models.layers import preserve_state, resolve_layer
+from torchxnn.models.hooks import preserve_state
+from torchxnn.models.layers import resolve_layer
 from torchxnn.storage.files import replace_file
 from torchxnn.training.config import TrainConfig
 from torchxnn.training.fit import fit_embedding

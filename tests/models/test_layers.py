@@ -7,12 +7,12 @@ from torch import nn
 from conftest import SmallNet, make_images, make_net
 from model_state import assert_same_state, state_of
 from torchxnn.errors import DataError, LayerError, NonFiniteError
+from torchxnn.models.hooks import preserve_state
 from torchxnn.models.layers import (
     as_activations,
     check_images,
     flat_shape,
     list_layers,
-    preserve_state,
     record_layer,
     resolve_layer,
     run_to_layer,

@@ -12,7 +12,6 @@ from torch import nn
 
 from explanation_examples import HOSTILE
 from part_examples import COLUMNS, LENGTH, QUICK, TOKENS, fit_xnn, make_inputs, make_network
-from torchxnn.attribution.methods import METHODS
 from torchxnn.attribution.tokens_and_rows import (
     attribute_rows,
     attribute_tokens,
@@ -110,9 +109,7 @@ class MeanOfTokens(nn.Module):
 def test_a_linear_network_of_tokens_is_shared_out_exactly(method):
     network = MeanOfTokens().double()
     ids = torch.tensor([[1, 4, 2], [0, 0, 3]])
-    found, certificate = attribute_tokens(
-        METHODS, network, network.embedding, ids, [0, 1], method=method
-    )
+    found, certificate = attribute_tokens(network, network.embedding, ids, [0, 1], method=method)
     expected = (network.embedding(ids) @ network.last.weight.T / 3).transpose(1, 2)
     assert torch.allclose(found, expected.detach(), atol=1e-12)
     assert certificate.completeness_error < 1e-9
@@ -123,17 +120,17 @@ def test_a_linear_network_of_tokens_is_shared_out_exactly(method):
 def test_a_linear_network_of_rows_is_shared_out_exactly(method):
     network = nn.Linear(COLUMNS, 2).double()
     rows = make_inputs("row", 4).double()
-    found, _ = attribute_rows(METHODS, network, rows, [1], method)
+    found, _ = attribute_rows(network, rows, [1], method)
     assert torch.allclose(found[:, 0], (network.weight[1] * rows).detach(), atol=1e-12)
 
 
 def test_a_baseline_row_and_a_baseline_token_get_nothing():
     row = make_inputs("row", 1)
-    found, _ = attribute_rows(METHODS, make_network("row"), row, [0], baseline=row[0])
+    found, _ = attribute_rows(make_network("row"), row, [0], baseline=row[0])
     assert torch.equal(found, torch.zeros(1, 1, COLUMNS))
     network = make_network("lstm")
     ids = torch.tensor([[3, 5, 3, 7]])
-    found, _ = attribute_tokens(METHODS, network, network.embedding, ids, [0], baseline=3)
+    found, _ = attribute_tokens(network, network.embedding, ids, [0], baseline=3)
     assert float(found[0, 0, 0]) == float(found[0, 0, 2]) == 0
     assert float(found.abs().max()) > 0
 
@@ -152,7 +149,7 @@ def literal_integrated_gradients(network, ids, target, steps=400):
 def test_tokens_of_an_lstm_equal_the_literal_integral():
     network = make_network("lstm").double()
     ids = make_inputs("lstm", 1)
-    found, certificate = attribute_tokens(METHODS, network, network.embedding, ids, [2])
+    found, certificate = attribute_tokens(network, network.embedding, ids, [2])
     expected = literal_integrated_gradients(network, ids, 2)
     assert torch.allclose(found[:, 0], expected, rtol=1e-3, atol=1e-4)
     assert certificate.completeness_error < 0.01

@@ -3,7 +3,7 @@
 `METHODS` maps the names that users pass to the classes.
 """
 
-from torchxnn.attribution.base import Attributor, Certificate
+from torchxnn.attribution.base import Attributor, BaselineMethod, Certificate, MapMethod
 from torchxnn.attribution.captum_methods import (
     DeepLift,
     GradCAM,
@@ -14,7 +14,6 @@ from torchxnn.attribution.captum_methods import (
     Occlusion,
 )
 from torchxnn.attribution.excitation_backprop.method import ExcitationBackprop
-from torchxnn.attribution.map_method import MapMethod
 from torchxnn.attribution.methods import METHODS
 from torchxnn.attribution.rise import RISE
 
@@ -22,6 +21,7 @@ __all__ = [
     "METHODS",
     "RISE",
     "Attributor",
+    "BaselineMethod",
     "Certificate",
     "DeepLift",
     "ExcitationBackprop",

@@ -17,9 +17,15 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from torchxnn.attribution.captum_wrappers import Tapped, Unrolled
-from torchxnn.attribution.map_method import CHUNK_SIZE, MapMethod, fill_baseline
-from torchxnn.attribution.replacements import GUIDED, NO_RESCALE, RECTIFIERS, RESCALE
+from torchxnn.attribution.base import CHUNK_SIZE, BaselineMethod, MapMethod
+from torchxnn.attribution.captum_wrappers import (
+    GUIDED,
+    NO_RESCALE,
+    RECTIFIERS,
+    RESCALE,
+    Tapped,
+    Unrolled,
+)
 from torchxnn.errors import AttributionWarning, UnsupportedOperationError, XNNError
 from torchxnn.models.layers import resolve_layer
 
@@ -80,7 +86,7 @@ class InputXGradient(MapMethod):
         return _each_target(lambda target: method.attribute(_leaf(images), target), targets)
 
 
-class IntegratedGradients(MapMethod):
+class IntegratedGradients(BaselineMethod):
     r"""Mean gradient on the way from a baseline b to the image, times x - b, signed.
 
     .. math:: (x-b)\int_0^1 \nabla f(b+t(x-b))\,dt
@@ -108,8 +114,8 @@ class IntegratedGradients(MapMethod):
     ) -> None:
         if steps < 1:
             raise XNNError(f"steps is {steps}; it must be at least 1")
-        super().__init__(module, chunk_size=chunk_size)
-        self._value, self._steps = baseline, steps
+        super().__init__(module, baseline=baseline, chunk_size=chunk_size)
+        self._steps = steps
 
     def _maps(self, images: Images, targets: Targets) -> Maps:
         from captum.attr import IntegratedGradients as CaptumMethod
@@ -136,11 +142,8 @@ class IntegratedGradients(MapMethod):
             )
         return maps
 
-    def _baseline(self, images: Tensor) -> Tensor:
-        return fill_baseline(self._value, images)
 
-
-class DeepLift(MapMethod):
+class DeepLift(BaselineMethod):
     r"""DeepLIFT with the rescale rule: differences to a baseline b, shared out layer by layer.
 
     A nonlinearity passes its multiplier times :math:`\Delta y/\Delta x` instead of the derivative;
@@ -158,12 +161,6 @@ class DeepLift(MapMethod):
 
     name = "deep_lift"
     complete = True
-
-    def __init__(
-        self, module: nn.Module, *, baseline: float | Tensor = 0.0, chunk_size: int = CHUNK_SIZE
-    ) -> None:
-        super().__init__(module, chunk_size=chunk_size)
-        self._value = baseline
 
     def _maps(self, images: Images, targets: Targets) -> Maps:
         from captum.attr import DeepLift as CaptumMethod
@@ -207,9 +204,6 @@ class DeepLift(MapMethod):
     @torch.no_grad()
     def _size(self, images: Tensor, targets: Tensor) -> Tensor:
         return self._outputs(images).gather(1, targets).abs()
-
-    def _baseline(self, images: Tensor) -> Tensor:
-        return fill_baseline(self._value, images)
 
 
 class GuidedBackprop(MapMethod):
@@ -283,7 +277,7 @@ class GradCAM(MapMethod):
         return _each_target(one, targets)
 
 
-class Occlusion(MapMethod):
+class Occlusion(BaselineMethod):
     r"""How far the output falls when a square that covers the pixel is hidden, signed.
 
     The mean of f(x) - f(x with the square set to the baseline) over the squares that cover the
@@ -316,8 +310,8 @@ class Occlusion(MapMethod):
             raise XNNError(f"stride is {stride}; it must be at least 1")
         if window is not None and stride is not None and stride > window:
             raise XNNError(f"stride {stride} above window {window} leaves pixels uncovered")
-        super().__init__(module, chunk_size=chunk_size)
-        self._value, self._window, self._stride = baseline, window, stride
+        super().__init__(module, baseline=baseline, chunk_size=chunk_size)
+        self._window, self._stride = window, stride
 
     def _maps(self, images: Images, targets: Targets) -> Maps:
         from captum.attr import Occlusion as CaptumMethod
@@ -325,7 +319,7 @@ class Occlusion(MapMethod):
         channels, height, width = images.shape[1:]
         side = min(self._window or -(-max(height, width) // 7), height, width)
         step = min(self._stride or max(1, side // 2), side)
-        baseline = fill_baseline(self._value, images)
+        baseline = self._baseline(images)
         maps = []
         for image, hidden, wanted in zip(images, baseline, targets, strict=True):
             # The flat outputs of one image: Captum then treats every output on its own.

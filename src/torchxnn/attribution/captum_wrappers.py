@@ -9,15 +9,17 @@ each one through a fresh module that belongs to the wrapper; the hooks go there.
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
+from torchxnn.attribution.excitation_backprop.tape import leaves
 from torchxnn.errors import LayerError, UnsupportedOperationError
+from torchxnn.models.hooks import replace_output
 
 Run = Callable[[Tensor], Tensor]
 Rule = Callable[..., nn.Module | None]
@@ -171,7 +173,7 @@ class Tapped(nn.Module):
                 )
             return self.tap(output.clone()).clone()
 
-        with _replacing(layer, through):
+        with replace_output(layer, through):
             outputs = self._run(images)
         if calls != 1:
             raise LayerError(
@@ -193,7 +195,7 @@ class Tapped(nn.Module):
                 return result
             seen += 1
             spatial = result.shape[2] * result.shape[3] > 1
-            derived = any(id(tensor) in known for tensor in _tensors((args, kwargs)))
+            derived = any(id(tensor) in known for tensor in leaves((args, kwargs), Tensor))
             if spatial and (name == "conv2d" or (derived and name not in _REARRANGES)):
                 known[id(result)] = result
                 if "pool" not in name:
@@ -219,26 +221,102 @@ def _is_map(result: Any) -> bool:
     return isinstance(result, Tensor) and result.ndim == 4 and result.requires_grad
 
 
-def _tensors(tree: Any) -> Iterator[Tensor]:
-    if isinstance(tree, Tensor):
-        yield tree
-    elif isinstance(tree, (list, tuple)):
-        for item in tree:
-            yield from _tensors(item)
-    elif isinstance(tree, dict):
-        yield from _tensors(list(tree.values()))
+# --- what an `Unrolled` network runs instead of a call, for DeepLIFT and guided backprop
 
 
-@contextmanager
-def _replacing(module: nn.Module, change: Callable[[Any], Any]) -> Iterator[None]:
-    """Replace what a module returns, in this thread only."""
-    thread = threading.get_ident()
+RECTIFIERS = ("relu6", "hardtanh", "leaky_relu", "rrelu", "prelu", "elu", "selu", "celu", "gelu",
+               "silu", "mish", "hardswish", "softplus", "glu", "threshold")  # fmt: skip
+NO_RESCALE = (
+    "relu6", "hardtanh", "rrelu", "prelu", "selu", "celu", "gelu", "silu", "mish", "hardswish",
+    "hardsigmoid", "glu", "threshold", "softsign", "tanhshrink", "softshrink", "hardshrink",
+    "logsigmoid", "softmax", "log_softmax", "layer_norm", "group_norm", "instance_norm", "rms_norm",
+    "local_response_norm", "scaled_dot_product_attention", "multi_head_attention_forward",
+    "max_pool1d", "max_pool3d", "max_pool2d_with_indices", "adaptive_max_pool1d",
+    "adaptive_max_pool2d", "lp_pool2d", "lstm", "gru", "rnn_tanh", "rnn_relu",
+)  # fmt: skip
 
-    def hook(_: nn.Module, __: Any, output: Any) -> Any:
-        return change(output) if threading.get_ident() == thread else None
 
-    handle = module.register_forward_hook(hook)
-    try:
-        yield
-    finally:
-        handle.remove()
+class MaxPool(nn.Module):
+    """`max_pool2d` as a pooling of windows that do not overlap.
+
+    Captum's rule for pooling inverts it with `max_unpool2d`, which is wrong for overlapping
+    windows (kernel 3, stride 2: ResNet, SqueezeNet): a pixel that wins twice counts once.
+    Smaller differences to its results on whole networks come from pooling right after a ReLU:
+    Captum then overwrites the pooling's multiplier, for both hook the same tensor; `Unrolled`
+    hands each module a tensor of its own.
+    """
+
+    def __init__(self, kernel: Any, stride: Any, padding: Any, dilation: Any, ceil: bool) -> None:
+        super().__init__()
+        self._kernel, self._dilation = _pair(kernel), _pair(dilation)
+        self._stride, self._padding = _pair(stride or kernel), _pair(padding)
+        self._ceil = ceil
+        self.pool = nn.MaxPool2d((self._kernel[0] * self._kernel[1], 1))
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Pool (B, C, H, W)."""
+        single = maps.ndim == 3
+        maps = maps.unsqueeze(0) if single else maps
+        settings = (self._kernel, self._stride, self._padding, self._dilation, self._ceil)
+        with torch.no_grad():
+            size = functional.max_pool2d(maps, *settings).shape[2:]
+        border: list[int] = []
+        for d in (1, 0):  # functional.pad begins with the last dimension
+            reach = (size[d] - 1) * self._stride[d] + self._dilation[d] * (self._kernel[d] - 1) + 1
+            after = max(0, reach - maps.shape[2 + d] - self._padding[d])
+            border += [self._padding[d], after]
+        never = float(maps.detach().min()) - 1
+        padded = functional.pad(maps, border, value=never)
+        windows = functional.unfold(padded, self._kernel, self._dilation, 0, self._stride)
+        pooled = self.pool(windows.unflatten(1, (maps.shape[1], -1)))
+        pooled = pooled.squeeze(2).unflatten(2, size)
+        return pooled.squeeze(0) if single else pooled
+
+
+def _pair(value: Any) -> tuple[int, int]:
+    if isinstance(value, (tuple, list)):
+        return (int(value[0]), int(value[-1]))
+    return (int(value), int(value))
+
+
+def _relu(*_: Any, **__: Any) -> nn.Module:
+    return nn.ReLU()
+
+
+def _clamp(min: Any = None, max: Any = None, **_: Any) -> nn.Module | None:
+    return nn.ReLU() if min == 0 and max is None else None
+
+
+def _leaky_relu(negative_slope: float = 0.01, *_: Any) -> nn.Module:
+    return nn.LeakyReLU(negative_slope)
+
+
+def _elu(alpha: float = 1.0, *_: Any) -> nn.Module:
+    return nn.ELU(alpha)
+
+
+def _softplus(beta: float = 1.0, threshold: float = 20.0) -> nn.Module:
+    return nn.Softplus(beta, threshold)
+
+
+def _max_pool(
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    dilation: Any = 1,
+    ceil_mode: bool = False,
+    return_indices: bool = False,  # True arrives under another name
+) -> nn.Module:
+    return MaxPool(kernel_size, stride, padding, dilation, ceil_mode)
+
+
+GUIDED: dict[str, Rule] = {"relu": _relu, "clamp": _clamp, "clamp_min": _clamp}
+RESCALE: dict[str, Rule] = {
+    **GUIDED,
+    "leaky_relu": _leaky_relu,
+    "elu": _elu,
+    "softplus": _softplus,
+    "sigmoid": lambda *_: nn.Sigmoid(),
+    "tanh": lambda *_: nn.Tanh(),
+    "max_pool2d": _max_pool,
+}

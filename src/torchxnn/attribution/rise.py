@@ -9,11 +9,11 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from torchxnn.attribution.map_method import CHUNK_SIZE, MapMethod, fill_baseline
+from torchxnn.attribution.base import CHUNK_SIZE, BaselineMethod
 from torchxnn.errors import XNNError
 
 
-class RISE(MapMethod):
+class RISE(BaselineMethod):
     r"""Randomized input sampling: the mean output over random masks that show the pixel, signed.
 
     .. math:: S(p)=\frac{\sum_i M_i(p)\,(f(x\odot M_i)-\bar f)}{\sum_i M_i(p)}
@@ -51,8 +51,8 @@ class RISE(MapMethod):
             raise XNNError(f"masks and cells must be at least 1, got {masks} and {cells}")
         if not 0 < visible < 1:
             raise XNNError(f"visible must lie between 0 and 1, got {visible}")
-        super().__init__(module, chunk_size=chunk_size)
-        self._value, self._masks, self._cells = baseline, masks, cells
+        super().__init__(module, baseline=baseline, chunk_size=chunk_size)
+        self._masks, self._cells = masks, cells
         self._visible, self._seed = visible, seed
 
     @torch.no_grad()
@@ -62,7 +62,7 @@ class RISE(MapMethod):
         targets: Int[Tensor, "batch targets"],
     ) -> Float[Tensor, "batch targets height width"]:
         size = (images.shape[2], images.shape[3])
-        baseline = fill_baseline(self._value, images)
+        baseline = self._baseline(images)
         seen = torch.zeros(size, dtype=torch.float64, device=images.device)
         weighted = seen.new_zeros(*targets.shape, *size)
         total = seen.new_zeros(targets.shape)

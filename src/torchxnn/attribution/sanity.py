@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -16,7 +18,8 @@ from scipy.stats import spearmanr
 from torch import Tensor, nn
 
 from torchxnn.errors import ModelError
-from torchxnn.models.layers import preserve_state, unwrap
+from torchxnn.models.hooks import preserve_state, watch_output
+from torchxnn.models.layers import unwrap
 
 Draw = Callable[[nn.Module], Tensor]
 """Draws maps (B, n, H, W) of a module; the images and targets are its own affair."""
@@ -52,16 +55,14 @@ def layers_from_the_top(model: nn.Module, images: Tensor) -> list[str]:
         if any(True for _ in module.parameters(recurse=False))
     }
     ran: list[str] = []
-    handles = [
-        module.register_forward_hook(lambda *_, name=name: ran.append(name))
-        for name, module in named.items()
-    ]
-    try:
-        with torch.no_grad(), preserve_state(inner):
-            inner(images)
-    finally:
-        for handle in handles:
-            handle.remove()
+
+    def note(name: str, _: object) -> None:
+        ran.append(name)
+
+    with torch.no_grad(), preserve_state(inner), ExitStack() as stack:
+        for name, module in named.items():
+            stack.enter_context(watch_output(module, partial(note, name)))
+        inner(images)
     last_run = list(dict.fromkeys(reversed(ran)))
     return last_run + [name for name in reversed(named) if name not in set(last_run)]
 

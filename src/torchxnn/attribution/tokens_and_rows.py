@@ -12,20 +12,22 @@ So signs, certificates and refusals are those of the methods, and no method is w
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from torchxnn.attribution.base import Certificate
+from torchxnn.attribution.base import Attributor, Certificate
+from torchxnn.attribution.methods import METHODS
 from torchxnn.errors import LayerError, XNNError
+from torchxnn.models.hooks import preserve_state, replace_output, watch_inputs
 from torchxnn.models.inputs import check_inputs
-from torchxnn.models.layers import preserve_state, resolve_layer, unwrap
+from torchxnn.models.layers import resolve_layer, unwrap
 
 DEFAULT = "integrated_gradients"
 UNSUITED = {
@@ -70,26 +72,14 @@ class TokensAsImages(nn.Module):
         embedding, ids = self._fixed
         vectors = images.squeeze(2).transpose(1, 2)
         # cuDNN has no backward pass of recurrent layers in evaluation mode.
-        with _replace_output(embedding, vectors), torch.backends.cudnn.flags(enabled=False):
+        with (
+            replace_output(embedding, lambda _: vectors),
+            torch.backends.cudnn.flags(enabled=False),
+        ):
             return self.network(ids.expand(len(images), -1))
 
 
-@contextmanager
-def _replace_output(module: nn.Module, output: Tensor) -> Iterator[None]:
-    thread = threading.get_ident()
-
-    def hook(_: nn.Module, __: Any, found: Tensor) -> Tensor:
-        return output if threading.get_ident() == thread else found
-
-    handle = module.register_forward_hook(hook)
-    try:
-        yield
-    finally:
-        handle.remove()
-
-
 def attribute_rows(
-    methods: Any,
     network: nn.Module,
     rows: Float[Tensor, "batch features"],
     targets: Sequence[int],
@@ -99,11 +89,10 @@ def attribute_rows(
     """What each feature of a row adds to each output, signed.
 
     Args:
-        methods: the table of attribution methods, `METHODS`.
         network: takes rows, returns (B, k).
         rows: in the scale of the network's input.
         targets: n output indices.
-        method: name in `methods`.
+        method: name in `METHODS`.
         baseline: what the row is compared with, by methods that compare; None takes zeros, the
             mean of standardised features.
 
@@ -116,14 +105,13 @@ def attribute_rows(
     """
     if isinstance(baseline, Tensor):
         baseline = baseline.reshape(1, 1, -1)
-    found = _method(methods, method, RowsAsImages(network), baseline)
+    found = _method(method, RowsAsImages(network), baseline)
     images = rows[:, None, None, :]
     maps, certificate = found.attribute_many(images, targets, return_certificate=True)
     return maps.squeeze(2), certificate
 
 
 def attribute_tokens(
-    methods: Any,
     network: nn.Module,
     embedding: nn.Module,
     ids: Int[Tensor, "batch tokens"],
@@ -134,12 +122,11 @@ def attribute_tokens(
     """What each token of a text adds to each output, signed; texts are taken one by one.
 
     Args:
-        methods: the table of attribution methods, `METHODS`.
         network: takes token ids, returns (B, k).
         embedding: the layer that embeds the tokens, see `find_token_embedding`.
         ids: texts of one length.
         targets: n output indices.
-        method: name in `methods`.
+        method: name in `METHODS`.
         baseline: id of the token that methods compare with, such as the padding; None takes a zero
             vector.
 
@@ -155,7 +142,7 @@ def attribute_tokens(
         vectors = _embed(embedding, one)
         start = None if baseline is None else _embed(embedding, one.new_tensor([[baseline]]))
         start = start if start is None else start.reshape(-1, 1, 1)
-        found = _method(methods, method, TokensAsImages(network, embedding, one), start)
+        found = _method(method, TokensAsImages(network, embedding, one), start)
         images = vectors.transpose(1, 2).unsqueeze(2)
         part, certificate = found.attribute_many(images, targets, return_certificate=True)
         maps.append(part.squeeze(2))
@@ -190,19 +177,15 @@ def find_token_embedding(
     inner = unwrap(model)
     seen: list[str] = []
     tables = {n: m for n, m in inner.named_modules() if isinstance(m, nn.Embedding)}
-    thread = threading.get_ident()
 
-    def watch(name: str) -> Any:
-        def hook(_: nn.Module, given: tuple[Any, ...]) -> None:
-            mine = threading.get_ident() == thread and given and isinstance(given[0], Tensor)
-            if mine and given[0].shape == ids.shape and torch.equal(given[0], ids):
-                seen.append(name)
-
-        return hook
+    def note(name: str, given: tuple[Any, ...]) -> None:
+        first = given[0] if given else None
+        if isinstance(first, Tensor) and first.shape == ids.shape and torch.equal(first, ids):
+            seen.append(name)
 
     with torch.no_grad(), preserve_state(inner), ExitStack() as stack:
         for name, module in tables.items():
-            stack.callback(module.register_forward_pre_hook(watch(name)).remove)
+            stack.enter_context(watch_inputs(module, partial(note, name)))
         inner(ids)
     if len(seen) != 1:
         found = ", ".join(repr(name) for name in seen) or "none"
@@ -213,15 +196,15 @@ def find_token_embedding(
     return tables[seen[0]]
 
 
-def _method(methods: Any, name: str, network: nn.Module, baseline: float | Tensor | None) -> Any:
-    if name not in methods:
-        raise XNNError(f"unknown attribution method {name!r}; known: {', '.join(methods)}")
+def _method(name: str, network: nn.Module, baseline: float | Tensor | None) -> Attributor:
+    if name not in METHODS:
+        raise XNNError(f"unknown attribution method {name!r}; known: {', '.join(METHODS)}")
     if name in UNSUITED:
         raise XNNError(f"{name} needs pictures: {UNSUITED[name]}; use {DEFAULT}")
     if baseline is None:
-        return methods[name](network)
+        return METHODS[name](network)
     try:
-        return methods[name](network, baseline=baseline)
+        return METHODS[name](network, baseline=baseline)  # type: ignore[call-arg]
     except TypeError as error:
         raise XNNError(f"{name} compares with no baseline; leave it out") from error
 

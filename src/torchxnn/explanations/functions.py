@@ -11,7 +11,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from torchxnn.attribution.base import Certificate
-from torchxnn.attribution.methods import METHODS
 from torchxnn.attribution.tokens_and_rows import (
     DEFAULT,
     attribute_rows,
@@ -143,6 +142,6 @@ class ExplainsParts(ABC):
         token_layer: str | nn.Module | None = None,
     ) -> tuple[Float[Tensor, "batch targets parts"], Certificate]:
         if kind_of(batch) == "row":
-            return attribute_rows(METHODS, network, batch, list(targets), method, baseline)
+            return attribute_rows(network, batch, list(targets), method, baseline)
         embedding = find_token_embedding(self.model, batch, token_layer)
-        return attribute_tokens(METHODS, network, embedding, batch, list(targets), method, baseline)
+        return attribute_tokens(network, embedding, batch, list(targets), method, baseline)

@@ -13,7 +13,8 @@ from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor, nn
 
 from torchxnn.errors import DataError, NonFiniteError
-from torchxnn.models.layers import check_images, preserve_state
+from torchxnn.models.hooks import preserve_state
+from torchxnn.models.layers import check_images
 from torchxnn.models.outputs import as_logits, count_classes, predicted_classes
 
 KEPT = (300, 500, 1000)

@@ -1,17 +1,14 @@
-"""Find a model's layers, record their activations, and leave the model as it was.
+"""Find a model's layers, record their outputs, and run a model with another output of a layer.
 
-Everything here works on somebody else's model: hooks are removed, modes restored and buffers put
-back, also after an exception and with several threads at work on the same model.
+Everything here works on somebody else's model and leaves it as it was; see `torchxnn.models.hooks`.
 """
 
 from __future__ import annotations
 
 import difflib
-import threading
-import weakref
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from torchxnn.errors import DataError, LayerError, NonFiniteError
+from torchxnn.models.hooks import preserve_state, replace_output, watch_output
 from torchxnn.models.outputs import as_logits
 
 
@@ -105,82 +103,6 @@ def _nearest(layer: str, modules: dict[str, nn.Module]) -> str:
     same_tail = [name for name in names if layer and name.rsplit(".", 1)[-1] == layer][:5]
     nearest = list(dict.fromkeys([*same_tail, *close]))[:5] or names[-5:]
     return ", ".join(repr(name) for name in nearest) or "none, the model has no submodules"
-
-
-@dataclass
-class _Saved:
-    """What `preserve_state` puts back; shared by the threads that hold the same model."""
-
-    holders: int = 0
-    modes: list[tuple[nn.Module, bool]] = field(default_factory=list)
-    requires_grad: list[tuple[nn.Parameter, bool]] = field(default_factory=list)
-    buffers: list[tuple[Tensor, Tensor]] = field(default_factory=list)
-
-
-_lock = threading.RLock()
-_saved: weakref.WeakKeyDictionary[nn.Module, _Saved] = weakref.WeakKeyDictionary()
-
-
-@contextmanager
-def preserve_state(model: nn.Module) -> Iterator[nn.Module]:
-    """Run the body with the model in evaluation mode and put everything back afterwards.
-
-    Restores the mode of every submodule, `requires_grad` of every parameter and the contents of
-    every buffer, also after an exception. Several threads may hold the same model: the first one
-    saves, the last one restores.
-
-    Args:
-        model: any module; its `eval()` and `train()` are not called, since models override them.
-
-    Yields:
-        The model itself.
-    """
-    with _lock:
-        saved = _saved.setdefault(model, _Saved())
-        if saved.holders == 0:
-            saved.modes = [(module, module.training) for module in model.modules()]
-            saved.requires_grad = [(p, p.requires_grad) for p in model.parameters()]
-            saved.buffers = [(b, b.detach().clone()) for b in model.buffers()]
-            for module, _ in saved.modes:
-                module.training = False
-        saved.holders += 1
-    try:
-        yield model
-    finally:
-        with _lock:
-            saved.holders -= 1
-            if saved.holders == 0:
-                _restore(saved)
-                del _saved[model]
-
-
-def _restore(saved: _Saved) -> None:
-    for module, training in saved.modes:
-        module.training = training
-    for parameter, requires_grad in saved.requires_grad:
-        if parameter.requires_grad != requires_grad:
-            parameter.requires_grad_(requires_grad)
-    with torch.no_grad():
-        for buffer, value in saved.buffers:
-            if buffer.is_meta or torch.equal(buffer, value):
-                continue
-            buffer.copy_(value)
-
-
-@contextmanager
-def _watch(module: nn.Module, on_output: Callable[[Any], None]) -> Iterator[None]:
-    """Call `on_output` with what the module returns, in this thread only."""
-    thread = threading.get_ident()
-
-    def hook(_: nn.Module, __: Any, output: Any) -> None:
-        if threading.get_ident() == thread:
-            on_output(output)
-
-    handle = module.register_forward_hook(hook)
-    try:
-        yield
-    finally:
-        handle.remove()
 
 
 class _LayerReached(BaseException):
@@ -286,7 +208,7 @@ def run_to_layer(model: nn.Module, layer: str | nn.Module, images: Tensor) -> Te
         seen.append(_one_tensor(output, name).clone())
         raise _LayerReached
 
-    with preserve_state(inner), _watch(module, stop):
+    with preserve_state(inner), watch_output(module, stop):
         try:
             inner(images)
         except _LayerReached:
@@ -342,7 +264,7 @@ def record_layers(
 
     with torch.no_grad(), preserve_state(inner), ExitStack() as stack:
         for (name, module), outputs in zip(found, seen, strict=True):
-            stack.enter_context(_watch(module, keep(name, outputs)))
+            stack.enter_context(watch_output(module, keep(name, outputs)))
         logits = inner(images)
     for (name, _), outputs in zip(found, seen, strict=True):
         if len(outputs) != 1:
@@ -351,6 +273,55 @@ def record_layers(
                 "single output; choose a layer that runs once (`xnn layers MODEL` shows the calls)"
             )
     return [outputs[0] for outputs in seen], as_logits(logits)
+
+
+def run_with_output(
+    model: nn.Module,
+    layer: str | nn.Module,
+    images: Tensor,
+    output: Float[Tensor, "batch *dims"],
+) -> Float[Tensor, "batch outputs"]:
+    """The logits if a layer gave something else for these images.
+
+    The part below the layer runs as well, since a model may use its other results; the layer's own
+    output is replaced by a copy, in its shape and precision. The model is left as it was.
+
+    Args:
+        model: the explained model.
+        layer: dotted name or submodule; it must run once.
+        images: (B, C, H, W) or whatever the model takes.
+        output: what the layer is to give, with as many numbers as it gives, such as
+            `embedding.decode(E)`.
+
+    Raises:
+        LayerError: the layer does not exist, or runs another number of times than once.
+        DataError: a wrong number of values, or a model that returns no logits.
+
+    Example:
+        >>> logits = run_with_output(model, "classifier.1", images, embedding.decode(features))
+    """
+    name, module = resolve_layer(model, layer)
+    check_images(model, images)
+    inner, runs = unwrap(model), 0
+
+    def replaced(own: Any) -> Tensor:
+        nonlocal runs
+        runs += 1
+        if not isinstance(own, Tensor) or own.numel() != output.numel():
+            shape = tuple(own.shape) if isinstance(own, Tensor) else type(own).__name__
+            raise DataError(
+                f"layer {name!r} gives {shape}, which {tuple(output.shape)} cannot replace"
+            )
+        return output.detach().clone().reshape(own.shape).to(own)
+
+    with torch.no_grad(), preserve_state(inner), replace_output(module, replaced):
+        logits = inner(images)
+    if runs != 1:
+        raise LayerError(
+            f"layer {name!r} runs {runs} times in one forward pass, so its output cannot be "
+            "replaced; choose a layer that runs once (`xnn layers MODEL` shows the calls)"
+        )
+    return as_logits(logits)
 
 
 def list_layers(model: nn.Module, images: Tensor) -> list[LayerInfo]:
@@ -371,7 +342,7 @@ def list_layers(model: nn.Module, images: Tensor) -> list[LayerInfo]:
     with torch.no_grad(), preserve_state(inner), ExitStack() as stack:
         for name, module in inner.named_modules():
             if name:
-                stack.enter_context(_watch(module, note(name)))
+                stack.enter_context(watch_output(module, note(name)))
         inner(images)
     kinds = {name: type(module).__name__ for name, module in inner.named_modules()}
     return [

@@ -20,7 +20,8 @@ import torchvision
 from torch import Tensor, nn
 
 from torchxnn.errors import ModelError, XNNWarning
-from torchxnn.models.layers import preserve_state, unwrap
+from torchxnn.models.hooks import preserve_state
+from torchxnn.models.layers import unwrap
 from torchxnn.models.outputs import as_logits
 from torchxnn.models.preprocessing import Preprocessing
 from torchxnn.models.weights import load_state, read_state

@@ -19,8 +19,7 @@ from torchxnn.cli.main import main
 from torchxnn.cli.what_if import folder_names
 from torchxnn.errors import DataError, LayerError, XNNError
 from torchxnn.metrics import inpaint_images, top_pixels
-from torchxnn.models.intervention import run_with_output
-from torchxnn.models.layers import record_layer
+from torchxnn.models.layers import record_layer, run_with_output
 from torchxnn.models.preprocessing import Preprocessing
 from torchxnn.training.config import TrainConfig
 

@@ -30,8 +30,7 @@ from torchxnn.errors import DataError, XNNError
 from torchxnn.explanations.drawing.overlay import number, signed, smooth
 from torchxnn.metrics.insertion_deletion import feature_regions, shifted_regions
 from torchxnn.metrics.masking import Inpainting, inpaint_images
-from torchxnn.models.intervention import run_with_output
-from torchxnn.models.layers import as_activations, check_images, record_layer
+from torchxnn.models.layers import as_activations, check_images, record_layer, run_with_output
 from torchxnn.models.preprocessing import Preprocessing
 from torchxnn.storage.files import replace_file
 from torchxnn.xnn import XNN

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from torchxnn.attribution.base import (
@@ -25,6 +25,7 @@ from torchxnn.attribution.base import (
     Attributor,
     Certificate,
     LayerCertificate,
+    for_each,
     versions,
 )
 from torchxnn.attribution.excitation_backprop.propagation import (
@@ -90,62 +91,6 @@ class ExcitationBackprop(Attributor):
         # A module is taken as it is: it may be one that `module` holds without registering it.
         self._stop = stop_at
 
-    def attribute(  # type: ignore[override]
-        self,
-        images: Float[Tensor, "batch *image"],
-        target: int | Int[Tensor, " batch"],
-        return_certificate: bool = False,
-    ) -> Float[Tensor, "batch *map"] | tuple[Float[Tensor, "batch *map"], Certificate]:
-        """The map of one target, (B, H, W), summed over colour channels.
-
-        Args:
-            images: preprocessed images (B, C, H, W).
-            target: output index, or one per image.
-            return_certificate: also measure conservation in every layer, image by image.
-
-        Returns:
-            Maps (B, H, W), and the certificate if asked for.
-
-        Raises:
-            XNNError: target out of range, or the target does not depend on the images.
-            UnsupportedOperationError: relevance reached an operation without a rule.
-            NonFiniteError: NaN or infinity in the images, the activations or the relevance.
-            LayerError: the layer to stop at did not run once.
-        """
-        targets = target if isinstance(target, Tensor) else torch.full((images.shape[0],), target)
-        each = targets.reshape(1, -1)
-        maps, certificate = self._explain(images, each, certify=return_certificate)
-        return (maps[:, 0], certificate) if certificate is not None else maps[:, 0]
-
-    def attribute_many(  # type: ignore[override]
-        self,
-        images: Float[Tensor, "batch *image"],
-        targets: Sequence[int],
-        return_certificate: bool = False,
-    ) -> (
-        Float[Tensor, "batch targets *map"]
-        | tuple[Float[Tensor, "batch targets *map"], Certificate]
-    ):
-        """The maps of several targets, (B, n, H, W), from one forward pass.
-
-        Args:
-            images: preprocessed images (B, C, H, W).
-            targets: n output indices.
-            return_certificate: also measure conservation in every layer, image by image.
-
-        Returns:
-            Maps (B, n, H, W), and the certificate if asked for.
-
-        Raises:
-            XNNError: as `attribute`.
-        """
-        if len(targets) == 0:
-            raise XNNError("no targets given; name at least one output index")
-        maps, certificate = self._explain(
-            images, _for_each(targets, images), certify=return_certificate
-        )
-        return (maps, certificate) if certificate is not None else maps
-
     def attribute_counted(
         self, images: Float[Tensor, "batch *image"], targets: Sequence[int]
     ) -> tuple[Float[Tensor, "batch targets *map"], float]:
@@ -161,7 +106,7 @@ class ExcitationBackprop(Attributor):
         Raises:
             XNNError: as `attribute`.
         """
-        found = self._run(images, _for_each(targets, images), certify=False)
+        found = self._run(images, for_each(targets, images), certify=False)
         return found.maps, found.fallback
 
     def certify_layers(
@@ -177,7 +122,7 @@ class ExcitationBackprop(Attributor):
             XNNError: as `attribute`.
         """
         check_images(self._module, images)
-        each = torch.tensor([int(t) for t in targets]).reshape(-1, 1).expand(-1, images.shape[0])
+        each = for_each(targets, images).T
         with preserve_state(self._module):
             found = self._explain_part(images, each, each.numel(), certify=True)
         return tuple(
@@ -186,7 +131,7 @@ class ExcitationBackprop(Attributor):
         )
 
     def _explain(
-        self, images: Tensor, targets: Tensor, *, certify: bool
+        self, images: Tensor, targets: Tensor, certify: bool
     ) -> tuple[Tensor, Certificate | None]:
         found = self._run(images, targets, certify=certify)
         self._warn(found.error, found.fallback)
@@ -199,8 +144,9 @@ class ExcitationBackprop(Attributor):
 
     def _run(self, images: Tensor, targets: Tensor, *, certify: bool) -> _Found:
         check_images(self._module, images)
-        if targets.shape[1] != images.shape[0]:
-            raise XNNError(f"{targets.shape[1]} targets for {images.shape[0]} images")
+        if len(targets) != len(images):
+            raise XNNError(f"{len(targets)} targets for {len(images)} images")
+        targets = targets.T
         limit = self._chunk_size or targets.numel()
         parts = []
         with preserve_state(self._module):
@@ -300,11 +246,6 @@ class _Found:
     error: float
     fallback: float
     layers: dict[str, LayerTally]
-
-
-def _for_each(targets: Sequence[int], images: Tensor) -> Tensor:
-    """The same targets for each image, (n, B)."""
-    return torch.tensor([int(target) for target in targets]).reshape(-1, 1).expand(-1, len(images))
 
 
 def _without_off(lost: Tensor, outputs: Tensor, chosen: Tensor) -> Tensor:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
+
+_Leaf = TypeVar("_Leaf")
 
 Geometry = tuple[tuple[int, ...], tuple[int, ...], int]
 """Size, stride and storage offset of a tensor: which elements of its memory block it shows."""
@@ -58,7 +60,7 @@ class Operation:
     Attributes:
         func: the aten overload.
         args: positional arguments with `Value` in place of every tensor.
-        kwargs: keyword arguments, likewise.
+        kwargs: keyword arguments, also with `Value` in place of every tensor.
         outputs: one `Value` per returned tensor, None for what is not a tensor.
         place: where it ran.
         cache: what a rule computed once and needs for every seed.
@@ -84,7 +86,7 @@ class Operation:
     @property
     def inputs(self) -> list[Value]:
         """Every tensor argument in order of appearance, constants too."""
-        return list(_values((self.args, tuple(self.kwargs.values()))))
+        return list(leaves((self.args, tuple(self.kwargs.values())), Value))
 
     @property
     def dependents(self) -> list[Value]:
@@ -146,9 +148,12 @@ def positions(geometry: Geometry, device: torch.device) -> Tensor:
     return place.flatten()
 
 
-def _values(tree: Any) -> Iterator[Value]:
-    if isinstance(tree, Value):
+def leaves(tree: Any, kind: type[_Leaf]) -> Iterator[_Leaf]:
+    """Everything of one kind in nested lists, tuples and dictionaries, in their order."""
+    if isinstance(tree, kind):
         yield tree
     elif isinstance(tree, (list, tuple)):
         for item in tree:
-            yield from _values(item)
+            yield from leaves(item, kind)
+    elif isinstance(tree, dict):
+        yield from leaves(list(tree.values()), kind)

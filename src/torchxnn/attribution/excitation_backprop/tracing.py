@@ -13,9 +13,8 @@ would destroy is copied first.
 from __future__ import annotations
 
 import sys
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -35,11 +34,15 @@ from torchxnn.attribution.excitation_backprop.tape import (
     Value,
     erase,
     geometry_of,
+    leaves,
 )
 from torchxnn.errors import LayerError
+from torchxnn.models.hooks import watch_output
 
 _CALL = nn.Module._call_impl.__code__
-_LIBRARY = (*(str(Path(f).parent) for f in (torch.__file__, jaxtyping.__file__, __file__)), "<")
+_ROOMS = (Path(torch.__file__).parent, Path(jaxtyping.__file__).parent, Path(__file__).parents[1])
+# Nobody wants to read that an operation ran in PyTorch or in an attribution method.
+_LIBRARY = (*map(str, _ROOMS), "<")
 # In-place operations that replace the whole content, so that the old one does not matter.
 _OVERWRITE = {"copy_", "fill_", "zero_", "normal_", "uniform_", "bernoulli_", "random_"}
 
@@ -121,7 +124,7 @@ class Tracer(TorchDispatchMode):
         kwargs = kwargs or {}
         dependent = any(
             value is not None and value.dependent
-            for value in (self.value_of(tensor) for tensor in _tensors((args, kwargs)))
+            for value in (self.value_of(tensor) for tensor in leaves((args, kwargs), Tensor))
         )
         mutable = func._schema.is_mutable
         name = func._schema.name.split("::")[1]
@@ -140,7 +143,7 @@ class Tracer(TorchDispatchMode):
         return self._run(func, args, kwargs, written)
 
     def _reads(self, argument: Any) -> bool:
-        values = (self.value_of(tensor) for tensor in _tensors(argument))
+        values = (self.value_of(tensor) for tensor in leaves(argument, Tensor))
         return any(value is not None and value.dependent for value in values)
 
     def _run(self, func: Any, args: Any, kwargs: dict[str, Any], written: list[Tensor]) -> Any:
@@ -318,9 +321,13 @@ def record(
         tracer = Tracer(names, known)
         value = tracer.watch(start)
         label = names.get(stop, type(stop).__name__) if stop is not None else ""
+
+        def note(output: Any) -> None:
+            seen.append(_layer_value(tracer, output, label))
+
         with (
             _erased_on_error(tracer.operations),
-            _watching(stop, lambda out: seen.append(_layer_value(tracer, out, label))),
+            nullcontext() if stop is None else watch_output(stop, note),
             WithoutFastPath(),
             tracer,
         ):
@@ -361,25 +368,6 @@ def _erased_on_error(operations: list[Operation]) -> Iterator[None]:
         raise
 
 
-@contextmanager
-def _watching(module: nn.Module | None, on_output: Callable[[Any], None]) -> Iterator[None]:
-    """Call `on_output` with what a module returns, in this thread only."""
-    if module is None:
-        yield
-        return
-    thread = threading.get_ident()
-
-    def hook(_: nn.Module, __: Any, output: Any) -> None:
-        if threading.get_ident() == thread:
-            on_output(output)
-
-    handle = module.register_forward_hook(hook)
-    try:
-        yield
-    finally:
-        handle.remove()
-
-
 def _overlap(first: Geometry, second: Geometry) -> bool:
     spans = []
     for size, stride, offset in (first, second):
@@ -416,18 +404,8 @@ def _written(func: Any, args: Any, kwargs: dict[str, Any]) -> list[Tensor]:
         if argument.alias_info is None or not argument.alias_info.is_write:
             continue
         given = args[index] if index < len(args) else kwargs.get(argument.name)
-        found.extend(_tensors(given))
+        found.extend(leaves(given, Tensor))
     return found
-
-
-def _tensors(tree: Any) -> Iterator[Tensor]:
-    if isinstance(tree, Tensor):
-        yield tree
-    elif isinstance(tree, (list, tuple)):
-        for item in tree:
-            yield from _tensors(item)
-    elif isinstance(tree, dict):
-        yield from _tensors(tuple(tree.values()))
 
 
 def _map(tree: Any, change: Callable[[Tensor], Value]) -> Any:

@@ -1,0 +1,126 @@
+"""Watch somebody else's model at work, replace what a layer returns, and leave it as it was.
+
+Hooks are removed, modes restored and buffers put back, also after an exception and with several
+threads at work on the same model: a hook sees what its own thread does and nothing else.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass
+class _Saved:
+    """What `preserve_state` puts back; shared by the threads that hold the same model."""
+
+    holders: int = 0
+    modes: list[tuple[nn.Module, bool]] = field(default_factory=list)
+    requires_grad: list[tuple[nn.Parameter, bool]] = field(default_factory=list)
+    buffers: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+
+
+_lock = threading.RLock()
+_saved: weakref.WeakKeyDictionary[nn.Module, _Saved] = weakref.WeakKeyDictionary()
+
+
+@contextmanager
+def preserve_state(model: nn.Module) -> Iterator[nn.Module]:
+    """Run the body with the model in evaluation mode and put everything back afterwards.
+
+    Restores the mode of every submodule, `requires_grad` of every parameter and the contents of
+    every buffer, also after an exception. Several threads may hold the same model: the first one
+    saves, the last one restores.
+
+    Args:
+        model: any module; its `eval()` and `train()` are not called, since models override them.
+
+    Yields:
+        The model itself.
+    """
+    with _lock:
+        saved = _saved.setdefault(model, _Saved())
+        if saved.holders == 0:
+            saved.modes = [(module, module.training) for module in model.modules()]
+            saved.requires_grad = [(p, p.requires_grad) for p in model.parameters()]
+            saved.buffers = [(b, b.detach().clone()) for b in model.buffers()]
+            for module, _ in saved.modes:
+                module.training = False
+        saved.holders += 1
+    try:
+        yield model
+    finally:
+        with _lock:
+            saved.holders -= 1
+            if saved.holders == 0:
+                _restore(saved)
+                del _saved[model]
+
+
+def _restore(saved: _Saved) -> None:
+    for module, training in saved.modes:
+        module.training = training
+    for parameter, requires_grad in saved.requires_grad:
+        if parameter.requires_grad != requires_grad:
+            parameter.requires_grad_(requires_grad)
+    with torch.no_grad():
+        for buffer, value in saved.buffers:
+            if buffer.is_meta or torch.equal(buffer, value):
+                continue
+            buffer.copy_(value)
+
+
+@contextmanager
+def replace_output(module: nn.Module, change: Callable[[Any], Any]) -> Iterator[None]:
+    """Let a module return something else while the body runs, in this thread only.
+
+    Args:
+        module: the layer; it may run any number of times.
+        change: from what the layer returns to what is used instead; None leaves it as it is.
+    """
+    thread = threading.get_ident()
+
+    def hook(_: nn.Module, __: Any, output: Any) -> Any:
+        return change(output) if threading.get_ident() == thread else None
+
+    handle = module.register_forward_hook(hook)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def watch_output(module: nn.Module, on_output: Callable[[Any], object]) -> Iterator[None]:
+    """Call `on_output` with whatever a module returns while the body runs, in this thread only."""
+
+    def look(output: Any) -> None:
+        on_output(output)
+
+    with replace_output(module, look):
+        yield
+
+
+@contextmanager
+def watch_inputs(
+    module: nn.Module, on_inputs: Callable[[tuple[Any, ...]], object]
+) -> Iterator[None]:
+    """Call `on_inputs` with a module's positional arguments, in this thread only."""
+    thread = threading.get_ident()
+
+    def hook(_: nn.Module, given: tuple[Any, ...]) -> None:
+        if threading.get_ident() == thread:
+            on_inputs(given)
+
+    handle = module.register_forward_pre_hook(hook)
+    try:
+        yield
+    finally:
+        handle.remove()
