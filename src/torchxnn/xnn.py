@@ -21,7 +21,7 @@ from torchxnn.errors import DataError, ModelError, XNNError
 from torchxnn.explanations.drawing.notebook import xnn_fragment
 from torchxnn.explanations.functions import ExplainsParts
 from torchxnn.explanations.image import Explanation
-from torchxnn.explanations.names.file import read_names
+from torchxnn.explanations.names.file import read_names, save_with_names
 from torchxnn.explanations.names.named import Named
 from torchxnn.metrics import Faithfulness
 from torchxnn.metrics.evaluation import Evaluation, evaluate_images, measure_activations
@@ -30,8 +30,9 @@ from torchxnn.models.layers import as_activations, record_layer, resolve_layer, 
 from torchxnn.models.load import fingerprint
 from torchxnn.models.outputs import class_of_target, predicted_classes
 from torchxnn.models.preprocessing import Preprocessing
+from torchxnn.storage.artifact import structure
 from torchxnn.storage.paths import Location
-from torchxnn.storage.saved_folder import read_saved, write_saved
+from torchxnn.storage.saved_folder import read_saved
 from torchxnn.training.config import ComputeConfig, Losses, TrainConfig
 from torchxnn.training.fit import fit_embedding
 from torchxnn.training.report import FitReport
@@ -372,7 +373,7 @@ class XNN(Named, ExplainsParts, nn.Module):
             preprocessing=self.preprocessing,
             source=self.source,
         )
-        write_saved(path, about, embedding.state_dict(), self._names)
+        save_with_names(path, about, embedding.state_dict(), self.names)
 
     @classmethod
     def from_pretrained(cls, path: Location, model: nn.Module) -> XNN:
@@ -394,7 +395,7 @@ class XNN(Named, ExplainsParts, nn.Module):
             )
         try:
             xnn = cls._restore(model, about, state)
-        except (KeyError, TypeError, RuntimeError) as error:
+        except (DataError, KeyError, TypeError, RuntimeError) as error:
             raise ModelError(f"the saved XNN in {path} is damaged: {error!r}") from error
         xnn.names = read_names(path, about["weights_sha256"], xnn._fitted().n_features)
         return xnn
@@ -412,7 +413,8 @@ class XNN(Named, ExplainsParts, nn.Module):
         xnn.embedding = rebuild_embedding(about, state).to(xnn.device)
         xnn.targets, xnn.source = tuple(about["targets"]), about["source"]
         xnn.outputs = about["outputs"]
-        xnn.report = about["report"] and FitReport.from_json(about["report"])
+        report = about["report"]
+        xnn.report = report and structure(report, FitReport, "its report")
         return xnn
 
     def _repr_html_(self) -> str:

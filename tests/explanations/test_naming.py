@@ -2,7 +2,9 @@ import csv
 import io
 import json
 import multiprocessing
+import threading
 import warnings
+from contextlib import contextmanager
 from dataclasses import replace
 
 import fsspec
@@ -18,6 +20,9 @@ from torchxnn.errors import DataError, ModelError, XNNWarning
 from torchxnn.explanations.names.adopt import carry_over
 from torchxnn.explanations.names.file import names_csv, read_names, write_names
 from torchxnn.explanations.names.judgements import Action, FeatureNames, Judgement, normalised
+from torchxnn.storage.artifact import structure, to_json
+from torchxnn.storage.files import replace_folder
+from torchxnn.storage.saved_folder import read_saved
 from xnn_examples import QUICK, make_loader, quick_fit
 
 pytestmark = pytest.mark.filterwarnings("ignore::torchxnn.errors.AttributionWarning")
@@ -176,7 +181,7 @@ def test_union_does_not_depend_on_the_order_and_json_keeps_everything(one, other
     assert both == second.union(first)
     assert both.shown() == second.union(first).shown()
     assert both.union(first) == both
-    assert FeatureNames.from_json(json.loads(json.dumps(both.to_json()))) == both
+    assert structure(json.loads(to_json(both)), FeatureNames, "it") == both
 
 
 def test_times_go_on_even_if_the_clock_does_not():
@@ -230,7 +235,7 @@ def test_names_in_object_storage(xnn):
     ("content", "message"),
     [
         ("{", "cannot be read"),
-        ('{"format": "other"}', "holds no names"),
+        ('{"format": "other"}', "is not a file of names"),
         ('{"format": "torchxnn.names", "format_version": 2}', "format version 2"),
         (
             '{"format": "torchxnn.names", "format_version": 1, "embedding_sha256": "d"}',
@@ -247,6 +252,34 @@ def test_a_broken_file_is_an_error(tmp_path, content, message):
     (tmp_path / "names.json").write_text(content)
     with pytest.raises(ModelError, match=message):
         read_names(tmp_path, "d", 3)
+
+
+def test_a_judgement_given_while_the_xnn_is_saved_again_is_kept(xnn, tmp_path, monkeypatch):
+    run = tmp_path / "run"
+    xnn.name_feature(0, "wing", who="A")
+    xnn.save_pretrained(run)
+    embedding = read_saved(run)[0]["weights_sha256"]
+    entered, others = threading.Event(), []
+
+    def judge(who):
+        entered.set()
+        write_names(run, FeatureNames(3).judge(1, f"name of {who}", who=who), embedding)
+
+    @contextmanager
+    def slow(path, marker):
+        with replace_folder(path, marker) as folder:
+            yield folder  # the names that are to stay are in the new folder, and somebody judges
+            others.extend(threading.Thread(target=judge, args=(who,)) for who in "BCD")
+            for other in others:
+                other.start()
+            entered.wait()
+            others[0].join(0.3)
+
+    monkeypatch.setattr("torchxnn.storage.saved_folder.replace_folder", slow)
+    xnn.save_pretrained(run)
+    for other in others:
+        other.join(30)
+    assert read_names(run, embedding, 3).people == ("A", "B", "C", "D")
 
 
 def _judge_often(folder, who):

@@ -17,6 +17,7 @@ from torchxnn.errors import DataError
 from torchxnn.explanations.sentences import account_for, article, noun
 from torchxnn.metrics.faithfulness import Faithfulness, measure_faithfulness
 from torchxnn.models.preprocessing import Preprocessing
+from torchxnn.storage.artifact import structure
 from xnn_examples import make_loader, quick_fit
 
 MINUS = "\N{MINUS SIGN}"
@@ -192,9 +193,9 @@ def test_error_bound_by_hand_and_in_records():
     assert found.error_bound == (pytest.approx(0.9),)
     values = {name: getattr(found, name) for name in Faithfulness.__dataclass_fields__}
     values["error_bound"] = list(values["error_bound"])
-    assert Faithfulness.from_json(values).error_bound == found.error_bound
+    assert structure(values, Faithfulness, "it").error_bound == found.error_bound
     del values["error_bound"]  # as in records of earlier versions
-    assert Faithfulness.from_json(values).error_bound is None
+    assert structure(values, Faithfulness, "it").error_bound is None
 
 
 def pair(first=((3.0, -1.0, 0.1),), second=((2.0, -0.5),), **changes):

@@ -1,3 +1,4 @@
+import json
 import math
 from dataclasses import asdict
 
@@ -10,6 +11,7 @@ import reference
 from torchxnn.errors import DataError, XNNWarning
 from torchxnn.metrics import Faithfulness, MapCovariance, measure_faithfulness
 from torchxnn.metrics.orthogonality import correlation
+from torchxnn.storage.artifact import structure, to_json
 
 
 def measure(reproduced, logits, target=0, positives=None, features=None, weight=None):
@@ -48,7 +50,7 @@ def test_margins_of_one_logit_and_of_no_change():
     assert single.margin == pytest.approx(2.125)
     assert single.margin_changed is None
     old = {k: v for k, v in asdict(single).items() if not k.startswith("margin")}
-    assert Faithfulness.from_json(old).margin is None
+    assert structure(old, Faithfulness, "it").margin is None
 
 
 def test_negatives_hide_a_fit_that_misses_every_positive():
@@ -119,10 +121,7 @@ def test_no_images_and_no_positives_are_errors():
 
 def test_faithfulness_survives_json():
     result = measure([2.0, 2.5], [[3.0, 1.0], [0.0, 2.0]])
-    import json
-    from dataclasses import asdict
-
-    assert Faithfulness.from_json(json.loads(json.dumps(asdict(result)))) == result
+    assert structure(json.loads(to_json(result)), Faithfulness, "it") == result
 
 
 @given(seed=st.integers(0, 1000), images=st.integers(1, 4), n=st.integers(1, 4))

@@ -124,7 +124,7 @@ def test_something_else_is_left_alone(tmp_path):
     ("change", "message"),
     [
         ({"format_version": 2}, "format version 2, this torchxnn"),
-        ({"format": "other"}, "not the manifest of a chunk store"),
+        ({"format": "other"}, "is not a chunk store: its format"),
         ({"rows": 11}, "is damaged"),
         ({"about": {}}, "is damaged"),
     ],

@@ -1,3 +1,4 @@
+import json
 import warnings
 from dataclasses import replace
 
@@ -10,6 +11,7 @@ from torchxnn.embeddings import EMBEDDINGS, SRAE, Embedding
 from torchxnn.embeddings.kinds import build_embedding
 from torchxnn.embeddings.linear import fit_linear, second_moments
 from torchxnn.errors import DataError, DegenerateFitWarning, NonFiniteError, XNNError
+from torchxnn.storage.artifact import structure, to_json
 from torchxnn.training import losses
 from torchxnn.training.config import Side, TrainConfig
 from torchxnn.training.fit import fit_embedding
@@ -142,9 +144,7 @@ def test_trials_stop_once_a_fit_is_good_enough(fitted):
 
 
 def test_report_survives_json(fitted):
-    import json
-
-    assert FitReport.from_json(json.loads(json.dumps(fitted[1].to_json()))) == fitted[1]
+    assert structure(json.loads(to_json(fitted[1])), FitReport, "it") == fitted[1]
 
 
 @pytest.mark.parametrize(

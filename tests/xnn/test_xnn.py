@@ -253,7 +253,7 @@ def test_broken_folders_are_named(fitted, tmp_path):
     with pytest.raises(ModelError, match="cannot be read"):
         XNN.from_pretrained(tmp_path / "x", make_net())
     about.write_text(json.dumps({"format": "other"}))
-    with pytest.raises(ModelError, match="not written by"):
+    with pytest.raises(ModelError, match="is not a saved XNN"):
         XNN.from_pretrained(tmp_path / "x", make_net())
     about.write_text(json.dumps(saved))
     weights = tmp_path / "x" / "embedding.safetensors"

@@ -22,8 +22,8 @@ from torchxnn.apps.benchmark.tune import TuneGrid, run_tuning
 from torchxnn.cli.progress import make_progress
 from torchxnn.errors import DataError
 from torchxnn.models.bundled import LAYER
+from torchxnn.storage.artifact import to_json
 from torchxnn.storage.files import replace_file
-from torchxnn.storage.saved_folder import to_json
 
 TITLES = {
     "cub": "Birds (CUB-200-2011)",
@@ -92,7 +92,7 @@ class Evaluation(BenchmarkCommand):
                 _count_classes(progress),
             )
         summary = summarise(records)
-        replace_file(self.out / "results.json", to_json(summary).encode())
+        replace_file(self.out / "results.json", to_json(summary))
         text = markdown(summary, TITLES[source.kind])
         replace_file(self.out / "tables.md", text.encode())
         out.print(text.split("## Lasso")[0], markup=False, highlight=False, soft_wrap=True)
@@ -204,7 +204,7 @@ class Tune(FewClasses):
         from torchxnn.explanations.drawing.canvas import figure_bytes
 
         return {
-            "tuning.json": to_json(found | {"classes": targets}).encode(),
+            "tuning.json": to_json(found | {"classes": targets}),
             "tuning.png": figure_bytes(front_figure(found), "png", 150),
             "tuning.md": tuning_text(found, targets).encode(),
         }
@@ -231,7 +231,7 @@ class SeedStability(FewClasses):
         """`stability.json` and `stability.md`."""
         del targets  # they are in what was found
         text = stability_text(found)
-        return {"stability.json": to_json(found).encode(), "stability.md": text.encode()}
+        return {"stability.json": to_json(found), "stability.md": text.encode()}
 
 
 def every_few(classes: int) -> list[int]:

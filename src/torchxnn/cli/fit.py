@@ -20,11 +20,12 @@ from torchxnn.data.datasets.base import ImageDataset
 from torchxnn.data.datasets.open import DataConfig, OpenedData, find_target, open_dataset
 from torchxnn.data.record import cache_activations
 from torchxnn.errors import DataError
+from torchxnn.explanations.names.file import check_names
 from torchxnn.models.load import LoadedModel, count_outputs, load_model
 from torchxnn.parallel.ray_engine import EngineConfig
 from torchxnn.storage.files import check_replaceable
 from torchxnn.storage.paths import Location, as_location, child
-from torchxnn.storage.saved_folder import MARKER, check_names
+from torchxnn.storage.saved_folder import MARKER
 from torchxnn.training.config import ComputeConfig, TrainConfig
 from torchxnn.training.many import (
     FittedClass,

@@ -38,8 +38,8 @@ from torchxnn.cli.what_if import WhatIfCommand
 from torchxnn.data.datasets.open import DataConfig
 from torchxnn.errors import DataError, XNNError, XNNWarning
 from torchxnn.models.load import load_model
+from torchxnn.storage.artifact import to_json
 from torchxnn.storage.files import replace_file
-from torchxnn.storage.saved_folder import to_json
 
 OUT, ERR = Console(), Console(stderr=True)
 
@@ -340,7 +340,7 @@ def _free_name(stem: str, taken: set[str]) -> str:
 
 
 def _write_json(path: Path, values: dict[str, Any]) -> None:
-    replace_file(path, to_json(values).encode())
+    replace_file(path, to_json(values))
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,8 +17,8 @@ from torchxnn.apps.what_if.table import ORDERS, WAYS, WhatIfTable, what_if_table
 from torchxnn.cli.saved_run import SavedRun, open_for
 from torchxnn.data.datasets.open import DataConfig
 from torchxnn.errors import DataError
+from torchxnn.storage.artifact import to_json
 from torchxnn.storage.files import replace_file
-from torchxnn.storage.saved_folder import to_json
 
 OUT, ERR = Console(), Console(stderr=True)
 
@@ -85,7 +85,7 @@ class WhatIfCommand(SavedRun):
         OUT.print(feature_table(found))
         OUT.print(curve_table(found))
         file = self.out / "what_if_table.json"
-        replace_file(file, to_json(asdict(found)).encode())
+        replace_file(file, to_json(found))
         _say(f"Wrote {file}")
 
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from matplotlib.figure import Figure
@@ -18,9 +17,10 @@ from torchxnn.explanations.drawing.html import render_card
 from torchxnn.explanations.drawing.overlay import number, signed
 from torchxnn.explanations.image import Explanation
 from torchxnn.explanations.sentences import NOTABLE_SHARE, listed, noun
+from torchxnn.storage.artifact import Format
 from torchxnn.storage.files import replace_file
 
-FORMAT, FORMAT_VERSION = "torchxnn.contrast", 1
+FORMAT = Format("torchxnn.contrast", 1, "a saved contrast")
 PANELS = 7  # x-features that the figure shows
 
 
@@ -63,7 +63,7 @@ class Contrast:
         unexplained: difference of the unexplained rests.
         declined: why no reasons are given; empty if they are.
         explanations: the two that it is made of, and their target's position in them; not kept in
-            JSON.
+            contrast.json.
     """
 
     first: str
@@ -100,21 +100,6 @@ class Contrast:
         other = f"; the other way {verb} {contra}" if contra else ""
         return f"{start}{why}{other}; {self._rest()}."
 
-    def to_json(self) -> dict[str, Any]:
-        """A dictionary of plain values, with the sentence."""
-        values = {
-            name: getattr(self, name)
-            for name in self.__dataclass_fields__
-            if name not in ("terms", "explanations")
-        }
-        return {
-            "format": FORMAT,
-            "version": FORMAT_VERSION,
-            "sentence": self.sentence(),
-            **values,
-            "terms": [asdict(term) for term in self.terms],
-        }
-
     def save(self, folder: Path | str) -> None:
         """Write contrast.json, and of images contrast.png and contrast.html, into a folder.
 
@@ -122,8 +107,9 @@ class Contrast:
             OSError: they cannot be written.
         """
         folder = Path(folder)
-        text = json.dumps(self.to_json(), indent=2, ensure_ascii=False)
-        replace_file(folder / "contrast.json", (text + "\n").encode(errors="replace"))
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "explanations"}
+        content = FORMAT.encode({"sentence": self.sentence(), **values})
+        replace_file(folder / "contrast.json", content)
         if all(isinstance(explanation, Explanation) for explanation, _ in self.explanations):
             card = self.card()
             folder.mkdir(parents=True, exist_ok=True)

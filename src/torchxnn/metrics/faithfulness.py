@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -72,20 +71,6 @@ class Faithfulness:
     margin: float | None = None
     margin_changed: float | None = None
     error_bound: tuple[float, ...] | None = None
-
-    @classmethod
-    def from_json(cls, values: dict[str, Any]) -> Faithfulness:
-        """Bring back what `dataclasses.asdict` gave, also after a trip through a JSON file."""
-        r2 = float("nan") if values["r2"] is None else values["r2"]
-        bound = values.get("error_bound")
-        return cls(
-            **{
-                **values,
-                "r2": r2,
-                "share": tuple(tuple(row) for row in values["share"]),
-                "error_bound": None if bound is None else tuple(bound),
-            }
-        )
 
     @property
     def degenerate(self) -> tuple[str, ...]:

@@ -1,5 +1,211 @@
-"""What every file that torchxnn writes says about itself."""
+"""What every JSON file that torchxnn writes says about itself, and how it is written and read.
 
+A file starts with a head: its format, the version of the format, and the versions of the packages
+that wrote it. Values become plain on the way out (`plain`) and frozen dataclasses again on the way
+in (`structure`).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from functools import cache
 from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal, TypeVar, final, get_args, get_origin
+
+import numpy as np
+import torch
+from cattrs import BaseValidationError, Converter, transform_error
+from cattrs.errors import ForbiddenExtraKeysError
+from torch import Tensor
+
+from torchxnn.errors import DataError, XNNError
+from torchxnn.storage.paths import Location, read_bytes
 
 __version__ = version("torchxnn")
+
+T = TypeVar("T")
+
+
+@final
+@dataclass(frozen=True)
+class Format:
+    """A kind of JSON file.
+
+    Attributes:
+        name: such as "torchxnn.xnn"; stands in the file.
+        version: the only one that is written and read.
+        what: the file in an error message, such as "a saved XNN".
+        error: what is raised about a file that cannot be used.
+    """
+
+    name: str
+    version: int
+    what: str
+    error: type[XNNError] = DataError
+
+    def encode(self, values: Mapping[str, Any]) -> bytes:
+        """The bytes of a file: the head, then the values, made plain."""
+        head = {
+            "format": self.name,
+            "format_version": self.version,
+            "versions": {"torchxnn": __version__, "torch": torch.__version__},
+        }
+        return to_json({**head, **values})
+
+    def read(self, file: Location) -> dict[str, Any]:
+        """The values of a file, with its head, which is checked.
+
+        Raises:
+            XNNError: of the kind `error`, if the file is not there, cannot be read, is of another
+                format or of another version of it.
+        """
+        try:
+            content = read_bytes(file)
+        except (FileNotFoundError, NotADirectoryError) as error:
+            folder, _, name = str(file).replace("\\", "/").rpartition("/")
+            raise self.error(f"{folder} is not {self.what}: it holds no {name}") from error
+        except OSError as error:
+            raise self.error(f"{file} cannot be read: {error}") from error
+        return self.decode(content, file)
+
+    def decode(self, content: bytes, file: Location) -> dict[str, Any]:
+        """The same of bytes that were read already; `file` says where they come from."""
+        try:
+            values = json.loads(content.decode())
+        except ValueError as error:
+            raise self.error(
+                f"{file} cannot be read, it is damaged: {error}; restore it from a copy, or remove "
+                "it and write it anew"
+            ) from error
+        if not isinstance(values, dict) or values.get("format") != self.name:
+            found = values.get("format") if isinstance(values, dict) else None
+            raise self.error(f"{file} is not {self.what}: its format is {found!r}")
+        found = values.get("format_version", values.get("version"))  # older files say "version"
+        if found != self.version:
+            raise self.error(
+                f"{file} has format version {found}, this torchxnn ({__version__}) reads version "
+                f"{self.version}; use the version that wrote it: "
+                f"{values.get('versions', {}).get('torchxnn', 'unknown')}"
+            )
+        return values
+
+
+def to_json(values: Any) -> bytes:
+    """JSON in UTF-8 that every reader takes, and that brings back the same texts.
+
+    A lone surrogate, which file names hold that are no UTF-8, is written as its escape.
+    """
+    text = json.dumps(plain(values), indent=1, ensure_ascii=False, allow_nan=False)
+    return text.encode(errors="backslashreplace")
+
+
+def plain(value: Any) -> Any:
+    """Values as JSON knows them.
+
+    Dataclasses and mappings become dictionaries with texts as keys; tuples, arrays and tensors
+    become lists; paths become texts. NaN and infinity, which JSON lacks, become None.
+    """
+    if isinstance(value, (np.generic, np.ndarray, Tensor)):
+        value = value.tolist()
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if isinstance(value, Path):
+        return str(value)
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def structure(values: Any, kind: type[T], what: str) -> T:
+    """A frozen dataclass, with those inside it, from what `plain` made of it.
+
+    A missing value takes its default. None in the place of a number is NaN.
+
+    Args:
+        values: a dictionary by field.
+        kind: the dataclass.
+        what: the values in an error message, such as the file that they come from.
+
+    Raises:
+        DataError: a value is missing without a default, has another type than the field, is out of
+            range, or belongs to no field; the message names its place.
+    """
+    try:
+        return _converter().structure(values, kind)
+    except BaseValidationError as error:
+        found = "; ".join(transform_error(error, path="", format_exception=_complaint))
+        raise DataError(f"{what} is damaged: {found}") from error
+    except (AttributeError, TypeError, ValueError) as error:  # no dictionary at all
+        raise DataError(f"{what} is damaged: {error}") from error
+
+
+@cache
+def _converter() -> Converter:
+    converter = Converter(forbid_extra_keys=True)
+    for kind in (str, int, bool):
+        converter.register_structure_hook(kind, _exactly)
+    converter.register_structure_hook(float, _number)
+    converter.register_structure_hook_func(lambda kind: get_origin(kind) is Literal, _choice)
+    return converter
+
+
+def _exactly(value: Any, kind: type) -> Any:
+    if type(value) is not kind:
+        raise TypeError(f"got {value!r} in the place of {kind.__name__}")
+    return value
+
+
+def _number(value: Any, _: type) -> float:
+    if value is None:
+        return math.nan
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"got {value!r} in the place of a number")
+    return float(value)
+
+
+def _choice(value: Any, kind: Any) -> Any:
+    if value not in get_args(kind):
+        raise ValueError(f"got {value!r} in the place of {' or '.join(map(repr, get_args(kind)))}")
+    return value
+
+
+def _complaint(error: BaseException, _: Any) -> str:
+    match error:
+        case ForbiddenExtraKeysError():
+            return f"nobody knows {', '.join(sorted(error.extra_fields))}"
+        case KeyError():
+            return f"{error} is missing"
+    return str(error) or repr(error)
+
+
+def differences(found: Any, wanted: Any, name: str = "") -> list[str]:
+    """What differs between two plain values, such as the settings of a run that is to go on.
+
+    Args:
+        found: what is there.
+        wanted: what was asked for.
+        name: of both; empty for dictionaries whose entries speak for themselves.
+
+    Returns:
+        For each value that differs a text such as "its model.size is 3, not 4".
+    """
+    if isinstance(found, dict) and isinstance(wanted, dict):
+        return [
+            line
+            for key in dict.fromkeys([*found, *wanted])
+            for line in differences(
+                found.get(key), wanted.get(key), f"{name}.{key}" if name else key
+            )
+        ]
+    return [] if found == wanted else [f"its {name} is {_short(found)}, not {_short(wanted)}"]
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 80 else f"{text[:40]} ... {text[-20:]}"

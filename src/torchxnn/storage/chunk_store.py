@@ -15,18 +15,16 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, final
 
-import torch
 from torch import Tensor
 
 from torchxnn.errors import DataError
-from torchxnn.storage.artifact import __version__
+from torchxnn.storage.artifact import Format, differences
 from torchxnn.storage.paths import (
     Location,
     as_location,
     child,
     file_size,
     file_sizes,
-    read_bytes,
     read_heads,
     remove_file,
     write_bytes,
@@ -42,7 +40,7 @@ from torchxnn.storage.tensor_file import (
     read_tensors,
 )
 
-FORMAT, FORMAT_VERSION = "torchxnn.chunks", 1
+FORMAT = Format("torchxnn.chunks", 1, "a chunk store")
 MANIFEST = "manifest.json"
 
 
@@ -106,17 +104,19 @@ class ChunkStore:
         if rows < 1 or chunk_rows < 1:
             raise DataError(f"rows and chunk_rows must be at least 1, got {rows} and {chunk_rows}")
         place = as_location(location)
-        wanted = {"about": _plain(about), "rows": rows, "chunk_rows": chunk_rows}
+        wanted, kept = _finite(about), _finite(notes or {})
         if MANIFEST not in file_sizes(place):
             _check_free(place)
-            write_bytes(
-                child(place, MANIFEST), [_manifest({**wanted, "notes": _plain(notes or {})})]
-            )
+            values = {"about": wanted, "rows": rows, "chunk_rows": chunk_rows, "notes": kept}
+            content = FORMAT.encode({**values, "checksum": _digest(values)})
+            write_bytes(child(place, MANIFEST), [content])
         store = cls.open(place)
-        found = {"about": store.about, "rows": store.rows, "chunk_rows": store.chunk_rows}
-        if found != wanted:
+        others = differences(store.about, wanted)
+        others += differences(store.rows, rows, "rows")
+        others += differences(store.chunk_rows, chunk_rows, "chunk_rows")
+        if others:
             raise DataError(
-                f"{place} holds something else: {'; '.join(_differences(found, wanted))}. "
+                f"{place} holds something else: {'; '.join(others)}. "
                 "Choose another folder, or remove this one to start anew"
             )
         store._clean()
@@ -131,25 +131,15 @@ class ChunkStore:
         """
         place = as_location(location)
         file = child(place, MANIFEST)
-        try:
-            manifest = json.loads(read_bytes(file))
-        except (FileNotFoundError, NotADirectoryError) as error:
-            raise DataError(f"{place} is not a chunk store: it holds no {MANIFEST}") from error
-        except ValueError as error:
-            raise DataError(_damaged(file)) from error
-        if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-            raise DataError(f"{file} is not the manifest of a chunk store")
-        if manifest.get("format_version") != FORMAT_VERSION:
-            raise DataError(
-                f"{file} has format version {manifest.get('format_version')}, this torchxnn "
-                f"({__version__}) reads version {FORMAT_VERSION}; use the version that wrote it: "
-                f"{manifest.get('versions', {}).get('torchxnn', 'unknown')}"
-            )
+        manifest = FORMAT.read(file)
         values: dict[str, Any] = {
             name: manifest.get(name) for name in ("about", "rows", "chunk_rows", "notes")
         }
         if manifest.get("checksum") != _digest(values):
-            raise DataError(_damaged(file))
+            raise DataError(
+                f"{file} is damaged; restore it from a copy, or remove the folder and write the "
+                "store anew"
+            )
         return cls(place, **values)
 
     @property
@@ -348,31 +338,16 @@ def _temporary(chunk: int) -> str:
     return f".chunk-{chunk:06d}."
 
 
-def _plain(about: Mapping[str, Any]) -> Any:
-    """The values as JSON brings them back."""
+def _finite(values: Mapping[str, Any]) -> Any:
+    """The values as JSON brings them back; NaN is refused, since it would not compare equal."""
     try:
-        return json.loads(json.dumps(dict(about), allow_nan=False))
+        return json.loads(json.dumps(dict(values), allow_nan=False))
     except (TypeError, ValueError) as error:
         raise DataError(f"what a store is about must be plain finite values: {error}") from error
 
 
-def _manifest(values: Mapping[str, Any]) -> bytes:
-    head = {
-        "format": FORMAT,
-        "format_version": FORMAT_VERSION,
-        "versions": {"torchxnn": __version__, "torch": torch.__version__},
-    }
-    return json.dumps({**head, **values, "checksum": _digest(values)}, indent=1).encode()
-
-
 def _digest(values: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
-
-
-def _damaged(file: Location) -> str:
-    return (
-        f"{file} is damaged; restore it from a copy, or remove the folder and write the store anew"
-    )
 
 
 def _check_free(place: Location) -> None:
@@ -384,21 +359,3 @@ def _check_free(place: Location) -> None:
             f"{place} holds {others[0]!r} but no {MANIFEST}, so it is not a chunk store; "
             "choose another folder"
         )
-
-
-def _differences(found: Any, wanted: Any, name: str = "") -> list[str]:
-    """What differs between two plain values, in words."""
-    if isinstance(found, dict) and isinstance(wanted, dict):
-        lines = []
-        for key in dict.fromkeys([*found, *wanted]):
-            label = key if name in ("", "about") else f"{name}.{key}"
-            lines += _differences(found.get(key), wanted.get(key), label)
-        return lines
-    if found == wanted:
-        return []
-    return [f"its {name} is {_short(found)}, not {_short(wanted)}"]
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 80 else f"{text[:40]} ... {text[-20:]}"

@@ -12,10 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-try:
-    import fcntl
-except ImportError:  # not on Windows, where writers of one file do not take turns
-    fcntl = None  # type: ignore[assignment]
+from filelock import FileLock
 
 
 def replace_file(path: Path, content: bytes | Iterable[Any], prefix: str = ".torchxnn-") -> None:
@@ -55,15 +52,12 @@ def locked(path: Path) -> Iterator[None]:
     """Hold a lock on a file in a `with`, so that processes that read and rewrite take turns.
 
     The lock file is `path` with ".lock" at the end; it stays. The lock ends with the process, also
-    after a kill.
+    after a kill. The folder of both may be replaced meanwhile by who holds the lock.
 
     Raises:
         OSError: the lock file cannot be written.
     """
-    lock = path.with_name(f"{path.name}.lock")
-    with lock.open("a+b") as stream:
-        if fcntl is not None:
-            fcntl.flock(stream, fcntl.LOCK_EX)
+    with FileLock(path.with_name(f"{path.name}.lock")):
         yield
 
 

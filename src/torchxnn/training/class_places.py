@@ -7,6 +7,7 @@ import unicodedata
 from collections.abc import Sequence
 
 from torchxnn.errors import ModelError
+from torchxnn.storage.artifact import structure
 from torchxnn.storage.paths import Location, file_sizes
 from torchxnn.storage.saved_folder import MARKER, read_about, read_saved
 from torchxnn.training.report import FitReport
@@ -50,4 +51,4 @@ def finished_report(place: Location | None) -> FitReport | None:
     """The report of a class that an earlier run has finished; its weights are checked."""
     if place is None or MARKER not in file_sizes(place):
         return None
-    return FitReport.from_json(read_saved(place)[0]["report"])
+    return structure(read_saved(place)[0]["report"], FitReport, f"the report in {place}")

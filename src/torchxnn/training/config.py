@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float
@@ -59,11 +59,6 @@ class ConvConfig:
             raise XNNError(f"map_memory must not be negative, got {self.map_memory}")
         if self.pooling not in ("none", "max", "average"):
             raise XNNError(f"pooling is none, max or average, got {self.pooling!r}")
-
-    @classmethod
-    def from_json(cls, values: dict[str, Any] | None) -> ConvConfig:
-        """Bring back what `dataclasses.asdict` gave; None (an older file) gives the defaults."""
-        return cls() if values is None else cls(**{**values, "channels": tuple(values["channels"])})
 
 
 @dataclass(frozen=True)

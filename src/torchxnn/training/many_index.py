@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from torchxnn.data.activation_cache import ActivationCache
-from torchxnn.storage.artifact import __version__
+from torchxnn.storage.artifact import Format
 from torchxnn.storage.paths import Location, child, write_bytes
-from torchxnn.storage.saved_folder import to_json
 from torchxnn.training.many import FittedClass, ManyFits
 
 INDEX = "index.json"
-FORMAT, FORMAT_VERSION = "torchxnn.many", 1
+FORMAT = Format("torchxnn.many", 1, "an index of saved XNNs")
 
 
 def write_index(fits: ManyFits, cache: ActivationCache, layer: str, out: Location) -> None:
@@ -24,14 +23,11 @@ def write_index(fits: ManyFits, cache: ActivationCache, layer: str, out: Locatio
         out: folder or URL of the run.
     """
     about = {
-        "format": FORMAT,
-        "format_version": FORMAT_VERSION,
-        "versions": {"torchxnn": __version__},
         "model_fingerprint": cache.model_fingerprint,
         "layer": layer,
         "classes": [_entry(fitted, cache.class_names) for fitted in fits.classes],
     }
-    write_bytes(child(out, INDEX), [to_json(about).encode()])
+    write_bytes(child(out, INDEX), [FORMAT.encode(about)])
 
 
 def _entry(fitted: FittedClass, names: tuple[str, ...] | None) -> dict[str, Any]:

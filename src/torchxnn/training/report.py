@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
 from torchxnn.metrics.faithfulness import Faithfulness
-from torchxnn.training.config import ConvConfig, Losses, TrainConfig
+from torchxnn.training.config import Losses, TrainConfig
 
 
 @dataclass(frozen=True)
@@ -44,29 +44,3 @@ class FitReport:
     revived: int
     seconds: float
     config: TrainConfig
-
-    def to_json(self) -> dict[str, Any]:
-        """A dictionary of plain values."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, values: dict[str, Any]) -> FitReport:
-        """Bring back what `to_json` gave, also after a trip through a JSON file."""
-        return cls(
-            **{
-                **values,
-                "targets": tuple(values["targets"]),
-                "degenerate": tuple(values["degenerate"]),
-                "train": Faithfulness.from_json(values["train"]),
-                "validation": Faithfulness.from_json(values["validation"]),
-                "train_losses": Losses(**values["train_losses"]),
-                "validation_losses": Losses(**values["validation_losses"]),
-                "config": TrainConfig(
-                    **{
-                        **values["config"],
-                        "hidden": tuple(values["config"]["hidden"]),
-                        "conv": ConvConfig.from_json(values["config"].get("conv")),
-                    }
-                ),
-            }
-        )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
 from torch import Tensor
@@ -11,6 +10,7 @@ from torch import Tensor
 from torchxnn.embeddings.base import Embedding
 from torchxnn.embeddings.kinds import build_embedding
 from torchxnn.models.preprocessing import Preprocessing
+from torchxnn.storage.artifact import plain
 from torchxnn.training.report import FitReport
 
 
@@ -45,11 +45,11 @@ def describe_xnn(
         "targets": list(targets),
         "outputs": outputs,
         "class_names": None if class_names is None else list(class_names),
-        "preprocessing": None if preprocessing is None else asdict(preprocessing),
+        "preprocessing": plain(preprocessing),
         "source": None if source is None else dict(source),
         "embedding_kind": embedding.kind,
         "embedding": embedding.settings(),
-        "report": None if report is None else report.to_json(),
+        "report": plain(report),
     }
 
 

@@ -32,9 +32,8 @@ from torchxnn.data.record import cache_activations
 from torchxnn.errors import DataError
 from torchxnn.models.load import fingerprint
 from torchxnn.parallel.engine import Engine, LocalEngine
-from torchxnn.storage.artifact import __version__
+from torchxnn.storage.artifact import __version__, to_json
 from torchxnn.storage.files import check_replaceable, replace_file
-from torchxnn.storage.saved_folder import to_json
 
 WORK = ".work"
 
@@ -111,7 +110,7 @@ def build_atlas(
     builder = _Builder(
         model, dataset, out, config or AtlasConfig(), engine or LocalEngine(), on_step
     )
-    replace_file(out / MARKER, to_json({"version": __version__, "complete": False}).encode())
+    replace_file(out / MARKER, to_json({"version": __version__, "complete": False}))
     cache = builder.record(sorted({saved.layer for saved in found}), cache, images_per_pass)
     predictions = read_predictions(cache, max(len(saved.targets) for saved in found))
     summaries, more = builder.embed(found, cache)
@@ -247,7 +246,7 @@ class _Builder:
             "classes": [entry.name for entry in entries],
             "failures": [asdict(failure) for failure in failures],
         }
-        replace_file(self.out / MARKER, to_json(about).encode())
+        replace_file(self.out / MARKER, to_json(about))
         total = sum(file.stat().st_size for file in self.out.rglob("*") if file.is_file())
         return Atlas(self.out, entries, tuple(failures), total)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -23,8 +23,8 @@ from torchxnn.data.datasets.base import ImageDataset
 from torchxnn.errors import DataError, XNNError, XNNWarning
 from torchxnn.metrics.faithfulness import Faithfulness, measure_faithfulness
 from torchxnn.models.outputs import class_of_target
+from torchxnn.storage.artifact import structure, to_json
 from torchxnn.storage.files import replace_folder
-from torchxnn.storage.saved_folder import to_json
 from torchxnn.xnn import XNN
 
 MARKER = "class.json"
@@ -72,8 +72,9 @@ def make_class(given: Given, job: ClassJob) -> Entry | Failure:
 def finished(out: Path, name: str) -> Entry | None:
     """The entry of a class that is there."""
     try:
-        return Entry.from_json(json.loads((out / CLASSES / name / MARKER).read_text("utf-8")))
-    except (OSError, ValueError, KeyError, TypeError):
+        file = out / CLASSES / name / MARKER
+        return structure(json.loads(file.read_text("utf-8")), Entry, str(file))
+    except (OSError, ValueError):
         return None
 
 
@@ -86,7 +87,7 @@ def _make(job: ClassJob, given: Given, caught: list[warnings.WarningMessage]) ->
     with replace_folder(given.out / CLASSES / job.saved.name, MARKER) as folder:
         for name, content in (files | pages).items():
             (folder / name).write_bytes(content)
-        (folder / MARKER).write_text(to_json(asdict(entry)), encoding="utf-8")
+        (folder / MARKER).write_bytes(to_json(entry))
     return entry
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -134,12 +133,6 @@ class Entry:
     notes: tuple[str, ...]
     nbytes: int
     key: str
-
-    @classmethod
-    def from_json(cls, values: dict[str, Any]) -> Entry:
-        """Bring back what `dataclasses.asdict` gave, after a trip through a JSON file."""
-        lists = {name: tuple(values[name]) for name in ("feature_names", "degenerate", "notes")}
-        return cls(**{**values, **lists})
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,6 +19,7 @@ from torchxnn.apps.gallery import largest
 from torchxnn.data.activation_cache import ActivationCache
 from torchxnn.embeddings.apply import Embedded, apply_embedding
 from torchxnn.errors import XNNError
+from torchxnn.storage.artifact import structure
 from torchxnn.storage.files import replace_file
 from torchxnn.xnn import XNN
 
@@ -188,6 +189,4 @@ def _finished(work: Path, name: str, key: str) -> Summary | None:
         about: dict[str, Any] = json.loads((stream.metadata() or {}).get("summary", "{}"))
     if about.get("key") != key:
         return None
-    about["feature_names"] = tuple(about["feature_names"])
-    about["tops"] = tuple(tuple(rows) for rows in about["tops"])
-    return Summary(**about)
+    return structure(about, Summary, str(file))

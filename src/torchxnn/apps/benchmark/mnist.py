@@ -31,8 +31,8 @@ from torchxnn.explanations.drawing.canvas import save_figure
 from torchxnn.metrics.evaluation import Evaluation
 from torchxnn.models.preprocessing import Preprocessing
 from torchxnn.parallel.process import one_thread
+from torchxnn.storage.artifact import to_json
 from torchxnn.storage.files import replace_file
-from torchxnn.storage.saved_folder import to_json
 from torchxnn.training.config import ConvConfig, TrainConfig
 from torchxnn.xnn import XNN
 
@@ -103,7 +103,7 @@ class Mnist:
         replace_file(self.out / "mnist_cnn.safetensors", save(weights))
         xnn.save_pretrained(self.out / "xnn")
         results["seconds"] = time.perf_counter() - start
-        replace_file(self.out / "results.json", to_json(results).encode())
+        replace_file(self.out / "results.json", to_json(results))
         for line in describe(results):
             out.print(line, markup=False, highlight=False)
 

@@ -18,9 +18,8 @@ from torchxnn.errors import DataError, XNNError
 from torchxnn.models.layers import resolve_layer
 from torchxnn.parallel.engine import LocalEngine
 from torchxnn.parallel.process import one_thread
-from torchxnn.storage.artifact import __version__
+from torchxnn.storage.artifact import __version__, to_json
 from torchxnn.storage.files import replace_file
-from torchxnn.storage.saved_folder import to_json
 from torchxnn.xnn import XNN
 
 SETTINGS = "benchmark.json"
@@ -130,7 +129,7 @@ def claim(folder: Path, source: TaskSource, config: BenchmarkConfig) -> None:
         return
     if folder.exists() and any(folder.iterdir()):
         raise DataError(f"{folder} is not empty and holds no benchmark; choose another --out")
-    replace_file(path, to_json(about).encode())
+    replace_file(path, to_json(about))
 
 
 def _plain(values: dict[str, Any]) -> dict[str, Any]:
@@ -216,7 +215,7 @@ def _run_class(ready: _Prepared, target: int) -> int:
         record.methods[name]["seconds"] = seconds
     for method in SAVED:
         _save_xnn(ready, target, method, fits)
-    replace_file(_path(ready.folder, target), to_json(asdict(record)).encode())
+    replace_file(_path(ready.folder, target), to_json(record))
     return target
 
 

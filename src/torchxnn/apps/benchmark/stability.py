@@ -17,8 +17,8 @@ from torchxnn.embeddings.apply import apply_embedding
 from torchxnn.errors import XNNError
 from torchxnn.metrics import measure_stability
 from torchxnn.parallel.engine import LocalEngine
+from torchxnn.storage.artifact import to_json
 from torchxnn.storage.files import replace_file
-from torchxnn.storage.saved_folder import to_json
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,5 +106,5 @@ def _refit_class(ready: _Prepared, target: int) -> int:
             features.append(apply_embedding(embedding, z).features)
         found = measure_stability(features)
         row[name] = {"correlation": found.value, "chance": found.chance}
-    replace_file(_path(ready.folder, target, ready.fits), to_json(row).encode())
+    replace_file(_path(ready.folder, target, ready.fits), to_json(row))
     return target

@@ -25,8 +25,8 @@ from torchxnn.embeddings.base import Embedding
 from torchxnn.errors import DataError, XNNError, XNNWarning
 from torchxnn.metrics import MapCovariance, RelevanceHistograms
 from torchxnn.parallel.engine import LocalEngine
+from torchxnn.storage.artifact import to_json
 from torchxnn.storage.files import replace_file
-from torchxnn.storage.saved_folder import to_json
 from torchxnn.training.config import TrainConfig
 
 R2_LOSS = 0.03
@@ -182,7 +182,7 @@ def _tune_class(ready: _Prepared, target: int) -> int:
         name: {figure: mean([row[figure] for row in found]) for figure in FIT_FIGURES}
         for name, found in rows.items()
     }
-    replace_file(_path(ready.folder, target, ready.grid), to_json(record).encode())
+    replace_file(_path(ready.folder, target, ready.grid), to_json(record))
     return target
 
 

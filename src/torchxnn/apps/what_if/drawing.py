@@ -23,10 +23,11 @@ from torchxnn.explanations.drawing.overlay import (
     overlay,
     signed,
 )
+from torchxnn.storage.artifact import Format
 from torchxnn.storage.files import replace_folder
-from torchxnn.storage.saved_folder import to_json
 
 MARKER = "what_if.json"
+FORMAT = Format("torchxnn.what_if", 1, "a saved what-if")
 _ARRAYS = ("heatmap", "region", "masked", "control")
 _ROW = 1.75  # inches
 _LONGEST = 40  # characters of a name above a picture
@@ -206,7 +207,7 @@ def save_sheet(sheet: Sheet, record: dict[str, Any], directory: Path) -> None:
             Image.fromarray(one.control).save(folder / f"{stem}_control.png")
         draw_sheet(sheet).savefig(folder / "figure.png")
         (folder / "what_if.html").write_bytes(render_sheet(sheet))
-        (folder / MARKER).write_text(to_json(record) + "\n", encoding="utf-8", errors="replace")
+        (folder / MARKER).write_bytes(FORMAT.encode(record))
 
 
 def _bar(name: str, value: float, most: float) -> dict[str, Any]:

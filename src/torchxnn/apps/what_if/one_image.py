@@ -14,7 +14,7 @@ The first says what the explanation claims, the others what the network does.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +34,6 @@ from torchxnn.models.layers import as_activations, check_images, record_layer, r
 from torchxnn.models.preprocessing import Preprocessing
 from torchxnn.storage.files import replace_file
 from torchxnn.xnn import XNN
-
-FORMAT, FORMAT_VERSION = "torchxnn.what_if", 1
 
 
 @dataclass(frozen=True)
@@ -170,10 +168,8 @@ class WhatIf:
         """The numbers as plain values, for a JSON file."""
         plain = ("target", "target_name", "logit", "reproduced", "decoded", "path")
         return {
-            "format": FORMAT,
-            "version": FORMAT_VERSION,
             **{name: getattr(self, name) for name in plain},
-            "config": asdict(self.config),
+            "config": self.config,
             "changes": [
                 {**one.record(), "sentence": self.sentence(one.feature)} for one in self.changes
             ],

@@ -10,16 +10,23 @@ from __future__ import annotations
 
 import csv
 import io
-import json
+from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
+
+from torch import Tensor
 
 from torchxnn.errors import DataError, ModelError
 from torchxnn.explanations.names.judgements import FeatureNames
+from torchxnn.storage.artifact import Format, plain, structure
 from torchxnn.storage.files import locked, without_formula
 from torchxnn.storage.paths import Location, as_location, child, read_bytes, write_bytes
+from torchxnn.storage.saved_folder import MARKER, encode_weights, write_saved
 
 NAMES = "names.json"
-FORMAT, FORMAT_VERSION = "torchxnn.names", 1
+FORMAT = Format("torchxnn.names", 1, "a file of names of x-features", ModelError)
+_HEAD = ("format", "format_version", "versions", "embedding_sha256")
 _ATTEMPTS = 5
 
 
@@ -36,27 +43,21 @@ def read_names(folder: Location, embedding: str, n_features: int) -> FeatureName
     """
     file = child(as_location(folder), NAMES)
     try:
-        values = json.loads(read_bytes(file).decode())
+        values = FORMAT.decode(read_bytes(file), file)
     except FileNotFoundError:
         return FeatureNames(n_features)
-    except (OSError, ValueError) as error:
+    except OSError as error:
         raise ModelError(f"{file} cannot be read: {error}") from error
-    if not isinstance(values, dict) or values.get("format") != FORMAT:
-        raise ModelError(f"{file} holds no names of x-features")
-    if values.get("format_version") != FORMAT_VERSION:
-        raise ModelError(
-            f"{file} has format version {values.get('format_version')}; this torchxnn reads "
-            f"version {FORMAT_VERSION}"
-        )
     if values.get("embedding_sha256") != embedding:
         raise ModelError(
             f"{file} names the x-features of another fit than the one beside it; load that one and "
             "carry its names over with XNN.adopt_names, or move the file away"
         )
+    records = {name: value for name, value in values.items() if name not in _HEAD}
     try:
-        names = FeatureNames.from_json(values)
+        names = structure(records, FeatureNames, str(file))
     except DataError as error:
-        raise ModelError(f"{file} is damaged: {error}") from error
+        raise ModelError(str(error)) from error
     if names.n_features != n_features:
         raise ModelError(f"{file} is about {names.n_features} x-features, not {n_features}")
     return names
@@ -79,22 +80,78 @@ def write_names(folder: Location, names: FeatureNames, embedding: str) -> Featur
     if isinstance(file, Path):
         with locked(file):
             together = read_names(folder, embedding, names.n_features).union(names)
-            write_bytes(file, [encode_names(together, embedding)])
+            write_bytes(file, [_encode(together, embedding)])
         return together
     for _ in range(_ATTEMPTS):
         together = read_names(folder, embedding, names.n_features).union(names)
-        write_bytes(file, [encode_names(together, embedding)])
+        write_bytes(file, [_encode(together, embedding)])
         found = read_names(folder, embedding, names.n_features)
         if found == found.union(names):
             return found
     raise ModelError(f"{file} is written by others all the time; try again")
 
 
-def encode_names(names: FeatureNames, embedding: str) -> bytes:
-    """The bytes of `names.json`."""
-    head = {"format": FORMAT, "format_version": FORMAT_VERSION, "embedding_sha256": embedding}
-    text = json.dumps(head | names.to_json(), indent=1, ensure_ascii=False)
-    return f"{text}\n".encode()
+def save_with_names(
+    folder: Location, about: Mapping[str, Any], state: Mapping[str, Tensor], names: FeatureNames
+) -> None:
+    """Write a saved XNN with names beside it; those that lie there for the same weights stay.
+
+    The folder is replaced while its names are locked, so that a judgement that somebody gives at
+    the same time is kept.
+
+    Args:
+        folder: to appear, or its URL.
+        about: plain values, see `describe_xnn`.
+        state: state dict of the embedding.
+        names: of its x-features.
+
+    Raises:
+        FileExistsError: something else is there, or names that people gave to another fit.
+        ModelError: the names that are there cannot be read.
+    """
+    folder = as_location(folder)
+    embedding = encode_weights(state)[1]
+    if not isinstance(folder, Path):
+        check_names(folder, embedding)
+        write_saved(folder, about, state)
+        if names.judgements or names.actions:
+            write_names(folder, names, embedding)
+        return
+    there = (folder / MARKER).is_file()  # else nobody has an XNN to judge, and no lock file is left
+    with locked(folder / NAMES) if there else nullcontext():
+        check_names(folder, embedding)
+        together = read_names(folder, embedding, names.n_features).union(names)
+        given = together.judgements or together.actions
+        write_saved(folder, about, state, {NAMES: _encode(together, embedding)} if given else None)
+
+
+def check_names(folder: Location, embedding: str | None = None) -> None:
+    """Refuse to replace names that people gave; to be asked before long work, too.
+
+    Args:
+        folder: where an XNN is to be saved.
+        embedding: checksum of its weights if they are known: names for the same weights are fine.
+
+    Raises:
+        FileExistsError: names of other x-features are there.
+    """
+    file = child(as_location(folder), NAMES)
+    try:
+        named = FORMAT.decode(read_bytes(file), file)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except ModelError:
+        named = {}
+    if embedding is None or named.get("embedding_sha256") != embedding:
+        raise FileExistsError(
+            f"{folder} holds names that people gave to x-features ({NAMES}), and another fit would "
+            "replace them; save elsewhere and carry the names over with XNN.adopt_names, or move "
+            "that file away"
+        )
+
+
+def _encode(names: FeatureNames, embedding: str) -> bytes:
+    return FORMAT.encode({"embedding_sha256": embedding, **plain(names)})
 
 
 def names_csv(names: FeatureNames) -> bytes:

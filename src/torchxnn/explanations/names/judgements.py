@@ -11,10 +11,10 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
-from typing import Any, Literal, TypeVar, get_args
+from typing import Literal, TypeVar, get_args
 
 from torchxnn.errors import DataError
 
@@ -275,32 +275,6 @@ class FeatureNames:
                 )
             )
         return tuple(rows)
-
-    def to_json(self) -> dict[str, Any]:
-        """A dictionary of plain values."""
-        return {
-            "n_features": self.n_features,
-            "judgements": [asdict(judgement) for judgement in self.judgements],
-            "actions": [asdict(action) for action in self.actions],
-        }
-
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> FeatureNames:
-        """Bring back what `to_json` gave, also after a trip through a JSON file.
-
-        Raises:
-            DataError: it is something else.
-        """
-        try:
-            return cls(
-                int(values["n_features"]),
-                tuple(Judgement(**each) for each in values["judgements"]),
-                tuple(
-                    Action(**{**each, "names": tuple(each["names"])}) for each in values["actions"]
-                ),
-            )
-        except (KeyError, TypeError, AttributeError) as error:
-            raise DataError(f"these are no names of x-features: {error!r}") from error
 
     @cached_property
     def _settled(self) -> tuple[Settled, ...]:
