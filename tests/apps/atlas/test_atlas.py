@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from atlas_examples import CLASSES, LAYER, QUICK, make_parts, small_network
 from page_examples import Page
@@ -28,6 +29,7 @@ from torchxnn.explanations.drawing.overlay import intensities, overlay
 from torchxnn.metrics import measure_faithfulness
 from torchxnn.models.load import fingerprint
 from torchxnn.parallel.engine import LocalEngine
+from torchxnn.storage.saved_folder import WEIGHTS
 
 CONFIG = AtlasConfig(examples=2, top=3, spaced=2, against=2, similar=3, least_correlation=-1.0)
 
@@ -291,6 +293,19 @@ def test_names_that_people_gave_are_on_all_pages(parts, tmp_path, monkeypatch):
     assert "golden <i>feather" in data
     others = [Page(p).text for p in pages_of(made.folder) if parts.folders[0] not in str(p)]
     assert any("golden <i>feather of" in " ".join(text.split()) for text in others)
+
+
+def test_other_weights_of_the_same_size_are_drawn_anew(parts, tmp_path):
+    runs = shutil.copytree(parts.runs, tmp_path / "runs")
+    run = runs / parts.folders[0]
+    about = json.loads((run / "xnn.json").read_text("utf-8"))
+    del about["weights_sha256"]  # as earlier versions wrote it
+    (run / "xnn.json").write_text(json.dumps(about), "utf-8")
+    before = build(parts, tmp_path / "site", runs=runs).entries[0]
+    state = load_file(run / WEIGHTS)
+    save_file(state | {"readout.weight": 2 * state["readout.weight"]}, run / WEIGHTS)
+    after = build(parts, tmp_path / "site", runs=runs).entries[0]
+    assert after.f_reg_positives != before.f_reg_positives
 
 
 def test_other_folders_and_other_data_are_refused(parts, tmp_path):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from torchxnn.errors import DataError, ModelError
-from torchxnn.storage.saved_folder import MARKER, read_about
+from torchxnn.storage.saved_folder import MARKER, WEIGHTS, read_about
 from torchxnn.training.many_index import INDEX
 
 
@@ -130,8 +130,8 @@ def _key(place: Path) -> str:
     for file in sorted(each for each in place.iterdir() if each.suffix in (".json", ".csv")):
         digest.update(f"{file.name}\n".encode())
         digest.update(file.read_bytes())
-    weights = place / "embedding.safetensors"
-    digest.update(str(weights.stat().st_size).encode())
+    with (place / WEIGHTS).open("rb") as weights:  # every build reads them once more to apply them
+        digest.update(hashlib.file_digest(weights, "sha256").digest())
     return digest.hexdigest()
 
 
