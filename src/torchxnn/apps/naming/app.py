@@ -14,7 +14,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from torchxnn.apps.naming.gather import Gallery
 from torchxnn.apps.naming.site import STATIC, Site, agreement_text
-from torchxnn.apps.study.server.limits import Guard
+from torchxnn.apps.web import Guard
 from torchxnn.errors import DataError, ModelError
 from torchxnn.explanations.names.file import names_csv
 from torchxnn.explanations.names.judgements import FeatureNames

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
 import secrets
 from dataclasses import dataclass, field
 from functools import cached_property
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from fastapi.responses import HTMLResponse
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment
 
 from torchxnn.apps.naming.gather import Gallery
+from torchxnn.apps.web import page_templates, version_of
 from torchxnn.explanations.drawing.overlay import number
 from torchxnn.explanations.names.file import read_names, write_names
 from torchxnn.explanations.names.judgements import FeatureNames
 from torchxnn.metrics.agreement import krippendorff_alpha
 
-STATIC = Path(str(files("torchxnn.apps.naming"))) / "web" / "static"
+WEB = Path(__file__).parent / "web"
+STATIC = WEB / "static"
 
 
 @dataclass(eq=False)
@@ -49,13 +49,8 @@ class Site:
 
     @cached_property
     def version(self) -> str:
-        """Changes with the pictures and the style, so that browsers never mix versions."""
-        digest = hashlib.sha256()
-        for name, content in sorted(self.gallery.files.items()):
-            digest.update(name.encode() + content)
-        for file in sorted(STATIC.iterdir()):
-            digest.update(file.read_bytes())
-        return digest.hexdigest()[:12]
+        """Changes with the images and the style."""
+        return version_of(STATIC, self.gallery.files)
 
     def names(self) -> FeatureNames:
         """All records, read anew: another server may have written meanwhile."""
@@ -74,13 +69,7 @@ class Site:
 
     @cached_property
     def _templates(self) -> Environment:
-        return Environment(
-            loader=PackageLoader("torchxnn.apps.naming", "web/templates"),
-            autoescape=True,
-            undefined=StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-        )
+        return page_templates(WEB / "templates", trim=True)
 
 
 def agreement_text(names: FeatureNames) -> str:

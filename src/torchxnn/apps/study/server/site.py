@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from fastapi import Request
 from fastapi.responses import HTMLResponse
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment
 
 from torchxnn.apps.study.plan import StudyPlan
 from torchxnn.apps.study.server.limits import Buckets
 from torchxnn.apps.study.steps import steps_of
 from torchxnn.apps.study.store import Database, Participant
+from torchxnn.apps.web import page_templates, version_of
+
+WEB = Path(__file__).parents[1] / "web"
+STATIC = WEB / "static"
 
 
 @dataclass(eq=False)
@@ -61,19 +63,12 @@ class Site:
 
     @cached_property
     def static_version(self) -> str:
-        """Changes when a script or a style changes, so that browsers never mix versions."""
-        digest = hashlib.sha256()
-        for file in sorted(STATIC.iterdir()):
-            digest.update(file.read_bytes())
-        return digest.hexdigest()[:12]
+        """Changes when a script or a style changes."""
+        return version_of(STATIC)
 
     @cached_property
     def _templates(self) -> Environment:
-        return Environment(
-            loader=PackageLoader("torchxnn.apps.study", "web/templates"),
-            autoescape=True,
-            undefined=StrictUndefined,
-        )
+        return page_templates(WEB / "templates", trim=False)
 
     def page(
         self,
@@ -103,9 +98,6 @@ class Site:
             }
         )
         return HTMLResponse(text, status)
-
-
-STATIC = Path(str(files("torchxnn.apps.study"))) / "web" / "static"
 
 
 def site_of(request: Request) -> Site:
