@@ -101,7 +101,7 @@ def serve_command(folder, port):
     command += ["--port", str(port), "--admin-token", ADMIN]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         try:
-            wait_until(lambda: answers(f"http://127.0.0.1:{port}/"), 60)
+            wait_until(lambda: answers(f"http://127.0.0.1:{port}/"))
             yield process
         finally:
             process.kill()
@@ -115,7 +115,7 @@ def answers(url):
         return False
 
 
-def wait_until(condition, seconds=20.0):
+def wait_until(condition, seconds=120.0):
     end = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > end:

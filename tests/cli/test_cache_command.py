@@ -1,10 +1,5 @@
 import gc
-import os
 import random
-import signal
-import subprocess
-import sys
-import time
 import weakref
 from pathlib import Path
 
@@ -15,6 +10,7 @@ from torch.utils.data import TensorDataset
 
 from cli_examples import fails, small_network, text_of, write_letters
 from conftest import make_images
+from killing import kill_midway
 from torchxnn.cli.main import main
 from torchxnn.data.datasets.folder import ImageFolder
 from torchxnn.data.record import ActivationCache, cache_activations
@@ -189,21 +185,9 @@ def test_a_killed_command_goes_on_to_the_same_bits(folder, tmp_path):
     expected, place = tmp_path / "expected", tmp_path / "cache"
     assert main(command(folder, expected, "--chunk-rows", "1")) == 0
     arguments = command(folder, place, "--chunk-rows", "1")
-    path = os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])
-    process = subprocess.Popen(
-        [sys.executable, "-m", "torchxnn.cli", *arguments],
-        env=os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    while process.poll() is None and len(list(place.glob("chunk*"))) < random.Random(0).randint(
-        5, 30
-    ):
-        time.sleep(0.001)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    there = len(list(place.glob("chunk*.safetensors")))
-    assert 0 < there < 64
+    enough = random.Random(0).randint(5, 30)
+    run = ["-m", "torchxnn.cli", *arguments]
+    assert kill_midway(run, place, "chunk*.safetensors", enough, 64)
     assert main(arguments) == 0
     assert files(place) == files(expected)
 

@@ -1,12 +1,7 @@
 """Heatmaps in bulk: the numbers, the files, kills, and what is refused."""
 
 import dataclasses
-import os
 import pickle
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -15,6 +10,7 @@ from torch.utils.data import TensorDataset
 
 from cli_examples import write_letters
 from conftest import make_images, make_net
+from killing import kill_midway
 from reference import shrink_maps_reference
 from torchxnn.apps.heatmaps.attribute import HeatmapConfig, Heatmaps, attribute_many, shrink_maps
 from torchxnn.attribution import ExcitationBackprop
@@ -435,17 +431,8 @@ class TestCommand:
         for file in [*folder.glob("c/*"), *folder.glob("d/*")]:
             file.unlink()
         maps = tmp_path / "maps"
-        command = [sys.executable, "-m", "torchxnn.cli", *self.arguments(run, folder, maps)]
-        places = os.pathsep.join([str(Path(__file__).parents[2]), *sys.path])
-        with subprocess.Popen(
-            [*command, "--jobs", "2"],
-            env={**os.environ, "PYTHONPATH": places},
-            stderr=subprocess.DEVNULL,
-        ) as process:
-            end = time.monotonic() + 90
-            while len(list(maps.glob("chunk-*"))) < 3 and time.monotonic() < end:
-                time.sleep(0.005)
-            process.send_signal(signal.SIGKILL)
+        command = ["-m", "torchxnn.cli", *self.arguments(run, folder, maps), "--jobs", "2"]
+        assert kill_midway(command, maps, "chunk-*.safetensors", 3, 32)
         store = ChunkStore.open(maps)
         assert 0 < len(store.missing()) < store.chunks == 32
         assert store.verify() == []

@@ -337,7 +337,7 @@ def test_the_command_keeps_what_was_saved_before_a_kill(tmp_path):
 
 def judge_by_request(url, number, name):
     """The form, by plain requests."""
-    with httpx.Client(base_url=url, follow_redirects=True, timeout=20) as client:
+    with httpx.Client(base_url=url, follow_redirects=True, timeout=120) as client:
         page = client.get(f"/feature/{number}").text
         token = page.split('name="token" value="')[1].split('"')[0]
         answer = client.post(f"/feature/{number}", data={"token": token, "name": name})

@@ -66,7 +66,7 @@ def problems():
 @pytest.fixture
 def context(chromium):
     with chromium.new_context(**DESKTOP) as found:
-        found.set_default_timeout(15_000)
+        found.set_default_timeout(120_000)
         yield found
 
 
@@ -101,7 +101,8 @@ def look_at_heatmaps(page, hand, how):
     plain = picture.get_attribute("src")
     if how == "mouse":
         page.locator(".picture").first.hover()
-        page.wait_for_timeout(200)  # it counts only after a moment
+        # it counts only after a moment; the page's own clock says when that is over
+        page.evaluate("new Promise((go) => setTimeout(go, 200))")
         assert picture.get_attribute("src") != plain
         page.locator("h1").hover()
     elif how == "touch":
@@ -183,7 +184,7 @@ def close(page, hand, how):
 def test_whole_session(chromium, served, made, problems, how):
     plan = made[1]
     with chromium.new_context(**(PHONE if how == "touch" else DESKTOP)) as context:
-        context.set_default_timeout(15_000)
+        context.set_default_timeout(120_000)
         page = context.new_page()
         b.watch(page, problems)
         page.route(f"{COMPLETION}**", lambda route: route.fulfill(body="paid"))
@@ -297,7 +298,7 @@ def test_every_page_can_be_read_and_named(chromium, served, made, problems, devi
     with chromium.new_context(
         **(PHONE if phone else DESKTOP), color_scheme=scheme, reduced_motion="reduce"
     ) as context:
-        context.set_default_timeout(15_000)
+        context.set_default_timeout(120_000)
         page = context.new_page()
         b.watch(page, problems)
         hand = b.HANDS["touch" if phone else "mouse"](page)
@@ -441,7 +442,7 @@ def test_dragging_several_scrolls_to_groups_out_of_sight(page, served, made):
 
 def test_finger_drags_after_holding_and_scrolls_before(chromium, served, problems):
     with chromium.new_context(**PHONE) as context:
-        context.set_default_timeout(15_000)
+        context.set_default_timeout(120_000)
         page = context.new_page()
         b.watch(page, problems)
         b.begin(page, b.Touch(page), served.url)
@@ -458,7 +459,7 @@ def test_finger_drags_after_holding_and_scrolls_before(chromium, served, problem
 
         x, y = start()
         touch("touchStart", x, y)
-        page.wait_for_timeout(400)
+        page.locator(".ghost").wait_for()
         for step in range(1, 6):
             target = page.locator('.dock [data-group="2"]').bounding_box()
             there = target["x"] + 15, target["y"] + 15
