@@ -4,12 +4,14 @@ import contextlib
 import gc
 import os
 import pickle
+import re
 import signal
 import subprocess
 import sys
 import threading
 import time
 import weakref
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -29,7 +31,8 @@ from engine_examples import (
     wait_until,
 )
 from torchxnn.errors import DataError, WorkerError, WorkerWarning, XNNError
-from torchxnn.parallel.engine import JobQueue, JobRunner, LocalEngine, open_result
+from torchxnn.parallel.engine import LocalEngine
+from torchxnn.parallel.workers import JobRunner, Loss, Workers, open_result, work_through
 
 
 def find_place(_, name):
@@ -125,31 +128,73 @@ def test_what_cannot_be_sent_is_said():
         list(LocalEngine(2).run(lambda: None, (), multiply, [1]))
 
 
-def test_a_lost_job_comes_next_and_is_given_up_in_the_end():
-    queue = JobQueue(["a", "b", "c" * 999], retries=1, workers=2)
-    assert queue.take() == (0, "a")
-    with pytest.warns(WorkerWarning, match=r"lost \(killed\); its job 'a' is done again"):
-        queue.lose(0, "killed")
-    assert queue.take() == (0, "a")
-    with pytest.raises(WorkerError, match=r"job 'a' was given up .* lost 2 times"):
-        queue.lose(0, "killed")
-    assert queue.take() == (1, "b")
-    assert queue.take() == (2, "c" * 999)
-    assert queue.take() is None
-    with pytest.warns(WorkerWarning, match=r"c{50}\.\.\. is done again"):
-        queue.lose(2, "killed")
-    assert queue
-    with pytest.raises(WorkerError, match=r"c{50}\.\.\. was given up"):
-        queue.lose(2, "killed")
+class Scripted(Workers):
+    """Workers that do every job, but for those lost as the script says; one step per report."""
+
+    def __init__(self, *lost):
+        self.lost, self.given, self.reports, self.ended = list(lost), [], deque(), False
+
+    def add(self):
+        worker = object()
+        self._report(worker, "start", None)
+        return worker
+
+    def send(self, worker, job):
+        self.given.append(pickle.loads(job))
+        self._report(worker, pickle.loads(job), pickle.loads(job))
+
+    def next_report(self):
+        return self.reports.popleft()
+
+    def end(self):
+        self.ended = True
+
+    def _report(self, worker, what, result):
+        lost = what in self.lost
+        if lost:
+            self.lost.remove(what)
+        content = Loss("killed") if lost else pickle.dumps((True, result))
+        self.reports.append((worker, content))
+
+
+def test_a_lost_job_comes_next_and_its_worker_is_replaced():
+    workers = Scripted("a", "c" * 999)
+    jobs = ["a", "b", "c" * 999]
+    with pytest.warns(WorkerWarning) as warned:
+        assert dict(work_through(workers, 1, jobs, retries=1)) == dict(enumerate(jobs))
+    assert workers.given == ["a", "a", "b", "c" * 999, "c" * 999]
+    assert str(warned[0].message) == "a worker was lost (killed); its job 'a' is done again"
+    assert re.search(r"c{50}\.\.\. is done again", str(warned[1].message))
+    assert workers.ended
+
+
+def test_a_job_is_given_up_in_the_end():
+    workers = Scripted("b" * 999, "b" * 999)
+    results = work_through(workers, 1, ["a", "b" * 999], retries=1)
+    assert next(results) == (0, "a")
+    with (
+        pytest.warns(WorkerWarning, match="is done again"),
+        pytest.raises(WorkerError, match=r"b{50}\.\.\. was given up .* lost 2 times \(killed\)"),
+    ):
+        next(results)
+    assert workers.ended
 
 
 def test_workers_that_never_start_end_the_run():
-    queue = JobQueue(["a"], retries=1, workers=2)
-    for _ in range(2):
-        with pytest.warns(WorkerWarning, match="another one is started"):
-            queue.lose(None, "killed")
-    with pytest.raises(WorkerError, match="while they started"):
-        queue.lose(None, "killed")
+    with (
+        pytest.warns(WorkerWarning, match="another one is started") as warned,
+        pytest.raises(WorkerError, match=r"3 worker\(s\) in a row were lost while they started"),
+    ):
+        list(work_through(Scripted(*["start"] * 9), 2, ["a", "b"], retries=1))
+    assert len(warned) == 2
+
+
+def test_who_stops_asking_ends_the_workers():
+    workers = Scripted()
+    results = work_through(workers, 1, ["a", "b"], retries=1)
+    next(results)
+    results.close()
+    assert workers.ended
 
 
 @pytest.mark.slow

@@ -19,8 +19,8 @@ from engine_examples import (
     wait_until,
 )
 from torchxnn.errors import DataError, WorkerError, WorkerWarning, XNNError
-from torchxnn.parallel.engine import JobRunner
-from torchxnn.parallel.ray_engine import EngineConfig, RayEngine, make_engine
+from torchxnn.parallel.ray_engine import EngineConfig, RayEngine
+from torchxnn.parallel.workers import JobRunner
 
 
 @pytest.fixture(scope="module")
@@ -38,20 +38,20 @@ def cluster():
 def test_engines_by_name():
     pytest.importorskip("ray")
     assert EngineConfig().make().jobs == 1
-    assert make_engine("local", 3).jobs == 3
+    assert EngineConfig(jobs=3).make().jobs == 3
     ray = EngineConfig("ray", 2, "auto").make()
     assert isinstance(ray, RayEngine)
     assert (ray.workers, ray.address) == (2, "auto")
     with pytest.raises(XNNError, match="no address"):
-        make_engine("local", 1, "auto")
+        EngineConfig(address="auto").make()
     with pytest.raises((XNNError, TypeCheckError), match="spark"):
-        make_engine("spark")
+        EngineConfig("spark").make()
 
 
 def test_without_ray_the_way_out_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(XNNError, match=r"pip install 'torchxnn\[ray\]'"):
-        make_engine("ray")
+        EngineConfig("ray").make()
 
 
 def test_ray_is_told_not_to_send_anything():

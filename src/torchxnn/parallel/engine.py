@@ -12,38 +12,32 @@ import multiprocessing
 import os
 import pickle
 import signal
-import sys
 import threading
-import traceback
-import warnings
 from abc import ABC, abstractmethod
-from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from multiprocessing import util
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from pathlib import Path
 from typing import Any, TypeVar, final
 
-import torch
-
-from torchxnn.errors import WorkerError, WorkerWarning, XNNError
-from torchxnn.parallel.memory import keep_freed_memory
+from torchxnn.errors import XNNError
 from torchxnn.parallel.process import one_thread
+from torchxnn.parallel.workers import JobRunner, Loss, Workers, work_through
 
 State = TypeVar("State")
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
-_SHOWN = 200  # characters of a job in an error message
+
+Task = tuple[Callable[..., Any], tuple[Any, ...], Callable[[Any, Any], Any]]
+"""What `Engine.run` is given, but for the jobs."""
 
 
 class Engine(ABC):
     """Works through a list of jobs; where is up to the subclass, the results are the same."""
 
-    @abstractmethod
+    @final
     def run(
         self,
         start: Callable[..., State],
@@ -67,6 +61,12 @@ class Engine(ABC):
             WorkerError: workers were lost too often.
             Exception: what `start` or `work` raise, with its type; the other jobs are given up.
         """
+        if jobs:
+            yield from self._run((start, arguments, work), jobs)
+
+    @abstractmethod
+    def _run(self, task: Task, jobs: Sequence[Any]) -> Iterator[tuple[int, Any]]:
+        """See `run`; there is a job at least."""
 
 
 @final
@@ -92,238 +92,100 @@ class LocalEngine(Engine):
             raise XNNError(f"jobs must be at least 1 and retries 0, got {jobs} and {retries}")
         self.jobs, self.retries = jobs, retries
 
-    def run(
-        self,
-        start: Callable[..., State],
-        arguments: tuple[Any, ...],
-        work: Callable[[State, Job], Result],
-        jobs: Sequence[Job],
-    ) -> Iterator[tuple[int, Result]]:
-        """See `Engine.run`."""
-        if not jobs:
-            return
+    def _run(self, task: Task, jobs: Sequence[Any]) -> Iterator[tuple[int, Any]]:
         if self.jobs == 1:
-            with one_thread():
-                state = start(*arguments)
-            for index, job in enumerate(jobs):
-                with one_thread():  # not around the `yield`: between jobs the caller computes
-                    result = work(state, job)
-                yield index, result
+            yield from _run_here(*task, jobs)
             return
         try:
-            task = pickle.dumps((start, arguments, work))
+            content = pickle.dumps(task)
         except Exception as error:
             raise XNNError(
                 f"this cannot be sent to other processes, so use jobs=1: {error}"
             ) from error
-        processes = min(self.jobs, len(jobs))
-        queue = JobQueue(jobs, self.retries, processes)
-        with _Processes(task, processes) as pool:
-            yield from pool.results(queue)
+        count = min(self.jobs, len(jobs))
+        yield from work_through(_Processes(content), count, jobs, self.retries)
 
 
-class JobQueue:
-    """Which jobs are still to be done, and how often each was lost.
+def _run_here(
+    start: Callable[..., State],
+    arguments: tuple[Any, ...],
+    work: Callable[[State, Job], Result],
+    jobs: Sequence[Job],
+) -> Iterator[tuple[int, Result]]:
+    with one_thread():
+        state = start(*arguments)
+    for index, job in enumerate(jobs):
+        with one_thread():  # not around the `yield`: between jobs the caller computes
+            result = work(state, job)
+        yield index, result
 
-    Args:
-        todo: the jobs.
-        retries: how often a job is done again whose worker was lost.
-        workers: how many there are; that many may be lost at once while they start.
+
+@final
+class _Processes(Workers[Connection]):
+    """Processes of this machine, each known by our end of a pipe to it.
+
+    Forgetting the object, or ending this process, ends them.
     """
 
-    def __init__(self, todo: Sequence[Any], retries: int, workers: int) -> None:
-        self._todo, self._retries, self._workers = todo, retries, workers
-        self._waiting = deque(range(len(todo)))
-        self._lost: Counter[int] = Counter()
-        self._lost_at_start = 0
-
-    def __bool__(self) -> bool:
-        return bool(self._waiting)
-
-    def take(self) -> tuple[int, Any] | None:
-        """The next job and its position; None if no job waits."""
-        self._lost_at_start = 0  # whoever takes a job has started
-        if not self._waiting:
-            return None
-        index = self._waiting.popleft()
-        return index, self._todo[index]
-
-    def lose(self, index: int | None, reason: str) -> None:
-        """A worker was lost; its job waits again, before all others.
-
-        Args:
-            index: position of the job; None for a worker that had not started yet.
-            reason: what is known about the loss.
-
-        Raises:
-            WorkerError: that was once too often.
-        """
-        if index is None:
-            self._lose_at_start(reason)
-            return
-        self._lost[index] += 1
-        job = repr(self._todo[index])
-        job = job if len(job) <= _SHOWN else f"{job[:_SHOWN]}..."
-        if self._lost[index] > self._retries:
-            raise WorkerError(
-                f"job {job} was given up after its worker was lost {self._lost[index]} times "
-                f"({reason}); it may need more memory than there is: use fewer workers or "
-                "smaller jobs"
-            )
-        _warn(f"a worker was lost ({reason}); its job {job} is done again")
-        self._waiting.appendleft(index)
-
-    def _lose_at_start(self, reason: str) -> None:
-        self._lost_at_start += 1
-        if self._lost_at_start > self._retries * self._workers:
-            raise WorkerError(
-                f"{self._lost_at_start} worker(s) in a row were lost while they started "
-                f"({reason}); torchxnn and the model must be there in each of {self._workers} "
-                "worker(s), and memory enough"
-            )
-        _warn(f"a worker was lost while it started ({reason}); another one is started")
-
-
-def _warn(text: str) -> None:
-    warnings.warn(text, WorkerWarning, stacklevel=3)
-
-
-class JobRunner:
-    """The side of a worker: one process, one thread; everything comes and goes as bytes."""
-
-    def __init__(self) -> None:
-        torch.set_num_threads(1)
-        keep_freed_memory()
-        self._work: Callable[[Any, Any], Any] | None = None
-        self._state: Any = None
-
-    def start(self, task: bytes, places: Sequence[str] = (), folder: Path | None = None) -> bytes:
-        """Prepare for jobs.
-
-        Args:
-            task: what `Engine.run` was given, but for the jobs.
-            places: folders to look for modules in, beside those that this process knows.
-            folder: what relative paths start from, if it is there.
-        """
-        if folder is not None and folder.is_dir():
-            os.chdir(folder)
-        sys.path.extend(place for place in places if place not in sys.path)
-        return _call(self._start, task)
-
-    def run(self, job: bytes) -> bytes:
-        """Do a job; the bytes are for `open_result`."""
-        return _call(self._run, job)
-
-    def _start(self, task: bytes) -> None:
-        start, arguments, work = pickle.loads(task)
-        self._state = start(*arguments)
-        self._work = work
-
-    def _run(self, job: bytes) -> Any:
-        if self._work is None:
-            raise RuntimeError("a worker was given a job before it was started")
-        return self._work(self._state, pickle.loads(job))
-
-
-def _call(work: Callable[[bytes], Any], content: bytes) -> bytes:
-    try:
-        return pickle.dumps((True, work(content)))
-    except Exception as error:
-        text = "".join(traceback.format_exception(error)).rstrip()
-        try:
-            failure = pickle.dumps((False, (error, text)))
-            pickle.loads(failure)  # some exceptions can be written but not read
-        except Exception:
-            failure = pickle.dumps((False, (RuntimeError(repr(error)), text)))
-        return failure
-
-
-def open_result(content: bytes) -> Any:
-    """What a `JobRunner` returned, or raise what it raised."""
-    fine, result = pickle.loads(content)
-    if fine:
-        return result
-    error, text = result
-    error.add_note(f"In a worker:\n{text}")
-    raise error
-
-
-@dataclass(eq=False)
-class _Process:
-    """A process; `index` is the position of its job, None while it has none."""
-
-    process: BaseProcess
-    connection: Connection
-    greeted: bool = False
-    index: int | None = None
-
-
-class _Processes:
-    """Processes of this machine; leaving the `with`, or forgetting the object, ends them."""
-
-    def __init__(self, task: bytes, count: int) -> None:
-        self._task, self._count = task, count
+    def __init__(self, task: bytes) -> None:
+        self._task = task
         self._context = multiprocessing.get_context("spawn")
-        self._workers: list[_Process] = []
-        self._end = util.Finalize(self, _end_processes, (self._workers,), exitpriority=10)
+        self._processes: dict[Connection, BaseProcess] = {}
+        self._starting: set[Connection] = set()
+        self._busy: set[Connection] = set()
+        self._end = util.Finalize(self, _end_processes, (self._processes,), exitpriority=10)
 
-    def __enter__(self) -> _Processes:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._end()
-
-    def results(self, queue: JobQueue) -> Iterator[tuple[int, Any]]:
-        """Hand out the jobs and gather the results; a worker has its next job before that."""
-        for _ in range(self._count):
-            self._add()
-        while queue or any(worker.index is not None for worker in self._workers):
-            ready = wait([worker.connection for worker in self._workers])
-            for worker in [each for each in self._workers if each.connection in ready]:
-                try:
-                    content = worker.connection.recv_bytes()
-                except (EOFError, OSError):
-                    self._replace(worker, queue)
-                    continue
-                result = open_result(content) if worker.greeted else None
-                index, worker.index = worker.index, None
-                with suppress(OSError):  # lost just now: the next `wait` finds out
-                    self._go_on(worker, queue)
-                if index is not None:
-                    yield index, result
-
-    def _go_on(self, worker: _Process, queue: JobQueue) -> None:
-        if not worker.greeted:  # it runs, so it takes what is too long for a pipe, too
-            worker.greeted = True
-            worker.connection.send_bytes(self._task)
-            return
-        taken = queue.take()
-        if taken is not None:
-            worker.index, job = taken
-            worker.connection.send_bytes(pickle.dumps(job))
-
-    def _replace(self, worker: _Process, queue: JobQueue) -> None:
-        self._workers.remove(worker)
-        worker.connection.close()
-        worker.process.join()
-        queue.lose(worker.index, f"exit code {worker.process.exitcode}")
-        self._add()
-
-    def _add(self) -> None:
+    def add(self) -> Connection:
+        """See `Workers.add`."""
         ours, theirs = self._context.Pipe()
         process = self._context.Process(target=_serve, args=(theirs,))
         process.start()
         theirs.close()
-        self._workers.append(_Process(process, ours))
+        self._processes[ours] = process
+        self._starting.add(ours)
+        self._busy.add(ours)
+        return ours
+
+    def send(self, worker: Connection, job: bytes) -> None:
+        """See `Workers.send`."""
+        self._busy.add(worker)
+        with suppress(OSError):  # lost just now: the next report says so
+            worker.send_bytes(job)
+
+    def next_report(self) -> tuple[Connection, bytes | Loss]:
+        """See `Workers.next_report`."""
+        while True:
+            ready = wait(self._busy)
+            worker = next(each for each in self._busy if each in ready)
+            self._busy.remove(worker)
+            try:
+                content = worker.recv_bytes()
+            except (EOFError, OSError):
+                return worker, self._bury(worker)
+            if worker not in self._starting:
+                return worker, content
+            self._starting.remove(worker)
+            self.send(worker, self._task)  # it runs, so it takes what is too long for a pipe, too
+
+    def end(self) -> None:
+        """See `Workers.end`."""
+        self._end()
+
+    def _bury(self, worker: Connection) -> Loss:
+        self._starting.discard(worker)
+        worker.close()
+        process = self._processes.pop(worker)
+        process.join()
+        return Loss(f"exit code {process.exitcode}")
 
 
-def _end_processes(workers: list[_Process]) -> None:
-    for worker in workers:
-        worker.process.terminate()
-        worker.connection.close()
-    for worker in workers:
-        worker.process.join()
-    workers.clear()
+def _end_processes(processes: dict[Connection, BaseProcess]) -> None:
+    for connection, process in processes.items():
+        process.terminate()
+        connection.close()
+    for process in processes.values():
+        process.join()
+    processes.clear()
 
 
 def _serve(connection: Connection) -> None:

@@ -8,27 +8,19 @@ from __future__ import annotations
 
 import logging
 import os
-import pickle
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any, Literal, final
 
 from torchxnn.errors import WorkerError, XNNError
-from torchxnn.parallel.engine import (
-    Engine,
-    Job,
-    JobQueue,
-    JobRunner,
-    LocalEngine,
-    Result,
-    State,
-    open_result,
-)
+from torchxnn.parallel.engine import Engine, LocalEngine, Task
+from torchxnn.parallel.workers import JobRunner, Loss, Workers, work_through
 
 INSTALL = "pip install 'torchxnn[ray]'"
 
@@ -64,26 +56,17 @@ class EngineConfig:
         """The engine.
 
         Raises:
-            XNNError: see `make_engine`.
+            XNNError: no such engine, Ray is not installed, or an address without Ray.
         """
-        return make_engine(self.engine, self.jobs, self.address)
-
-
-def make_engine(
-    name: EngineName = "local", jobs: int | None = None, address: str | None = None
-) -> Engine:
-    """An engine by name; see `EngineConfig` for the arguments.
-
-    Raises:
-        XNNError: no such engine, Ray is not installed, or an address without Ray.
-    """
-    if name == "ray":
-        return RayEngine(address, jobs)
-    if name != "local":
-        raise XNNError(f"unknown engine {name!r}; known: local, ray")
-    if address is not None:
-        raise XNNError(f"the local engine has no address ({address}); choose the engine ray")
-    return LocalEngine(1 if jobs is None else jobs)
+        if self.engine == "ray":
+            return RayEngine(self.address, self.jobs)
+        if self.engine != "local":
+            raise XNNError(f"unknown engine {self.engine!r}; known: local, ray")
+        if self.address is not None:
+            raise XNNError(
+                f"the local engine has no address ({self.address}); choose the engine ray"
+            )
+        return LocalEngine(1 if self.jobs is None else self.jobs)
 
 
 @final
@@ -117,84 +100,63 @@ class RayEngine(Engine):
         self.address, self.workers = address, workers
         self.retries, self.patience = retries, patience
 
-    def run(
-        self,
-        start: Callable[..., State],
-        arguments: tuple[Any, ...],
-        work: Callable[[State, Job], Result],
-        jobs: Sequence[Job],
-    ) -> Iterator[tuple[int, Result]]:
-        """See `Engine.run`."""
-        if not jobs:
-            return
+    def _run(self, task: Task, jobs: Sequence[Any]) -> Iterator[tuple[int, Any]]:
         ray = _import_ray()
         with _connected(ray, self.address, self.workers):
-            count = self.workers or int(ray.cluster_resources().get("CPU", 1))
-            count = max(1, min(count, len(jobs)))
-            task = ray.put(ray.cloudpickle.dumps((start, arguments, work)))
-            queue = JobQueue(jobs, self.retries, count)
-            with _Actors(ray, task, self.patience) as actors:
-                yield from actors.results(queue, count)
+            room = self.workers or int(ray.cluster_resources().get("CPU", 1))
+            actors = _Actors(ray, ray.put(ray.cloudpickle.dumps(task)), self.patience)
+            yield from work_through(actors, max(1, min(room, len(jobs))), jobs, self.retries)
 
 
-class _Actors:
-    """Actors of a cluster, each with the reference to what it reports next."""
+@final
+class _Actors(Workers[int]):
+    """Actors of a cluster by number, and the references to what they report next."""
 
     def __init__(self, ray: Any, task: Any, patience: float) -> None:
         self._ray, self._task, self._patience = ray, task, patience
         self._kind = ray.remote(num_cpus=1, max_restarts=0, max_task_retries=0)(JobRunner)
-        self._actors: list[Any] = []
-        self._reports: dict[Any, tuple[Any, int | None]] = {}
+        self._numbers = count()
+        self._actors: dict[int, Any] = {}
+        self._reports: dict[Any, int] = {}
+        self._started = False
 
-    def __enter__(self) -> _Actors:
-        return self
+    def add(self) -> int:
+        """See `Workers.add`."""
+        number = next(self._numbers)
+        self._actors[number] = actor = self._kind.remote()
+        self._reports[actor.start.remote(self._task, sys.path, Path.cwd())] = number
+        return number
 
-    def __exit__(self, *_: object) -> None:
-        for actor in self._actors:
-            self._ray.kill(actor)
-        self._actors.clear()
-        self._reports.clear()
+    def send(self, worker: int, job: bytes) -> None:
+        """See `Workers.send`."""
+        self._reports[self._actors[worker].run.remote(job)] = worker
 
-    def results(self, queue: JobQueue, count: int) -> Iterator[tuple[int, Any]]:
-        """Hand out the jobs and gather the results; a worker has its next job before that."""
-        for _ in range(count):
-            self._add()
-        started = False
-        while queue or any(index is not None for _, index in self._reports.values()):
-            report = self._next_report(started)
-            actor, index = self._reports.pop(report)
-            try:
-                content = self._ray.get(report)
-            except self._ray.exceptions.RayError as error:
-                self._actors.remove(actor)
-                queue.lose(index, _reason(error))
-                self._add()
-                continue
-            started = True
-            result = open_result(content)
-            taken = queue.take()
-            if taken is not None:
-                report = actor.run.remote(pickle.dumps(taken[1]))
-                self._reports[report] = actor, taken[0]
-            if index is not None:
-                yield index, result
+    def next_report(self) -> tuple[int, bytes | Loss]:
+        """See `Workers.next_report`.
 
-    def _next_report(self, started: bool) -> Any:
+        Raises:
+            WorkerError: no worker has started for too long.
+        """
         end = time.monotonic() + self._patience
-        while True:
-            ready, _ = self._ray.wait(list(self._reports), num_returns=1, timeout=1.0)
-            if ready:
-                return ready[0]
-            if not started and time.monotonic() > end:
+        while not (ready := self._ray.wait(list(self._reports), num_returns=1, timeout=1.0)[0]):
+            if not self._started and time.monotonic() > end:
                 raise WorkerError(
                     f"no worker has started within {self._patience:.0f} s; the cluster has "
                     f"{self._ray.available_resources()} free, and a worker needs 1 CPU"
                 )
+        worker = self._reports.pop(ready[0])
+        try:
+            report = self._ray.get(ready[0])
+        except self._ray.exceptions.RayError as error:
+            del self._actors[worker]
+            return worker, Loss(_reason(error))
+        self._started = True
+        return worker, report
 
-    def _add(self) -> None:
-        actor = self._kind.remote()
-        self._actors.append(actor)
-        self._reports[actor.start.remote(self._task, sys.path, Path.cwd())] = actor, None
+    def end(self) -> None:
+        """See `Workers.end`."""
+        for actor in self._actors.values():
+            self._ray.kill(actor)
 
 
 def _reason(error: Exception) -> str:
