@@ -19,7 +19,7 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 from torchxnn import XNN, TrainConfig
-from torchxnn.apps.benchmark.figures import comparison_figure
+from torchxnn.apps.benchmark.figures.comparison import comparison_figure
 from torchxnn.data.datasets.base import Sample
 from torchxnn.errors import XNNWarning
 from torchxnn.explanations.drawing.canvas import figure_bytes

@@ -97,7 +97,7 @@ class Evaluation(BenchmarkCommand):
         replace_file(self.out / "tables.md", text.encode())
         out.print(text.split("## Lasso")[0], markup=False, highlight=False, soft_wrap=True)
         if self.figures:
-            from torchxnn.apps.benchmark.draw import draw_figures
+            from torchxnn.apps.benchmark.figures.all_figures import draw_figures
 
             with make_progress(err) as progress:
                 on_class = _count_classes(progress, "Drawing")
@@ -200,7 +200,7 @@ class Tune(FewClasses):
 
     def files(self, found: dict[str, Any], targets: list[int]) -> dict[str, bytes]:
         """`tuning.json`, `tuning.md` and the Pareto front, `tuning.png`."""
-        from torchxnn.apps.benchmark.front_figure import front_figure
+        from torchxnn.apps.benchmark.figures.pareto_front import front_figure
         from torchxnn.explanations.drawing.canvas import figure_bytes
 
         return {

@@ -13,31 +13,32 @@ from PIL import Image
 from conftest import make_images, make_net
 from explanation_examples import HOSTILE
 from torchxnn import XNN
-from torchxnn.apps.benchmark import figure_parts
-from torchxnn.apps.benchmark.figure_parts import (
-    EMPTY,
-    OFF,
-    Look,
-    contributions_of,
-    look_at,
-    spread,
+from torchxnn.apps.benchmark.figures import looks
+from torchxnn.apps.benchmark.figures.bird_parts import (
+    draw_cells,
+    move_apart,
+    parts_figure,
+    probability_figure,
     voronoi_cells,
-    voronoi_picture,
 )
-from torchxnn.apps.benchmark.figures import (
+from torchxnn.apps.benchmark.figures.class_gallery import (
+    GalleryEntry,
+    add_to_gallery,
+    write_gallery,
+)
+from torchxnn.apps.benchmark.figures.comparison import comparison_figure, degenerate_figure
+from torchxnn.apps.benchmark.figures.looks import EMPTY, OFF, Look, contributions_of, look_at
+from torchxnn.apps.benchmark.figures.two_looks import (
     clearest_two_looks,
-    comparison_figure,
-    degenerate_figure,
     two_looks,
     two_looks_figure,
 )
-from torchxnn.apps.benchmark.gallery import GalleryEntry, add_to_gallery, write_gallery
-from torchxnn.apps.benchmark.part_figures import parts_figure, probability_figure
 from torchxnn.data.activations import record_activations
 from torchxnn.data.datasets.base import Sample
 from torchxnn.embeddings.srae import SRAE
 from torchxnn.errors import AttributionWarning, DataError, NonFiniteError, XNNError
 from torchxnn.explanations.drawing.canvas import save_figure
+from torchxnn.explanations.drawing.overlay import number, signed
 from torchxnn.metrics import pixel_weights_points, pixel_weights_voronoi
 from torchxnn.training.config import TrainConfig
 
@@ -136,7 +137,7 @@ def test_looks_do_not_depend_on_the_batches(monkeypatch):
     xnn, samples = make_xnn(), make_samples(5)
     whole = look_at(xnn, samples, 1)
     values = contributions_of(xnn, samples, 1)
-    monkeypatch.setattr(figure_parts, "IMAGES_AT_ONCE", 2)
+    monkeypatch.setattr(looks, "IMAGES_AT_ONCE", 2)
     torch.testing.assert_close(contributions_of(xnn, samples, 1), values)
     for one, two in zip(whole, look_at(xnn, samples, 1), strict=True):
         np.testing.assert_allclose(one.heatmaps, two.heatmaps, atol=1e-6)
@@ -221,7 +222,7 @@ def test_order_of_the_report_has_the_signs_of_the_readout():
     order = mean.argsort(descending=True, stable=True).tolist()
     figure = comparison_figure(xnn, make_samples(2))
     assert columns(figure) == [f"x-feature {i + 1}" for i in order]
-    f_reg = figure_parts.number(report.validation.f_reg)
+    f_reg = number(report.validation.f_reg)
     assert any(text.startswith(f"F_reg {f_reg} on held-out") for text in texts(figure))
     assert "held-out images of the class." in " ".join(texts(figure))
     assert any(t.startswith("F_reg 7.25; ") for t in texts(comparison_figure(
@@ -238,7 +239,7 @@ def test_contributions_and_verdicts_stand_above_the_maps():
     xnn, samples = make_xnn(3), make_samples(2)
     shown = texts(comparison_figure(xnn, samples))
     for value in contributions_of(xnn, samples, 1).flatten().tolist():
-        assert figure_parts.signed(value) in shown
+        assert signed(value) in shown
     for sample in samples:
         predicted = int(xnn.model(sample.image[None]).argmax())
         start = "recognised" if predicted == sample.label else "taken for"
@@ -419,7 +420,7 @@ def test_two_looks_figure_shows_the_typical_images_of_both_groups():
     own = values[:, found.feature]
     for mask in (found.mask, ~found.mask):
         distance = (own - own[mask].mean()).abs().masked_fill(~mask, torch.inf)
-        assert figure_parts.signed(float(own[distance.argmin()])) in shown
+        assert signed(float(own[distance.argmin()])) in shown
     assert columns(figure, 4)[0] == f"x-feature {found.feature + 1}"
     assert len(figure.axes) == 2 * 2 * (1 + 2) + 1
     assert overlapping(figure) == []
@@ -448,7 +449,7 @@ def test_a_box_over_the_whole_picture_has_no_context():
     parts = torch.tensor([[1.0, 1, 1], [4, 4, 1]])
     weights = pixel_weights_voronoi(parts, torch.tensor([0.0, 0, 6, 6]), (6, 6))
     picture = np.full((6, 6, 3), 100, dtype=np.uint8)
-    drawn = voronoi_picture(picture, weights)
+    drawn = draw_cells(picture, weights)
     assert set(voronoi_cells(weights).flatten().tolist()) == {0, 1}
     assert len({tuple(c) for c in (drawn[0, 0], drawn[5, 5])}) == 2  # both cells have a colour
 
@@ -456,22 +457,22 @@ def test_a_box_over_the_whole_picture_has_no_context():
 def test_without_visible_parts_the_box_has_no_cells():
     weights = pixel_weights_voronoi(torch.zeros(2, 3), torch.tensor([1.0, 1, 3, 3]), (6, 6))
     assert (voronoi_cells(weights)[1:4, 1:4] == -1).all()
-    assert voronoi_picture(np.zeros((6, 6, 3), dtype=np.uint8), weights).shape == (6, 6, 3)
+    assert draw_cells(np.zeros((6, 6, 3), dtype=np.uint8), weights).shape == (6, 6, 3)
 
 
 @settings(max_examples=100)
 @given(st.lists(st.floats(-1, 3), max_size=12), st.floats(0.01, 0.5))
-def test_spread_keeps_order_gap_and_bounds(wanted, gap):
-    places = spread(sorted(wanted), gap, 0.0, 2.0)
+def test_moving_apart_keeps_order_gap_and_bounds(wanted, gap):
+    places = move_apart(sorted(wanted), gap, 0.0, 2.0)
     assert len(places) == len(wanted)
     gap = min(gap, 2.0 / max(1, len(wanted) - 1))
     assert all(-1e-9 <= place <= 2 + 1e-9 for place in places)
     assert all(b - a >= gap - 1e-9 for a, b in pairwise(places))
 
 
-def test_spread_leaves_what_has_room():
-    assert spread([0.2, 1.0, 1.8], 0.3, 0.0, 2.0) == pytest.approx([0.2, 1.0, 1.8])
-    assert spread([1.9, 1.95], 0.3, 0.0, 2.0) == pytest.approx([1.7, 2.0])
+def test_moving_apart_leaves_what_has_room():
+    assert move_apart([0.2, 1.0, 1.8], 0.3, 0.0, 2.0) == pytest.approx([0.2, 1.0, 1.8])
+    assert move_apart([1.9, 1.95], 0.3, 0.0, 2.0) == pytest.approx([1.7, 2.0])
 
 
 def test_parts_figure_is_sorted_and_names_visible_parts():

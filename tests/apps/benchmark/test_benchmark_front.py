@@ -1,6 +1,6 @@
 """The Pareto front of a tuning, as a figure."""
 
-from torchxnn.apps.benchmark.front_figure import front_figure
+from torchxnn.apps.benchmark.figures.pareto_front import front_figure
 from torchxnn.apps.benchmark.tune import choose
 
 

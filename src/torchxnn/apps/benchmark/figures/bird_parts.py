@@ -4,32 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import matplotlib
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64, UInt8
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
-from torchxnn.apps.benchmark.figure_parts import (
+from torchxnn.apps.benchmark.figures.columns import (
     CAPTION,
     VALUE,
-    Look,
-    Page,
-    draw_dot,
-    draw_line,
     draw_tile,
     feature_tile,
-    look_at,
-    part_colour,
-    spread,
-    target_of,
-    voronoi_picture,
     write_footer,
     write_header,
 )
+from torchxnn.apps.benchmark.figures.looks import Look, look_at, target_of
 from torchxnn.data.datasets.base import Sample
 from torchxnn.errors import DataError
+from torchxnn.explanations.drawing.canvas import Page
 from torchxnn.explanations.drawing.figure import GAP, MARGIN, WIDE_GAP
-from torchxnn.explanations.drawing.overlay import FAINT, INK, MUTED, colour_of, number, signed
+from torchxnn.explanations.drawing.overlay import (
+    FAINT,
+    INK,
+    MUTED,
+    colour_of,
+    faded,
+    number,
+    signed,
+)
 from torchxnn.metrics import (
     CONTEXT,
     PixelWeights,
@@ -39,10 +43,16 @@ from torchxnn.metrics import (
 )
 from torchxnn.xnn import XNN
 
-PICTURE = 2.4  # inches, height of a picture of the first line
-LABELS = 0.95  # inches, for part names beside a picture
+IMAGE = 2.4  # inches, height of an image of the first line
+LABELS = 0.95  # inches, for part names beside an image
 LARGEST_MAP = 2.2
 BAR, PANEL, NAMES = 0.19, 1.3, 1.15  # inches: a bar's line, a panel's width, the names' width
+_TAB20_GREYS = (14, 15)
+_PART_COLOURS = tuple(
+    to_hex(colour)
+    for index, colour in enumerate(matplotlib.colormaps["tab20"](np.arange(20)))
+    if index not in _TAB20_GREYS
+)
 
 
 def parts_figure(
@@ -67,7 +77,7 @@ def parts_figure(
     look = look_at(xnn, [sample], target)[0]
     parts = _part_rows(sample)
     height, width = look.picture.shape[:2]
-    size = (PICTURE * width / height, PICTURE)
+    size = (IMAGE * width / height, IMAGE)
     total = 2 * MARGIN + 3 * size[0] + 2 * WIDE_GAP + 2 * LABELS
     title, facts = _headline(xnn, look, target)
     order = _order(look)
@@ -177,13 +187,13 @@ def _first_line(
     names: Sequence[str],
     place: tuple[float, tuple[float, float]],
 ) -> None:
-    """Picture, picture with named parts, Voronoi diagram."""
+    """Image, image with named parts, Voronoi diagram."""
     top, size = place
     labelled = MARGIN + size[0] + WIDE_GAP + LABELS
     diagram = labelled + size[0] + LABELS + WIDE_GAP
-    pictures = (look.picture, look.picture, voronoi_picture(look.picture, cells))
-    headings = ("Picture", "Parts", "Voronoi diagram in the box")
-    for x, pixels, heading in zip((MARGIN, labelled, diagram), pictures, headings, strict=True):
+    images = (look.picture, look.picture, draw_cells(look.picture, cells))
+    headings = ("Image", "Parts", "Voronoi diagram in the box")
+    for x, pixels, heading in zip((MARGIN, labelled, diagram), images, headings, strict=True):
         page.put(x, top - 0.06, heading, 10.5, color=MUTED, va="bottom")
         page.image(x, top, size, pixels)
     scale = size[1] / look.picture.shape[0]
@@ -211,7 +221,7 @@ def _part_labels(
     half = (len(by_column) + 1) // 2
     for side, members in (("left", by_column[:half]), ("right", by_column[half:])):
         members = sorted(members, key=lambda part: at[part][1])
-        heights = spread([at[p][1] for p in members], 0.19, 0.08, size[1] - 0.08)
+        heights = move_apart([at[p][1] for p in members], 0.19, 0.08, size[1] - 0.08)
         edge = corner[0] if side == "left" else corner[0] + size[0]
         outward = -1 if side == "left" else 1
         for part, height in zip(members, heights, strict=True):
@@ -275,3 +285,73 @@ def _panel(
         mark = x + width * float(chance[row])
         if mark <= x + width:
             draw_line(page, (mark, mark), (y + 0.02, y + BAR - 0.02), INK)
+
+
+def part_colour(part: int) -> str:
+    """A colour for every part; there are 18, then they repeat."""
+    return _PART_COLOURS[part % len(_PART_COLOURS)]
+
+
+def voronoi_cells(weights: PixelWeights) -> Int64[np.ndarray, "height width"]:
+    """The part that owns each pixel, from `pixel_weights_voronoi`; -1 for none.
+
+    The last part is the context. The weights themselves do not tell: the farthest pixel of a cell
+    belongs to its part with weight 0.
+    """
+    cells = np.full(weights.size[0] * weights.size[1], -1, dtype=np.int64)
+    cells[weights.pixels.numpy()] = weights.parts.numpy()
+    return cells.reshape(weights.size)
+
+
+def draw_cells(
+    image: UInt8[np.ndarray, "height width 3"], weights: PixelWeights
+) -> UInt8[np.ndarray, "height width 3"]:
+    """The cells in their colours over the image, with lines between them; outside it fades."""
+    cells, context = voronoi_cells(weights), weights.n_parts - 1
+    palette = np.array([_rgb(part_colour(p)) for p in range(context)]).reshape(-1, 3)
+    result = faded(image).astype(np.float64)
+    inside = (cells >= 0) & (cells < context)
+    grey = image[inside].mean(-1, keepdims=True)
+    result[inside] = 0.45 * (64 + 0.75 * grey) + 0.55 * palette[cells[inside]]
+    border = np.zeros_like(inside)
+    border[:, 1:] |= cells[:, 1:] != cells[:, :-1]
+    border[1:] |= cells[1:] != cells[:-1]
+    result[border] = 32
+    return np.clip(np.rint(result), 0, 255).astype(np.uint8)
+
+
+def _rgb(colour: str) -> tuple[int, ...]:
+    return tuple(int(colour[i : i + 2], 16) for i in (1, 3, 5))
+
+
+def move_apart(wanted: Sequence[float], gap: float, low: float, high: float) -> list[float]:
+    """Move rising positions apart to at least `gap` within [low, high], each as little as needed.
+
+    A gap that leaves no room is made smaller.
+    """
+    if len(wanted) > 1:
+        gap = min(gap, (high - low) / (len(wanted) - 1))
+    places: list[float] = []
+    for place in wanted:
+        places.append(max(place, low if not places else places[-1] + gap))
+    limit = high
+    for index in reversed(range(len(places))):
+        places[index] = min(places[index], limit)
+        limit = places[index] - gap
+    return places
+
+
+def draw_line(page: Page, xs: Sequence[float], ys: Sequence[float], colour: str = MUTED) -> None:
+    """A hairline through points in inches."""
+    across, up = [x / page.width for x in xs], [1 - y / page.height for y in ys]
+    page.figure.add_artist(Line2D(across, up, color=colour, linewidth=0.7))
+
+
+def draw_dot(page: Page, x: float, y: float, colour: str, size: float = 5.5) -> None:
+    """A dot with a white rim at a point in inches; `size` in points."""
+    page.figure.add_artist(
+        Line2D(
+            [x / page.width], [1 - y / page.height], marker="o", markersize=size, color=colour,
+            markeredgecolor="white", markeredgewidth=0.8, linestyle="none", zorder=2.5,
+        )
+    )  # fmt: skip

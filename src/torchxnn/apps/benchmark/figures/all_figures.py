@@ -9,10 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from torchxnn.apps.benchmark.figures import clearest_two_looks, degenerate_figure, two_looks_figure
-from torchxnn.apps.benchmark.gallery import add_to_gallery, write_gallery
+from torchxnn.apps.benchmark.figures.bird_parts import parts_figure, probability_figure
+from torchxnn.apps.benchmark.figures.class_gallery import add_to_gallery, write_gallery
+from torchxnn.apps.benchmark.figures.comparison import degenerate_figure
+from torchxnn.apps.benchmark.figures.two_looks import clearest_two_looks, two_looks_figure
 from torchxnn.apps.benchmark.methods import nn_config
-from torchxnn.apps.benchmark.part_figures import parts_figure, probability_figure
 from torchxnn.apps.benchmark.record import Recorded, record_task
 from torchxnn.apps.benchmark.run import saved_xnn
 from torchxnn.apps.benchmark.settings import BenchmarkConfig

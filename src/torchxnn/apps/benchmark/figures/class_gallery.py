@@ -11,8 +11,8 @@ from urllib.parse import quote
 
 from PIL import Image, UnidentifiedImageError
 
-from torchxnn.apps.benchmark.figure_parts import target_of
-from torchxnn.apps.benchmark.figures import comparison_figure
+from torchxnn.apps.benchmark.figures.comparison import comparison_figure
+from torchxnn.apps.benchmark.figures.looks import target_of
 from torchxnn.data.datasets.base import Sample
 from torchxnn.errors import DataError
 from torchxnn.explanations.drawing.canvas import save_figure

@@ -1,0 +1,1 @@
+"""The figures of a benchmark, as in the paper, for any fitted XNN."""

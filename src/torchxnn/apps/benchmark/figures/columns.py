@@ -1,0 +1,199 @@
+"""What the benchmark's figures are laid out in: tiles in columns, columns in groups.
+
+Colours, overlays and lettering are those of `explanations.drawing`, so that the figures of the
+benchmark and those of single explanations look alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import UInt8
+from matplotlib.figure import Figure
+
+from torchxnn.apps.benchmark.figures.looks import EMPTY, OFF, Look
+from torchxnn.explanations.drawing.canvas import Page
+from torchxnn.explanations.drawing.figure import GAP, MARGIN, WIDE_GAP
+from torchxnn.explanations.drawing.overlay import (
+    FAINT,
+    INK,
+    MUTED,
+    WARNING,
+    colour_of,
+    colour_scale,
+    faded,
+    intensities,
+    number,
+    overlay,
+    signed,
+)
+from torchxnn.xnn import XNN
+
+TILE = 1.45  # inches, height of a tile
+VALUE = 0.27  # inches above a tile, for what is written there
+ROW_GAP = 0.08
+CAPTION = (
+    "Heatmaps: the positive part of the relevance (contrastive excitation backprop), lightly "
+    "smoothed for drawing only, each with its own colour scale (normalised per x-feature and "
+    "image). Above it the contribution v_i E_i to the logit, red for and blue against; "
+    f"“{OFF}”: it adds nothing here; “{EMPTY}”: it does, but no pixel has positive relevance."
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Tile:
+    """A small image, what stands above it, and a label over it if there is nothing to see."""
+
+    pixels: UInt8[np.ndarray, "height width 3"]
+    text: str
+    colour: str = INK
+    note: str = ""
+    strong: bool = True
+
+
+@dataclass(frozen=True, eq=False)
+class Column:
+    """Tiles below each other, under one heading."""
+
+    heading: str
+    tiles: tuple[Tile, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """Columns that belong together; groups stand side by side, with a line between them."""
+
+    columns: tuple[Column, ...]
+    title: str = ""
+    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+def feature_tile(look: Look, feature: int) -> Tile:
+    """The heatmap of an x-feature on an image, under its contribution."""
+    value = float(look.contributions[feature])
+    note = look.note(feature)
+    if note:
+        return Tile(faded(look.picture), signed(value), colour_of(value), note)
+    (intensity,) = intensities([look.heatmaps[feature]])
+    return Tile(overlay(look.picture, intensity), signed(value), colour_of(value))
+
+
+def feature_columns(xnn: XNN, looks: Sequence[Look], order: Sequence[int]) -> tuple[Column, ...]:
+    """One column per x-feature, in the given order."""
+    return tuple(
+        Column(xnn.feature_names[i], tuple(feature_tile(look, i) for look in looks)) for i in order
+    )
+
+
+def image_column(looks: Sequence[Look]) -> Column:
+    """The images, under what the network takes them for."""
+    tiles = []
+    for look in looks:
+        wrong = look.right is False
+        text = f"taken for {look.verdict}" if wrong else "recognised" if look.right else ""
+        colour = WARNING if wrong else MUTED
+        tiles.append(Tile(look.picture, text or look.verdict, colour, strong=False))
+    return Column("Image", tuple(tiles))
+
+
+def logit_column(looks: Sequence[Look]) -> Column:
+    """The single heatmap of the original logit (1-Heatmap), under the logit."""
+    tiles = []
+    for look in looks:
+        (intensity,) = intensities([look.logit_heatmap])
+        note = "" if intensity.any() else EMPTY
+        pixels = faded(look.picture) if note else overlay(look.picture, intensity)
+        tiles.append(Tile(pixels, f"logit {number(look.logit)}", INK, note))
+    return Column("1-Heatmap", tuple(tiles))
+
+
+def draw_groups(title: str, facts: Sequence[str], groups: Sequence[Group], caption: str) -> Figure:
+    """Lay out titles, groups of columns and the caption.
+
+    Args:
+        title: of the figure; wrapped.
+        facts: lines below the title.
+        groups: from left to right; all tiles are drawn in the shape of the first.
+        caption: below everything, beside the colour scale.
+    """
+    height, width = groups[0].columns[0].tiles[0].pixels.shape[:2]
+    tile = (TILE * min(max(width / height, 0.6), 2.0), TILE)
+    widths = [len(g.columns) * (tile[0] + GAP) - GAP for g in groups]
+    total = max(2 * MARGIN + sum(widths) + WIDE_GAP * (len(groups) - 1), 6.0)
+    rows = max(len(c.tiles) for g in groups for c in g.columns)
+    body = rows * (VALUE + tile[1] + ROW_GAP) + 0.3
+    top = Page.measure(total, lambda page: write_header(page, title, facts))
+    heads = [
+        Page.measure(total, lambda page, g=g, w=w: _group_head(page, MARGIN, g, w))  # type: ignore[misc]
+        for g, w in zip(groups, widths, strict=True)
+    ]
+    below = top + max(heads)
+    foot = Page.measure(total, lambda page: write_footer(page, caption))
+    page = Page(total, below + body + foot)
+    write_header(page, title, facts)
+    x = MARGIN
+    for index, (group, across) in enumerate(zip(groups, widths, strict=True)):
+        page.y = top
+        _group_head(page, x, group, across)
+        for position, column in enumerate(group.columns):
+            _draw_column(page, x + position * (tile[0] + GAP), below, column, tile)
+        if index:
+            page.bar(x - WIDE_GAP / 2, top + 0.05, 0.01, below + body - top - 0.15, FAINT)
+        x += across + WIDE_GAP
+    page.y = below + body
+    write_footer(page, caption)
+    return page.figure
+
+
+def write_header(page: Page, title: str, facts: Sequence[str]) -> None:
+    """The title and the facts below it; moves the cursor below them."""
+    width = page.width - 2 * MARGIN
+    page.y = 0.26
+    page.text(MARGIN, title, 16.0, width, weight="bold")
+    page.y += 0.02
+    for fact in facts:
+        page.text(MARGIN, fact, 10.5, width, color=MUTED)
+    page.y += 0.1
+
+
+def write_footer(page: Page, caption: str, legend: float = 1.5) -> None:
+    """The colour scale with the caption beside it; moves the cursor below them."""
+    low, indent = page.y + 0.08, MARGIN + legend + 1.45
+    page.put(MARGIN, low, "low", 9.0, color=MUTED, va="center")
+    page.image(MARGIN + 0.3, page.y + 0.02, (legend, 0.13), colour_scale())
+    page.put(MARGIN + legend + 0.38, low, "high relevance", 9.0, color=MUTED, va="center")
+    page.text(indent, caption, 9.0, page.width - MARGIN - indent, color=MUTED)
+    page.y += 0.22
+
+
+def _group_head(page: Page, x: float, group: Group, width: float) -> None:
+    if group.title:
+        page.text(x, group.title, 12.0, width, weight="bold")
+    for note in group.notes:
+        page.text(x, note, 9.5, width, color=MUTED)
+    for warning in group.warnings:
+        page.text(x, warning, 9.5, width, color=WARNING, weight="bold")
+    page.y += 0.08 if group.title else 0.0
+
+
+def _draw_column(
+    page: Page, x: float, top: float, column: Column, tile: tuple[float, float]
+) -> None:
+    page.put(x, top + 0.2, page.fit(column.heading, 10.5, tile[0]), 10.5, color=MUTED, va="bottom")
+    for row, shown in enumerate(column.tiles):
+        y = top + 0.22 + row * (VALUE + tile[1] + ROW_GAP)
+        draw_tile(page, x, y, shown, tile)
+
+
+def draw_tile(page: Page, x: float, y: float, tile: Tile, size: tuple[float, float]) -> None:
+    """A tile whose text starts at y; the image is `VALUE` below."""
+    size_of_text, weight = (11.5, "bold") if tile.strong else (9.0, "normal")
+    text = page.fit(tile.text, size_of_text, size[0], weight)
+    style = {"color": tile.colour, "weight": weight, "va": "bottom"}
+    page.put(x, y + VALUE - 0.04, text, size_of_text, **style)
+    page.image(x, y + VALUE, size, tile.pixels)
+    if tile.note:
+        page.tag(x + size[0] / 2, y + VALUE + size[1] / 2, tile.note, ha="center")
