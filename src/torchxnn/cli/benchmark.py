@@ -1,4 +1,4 @@
-"""`xnn benchmark cub | nyu | places`: run, print, write tables and figures."""
+"""`xnn benchmark`: run on birds, rooms or digits, print, write tables and figures."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from rich.progress import Progress, TaskID
 
 from torchxnn.apps.benchmark.record import OnImages
 from torchxnn.apps.benchmark.run import OnClass, run_benchmark
-from torchxnn.apps.benchmark.settings import BenchmarkConfig
+from torchxnn.apps.benchmark.settings import BenchmarkConfig, MnistConfig
 from torchxnn.apps.benchmark.stability import run_stability
 from torchxnn.apps.benchmark.summary import summarise
 from torchxnn.apps.benchmark.tables import markdown, stability_text, tuning_text
 from torchxnn.apps.benchmark.tasks import BUNDLED, TASKS, TaskSource
 from torchxnn.apps.benchmark.tune import TuneGrid, run_tuning
-from torchxnn.cli.progress import make_progress
+from torchxnn.cli.progress import count_epochs, make_progress
 from torchxnn.errors import DataError
 from torchxnn.models.bundled import LAYER
 from torchxnn.storage.artifact import to_json
@@ -232,6 +232,25 @@ class SeedStability(FewClasses):
         del targets  # they are in what was found
         text = stability_text(found)
         return {"stability.json": to_json(found), "stability.md": text.encode()}
+
+
+@dataclass(frozen=True)
+class Mnist(MnistConfig):
+    """Handwritten digits: a convolutional XNN on a small network (paper section 4.4)."""
+
+    def execute(self, out: Console, err: Console) -> None:
+        """Train, fit, measure, draw; print the figures."""
+        from torchxnn.apps.benchmark.mnist import describe, run_mnist
+
+        with make_progress(err) as progress:
+            task = progress.add_task("Training the network", total=self.network_epochs)
+            results = run_mnist(
+                self,
+                lambda epoch: progress.update(task, completed=epoch),
+                count_epochs(progress, "Fitting", self.train.epochs),
+            )
+        for line in describe(results):
+            out.print(line, markup=False, highlight=False)
 
 
 def every_few(classes: int) -> list[int]:

@@ -15,10 +15,9 @@ import tyro
 from rich.console import Console
 from tyro.conf import OmitArgPrefixes, Positional, arg, subcommand
 
-from torchxnn.apps.benchmark.mnist import Mnist
 from torchxnn.cli.atlas import AtlasCommand
 from torchxnn.cli.attribute import Attribute
-from torchxnn.cli.benchmark import Cub, Nyu, Places, SeedStability, Tune
+from torchxnn.cli.benchmark import Cub, Mnist, Nyu, Places, SeedStability, Tune
 from torchxnn.cli.cache import Cache
 from torchxnn.cli.fit import Fit
 from torchxnn.cli.name import Name

@@ -12,18 +12,18 @@ import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from matplotlib.figure import Figure
-from rich.console import Console
 from safetensors.torch import save
 from torch import Tensor, nn
 
 from torchxnn.apps.benchmark.measure import faithfulness_figures
-from torchxnn.cli.progress import count_epochs, make_progress
+from torchxnn.apps.benchmark.settings import MnistConfig
+from torchxnn.apps.gallery import ranked
 from torchxnn.data.activations import record_activations
 from torchxnn.data.datasets.mnist import MNIST
 from torchxnn.errors import DataError
@@ -33,7 +33,7 @@ from torchxnn.models.preprocessing import Preprocessing
 from torchxnn.parallel.process import one_thread
 from torchxnn.storage.artifact import to_json
 from torchxnn.storage.files import replace_file
-from torchxnn.training.config import ConvConfig, TrainConfig
+from torchxnn.training.config import Losses
 from torchxnn.xnn import XNN
 
 PIXELS = Preprocessing(size=28, resize="squash", mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
@@ -41,71 +41,54 @@ LAYER = "pool2"
 BATCH = 500
 
 
-def paper_variant() -> TrainConfig:
-    """One encoder, one decoder, max pooling before the readout."""
-    conv = ConvConfig(channels=(), pooling="max", map_batch_size=128)
-    return TrainConfig(epochs=40, patience=10, decay_every=25, conv=conv)
+def run_mnist(
+    config: MnistConfig,
+    on_network_epoch: Callable[[int], None] | None = None,
+    on_epoch: Callable[[int, int, Losses], None] | None = None,
+) -> dict[str, Any]:
+    """Train, fit, measure and draw; write network, XNN, figure 10 and `results.json`.
 
+    Args:
+        config: what to explain, and how thoroughly.
+        on_network_epoch: called after each epoch of the network's training with their number.
+        on_epoch: called after each epoch of the XNN's fit, see `XNN.fit`.
 
-@dataclass(frozen=True)
-class Mnist:
-    """Handwritten digits: a convolutional XNN on a small network (paper section 4.4).
+    Returns:
+        What `results.json` holds.
 
-    Attributes:
-        root: folder with the IDX files of MNIST.
-        out: folder for the results, figure 10, the network's weights and the XNN.
-        digit: whose logit is explained.
-        network_epochs: of the network's training.
-        examples: positive, and as many negative examples in the figure.
-        train: settings of the fit.
+    Raises:
+        DataError: a digit that does not exist, or no files of MNIST.
     """
-
-    root: Path
-    out: Path
-    digit: int = 4
-    network_epochs: int = 15
-    examples: int = 4
-    train: TrainConfig = field(default_factory=paper_variant)
-
-    def execute(self, out: Console, err: Console) -> None:
-        """Train, fit, measure, draw; write `results.json`."""
-        if not 0 <= self.digit <= 9:
-            raise DataError(f"digit must be 0 to 9, got {self.digit}")
-        with one_thread(), make_progress(err) as progress:
-            start = time.perf_counter()
-            train, test = load(self.root, "train"), load(self.root, "test")
-            task = progress.add_task("Training the network", total=self.network_epochs)
-            network = train_network(
-                *train,
-                self.network_epochs,
-                self.train.seed,
-                lambda epoch: progress.update(task, completed=epoch),
-            )
-            xnn = XNN(network, LAYER, class_names=[str(d) for d in range(10)], preprocessing=PIXELS)
-            on_epoch = count_epochs(progress, "Fitting", self.train.epochs)
-            report = xnn.fit(batches(*train), self.digit, config=self.train, on_epoch=on_epoch)
-            measured = {
-                name: xnn.evaluate(batches(*part), maps=name == "test")
-                for name, part in (("train", train), ("test", test))
-            }
-        results = {
-            "training_images": len(train[0]),
-            "test_images": len(test[0]),
-            "accuracy_train": accuracy(network, *train),
-            "accuracy_test": accuracy(network, *test),
-            "digit": self.digit,
-            "config": asdict(self.train),
-            **figures_of(str(self.digit), measured, report.seconds),
+    digit, seed = config.digit, config.train.seed
+    if not 0 <= digit <= 9:
+        raise DataError(f"digit must be 0 to 9, got {digit}")
+    with one_thread():
+        start = time.perf_counter()
+        train, test = load(config.root, "train"), load(config.root, "test")
+        network = train_network(*train, config.network_epochs, seed, on_network_epoch)
+        xnn = XNN(network, LAYER, class_names=[str(d) for d in range(10)], preprocessing=PIXELS)
+        report = xnn.fit(batches(*train), digit, config=config.train, on_epoch=on_epoch)
+        measured = {
+            name: xnn.evaluate(batches(*part), maps=name == "test")
+            for name, part in (("train", train), ("test", test))
         }
-        groups = choose(xnn, *test, self.digit, self.examples)
-        results["examples"] = draw_figure(xnn, test[0], groups, self.out / "figure_10.png")
-        weights = {name: value.contiguous() for name, value in network.state_dict().items()}
-        replace_file(self.out / "mnist_cnn.safetensors", save(weights))
-        xnn.save_pretrained(self.out / "xnn")
-        results["seconds"] = time.perf_counter() - start
-        replace_file(self.out / "results.json", to_json(results))
-        for line in describe(results):
-            out.print(line, markup=False, highlight=False)
+    results = {
+        "training_images": len(train[0]),
+        "test_images": len(test[0]),
+        "accuracy_train": accuracy(network, *train),
+        "accuracy_test": accuracy(network, *test),
+        "digit": digit,
+        "config": asdict(config.train),
+        **figures_of(str(digit), measured, report.seconds),
+    }
+    groups = choose_digits(xnn, *test, digit, config.examples)
+    results["examples"] = draw_figure(xnn, test[0], groups, config.out / "figure_10.png")
+    weights = {name: value.contiguous() for name, value in network.state_dict().items()}
+    replace_file(config.out / "mnist_cnn.safetensors", save(weights))
+    xnn.save_pretrained(config.out / "xnn")
+    results["seconds"] = time.perf_counter() - start
+    replace_file(config.out / "results.json", to_json(results))
+    return results
 
 
 def batches(images: Tensor, labels: Tensor) -> list[tuple[Tensor, Tensor]]:
@@ -224,23 +207,24 @@ def accuracy(network: nn.Module, images: Tensor, labels: Tensor) -> float:
     return float((predicted == labels).double().mean())
 
 
-def choose(xnn: XNN, images: Tensor, labels: Tensor, digit: int, count: int) -> list[list[int]]:
+def choose_digits(
+    xnn: XNN, images: Tensor, labels: Tensor, digit: int, count: int
+) -> list[list[int]]:
     """Positives evenly spaced from the highest logit to the lowest, then other digits.
 
     The negatives are the median examples of the digits with the highest to the lowest mean logit.
     """
     logit = record_activations(xnn.model, xnn.layer, images.split(BATCH)).logits[:, digit]
-    mine = (labels == digit).nonzero().flatten()
-    ranked = mine[logit[mine].argsort(descending=True)]
-    places = torch.linspace(0, 0.9 * (len(ranked) - 1), count).round().long()
+    mine = ranked(logit, labels == digit)
+    places = torch.linspace(0, 0.9 * (len(mine) - 1), count).round().long().tolist()
     others = [d for d in range(10) if d != digit]
     others.sort(key=lambda d: -float(logit[labels == d].mean()))
     picked = [others[i] for i in torch.linspace(0, 8, count).round().long().tolist()]
     negatives = []
     for other in picked:
-        members = (labels == other).nonzero().flatten()
-        negatives.append(int(members[logit[members].argsort()[len(members) // 2]]))
-    return [ranked[places].tolist(), negatives]
+        members = ranked(-logit, labels == other)
+        negatives.append(members[len(members) // 2])
+    return [[mine[place] for place in places], negatives]
 
 
 def draw_figure(xnn: XNN, images: Tensor, groups: list[list[int]], file: Path) -> list[Any]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from torchxnn.errors import XNNError
-from torchxnn.training.config import TrainConfig
+from torchxnn.training.config import ConvConfig, TrainConfig
 
 METHODS = (
     "SRAE",
@@ -63,3 +64,30 @@ class BenchmarkConfig:
                 raise XNNError(f"{name} must be at least {low}, got {getattr(self, name)}")
         if self.map_images is not None and self.map_images < 1:
             raise XNNError(f"map_images must be at least 1, or None, got {self.map_images}")
+
+
+def paper_variant() -> TrainConfig:
+    """One encoder, one decoder, max pooling before the readout."""
+    conv = ConvConfig(channels=(), pooling="max", map_batch_size=128)
+    return TrainConfig(epochs=40, patience=10, decay_every=25, conv=conv)
+
+
+@dataclass(frozen=True)
+class MnistConfig:
+    """Handwritten digits: a convolutional XNN on a small network (paper section 4.4).
+
+    Attributes:
+        root: folder with the IDX files of MNIST.
+        out: folder for the results, figure 10, the network's weights and the XNN.
+        digit: whose logit is explained.
+        network_epochs: of the network's training.
+        examples: positive, and as many negative examples in the figure.
+        train: settings of the fit.
+    """
+
+    root: Path
+    out: Path
+    digit: int = 4
+    network_epochs: int = 15
+    examples: int = 4
+    train: TrainConfig = field(default_factory=paper_variant)
