@@ -19,8 +19,12 @@ from dataset_examples import (
     write_mask,
 )
 from image_examples import write_noise
-from torchxnn.data.datasets.ade20k import ADE20K
-from torchxnn.data.datasets.ade20k_full import class_numbers, match_instances, read_attributes
+from torchxnn.data.datasets.ade20k import (
+    ADE20K,
+    class_numbers,
+    match_instances,
+    read_attributes,
+)
 from torchxnn.errors import DataError, XNNWarning
 from torchxnn.models.preprocessing import Preprocessing
 
@@ -60,10 +64,10 @@ def test_split_scenes_and_masks(tmp_path, release):
 def test_scenes_of_a_network_keep_its_indices(tmp_path, release):
     write(tmp_path, release)
     with pytest.warns(XNNWarning, match="has no images of office"):
-        rooms = ADE20K(tmp_path, SQUASH, scenes=["living room", "office", "Bedroom"])
+        rooms = ADE20K(tmp_path, SQUASH, classes=["living room", "office", "Bedroom"])
     assert (rooms.labels, rooms.absent) == ((2, 0, 2), ("office",))
     with pytest.raises(DataError, match="has no class 'bedrooms'; near ones: bedroom"):
-        ADE20K(tmp_path, SQUASH, scenes=["bedrooms"])
+        ADE20K(tmp_path, SQUASH, classes=["bedrooms"])
 
 
 def test_names_of_the_challenge(tmp_path):
@@ -101,7 +105,7 @@ def test_sub_scenes_and_folders_of_instances(tmp_path):
         write_lines(stem.with_name(f"{stem.name}_atr.txt"), [])
         write_lines(stem.with_suffix(".json"), ['{"annotation": {"object": []}}'])
         write_noise(stem / "instance_000.jpg")  # in the folder of instances: no picture
-        data = ADE20K(root, SQUASH, scenes=["church indoor"])
+        data = ADE20K(root, SQUASH, classes=["church indoor"])
         assert (len(data), data.labels) == (1, (0,))
         assert len(ADE20K(root, SQUASH)) == 4
 
@@ -164,7 +168,7 @@ def test_known_names_spare_decoding(tmp_path):
         colours = ade_colours((1, 1, 1, 1), (5, 5, 5, 5))
         write_mask(stem.with_name(f"{stem.name}_seg.png"), colours)
     (folder / "ADE_train_00000014_seg.png").write_bytes(b"broken")
-    data = ADE20K(tmp_path, SQUASH, scenes=["bedroom"])
+    data = ADE20K(tmp_path, SQUASH, classes=["bedroom"])
     assert data.object_names[2978] == "wall"
     with pytest.raises(DataError, match=r"ADE_train_00000014_seg\.png"):
         data[data.paths.index(f"{BEDROOM['2016']}/ADE_train_00000014.jpg")]

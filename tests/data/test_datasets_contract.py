@@ -7,9 +7,12 @@ import torch
 
 from dataset_examples import write_ade_challenge, write_cub, write_mnist, write_nyu, write_places
 from image_examples import write_noise
-from torchxnn.data.datasets import DATASETS, make_loader, subset
+from torchxnn.data.datasets.base import make_loader, subset
+from torchxnn.data.datasets.elpv import ELPV
+from torchxnn.data.datasets.folder import ImageFolder
 from torchxnn.data.datasets.images import read_image
-from torchxnn.errors import DataError
+from torchxnn.data.datasets.open import DATASETS, DataConfig, open_dataset
+from torchxnn.errors import DataError, XNNWarning
 from torchxnn.models.preprocessing import Preprocessing
 
 SMALL = Preprocessing(size=24, resize="squash", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
@@ -22,7 +25,6 @@ def write_folder(root):
 
 
 WRITERS = {
-    "folder": write_folder,
     "cub": write_cub,
     "nyu": write_nyu,
     "places": write_places,
@@ -31,12 +33,14 @@ WRITERS = {
 }
 
 
-@pytest.fixture(params=DATASETS)
+@pytest.fixture(params=["folder", "elpv", *DATASETS])
 def dataset(request, tmp_path):
     name = request.param
     if name == "elpv":
         pytest.importorskip("elpv_dataset", reason="needs the extra 'demo'")
-        return subset(DATASETS[name](SMALL), range(3))
+        return subset(ELPV(SMALL), range(3))
+    if name == "folder":
+        return ImageFolder(write_folder(tmp_path), SMALL)
     return DATASETS[name](WRITERS[name](tmp_path), SMALL)
 
 
@@ -66,7 +70,7 @@ def test_every_data_set_keeps_the_contract(dataset):
         dataset[len(dataset)]
 
 
-@pytest.mark.parametrize("name", ["folder", "cub", "nyu", "places", "ade20k"])
+@pytest.mark.parametrize("name", ["cub", "nyu", "places", "ade20k"])
 def test_pictures_that_are_files_are_found(tmp_path, name):
     dataset = DATASETS[name](WRITERS[name](tmp_path), SMALL)
     assert all(dataset.file(index) for index in range(len(dataset)))
@@ -82,7 +86,34 @@ def test_every_data_set_can_be_batched_and_copied(dataset):
         assert len(images) == len(labels)
 
 
-@pytest.mark.parametrize("name", WRITERS)
+@pytest.mark.parametrize("name", DATASETS)
 def test_every_data_set_refuses_a_folder_that_is_not_it(tmp_path, name):
     with pytest.raises(DataError, match=str(tmp_path)):
         DATASETS[name](tmp_path, SMALL)
+
+
+@pytest.mark.parametrize("layout", ["named", "auto"])
+@pytest.mark.parametrize("name", DATASETS)
+def test_every_data_set_is_opened_for_a_network(tmp_path, name, layout):
+    expected = DATASETS[name](WRITERS[name](tmp_path), SMALL, "train")
+    config = DataConfig(layout=name if layout == "named" else "auto")
+    outputs = len(expected.classes)
+    opened = open_dataset(tmp_path, SMALL, config, outputs, None, "train")
+    assert type(opened.dataset) is type(expected)
+    assert (opened.class_names, opened.dataset.labels) == (expected.classes, expected.labels)
+    assert opened.dataset[0].image.shape == (3, 24, 24)
+    with pytest.raises(DataError, match=f"{outputs} classes, the model {outputs + 1} outputs"):
+        open_dataset(tmp_path, SMALL, config, outputs + 1, None, "train")
+
+
+def test_scenes_are_those_of_the_network(tmp_path):
+    write_nyu(tmp_path)
+    names = ("Living room", "bathroom", "kitchen")
+    with pytest.warns(XNNWarning, match="no images of bathroom"):
+        opened = open_dataset(tmp_path, SMALL, DataConfig(split="all"), 3, names, "test")
+    assert (opened.class_names, opened.dataset.labels) == (names, (2, 2, 0))
+
+
+def test_a_layout_that_nobody_knows_is_refused():
+    with pytest.raises(DataError, match="no layout 'birds'; known: auto, folder, cub, nyu"):
+        DataConfig(layout="birds")

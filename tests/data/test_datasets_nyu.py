@@ -29,7 +29,7 @@ def test_split_labels_and_names(tmp_path):
 def test_scenes_of_a_network_keep_its_indices(tmp_path):
     write_nyu(tmp_path)
     with pytest.warns(XNNWarning, match="has no images of entrance hall; the other classes keep"):
-        rooms = NYUDepth(tmp_path, SQUASH, scenes=("Living room", "entrance hall", "kitchen"))
+        rooms = NYUDepth(tmp_path, SQUASH, classes=("Living room", "entrance hall", "kitchen"))
     assert rooms.classes == ("Living room", "entrance hall", "kitchen")
     assert rooms.absent == ("entrance hall",)
     assert (rooms.ids, rooms.labels) == (("0001", "0003", "0004"), (2, 2, 0))
@@ -47,12 +47,12 @@ def test_scenes_of_a_network_keep_its_indices(tmp_path):
 )
 def test_wrong_scenes(tmp_path, scenes, message):
     with pytest.raises(DataError, match=message):
-        NYUDepth(write_nyu(tmp_path), SQUASH, scenes=scenes)
+        NYUDepth(write_nyu(tmp_path), SQUASH, classes=scenes)
 
 
 def test_scenes_of_the_other_split(tmp_path):
     with pytest.raises(DataError, match=r"\(train\) has no images of living_room"):
-        NYUDepth(write_nyu(tmp_path), SQUASH, "train", scenes=["living_room"])
+        NYUDepth(write_nyu(tmp_path), SQUASH, "train", classes=["living_room"])
 
 
 def test_masks_squashed(tmp_path):

@@ -13,6 +13,7 @@ import torch
 from rich.progress import Progress
 from torch import nn
 
+from torchxnn.data.class_names import spoken
 from torchxnn.data.datasets.base import ImageDataset, make_loader, subset
 from torchxnn.data.datasets.cub import CUB
 from torchxnn.data.datasets.elpv import CITATION, ELPV, LICENCE
@@ -22,7 +23,6 @@ from torchxnn.models.bundled import (
     PREPROCESSING,
     SOLAR_HIDDEN,
     SqueezeNetWithHead,
-    bird_name,
     pool_features,
     squeezenet_from_ndf,
     train_head,
@@ -156,7 +156,7 @@ def prepare_cub(root: str | Path, weights: str | Path, target: int = GOLDFINCH) 
             f"{weights} has {outputs} classes, but {train.root / 'classes.txt'} lists "
             f"{len(train.classes)}"
         )
-    names = tuple(bird_name(name) for name in train.classes)
+    names = tuple(spoken(name) for name in train.classes)
     return DemoSetup(
         model=loaded.model,
         train=train,

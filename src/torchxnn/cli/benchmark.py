@@ -20,6 +20,7 @@ from torchxnn.apps.benchmark.tables import markdown, stability_text, tuning_text
 from torchxnn.apps.benchmark.tasks import BUNDLED, TASKS, TaskSource
 from torchxnn.apps.benchmark.tune import TuneGrid, run_tuning
 from torchxnn.cli.progress import count_epochs, make_progress
+from torchxnn.data.class_names import comparable
 from torchxnn.errors import DataError
 from torchxnn.models.bundled import LAYER
 from torchxnn.storage.artifact import to_json
@@ -267,23 +268,19 @@ def find_classes(names: Sequence[str], wanted: Sequence[str]) -> list[int] | Non
     """
     if not wanted:
         return None
-    plain = {_plain(name): index for index, name in enumerate(names)}
+    plain = {comparable(name): index for index, name in enumerate(names)}
     found = []
     for choice in wanted:
         if choice.isdigit() and int(choice) < len(names):
             found.append(int(choice))
-        elif _plain(choice) in plain:
-            found.append(plain[_plain(choice)])
+        elif comparable(choice) in plain:
+            found.append(plain[comparable(choice)])
         else:
             raise DataError(
                 f"there is no class {choice!r}; give an index from 0 to {len(names) - 1} or a "
                 f"name such as {names[0]!r}"
             )
     return found
-
-
-def _plain(name: str) -> str:
-    return name.casefold().replace("_", " ").strip()
 
 
 def _count_images(progress: Progress) -> OnImages:

@@ -12,10 +12,10 @@ from rich.console import Console
 from tyro.conf import Positional, arg
 
 from torchxnn.cli.saved_run import SavedRun, open_for
+from torchxnn.data.class_names import spoken
 from torchxnn.data.datasets.open import DataConfig
 from torchxnn.errors import DataError, XNNError
 from torchxnn.explanations.names.file import names_csv, read_names
-from torchxnn.explanations.sentences import spoken
 from torchxnn.storage.files import replace_file
 from torchxnn.storage.saved_folder import read_saved
 

@@ -11,6 +11,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from torchxnn.data.class_names import spoken
 from torchxnn.explanations.drawing.overlay import number, signed
 
 NOTABLE_SHARE = 0.05
@@ -171,11 +172,6 @@ def noun(name: str) -> str:
     if not name or first in ("a", "an", "the") or _NO_ARTICLE.fullmatch(name) or numbered:
         return name
     return f"{article(name)} {name}"
-
-
-def spoken(name: str) -> str:
-    """A class name as people say it: "European Goldfinch" for "048.European_Goldfinch"."""
-    return re.sub(r"^\d+[._ -]+(?=[^\W\d])", "", name).replace("_", " ").strip() or name
 
 
 def article(name: str) -> str:

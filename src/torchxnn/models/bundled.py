@@ -221,8 +221,3 @@ def _channel_scale(pooled: Float[Tensor, "images pooled"], pool: int) -> Float[T
     channels = pooled.unflatten(1, (-1, pool * pool))
     scale = channels.std(dim=(0, 2)) + 0.3 * pooled.std()
     return scale.clamp_min(1e-6).repeat_interleave(pool * pool)
-
-
-def bird_name(name: str) -> str:
-    """`048.European_Goldfinch` for people: `European Goldfinch`."""
-    return name.partition(".")[2].replace("_", " ") or name

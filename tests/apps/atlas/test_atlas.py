@@ -20,7 +20,7 @@ from torchxnn.apps.atlas import class_job as class_jobs
 from torchxnn.apps.atlas.choose import choose_images
 from torchxnn.apps.atlas.pictures import Pictures, encode_pictures
 from torchxnn.apps.atlas.predictions import read_predictions
-from torchxnn.apps.atlas.runs import find_runs, readable
+from torchxnn.apps.atlas.runs import find_runs
 from torchxnn.apps.atlas.similar import standardise
 from torchxnn.cli.main import main
 from torchxnn.data.record import cache_activations
@@ -363,14 +363,6 @@ def test_the_command(parts, tmp_path, capsys):
 
 
 # --- the parts
-
-
-def test_readable_names():
-    assert readable("048.European_Goldfinch") == "European Goldfinch"
-    assert readable("European Goldfinch") == "European Goldfinch"
-    assert readable("12.5") == "12.5"
-    assert readable("3.5 inch") == "3.5 inch"
-    assert readable("001.A or 002.B_c") == "A or B c"
 
 
 def test_correlations_are_pearsons(parts):

@@ -22,10 +22,11 @@ from torchxnn.apps.atlas.config import AtlasConfig
 from torchxnn.apps.atlas.content import ClassJob, CloseLink, Entry, Link, SimilarLink
 from torchxnn.apps.atlas.numbers import Applying, Summary, embed_block
 from torchxnn.apps.atlas.predictions import Predictions, read_predictions
-from torchxnn.apps.atlas.runs import Failure, SavedClass, find_runs, readable
+from torchxnn.apps.atlas.runs import Failure, SavedClass, find_runs
 from torchxnn.apps.atlas.similar import Comparing, Similar, compare_block
 from torchxnn.apps.atlas.site import MARKER, templates_key, write_assets, write_index
 from torchxnn.data.activation_cache import ActivationCache
+from torchxnn.data.class_names import spoken
 from torchxnn.data.datasets.base import ImageDataset
 from torchxnn.data.ordered_images import data_fingerprint, image_rows
 from torchxnn.data.record import cache_activations
@@ -266,7 +267,7 @@ def make_jobs(
     """A job per class, with everything that its pages say about other classes."""
     by_name = {each.name: each for each in summaries}
     pages = {saved[each.name].targets[0]: each for each in reversed(summaries)}
-    links = [Link(each.name, readable(each.title)) for each in summaries]
+    links = [Link(each.name, spoken(each.title)) for each in summaries]
     jobs = []
     for at, each in enumerate(summaries):
         content: dict[str, Any] = {
@@ -295,7 +296,7 @@ def make_jobs(
 def _similar_link(one: Similar, other: Summary) -> SimilarLink:
     return SimilarLink(
         name=one.name,
-        title=readable(other.title),
+        title=spoken(other.title),
         feature=one.feature,
         feature_name=other.feature_names[one.feature],
         correlation=round(one.correlation, 4),
@@ -310,7 +311,7 @@ def _key(summary: Summary, content: Mapping[str, Any], config: AtlasConfig) -> s
 
 def _output_name(output: int, cache: ActivationCache) -> str:
     names = cache.class_names
-    return readable(names[output]) if names and output < len(names) else f"class {output}"
+    return spoken(names[output]) if names and output < len(names) else f"class {output}"
 
 
 def _facts(

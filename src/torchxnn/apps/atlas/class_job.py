@@ -17,8 +17,9 @@ from torchxnn.apps.atlas.numbers import Numbers, Summary, read_numbers
 from torchxnn.apps.atlas.pages import class_files
 from torchxnn.apps.atlas.pictures import Pictures, draw_pictures, encode_pictures
 from torchxnn.apps.atlas.predictions import Predictions
-from torchxnn.apps.atlas.runs import Failure, readable
+from torchxnn.apps.atlas.runs import Failure
 from torchxnn.data.activation_cache import ActivationCache
+from torchxnn.data.class_names import spoken
 from torchxnn.data.datasets.base import ImageDataset
 from torchxnn.errors import DataError, XNNError, XNNWarning
 from torchxnn.metrics.faithfulness import Faithfulness, measure_faithfulness
@@ -180,7 +181,7 @@ def _entry(view: ClassView, nbytes: int) -> Entry:
     labelled = view.predictions.positives_by == "label"
     return Entry(
         name=view.job.saved.name,
-        title=readable(view.job.summary.title),
+        title=spoken(view.job.summary.title),
         output=view.xnn.targets[0],
         sentence=view.sentence,
         picture=view.typical_picture,

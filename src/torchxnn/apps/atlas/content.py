@@ -11,7 +11,8 @@ from torchxnn.apps.atlas.choose import ClassImages
 from torchxnn.apps.atlas.numbers import Numbers, Summary
 from torchxnn.apps.atlas.pictures import photograph_name
 from torchxnn.apps.atlas.predictions import Predictions
-from torchxnn.apps.atlas.runs import SavedClass, readable
+from torchxnn.apps.atlas.runs import SavedClass
+from torchxnn.data.class_names import spoken
 from torchxnn.data.datasets.base import ImageDataset
 from torchxnn.explanations.image import Explanation
 from torchxnn.metrics.faithfulness import Faithfulness
@@ -174,7 +175,7 @@ class ClassView:
     @property
     def sentence(self) -> str:
         """Of the typical image."""
-        return readable(self.explanation.sentence())
+        return spoken(self.explanation.sentence())
 
     @property
     def typical_picture(self) -> str:
@@ -183,4 +184,4 @@ class ClassView:
 
     def class_name(self, row: int) -> str:
         """What an image shows: its label, or without labels what the network takes it for."""
-        return readable(self.xnn.class_name(int(self.predictions.kinds[row])))
+        return spoken(self.xnn.class_name(int(self.predictions.kinds[row])))

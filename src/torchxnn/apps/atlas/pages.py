@@ -8,8 +8,8 @@ from torch import Tensor
 
 from torchxnn.apps.atlas.content import ClassView, SimilarLink
 from torchxnn.apps.atlas.pictures import map_name, photograph_name
-from torchxnn.apps.atlas.runs import readable
 from torchxnn.apps.atlas.site import TEMPLATES
+from torchxnn.data.class_names import spoken
 from torchxnn.explanations.drawing.html import fill
 from torchxnn.explanations.drawing.overlay import number, signed
 from torchxnn.metrics.faithfulness import ACTIVE_SHARE, MINIMUM_R2, Faithfulness
@@ -29,7 +29,7 @@ def class_files(view: ClassView) -> dict[str, bytes]:
     order = sorted(range(len(features)), key=lambda i: -features[i]["share_value"])
     common = {
         "home": _HOME,
-        "title": readable(view.job.summary.title),
+        "title": spoken(view.job.summary.title),
         "degenerate": view.xnn.report.degenerate if view.xnn.report else (),
         "features": [features[i] for i in order],
     }
@@ -81,7 +81,7 @@ def _class(view: ClassView) -> dict[str, Any]:
         "columns": [name for name, _ in _measured(view)],
         "figures": _figures(view),
         "notes": view.notes,
-        "equation": readable(view.explanation.card().rows[0].equation),
+        "equation": spoken(view.explanation.card().rows[0].equation),
         "certificate": view.explanation.certificate_lines()[-1],
         "warnings": view.explanation.card().warnings,
     }
@@ -91,7 +91,7 @@ def _image(view: ClassView, row: int) -> dict[str, Any]:
     """An image with the maps of all x-features, by decreasing contribution."""
     values = view.contributions[row]
     order = values.abs().argsort(descending=True, stable=True).tolist()
-    predicted = readable(view.xnn.class_name(int(view.predictions.predicted[row])))
+    predicted = spoken(view.xnn.class_name(int(view.predictions.predicted[row])))
     return {
         "photograph": photograph_name(row),
         "file": view.dataset.paths[row],
@@ -151,7 +151,7 @@ def _tag(active: Tensor, share: float) -> str:
 def _shown(view: ClassView, row: int, feature: int) -> dict[str, Any]:
     """One image with one map."""
     value = float(view.contributions[row, feature])
-    predicted = readable(view.xnn.class_name(int(view.predictions.predicted[row])))
+    predicted = spoken(view.xnn.class_name(int(view.predictions.predicted[row])))
     return {
         "photograph": photograph_name(row),
         "map": map_name(row, feature) if (row, feature) in view.drawn else None,
@@ -167,7 +167,7 @@ def _shown(view: ClassView, row: int, feature: int) -> dict[str, Any]:
 
 def _groups(view: ClassView, i: int) -> list[dict[str, Any]]:
     chosen = view.chosen.features[i]
-    title = readable(view.job.summary.title)
+    title = spoken(view.job.summary.title)
     groups = (
         (
             "Where it is largest",

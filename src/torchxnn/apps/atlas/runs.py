@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from torchxnn.data.class_names import spoken
 from torchxnn.errors import DataError, ModelError
 from torchxnn.storage.saved_folder import MARKER, WEIGHTS, read_about
 from torchxnn.training.many_index import INDEX
@@ -99,18 +99,13 @@ def _failed_fits(place: Path) -> list[Failure]:
         about = json.loads((place / INDEX).read_text("utf-8"))
         return [
             Failure(
-                readable(" or ".join(entry["names"] or map(str, entry["targets"]))), entry["error"]
+                spoken(" or ".join(entry["names"] or map(str, entry["targets"]))), entry["error"]
             )
             for entry in about["classes"]
             if entry["error"]
         ]
     except (OSError, ValueError, KeyError, TypeError):
         return []  # an index is for convenience: there need not be one
-
-
-def readable(name: str) -> str:
-    """A class name as people write it: "048.European_Goldfinch" is "European Goldfinch"."""
-    return re.sub(r"\b\d{1,5}\.(?=[^\W\d])", "", name).replace("_", " ").strip() or name
 
 
 def _open(place: Path, name: str) -> SavedClass:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from torch import nn
 
+from torchxnn.data.class_names import spoken
 from torchxnn.data.datasets import (
     ADE20K,
     CUB,
@@ -20,7 +21,7 @@ from torchxnn.data.datasets import (
 )
 from torchxnn.errors import DataError, ModelError, XNNWarning
 from torchxnn.metrics.part_weights import PixelWeights, pixel_weights_masks, pixel_weights_voronoi
-from torchxnn.models.bundled import LAYER, PREPROCESSING, bird_name
+from torchxnn.models.bundled import LAYER, PREPROCESSING
 from torchxnn.models.load import load_model
 from torchxnn.models.preprocessing import Preprocessing
 
@@ -115,7 +116,7 @@ def open_cub(source: TaskSource) -> Task:
         train=train,
         test=test,
         located=test,
-        classes=tuple(bird_name(name) for name in names),
+        classes=tuple(spoken(name) for name in names),
         parts=(*test.part_names, CONTEXT),
         weigh=weigh,
     )
@@ -160,13 +161,13 @@ def _open_rooms(
 
 def open_nyu(source: TaskSource) -> Task:
     """Six rooms of Places365, measured on the masks of NYU Depth v2, which has no entrance hall."""
-    return _open_rooms(source, ROOMS, lambda root, size: NYUDepth(root, size, "all", scenes=ROOMS))
+    return _open_rooms(source, ROOMS, lambda root, size: NYUDepth(root, size, "all", classes=ROOMS))
 
 
 def open_places(source: TaskSource) -> Task:
     """The paper's ten rooms of Places365, measured on the object masks of ADE20K."""
     return _open_rooms(
-        source, PLACES_ROOMS, lambda root, size: ADE20K(root, size, "all", scenes=PLACES_ROOMS)
+        source, PLACES_ROOMS, lambda root, size: ADE20K(root, size, "all", classes=PLACES_ROOMS)
     )
 
 

@@ -11,16 +11,16 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
-from torchxnn.data.datasets.base import ImageDataset, Sample
+from torchxnn.data.datasets.base import Sample
 from torchxnn.data.datasets.images import read_image
+from torchxnn.data.datasets.official import OfficialDataset
+from torchxnn.data.datasets.reading import is_inside, read_text
 from torchxnn.errors import DataError
 from torchxnn.models.preprocessing import Preprocessing
 
-_SPLITS = {"train": (True,), "test": (False,), "all": (True, False)}
-
 
 @final
-class CUB(ImageDataset):
+class CUB(OfficialDataset):
     """The birds with their 15 parts, or any data set in the same layout.
 
     Reads `images.txt`, `image_class_labels.txt`, `train_test_split.txt`, `classes.txt`,
@@ -41,16 +41,10 @@ class CUB(ImageDataset):
         DataError: if a file is missing or a line is broken; the message names file and line.
     """
 
-    root: Path
-    labels: tuple[int, ...]
+    marks = (frozenset({"images.txt"}), frozenset({"CUB_200_2011"}))
 
     def __init__(self, root: str | Path, preprocessing: Preprocessing, split: str = "all"):
-        if split not in _SPLITS:
-            raise DataError(f"split must be 'train', 'test' or 'all', got {split!r}")
-        self.root = _find_root(Path(root))
-        self.name = f"{self.root.name} ({split})"
-        self.preprocessing = preprocessing
-        self.split = split
+        super().__init__(_find_root(Path(root)), preprocessing, split)
         files = _by_id(self.root / "images.txt", (_relative_path,))
         classes = _by_id(self.root / "classes.txt", (str,))
         labels = _by_id(self.root / "image_class_labels.txt", (int,), known=files)
@@ -64,16 +58,10 @@ class CUB(ImageDataset):
                     f"{self.root / 'image_class_labels.txt'}: image {image} has class {number}, "
                     "which classes.txt does not list"
                 )
-        wanted = _SPLITS[split]
-        self.ids = tuple(image for image in files if training[image][0] in wanted)
-        self.labels = tuple(numbers[labels[image][0]] for image in self.ids)
-        self.paths = tuple(f"images/{files[image][0]}" for image in self.ids)
-        missing = [path for path in self.paths if not (self.root / path).is_file()]
-        if missing:
-            raise DataError(
-                f"{len(missing)} of {len(self.paths)} images are missing in {self.root}; the first "
-                f"is {missing[0]}"
-            )
+        self.ids = tuple(
+            image for image in files if ("train" if training[image][0] else "test") in self.halves
+        )
+        self._settle((f"images/{files[image][0]}", numbers[labels[image][0]]) for image in self.ids)
         self._boxes = torch.tensor([boxes[image] for image in self.ids]).reshape(-1, 4)
         self.part_names, self._parts = _read_parts(self.root / "parts", self.ids, files)
 
@@ -144,13 +132,8 @@ def _by_id(
 
 
 def _lines(path: Path, kinds: Sequence[Callable[[str], Any]]) -> list[tuple[int, list[Any]]]:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not a text file"
-        raise DataError(f"cannot read {path}: {reason}") from error
     rows = []
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(read_text(path).splitlines(), start=1):
         # Part names have blanks in them, so the last value takes the rest of the line.
         words = line.split(maxsplit=len(kinds) - 1)
         try:
@@ -176,6 +159,6 @@ def _flag(word: str) -> bool:
 
 
 def _relative_path(word: str) -> str:
-    if Path(word).is_absolute() or ".." in Path(word).parts:
+    if not is_inside(word):
         raise ValueError(word)
     return word

@@ -9,14 +9,14 @@ import struct
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import final
+from typing import ClassVar, final
 
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from torchxnn.data.datasets.base import ImageDataset, Sample
-from torchxnn.data.datasets.reading import parts_of_split
+from torchxnn.data.datasets.base import Sample
+from torchxnn.data.datasets.official import OfficialDataset
 from torchxnn.errors import DataError
 from torchxnn.models.preprocessing import Preprocessing
 
@@ -29,10 +29,11 @@ _PREFIXES = {"train": "train", "test": "t10k"}
 _FOLDERS = (".", "raw", "MNIST/raw")
 _UNSIGNED_BYTE = 0x08
 _GZIP = b"\x1f\x8b"
+_SUFFIXES = ("", ".gz")
 
 
 @final
-class MNIST(ImageDataset):
+class MNIST(OfficialDataset):
     """The digits 0 to 9, or any data set in the same files.
 
     Reads `train-images-idx3-ubyte`, `train-labels-idx1-ubyte`, `t10k-images-idx3-ubyte` and
@@ -51,8 +52,12 @@ class MNIST(ImageDataset):
             treats the colours differently.
     """
 
-    root: Path
-    labels: tuple[int, ...]
+    marks = tuple(
+        frozenset({f"train-images{joint}idx3-ubyte{suffix}"})
+        for joint in "-."
+        for suffix in _SUFFIXES
+    )
+    options: ClassVar = {"channels": 3}
 
     def __init__(
         self,
@@ -61,7 +66,7 @@ class MNIST(ImageDataset):
         split: str = "all",
         channels: int = 1,
     ):
-        parts = parts_of_split(split)
+        super().__init__(root, preprocessing, split)
         if channels not in (1, 3):
             raise DataError(f"channels must be 1 or 3, got {channels}")
         differ = len(set(preprocessing.mean)) > 1 or len(set(preprocessing.std)) > 1
@@ -70,13 +75,9 @@ class MNIST(ImageDataset):
                 "one channel needs the same mean and std for red, green and blue, got "
                 f"{preprocessing.mean} and {preprocessing.std}"
             )
-        self.root = Path(root)
-        self.name = f"{self.root.name or self.root} ({split})"
-        self.preprocessing = preprocessing
-        self.split = split
         self.channels = channels
         self.classes = tuple(str(digit) for digit in range(10))
-        read = [_read_part(self.root, part) for part in parts]
+        read = [_read_half(self.root, half) for half in self.halves]
         self._images = tuple(image for images, _, _ in read for image in images)
         self.labels = tuple(label for _, labels, _ in read for label in labels)
         self.paths = tuple(path for _, _, paths in read for path in paths)
@@ -87,11 +88,11 @@ class MNIST(ImageDataset):
         return Sample(image[: self.channels].clone(), self.labels[index], self.paths[index])
 
 
-def _read_part(
-    root: Path, part: str
+def _read_half(
+    root: Path, half: str
 ) -> tuple[UInt8[np.ndarray, "images height width"], Sequence[int], Sequence[str]]:
-    image_path = _find(root, f"{_PREFIXES[part]}-images", 3)
-    label_path = _find(root, f"{_PREFIXES[part]}-labels", 1)
+    image_path = _find(root, f"{_PREFIXES[half]}-images", 3)
+    label_path = _find(root, f"{_PREFIXES[half]}-labels", 1)
     images, labels = read_idx(image_path, 3), read_idx(label_path, 1)
     if len(images) != len(labels):
         raise DataError(
@@ -109,7 +110,7 @@ def _read_part(
 def _find(root: Path, name: str, dimensions: int) -> Path:
     for folder in _FOLDERS:
         for joint in "-.":
-            for suffix in ("", ".gz"):
+            for suffix in _SUFFIXES:
                 path = root / folder / f"{name}{joint}idx{dimensions}-ubyte{suffix}"
                 if path.is_file():
                     return path

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -12,13 +12,27 @@ from typing import Any, Literal
 from rich.progress import Progress
 from torch.utils.data import DataLoader
 
+from torchxnn.data.datasets.ade20k import ADE20K
 from torchxnn.data.datasets.base import ImageDataset, make_loader
 from torchxnn.data.datasets.cub import CUB
 from torchxnn.data.datasets.folder import ImageFolder
+from torchxnn.data.datasets.mnist import MNIST
+from torchxnn.data.datasets.nyu import NYUDepth
+from torchxnn.data.datasets.official import OfficialDataset, Split
+from torchxnn.data.datasets.places365 import Places365
 from torchxnn.errors import DataError, XNNWarning
 from torchxnn.models.outputs import check_targets, count_classes
 from torchxnn.models.preprocessing import Preprocessing, Resize
-from torchxnn.storage.remote_path import as_folder
+from torchxnn.storage.remote_path import RemotePath, as_folder
+
+DATASETS: dict[str, type[OfficialDataset]] = {
+    "cub": CUB,
+    "nyu": NYUDepth,
+    "places": Places365,
+    "ade20k": ADE20K,
+    "mnist": MNIST,
+}
+"""The official layouts by the names that users pass; a new one is one file and one line here."""
 
 
 @dataclass(frozen=True)
@@ -26,22 +40,29 @@ class DataConfig:
     """How images are read.
 
     Attributes:
-        layout: "folder" is class folders, or images without labels; "cub" is CUB-200-2011; "auto"
-            looks.
+        layout: "folder" is class folders, or images without labels; "cub" is CUB-200-2011, "nyu"
+            NYU Depth v2, "places" Places365, "ade20k" ADE20K and "mnist" MNIST; "auto" looks.
         split: part of a data set that has an official split; by default its training part to fit
             and its test part for everything else.
         size: height and width of the model's input in pixels; None takes what the model expects.
         resize: "squash" to the square or "crop" its centre; None takes what the model expects.
         images_per_pass: images per forward pass of the explained model.
         workers: processes that read images ahead.
+
+    Raises:
+        DataError: there is no such layout.
     """
 
-    layout: Literal["auto", "folder", "cub"] = "auto"
-    split: Literal["train", "test", "all"] | None = None
+    layout: str = "auto"
+    split: Split | None = None
     size: int | None = None
     resize: Resize | None = None
     images_per_pass: int = 32
     workers: int = 0
+
+    def __post_init__(self) -> None:
+        if self.layout not in (known := ("auto", "folder", *DATASETS)):
+            raise DataError(f"there is no layout {self.layout!r}; known: {', '.join(known)}")
 
     def preprocessing(self, default: Preprocessing) -> Preprocessing:
         """The model's own preprocessing with the given size and resizing."""
@@ -100,18 +121,13 @@ def open_dataset(
     """
     names = None if class_names is None else tuple(class_names)
     folder = as_folder(root)
-    if config.layout == "cub" or (config.layout == "auto" and (folder / "images.txt").is_file()):
-        if not isinstance(folder, Path):
-            raise DataError(f"{folder} is in the layout of CUB, which is read from local folders")
-        cub = CUB(folder, preprocessing, config.split or default_split)
-        if len(cub.classes) != outputs:
-            raise DataError(
-                f"{root} has {len(cub.classes)} classes, the model {outputs} outputs; "
-                "use a model that was trained on these classes"
-            )
-        return OpenedData(cub, cub.classes)
-    folders = sorted(p.name for p in folder.iterdir() if p.is_dir()) if folder.is_dir() else []
-    folders = [name for name in folders if not name.startswith(".")]
+    entries = list(folder.iterdir()) if folder.is_dir() else []
+    layout = config.layout if config.layout != "auto" else _recognise({p.name for p in entries})
+    if layout in DATASETS:
+        return _open_official(
+            layout, folder, preprocessing, config.split or default_split, outputs, names
+        )
+    folders = sorted(p.name for p in entries if p.is_dir() and not p.name.startswith("."))
     if names is not None and folders and set(folders) <= set(names):
         labelled = ImageFolder(root, preprocessing, classes=names, progress=progress)
         return OpenedData(labelled, names)
@@ -128,6 +144,36 @@ def open_dataset(
             stacklevel=2,
         )
     return OpenedData(dataset, names)
+
+
+def _recognise(entries: set[str]) -> str:
+    """The layout that the names in a folder give away; class folders if they tell nothing."""
+    for layout, loader in DATASETS.items():
+        if any(marks <= entries for marks in loader.marks):
+            return layout
+    return "folder"
+
+
+def _open_official(
+    layout: str,
+    folder: Path | RemotePath,
+    preprocessing: Preprocessing,
+    split: str,
+    outputs: int,
+    names: tuple[str, ...] | None,
+) -> OpenedData:
+    if not isinstance(folder, Path):
+        raise DataError(f"{folder} is in the layout of {layout}, which is read from local folders")
+    loader = DATASETS[layout]
+    chosen = {"classes": names} if loader.selects and names is not None else {}
+    make: Callable[..., OfficialDataset] = loader
+    dataset = make(folder, preprocessing, split, **chosen, **loader.options)
+    if len(dataset.classes) != count_classes(outputs):
+        raise DataError(
+            f"{folder} has {len(dataset.classes)} classes, the model {outputs} outputs; "
+            "use a model that was trained on these classes"
+        )
+    return OpenedData(dataset, dataset.classes)
 
 
 def find_target(text: str, outputs: int, class_names: Sequence[str] | None) -> int:

@@ -8,19 +8,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import final
 
-from torchxnn.data.datasets.base import ImageDataset, Sample
+from torchxnn.data.datasets.base import Sample
 from torchxnn.data.datasets.images import read_image
-from torchxnn.data.datasets.reading import (
-    Selection,
-    broken_line,
-    check_files,
-    find_absent,
-    is_inside,
-    parts_of_split,
-    read_pairs,
-    read_table,
-    select,
-)
+from torchxnn.data.datasets.official import OfficialDataset, Selection, select
+from torchxnn.data.datasets.reading import broken_line, is_inside, read_pairs, read_table
 from torchxnn.errors import DataError
 from torchxnn.models.preprocessing import Preprocessing
 
@@ -47,7 +38,7 @@ _SPLIT_NAMES = {"train": "train", "eval": "test", "val": "test", "test": "test"}
 
 
 @final
-class Places365(ImageDataset):
+class Places365(OfficialDataset):
     """Photographs of places: the official Places365-Standard layout, or a folder of rooms.
 
     The official layout has `categories_places365.txt` (lines `/k/kitchen 203`),
@@ -67,15 +58,14 @@ class Places365(ImageDataset):
 
     Attributes:
         layout: "standard" or "rooms".
-        absent: the categories in `classes` without a picture in this split.
 
     Raises:
         DataError: if a file is missing, a line is broken, or a category does not exist; the
             message names file and line.
     """
 
-    root: Path
-    labels: tuple[int, ...]
+    marks = (frozenset({"categories_places365.txt"}),)
+    selects = True
 
     def __init__(
         self,
@@ -84,18 +74,11 @@ class Places365(ImageDataset):
         split: str = "all",
         classes: Sequence[str] | None = None,
     ):
-        parts = parts_of_split(split)
-        self.root = Path(root)
-        self.name = f"{self.root.name or self.root} ({split})"
-        self.preprocessing = preprocessing
-        self.split = split
+        super().__init__(root, preprocessing, split)
         self.layout = _find_layout(self.root)
         read = _read_standard if self.layout == "standard" else _read_rooms
-        self.classes, pictures = read(self.root, parts, classes)
-        self.paths = tuple(path for path, _ in pictures)
-        self.labels = tuple(label for _, label in pictures)
-        check_files(self.root, self.paths)
-        self.absent = find_absent(self.classes, self.labels, self.name, classes is not None)
+        self.classes, pictures = read(self.root, self.halves, classes)
+        self._settle(pictures, classes is not None)
 
     def load(self, index: int) -> Sample:
         """Read the picture at an index."""
@@ -118,17 +101,17 @@ def _find_layout(root: Path) -> str:
     )
 
 
-def _read_standard(root: Path, parts: Iterable[str], wanted: Sequence[str] | None) -> _Pictures:
+def _read_standard(root: Path, halves: Iterable[str], wanted: Sequence[str] | None) -> _Pictures:
     categories = _read_categories(root / "categories_places365.txt")
-    selection = select(categories, wanted, str(root), required=True)
+    selection = select(categories, wanted, root, required=True)
     if wanted is None:  # the official order, which is almost but not quite that of the names
         names = tuple(categories)
         selection = Selection(names, {name: index for index, name in enumerate(names)})
     labels = [selection.labels.get(name) for name in categories]
     pictures = []
-    for part in parts:
-        folder = _find_folder(root, part)
-        path = root / _LISTS[part]
+    for half in halves:
+        folder = _find_folder(root, half)
+        path = root / _LISTS[half]
         for line, file, word in read_pairs(path, "a file and a category number"):
             label = labels[int(word)] if word.isdecimal() and int(word) < len(labels) else -1
             if label is None:  # of a category left out: most of 1.8 million lines
@@ -152,31 +135,31 @@ def _read_categories(path: Path) -> list[str]:
     return names
 
 
-def _find_folder(root: Path, part: str) -> str:
-    for folder in _FOLDERS[part]:
+def _find_folder(root: Path, half: str) -> str:
+    for folder in _FOLDERS[half]:
         if (root / folder).is_dir():
             return folder
-    raise DataError(f"{root} has no folder {' or '.join(_FOLDERS[part])} for its {part} images")
+    raise DataError(f"{root} has no folder {' or '.join(_FOLDERS[half])} for its {half} images")
 
 
-def _read_rooms(root: Path, parts: Iterable[str], wanted: Sequence[str] | None) -> _Pictures:
+def _read_rooms(root: Path, halves: Iterable[str], wanted: Sequence[str] | None) -> _Pictures:
     path = root / "labels.csv"
     rows: dict[str, tuple[str, str]] = {}
     for line, row in read_table(path, ("file", "class", "split")):
-        file, name, part = row["file"], row["class"], _SPLIT_NAMES.get(row["split"])
+        file, name, half = row["file"], row["class"], _SPLIT_NAMES.get(row["split"])
         if not is_inside(file) or not name:
             raise broken_line(path, line, "a file below images/ and a class", f"{file},{name}")
-        if part is None:
+        if half is None:
             raise broken_line(
                 path, line, f"one of {', '.join(_SPLIT_NAMES)} as split", row["split"]
             )
         if file in rows:
             raise DataError(f"{path}, line {line}: {file} is there twice")
-        rows[file] = name, part
-    selection = select((name for name, _ in rows.values()), wanted, str(root), required=True)
+        rows[file] = name, half
+    selection = select((name for name, _ in rows.values()), wanted, root, required=True)
     pictures = [
         (f"images/{file}", selection.labels[name])
-        for file, (name, part) in rows.items()
-        if part in parts and name in selection.labels
+        for file, (name, half) in rows.items()
+        if half in halves and name in selection.labels
     ]
     return selection.classes, pictures

@@ -1,12 +1,7 @@
 """Read the text files, class maps and lists of pictures that official layouts are made of."""
 
 import csv
-import difflib
-import re
-import warnings
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,22 +15,10 @@ from torchxnn.data.datasets.images import (
     quiet_pillow,
     read_image,
 )
-from torchxnn.errors import DataError, XNNWarning
+from torchxnn.errors import DataError
 from torchxnn.models.preprocessing import Preprocessing
 
-SPLITS = {"train": ("train",), "test": ("test",), "all": ("train", "test")}
 _LABEL_MODES = ("L", "P", "I", "I;16", "I;16B", "I;16L")
-
-
-def parts_of_split(split: str) -> tuple[str, ...]:
-    """The official parts that "train", "test" or "all" stands for.
-
-    Raises:
-        DataError: if it is none of the three.
-    """
-    if split not in SPLITS:
-        raise DataError(f"split must be 'train', 'test' or 'all', got {split!r}")
-    return SPLITS[split]
 
 
 def read_text(path: Path, fallback: str | None = None) -> str:
@@ -132,113 +115,22 @@ def read_names(path: Path) -> tuple[str, ...]:
     return tuple(names)
 
 
-def check_files(root: Path, paths: Sequence[str], kind: str = "images") -> None:
-    """See that files are there; every folder is listed once, which is fast for very many files.
-
-    Raises:
-        DataError: if some are missing; the message counts them and names the first.
-    """
-    folders = defaultdict(list)
-    for path in paths:
-        folder, _, name = path.rpartition("/")
-        folders[folder].append(name)
-    missing = []
-    for folder, names in folders.items():
-        try:
-            there = {entry.name for entry in (root / folder).iterdir()}
-        except OSError:
-            there = set()
-        missing += [f"{folder}/{name}" for name in names if name not in there]
-    if missing:
-        raise DataError(
-            f"{len(missing)} of {len(paths)} {kind} are missing in {root}; the first is "
-            f"{missing[0]}"
-        )
-
-
-@dataclass(frozen=True)
-class Selection:
-    """Which classes of a data set are kept, and in which order.
-
-    Attributes:
-        classes: in the order of the label indices.
-        labels: class index by the name that the data set uses; names left out are not in it.
-    """
-
-    classes: tuple[str, ...]
-    labels: dict[str, int]
-
-
-def select(
-    found: Iterable[str], wanted: Sequence[str] | None, where: str, required: bool = False
-) -> Selection:
-    """Keep some of the classes of a data set, in a given order.
-
-    Names are compared without regard to case and to whether words are joined by blanks, hyphens,
-    slashes or underscores; the letter folder of Places365 ("/k/kitchen") is dropped.
+def read_class_map(path: Path, known: int, listed_in: str) -> Integer[np.ndarray, "height width"]:
+    """The class number of every pixel, from a picture with one channel of integers.
 
     Args:
-        found: the names that the data set uses.
-        wanted: the names to keep, in the order of the label indices; None keeps all, sorted.
-        where: names the data set in messages.
-        required: whether every wanted class must be there; otherwise one of them is enough.
-
-    Raises:
-        DataError: if `wanted` is empty, repeats a class, or names classes that are not there.
-    """
-    names = sorted(set(found))
-    if wanted is None:
-        return Selection(tuple(names), {name: index for index, name in enumerate(names)})
-    if isinstance(wanted, str) or not wanted:
-        raise DataError(f"give the classes of {where} as a list of names, got {wanted!r}")
-    numbers: dict[str, int] = {}
-    for index, name in enumerate(wanted):
-        if numbers.setdefault(_plain(name), index) != index:
-            raise DataError(f"the class {name!r} is given twice")
-    labels = {name: numbers[_plain(name)] for name in names if _plain(name) in numbers}
-    absent = [name for index, name in enumerate(wanted) if index not in labels.values()]
-    if absent and (required or not labels):
-        near = difflib.get_close_matches(_plain(absent[0]), [_plain(name) for name in names], n=3)
-        hint = f"; near ones: {', '.join(near)}" if near else ""
-        raise DataError(f"{where} has no class {absent[0]!r}{hint}")
-    return Selection(tuple(wanted), labels)
-
-
-def find_absent(
-    classes: Sequence[str], labels: Sequence[int], name: str, chosen: bool
-) -> tuple[str, ...]:
-    """Classes without a picture, with a warning that names them if the user chose them.
-
-    Raises:
-        DataError: if there is no picture at all.
-    """
-    if not labels:
-        kept = ", ".join(classes[:5]) + (", ..." if len(classes) > 5 else "")
-        raise DataError(f"{name} has no images of {kept}")
-    there = set(labels)
-    absent = tuple(name for index, name in enumerate(classes) if index not in there)
-    if absent and chosen:
-        warnings.warn(
-            f"{name} has no images of {', '.join(absent)}; the other classes keep their indices",
-            XNNWarning,
-            stacklevel=3,
-        )
-    return absent
-
-
-def _plain(name: str) -> str:
-    name = re.sub(r"^/[a-z]/", "", name.strip().lower())
-    return re.sub(r"[\s/_-]+", "_", name).strip("_")
-
-
-def read_class_map(path: Path) -> Integer[np.ndarray, "height width"]:
-    """The class number of every pixel, from a picture with one channel of integers.
+        path: the picture.
+        known: how many classes there are, from number 0.
+        listed_in: the file that lists them, for the message.
 
     Raises:
         UnreadableImageError: if it is missing, broken, or has colours.
+        DataError: if a class number is not among the known ones.
     """
-    pixels = _read_pixels(path, _LABEL_MODES, "one channel of class numbers")
-    return pixels.astype(np.int32)
+    pixels = _read_pixels(path, _LABEL_MODES, "one channel of class numbers").astype(np.int32)
+    if pixels.max() >= known:
+        raise DataError(f"{path} has class number {pixels.max()}, {listed_in} ends at {known - 1}")
+    return pixels
 
 
 def read_colour_map(path: Path) -> UInt8[np.ndarray, "height width 3"]:
