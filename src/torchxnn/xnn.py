@@ -408,7 +408,8 @@ class XNN(Named, ExplainsParts, nn.Module):
             about["layer"],
             about["embedding"]["n_features"],
             class_names=about["class_names"],
-            preprocessing=preprocessing and Preprocessing.from_dict(preprocessing),
+            preprocessing=preprocessing
+            and structure(preprocessing, Preprocessing, "its preprocessing"),
         )
         xnn.embedding = rebuild_embedding(about, state).to(xnn.device)
         xnn.targets, xnn.source = tuple(about["targets"]), about["source"]

@@ -15,6 +15,7 @@ from torchvision.transforms import v2
 from torchxnn.data.datasets.base import ImageDataset, Sample, make_loader, subset
 from torchxnn.errors import DataError
 from torchxnn.models.preprocessing import Frame, Preprocessing
+from torchxnn.storage.artifact import structure, to_json
 
 PLAIN = Preprocessing(size=16, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
 
@@ -75,10 +76,9 @@ def test_picture_is_clipped():
 
 def test_survives_json():
     preprocessing = Preprocessing(size=96, resize="squash", mean=(0.1, 0.2, 0.3))
-    text = json.dumps(dataclasses.asdict(preprocessing))
-    assert Preprocessing.from_dict(json.loads(text)) == preprocessing
-    with pytest.raises(DataError, match="unknown preprocessing settings: colour"):
-        Preprocessing.from_dict({"colour": 1})
+    assert structure(json.loads(to_json(preprocessing)), Preprocessing, "it") == preprocessing
+    with pytest.raises(DataError, match="it is damaged: nobody knows colour"):
+        structure({"colour": 1}, Preprocessing, "it")
 
 
 @pytest.mark.parametrize(
@@ -94,8 +94,13 @@ def test_survives_json():
     ],
 )
 def test_wrong_settings_are_refused(values, message):
+    made = Preprocessing()
+    for name, value in values.items():  # around beartype, which people do not have
+        object.__setattr__(made, name, value)
     with pytest.raises(DataError, match=message):
-        Preprocessing.from_dict(values)
+        made.__post_init__()
+    with pytest.raises(DataError, match=r"it is damaged: .*"):
+        structure(values, Preprocessing, "it")
 
 
 def test_parts_and_box_when_squashed_by_hand():

@@ -14,6 +14,7 @@ from tyro.conf import Positional, arg
 
 from torchxnn.apps.study.analysis.power_options import PowerOptions
 from torchxnn.errors import DataError, XNNError
+from torchxnn.storage.artifact import to_json
 from torchxnn.storage.files import check_replaceable, replace_file
 
 Folder = Annotated[Positional[Path], arg(metavar="STUDY")]
@@ -292,7 +293,7 @@ class PowerCommand:
         out.print(table)
         _say(out, answer.sentence())
         if self.out is not None:
-            replace_file(self.out, answer.write())
+            replace_file(self.out, to_json(answer))
             _say(out, f"Wrote {self.out}")
 
     def _made(self) -> tuple[PowerOptions, str]:

@@ -16,6 +16,7 @@ from torchxnn.models.layers import resolve_layer, unwrap
 from torchxnn.models.load import fingerprint
 from torchxnn.models.outputs import check_targets
 from torchxnn.models.preprocessing import Preprocessing
+from torchxnn.storage.artifact import structure
 from torchxnn.storage.chunk_store import ChunkStore
 from torchxnn.storage.paths import Location
 
@@ -107,7 +108,7 @@ class ActivationCache:
     def preprocessing(self) -> Preprocessing | None:
         """How the images became tensors, if it is known."""
         values = self.store.about["preprocessing"]
-        return None if values is None else Preprocessing.from_dict(values)
+        return values and structure(values, Preprocessing, str(self.store.location))
 
     @property
     def source(self) -> dict[str, Any] | None:

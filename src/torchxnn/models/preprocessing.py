@@ -1,9 +1,8 @@
 """How a picture becomes the tensor that a network expects, and where its points end up."""
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Any, Literal, get_args
+from dataclasses import dataclass
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -72,8 +71,7 @@ class Preprocessing:
 
     `squash` resizes straight to size x size. `crop` resizes the shorter side to `shorter_side`
     (by default size * 256 / 224) and cuts the centre out. Resizing is antialiased. The result is
-    (p - mean) / std for pixel values p in [0, 1]. The fields are plain values: `dataclasses.asdict`
-    goes into a JSON file and `Preprocessing.from_dict` brings it back.
+    (p - mean) / std for pixel values p in [0, 1]. The fields are plain values, for a JSON file.
 
     Attributes:
         size: height and width of the tensor, in pixels.
@@ -95,21 +93,22 @@ class Preprocessing:
     shorter_side: int | None = None
 
     def __post_init__(self) -> None:
-        _check_settings({field.name: getattr(self, field.name) for field in fields(self)})
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> "Preprocessing":
-        """Bring back what `dataclasses.asdict` wrote; unknown names are an error."""
-        unknown = sorted(set(values) - {field.name for field in fields(cls)})
-        if unknown:
-            raise DataError(f"unknown preprocessing settings: {', '.join(unknown)}")
-        _check_settings(values)
-        colours = {  # JSON brings lists back
-            name: tuple(float(value) for value in values[name])
-            for name in ("mean", "std")
-            if name in values
-        }
-        return cls(**{**values, **colours})
+        if not isinstance(self.size, int) or not 8 <= self.size <= 4096:
+            raise DataError(f"preprocessing size must be 8 to 4096 pixels, got {self.size}")
+        for name, allowed in (("resize", Resize), ("interpolation", Interpolation)):
+            if (value := getattr(self, name)) not in get_args(allowed):
+                choices = " or ".join(repr(choice) for choice in get_args(allowed))
+                raise DataError(f"{name} must be {choices}, got {value!r}")
+        for name in ("mean", "std"):
+            colours = getattr(self, name)
+            if len(colours) != 3 or not all(math.isfinite(colour) for colour in colours):
+                raise DataError(f"{name} must be three finite numbers, got {colours}")
+            if name == "std" and min(colours) <= 0:
+                raise DataError(f"std must be positive, got {colours}")
+        if self.shorter_side is not None and self.shorter_side < self.size:
+            raise DataError(
+                f"shorter_side must be at least size ({self.size}), got {self.shorter_side}"
+            )
 
     def frame(self, width: int, height: int) -> Frame:
         """Where a picture of width x height pixels ends up in the square."""
@@ -148,22 +147,3 @@ class Preprocessing:
         shorter = self.shorter_side or round(self.size * 256 / 224)
         longer = int(shorter * max(width, height) / min(width, height))
         return (shorter, longer) if width <= height else (longer, shorter)
-
-
-def _check_settings(values: Mapping[str, Any]) -> None:
-    size = values.get("size", 224)
-    if not isinstance(size, int) or not 8 <= size <= 4096:
-        raise DataError(f"preprocessing size must be 8 to 4096 pixels, got {size}")
-    for name, allowed in (("resize", Resize), ("interpolation", Interpolation)):
-        if name in values and values[name] not in get_args(allowed):
-            choices = " or ".join(repr(choice) for choice in get_args(allowed))
-            raise DataError(f"{name} must be {choices}, got {values[name]!r}")
-    for name in ("mean", "std"):
-        colours = values.get(name, IMAGENET_STD)
-        if len(colours) != 3 or not all(math.isfinite(colour) for colour in colours):
-            raise DataError(f"{name} must be three finite numbers, got {colours}")
-        if name == "std" and min(colours) <= 0:
-            raise DataError(f"std must be positive, got {colours}")
-    shorter = values.get("shorter_side")
-    if shorter is not None and shorter < size:
-        raise DataError(f"shorter_side must be at least size ({size}), got {shorter}")

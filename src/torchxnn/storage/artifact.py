@@ -139,8 +139,9 @@ def structure(values: Any, kind: type[T], what: str) -> T:
     try:
         return _converter().structure(values, kind)
     except BaseValidationError as error:
-        found = "; ".join(transform_error(error, path="", format_exception=_complaint))
-        raise DataError(f"{what} is damaged: {found}") from error
+        found = transform_error(error, path="", format_exception=_complaint)
+        text = "; ".join(line.removesuffix(" @ ") for line in found)
+        raise DataError(f"{what} is damaged: {text}") from error
     except (AttributeError, TypeError, ValueError) as error:  # no dictionary at all
         raise DataError(f"{what} is damaged: {error}") from error
 

@@ -17,8 +17,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 from torch import Tensor
 
+from torchxnn.errors import DataError
+from torchxnn.storage.artifact import plain
+from torchxnn.storage.files import replace_file
 from torchxnn.storage.paths import Location, read_bytes
 
 CHECKSUM = "sha256"
@@ -207,3 +212,34 @@ def checksum_holds(file: Location, header: TensorFileHeader) -> bool:
     else:
         digest.update(read_bytes(file, header.start))
     return digest.hexdigest() == header.metadata[CHECKSUM]
+
+
+def write_tensors(file: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
+    """Write a few tensors with plain values about them; the file appears whole or not at all.
+
+    Args:
+        file: on this machine.
+        tensors: by name.
+        about: plain values by name; they stand in the metadata of the safetensors file.
+    """
+    whole = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    replace_file(file, save(whole, {name: json.dumps(plain(v)) for name, v in about.items()}))
+
+
+def open_tensors(
+    file: Path, only: Collection[str] | None = None
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """What `write_tensors` wrote: the tensors, all or some of them, and the values about them.
+
+    Raises:
+        DataError: the file cannot be read, or has no tensor of that name.
+    """
+    try:
+        with safe_open(file, "pt") as stream:
+            about = {name: json.loads(text) for name, text in (stream.metadata() or {}).items()}
+            names = stream.keys() if only is None else only
+            return {name: stream.get_tensor(name) for name in names}, about
+    except (SafetensorError, OSError, ValueError) as error:
+        raise DataError(
+            f"{file} cannot be read ({error}); delete it, and it is made again"
+        ) from error

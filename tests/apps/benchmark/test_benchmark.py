@@ -110,7 +110,7 @@ def test_two_processes_give_what_one_gives(ran, source, tmp_path):
 
 def test_other_settings_and_foreign_folders_are_refused(ran, source, tmp_path):
     folder, _ = ran
-    with pytest.raises(DataError, match=r"another config: copies was 1, now 2"):
+    with pytest.raises(DataError, match=r"other settings: its config.copies is 1, not 2"):
         run_benchmark(source, None, replace(CONFIG, copies=2), folder)
     (tmp_path / "mine.txt").write_text("keep")
     with pytest.raises(DataError, match="holds no benchmark"):

@@ -18,6 +18,7 @@ from torchxnn.apps.study.analysis.power import (
 )
 from torchxnn.apps.study.analysis.power_options import PowerOptions
 from torchxnn.errors import DataError
+from torchxnn.storage.artifact import to_json
 
 # bounds and steps hardly matter: many pictures, purity in the middle
 SMOOTH = PowerOptions(
@@ -100,7 +101,7 @@ def test_bounds_make_the_effect_smaller():
 def test_file_keeps_everything(tmp_path):
     answer = find_sample_size(replace(SMOOTH, effect=30.0, runs=100), "somewhere")
     path = tmp_path / "power.json"
-    path.write_bytes(answer.write())
+    path.write_bytes(to_json(answer))
     assert SampleSize.read(path) == answer
     path.write_text("{}")
     with pytest.raises(DataError, match="no result of `xnn study power"):

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from jaxtyping import Float
-from safetensors import safe_open
-from safetensors.torch import save
 from torch import Tensor, nn
 
 from torchxnn.apps.atlas.runs import Failure, SavedClass
@@ -20,7 +17,7 @@ from torchxnn.data.activation_cache import ActivationCache
 from torchxnn.embeddings.apply import Embedded, apply_embedding
 from torchxnn.errors import XNNError
 from torchxnn.storage.artifact import structure
-from torchxnn.storage.files import replace_file
+from torchxnn.storage.tensor_file import open_tensors, write_tensors
 from torchxnn.xnn import XNN
 
 THUMBNAILS = 3
@@ -68,16 +65,14 @@ def numbers_file(work: Path, name: str) -> Path:
 
 def read_numbers(work: Path, name: str) -> Numbers:
     """Numbers that `embed_block` wrote."""
-    with safe_open(numbers_file(work, name), "pt") as file:
-        parts = {key: file.get_tensor(key) for key in ("features", "contributions", "reproduced")}
+    parts, _ = open_tensors(numbers_file(work, name))
     return Numbers(parts["features"].T, parts["contributions"].permute(2, 0, 1),
                    parts["reproduced"].T)  # fmt: skip
 
 
 def read_features(work: Path, name: str) -> Float[Tensor, "features rows"]:
     """The x-features alone, a row for each."""
-    with safe_open(numbers_file(work, name), "pt") as file:
-        return file.get_tensor("features")
+    return open_tensors(numbers_file(work, name), ["features"])[0]["features"]
 
 
 # --- jobs
@@ -172,12 +167,11 @@ def _embed(loaded: dict[SavedClass, XNN], cache: ActivationCache) -> dict[SavedC
 
 def _write(work: Path, summary: Summary, numbers: Numbers) -> None:
     tensors = {
-        "features": numbers.features.T.contiguous(),
-        "contributions": numbers.contributions.permute(1, 2, 0).contiguous(),
-        "reproduced": numbers.reproduced.T.contiguous(),
+        "features": numbers.features.T,
+        "contributions": numbers.contributions.permute(1, 2, 0),
+        "reproduced": numbers.reproduced.T,
     }
-    content = save(tensors, {"summary": json.dumps(asdict(summary))})
-    replace_file(numbers_file(work, summary.name), content)
+    write_tensors(numbers_file(work, summary.name), tensors, {"summary": summary})
 
 
 def _finished(work: Path, name: str, key: str) -> Summary | None:
@@ -185,8 +179,7 @@ def _finished(work: Path, name: str, key: str) -> Summary | None:
     file = numbers_file(work, name)
     if not file.is_file():
         return None
-    with safe_open(file, "pt") as stream:
-        about: dict[str, Any] = json.loads((stream.metadata() or {}).get("summary", "{}"))
+    about = open_tensors(file, [])[1].get("summary", {})
     if about.get("key") != key:
         return None
     return structure(about, Summary, str(file))

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
-
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 
 from torchxnn.apps.benchmark.methods import BLIND, MORE_CONCEPTS, FitData
 from torchxnn.apps.benchmark.settings import BenchmarkConfig
 from torchxnn.embeddings.base import Embedding
 from torchxnn.embeddings.kinds import build_embedding
 from torchxnn.errors import DataError
-from torchxnn.storage.files import replace_file
+from torchxnn.storage.tensor_file import open_tensors, write_tensors
 
 FILE = "blind.safetensors"
 
@@ -48,30 +44,26 @@ def fit_blind(data: FitData, config: BenchmarkConfig, folder: Path) -> Blind:
         for name, embedding in found.items()
     }
     tensors = {
-        f"{name}:{key}": value.contiguous()
+        f"{name}:{key}": value
         for name, embedding in found.items()
         for key, value in embedding.state_dict().items()
     }
-    head = {"about": json.dumps(about), "seconds": json.dumps(seconds)}
-    replace_file(path, save(tensors, head))
+    write_tensors(path, tensors, {"about": about, "seconds": seconds})
     return _read(path)
 
 
 def _read(path: Path) -> Blind:
+    tensors, head = open_tensors(path)
+    found = {}
     try:
-        with safe_open(path, "pt") as file:
-            head = file.metadata() or {}
-            about, seconds = json.loads(head["about"]), json.loads(head["seconds"])
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        found = {}
-        for name, made in about.items():
+        for name, made in head["about"].items():
             start = f"{name}:"
             state = {k.removeprefix(start): v for k, v in tensors.items() if k.startswith(start)}
             found[name] = build_embedding(made["kind"], made["settings"], state)
-    except (SafetensorError, OSError, ValueError, KeyError, RuntimeError) as error:
+    except (ValueError, KeyError, RuntimeError) as error:
         raise DataError(f"{path} cannot be read ({error}); delete it to fit again") from error
     return Blind(
         usual={name: e for name, e in found.items() if "/" not in name},
         more={name.removesuffix("/more"): e for name, e in found.items() if "/" in name},
-        seconds=seconds,
+        seconds=head.get("seconds", {}),
     )

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from jaxtyping import Bool
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
 from torchxnn.apps.benchmark.methods import FitData
@@ -21,7 +18,8 @@ from torchxnn.data.datasets.augment import AugmentedImages
 from torchxnn.data.positives import split_validation
 from torchxnn.errors import DataError
 from torchxnn.models.load import fingerprint
-from torchxnn.storage.files import replace_file
+from torchxnn.storage.artifact import differences
+from torchxnn.storage.tensor_file import open_tensors, write_tensors
 from torchxnn.training.config import TrainConfig
 
 FILE = "activations.safetensors"
@@ -108,7 +106,7 @@ def record_task(
             raise DataError(f"{dataset.name} has no labels, which the benchmark needs")
         tensors |= {f"{name}.z": found.z, f"{name}.logits": found.logits}
         tensors[f"{name}.labels"] = found.labels
-    replace_file(path, save(tensors, {"about": json.dumps(about)}))
+    write_tensors(path, tensors, {"about": about})
     return _read(path, about)
 
 
@@ -137,23 +135,18 @@ def _about(task: Task, copies: int) -> dict[str, object]:
 
 
 def _read(path: Path, about: dict[str, object]) -> Recorded:
-    try:
-        with safe_open(path, "pt") as file:
-            found = json.loads((file.metadata() or {}).get("about", "{}"))
-            names = set(file.keys())
-            tensors = {name: file.get_tensor(name) for name in names}
-    except (SafetensorError, OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read ({error}); delete it to record again") from error
-    if found != about:
-        changed = sorted(key for key in about if found.get(key) != about[key])
+    tensors, found = open_tensors(path)
+    if changed := differences(found.get("about"), about):
         raise DataError(
-            f"{path} was recorded with another {' and '.join(changed)}; choose another --out or "
-            "delete the file"
+            f"{path} was recorded otherwise: {'; '.join(changed)}; choose another --out or delete "
+            "the file"
         )
     parts = {}
     for name in _PARTS:
         if f"{name}.z" in tensors:
-            parts[name] = Activations(*(tensors[f"{name}.{t}"] for t in ("z", "logits", "labels")))
+            parts[name] = Activations(
+                tensors[f"{name}.z"], tensors[f"{name}.logits"], tensors[f"{name}.labels"]
+            )
     nothing = parts["train"].select(torch.zeros(0, dtype=torch.long))
     return Recorded(
         train=parts["train"],

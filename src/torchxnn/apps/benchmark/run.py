@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from torchxnn.errors import DataError, XNNError
 from torchxnn.models.layers import resolve_layer
 from torchxnn.parallel.engine import LocalEngine
 from torchxnn.parallel.process import one_thread
-from torchxnn.storage.artifact import __version__, to_json
+from torchxnn.storage.artifact import __version__, differences, plain, to_json
 from torchxnn.storage.files import replace_file
 from torchxnn.xnn import XNN
 
@@ -108,43 +108,20 @@ def open_run(
 
 def claim(folder: Path, source: TaskSource, config: BenchmarkConfig) -> None:
     """Write down what a folder is for, or refuse one that is for something else."""
-    about = json.loads(
-        to_json(
-            {"source": _plain(asdict(source)), "config": asdict(config), "version": __version__}
-        )
-    )
+    about = plain({"source": source, "config": config, "version": __version__})
     path = folder / SETTINGS
     if path.is_file():
-        try:
-            found = json.loads(path.read_text("utf-8"))
-        except ValueError as error:
-            raise DataError(f"{path} is broken; choose another --out") from error
-        for key in ("config", "source"):
-            if found.get(key) != about[key]:
-                changed = _changed(found.get(key), about[key], key)
-                raise DataError(
-                    f"{folder} holds a benchmark with another {key}: {changed}; choose another "
-                    "--out, or the same settings to go on with it"
-                )
+        found = read_saved(path, "start anew")
+        kept = {name: found.get(name) for name in ("source", "config")}
+        if changed := differences(kept, {name: about[name] for name in kept}):
+            raise DataError(
+                f"{folder} holds a benchmark with other settings: {'; '.join(changed)}; choose "
+                "another --out, or the same settings to go on with it"
+            )
         return
     if folder.exists() and any(folder.iterdir()):
         raise DataError(f"{folder} is not empty and holds no benchmark; choose another --out")
     replace_file(path, to_json(about))
-
-
-def _plain(values: dict[str, Any]) -> dict[str, Any]:
-    return {key: str(value) if isinstance(value, Path) else value for key, value in values.items()}
-
-
-def _changed(before: Any, now: Any, name: str) -> str:
-    """What differs, down to the single settings."""
-    if not (isinstance(before, dict) and isinstance(now, dict)):
-        return f"{name} was {before}, now {now}"
-    return ", ".join(
-        _changed(before.get(key), now.get(key), key)
-        for key in {**before, **now}
-        if before.get(key) != now.get(key)
-    )
 
 
 def chosen_targets(task: Task, targets: Sequence[int] | None) -> list[int]:

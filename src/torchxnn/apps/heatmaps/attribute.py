@@ -6,10 +6,8 @@ files are the same wherever and in whatever order they are drawn. `Heatmaps` rea
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +40,7 @@ from torchxnn.errors import AttributionWarning, DataError, SkippedImagesWarning,
 from torchxnn.models.load import fingerprint
 from torchxnn.models.outputs import class_of_target
 from torchxnn.parallel.engine import Engine, LocalEngine
+from torchxnn.storage.artifact import plain
 from torchxnn.storage.chunk_store import ChunkStore
 from torchxnn.storage.paths import Location, as_location
 from torchxnn.xnn import XNN
@@ -180,13 +179,9 @@ def _about(xnn: XNN, dataset: Any, config: HeatmapConfig, *, labelled: bool) -> 
         "maps": [height, width] if config.map_size is None else [config.map_size, config.map_size],
         "chosen": "all" if config.images == "all" else f"positives by {by}",
         "images_at_once": config.images_at_once,
-        "preprocessing": None if preprocessing is None else _plain(asdict(preprocessing)),
+        "preprocessing": plain(preprocessing),
         "data": data_fingerprint(image_rows(dataset, 1, 0)),
     }
-
-
-def _plain(values: Any) -> Any:
-    return json.loads(json.dumps(values))
 
 
 # --- which images

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from math import ceil
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from torchxnn.apps.study.analysis.paired import adjust, signed_rank
 from torchxnn.apps.study.analysis.power_options import PowerOptions
 from torchxnn.apps.study.analysis.purity import score_trials
 from torchxnn.errors import DataError
+from torchxnn.storage.artifact import structure
 
 _LEVEL = 0.95
 
@@ -69,23 +70,16 @@ class SampleSize:
     options: PowerOptions
     source: str = "given"
 
-    def write(self) -> bytes:
-        """As JSON."""
-        return (json.dumps(asdict(self), indent=1) + "\n").encode()
-
     @classmethod
     def read(cls, path: Path) -> SampleSize:
-        """Read what `write` made.
+        """Read what `xnn study power --out` wrote.
 
         Raises:
             DataError: another file.
         """
         try:
-            plain = json.loads(path.read_bytes())
-            options = PowerOptions(**plain.pop("options"))
-            curve = tuple(Power(**one) for one in plain.pop("curve"))
-            return cls(**plain, options=options, curve=curve)
-        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+            return structure(json.loads(path.read_bytes()), cls, str(path))
+        except (OSError, ValueError) as error:
             raise DataError(f"{path} is no result of `xnn study power --out`: {error}") from error
 
     def sentence(self) -> str:

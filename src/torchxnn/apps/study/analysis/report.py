@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +38,7 @@ from torchxnn.apps.study.analysis.wording import (
     plural,
 )
 from torchxnn.explanations.drawing.html import render
+from torchxnn.storage.artifact import to_json
 from torchxnn.storage.files import check_replaceable, replace_folder
 
 REPORT, NUMBERS, SCORES, FIGURES = "report.html", "results.json", "scores.csv", "figures"
@@ -93,10 +93,10 @@ def write_report(
     check_replaceable(out, REPORT)
     results, scores = compute(tables, facts, options)
     drawings = draw_figures(results, scores, facts)
-    numbers = json.dumps(results.as_json(), indent=1, allow_nan=False, ensure_ascii=False)
+    numbers = to_json(results)
     with replace_folder(out, REPORT) as folder:
         (folder / REPORT).write_text(render_report(results, facts, drawings), "utf-8")
-        (folder / NUMBERS).write_text(numbers + "\n", "utf-8")
+        (folder / NUMBERS).write_bytes(numbers)
         scores.to_csv(folder / SCORES, index=False)
         (folder / FIGURES).mkdir()
         for drawing in drawings:

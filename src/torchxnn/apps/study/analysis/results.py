@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import platform
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from itertools import product
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -123,11 +121,6 @@ class Results:
     study_hash: str
     versions: dict[str, str]
     created: str
-
-    def as_json(self) -> dict[str, Any]:
-        """Plain values for a JSON file; what does not exist is null."""
-        plain: dict[str, Any] = _plain(asdict(self))
-        return plain
 
 
 def compute(
@@ -308,15 +301,3 @@ def _incomplete(scores: pd.DataFrame, facts: PlanFacts, selection: Selection) ->
     people = scores.groupby("participant")["arm"].agg(["first", "size"])
     complete = people["size"] >= people["first"].map(wanted)
     return len(selection.kept) - int(complete.sum())
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
