@@ -68,7 +68,7 @@ def make_xnn() -> XNN:
     xnn = XNN(squeezenet_with_head(50).eval(), "classifier.1", 5, preprocessing=Preprocessing())
     embedding = SRAE(1024, 5).eval()
     embedding.encoder[-1].bias.data.add_(0.5)  # every x-feature is on
-    xnn.embedding, xnn.targets, xnn.outputs = embedding, (0,), 50
+    xnn.attach_embedding(embedding, (0,), 50)
     return xnn
 
 

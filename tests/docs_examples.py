@@ -137,11 +137,11 @@ def make_world(folder):
 def fitted_xnn(layer, target):
     """An XNN as `xnn fit` leaves it."""
     images, labels = make_pictures()
-    xnn = XNN(stand_in(), layer, class_names=CLASSES, preprocessing=PREPROCESSING)
+    source = {"model": "MODEL", "weights": None, "data": "DIR", "random_weights": False}
+    xnn = XNN(stand_in(), layer, class_names=CLASSES, preprocessing=PREPROCESSING, source=source)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", XNNWarning)
         xnn.fit([(images, labels)], target, config=shortened(TrainConfig()))
-    xnn.source = {"model": "MODEL", "weights": None, "data": "DIR", "random_weights": False}
     return xnn
 
 

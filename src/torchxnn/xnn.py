@@ -2,31 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, SupportsIndex, overload
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from torchxnn.attribution.base import Certificate
-from torchxnn.attribution.methods import METHODS
-from torchxnn.attribution.tokens_and_rows import DEFAULT
+from torchxnn.attribution.base import Attributor, Certificate
 from torchxnn.data.activations import Activations, record_activations
 from torchxnn.data.positives import as_targets, default_features
 from torchxnn.embeddings.apply import Embedded, apply_embedding
 from torchxnn.embeddings.base import Embedding
+from torchxnn.embeddings.output import XNNOutput, fit_to
 from torchxnn.errors import DataError, ModelError, XNNError
+from torchxnn.explanations import functions
 from torchxnn.explanations.drawing.notebook import xnn_fragment
-from torchxnn.explanations.functions import ExplainsParts
-from torchxnn.explanations.image import Explanation
+from torchxnn.explanations.names import adopt
 from torchxnn.explanations.names.file import read_names, save_with_names
-from torchxnn.explanations.names.named import Named
-from torchxnn.metrics import Faithfulness
-from torchxnn.metrics.evaluation import Evaluation, evaluate_images, measure_activations
-from torchxnn.models.inputs import check_inputs, kind_of
-from torchxnn.models.layers import as_activations, record_layer, resolve_layer, run_to_layer, unwrap
+from torchxnn.explanations.names.judgements import FeatureNames
+from torchxnn.metrics import Faithfulness, evaluation
+from torchxnn.models.attached import AttachedLayer
+from torchxnn.models.inputs import kind_of
+from torchxnn.models.layers import unwrap
 from torchxnn.models.load import fingerprint
 from torchxnn.models.outputs import class_of_target, predicted_classes
 from torchxnn.models.preprocessing import Preprocessing
@@ -38,10 +36,10 @@ from torchxnn.training.fit import fit_embedding
 from torchxnn.training.report import FitReport
 from torchxnn.training.saved import describe_xnn, rebuild_embedding
 
-__all__ = ["XNN", "Evaluation"]
+__all__ = ["XNN", "XNNOutput"]
 
 
-class XNN(Named, ExplainsParts, nn.Module):
+class XNN(nn.Module):
     """An Explanation Neural Network, attached to one layer of a trained model.
 
     Calling it gives the x-features E of images, so any tool that takes an `nn.Module` can explain
@@ -57,7 +55,15 @@ class XNN(Named, ExplainsParts, nn.Module):
             maps (C, h, w).
         n_features: number of x-features; None takes 5 for one target and 7 for several.
         class_names: names of the model's outputs, for people.
-        preprocessing: how pictures become the model's input, to draw them and for the command line.
+        preprocessing: how image files become the model's input, to draw images and for the
+            command line.
+        source: where model and data came from, as plain values that are saved along.
+
+    Attributes:
+        embedding: Z -> E -> logits; None before a fit.
+        targets: the explained classes, 0-based; none before a fit.
+        outputs: number of the model's outputs; None before a fit.
+        report: how the fit went; None if nobody knows.
 
     Raises:
         LayerError: no such layer; the message lists the nearest names.
@@ -78,34 +84,36 @@ class XNN(Named, ExplainsParts, nn.Module):
         *,
         class_names: Sequence[str] | None = None,
         preprocessing: Preprocessing | None = None,
+        source: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        self.layer, module = resolve_layer(model, layer)
-        self._explained = (model, module)  # a tuple: not registered as submodules
+        self._attached = AttachedLayer(model, layer)
         self.n_features = n_features
-        self.outputs: int | None = None
         self.class_names = None if class_names is None else tuple(class_names)
         self.preprocessing = preprocessing
-        self.targets: tuple[int, ...] = ()
-        self.report: FitReport | None = None
+        self.source = source
         self.embedding = None
-        self.source: dict[str, Any] | None = None
-        self._layer_checked = False
+        self.targets: tuple[int, ...] = ()
+        self.outputs: int | None = None
+        self.report: FitReport | None = None
+        self._names: FeatureNames | None = None
 
     @property
     def model(self) -> nn.Module:
         """The explained model."""
-        return self._explained[0]
+        return self._attached.model
+
+    @property
+    def layer(self) -> str:
+        """Dotted name of the layer that the XNN is attached to."""
+        return self._attached.name
 
     @property
     def device(self) -> torch.device:
         """Where the explained model lies; images must be there too."""
-        return next((p.device for p in self.model.parameters()), torch.device("cpu"))
+        return self._attached.device
 
-    @property
-    def readout_weight(self) -> Float[Tensor, "targets features"]:
-        """v, (k, n), on the CPU; of maps the mean over the positions."""
-        return self._fitted().readout_weight.detach().cpu()
+    # --- fitting
 
     def fit(
         self,
@@ -138,13 +146,14 @@ class XNN(Named, ExplainsParts, nn.Module):
             NonFiniteError: NaN or infinity in images or activations.
         """
         conv = (config or TrainConfig()).conv
-        kept = {"map_dtype": conv.map_dtype, "map_memory": conv.map_memory}
-        train, held_out = (
-            None if part is None else self._record(part, on_batch, **kept)
-            for part in (loader, validation)
-        )
-        if train is None:
-            raise DataError("no images to fit")
+
+        def record(images: Iterable[Any]) -> Activations:
+            return record_activations(
+                self.model, self.layer, images, on_batch, conv.map_dtype, conv.map_memory
+            )
+
+        train = record(loader)
+        held_out = None if validation is None else record(validation)
         return self.fit_activations(train, target, held_out, config, on_epoch, compute)
 
     def fit_activations(
@@ -160,12 +169,51 @@ class XNN(Named, ExplainsParts, nn.Module):
         targets = as_targets(target)
         n = default_features(len(targets)) if self.n_features is None else self.n_features
         embedding, report = fit_embedding(train, validation, targets, n, config, on_epoch, compute)
-        earlier = self._before_refit(train, targets)
-        self.embedding = embedding.to(self.device)
-        self.targets, self.report = targets, report
-        self.outputs = train.logits.shape[1]
-        self._after_refit(earlier, train)
+        names, old = self._names, self.embedding if targets == self.targets else None
+        self.attach_embedding(embedding, targets, train.n_outputs, report)
+        if names is not None and names.judgements:
+            self._names = adopt.names_of_refit(names, old, embedding, train, targets)
         return report
+
+    def attach_embedding(
+        self,
+        embedding: Embedding,
+        targets: Sequence[int],
+        outputs: int | None = None,
+        report: FitReport | None = None,
+    ) -> None:
+        """Explain with an embedding that was fitted elsewhere; names of an earlier one are gone.
+
+        Args:
+            embedding: fitted to this layer; it is moved to the model's device.
+            targets: 0-based classes whose logits it reproduces.
+            outputs: number of the model's outputs, if known.
+            report: how its fit went, if known.
+        """
+        self.embedding = embedding.to(self.device)
+        self.targets, self.outputs, self.report = tuple(targets), outputs, report
+        self._names = None
+
+    # --- the forward pass
+
+    @torch.no_grad()
+    def run(self, images: Tensor) -> XNNOutput:
+        """Everything that the model and the embedding say of images, from one forward pass.
+
+        Args:
+            images: (B, C, H, W), preprocessed, on the model's device; or token ids, or rows.
+
+        Raises:
+            XNNError: the XNN is not fitted.
+            DataError: images that the model cannot take, of another size than those of the fit, or
+                on another device.
+            NonFiniteError: NaN or infinity in the images, the activations or the logits.
+            LayerError: the layer did not run exactly once.
+        """
+        embedding = self._fitted()
+        z, logits = self._attached.run(images)
+        z = fit_to(embedding, z, self.layer)
+        return XNNOutput.of(embedding, z, logits, predicted_classes(logits))
 
     def forward(self, images: Tensor) -> Float[Tensor, "batch features"]:
         """X-features E of images, (B, n). Gradients flow if they are enabled."""
@@ -194,6 +242,31 @@ class XNN(Named, ExplainsParts, nn.Module):
     def predict(self, images: Tensor) -> Float[Tensor, "batch targets"]:
         """Reproduced logits, (B, k)."""
         return self._fitted().reproduce(self._features(images))
+
+    def _features(self, images: Tensor) -> Float[Tensor, "batch features *map"]:
+        """X-features as the embedding gives them, numbers or maps; gradients flow."""
+        embedding = self._fitted()
+        return embedding.encode(fit_to(embedding, self._attached.run_to(images), self.layer))
+
+    def encode(self, z: Float[Tensor, "samples ..."]) -> Float[Tensor, "samples features"]:
+        """X-features of recorded activations Z, (M, ...) -> (M, n), on the CPU."""
+        return self.embed(z).features
+
+    def embed(self, z: Float[Tensor, "samples ..."]) -> Embedded:
+        """X-features, contributions and reproduced logits of recorded activations."""
+        return apply_embedding(self._fitted(), z)
+
+    @property
+    def readout_weight(self) -> Float[Tensor, "targets features"]:
+        """v, (k, n), on the CPU; of maps the mean over the positions."""
+        return self._fitted().readout_weight.detach().cpu()
+
+    def _fitted(self) -> Embedding:
+        if self.embedding is None:
+            raise XNNError("this XNN is not fitted yet: call fit() or XNN.from_pretrained()")
+        return self.embedding
+
+    # --- heatmaps and explanations
 
     @overload
     def attribute(
@@ -230,117 +303,54 @@ class XNN(Named, ExplainsParts, nn.Module):
         Raises:
             UnsupportedOperationError: an operation without a rule lies on the way.
         """
-        targets = range(self._fitted().n_features)
+        features = range(self._fitted().n_features)
         if kind_of(images) != "image":
-            chosen = DEFAULT if method is None else method
-            maps, certificate = self._attribute_parts(self, images, targets, chosen)
-            return (maps, certificate) if return_certificate else maps
-        return self.attributor(method or "excitation_backprop").attribute_many(
-            images, targets, return_certificate=return_certificate
-        )
+            found = functions.attribute_entries(self, self.model, images, features, method)
+            return found if return_certificate else found[0]
+        units: Any = self.attributor(method or "excitation_backprop")
+        return units.attribute_many(images, features, return_certificate)
 
-    def attributor(self, method: str = "excitation_backprop") -> Any:
+    def attributor(self, method: str = "excitation_backprop") -> Attributor:
         """The method of a name on the n x-features as its outputs; see `attribute`."""
         self._fitted()
-        return _attributor(method, _Salience(self))
+        return functions.attributor(method, _Salience(self))
 
-    @torch.no_grad()
-    def explain(
-        self,
-        image: Tensor,
-        *,
-        picture: np.ndarray | None = None,
-        label: int | None = None,
-        path: str | None = None,
-        method: str = "excitation_backprop",
-    ) -> Explanation:
-        """Explain one image: contributions, heatmaps, the original logit's map, certificate.
-
-        Args:
-            image: (C, H, W), preprocessed.
-            picture: (H, W, 3) uint8 to draw on; None undoes the preprocessing.
-            label: true class, if known, for the caption.
-            path: where the image came from, for the caption.
-            method: attribution method.
-        """
-        if image.ndim != 3:
-            raise DataError(f"explain takes one image (C, H, W), got shape {tuple(image.shape)}")
-        batch = image.unsqueeze(0)
-        numbers = self._numbers(batch, label, path)
-        maps, certificate = self.attribute(batch, method, return_certificate=True)
-        logit_maps = _attributor(method, self.model).attribute_many(batch, list(self.targets))
-        return Explanation(
-            picture=_draw_input(image, self.preprocessing) if picture is None else picture,
-            heatmaps=maps[0].cpu(),
-            logit_heatmaps=logit_maps[0].cpu(),
-            certificate=certificate,
-            **numbers,
-        )
-
-    @torch.no_grad()
-    def _numbers(self, batch: Tensor, label: int | None, path: str | None) -> dict[str, Any]:
-        """What every explanation holds, for a batch of one."""
-        embedding = self._fitted()
-        check_inputs(self.model, batch)
-        output, logits = record_layer(self.model, self._explained[1], batch)
-        found = apply_embedding(embedding, self._checked(output, batch))
-        predicted = int(predicted_classes(logits)[0])
-        return {
-            "features": found.features[0],
-            "contributions": found.contributions[0],
-            "intercept": embedding.readout.bias.detach().cpu(),
-            "targets": self.targets,
-            "target_names": tuple(self.target_name(target) for target in self.targets),
-            "logits": logits[0, list(self.targets)].cpu(),
-            "reproduced": found.reproduced[0],
-            "predicted_class": predicted,
-            "predicted_name": self.class_name(predicted),
-            "feature_names": self.feature_names,
-            "faithfulness": self.report.validation if self.report else None,
-            "degenerate": self.report.degenerate if self.report else (),
-            "label": None if label is None else self.class_name(label),
-            "path": path,
-        }
-
-    def evaluate(
-        self,
-        loader: Iterable[Any],
-        maps: bool = True,
-        on_batch: Callable[[int], None] | None = None,
-    ) -> Evaluation:
-        """Measure faithfulness on all images and orthogonality of the positives' heatmaps.
-
-        Args:
-            loader: yields image batches or pairs (images, labels).
-            maps: whether to draw heatmaps; without them `orthogonality` is None and it is fast.
-            on_batch: called after each batch with the number of images.
-
-        Raises:
-            DataError: the loader is empty or holds no positives.
-        """
-        return evaluate_images(
-            loader,
-            lambda batch: self._record([batch]),
-            self._fitted(),
-            self.targets,
-            self.attribute if maps else None,
-            on_batch,
-        )
-
-    def encode(self, z: Float[Tensor, "samples ..."]) -> Float[Tensor, "samples features"]:
-        """X-features of recorded activations Z, (M, ...) -> (M, n), on the CPU."""
-        return self.embed(z).features
-
-    def embed(self, z: Float[Tensor, "samples ..."]) -> Embedded:
-        """X-features, contributions and reproduced logits of recorded activations."""
-        return apply_embedding(self._fitted(), z)
+    explain = functions.explain_image
+    explain_text = functions.explain_text
+    explain_row = functions.explain_row
+    evaluate = evaluation.evaluate
 
     def measure(
         self, data: Activations
     ) -> tuple[Faithfulness, tuple[int, ...], Literal["label", "prediction"]]:
         """Faithfulness on recorded activations, the dead x-features, and what made a positive."""
-        found = measure_activations(self._fitted(), data, self.targets)
+        found = evaluation.measure_activations(self._fitted(), data, self.targets)
         return found.faithfulness, found.dead, found.positives_by
+
+    # --- names
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """The agreed name of every x-feature, or "x-feature 3" (counted from 1); see `names`."""
+        return self.names.shown()
+
+    @property
+    def names(self) -> FeatureNames:
+        """What people said about the x-features, and the names that they agree on."""
+        n_features = self._fitted().n_features
+        return FeatureNames(n_features) if self._names is None else self._names
+
+    @names.setter
+    def names(self, names: FeatureNames) -> None:
+        n_features = self._fitted().n_features
+        if names.n_features != n_features:
+            raise DataError(
+                f"names of {names.n_features} x-features do not fit an XNN with {n_features}"
+            )
+        self._names = names
+
+    name_feature = adopt.name_feature
+    adopt_names = adopt.adopt_names
 
     def target_name(self, target: int) -> str:
         """Name of what an output speaks for; a single logit speaks for class 1 of two."""
@@ -351,6 +361,8 @@ class XNN(Named, ExplainsParts, nn.Module):
         if self.class_names is not None and 0 <= index < len(self.class_names):
             return self.class_names[index]
         return f"class {index}"
+
+    # --- saving
 
     def save_pretrained(self, path: Location) -> None:
         """Write the embedding (safetensors) and everything about it (JSON) to a folder.
@@ -376,12 +388,15 @@ class XNN(Named, ExplainsParts, nn.Module):
         save_with_names(path, about, embedding.state_dict(), self.names)
 
     @classmethod
-    def from_pretrained(cls, path: Location, model: nn.Module) -> XNN:
+    def from_pretrained(
+        cls, path: Location, model: nn.Module, preprocessing: Preprocessing | None = None
+    ) -> XNN:
         """Load what `save_pretrained` wrote and attach it to the same model.
 
         Args:
             path: the folder.
             model: the explained model, with the same weights as when the XNN was fitted.
+            preprocessing: what to take if none was saved.
 
         Raises:
             ModelError: not such a folder, a newer format, or another model (by fingerprint).
@@ -394,28 +409,24 @@ class XNN(Named, ExplainsParts, nn.Module):
                 f"the given model's is {found[:12]}; load the weights that it was fitted on"
             )
         try:
-            xnn = cls._restore(model, about, state)
+            if about["preprocessing"]:
+                preprocessing = structure(
+                    about["preprocessing"], Preprocessing, "its preprocessing"
+                )
+            xnn = cls(
+                model,
+                about["layer"],
+                about["embedding"]["n_features"],
+                class_names=about["class_names"],
+                preprocessing=preprocessing,
+                source=about["source"],
+            )
+            report = about["report"] and structure(about["report"], FitReport, "its report")
+            embedding = rebuild_embedding(about, state)
+            xnn.attach_embedding(embedding, about["targets"], about["outputs"], report)
         except (DataError, KeyError, TypeError, RuntimeError) as error:
             raise ModelError(f"the saved XNN in {path} is damaged: {error!r}") from error
-        xnn.names = read_names(path, about["weights_sha256"], xnn._fitted().n_features)
-        return xnn
-
-    @classmethod
-    def _restore(cls, model: nn.Module, about: dict[str, Any], state: dict[str, Tensor]) -> XNN:
-        preprocessing = about["preprocessing"]
-        xnn = cls(
-            model,
-            about["layer"],
-            about["embedding"]["n_features"],
-            class_names=about["class_names"],
-            preprocessing=preprocessing
-            and structure(preprocessing, Preprocessing, "its preprocessing"),
-        )
-        xnn.embedding = rebuild_embedding(about, state).to(xnn.device)
-        xnn.targets, xnn.source = tuple(about["targets"]), about["source"]
-        xnn.outputs = about["outputs"]
-        report = about["report"]
-        xnn.report = report and structure(report, FitReport, "its report")
+        xnn.names = read_names(path, about["weights_sha256"], embedding.n_features)
         return xnn
 
     def _repr_html_(self) -> str:
@@ -429,44 +440,6 @@ class XNN(Named, ExplainsParts, nn.Module):
         names = self.feature_names if fitted else ()
         return xnn_fragment(facts, self.report if fitted else None, names, targets)
 
-    def _fitted(self) -> Embedding:
-        if self.embedding is None:
-            raise XNNError("this XNN is not fitted yet: call fit() or XNN.from_pretrained()")
-        return self.embedding
-
-    def _record(
-        self, loader: Iterable[Any], on_batch: Callable[[int], None] | None = None, **kept: Any
-    ) -> Activations:
-        return record_activations(self.model, self._explained[1], loader, on_batch, **kept)
-
-    def _features(self, images: Tensor) -> Float[Tensor, "batch features *map"]:
-        """X-features as the embedding gives them, numbers or maps."""
-        embedding = self._fitted()
-        check_inputs(self.model, images)
-        if not self._layer_checked:  # a layer that runs twice has no single output
-            record_layer(self.model, self._explained[1], images[:1])
-            self._layer_checked = True
-        output = run_to_layer(self.model, self._explained[1], images)
-        return embedding.encode(self._checked(output, images))
-
-    def _checked(self, output: Tensor, images: Tensor) -> Float[Tensor, "batch dims *map"]:
-        """The layer's output as the embedding takes it."""
-        embedding = self._fitted()
-        z = as_activations(output, self.layer, images)
-        reference = embedding.readout.weight
-        if reference.device != z.device:
-            raise DataError(
-                f"the embedding is on {reference.device} and the model on {z.device}; "
-                f"move it: xnn.to('{z.device}')"
-            )
-        if tuple(z.shape[1:]) != embedding.activation_shape:
-            raise DataError(
-                f"layer {self.layer!r} gives {tuple(z.shape[1:])} for images "
-                f"{tuple(images.shape[1:])}, and the XNN was fitted on "
-                f"{embedding.activation_shape}; give images of the size that it was fitted on"
-            )
-        return z.to(reference.dtype)
-
 
 class _Salience(nn.Module):
     """What `attribute` explains; see `Embedding.salience`."""
@@ -477,21 +450,3 @@ class _Salience(nn.Module):
 
     def forward(self, images: Tensor) -> Float[Tensor, "batch features"]:
         return self.xnn._fitted().salience(self.xnn._features(images))
-
-
-def _draw_input(
-    image: Float[Tensor, "channels height width"], preprocessing: Preprocessing | None
-) -> np.ndarray:
-    """The picture that a network's input shows: without the normalisation, or else stretched."""
-    if preprocessing is not None and image.shape[0] == 3:
-        return preprocessing.picture(image)
-    low, high = image.min(), image.max()
-    grey = ((image - low) / (high - low).clamp(min=1e-12) * 255).round().to(torch.uint8).cpu()
-    grey = grey if image.shape[0] == 3 else grey[:1].expand(3, -1, -1)
-    return grey.permute(1, 2, 0).contiguous().numpy()
-
-
-def _attributor(method: str, module: nn.Module) -> Any:
-    if method not in METHODS:
-        raise XNNError(f"unknown attribution method {method!r}; known: {', '.join(METHODS)}")
-    return METHODS[method](module)

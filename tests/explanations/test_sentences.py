@@ -289,9 +289,10 @@ def test_a_contrast_is_saved_and_drawn(tmp_path):
 def runs(tmp_path):
     """Two saved XNNs of one network, and a picture."""
     for target in (1, 2):
-        xnn = XNN(make_net(), "classifier.1", 3, preprocessing=Preprocessing(12, "squash"))
+        source = {"model": "conftest:make_net", "weights": None, "random_weights": True}
+        preprocessing = Preprocessing(12, "squash")
+        xnn = XNN(make_net(), "classifier.1", 3, preprocessing=preprocessing, source=source)
         quick_fit(xnn, make_loader(), target)
-        xnn.source = {"model": "conftest:make_net", "weights": None, "random_weights": True}
         if target == 1:
             xnn.name_feature(0, "bright square")
         xnn.save_pretrained(tmp_path / f"run{target}")

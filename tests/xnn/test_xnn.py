@@ -187,7 +187,7 @@ def test_a_layer_that_runs_twice_is_refused_when_called(fitted):
             return self.inner(x)
 
     xnn = XNN(Twice(make_net()), "inner.classifier.1", 3)
-    xnn.embedding = fitted.embedding
+    xnn.attach_embedding(fitted.embedding, fitted.targets)
     with pytest.raises(LayerError, match="2 times"):
         xnn(make_images(1)[0])
 
@@ -282,7 +282,7 @@ def test_a_model_with_a_single_logit():
 def test_data_parallel_and_autocast_and_inference_mode(fitted):
     images, _ = make_images(4)
     wrapped = XNN(nn.DataParallel(fitted.model), "classifier.1", 3)
-    wrapped.embedding, wrapped.targets = fitted.embedding, fitted.targets
+    wrapped.attach_embedding(fitted.embedding, fitted.targets)
     assert torch.allclose(wrapped(images), fitted(images))
     assert torch.allclose(wrapped.attribute(images), fitted.attribute(images))
     with torch.inference_mode():

@@ -23,17 +23,16 @@ def open_run(run: Path, model: str | None = None, weights: str | Path | None = N
         ModelError: no saved XNN there, its model is not known, or is another one now (by
             fingerprint).
     """
-    source = read_about(run)["source"] or {}
+    about = read_about(run)
+    source = about["source"] or {}
     name, file = model or source.get("model"), weights or source.get("weights")
     if name is None:
         raise ModelError(f"{run} does not say which model it explains; give --model")
     loaded = load_model(name, file, allow_random=bool(source.get("random_weights")))
-    xnn = XNN.from_pretrained(run, loaded.model)
-    if xnn.preprocessing is None:
-        xnn.preprocessing = loaded.preprocessing
+    if about["preprocessing"] is None:
         warnings.warn(
             f"{run} does not say how images were preprocessed; taking what is usual for {name}",
             XNNWarning,
             stacklevel=2,
         )
-    return xnn
+    return XNN.from_pretrained(run, loaded.model, loaded.preprocessing)

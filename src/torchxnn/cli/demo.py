@@ -14,6 +14,7 @@ from torchxnn.apps.demo import DemoSetup, prepare_cub, prepare_solar
 from torchxnn.apps.report import write_report
 from torchxnn.apps.report.build import build_report
 from torchxnn.cli.progress import count_drawings, count_epochs, count_images, make_progress
+from torchxnn.cli.saved_run import describe_source
 from torchxnn.cli.terminal import evaluation_table, fit_table
 from torchxnn.data.datasets.base import make_loader
 from torchxnn.errors import DataError
@@ -58,6 +59,9 @@ def run_demo(
             setup.layer,
             class_names=setup.classes,
             preprocessing=setup.preprocessing,
+            source=describe_source(
+                setup.factory, weights or out / NETWORK, False, setup.network, setup.test.name
+            ),
         )
         fit = _fit(xnn, setup, seed, progress)
         weights_name = _save(xnn, setup, out, weights)
@@ -115,12 +119,5 @@ def _save(xnn: XNN, setup: DemoSetup, out: Path, weights: Path | None) -> str:
         weights = out / NETWORK
         state = {key: value.contiguous() for key, value in setup.model.state_dict().items()}
         replace_file(weights, save_tensors(state))
-    xnn.source = {
-        "model": setup.factory,
-        "weights": str(weights.resolve()),
-        "description": setup.network,
-        "data": setup.test.name,
-        "random_weights": False,
-    }
     xnn.save_pretrained(out / "xnn")
     return weights.name

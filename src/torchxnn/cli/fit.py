@@ -119,8 +119,8 @@ class Fit:
 
     def _fit_images(self, loaded: LoadedModel, progress: Progress, opened: OpenedData) -> XNN:
         names, dataset = opened.class_names, opened.dataset
-        xnn = self._xnn(loaded, names)
-        xnn.source = self._source(loaded, dataset.name)
+        source = self._source(loaded, dataset.name)
+        xnn = self._xnn(loaded, names, self._sizes(loaded), source)
         validation: Any = None
         images = len(dataset)
         if self.copies:
@@ -142,9 +142,8 @@ class Fit:
 
     def _fit_cached(self, loaded: LoadedModel, progress: Progress, cache: ActivationCache) -> XNN:
         cache.check(model=loaded.model, layer=self.layer)
-        xnn = self._xnn(loaded, cache.class_names)
-        xnn.preprocessing = cache.preprocessing or xnn.preprocessing
-        xnn.source = cache.source
+        preprocessing = cache.preprocessing or self._sizes(loaded)
+        xnn = self._xnn(loaded, cache.class_names, preprocessing, cache.source)
         targets = self._targets(self.target, cache.n_outputs, cache.class_names)[0]
         needs = Needs(cache, self.layer, self.train, self.many.memory)
         train, held_out = load_sides(needs, [targets])
@@ -158,13 +157,16 @@ class Fit:
         )
         return xnn
 
-    def _xnn(self, loaded: LoadedModel, names: Sequence[str] | None) -> XNN:
+    def _xnn(
+        self, loaded: LoadedModel, names: Sequence[str] | None, preprocessing: Any, source: Any
+    ) -> XNN:
         return XNN(
             loaded.model,
             self.layer,
             self.n_features,
             class_names=names,
-            preprocessing=self._sizes(loaded),
+            preprocessing=preprocessing,
+            source=source,
         )
 
     # One XNN per class

@@ -8,10 +8,10 @@ from collections.abc import Iterable, Sequence
 from rich.table import Table
 
 from torchxnn.metrics import Faithfulness
+from torchxnn.metrics.evaluation import Evaluation
 from torchxnn.models.layers import LayerInfo
 from torchxnn.training.many import ManyFits
 from torchxnn.training.report import FitReport
-from torchxnn.xnn import Evaluation
 
 
 def layers_table(model: str, size: int, layers: Sequence[LayerInfo]) -> Table:

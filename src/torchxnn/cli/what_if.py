@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from tyro.conf import Positional, arg
 
-from torchxnn.apps.what_if.one_image import WhatIfConfig
+from torchxnn.apps.what_if.painting import WhatIfConfig
 from torchxnn.apps.what_if.table import ORDERS, WAYS, WhatIfTable, what_if_table
 from torchxnn.cli.saved_run import SavedRun, open_for
 from torchxnn.data.datasets.open import DataConfig
@@ -53,7 +53,8 @@ class WhatIfCommand(SavedRun):
         if self.table:
             self._table()
             return
-        from torchxnn.apps.what_if.one_image import preprocessing_of, what_if
+        from torchxnn.apps.what_if.one_image import what_if
+        from torchxnn.apps.what_if.painting import preprocessing_of
         from torchxnn.data.datasets.images import read_image
 
         xnn = self.load()

@@ -39,6 +39,19 @@ def as_targets(target: SupportsIndex | Sequence[SupportsIndex]) -> tuple[int, ..
         raise DataError(f"a target is a class index or several, got {target!r}") from error
 
 
+def target_position(targets: Sequence[int], target: int | None) -> int:
+    """Position of a class among those that are explained; None takes the first.
+
+    Raises:
+        DataError: the class is not explained.
+    """
+    if target is None:
+        return 0
+    if target not in targets:
+        raise DataError(f"class {target} is not explained; the targets are {list(targets)}")
+    return targets.index(target)
+
+
 def sample_classes(data: Activations | ActivationCache) -> Int64[Tensor, " samples"]:
     """The class that each sample is a positive of (M,): its label, or else the predicted class."""
     return data.predicted if data.labels is None else data.labels

@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from torchxnn.attribution.base import CONSERVATION_LIMIT, FALLBACK_LIMIT, Certificate
+from torchxnn.data.positives import target_position
 from torchxnn.errors import DataError, NonFiniteError
 from torchxnn.explanations.card import Row
 from torchxnn.explanations.drawing.overlay import number, signed
@@ -209,11 +210,7 @@ class Reasons(ABC):
     def _rows(self, target: int | None) -> tuple[int, ...]:
         """Positions of the targets to show; the predicted class first."""
         if target is not None:
-            if target not in self.targets:
-                raise DataError(
-                    f"class {target} is not explained here; the targets are {list(self.targets)}"
-                )
-            return (self.targets.index(target),)
+            return (target_position(self.targets, target),)
         every = range(len(self.targets))
         return tuple(sorted(every, key=lambda k: self.targets[k] != self.predicted_class))
 

@@ -1,147 +1,278 @@
-"""The part of an XNN that explains texts and rows of tables; `XNN.explain` is for images."""
+"""How an image, a text or a row is explained, from the numbers of one forward pass and its maps."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from torchxnn.attribution.base import Certificate
+from torchxnn.attribution.base import Attributor, Certificate
+from torchxnn.attribution.methods import METHODS
 from torchxnn.attribution.tokens_and_rows import (
     DEFAULT,
     attribute_rows,
     attribute_tokens,
     find_token_embedding,
 )
-from torchxnn.errors import DataError
+from torchxnn.embeddings.base import Embedding
+from torchxnn.embeddings.output import XNNOutput
+from torchxnn.errors import DataError, XNNError
+from torchxnn.explanations.image import Explanation
 from torchxnn.explanations.text_table import TableExplanation, TextExplanation
 from torchxnn.models.inputs import kind_of
+from torchxnn.models.preprocessing import Preprocessing
+from torchxnn.training.report import FitReport
 
 
-class ExplainsParts(ABC):
-    """What `XNN` offers for networks of token ids (B, T) and of rows (B, D)."""
+@runtime_checkable
+class Explains(Protocol):
+    """What an explanation needs of the XNN that gives it."""
 
     targets: tuple[int, ...]
+    report: FitReport | None
+    embedding: Embedding | None
+    preprocessing: Preprocessing | None
 
     @property
-    @abstractmethod
     def model(self) -> nn.Module:
         """The explained model."""
 
-    @abstractmethod
-    def _numbers(self, batch: Tensor, label: int | None, path: str | None) -> dict[str, Any]:
-        """What every explanation holds, for a batch of one."""
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """One name per x-feature."""
 
-    def explain_text(
-        self,
-        ids: Tensor,
-        tokens: Sequence[str],
-        *,
-        label: int | None = None,
-        path: str | None = None,
-        method: str = DEFAULT,
-        baseline: int | None = None,
-        token_layer: str | nn.Module | None = None,
-    ) -> TextExplanation:
-        """Explain one text: contributions, and what each token adds to each x-feature.
+    def target_name(self, target: int) -> str:
+        """Name of what an output speaks for."""
 
-        Args:
-            ids: (T,), int64 or int32, as the model takes them in a batch (B, T).
-            tokens: T strings for people.
-            label: true class, if known.
-            path: where the text came from.
-            method: attribution method; integrated gradients certify that they add up. Excitation
-                backprop has rules for attention and refuses recurrent layers.
-            baseline: id of the token to compare with, such as the padding; None is a zero vector.
-            token_layer: the layer that embeds the ids, if there is doubt.
+    def class_name(self, index: int) -> str:
+        """Name of a class."""
 
-        Raises:
-            DataError: ids that are not integers (T,), or another number of tokens.
-            LayerError: it is not clear which layer embeds the tokens.
+    def run(self, images: Tensor) -> XNNOutput:
+        """One forward pass."""
 
-        Example:
-            >>> xnn.explain_text(ids, ["a", "normal", "distribution"]).to_html("why.html")
-        """
-        if ids.ndim != 1 or kind_of(ids.unsqueeze(0)) != "text":
-            raise DataError(
-                f"explain_text takes the integer ids (T,) of one text, got {ids.dtype} of shape "
-                f"{tuple(ids.shape)}"
-            )
-        batch = ids.unsqueeze(0)
-        numbers = self._numbers(batch, label, path)
-        options = {"method": method, "baseline": baseline, "token_layer": token_layer}
-        return TextExplanation(
-            parts=tuple(tokens), **self._attributed(batch, numbers, options), **numbers
+    def attributor(self, method: str = ...) -> Attributor:
+        """The method of a name on the x-features."""
+
+
+@torch.no_grad()
+def explain_image(
+    xnn: Explains,
+    image: Tensor,
+    *,
+    picture: np.ndarray | None = None,
+    label: int | None = None,
+    path: str | None = None,
+    method: str = "excitation_backprop",
+) -> Explanation:
+    """Explain one image: contributions, heatmaps, the original logit's map, certificate.
+
+    Args:
+        xnn: fitted.
+        image: (C, H, W), preprocessed.
+        picture: (H, W, 3) uint8 to draw on; None undoes the preprocessing.
+        label: true class, if known, for the caption.
+        path: where the image came from, for the caption.
+        method: name of the attribution method in `METHODS`.
+
+    Raises:
+        DataError: not one image, or not one that the model can take.
+
+    Example:
+        >>> xnn.explain(image, label=47).save("goldfinch")
+    """
+    if image.ndim != 3:
+        raise DataError(f"explain takes one image (C, H, W), got shape {tuple(image.shape)}")
+    batch = image.unsqueeze(0)
+    numbers = reasons(xnn, xnn.run(batch), label, path)
+    features = range(len(numbers["features"]))
+    maps, certificate = xnn.attributor(method).attribute_many(
+        batch, features, return_certificate=True
+    )
+    logit_maps = attributor(method, xnn.model).attribute_many(batch, list(xnn.targets))
+    return Explanation(
+        picture=draw_input(image, xnn.preprocessing) if picture is None else picture,
+        heatmaps=maps[0],
+        logit_heatmaps=logit_maps[0],
+        certificate=certificate,
+        **numbers,
+    )
+
+
+@torch.no_grad()
+def explain_text(
+    xnn: Explains,
+    ids: Tensor,
+    tokens: Sequence[str],
+    *,
+    label: int | None = None,
+    path: str | None = None,
+    method: str = DEFAULT,
+    baseline: int | None = None,
+    token_layer: str | nn.Module | None = None,
+) -> TextExplanation:
+    """Explain one text: contributions, and what each token adds to each x-feature.
+
+    Args:
+        xnn: fitted, of a network of token ids (B, T).
+        ids: (T,), int64 or int32, as the model takes them in a batch (B, T).
+        tokens: T strings for people.
+        label: true class, if known.
+        path: where the text came from.
+        method: attribution method; integrated gradients certify that they add up. Excitation
+            backprop has rules for attention and refuses recurrent layers.
+        baseline: id of the token to compare with, such as the padding; None is a zero vector.
+        token_layer: the layer that embeds the ids, if there is doubt.
+
+    Raises:
+        DataError: ids that are not integers (T,), or another number of tokens.
+        LayerError: it is not clear which layer embeds the tokens.
+
+    Example:
+        >>> xnn.explain_text(ids, ["a", "normal", "distribution"]).to_html("why.html")
+    """
+    if ids.ndim != 1 or kind_of(ids.unsqueeze(0)) != "text":
+        raise DataError(
+            f"explain_text takes the integer ids (T,) of one text, got {ids.dtype} of shape "
+            f"{tuple(ids.shape)}"
         )
+    options = {"method": method, "baseline": baseline, "token_layer": token_layer}
+    found = _explain_entries(xnn, ids.unsqueeze(0), label, path, options)
+    return TextExplanation(parts=tuple(tokens), **found)
 
-    def explain_row(
-        self,
-        row: Tensor,
-        names: Sequence[str],
-        *,
-        values: Iterable[float] | None = None,
-        label: int | None = None,
-        path: str | None = None,
-        method: str = DEFAULT,
-        baseline: float | Float[Tensor, " dims"] | None = None,
-    ) -> TableExplanation:
-        """Explain one row of a table: contributions, and what each column adds to each x-feature.
 
-        Args:
-            row: (D,), floating point, in the scale of the model's input.
-            names: of the D columns.
-            values: the row's values as people know them, in their own units; None shows `row`.
-            label: true class, if known.
-            path: where the row came from.
-            method: attribution method.
-            baseline: what the row is compared with; None is zero, the mean of standardised columns.
+@torch.no_grad()
+def explain_row(
+    xnn: Explains,
+    row: Tensor,
+    names: Sequence[str],
+    *,
+    values: Iterable[float] | None = None,
+    label: int | None = None,
+    path: str | None = None,
+    method: str = DEFAULT,
+    baseline: float | Float[Tensor, " dims"] | None = None,
+) -> TableExplanation:
+    """Explain one row of a table: contributions, and what each column adds to each x-feature.
 
-        Raises:
-            DataError: not one row of floating point numbers, or another number of names.
+    Args:
+        xnn: fitted, of a network of rows (B, D).
+        row: (D,), floating point, in the scale of the model's input.
+        names: of the D columns.
+        values: the row's values as people know them, in their own units; None shows `row`.
+        label: true class, if known.
+        path: where the row came from.
+        method: attribution method.
+        baseline: what the row is compared with; None is zero, the mean of standardised columns.
 
-        Example:
-            >>> xnn.explain_row(row, data.feature_names).plot()
-        """
-        if row.ndim != 1 or not row.is_floating_point():
-            raise DataError(
-                f"explain_row takes one floating point row (D,), got {row.dtype} of shape "
-                f"{tuple(row.shape)}"
-            )
-        batch = row.unsqueeze(0)
-        numbers = self._numbers(batch, label, path)
-        return TableExplanation(
-            parts=tuple(str(name) for name in names),
-            values=row.float() if values is None else torch.tensor([float(v) for v in values]),
-            **self._attributed(batch, numbers, {"method": method, "baseline": baseline}),
-            **numbers,
+    Raises:
+        DataError: not one row of floating point numbers, or another number of names.
+
+    Example:
+        >>> xnn.explain_row(row, data.feature_names).plot()
+    """
+    if row.ndim != 1 or not row.is_floating_point():
+        raise DataError(
+            f"explain_row takes one floating point row (D,), got {row.dtype} of shape "
+            f"{tuple(row.shape)}"
         )
+    options = {"method": method, "baseline": baseline}
+    found = _explain_entries(xnn, row.unsqueeze(0), label, path, options)
+    shown = row.float() if values is None else torch.tensor([float(v) for v in values])
+    return TableExplanation(parts=tuple(str(name) for name in names), values=shown, **found)
 
-    def _attributed(
-        self, batch: Tensor, numbers: dict[str, Any], options: dict[str, Any]
-    ) -> dict[str, Any]:
-        features = range(len(numbers["features"]))
-        own, certificate = self._attribute_parts(self, batch, features, **options)
-        logits, _ = self._attribute_parts(self.model, batch, self.targets, **options)
-        return {
-            "attributions": own[0],
-            "logit_attributions": logits[0],
-            "certificate": certificate,
-        }
 
-    def _attribute_parts(
-        self,
-        network: Any,
-        batch: Tensor,
-        targets: Sequence[int],
-        method: str = DEFAULT,
-        baseline: Any = None,
-        token_layer: str | nn.Module | None = None,
-    ) -> tuple[Float[Tensor, "batch targets parts"], Certificate]:
-        if kind_of(batch) == "row":
-            return attribute_rows(network, batch, list(targets), method, baseline)
-        embedding = find_token_embedding(self.model, batch, token_layer)
-        return attribute_tokens(network, embedding, batch, list(targets), method, baseline)
+def _explain_entries(
+    xnn: Any, batch: Tensor, label: int | None, path: str | None, options: dict[str, Any]
+) -> dict[str, Any]:
+    """What explanations of texts and of rows share, for a batch of one."""
+    numbers = reasons(xnn, xnn.run(batch), label, path)
+    features = range(len(numbers["features"]))
+    own, certificate = attribute_entries(xnn, xnn.model, batch, features, **options)
+    logits, _ = attribute_entries(xnn.model, xnn.model, batch, xnn.targets, **options)
+    found = {"attributions": own[0], "logit_attributions": logits[0], "certificate": certificate}
+    return numbers | found
+
+
+def reasons(
+    xnn: Explains, output: XNNOutput, label: int | None = None, path: str | None = None
+) -> dict[str, Any]:
+    """The fields of `Reasons` that the numbers of one input give; its certificate is not there.
+
+    Args:
+        xnn: fitted.
+        output: what it says of a batch of one input.
+        label: true class if known.
+        path: where the input came from, for people.
+    """
+    predicted = int(output.predicted[0])
+    report, embedding = xnn.report, xnn.embedding
+    return {
+        "features": output.features[0],
+        "contributions": output.contributions[0],
+        "intercept": torch.zeros(0) if embedding is None else embedding.readout.bias,
+        "targets": xnn.targets,
+        "target_names": tuple(xnn.target_name(target) for target in xnn.targets),
+        "logits": output.logits[0, list(xnn.targets)],
+        "reproduced": output.reproduced[0],
+        "predicted_class": predicted,
+        "predicted_name": xnn.class_name(predicted),
+        "feature_names": xnn.feature_names,
+        "faithfulness": report.validation if report else None,
+        "degenerate": report.degenerate if report else (),
+        "label": None if label is None else xnn.class_name(label),
+        "path": path,
+    }
+
+
+def attributor(method: str, module: nn.Module) -> Attributor:
+    """The attribution method of a name, for the outputs of a module.
+
+    Raises:
+        XNNError: there is no such method.
+    """
+    if method not in METHODS:
+        raise XNNError(f"unknown attribution method {method!r}; known: {', '.join(METHODS)}")
+    return METHODS[method](module)
+
+
+def attribute_entries(
+    network: nn.Module,
+    model: nn.Module,
+    batch: Tensor,
+    targets: Sequence[int],
+    method: str | None = None,
+    baseline: Any = None,
+    token_layer: str | nn.Module | None = None,
+) -> tuple[Float[Tensor, "batch targets entries"], Certificate]:
+    """What each token of texts (B, T), or each column of rows (B, D), adds to each output.
+
+    Args:
+        network: whose outputs are explained: the XNN, or the model itself.
+        model: the explained model, in which the tokens are embedded.
+        batch: token ids or rows.
+        targets: output indices of the network.
+        method: name in `METHODS`; None takes integrated gradients.
+        baseline: what the input is compared with, see `attribute_tokens` and `attribute_rows`.
+        token_layer: the layer that embeds the ids, if there is doubt.
+    """
+    method = method or DEFAULT
+    if kind_of(batch) == "row":
+        return attribute_rows(network, batch, list(targets), method, baseline)
+    embedding = find_token_embedding(model, batch, token_layer)
+    return attribute_tokens(network, embedding, batch, list(targets), method, baseline)
+
+
+def draw_input(
+    image: Float[Tensor, "channels height width"], preprocessing: Preprocessing | None
+) -> UInt8[np.ndarray, "height width 3"]:
+    """The picture that a network's input shows: without the normalisation, or else stretched."""
+    if preprocessing is not None and image.shape[0] == 3:
+        return preprocessing.picture(image)
+    low, high = image.min(), image.max()
+    grey = ((image - low) / (high - low).clamp(min=1e-12) * 255).round().to(torch.uint8).cpu()
+    grey = grey if image.shape[0] == 3 else grey[:1].expand(3, -1, -1)
+    return grey.permute(1, 2, 0).contiguous().numpy()

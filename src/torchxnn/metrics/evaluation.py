@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
+from torch import Tensor
 
 from torchxnn.attribution.base import Certificate
 from torchxnn.data.activations import Activations, split_batch
 from torchxnn.data.positives import find_positives
 from torchxnn.embeddings.apply import Embedded, apply_embedding
 from torchxnn.embeddings.base import Embedding
+from torchxnn.embeddings.output import XNNOutput
 from torchxnn.errors import DataError
 from torchxnn.metrics import Faithfulness, MapCovariance, Orthogonality, measure_faithfulness
 from torchxnn.models.inputs import kind_of
@@ -37,6 +39,24 @@ class Evaluation:
     orthogonality: Orthogonality | None
     certificate: Certificate | None
     positives_by: Literal["label", "prediction"]
+
+
+@runtime_checkable
+class Measurable(Protocol):
+    """What is measured of an XNN."""
+
+    targets: tuple[int, ...]
+
+    @property
+    def device(self) -> torch.device:
+        """Where images must lie."""
+
+    @property
+    def attribute(self) -> Callable[..., Any]:
+        """Heatmaps of images, one per x-feature."""
+
+    def run(self, images: Tensor) -> XNNOutput:
+        """One forward pass."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,50 +106,51 @@ def _measure(embedded: Embedded, data: Activations, targets: tuple[int, ...]) ->
     return Measured(faithful, tuple(dead), positives_by, embedded)
 
 
-def evaluate_images(
+def evaluate(
+    xnn: Measurable,
     loader: Iterable[Any],
-    record: Callable[[Any], Activations],
-    embedding: Embedding,
-    targets: tuple[int, ...],
-    attribute: Callable[..., Any] | None = None,
+    maps: bool = True,
     on_batch: Callable[[int], None] | None = None,
 ) -> Evaluation:
-    """Measure batch by batch; activations are dropped as soon as they are embedded.
+    """Measure faithfulness on all images and orthogonality of the positives' heatmaps.
+
+    Activations are dropped as soon as they are embedded.
 
     Args:
+        xnn: fitted.
         loader: yields image batches or pairs (images, labels).
-        record: activations of one batch of the loader.
-        embedding: fitted.
-        targets: 0-based classes whose logits it reproduces.
-        attribute: `XNN.attribute`; None leaves out everything about heatmaps.
+        maps: whether to draw heatmaps; without them `orthogonality` is None and it is fast.
         on_batch: called after each batch with the number of images.
 
     Raises:
         DataError: the loader is empty, holds no positives, or gives labels for some batches only.
     """
-    covariance = MapCovariance(embedding.n_features)
+    covariance: MapCovariance | None = None
     certificate: Certificate | None = None
     parts: list[Embedded] = []
     outputs: list[Activations] = []
     for batch in loader:
-        images, _ = split_batch(batch)
-        part = record(batch)
-        parts.append(apply_embedding(embedding, part.z))
-        outputs.append(Activations(parts[-1].features, part.logits, part.labels))
-        positives = find_positives(part, targets)[0].any(1)
-        if kind_of(images) != "image":
-            attribute = None  # tokens and columns have no common frame to be orthogonal in
-        if attribute is not None and bool(positives.any()):
-            chosen = images[positives.to(images.device)].to(embedding.readout.weight.device)
-            covariance.update(attribute(chosen))
+        images, labels = split_batch(batch)
+        images = images.to(xnn.device)
+        found = xnn.run(images).cpu()
+        parts.append(Embedded(found.features, found.contributions, found.reproduced))
+        labels = labels if labels is None else labels.long().cpu()
+        outputs.append(Activations(found.features, found.logits.float(), labels))
+        positives = find_positives(outputs[-1], xnn.targets)[0].any(1)
+        # Tokens and columns have no common frame to be orthogonal in.
+        maps = maps and kind_of(images) == "image"
+        if maps and bool(positives.any()):
+            chosen = images[positives.to(images.device)]
+            covariance = covariance or MapCovariance(found.features.shape[1])
+            covariance.update(xnn.attribute(chosen))
             if certificate is None:
                 few = chosen[:CERTIFIED_IMAGES]
-                _, certificate = attribute(few, return_certificate=True)
+                _, certificate = xnn.attribute(few, return_certificate=True)
         if on_batch is not None:
             on_batch(len(images))
     data = _concatenate(outputs)
-    measured = _measure(Embedded.cat(parts), data, targets)
-    orthogonality = covariance.result(measured.dead) if attribute is not None else None
+    measured = _measure(Embedded.cat(parts), data, xnn.targets)
+    orthogonality = covariance.result(measured.dead) if maps and covariance else None
     return Evaluation(measured.faithfulness, orthogonality, certificate, measured.positives_by)
 
 

@@ -67,7 +67,7 @@ def make_xnn(n=3, target=1, seed=0, dead=(), net=None, layer="classifier.1"):
         embedding.readout.weight[0] = signs * torch.arange(1, n + 1)
         for i in dead:
             embedding.encoder[-1].bias[i] = -1e6
-    xnn.embedding, xnn.targets, xnn.outputs = embedding.eval(), (target,), 4
+    xnn.attach_embedding(embedding.eval(), (target,), 4)
     return xnn
 
 

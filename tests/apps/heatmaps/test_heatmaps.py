@@ -36,19 +36,20 @@ SQUARE = Preprocessing(size=12, resize="squash")
 ALL = HeatmapConfig(images="all", dtype="float32", images_at_once=4, chunk_rows=10)
 
 
-def make_xnn(seed=0, net=None, targets=(1,), outputs=4):
+def make_xnn(seed=0, net=None, targets=(1,), outputs=4, source=None):
     xnn = XNN(
         make_net(outputs) if net is None else net,
         "classifier.1",
         3,
         class_names="abcd" if outputs == 4 else None,
         preprocessing=SQUARE,
+        source=source,
     )
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        xnn.embedding = SRAE(24, 3, len(targets), hidden=(16,)).eval()
-    xnn.embedding.encoder[-1].bias.data.add_(0.5)  # every x-feature is on
-    xnn.targets, xnn.outputs = targets, outputs
+        embedding = SRAE(24, 3, len(targets), hidden=(16,)).eval()
+    embedding.encoder[-1].bias.data.add_(0.5)  # every x-feature is on
+    xnn.attach_embedding(embedding, targets, outputs)
     return xnn
 
 
@@ -398,12 +399,12 @@ def test_every_engine_writes_the_same_files(xnn, folder, tmp_path, engine):
 class TestCommand:
     @pytest.fixture
     def run(self, tmp_path):
-        xnn = make_xnn()
-        xnn.source = {
+        source = {
             "model": "cli_examples:small_network",
             "weights": None,
             "random_weights": True,
         }
+        xnn = make_xnn(source=source)
         xnn.save_pretrained(tmp_path / "run")
         return tmp_path / "run"
 

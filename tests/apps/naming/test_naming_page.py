@@ -314,9 +314,10 @@ def test_the_command_keeps_what_was_saved_before_a_kill(tmp_path):
         folder.mkdir(parents=True, exist_ok=True)
         pixels = (image.clamp(0, 1) * 255).byte().permute(1, 2, 0).numpy()
         Image.fromarray(np.kron(pixels, np.ones((4, 4, 1), np.uint8))).save(folder / f"{i}.png")
-    xnn = XNN(make_net(), "classifier.1", 3, preprocessing=Preprocessing(12, "squash"))
+    source = {"model": "conftest:make_net", "weights": None, "random_weights": True}
+    preprocessing = Preprocessing(12, "squash")
+    xnn = XNN(make_net(), "classifier.1", 3, preprocessing=preprocessing, source=source)
     quick_fit(xnn, make_loader(), 1)
-    xnn.source = {"model": "conftest:make_net", "weights": None, "random_weights": True}
     xnn.save_pretrained(tmp_path / "run")
     port = b.free_port()
     command = [sys.executable, "-m", "torchxnn.cli", "name", str(tmp_path / "run")]

@@ -206,6 +206,5 @@ def _save_xnn(ready: _Prepared, target: int, method: str, fits: ClassFits) -> No
         class_names=task.classes,
         preprocessing=task.preprocessing,
     )
-    xnn.embedding, xnn.targets, xnn.report = embedding, (target,), fits.reports[method]
-    xnn.outputs = ready.recorded.train.logits.shape[1]
+    xnn.attach_embedding(embedding, (target,), ready.recorded.train.n_outputs, fits.reports[method])
     xnn.save_pretrained(saved_xnn(ready.folder, target, method))

@@ -32,8 +32,6 @@ from torchxnn.data.datasets.base import ImageDataset
 from torchxnn.data.ordered_images import stack_samples
 from torchxnn.data.positives import find_positives
 from torchxnn.errors import DataError, NonFiniteError, XNNError
-from torchxnn.models.layers import as_activations, record_layer
-from torchxnn.models.outputs import predicted_classes
 from torchxnn.storage.chunk_store import ChunkStore
 from torchxnn.xnn import XNN
 
@@ -241,9 +239,7 @@ def _draw(xnn: XNN, images: Tensor, config: HeatmapConfig) -> dict[str, Tensor]:
         found[CONSERVATION] = maps.flatten(2).sum(2, dtype=torch.float64).abs().amax(1)
     else:
         maps = method.attribute_many(images, targets)
-    with torch.no_grad():
-        output, logits = record_layer(xnn.model, xnn.layer, images)
-        embedded = xnn.embed(as_activations(output, xnn.layer, images))
+    said = xnn.run(images)
     maps = maps.float() if config.map_size is None else shrink_maps(maps.float(), config.map_size)
     if config.dtype == "float16":
         largest = maps.abs().amax((2, 3))
@@ -251,11 +247,11 @@ def _draw(xnn: XNN, images: Tensor, config: HeatmapConfig) -> dict[str, Tensor]:
         maps = maps / found[SCALE][:, :, None, None]
     return found | {
         HEATMAPS: maps,
-        FEATURES: embedded.features,
-        CONTRIBUTIONS: embedded.contributions,
-        REPRODUCED: embedded.reproduced,
-        LOGITS: logits[:, list(xnn.targets)],
-        PREDICTED: predicted_classes(logits),
+        FEATURES: said.features,
+        CONTRIBUTIONS: said.contributions,
+        REPRODUCED: said.reproduced,
+        LOGITS: said.logits[:, list(xnn.targets)],
+        PREDICTED: said.predicted,
     }
 
 
@@ -274,10 +270,8 @@ def find_part(given: Drawing, rows: range) -> tuple[list[int], list[tuple[str, s
         unread += [(image_names(dataset, [row])[0], text) for row, text in problems.items()]
         there = [row for row in part if row not in problems]
         if there:
-            with torch.no_grad():
-                _, logits = record_layer(xnn.model, xnn.layer, images.to(xnn.device))
-            logits = logits.float().cpu()
-            data = Activations(torch.zeros(len(there), 1), logits, None)
+            said = xnn.run(images.to(xnn.device)).cpu()
+            data = Activations(said.features, said.logits, None)
             chosen = find_positives(data, xnn.targets)[0].any(1)
             positives += [row for row, yes in zip(there, chosen.tolist(), strict=True) if yes]
     return positives, unread

@@ -121,8 +121,13 @@ def _explain(
     key: str, name: str, model: nn.Module, train: ImageDataset, test: ImageDataset, seed: int
 ) -> Source:
     """Fit an XNN to all logits at once, with altered copies of the pictures."""
-    xnn = XNN(model, LAYER, class_names=test.classes, preprocessing=test.preprocessing)
-    xnn.source = {"description": name, "data": f"{train.name}, training part"}
+    xnn = XNN(
+        model,
+        LAYER,
+        class_names=test.classes,
+        preprocessing=test.preprocessing,
+        source={"description": name, "data": f"{train.name}, training part"},
+    )
     fit, held_out = with_copies(train, copies=2, held_out=0.2, seed=seed)
     config = TrainConfig(seed=seed, epochs=40, patience=10, decay_every=25, pretrain_epochs=2)
     with one_thread():

@@ -14,7 +14,7 @@ The first says what the explanation claims, the others what the network does.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,62 +25,21 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from torchxnn.apps.what_if.drawing import Change, Sheet, draw_sheet, render_sheet, save_sheet
-from torchxnn.embeddings.apply import Embedded, apply_embedding
-from torchxnn.errors import DataError, XNNError
-from torchxnn.explanations.drawing.overlay import number, signed, smooth
-from torchxnn.metrics.insertion_deletion import feature_regions, shifted_regions
-from torchxnn.metrics.masking import Inpainting, inpaint_images
-from torchxnn.models.layers import as_activations, check_images, record_layer, run_with_output
+from torchxnn.apps.what_if.painting import (
+    WhatIfConfig,
+    paint_over,
+    preprocessing_of,
+    regions_of,
+)
+from torchxnn.data.positives import target_position
+from torchxnn.embeddings.output import XNNOutput
+from torchxnn.errors import DataError
+from torchxnn.explanations.drawing.overlay import number, signed
+from torchxnn.metrics.insertion_deletion import shifted_regions
+from torchxnn.models.layers import run_with_output
 from torchxnn.models.preprocessing import Preprocessing
 from torchxnn.storage.files import replace_file
 from torchxnn.xnn import XNN
-
-
-@dataclass(frozen=True)
-class WhatIfConfig:
-    """How x-features are taken away.
-
-    Attributes:
-        share: pixels of an x-feature's region, as a share of all.
-        pixels: their number instead; None takes `share`.
-        controls: regions of the same size and shape elsewhere, per x-feature.
-        value: what an x-feature is set to.
-        seed: of the places of the controls.
-        blur: smooth maps before their highest pixels are taken, standard deviation as a share of
-            the shorter side; 0 takes them as they are, which are often scattered pixels that
-            painting over restores from those between them. 0.0135 is what drawings use.
-        inpainting: how regions are painted over.
-
-    Raises:
-        DataError: a number out of range.
-    """
-
-    share: float = 0.1
-    pixels: int | None = None
-    controls: int = 5
-    value: float = 0.0
-    seed: int = 0
-    blur: float = 0.0
-    inpainting: Inpainting = field(default_factory=Inpainting)
-
-    def __post_init__(self) -> None:
-        if not 0 < self.share < 1 or (self.pixels is not None and self.pixels < 1):
-            raise DataError(
-                f"a region's share must be between 0 and 1 and its pixels at least 1, got "
-                f"{self.share} and {self.pixels}"
-            )
-        if self.controls < 1 or self.value < 0 or self.blur < 0:
-            raise DataError(
-                "there must be at least 1 control, and neither x-features nor a blur are negative, "
-                f"got {self.controls}, {self.value} and {self.blur}"
-            )
-
-    def size(self, height: int, width: int) -> int:
-        """Pixels of a region in pictures of a size."""
-        pixels = self.pixels or max(1, round(self.share * height * width))
-        if pixels >= height * width:
-            raise DataError(f"a region of {pixels} pixels leaves nothing of {height} x {width}")
-        return pixels
 
 
 @dataclass(frozen=True, eq=False)
@@ -225,17 +184,18 @@ def what_if(
     index, wanted = _check(xnn, image, features, target, config)
     preprocessing = preprocessing_of(xnn)
     batch = image.unsqueeze(0)
-    before, embedded = _run_both(xnn, batch, index)
+    said, explained = xnn.run(batch), xnn.targets[index]
+    before = _both(said, explained, index)
     maps = xnn.attribute(batch)[0].cpu().float()
-    regions = regions_of(maps, embedded.features[0] > 0, config)[wanted]
+    regions = regions_of(maps, said.features[0] > 0, config)[wanted]
     painted = _paint(batch, regions, preprocessing, config)
-    after = _run_both(xnn, painted.flatten(0, 1), index)[0].unflatten(0, painted.shape[:2])
-    changes = after - before
-    decoded, without = _decoded(xnn, batch, embedded.features[0], wanted, index)
+    after = _both(xnn.run(painted.flatten(0, 1)), explained, index)
+    changes = after.unflatten(0, painted.shape[:2]) - before
+    decoded, without = _decoded(xnn, batch, said.features[0], wanted, index)
     found = []
     for at, feature in enumerate(wanted):
-        activation = float(embedded.features[0, feature])
-        contribution = float(embedded.contributions[0, index, feature])
+        activation = float(said.features[0, feature])
+        contribution = float(said.contributions[0, index, feature])
         weight = float(xnn.readout_weight[index, feature])
         moved = weight * (config.value - activation) if config.value else 0.0 - contribution
         found.append(
@@ -259,8 +219,8 @@ def what_if(
         )
     return WhatIf(
         picture=preprocessing.picture(image),
-        target=xnn.targets[index],
-        target_name=xnn.target_name(xnn.targets[index]),
+        target=explained,
+        target_name=xnn.target_name(explained),
         logit=float(before[0, 0]),
         reproduced=float(before[0, 1]),
         decoded=decoded,
@@ -268,62 +228,6 @@ def what_if(
         config=config,
         path=path,
     )
-
-
-def regions_of(
-    maps: Float[Tensor, "features height width"],
-    active: Bool[Tensor, " features"],
-    config: WhatIfConfig,
-) -> Bool[Tensor, "features height width"]:
-    """The regions that are painted over, (n, H, W); empty for x-features that are inactive."""
-    height, width = maps.shape[1:]
-    maps = maps.cpu().float()
-    if config.blur:
-        sigma = config.blur * min(height, width)
-        smoothed = [smooth(each.clamp(min=0).numpy(), sigma) for each in maps]
-        maps = torch.from_numpy(np.stack(smoothed)).float()
-    return feature_regions(maps, config.size(height, width), active.cpu())
-
-
-@torch.no_grad()
-def run_xnn(
-    xnn: XNN, images: Float[Tensor, "batch channels height width"]
-) -> tuple[Float[Tensor, "batch outputs"], Embedded]:
-    """The network's logits and what the embedding gives, from one pass; both on the CPU.
-
-    Args:
-        xnn: fitted.
-        images: preprocessed, on the model's device.
-
-    Raises:
-        XNNError: the XNN is not fitted.
-    """
-    if xnn.embedding is None:
-        raise XNNError("this XNN is not fitted yet: call fit() or XNN.from_pretrained()")
-    check_images(xnn.model, images)
-    output, logits = record_layer(xnn.model, xnn.layer, images)
-    embedded = apply_embedding(xnn.embedding, as_activations(output, xnn.layer, images))
-    return logits.float().cpu(), embedded
-
-
-def preprocessing_of(xnn: XNN) -> Preprocessing:
-    """How pictures became the network's input, which painting over needs."""
-    if xnn.preprocessing is None:
-        raise XNNError("painting over needs the preprocessing: XNN(..., preprocessing=...)")
-    return xnn.preprocessing
-
-
-def target_index(xnn: XNN, target: int | None) -> int:
-    """Position of a target; of the first one if none is given.
-
-    Raises:
-        DataError: the XNN does not explain it.
-    """
-    if target is None:
-        return 0
-    if target not in xnn.targets:
-        raise DataError(f"class {target} is not explained; the targets are {list(xnn.targets)}")
-    return xnn.targets.index(target)
 
 
 def _check(
@@ -338,7 +242,7 @@ def _check(
         raise DataError(f"an image must be (3, height, width), got {tuple(image.shape)}")
     if config.value and xnn.embedding is not None and xnn.embedding.has_maps:
         raise DataError("x-features that are maps can be set to 0 only")
-    return target_index(xnn, target), wanted
+    return target_position(xnn.targets, target), wanted
 
 
 def _paint(
@@ -347,22 +251,16 @@ def _paint(
     preprocessing: Preprocessing,
     config: WhatIfConfig,
 ) -> Float[Tensor, "regions versions 3 height width"]:
-    """Per region the picture without it, and without such regions elsewhere."""
+    """Per region the image without it, and without such regions elsewhere."""
     seeds = [config.seed + step for step in range(config.controls)]
     versions = torch.stack([regions, *(shifted_regions(regions, seed) for seed in seeds)], 1)
-    flat = versions.flatten(0, 1)
-    many = batch.expand(len(flat), -1, -1, -1)
-    painted = inpaint_images(many, ~flat, preprocessing, config.inpainting)
-    empty = ~flat.flatten(1).any(1)
-    painted[empty.to(painted.device)] = batch  # not rounded to 256 levels for nothing
+    painted = paint_over(batch, ~versions.flatten(0, 1), preprocessing, config.inpainting)
     return painted.unflatten(0, versions.shape[:2])
 
 
-def _run_both(xnn: XNN, images: Tensor, index: int) -> tuple[Float[Tensor, "batch 2"], Embedded]:
+def _both(said: XNNOutput, target: int, index: int) -> Float[Tensor, "batch 2"]:
     """The network's own and the reproduced logit of a target."""
-    logits, embedded = run_xnn(xnn, images)
-    own = logits[:, xnn.targets[index]]
-    return torch.stack([own, embedded.reproduced[:, index].float()], 1), embedded
+    return torch.stack([said.logits[:, target].float(), said.reproduced[:, index].float()], 1).cpu()
 
 
 @torch.no_grad()

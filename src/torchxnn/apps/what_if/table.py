@@ -10,14 +10,14 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from torchxnn.apps.what_if.one_image import (
+from torchxnn.apps.what_if.painting import (
     WhatIfConfig,
+    paint_over,
     preprocessing_of,
     regions_of,
-    run_xnn,
-    target_index,
 )
 from torchxnn.data.datasets.base import ImageDataset
+from torchxnn.data.positives import target_position
 from torchxnn.errors import DataError
 from torchxnn.metrics.insertion_deletion import (
     FeatureUse,
@@ -28,8 +28,8 @@ from torchxnn.metrics.insertion_deletion import (
     shifted_regions,
     step_curve,
 )
-from torchxnn.metrics.masking import Inpainting, inpaint_images
-from torchxnn.models.outputs import class_of_target, class_probabilities, predicted_classes
+from torchxnn.metrics.masking import Inpainting
+from torchxnn.models.outputs import class_of_target, class_probabilities
 from torchxnn.xnn import XNN
 
 Way = Literal["deletion", "insertion"]
@@ -120,7 +120,7 @@ def what_if_table(
         >>> table.curve("deletion").area, table.curve("deletion", "elsewhere").area
     """
     config = config or WhatIfConfig()
-    index = target_index(xnn, target)
+    index = target_position(xnn.targets, target)
     rows, by = _positives(xnn, dataset, index)
     if most is not None and len(rows) > most:
         steps = torch.linspace(0, len(rows) - 1, most).round().long().tolist()
@@ -162,15 +162,14 @@ def _positives(
     if dataset.labels is not None:
         rows = [row for row, label in enumerate(dataset.labels) if label == wanted]
     else:
-        rows = [row for row in range(len(dataset)) if _predicted(xnn, dataset[row].image) == wanted]
+        taken_for = [
+            int(xnn.run(dataset[row].image.unsqueeze(0).to(xnn.device)).predicted)
+            for row in range(len(dataset))
+        ]
+        rows = [row for row, predicted in enumerate(taken_for) if predicted == wanted]
     if not rows:
         raise DataError(f"{dataset.name} has no images of {xnn.target_name(target)}")
     return rows, "prediction" if dataset.labels is None else "label"
-
-
-def _predicted(xnn: XNN, image: Tensor) -> int:
-    logits, _ = run_xnn(xnn, image.unsqueeze(0).to(xnn.device))
-    return int(predicted_classes(logits)[0])
 
 
 _Curves = dict[tuple[Way, Order], Float[Tensor, "steps figures"]]
@@ -181,9 +180,8 @@ def _measure(
 ) -> tuple[tuple[Tensor, Tensor, Tensor], Bool[Tensor, " features"], _Curves]:
     """Changes per x-feature (claimed, real, control), which are active, and the curves."""
     batch = image.unsqueeze(0)
-    logits, embedded = run_xnn(xnn, batch)
-    active = embedded.features[0] > 0
-    contributions = embedded.contributions[0, index]
+    said = xnn.run(batch).cpu()
+    active, contributions = said.features[0] > 0, said.contributions[0, index]
     regions = regions_of(xnn.attribute(batch)[0], active, config)
     moved = shifted_regions(regions, seed)
     falling = contributions.argsort(descending=True, stable=True)
@@ -196,7 +194,7 @@ def _measure(
         masks[f"insertion {order}"] = insertion_masks(*plan)
     figures = _figures_of(xnn, batch, torch.cat(list(masks.values())), index, config.inpainting)
     parts = dict(zip(masks, figures.split([len(each) for each in masks.values()]), strict=True))
-    own = float(logits[0, xnn.targets[index]])
+    own = float(said.logits[0, xnn.targets[index]])
     changes = -contributions, parts["single"][:, 0] - own, parts["control"][:, 0] - own
     curves = {(way, order): parts[f"{way} {order}"] for way in WAYS for order in ORDERS}
     return changes, active, curves
@@ -213,12 +211,8 @@ def _figures_of(
     """Logit, probability and reproduced logit of the picture under each mask; equal ones once."""
     masks, inverse = keep.flatten(1).unique(dim=0, return_inverse=True)
     masks = masks.unflatten(1, keep.shape[1:])
-    many = batch.expand(len(masks), -1, -1, -1)
-    painted = inpaint_images(many, masks, preprocessing_of(xnn), inpainting)
-    whole = masks.flatten(1).all(1)
-    painted[whole.to(painted.device)] = batch  # not rounded to 256 levels where nothing is missing
-    logits, embedded = run_xnn(xnn, painted)
-    target = xnn.targets[index]
+    said = xnn.run(paint_over(batch, masks, preprocessing_of(xnn), inpainting)).cpu()
+    logits, target = said.logits.float(), xnn.targets[index]
     chances = class_probabilities(logits)
-    figures = [logits[:, target], chances[:, target], embedded.reproduced[:, index].float()]
+    figures = [logits[:, target], chances[:, target], said.reproduced[:, index].float()]
     return torch.stack(figures, 1)[inverse]

@@ -1,15 +1,22 @@
-"""Carry names of x-features over to a refitted XNN, where the same x-feature was found again."""
+"""Name x-features, and carry names over to another fit where the same x-feature was found."""
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
-from torchxnn.errors import DataError
-from torchxnn.explanations.names.judgements import FeatureNames
+from torchxnn.data.activations import Activations, record_activations
+from torchxnn.data.positives import find_positives
+from torchxnn.embeddings.apply import apply_embedding
+from torchxnn.embeddings.base import Embedding
+from torchxnn.errors import DataError, XNNWarning
+from torchxnn.explanations.names.judgements import ANONYMOUS, FeatureNames, Flag
 from torchxnn.metrics.stability import feature_correlation, match_features
 
 THRESHOLD = 0.7
@@ -69,6 +76,127 @@ class Adoption:
                 f"{match.correlation:.2f}: {kept}"
             )
         return "\n".join(lines)
+
+
+@runtime_checkable
+class HasNames(Protocol):
+    """What giving names to x-features asks of an XNN."""
+
+    targets: tuple[int, ...]
+    names: FeatureNames
+
+    @property
+    def model(self) -> nn.Module:
+        """The explained model."""
+
+    @property
+    def layer(self) -> str:
+        """Dotted name of the layer that the XNN is attached to."""
+
+    def encode(self, z: Float[Tensor, "samples ..."]) -> Float[Tensor, "samples features"]:
+        """X-features of recorded activations."""
+
+
+def name_feature(
+    xnn: HasNames, index: int, name: str, *, who: str = ANONYMOUS, note: str = "", flag: Flag = ""
+) -> None:
+    """Note what a person calls an x-feature; every judgement is kept (see `FeatureNames`).
+
+    Args:
+        xnn: fitted.
+        index: 0-based x-feature.
+        name: one line; empty where the person cannot name it.
+        who: the person.
+        note: anything else.
+        flag: "mixed" (several things at once) or "unclear".
+
+    Raises:
+        DataError: no such x-feature, or a text that cannot be used.
+
+    Example:
+        >>> xnn.name_feature(0, "golden feather", who="Ada")
+        >>> xnn.feature_names[0]
+        'golden feather'
+    """
+    xnn.names = xnn.names.judge(index, name, who=who, note=note, flag=flag)
+
+
+def adopt_names(
+    xnn: HasNames, old: HasNames, data: Activations | Iterable[Any], threshold: float = THRESHOLD
+) -> Adoption:
+    """Take over the names of an earlier fit where the same x-feature was found again.
+
+    x-features are matched by the correlation of their values on the positives; a match below the
+    threshold keeps nothing, and the result says so. A refit of the same XNN does this by itself.
+
+    Args:
+        xnn: the XNN that gets the names.
+        old: the named XNN, of the same targets.
+        data: a loader of images with positives, or recorded activations if both XNNs are attached
+            to the same layer.
+        threshold: correlation from which a matched x-feature counts as the same.
+
+    Raises:
+        DataError: other targets, activations of another layer, or fewer than 10 positives.
+    """
+    if old.targets != xnn.targets:
+        raise DataError(f"these XNNs explain classes {old.targets} and {xnn.targets}")
+    recorded = isinstance(data, Activations)
+    if recorded and old.layer != xnn.layer:
+        raise DataError(
+            f"recorded activations belong to one layer, and these XNNs are attached to "
+            f"{old.layer!r} and {xnn.layer!r}; give a loader"
+        )
+    before, after = [], []
+    for batch in [data] if isinstance(data, Activations) else data:
+        theirs, mine = (
+            batch if recorded else record_activations(each.model, each.layer, [batch])
+            for each in (old, xnn)
+        )
+        positives = find_positives(mine, xnn.targets)[0].any(1)
+        before.append(old.encode(theirs.z)[positives])
+        after.append(xnn.encode(mine.z)[positives])
+    if not before:
+        raise DataError("no images to match x-features on")
+    names, adoption = carry_over(old.names, torch.cat(before), torch.cat(after), threshold)
+    xnn.names = xnn.names.union(names)
+    return adoption
+
+
+def names_of_refit(
+    names: FeatureNames,
+    old: Embedding | None,
+    new: Embedding,
+    data: Activations,
+    targets: tuple[int, ...],
+) -> FeatureNames | None:
+    """The names that a new fit of the same XNN keeps; it warns of those that it has nothing for.
+
+    Args:
+        names: of the earlier fit.
+        old: its embedding; None if it was fitted to other targets, and no name can stay.
+        new: the embedding that replaces it.
+        data: the activations that it was fitted to.
+        targets: 0-based classes of the new fit.
+    """
+    kept = None
+    lost = tuple(name for i in range(names.n_features) if (name := names.agreed(i)))
+    if old is not None:
+        z = data.select(find_positives(data, targets)[0].any(1)).z
+        before, after = (apply_embedding(each, z).features for each in (old, new))
+        try:
+            kept, adoption = carry_over(names, before, after)
+            lost = tuple(match.name for match in adoption.lost)
+        except DataError:  # too few positives to compare: nothing is carried over
+            pass
+    if lost:
+        warnings.warn(
+            f"the new fit has no x-feature like {', '.join(map(repr, lost))}; "
+            "the name(s) are gone from this XNN",
+            XNNWarning,
+            stacklevel=4,
+        )
+    return kept
 
 
 def carry_over(

@@ -10,11 +10,11 @@ import torch
 from jaxtyping import Float, UInt8
 
 from torchxnn.attribution.methods import METHODS
-from torchxnn.data.activations import record_activations
 from torchxnn.data.datasets.base import Sample
+from torchxnn.data.positives import target_position
 from torchxnn.errors import DataError, XNNError
+from torchxnn.explanations.functions import draw_input
 from torchxnn.xnn import XNN
-from torchxnn.xnn import _draw_input as draw_input
 
 METHOD = "excitation_backprop"
 IMAGES_AT_ONCE = 8
@@ -61,11 +61,7 @@ def target_of(xnn: XNN, target: int | None) -> int:
     """
     if not xnn.targets:
         raise XNNError("this XNN is not fitted yet: call fit() before drawing figures")
-    if target is None:
-        return xnn.targets[0]
-    if target not in xnn.targets:
-        raise DataError(f"class {target} is not explained; the targets are {list(xnn.targets)}")
-    return target
+    return xnn.targets[target_position(xnn.targets, target)]
 
 
 @torch.no_grad()
@@ -87,12 +83,10 @@ def look_at(xnn: XNN, samples: Sequence[Sample], target: int) -> list[Look]:
     """
     position, looks = xnn.targets.index(target), list[Look]()
     for images in _batches(xnn, samples):
-        recorded = record_activations(xnn.model, xnn.layer, [images], map_dtype="float32")
-        found = xnn.embed(recorded.z)
+        found = xnn.run(images).cpu()
         maps = xnn.attribute(images, METHOD).cpu().numpy()
         logit_maps = METHODS[METHOD](xnn.model).attribute_many(images, [target])
-        predictions = recorded.predicted.tolist()
-        for row, (logits, predicted) in enumerate(zip(recorded.logits, predictions, strict=True)):
+        for row, predicted in enumerate(found.predicted.tolist()):
             sample = samples[len(looks)]
             looks.append(
                 Look(
@@ -101,7 +95,7 @@ def look_at(xnn: XNN, samples: Sequence[Sample], target: int) -> list[Look]:
                     contributions=found.contributions[row, position].numpy(),
                     heatmaps=maps[row],
                     logit_heatmap=logit_maps[row, 0].cpu().numpy(),
-                    logit=float(logits[target]),
+                    logit=float(found.logits[row, target]),
                     verdict=xnn.class_name(predicted),
                     right=None if sample.label is None else predicted == sample.label,
                 )

@@ -1,0 +1,104 @@
+"""The regions of x-features in an image, and the image with them painted over."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from torchxnn.errors import DataError, XNNError
+from torchxnn.explanations.drawing.overlay import smooth
+from torchxnn.metrics.insertion_deletion import feature_regions
+from torchxnn.metrics.masking import Inpainting, inpaint_images
+from torchxnn.models.preprocessing import Preprocessing
+from torchxnn.xnn import XNN
+
+
+@dataclass(frozen=True)
+class WhatIfConfig:
+    """How x-features are taken away.
+
+    Attributes:
+        share: pixels of an x-feature's region, as a share of all.
+        pixels: their number instead; None takes `share`.
+        controls: regions of the same size and shape elsewhere, per x-feature.
+        value: what an x-feature is set to.
+        seed: of the places of the controls.
+        blur: smooth maps before their highest pixels are taken, standard deviation as a share of
+            the shorter side; 0 takes them as they are, which are often scattered pixels that
+            painting over restores from those between them. 0.0135 is what drawings use.
+        inpainting: how regions are painted over.
+
+    Raises:
+        DataError: a number out of range.
+    """
+
+    share: float = 0.1
+    pixels: int | None = None
+    controls: int = 5
+    value: float = 0.0
+    seed: int = 0
+    blur: float = 0.0
+    inpainting: Inpainting = field(default_factory=Inpainting)
+
+    def __post_init__(self) -> None:
+        if not 0 < self.share < 1 or (self.pixels is not None and self.pixels < 1):
+            raise DataError(
+                f"a region's share must be between 0 and 1 and its pixels at least 1, got "
+                f"{self.share} and {self.pixels}"
+            )
+        if self.controls < 1 or self.value < 0 or self.blur < 0:
+            raise DataError(
+                "there must be at least 1 control, and neither x-features nor a blur are negative, "
+                f"got {self.controls}, {self.value} and {self.blur}"
+            )
+
+    def size(self, height: int, width: int) -> int:
+        """Pixels of a region in pictures of a size."""
+        pixels = self.pixels or max(1, round(self.share * height * width))
+        if pixels >= height * width:
+            raise DataError(f"a region of {pixels} pixels leaves nothing of {height} x {width}")
+        return pixels
+
+
+def regions_of(
+    maps: Float[Tensor, "features height width"],
+    active: Bool[Tensor, " features"],
+    config: WhatIfConfig,
+) -> Bool[Tensor, "features height width"]:
+    """The regions that are painted over, (n, H, W); empty for x-features that are inactive."""
+    height, width = maps.shape[1:]
+    maps = maps.cpu().float()
+    if config.blur:
+        sigma = config.blur * min(height, width)
+        smoothed = [smooth(each.clamp(min=0).numpy(), sigma) for each in maps]
+        maps = torch.from_numpy(np.stack(smoothed)).float()
+    return feature_regions(maps, config.size(height, width), active.cpu())
+
+
+def paint_over(
+    batch: Float[Tensor, "1 3 height width"],
+    keep: Bool[Tensor, "masks height width"],
+    preprocessing: Preprocessing,
+    inpainting: Inpainting,
+) -> Float[Tensor, "masks 3 height width"]:
+    """One copy of an image per mask, painted over where the mask is false."""
+    many = batch.expand(len(keep), -1, -1, -1)
+    painted = inpaint_images(many, keep, preprocessing, inpainting)
+    whole = keep.flatten(1).all(1)
+    painted[whole.to(painted.device)] = batch  # not rounded to 256 levels where nothing is missing
+    return painted
+
+
+def preprocessing_of(xnn: XNN) -> Preprocessing:
+    """How image files became the network's input, which painting over needs.
+
+    Raises:
+        XNNError: the XNN does not say.
+    """
+    if xnn.preprocessing is None:
+        raise XNNError("painting over needs the preprocessing: XNN(..., preprocessing=...)")
+    return xnn.preprocessing
