@@ -52,10 +52,10 @@ from torchxnn.parallel.process import one_thread
 from torchxnn.storage.files import replace_file
 from torchxnn.training import losses
 from torchxnn.training.config import ComputeConfig, Losses, Side, TrainConfig
+from torchxnn.training.initialise import VectorStarter
 from torchxnn.training.many import ManyConfig, fit_many
 from torchxnn.training.objective import full_set_losses
 from torchxnn.training.schedule import trial_generator
-from torchxnn.training.start import start_embedding
 
 CONSOLE = Console(stderr=True)
 LOOP_BATCH = 50
@@ -133,7 +133,7 @@ def loop_over_one(
     side, held_out = make_side(own, target, config), make_side(validation, target, config)
     spread = side.logits.std(0, correction=0)
     generator = trial_generator(config, 0)
-    srae = start_embedding(side, n, config, generator)
+    srae = VectorStarter(side, n, config, generator).embedding
     started = time.perf_counter() - begin
     optimizer = torch.optim.Adam(
         srae.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay

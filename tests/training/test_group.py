@@ -17,10 +17,10 @@ from torchxnn.errors import DataError, DegenerateFitWarning, NonFiniteError, XNN
 from torchxnn.training import losses
 from torchxnn.training.config import ComputeConfig, Losses, Side
 from torchxnn.training.fit import fit_embedding, fit_group
+from torchxnn.training.initialise import VectorStarter
 from torchxnn.training.objective import batch_statistics, full_set_losses, loss_of_terms
 from torchxnn.training.schedule import Course, RunningMeans, trial_generator
-from torchxnn.training.stacked import StackedSRAE
-from torchxnn.training.start import start_embedding
+from torchxnn.training.stacked import Stack
 from training_examples import QUICK, distance, make_data, many_classes
 
 
@@ -76,7 +76,7 @@ def test_a_fit_is_what_the_literal_second_version_gives():
         sample_weights(data, [target], config.positive_share),
     )
     generator = trial_generator(config, 0)
-    start = start_embedding(side, 3, config, generator)
+    start = VectorStarter(side, 3, config, generator).embedding
     held_out = (validation.z, validation.logits[:, [target]], validation.labels == target)
     expected, best, epochs = reference.fit_one(
         data.z, data.logits[:, [target]], positives, held_out, (start, generator), config
@@ -253,7 +253,7 @@ def test_reported_losses_in_a_subspace_are_those_of_all_of_z():
 def stack_of(count=3, device="cpu", **settings):
     torch.manual_seed(0)
     embeddings = [SRAE(6, 3, 1, (5, 4), **settings) for _ in range(count)]
-    return embeddings, StackedSRAE(embeddings, torch.device(device))
+    return embeddings, Stack(embeddings, torch.device(device))
 
 
 def test_a_stack_computes_what_its_embeddings_compute():

@@ -13,12 +13,14 @@ from torchxnn.embeddings.linear import fit_linear, second_moments
 from torchxnn.errors import DataError, DegenerateFitWarning, NonFiniteError, XNNError
 from torchxnn.storage.artifact import structure, to_json
 from torchxnn.training import losses
+from torchxnn.training.cells import MapStarter
 from torchxnn.training.config import Side, TrainConfig
 from torchxnn.training.fit import fit_embedding
 from torchxnn.training.initialise import (
-    fit_readout,
+    VectorStarter,
     group_units,
     pretrain_greedily,
+    read_units,
     set_scale,
     split_logit,
     weak_features,
@@ -234,7 +236,6 @@ def test_every_embedding_keeps_the_contract(name):
     assert embedding.readout_weight.shape == (2, 3)
     assert bool((features >= 0).all())
     assert embedding.decode(features).shape == z.shape
-    assert torch.equal(embedding.expanded()(z), features)
     contributions = embedding.contributions(features)
     assert contributions.shape == (4, 2, 3)
     assert torch.allclose(
@@ -278,45 +279,55 @@ def test_linear_fit_survives_constant_inputs():
     assert float(bias) == 1.0
 
 
-def test_split_logit_starts_every_feature_alive_and_close_to_the_logit():
-    data = make_data()
-    torch.manual_seed(0)
-    embedding = SRAE(20, 4, 1, (32, 16))
-    generator = torch.Generator().manual_seed(0)
+def equal_weights(data):
     positives = (data.labels == 1).unsqueeze(1)
-    logits = data.logits[:, [1]]
-    with torch.no_grad():
-        set_scale(embedding, data.z)
-    pretrain_greedily(embedding, data.z, generator, epochs=3, batch_size=64)
-    with torch.no_grad():
-        hidden = embedding.below_x_layer(embedding.inputs(data.z))
-        split_logit(embedding, hidden, logits, torch.ones(400), positives, generator)
-        features = embedding.encode(data.z)
-        fit_readout(embedding, features, logits, torch.ones(400))
-        residual = embedding.readout(features) - logits
+    return Side(data, data.logits[:, [1]], positives, torch.ones(len(data)))
+
+
+def test_split_logit_starts_every_feature_alive_and_close_to_the_logit():
+    side = equal_weights(make_data())
+    config = TrainConfig(hidden=(32, 16), pretrain_epochs=3, batch_size=64)
+    embedding = VectorStarter(side, 4, config, torch.Generator().manual_seed(0)).embedding
+    features = embedding.encode(side.data.z).detach()
+    residual = embedding.readout(features).detach() - side.logits
     contributions = embedding.contributions(features)
-    assert weak_features(features, contributions, positives, least=0.0) == []
-    assert bool((features[positives[:, 0]] > 0).float().mean(0).min() > 0.5)
-    assert float(1 - residual.var() / logits.var()) > 0.8
+    assert weak_features(features, contributions, side.positives, least=0.0) == []
+    assert bool((features[side.positives[:, 0]] > 0).float().mean(0).min() > 0.5)
+    assert float(1 - residual.var() / side.logits.var()) > 0.8
 
 
 def test_split_logit_can_restart_single_features():
-    data = make_data()
+    side = equal_weights(make_data())
     embedding = SRAE(20, 4, 1, (32, 16))
     before = embedding.encoder[-1].weight.detach().clone()
     with torch.no_grad():
-        hidden = embedding.below_x_layer(embedding.inputs(data.z))
-        split_logit(
-            embedding,
-            hidden,
-            data.logits[:, [1]],
-            torch.ones(400),
-            (data.labels == 1).unsqueeze(1),
-            torch.Generator().manual_seed(0),
-            only=[2],
-        )
+        hidden = embedding.below_x_layer(embedding.inputs(side.data.z))
+        generator = torch.Generator().manual_seed(0)
+        split_logit(embedding, read_units(hidden, side), generator, [2])
     changed = (embedding.encoder[-1].weight != before).any(1).tolist()
     assert changed == [False, False, True, False]
+
+
+@pytest.mark.parametrize("maps", [False, True])
+def test_weak_features_start_again_and_the_others_stay(maps):
+    side = equal_weights(make_data())
+    if maps:
+        z = side.data.z.reshape(-1, 5, 2, 2)
+        side = replace(side, data=Activations(z, side.data.logits, side.data.labels))
+    config = TrainConfig(hidden=(32, 16), pretrain_epochs=1)
+    kind = MapStarter if maps else VectorStarter
+    starter = kind(side, 4, config, torch.Generator().manual_seed(0))
+    layer = starter.embedding.encoder[-1]
+    with torch.no_grad():
+        layer.weight[2], layer.bias[2] = 0.0, -1.0
+        weak = weak_features(*starter.measure(), side.positives)
+    assert 2 in weak
+    assert len(weak) < 4
+    before = layer.weight.detach().clone()
+    assert starter.restart_weak() == len(weak)
+    changed = (layer.weight != before).flatten(1).any(1)
+    assert changed.nonzero().flatten().tolist() == weak
+    assert bool((starter.measure()[0][side.positives[:, 0], 2] > 0).any())
 
 
 def test_greedy_pretraining_lowers_the_reconstruction_error():

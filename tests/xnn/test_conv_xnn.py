@@ -18,7 +18,6 @@ from torchxnn.embeddings.conv_srae import ConvSRAE
 from torchxnn.embeddings.srae import SRAE
 from torchxnn.errors import DataError, ModelError, NonFiniteError, XNNError
 from torchxnn.training.config import ConvConfig, Side
-from torchxnn.training.conv_trial import conv_losses
 from torchxnn.training.fit import fit_embedding
 from torchxnn.training.objective import full_set_losses
 
@@ -156,7 +155,7 @@ def test_losses_of_one_position_are_those_of_the_fully_connected_embedding(pull_
     conv, dense = (embedding.float() for embedding in twins())
     z, spread = torch.rand(50, 6), torch.tensor([1.5, 0.5])
     config = TrainConfig(pull_away=pull_away)
-    maps = conv_losses(conv, make_side(z[:, :, None, None]), spread, config)
+    maps = full_set_losses(conv, make_side(z[:, :, None, None]), spread, config)
     side = make_side(z)
     side = replace(side, weights=side.weights / side.weights.sum())
     vectors = full_set_losses(dense, side, spread, config)
@@ -171,7 +170,7 @@ def test_losses_take_positions_as_samples():
     z = torch.rand(70, 6, 5, 3)
     side, spread = make_side(z), torch.tensor([1.5, 0.5])
     config = TrainConfig(pull_away="cosine", q=10.0)
-    found = conv_losses(embedding, side, spread, config)
+    found = full_set_losses(embedding, side, spread, config)
     e = embedding.encode(z)
     share = side.weights / side.weights.sum()
     gap = (embedding.reproduce(e) - side.logits) / spread
@@ -339,6 +338,22 @@ def test_planted_concepts_and_their_places_are_found():
     top, bottom = embedding.readout_maps[0].detach().mean(2).unflatten(1, (2, 2)).mean(2).unbind(1)
     assert float(top[first]) > 1.5 * abs(float(bottom[first]))
     assert float(bottom[1 - first]) > 1.5 * abs(float(top[1 - first]))
+
+
+def test_relevance_is_refused_and_other_terms_can_be_left_out():
+    data = planted(60)
+    config = replace(PLANTED, epochs=2, minimum_positives=2)
+    with pytest.raises(XNNError, match="relevance"):
+        fit_embedding(data, None, [1], 2, replace(config, relevance=1.0))
+    changed = replace(config, faithful=False, reconstruction="squared", split_logit=False)
+    embedding, report = quiet(fit_embedding, data, None, [1], 2, changed)
+    losses = report.validation_losses
+    assert losses.total == pytest.approx(
+        config.beta * losses.sparse_reconstruction + config.eta * losses.pull_away
+    )
+    embedding.requires_grad_(False)
+    error = (embedding.decode(embedding.encode(data.z)) - data.z) / embedding.scale
+    assert losses.sparse_reconstruction == pytest.approx(float(error.square().mean()), rel=0.3)
 
 
 def test_one_weight_per_feature_cannot_tell_places():

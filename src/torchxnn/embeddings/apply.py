@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -37,19 +38,22 @@ class Embedded:
         )
 
 
+def batches(activations: Float[Tensor, "samples ..."]) -> Sequence[Float[Tensor, "batch ..."]]:
+    """Vectors at once, maps a few at a time, so that the memory needed does not grow with them."""
+    return (activations,) if activations.ndim == 2 else activations.split(MAPS_AT_ONCE)
+
+
 @torch.no_grad()
 def apply_embedding(embedding: Embedding, activations: Float[Tensor, "samples ..."]) -> Embedded:
     """X-features, contributions and reproduced logits of recorded activations.
 
     Args:
         embedding: on any device; the activations are moved there.
-        activations: Z, (M, S_z) or (M, C, h, w) in any precision; maps are taken a few at a time,
-            so that the memory needed does not grow with M.
+        activations: Z, (M, S_z) or (M, C, h, w) in any precision; see `batches`.
     """
     reference = embedding.readout.weight
-    vectors = activations.ndim == 2
     parts = []
-    for z in (activations,) if vectors else activations.split(MAPS_AT_ONCE):
+    for z in batches(activations):
         features = embedding.encode(z.to(reference.device, reference.dtype))
         parts.append(
             Embedded(

@@ -71,6 +71,12 @@ class Embedding(nn.Module, ABC):
         """One number per x-feature: itself."""
         return features
 
+    def readout_inputs(
+        self, features: Float[Tensor, "batch features"]
+    ) -> Float[Tensor, "batch inputs"]:
+        """What `readout` is applied to: the x-features themselves."""
+        return features
+
     def contributions(
         self, features: Float[Tensor, "batch features"]
     ) -> Float[Tensor, "batch targets features"]:
@@ -78,10 +84,10 @@ class Embedding(nn.Module, ABC):
         return features.unsqueeze(1) * self.readout.weight
 
     def reproduce(
-        self, features: Float[Tensor, "batch features"]
+        self, features: Float[Tensor, "batch features *map"]
     ) -> Float[Tensor, "batch targets"]:
-        """Reproduced logits, (B, k)."""
-        return self.readout(features)
+        """Reproduced logits, (B, k): the contributions and the intercept."""
+        return self.readout(self.readout_inputs(features))
 
     def salience(
         self, features: Float[Tensor, "batch features"]
@@ -96,10 +102,6 @@ class Embedding(nn.Module, ABC):
         what excitation backprop explains.
         """
         return Salience(self)
-
-    def expanded(self) -> Embedding:
-        """The same function of Z without what only its fit needs."""
-        return self
 
 
 class Salience(nn.Module):

@@ -11,13 +11,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from torchxnn.embeddings.base import Embedding
+from torchxnn.embeddings.autoencoder import Autoencoder
 from torchxnn.errors import XNNError
 
 Pooling = Literal["none", "max", "average"]
 
 
-class ConvSRAE(Embedding):
+class ConvSRAE(Autoencoder):
     r"""1x1 convolutions Z -> channels -> n, mirrored decoder, ReLU after each, readout by position.
 
     The same small network is applied at every position p of Z, so E_i is a map. The readout is
@@ -46,7 +46,6 @@ class ConvSRAE(Embedding):
 
     kind = "conv_srae"
     size: tuple[int, int]
-    scale: Tensor
 
     def __init__(
         self,
@@ -74,6 +73,7 @@ class ConvSRAE(Embedding):
         self.encoder = nn.ModuleList(nn.Conv2d(a, b, 1) for a, b in pairwise(sizes))
         self.decoder = nn.ModuleList(nn.Conv2d(a, b, 1) for a, b in pairwise(sizes[::-1]))
         self.readout = nn.Linear(n_features * math.prod(self.readout_size), n_targets)
+        self.subspace, self.offset = None, None
         self.register_buffer("scale", torch.ones(()))
 
     def settings(self) -> dict[str, Any]:
@@ -107,25 +107,6 @@ class ConvSRAE(Embedding):
         """Mean of v over the positions, (k, n)."""
         return self.readout_maps.mean((2, 3))
 
-    def encode(
-        self, activations: Float[Tensor, "batch dims height width"]
-    ) -> Float[Tensor, "batch features height width"]:
-        """X-feature maps E >= 0 of activations Z, (B, C, h, w) -> (B, n, h, w)."""
-        hidden = activations / self.scale
-        for layer in self.encoder:
-            hidden = torch.relu(layer(hidden))
-        return hidden
-
-    def decode(
-        self, features: Float[Tensor, "batch features height width"]
-    ) -> Float[Tensor, "batch dims height width"]:
-        """Reconstruction of Z, (B, n, h, w) -> (B, C, h, w), of any set of positions."""
-        hidden = features
-        for layer in self.decoder[:-1]:
-            hidden = torch.relu(layer(hidden))
-        hidden = self.decoder[-1](hidden)
-        return (torch.relu(hidden) if self.nonnegative else hidden) * self.scale
-
     def pool(
         self, features: Float[Tensor, "batch features height width"]
     ) -> Float[Tensor, "batch features pooled_height pooled_width"]:
@@ -143,6 +124,13 @@ class ConvSRAE(Embedding):
         """Spatial mean of each map: how much of the x-feature there is, wherever it is."""
         return features.mean((2, 3))
 
+    def readout_inputs(
+        self, features: Float[Tensor, "batch features height width"]
+    ) -> Float[Tensor, "batch inputs"]:
+        r""":math:`E_{ip}/P` of every x-feature and position of the pooled maps."""
+        pooled = self.pool(features)
+        return pooled.flatten(1) / math.prod(pooled.shape[2:])
+
     def contributions(
         self, features: Float[Tensor, "batch features height width"]
     ) -> Float[Tensor, "batch targets features"]:
@@ -150,12 +138,6 @@ class ConvSRAE(Embedding):
         pooled = self.pool(features).flatten(2)
         weight = self.readout_maps.flatten(2)
         return torch.einsum("bnp,knp->bkn", pooled, weight) / pooled.shape[2]
-
-    def reproduce(
-        self, features: Float[Tensor, "batch features height width"]
-    ) -> Float[Tensor, "batch targets"]:
-        """Reproduced logits, (B, k): the contributions and the intercept."""
-        return self.contributions(features).sum(2) + self.readout.bias
 
     def salience(
         self, features: Float[Tensor, "batch features height width"]

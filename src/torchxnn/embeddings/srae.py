@@ -7,19 +7,15 @@ from itertools import pairwise
 from typing import Any
 
 import torch
-from jaxtyping import Float
-from torch import Tensor, nn
+from torch import nn
 
-from torchxnn.embeddings.base import Embedding
+from torchxnn.embeddings.autoencoder import Autoencoder
 from torchxnn.embeddings.subspace import Subspace
 from torchxnn.errors import XNNError
 
 
-class SRAE(Embedding):
-    """Encoder Z -> hidden -> n, mirrored decoder, ReLU after every layer, linear readout.
-
-    The network sees Z divided by one number, `scale`, so that learning rates and penalties mean the
-    same for every layer of every model; `decode` multiplies it back.
+class SRAE(Autoencoder):
+    """Fully connected encoder Z -> hidden -> n, mirrored decoder and linear readout.
 
     While it is fitted, its outer layers may be confined to a subspace of Z: the first one sees the
     coordinates of Z there, and the last one gives coordinates, plus an `offset` in all dimensions.
@@ -35,7 +31,6 @@ class SRAE(Embedding):
     """
 
     kind = "srae"
-    scale: Tensor
 
     def __init__(
         self,
@@ -68,41 +63,6 @@ class SRAE(Embedding):
             "hidden": list(self.hidden),
             "nonnegative": self.nonnegative,
         }
-
-    def encode(self, activations: Float[Tensor, "batch dims"]) -> Float[Tensor, "batch features"]:
-        """X-features E >= 0 of activations Z, (B, S_z) -> (B, n)."""
-        return self.encode_inputs(self.inputs(activations))
-
-    def inputs(self, activations: Float[Tensor, "batch dims"]) -> Float[Tensor, "batch inputs"]:
-        """What the first layer sees of Z: divided by `scale`, in the subspace if there is one."""
-        if self.subspace is None:
-            return activations / self.scale
-        return self.subspace.project(activations, self.scale)
-
-    def encode_inputs(self, inputs: Float[Tensor, "batch inputs"]) -> Tensor:
-        """X-features (B, n) of `inputs`."""
-        return torch.relu(self.encoder[-1](self.below_x_layer(inputs)))
-
-    def below_x_layer(self, inputs: Float[Tensor, "batch inputs"]) -> Float[Tensor, "batch units"]:
-        """Outputs of the layer below the x-layer."""
-        hidden = inputs
-        for layer in self.encoder[:-1]:
-            hidden = torch.relu(layer(hidden))
-        return hidden
-
-    def decode(self, features: Float[Tensor, "batch features"]) -> Float[Tensor, "batch dims"]:
-        """Reconstruction of Z, (B, n) -> (B, S_z)."""
-        hidden = features
-        for layer in self.decoder[:-1]:
-            hidden = torch.relu(layer(hidden))
-        return self.output(hidden) * self.scale
-
-    def output(self, hidden: Float[Tensor, "batch units"]) -> Float[Tensor, "batch dims"]:
-        """Reconstruction of scaled Z from the decoder's last hidden layer."""
-        output = self.decoder[-1](hidden)
-        if self.subspace is not None and self.offset is not None:
-            output = self.subspace.span(output) + self.offset
-        return torch.relu(output) if self.nonnegative else output
 
     @torch.no_grad()
     def expanded(self) -> SRAE:

@@ -22,8 +22,9 @@ Reconstruction = Literal["sparse", "squared", "none"]
 class ConvConfig:
     """Settings of an XNN on a convolutional layer, beside those of `TrainConfig`.
 
-    `TrainConfig.hidden` and `TrainConfig.batch_size` are not used there: every unit and every image
-    costs as much as a whole fully connected layer, once per position.
+    `TrainConfig.hidden` and `TrainConfig.subspace` are not used there, and `TrainConfig.batch_size`
+    only by the pretraining, on positions: every unit and every image costs as much as a whole fully
+    connected layer, once per position.
 
     Attributes:
         channels: sizes of the encoder's hidden 1x1 convolutions; the decoder mirrors them. Two of
@@ -80,7 +81,7 @@ class TrainConfig:
             only if no two x-features are active on the same image. See `losses.pull_away`.
         relevance: weight of another pull-away term, on the relevance that x-features send to Z
             on the positives: their heatmaps, not their activations, are to differ. Ours, not the
-            paper's; 0 leaves it out.
+            paper's; 0 leaves it out. Not for layers that give maps.
         positive_share: weight of the positives of all targets together, as a share of the total
             weight; None leaves all images alike. Enters all three terms.
         learning_rate: of Adam.

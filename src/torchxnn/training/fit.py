@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from functools import partial
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -13,9 +13,8 @@ from torchxnn.data.activations import Activations
 from torchxnn.embeddings.base import Embedding
 from torchxnn.errors import DegenerateFitWarning, XNNError
 from torchxnn.training.config import ComputeConfig, Losses, TrainConfig
-from torchxnn.training.conv_trial import run_conv_trial
 from torchxnn.training.report import FitReport
-from torchxnn.training.restarts import FitData, FitResult, Search, Searches
+from torchxnn.training.restarts import FitData, FitResult, Searches
 from torchxnn.training.trial import run_trials
 
 __all__ = ["FitReport", "Losses", "TrainConfig", "fit_embedding", "fit_group"]
@@ -111,36 +110,10 @@ def fit_group(
     with torch.inference_mode(False), torch.enable_grad(), torch.device("cpu"):
         data = FitData.prepare(train, validation, targets, config, compute, held_out)
         if data.train.are_maps:
-            for position, target in enumerate(targets):
-                on_done(position, _fit_maps(data, position, target, n_features, config, on_epoch))
-            return
+            compute = replace(compute, slots=1)  # a batch of maps is large enough
         searches = Searches(data, targets, n_features, config, on_done)
         watch = None
         if on_epoch is not None:
             told = on_epoch
             watch = lambda w, epoch, current: told(w.position, w.number, epoch, current)  # noqa: E731
         run_trials(searches.next, n_features, config, compute, searches.take, watch)
-
-
-def _fit_maps(
-    data: FitData,
-    position: int,
-    targets: tuple[int, ...],
-    n_features: int,
-    config: TrainConfig,
-    on_epoch: Callable[[int, int, int, Losses], None] | None,
-) -> FitResult:
-    """Fit a ConvSRAE to one target, trial by trial."""
-    watch = None if on_epoch is None else partial(on_epoch, position)
-    try:
-        search = Search(data, targets, n_features, config)
-        while True:
-            search.take(
-                run_conv_trial(
-                    search.sides, search.spread, n_features, config, search.trials, watch
-                )
-            )
-            if search.ended:
-                return search.result()
-    except XNNError as error:
-        return error

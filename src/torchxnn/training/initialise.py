@@ -1,43 +1,204 @@
-"""Starting points of an SRAE that depend on the data, so that every x-feature starts alive."""
+"""The starting point of a fit: scaled, pretrained, its x-layer and readout set from data.
+
+So every x-feature starts alive. X-features that turn out weak are set again in the same way. What
+is the same for vectors and for maps stands here; `cells` has what maps need.
+"""
 
 from __future__ import annotations
 
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from torchxnn.data.activations import Activations
+from torchxnn.embeddings.apply import batches
+from torchxnn.embeddings.autoencoder import Autoencoder
 from torchxnn.embeddings.linear import fit_linear
 from torchxnn.embeddings.srae import SRAE
+from torchxnn.embeddings.subspace import Subspace, principal_subspace
+from torchxnn.errors import XNNError
+from torchxnn.training.config import Side, TrainConfig
+
+_PRETRAINED: WeakKeyDictionary[Activations, dict[tuple[object, ...], tuple[Any, Tensor]]] = (
+    WeakKeyDictionary()
+)
+"""Pretraining sees no target: the embedding that it gave, and the generator's state then, are kept
+while the activations are, and shared by all fits to them that draw the same numbers."""
+
+_SUBSPACES: WeakKeyDictionary[Activations, dict[tuple[int, int], Subspace]] = WeakKeyDictionary()
+"""The same for principal subspaces, by rank and seed."""
+
+SUBSPACE_SAMPLES = 8192
+"""Most samples that the principal subspace is computed from."""
+
+EVIDENCE_RIDGE = 0.1
+"""Penalty of the linear readouts from hidden units, as a share of their mean variance."""
 
 
-def deviation(activations: Float[Tensor, "samples dims"]) -> Float[Tensor, ""]:
+class Starter(ABC):
+    """An embedding at its starting point, and how weak x-features of it are started again.
+
+    Args:
+        split: data to fit.
+        n_features: n.
+        config: settings.
+        generator: of everything random.
+
+    Attributes:
+        embedding: scaled and pretrained; x-layer and readout set if `config.split_logit` says so.
+    """
+
+    embedding: Autoencoder
+
+    def __init__(
+        self, split: Side, n_features: int, config: TrainConfig, generator: torch.Generator
+    ) -> None:
+        self.split, self.n_features = split, n_features
+        self.config, self.generator = config, generator
+        self.embedding = self._pretrained()
+        if config.split_logit:
+            self.start_features(range(n_features))
+        elif not config.faithful:
+            self.fit_readout()
+
+    def restart_weak(self) -> int:
+        """Start weak x-features again; how many there were."""
+        weak = weak_features(*self.measure(), self.split.positives)
+        if weak:
+            self.start_features(weak)
+        return len(weak)
+
+    @abstractmethod
+    def start_features(self, features: Sequence[int]) -> None:
+        """Start x-features as parts of a linear readout of the logits, then fit the readout."""
+
+    @abstractmethod
+    def fit_readout(self) -> None:
+        """Set the readout to the least squares solution for the present x-features."""
+
+    @abstractmethod
+    def measure(
+        self,
+    ) -> tuple[Float[Tensor, "samples features"], Float[Tensor, "samples targets features"]]:
+        """X-features and contributions of every sample."""
+
+    @abstractmethod
+    def points(self) -> Float[Tensor, "points dims *point"]:
+        """Values of Z that pretraining sees."""
+
+    @abstractmethod
+    def new_embedding(self, nonnegative: bool) -> Autoencoder:
+        """An embedding with random weights."""
+
+    def _pretrained(self) -> Any:
+        """Scaled and pretrained on Z; the generator is left as if it had just been done."""
+        config, generator, z = self.config, self.generator, self.split.data.z
+        sizes = (self.n_features, self.split.logits.shape[1], config.hidden, config.conv)
+        training = (config.pretrain_epochs, config.batch_size, config.subspace)
+        key = (*sizes, *training, generator.get_state().numpy().tobytes())
+        known = _PRETRAINED.setdefault(self.split.data, {})
+        if key not in known:
+            points = self.points()
+            nonnegative = all(bool((part >= 0).all()) for part in batches(z))
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(int(torch.randint(2**31, (), generator=generator)))
+                embedding = self.new_embedding(nonnegative)
+            embedding.to(z.device, torch.promote_types(z.dtype, torch.float32))
+            with torch.no_grad():
+                set_scale(embedding, points)
+            if config.pretrain_epochs:
+                epochs, size = config.pretrain_epochs, config.batch_size
+                pretrain_greedily(embedding, points, generator, epochs, size)
+                embedding.zero_grad()
+            known[key] = (embedding, generator.get_state())
+        embedding, state = known[key]
+        generator.set_state(state)
+        return copy.deepcopy(embedding)
+
+
+class VectorStarter(Starter):
+    """The starting point of an SRAE."""
+
+    embedding: SRAE
+
+    @torch.no_grad()
+    def start_features(self, features: Sequence[int]) -> None:
+        """See `split_logit`; then the readout of all x-features is fitted anew."""
+        hidden = self._hidden()
+        split_logit(self.embedding, read_units(hidden, self.split), self.generator, features)
+        self._fit_readout(self.embedding.x_layer(hidden))
+
+    @torch.no_grad()
+    def fit_readout(self) -> None:
+        """Set the readout to the least squares solution for the present x-features."""
+        self._fit_readout(self.embedding.encode(self.split.data.z))
+
+    @torch.no_grad()
+    def measure(
+        self,
+    ) -> tuple[Float[Tensor, "samples features"], Float[Tensor, "samples targets features"]]:
+        """X-features and contributions of every sample."""
+        features = self.embedding.x_layer(self._hidden())
+        return features, self.embedding.contributions(features)
+
+    def points(self) -> Float[Tensor, "points dims"]:
+        """All of Z."""
+        return self.split.data.z
+
+    def new_embedding(self, nonnegative: bool) -> SRAE:
+        """An SRAE with random weights, in the subspace that the settings ask for."""
+        dims, targets, config = self.split.data.z.shape[1], self.split.logits.shape[1], self.config
+        subspace = _subspace(self.split.data, config)
+        return SRAE(dims, self.n_features, targets, config.hidden, nonnegative, subspace)
+
+    def _hidden(self) -> Float[Tensor, "samples units"]:
+        return self.embedding.below_x_layer(self.embedding.inputs(self.split.data.z))
+
+    def _fit_readout(self, features: Float[Tensor, "samples features"]) -> None:
+        split, readout = self.split, self.embedding.readout
+        weight, bias = fit_linear(features, split.logits, split.weights, ridge=1e-6)
+        readout.weight.copy_(weight)
+        readout.bias.copy_(bias)
+
+
+def _subspace(data: Activations, config: TrainConfig) -> Subspace | None:
+    """The principal subspace that the settings ask for; None for all of Z."""
+    if config.subspace is None or config.subspace >= data.z.shape[1]:
+        return None
+    if config.subspace < 1:
+        raise XNNError(f"subspace must be at least 1 dimension, got {config.subspace}")
+    known = _SUBSPACES.setdefault(data, {})
+    key = (config.subspace, config.seed)
+    if key not in known:
+        z = data.z
+        if len(z) > SUBSPACE_SAMPLES:
+            generator = torch.Generator().manual_seed(config.seed)
+            z = z[torch.randperm(len(z), generator=generator)[:SUBSPACE_SAMPLES]]
+        known[key] = principal_subspace(z / deviation(z), config.subspace, config.seed)
+    return known[key]
+
+
+def deviation(activations: Float[Tensor, "samples dims *point"]) -> Float[Tensor, ""]:
     """Root of the mean variance of Z; 1 if nothing varies."""
     variance = activations.var(0, correction=0).mean()
     return variance.sqrt() if variance > 0 else torch.ones_like(variance)
 
 
-def set_scale(embedding: SRAE, activations: Float[Tensor, "samples dims"]) -> None:
+def set_scale(embedding: Autoencoder, activations: Float[Tensor, "samples dims *point"]) -> None:
     """Set `scale` to the deviation of Z, so that scaled Z has unit variance."""
     embedding.scale.copy_(deviation(activations))
 
 
-def fit_readout(
-    embedding: SRAE,
-    features: Float[Tensor, "samples features"],
-    logits: Float[Tensor, "samples targets"],
-    weights: Float[Tensor, " samples"],
-) -> None:
-    """Set the readout to the weighted least squares solution for the present x-features."""
-    weight, bias = fit_linear(features, logits, weights, ridge=1e-6)
-    embedding.readout.weight.copy_(weight)
-    embedding.readout.bias.copy_(bias)
-
-
 def pretrain_greedily(
-    embedding: SRAE,
-    activations: Float[Tensor, "samples dims"],
+    embedding: Autoencoder,
+    activations: Float[Tensor, "samples dims *point"],
     generator: torch.Generator,
     epochs: int = 10,
     batch_size: int = 128,
@@ -48,14 +209,14 @@ def pretrain_greedily(
 
     Args:
         embedding: its encoder layers but the last and its decoder layers but the first are set.
-        activations: Z, (M, S_z).
+        activations: Z, (M, S_z), or (M, C, 1, 1) at points of maps.
         generator: draws the batches.
         epochs: passes over the data per layer.
         batch_size: samples per step.
     """
     with torch.no_grad():
         hidden = embedding.inputs(activations)
-    depth = len(embedding.hidden)
+    depth = len(embedding.encoder) - 1
     for level in range(depth):
         encode: Any = embedding.encoder[level]
         decode: Any = embedding.decoder[depth - level]
@@ -79,50 +240,65 @@ def pretrain_greedily(
             hidden = torch.relu(encode(hidden))
 
 
-def split_logit(
-    embedding: SRAE,
-    hidden: Float[Tensor, "samples units"],
-    logits: Float[Tensor, "samples targets"],
-    weights: Float[Tensor, " samples"],
-    positives: Bool[Tensor, "samples targets"],
-    generator: torch.Generator,
-    only: list[int] | None = None,
-) -> None:
-    r"""Start the x-layer as parts of a linear readout of the logit, each alive on the positives.
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """A linear readout of the logits from the hidden units below the x-layer.
 
-    A ridge regression reads the logit from the hidden units, :math:`\hat y\approx\sum_j u_jh_j+c`.
-    The units are divided into n groups that vary together on the positives (k-means on the units'
-    contributions :math:`u_jh_j` there), and x-feature l starts as the part of its group,
-    :math:`E_l=\mathrm{ReLU}(\sum_{j\in G_l}u_jh_j-t_l)`, with the threshold :math:`t_l` at the
-    tenth percentile over all samples. So all x-features are active on the positives, and their sum
-    is close to the logit. With several targets, x-features take turns.
+    Attributes:
+        contributions: of each unit to each target on its positives, k times (P, h).
+        weights: of each unit in an x-feature of each target, (k, h).
+        points: outputs of the units where thresholds are taken from, (N, h).
+        off: share of these points at which an x-feature starts at 0.
+    """
+
+    contributions: Sequence[Float[Tensor, "positives units"]]
+    weights: Float[Tensor, "targets units"]
+    points: Float[Tensor, "points units"]
+    off: float
+
+
+def read_units(hidden: Float[Tensor, "samples units"], split: Side) -> Evidence:
+    r"""A ridge regression of the logit on the hidden units, :math:`\hat y\approx\sum_ju_jh_j+c`."""
+    readout, _ = fit_linear(hidden, split.logits, split.weights, EVIDENCE_RIDGE)
+    positives = zip(split.positives.unbind(1), readout, strict=True)
+    return Evidence([hidden[on] * weight for on, weight in positives], readout, hidden, off=0.1)
+
+
+def split_logit(
+    embedding: Autoencoder,
+    evidence: Evidence,
+    generator: torch.Generator,
+    features: Sequence[int],
+) -> None:
+    r"""Start x-features as parts of a linear readout of the logits, each alive on the positives.
+
+    The hidden units are divided into n groups that vary together on the positives (k-means on what
+    they contribute to the logit there, :math:`u_jh_j`), and x-feature l starts as the part of its
+    group, :math:`E_l=\mathrm{ReLU}(\sum_{j\in G_l}u_jh_j-t_l)`, with the threshold :math:`t_l`
+    at a low quantile over all samples. So all x-features are active on the positives, and their
+    sum is close to the logit. With several targets, x-features take turns.
 
     Args:
         embedding: its last encoder layer is set.
-        hidden: outputs of the layer below the x-layer, (M, h).
-        logits: (M, k).
-        weights: (M,) sample weights.
-        positives: (M, k).
+        evidence: a linear readout of the hidden units.
         generator: starts the k-means.
-        only: x-features to set; None sets all.
+        features: x-features to set.
     """
-    readout, _ = fit_linear(hidden, logits, weights, ridge=0.1)
     layer: Any = embedding.encoder[-1]
-    n, k = embedding.n_features, logits.shape[1]
-    for target in range(k):
-        members = list(range(target, n, k))
+    k = len(evidence.weights)
+    for target, parts in enumerate(evidence.contributions):
+        members = list(range(target, embedding.n_features, k))
         if not members:
             continue
-        parts = hidden[positives[:, target]] * readout[target]
         groups = group_units(parts, len(members), generator)
         for position, feature in enumerate(members):
-            if only is not None and feature not in only:
+            if feature not in features:
                 continue
-            weight = torch.where(groups == position, readout[target], 0.0)
-            response = hidden @ weight
+            weight = torch.where(groups == position, evidence.weights[target], 0.0)
+            response = evidence.points @ weight
             spread = response.std().clamp(min=1e-6)
-            layer.weight[feature] = weight / spread
-            layer.bias[feature] = -torch.quantile(response / spread, 0.1)
+            layer.weight[feature] = (weight / spread).view_as(layer.weight[feature])
+            layer.bias[feature] = -torch.quantile(response / spread, evidence.off)
 
 
 def group_units(
@@ -145,9 +321,9 @@ def group_units(
     columns = (parts - parts.mean(0)).mT
     columns = columns / columns.norm(dim=1, keepdim=True).clamp(min=1e-12)
     centres = columns[torch.randperm(len(columns), generator=generator)[:n_groups]]
+    groups = torch.arange(len(columns), device=parts.device) % n_groups
     if len(centres) < n_groups:
-        return torch.arange(len(columns)) % n_groups
-    groups = torch.zeros(len(columns), dtype=torch.long)
+        return groups
     for _ in range(steps):
         groups = (columns @ centres.mT).argmax(1)
         for group in range(n_groups):

@@ -16,7 +16,7 @@ from torchxnn.data.positives import sample_classes, split_kinds
 from torchxnn.errors import XNNError
 from torchxnn.models.outputs import class_of_target
 from torchxnn.training.config import TrainConfig
-from torchxnn.training.start import SUBSPACE_SAMPLES
+from torchxnn.training.initialise import SUBSPACE_SAMPLES
 
 SAFETY = 1.1
 """Memory that is set aside for everything small."""

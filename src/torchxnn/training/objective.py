@@ -7,16 +7,16 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
+from torchxnn.embeddings.autoencoder import Autoencoder
 from torchxnn.embeddings.linear import second_moments
-from torchxnn.embeddings.srae import SRAE
 from torchxnn.errors import XNNError
 from torchxnn.training import losses
 from torchxnn.training.config import Losses, Reconstruction, Side, TrainConfig
 from torchxnn.training.relevance import relevance_moments, relevance_through
-from torchxnn.training.stacked import StackedSRAE
+from torchxnn.training.stacked import Stack
 
 VALUES_AT_ONCE = 2**24
 """Reconstructed numbers that are held at once while a whole set is measured."""
@@ -24,7 +24,10 @@ VALUES_AT_ONCE = 2**24
 
 @dataclass(frozen=True, eq=False)
 class Terms:
-    """Means over samples that eq. 5 is a function of, one entry per fit.
+    """Means that eq. 5 is a function of, one entry per fit.
+
+    Of maps, Q and the second moments are means over images and positions, so x-features that are
+    active on the same image at different places count as different; the others are per image.
 
     Attributes:
         faithful: (G,), squared error of the logits over their spread.
@@ -40,13 +43,14 @@ class Terms:
 
 
 def batch_statistics(
-    stack: StackedSRAE,
-    inputs: Float[Tensor, "fits batch inputs"],
-    z: Float[Tensor, "fits batch dims"],
+    stack: Stack,
+    inputs: Float[Tensor, "fits samples inputs"],
+    z: Float[Tensor, "fits samples dims"],
     logits: Float[Tensor, "fits batch targets"],
     spread: Float[Tensor, "fits 1 targets"],
     groups: Float[Tensor, "fits batch groups"] | None,
     reconstruction: Reconstruction,
+    places: Int64[Tensor, "fits places"] | None = None,
 ) -> Terms:
     """The means over one batch of every fit.
 
@@ -58,10 +62,17 @@ def batch_statistics(
         spread: of the logits over the training data.
         groups: one-hot groups within which E is centred.
         reconstruction: "none" leaves the decoder out.
+        places: positions of the maps at which Z is reconstructed; None for all.
     """
     features = stack.encode(inputs)
     reproduced = stack.readout(features)
-    reconstructed = stack.decode_scaled(features) if reconstruction != "none" else None
+    reconstructed = None
+    if reconstruction != "none":
+        if places is not None:
+            z = stack.at(z, places)
+        reconstructed = stack.decode_scaled(
+            features if places is None else stack.at(features, places)
+        )
     with precision(z.device, reduced=False):  # means need the full one
         e = features.to(z.dtype)
         errors = None
@@ -71,7 +82,7 @@ def batch_statistics(
             losses.faithfulness(reproduced.to(z.dtype) / spread, logits),
             errors,
             second_moments(e),
-            None if groups is None else losses.group_moments(e, groups),
+            None if groups is None else losses.group_moments(stack.summarise(e), groups),
         )
 
 
@@ -104,7 +115,7 @@ def reconstruction_loss(
 
 
 def overlap_terms(
-    stack: StackedSRAE,
+    stack: Stack,
     z: Float[Tensor, "fits batch dims"],
     positives: Bool[Tensor, "fits batch"],
 ) -> tuple[Float[Tensor, "fits features features"], Float[Tensor, "fits 1 features"]]:
@@ -120,7 +131,7 @@ def overlap_terms(
 
 @torch.no_grad()
 def exact_losses(
-    stack: StackedSRAE,
+    stack: Stack,
     sides: Sequence[Side],
     spread: Float[Tensor, "fits targets"],
     config: TrainConfig,
@@ -138,7 +149,7 @@ def exact_losses(
     weights = torch.stack([side.weights for side in sides])
     weights = weights / weights.sum(1, keepdim=True)
     found: list[Tensor] | None = None
-    rows = max(1, VALUES_AT_ONCE // (len(sides) * z.shape[1]))
+    rows = max(1, VALUES_AT_ONCE // (len(sides) * z[0].numel()))
     for start in range(0, len(z), rows):
         part = slice(start, start + rows)
         terms = _sums(stack, sides, groups, weights, spread, part, config)
@@ -164,7 +175,7 @@ def exact_losses(
 
 
 def _sums(
-    stack: StackedSRAE,
+    stack: Stack,
     sides: Sequence[Side],
     groups: Sequence[Tensor | None],
     weights: Float[Tensor, "fits samples"],
@@ -174,23 +185,23 @@ def _sums(
 ) -> list[Tensor]:
     """Weighted sums over some samples: what `Terms` holds the means of; empty if left out."""
     fits, weight = len(sides), weights[:, part]
-    scaled = sides[0].data.z[part] / stack.scale
+    scaled = stack.samples(sides[0].data.z[part]) / stack.scale
     features = stack.encode(stack.inputs(scaled).expand(fits, -1, -1))
     logits = torch.stack([side.logits[part] for side in sides])
     error = (stack.readout(features) - logits) / spread.unsqueeze(1)
     faithful = (weight * error.square().sum(2)).sum(1)
+    each = weight.repeat_interleave(stack.positions, 1) / stack.positions
     errors = means = features.new_zeros(0)
     if config.reconstruction != "none":
         missing = (stack.decode_scaled(features) - scaled).square()
-        errors = (weight.unsqueeze(1) @ missing).squeeze(1)
-    weighted = features * weight.unsqueeze(2)
+        errors = (each.unsqueeze(1) @ missing).squeeze(1)
     if groups[0] is not None:
         own = torch.stack([group[part] for group in groups if group is not None])
-        means = own.mT @ weighted
-    return [faithful, errors, features.mT @ weighted, means]
+        means = own.mT @ (stack.summarise(features) * weight.unsqueeze(2))
+    return [faithful, errors, features.mT @ (features * each.unsqueeze(2)), means]
 
 
-def _overlap(stack: StackedSRAE, fit: int, side: Side) -> float:
+def _overlap(stack: Stack, fit: int, side: Side) -> float:
     z = side.data.z[side.positives.any(1)] / stack.scale
     relevance = relevance_through(*stack.encoder_of(fit), z)
     return float(losses.pull_away(*relevance_moments(relevance)))
@@ -205,8 +216,8 @@ def _losses(
 
 
 def full_set_losses(
-    embedding: SRAE, side: Side, spread: Float[Tensor, " targets"], config: TrainConfig
+    embedding: Autoencoder, side: Side, spread: Float[Tensor, " targets"], config: TrainConfig
 ) -> Losses:
     """The terms of eq. 5 of one embedding, exact over a whole set."""
-    stack = StackedSRAE([embedding], side.data.z.device)
+    stack = Stack([embedding], side.data.z.device)
     return exact_losses(stack, [side], spread.unsqueeze(0), config)[0]

@@ -16,12 +16,9 @@ from torchxnn.data.activations import Activations
 from torchxnn.data.positives import find_positives, sample_weights, split_validation
 from torchxnn.embeddings.apply import apply_embedding
 from torchxnn.embeddings.base import Embedding
-from torchxnn.embeddings.conv_srae import ConvSRAE
-from torchxnn.embeddings.srae import SRAE
 from torchxnn.errors import DataError, XNNError
 from torchxnn.metrics.faithfulness import Faithfulness, measure_faithfulness
-from torchxnn.training.config import ComputeConfig, Losses, Side, TrainConfig
-from torchxnn.training.conv_trial import conv_losses
+from torchxnn.training.config import ComputeConfig, Side, TrainConfig
 from torchxnn.training.objective import full_set_losses
 from torchxnn.training.report import FitReport
 from torchxnn.training.schedule import Trial
@@ -54,6 +51,8 @@ class FitData:
         check_config(config)
         if len({len(target) for target in targets}) > 1:
             raise DataError("fits of one group must have the same number of targets each")
+        if train.are_maps and config.relevance:
+            raise XNNError("relevance on Z is not defined where Z are maps; set it to 0")
         train = _plain(train)
         if validation is None:
             held_out = "split"
@@ -96,7 +95,7 @@ class Search:
         if not bool((self.spread > 0).all()):
             raise DataError(f"the logit of target {targets} is the same on every training image")
         self.trials = 0
-        self.best: tuple[Trial[SRAE] | Trial[ConvSRAE], Faithfulness] | None = None
+        self.best: tuple[Trial, Faithfulness] | None = None
 
     def wanted(self, position: int) -> Wanted:
         """The next trial, its data on the device of the fit."""
@@ -107,7 +106,7 @@ class Search:
             (fitted[0], fitted[1]), self.spread.to(fitted[0].logits), self.trials, position
         )
 
-    def take(self, trial: Trial[SRAE] | Trial[ConvSRAE]) -> None:
+    def take(self, trial: Trial) -> None:
         """Note a trial's result."""
         self.trials += 1
         trial.embedding.cpu().eval()
@@ -135,8 +134,8 @@ class Search:
             held_out=self.data.held_out,
             train=_measure(embedding, self.sides[0], self.targets),
             validation=figures,
-            train_losses=_losses(embedding, self.sides[0], self.spread, config),
-            validation_losses=_losses(embedding, self.sides[1], self.spread, config),
+            train_losses=full_set_losses(embedding, self.sides[0], self.spread, config),
+            validation_losses=full_set_losses(embedding, self.sides[1], self.spread, config),
             degenerate=figures.degenerate,
             trials=self.trials,
             epochs=trial.epochs,
@@ -180,7 +179,7 @@ class Searches:
             return search.wanted(position)
         return None
 
-    def take(self, wanted: Wanted, trial: Trial[SRAE] | XNNError) -> None:
+    def take(self, wanted: Wanted, trial: Trial | XNNError) -> None:
         """Note a trial's end; a target whose search has ended is done."""
         position = wanted.position
         search = self.open[position]
@@ -270,16 +269,6 @@ def _measure(embedding: Embedding, split: Side, targets: tuple[int, ...]) -> Fai
     )
 
 
-def _losses(embedding: Embedding, split: Side, spread: Tensor, config: TrainConfig) -> Losses:
-    if isinstance(embedding, ConvSRAE):
-        return conv_losses(embedding, split, spread, config)
-    if not isinstance(embedding, SRAE):
-        raise TypeError(f"{embedding.kind} is not fitted by eq. 5")
-    return full_set_losses(embedding, split, spread, config)
-
-
-def _rank(
-    trial: Trial[SRAE] | Trial[ConvSRAE], figures: Faithfulness, config: TrainConfig
-) -> tuple[bool, int, float]:
+def _rank(trial: Trial, figures: Faithfulness, config: TrainConfig) -> tuple[bool, int, float]:
     active = min(figures.active, config.enough_active)
     return (not figures.degenerate, active, -trial.losses.total)

@@ -5,23 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor
 
-from torchxnn.embeddings.base import Embedding
+from torchxnn.embeddings.autoencoder import Autoencoder
 from torchxnn.errors import NonFiniteError
 from torchxnn.training.config import Losses, TrainConfig
-
-Fitted = TypeVar("Fitted", bound=Embedding)
 
 SEED_STEP = 7919
 """What trials' seeds differ by."""
 
 
 @dataclass(frozen=True, eq=False)
-class Trial(Generic[Fitted]):
+class Trial:
     """The result of one fit with one seed.
 
     Attributes:
@@ -31,7 +28,7 @@ class Trial(Generic[Fitted]):
         revived: x-features that were restarted.
     """
 
-    embedding: Fitted
+    embedding: Autoencoder
     losses: Losses
     epochs: int
     revived: int

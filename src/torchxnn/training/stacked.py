@@ -1,39 +1,46 @@
-"""Several SRAEs of equal sizes whose layers are computed together, each as if it were alone."""
+"""Several autoencoders of equal sizes whose layers are computed together, each as if alone."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import final
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 
-from torchxnn.embeddings.srae import SRAE
+from torchxnn.embeddings.autoencoder import Autoencoder
 from torchxnn.embeddings.subspace import Subspace
 
 
 @final
-class StackedSRAE:
-    """The parameters of G SRAEs, each name with the fits as its first dimension.
+class Stack:
+    """The parameters of G SRAEs or ConvSRAEs, each name with the fits as its first dimension.
 
-    A layer of all of them is one batched matrix product. They share Z's scale and the subspace.
+    A layer of all of them is one batched matrix product: 1x1 convolutions are fully connected
+    layers on positions. They share Z's scale and the subspace.
+
+    A *sample* is what the layers see at once: an image's vector Z, or one position of its maps. A
+    batch of B images has B P samples, with P = 1 for vectors.
 
     Args:
-        embeddings: of equal sizes, scale and subspace.
+        embeddings: of equal kind, sizes, scale and subspace.
         device: where they are computed.
 
     Attributes:
-        values: name of an SRAE's parameter -> (G, ...), leaves. Weights lie transposed, (G, inputs,
+        values: name of a parameter -> (G, ...), leaves. Weights lie transposed, (G, inputs,
             outputs), so that a batched product gives contiguous gradients: fused optimisers take
             parameters and gradients in the order of memory, whatever their strides.
         scale: of Z.
+        like: the first embedding, for what all of them have in common.
+        positions: P.
     """
 
-    def __init__(self, embeddings: Sequence[SRAE], device: torch.device) -> None:
+    def __init__(self, embeddings: Sequence[Autoencoder], device: torch.device) -> None:
         like = embeddings[0]
-        self.nonnegative, self.settings = like.nonnegative, like.settings()
-        self.depth = len(like.encoder)
+        self.nonnegative, self.depth = like.nonnegative, len(like.encoder)
+        self.like, self.positions = like, math.prod(like.size)
         self.scale = like.scale.to(device)
         self.subspace: Subspace | None = None
         if like.subspace is not None:
@@ -47,19 +54,24 @@ class StackedSRAE:
     def __len__(self) -> int:
         return len(self.values["readout.bias"])
 
+    def samples(self, z: Float[Tensor, "batch dims *map"]) -> Float[Tensor, "samples dims"]:
+        """Z as samples in the precision of the fits, (B P, S_z): image by image."""
+        rows = z.flatten(2).mT.flatten(0, 1) if self.like.has_maps else z
+        return rows.to(self.scale)
+
     def inputs(self, scaled: Float[Tensor, "*batch dims"]) -> Float[Tensor, "*batch inputs"]:
         """What the first layers see of scaled Z."""
         return scaled if self.subspace is None else self.subspace.project(scaled)
 
-    def encode(self, inputs: Float[Tensor, "fits batch inputs"]) -> Tensor:
-        """X-features (G, B, n) of what the first layers see; see `SRAE.inputs`."""
+    def encode(self, inputs: Float[Tensor, "fits samples inputs"]) -> Tensor:
+        """X-features (G, B P, n) of what the first layers see; see `Autoencoder.inputs`."""
         hidden = inputs
         for level in range(self.depth):
             hidden = torch.relu(self._linear(f"encoder.{level}", hidden))
         return hidden
 
-    def decode_scaled(self, features: Float[Tensor, "fits batch features"]) -> Tensor:
-        """Reconstructions (G, B, S_z) of scaled Z."""
+    def decode_scaled(self, features: Float[Tensor, "fits samples features"]) -> Tensor:
+        """Reconstructions (G, B P, S_z) of scaled Z."""
         hidden = features
         for level in range(self.depth - 1):
             hidden = torch.relu(self._linear(f"decoder.{level}", hidden))
@@ -69,9 +81,27 @@ class StackedSRAE:
             output = self.subspace.span(output) + offset
         return torch.relu(output) if self.nonnegative else output
 
-    def readout(self, features: Float[Tensor, "fits batch features"]) -> Tensor:
-        """Reproduced logits, (G, B, k)."""
+    def readout(self, features: Float[Tensor, "fits samples features"]) -> Tensor:
+        """Reproduced logits, (G, B, k); see `Embedding.reproduce`."""
+        if self.like.has_maps:
+            maps = features.unflatten(1, (-1, *self.like.size)).permute(0, 1, 4, 2, 3)
+            read = self.like.readout_inputs(maps.flatten(0, 1))
+            features = read.unflatten(0, maps.shape[:2])
         return self._linear("readout", features)
+
+    def summarise(self, features: Float[Tensor, "fits samples features"]) -> Tensor:
+        """One number per x-feature and image, (G, B, n); see `Embedding.summarise`."""
+        if not self.like.has_maps:
+            return features
+        return features.unflatten(1, (-1, self.positions)).mean(2)
+
+    def at(
+        self, samples: Float[Tensor, "fits samples values"], places: Int64[Tensor, "fits places"]
+    ) -> Float[Tensor, "fits chosen values"]:
+        """The samples at some positions of every image alone, each fit's own."""
+        by_image = samples.unflatten(1, (-1, self.positions))
+        chosen = [own[:, place] for own, place in zip(by_image, places, strict=True)]
+        return torch.stack(chosen).flatten(1, 2)
 
     def encoder_of(self, fit: int) -> tuple[list[Tensor], list[Tensor]]:
         """Weights and biases of one fit's encoder on all dimensions of scaled Z."""
@@ -84,14 +114,14 @@ class StackedSRAE:
         return weights, biases
 
     @torch.no_grad()
-    def take(self, fit: int, into: SRAE) -> None:
-        """Copy one fit's parameters into an SRAE."""
+    def take(self, fit: int, into: Autoencoder) -> None:
+        """Copy one fit's parameters into an embedding of its own."""
         for name, parameter in into.named_parameters():
-            parameter.copy_(_turned(self.values[name][fit]))
+            parameter.copy_(_turned(self.values[name][fit]).view_as(parameter))
 
     @torch.no_grad()
-    def put(self, fit: int, embedding: SRAE) -> None:
-        """Copy an SRAE's parameters to the place of one fit."""
+    def put(self, fit: int, embedding: Autoencoder) -> None:
+        """Copy an embedding's parameters to the place of one fit."""
         for name, parameter in embedding.named_parameters():
             self.values[name][fit].copy_(_turned(parameter))
 
@@ -107,5 +137,5 @@ class StackedSRAE:
 
 
 def _turned(parameter: Tensor) -> Tensor:
-    """A weight transposed, a bias as it is."""
-    return parameter.mT if parameter.ndim == 2 else parameter
+    """A weight transposed, also that of a 1x1 convolution; a bias as it is."""
+    return parameter.flatten(1).mT if parameter.ndim > 1 else parameter

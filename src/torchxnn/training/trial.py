@@ -1,7 +1,7 @@
-"""Fits of SRAEs with one seed each, several at once: start, epochs, revival, early stopping.
+"""Fits with one seed each, several at once: start, epochs, revival, early stopping (eq. 5).
 
 All fits of a group read the same Z and differ in their targets, or in their seeds. Their layers are
-computed together (`StackedSRAE`); everything else is as if each were alone: its own batches,
+computed together (`Stack`); everything else is as if each were alone: its own batches,
 running means, optimiser, learning rate, restarts and end. A fit that ends leaves its slot to the
 next one. A group of one is an ordinary fit.
 """
@@ -16,22 +16,22 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from torchxnn.embeddings.srae import SRAE
 from torchxnn.errors import XNNError
 from torchxnn.training import losses
+from torchxnn.training.cells import MapStarter
 from torchxnn.training.config import ComputeConfig, Losses, Side, TrainConfig
-from torchxnn.training.initialise import fit_readout, split_logit, weak_features
+from torchxnn.training.initialise import VectorStarter
 from torchxnn.training.objective import (
     Terms,
     batch_statistics,
     exact_losses,
+    full_set_losses,
     loss_of_terms,
     overlap_terms,
     precision,
 )
 from torchxnn.training.schedule import Course, RunningMeans, Trial, trial_generator
-from torchxnn.training.stacked import StackedSRAE
-from torchxnn.training.start import refit_readout, start_embedding
+from torchxnn.training.stacked import Stack
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +56,7 @@ ROWS_AT_ONCE = 4096
 
 Queue = Callable[[], Wanted | None]
 OnEpoch = Callable[[Wanted, int, Losses], None]
-OnTrial = Callable[[Wanted, Trial[SRAE] | XNNError], None]
+OnTrial = Callable[[Wanted, Trial | XNNError], None]
 
 
 def run_trials(
@@ -94,14 +94,10 @@ class _Fit:
         self.wanted = wanted
         self.train, self.validation = wanted.sides
         self.generator = trial_generator(config, wanted.number)
-        self.embedding = start_embedding(self.train, n_features, config, self.generator)
-        first = exact_losses(
-            StackedSRAE([self.embedding], self.train.data.z.device),
-            [self.validation],
-            wanted.spread.unsqueeze(0),
-            config,
-        )
-        self.course = Course(config, first[0])
+        kind = MapStarter if self.train.data.are_maps else VectorStarter
+        self.starter = kind(self.train, n_features, config, self.generator)
+        self.embedding = self.starter.embedding
+        self.course = Course(config, self.held_out_losses(config))
         self.best = copy.deepcopy(self.embedding.state_dict())
         self.revived = 0
         self.ended = False
@@ -109,7 +105,7 @@ class _Fit:
         self.shares = None if self.groups is None else self.train.weights @ self.groups
         self.optimizer: torch.optim.Adam | None = None
 
-    def seat(self, stack: StackedSRAE, place: int, config: TrainConfig) -> None:
+    def seat(self, stack: Stack, place: int, config: TrainConfig) -> None:
         """Let the optimiser work on a place of the stack; it keeps what it knows."""
         own = [value.detach()[place] for value in stack.values.values()]
         before, self.optimizer = (
@@ -133,6 +129,10 @@ class _Fit:
             parameter.grad = None if gradient is None else gradient[place].contiguous()
         self.optimizer.step()
 
+    def held_out_losses(self, config: TrainConfig) -> Losses:
+        """Eq. 5 of the embedding as it is."""
+        return full_set_losses(self.embedding, self.validation, self.wanted.spread, config)
+
     def draw(self, steps: int, size: int) -> Int64[Tensor, "steps batch"]:
         """Samples of an epoch's batches, with probability proportional to their weight."""
         drawn = torch.multinomial(
@@ -140,38 +140,23 @@ class _Fit:
         )
         return drawn.view(steps, size)
 
-    @torch.no_grad()
+    def draw_places(self, positions: int, count: int) -> Int64[Tensor, " places"]:
+        """Positions of maps at which a batch is reconstructed."""
+        return torch.randperm(positions, generator=self.generator)[:count]
+
     def revive(self) -> bool:
         """Restart weak x-features; whether there were any."""
-        embedding, train = self.embedding, self.train
-        inputs = embedding.inputs(train.data.z)
-        features = embedding.encode_inputs(inputs)
-        weak = weak_features(features, embedding.contributions(features), train.positives)
-        if not weak:
-            return False
-        hidden = embedding.below_x_layer(inputs)
-        split_logit(
-            embedding,
-            hidden,
-            train.logits,
-            train.weights,
-            train.positives,
-            self.generator,
-            only=weak,
-        )
-        fit_readout(embedding, embedding.encode_inputs(inputs), train.logits, train.weights)
-        self.revived += len(weak)
-        return True
+        restarted = self.starter.restart_weak()
+        self.revived += restarted
+        return restarted > 0
 
-    def result(self, config: TrainConfig) -> Trial[SRAE]:
+    def result(self, config: TrainConfig) -> Trial:
         """The fit as it was at its lowest held-out loss."""
         self.embedding.load_state_dict(self.best)
         lowest = self.course.best
         if not config.faithful:
-            refit_readout(self.embedding, self.train)
-            stack = StackedSRAE([self.embedding], self.train.data.z.device)
-            spread = self.wanted.spread.unsqueeze(0)
-            lowest = exact_losses(stack, [self.validation], spread, config)[0]
+            self.starter.fit_readout()
+            lowest = self.held_out_losses(config)
         return Trial(self.embedding, lowest, self.course.epoch, self.revived)
 
 
@@ -181,7 +166,7 @@ class _Group:
     def __init__(self, n_features: int, config: TrainConfig, compute: ComputeConfig) -> None:
         self.n_features, self.config, self.compute = n_features, config, compute
         self.fits: list[_Fit] = []
-        self.stack: StackedSRAE | None = None
+        self.stack: Stack | None = None
         self.inputs: Tensor | None = None
         self.means = RunningMeans()
         self.statistics: Callable[..., Terms] = batch_statistics
@@ -218,7 +203,7 @@ class _Group:
     def _open(self) -> None:
         """Stack the first fits, and project Z once for all."""
         first, z = self.fits[0].embedding, self.fits[0].train.data.z
-        self.stack = StackedSRAE([fit.embedding for fit in self.fits], z.device)
+        self.stack = Stack([fit.embedding for fit in self.fits], z.device)
         self.means = RunningMeans()
         if first.subspace is not None and self.inputs is None:
             with torch.no_grad():
@@ -240,7 +225,8 @@ class _Group:
 
     def train_epoch(self) -> None:
         """One pass over as many samples as there are, for every fit."""
-        size = self.config.batch_size
+        config, maps = self.config, self.fits[0].train.data.are_maps
+        size = config.conv.map_batch_size if maps else config.batch_size
         steps = max(1, len(self.fits[0].train.data) // size)
         draws = torch.stack([fit.draw(steps, size) for fit in self.fits])
         for fit in self.fits:
@@ -259,7 +245,7 @@ class _Group:
             fit.step(gradients, place)
 
     def _loss(
-        self, stack: StackedSRAE, index: Int64[Tensor, "fits batch"], share: float
+        self, stack: Stack, index: Int64[Tensor, "fits batch"], share: float
     ) -> Float[Tensor, " fits"]:
         """Eq. 5 of every fit, at the running estimate of the training set's means."""
         fits, config = self.fits, self.config
@@ -268,17 +254,23 @@ class _Group:
             for fit, chosen in zip(fits, index, strict=True)
         ]
         device = rows[0][0].train.data.z.device
-        flat = index.to(device).flatten()
-        z = fits[0].train.data.z[flat].unflatten(0, index.shape).div_(stack.scale)
-        inputs = z if self.inputs is None else self.inputs[flat].unflatten(0, index.shape)
+        flat, shape = index.to(device).flatten(), (len(fits), -1)
+        z = stack.samples(fits[0].train.data.z[flat]).div_(stack.scale).unflatten(0, shape)
+        inputs = z if self.inputs is None else self.inputs[flat].unflatten(0, shape)
         logits = torch.stack([f.train.logits[i] / f.wanted.spread for f, i in rows])
         spread = torch.stack([fit.wanted.spread for fit in fits]).unsqueeze(1)
         groups = shares = None
         if fits[0].groups is not None:
             groups = torch.stack([f.groups[i] for f, i in rows if f.groups is not None])
             shares = torch.stack([fit.shares for fit in fits if fit.shares is not None])
+        places, count = None, config.conv.map_positions
+        if count is not None and count < stack.positions:
+            drawn = [fit.draw_places(stack.positions, count) for fit in fits]
+            places = torch.stack(drawn).to(device)
         with precision(device, self.compute.autocast):
-            terms = self.statistics(stack, inputs, z, logits, spread, groups, config.reconstruction)
+            terms = self.statistics(
+                stack, inputs, z, logits, spread, groups, config.reconstruction, places
+            )
         terms = replace(
             terms,
             errors=self._mean("errors", terms.errors, share),

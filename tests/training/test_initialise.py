@@ -2,10 +2,9 @@
 
 import torch
 
-from torchxnn.training import start
+from torchxnn.training import initialise
 from torchxnn.training.config import Side, TrainConfig
-from torchxnn.training.initialise import pretrain_greedily
-from torchxnn.training.start import start_embedding
+from torchxnn.training.initialise import VectorStarter, pretrain_greedily
 from training_examples import make_data
 
 CONFIG = TrainConfig(hidden=(16, 8), batch_size=32, pretrain_epochs=2)
@@ -19,7 +18,7 @@ def side(data, target):
 
 def begin(data, target, config=CONFIG, seed=0):
     generator = torch.Generator().manual_seed(seed)
-    embedding = start_embedding(side(data, target), 3, config, generator)
+    embedding = VectorStarter(side(data, target), 3, config, generator).embedding
     return embedding.state_dict(), generator.get_state()
 
 
@@ -30,7 +29,7 @@ def count_pretraining(monkeypatch):
         calls.append(arguments)
         return pretrain_greedily(*arguments)
 
-    monkeypatch.setattr(start, "pretrain_greedily", counted)
+    monkeypatch.setattr(initialise, "pretrain_greedily", counted)
     return calls
 
 
