@@ -11,8 +11,9 @@ from typing import Any, final
 from rich.console import Console
 from rich.progress import Progress, TaskID
 
+from torchxnn.apps.benchmark.class_by_class import OnClass
 from torchxnn.apps.benchmark.record import OnImages
-from torchxnn.apps.benchmark.run import OnClass, run_benchmark
+from torchxnn.apps.benchmark.run import run_benchmark
 from torchxnn.apps.benchmark.settings import BenchmarkConfig, MnistConfig
 from torchxnn.apps.benchmark.stability import run_stability
 from torchxnn.apps.benchmark.summary import summarise

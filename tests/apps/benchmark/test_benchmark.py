@@ -18,7 +18,7 @@ from torchxnn.apps.benchmark.methods import (
     read_class,
     sae_config,
 )
-from torchxnn.apps.benchmark.run import read_record, run_benchmark, saved_xnn
+from torchxnn.apps.benchmark.run import BENCHMARK, run_benchmark, saved_xnn
 from torchxnn.apps.benchmark.settings import METHODS, BenchmarkConfig
 from torchxnn.apps.benchmark.stability import run_stability
 from torchxnn.apps.benchmark.summary import summarise
@@ -125,7 +125,7 @@ def test_broken_files_are_named(ran, source):
     path.write_text(content[:50])
     try:
         with pytest.raises(DataError, match=r"0000\.json cannot be read"):
-            read_record(folder, 0)
+            BENCHMARK.read(folder, 0)
     finally:
         path.write_text(content)
     activations = folder / "activations.safetensors"
@@ -332,6 +332,11 @@ def test_tuning_looks_at_training_pictures_alone(source, tmp_path):
     assert run_tuning(source, [0, 2], config, grid, tmp_path / "out") == found
     assert [file.stat().st_mtime_ns for file in files] == before
     assert "(chosen)" in tuning_text(found, [0, 2])
+    content = json.loads(files[1].read_text())
+    content["settings"]["betas"][1] = 0.25  # as if its name stood for another grid
+    files[1].write_text(json.dumps(content))
+    with pytest.raises(DataError, match=r"for other settings: its betas is \[0.1, 0.25\], not"):
+        run_tuning(source, [0, 2], config, grid, tmp_path / "out")
 
 
 def test_refits_are_matched(source, tmp_path):
@@ -342,13 +347,14 @@ def test_refits_are_matched(source, tmp_path):
         assert -1 <= row["correlation"] <= 1
     assert "2 fits per class, 1 classes" in stability_text(found)
     done = tmp_path / "out" / "stability" / "0001-2.json"
-    row = json.loads(done.read_text())
-    done.write_text(json.dumps(row | {"NN": {"correlation": 0.125, "chance": 0.0}}))
+    content = json.loads(done.read_text())
+    content["figures"]["NN"] = {"correlation": 0.125, "chance": 0.0}
+    done.write_text(json.dumps(content))
     again = run_stability(source, [1], config, tmp_path / "out", fits=2)
     assert again["methods"]["NN"]["correlation"] == 0.125  # read, not fitted again
     assert again["methods"]["SRAE"] == found["methods"]["SRAE"]
     done.write_text("{")
-    with pytest.raises(DataError, match="delete it to fit again"):
+    with pytest.raises(DataError, match=r"0001-2.json cannot be read.* write it anew"):
         run_stability(source, [1], config, tmp_path / "out", fits=2)
     with pytest.raises(XNNError, match="at least 2 fits"):
         run_stability(source, [1], config, tmp_path / "out", fits=1)

@@ -2,31 +2,36 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
+from functools import partial
+from hashlib import sha256
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from torchxnn.apps.benchmark.class_by_class import (
+    Measurement,
+    OnClass,
+    Opened,
+    measure_classes,
+    open_benchmark,
+)
 from torchxnn.apps.benchmark.maps import draw_maps, layer_of
 from torchxnn.apps.benchmark.measure import FIT_FIGURES, faithfulness
 from torchxnn.apps.benchmark.methods import UnitsOfMany, fit_variant, nn_config
-from torchxnn.apps.benchmark.record import OnImages, Recorded, record_task
-from torchxnn.apps.benchmark.run import OnClass, open_run, read_saved
+from torchxnn.apps.benchmark.record import OnImages, Recorded
 from torchxnn.apps.benchmark.settings import BenchmarkConfig
 from torchxnn.apps.benchmark.summary import mean
-from torchxnn.apps.benchmark.tasks import TASKS, Task, TaskSource
+from torchxnn.apps.benchmark.tasks import Task, TaskSource
 from torchxnn.attribution import ExcitationBackprop
 from torchxnn.embeddings.base import Embedding
 from torchxnn.errors import DataError, XNNError, XNNWarning
 from torchxnn.metrics import MapCovariance, RelevanceHistograms
-from torchxnn.parallel.engine import LocalEngine
-from torchxnn.storage.artifact import to_json
-from torchxnn.storage.files import replace_file
+from torchxnn.storage.artifact import plain, to_json
 from torchxnn.training.config import TrainConfig
 
 R2_LOSS = 0.03
@@ -73,15 +78,6 @@ class TuneGrid:
         return found
 
 
-@dataclass(frozen=True, eq=False)
-class _Prepared:
-    task: Task
-    recorded: Recorded
-    config: BenchmarkConfig
-    grid: TuneGrid
-    folder: Path
-
-
 def run_tuning(
     source: TaskSource,
     targets: Sequence[int] | None,
@@ -102,25 +98,17 @@ def run_tuning(
         `settings` (means over classes and folds), `chosen`, and `front`: the names of the settings
         that no other one beats in both R^2 and the correlation of maps.
     """
-    task, chosen = open_run(source, targets, config, folder)
-    record_task(task, config.copies, folder, on_images, jobs)
-    labels = set(task.train.labels or ())
+    opened, chosen = open_benchmark(source, targets, config, folder, on_images, jobs)
+    labels = set(opened.task.train.labels or ())
+    settings = plain(grid)
+    tuning = Measurement(
+        "tuning",
+        partial(_tune_class, grid),
+        settings=settings,
+        key=sha256(to_json(settings)).hexdigest(),
+    )
     wanted = [target for target in chosen if target in labels]
-    names = {target: _path(folder, target, grid) for target in wanted}
-    todo = [target for target, path in names.items() if not path.is_file()]
-    done = len(wanted) - len(todo)
-    engine = LocalEngine(jobs)
-    for _, target in engine.run(_start, (source, config, grid, folder), _tune_class, todo):
-        done += 1
-        if on_class is not None:
-            on_class(done, len(wanted), task.classes[target])
-    return choose({str(target): read_saved(path, "tune again") for target, path in names.items()})
-
-
-def _path(folder: Path, target: int, grid: TuneGrid) -> Path:
-    text = json.dumps(asdict(grid), sort_keys=True).encode()
-    digest = sum(byte * 31**place for place, byte in enumerate(text)) % 16**8
-    return folder / "tuning" / f"{target:04d}-{digest:08x}.json"
+    return choose(measure_classes(tuning, opened, wanted, jobs, on_class))
 
 
 def choose(records: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> dict[str, Any]:
@@ -166,38 +154,30 @@ def pareto_front(rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
     return [n for n, row in known.items() if not any(better(o, row) for o in known.values())]
 
 
-def _start(source: TaskSource, config: BenchmarkConfig, grid: TuneGrid, folder: Path) -> _Prepared:
-    task = TASKS[source.kind](source)
-    recorded = record_task(task, config.copies, folder)
-    return _Prepared(task, recorded, config, grid, folder)
-
-
-def _tune_class(ready: _Prepared, target: int) -> int:
+def _tune_class(grid: TuneGrid, opened: Opened, target: int) -> dict[str, Any]:
     rows: dict[str, list[dict[str, Any]]] = {}
-    for fold in range(ready.grid.folds):
-        base = replace(ready.config.train, seed=ready.config.train.seed + fold)
-        for name, config in ready.grid.settings(base).items():
-            rows.setdefault(name, []).append(_measure(ready, target, name, config))
-    record = {
+    for fold in range(grid.folds):
+        base = replace(opened.config.train, seed=opened.config.train.seed + fold)
+        for name, config in grid.settings(base).items():
+            rows.setdefault(name, []).append(_measure(opened, target, name, config))
+    return {
         name: {figure: mean([row[figure] for row in found]) for figure in FIT_FIGURES}
         for name, found in rows.items()
     }
-    replace_file(_path(ready.folder, target, ready.grid), to_json(record))
-    return target
 
 
-def _measure(ready: _Prepared, target: int, name: str, config: TrainConfig) -> dict[str, Any]:
+def _measure(opened: Opened, target: int, name: str, config: TrainConfig) -> dict[str, Any]:
     """Figures of one setting on the held-out part of the training pictures."""
-    data = ready.recorded.fit_data(config)
+    data = opened.recorded.fit_data(config)
     method = "NN" if name == "NN" else "SRAE"
-    embedding, _ = fit_variant(method, data, (target,), ready.config.n_features, config)
+    embedding, _ = fit_variant(method, data, (target,), opened.config.n_features, config)
     found = faithfulness(embedding, data.validation, target)
-    held_out = ready.recorded.held_out(config)
-    labels = ready.recorded.train.labels
+    held_out = opened.recorded.held_out(config)
+    labels = opened.recorded.train.labels
     if labels is None:
         raise DataError("tuning needs labels")
     pictures = (held_out & (labels == target)).nonzero().flatten().tolist()
-    maps = _measure_maps(ready.task, ready.recorded, embedding, pictures)
+    maps = _measure_maps(opened.task, opened.recorded, embedding, pictures)
     return {
         "r2": found.r2,
         "f_reg": found.f_reg,

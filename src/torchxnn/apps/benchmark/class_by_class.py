@@ -1,0 +1,189 @@
+"""One job per class, each leaving a file: what `run`, `stability` and `tune` share.
+
+A run that was killed goes on with the classes whose files are missing. A folder, and each of its
+files, says which settings it is for; others are refused before anything is computed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torchxnn.apps.benchmark.record import OnImages, Recorded, record_task
+from torchxnn.apps.benchmark.settings import BenchmarkConfig
+from torchxnn.apps.benchmark.tasks import TASKS, Task, TaskSource
+from torchxnn.errors import DataError, XNNError
+from torchxnn.models.layers import resolve_layer
+from torchxnn.parallel.engine import LocalEngine
+from torchxnn.storage.artifact import Format, differences, plain
+from torchxnn.storage.files import replace_file
+
+SETTINGS = "benchmark.json"
+_SETTINGS_FORMAT = Format("torchxnn.benchmark", 1, "a benchmark")
+_CLASS_FORMAT = Format("torchxnn.benchmark-class", 1, "what a benchmark measured of a class")
+
+OnClass = Callable[[int, int, str], None]
+"""Called with classes done, their total, and the name of the last one."""
+
+
+@dataclass(frozen=True, eq=False)
+class Opened:
+    """What every process has open.
+
+    Attributes:
+        task: network and data.
+        recorded: what the network did on them.
+        config: settings.
+        folder: for everything that is written.
+    """
+
+    task: Task
+    recorded: Recorded
+    config: BenchmarkConfig
+    folder: Path
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What is computed of each class; plain values and functions of modules, for other processes.
+
+    Attributes:
+        name: of the folder of its files.
+        measure: figures, in plain values, of what `prepare` gave and a class index.
+        prepare: called once per process; without it `measure` is given what is open.
+        settings: beside those of the whole folder; kept in every file.
+        key: part of the files' names, so that several settings have room in one folder.
+    """
+
+    name: str
+    measure: Callable[[Any, int], dict[str, Any]]
+    prepare: Callable[[Opened], Any] | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    key: str = ""
+
+    def path(self, folder: Path, target: int) -> Path:
+        """The file of a class."""
+        return folder / self.name / f"{target:04d}{self.key and '-'}{self.key}.json"
+
+    def read(self, folder: Path, target: int) -> dict[str, Any]:
+        """Figures of a class that is done.
+
+        Raises:
+            DataError: its file cannot be read, or is for other settings.
+        """
+        path = self.path(folder, target)
+        found = _CLASS_FORMAT.read(path)
+        changed = differences(found["settings"], plain(self.settings))
+        if changed:
+            raise DataError(
+                f"{path} is for other settings: {'; '.join(changed)}; choose another --out"
+            )
+        figures: dict[str, Any] = found["figures"]
+        return figures
+
+    def write(self, folder: Path, target: int, figures: Mapping[str, Any]) -> None:
+        """Keep the figures of a class; the file is what makes it done."""
+        content = _CLASS_FORMAT.encode({"settings": self.settings, "figures": figures})
+        replace_file(self.path(folder, target), content)
+
+
+def open_benchmark(
+    source: TaskSource,
+    targets: Sequence[int] | None,
+    config: BenchmarkConfig,
+    folder: Path,
+    on_images: OnImages | None,
+    jobs: int,
+) -> tuple[Opened, list[int]]:
+    """Open the data and the network, and claim the folder only if all that was named exists.
+
+    So a mistyped path, layer or class leaves no folder behind that refuses the right one. See
+    `run_benchmark` for the arguments.
+
+    Returns:
+        What is open, and the class indices in ascending order.
+
+    Raises:
+        DataError: broken data, no such class, or the folder belongs to another run.
+        LayerError: the network has no such layer.
+        XNNError: `jobs` is less than 1.
+    """
+    if jobs < 1:
+        raise XNNError(f"jobs must be at least 1, got {jobs}")
+    task = TASKS[source.kind](source)
+    resolve_layer(task.model, source.layer)
+    wanted = _chosen(task, targets)
+    _claim(folder, {"source": source, "config": config})
+    recorded = record_task(task, config.copies, folder, on_images, jobs)
+    return Opened(task, recorded, config, folder), wanted
+
+
+def measure_classes(
+    measurement: Measurement,
+    opened: Opened,
+    targets: Sequence[int],
+    jobs: int,
+    on_class: OnClass | None,
+) -> dict[str, dict[str, Any]]:
+    """Measure each class that is not done yet: one process with one thread, whatever `jobs` is.
+
+    Returns:
+        Figures by class index, in the order of `targets`.
+
+    Raises:
+        DataError: the file of a class cannot be read, or is for other settings.
+    """
+    folder = opened.folder
+    there = [target for target in targets if measurement.path(folder, target).is_file()]
+    found = {target: measurement.read(folder, target) for target in there}
+    todo = [target for target in targets if target not in found]
+    given = measurement, opened.task.source, opened.config, folder
+    for at, figures in LocalEngine(jobs).run(_start, given, _measure, todo):
+        found[todo[at]] = figures
+        if on_class is not None:
+            on_class(len(found), len(targets), opened.task.classes[todo[at]])
+    return {str(target): found[target] for target in targets}
+
+
+def _start(
+    measurement: Measurement, source: TaskSource, config: BenchmarkConfig, folder: Path
+) -> tuple[Measurement, Path, Any]:
+    task = TASKS[source.kind](source)
+    opened = Opened(task, record_task(task, config.copies, folder), config, folder)
+    return measurement, folder, measurement.prepare(opened) if measurement.prepare else opened
+
+
+def _measure(state: tuple[Measurement, Path, Any], target: int) -> dict[str, Any]:
+    measurement, folder, prepared = state
+    figures: dict[str, Any] = plain(measurement.measure(prepared, target))
+    measurement.write(folder, target, figures)
+    return figures
+
+
+def _claim(folder: Path, about: Mapping[str, Any]) -> None:
+    """Write down what a folder is for, or refuse one that is for something else."""
+    path = folder / SETTINGS
+    if path.is_file():
+        found = _SETTINGS_FORMAT.read(path)
+        changed = differences({key: found.get(key) for key in about}, plain(about))
+        if changed:
+            raise DataError(
+                f"{folder} holds a benchmark with other settings: {'; '.join(changed)}; choose "
+                "another --out, or the same settings to go on with it"
+            )
+        return
+    if folder.exists() and any(folder.iterdir()):
+        raise DataError(f"{folder} is not empty and holds no benchmark; choose another --out")
+    replace_file(path, _SETTINGS_FORMAT.encode(about))
+
+
+def _chosen(task: Task, targets: Sequence[int] | None) -> list[int]:
+    everything = range(len(task.classes))
+    if targets is None:
+        return [target for target in everything if task.positives(target)]
+    outside = [target for target in targets if target not in everything]
+    if outside:
+        raise DataError(f"there is no class {outside[0]}; classes are 0 to {len(task.classes) - 1}")
+    return sorted(set(targets))
