@@ -26,9 +26,8 @@ import tyro
 from rich.console import Console
 
 from torchxnn.apps.demo import prepare_cub
-from torchxnn.data.activations import Activations
+from torchxnn.data.activations import Activations, RowStore
 from torchxnn.data.datasets.base import make_loader
-from torchxnn.data.rows import RowStore
 from torchxnn.errors import DegenerateFitWarning
 from torchxnn.metrics.evaluation import measure_activations
 from torchxnn.models.hooks import preserve_state

@@ -25,9 +25,9 @@ from torchxnn.metrics import Faithfulness, evaluation
 from torchxnn.models.attached import AttachedLayer
 from torchxnn.models.inputs import kind_of
 from torchxnn.models.layers import unwrap
-from torchxnn.models.load import fingerprint
 from torchxnn.models.outputs import class_of_target, predicted_classes
 from torchxnn.models.preprocessing import Preprocessing
+from torchxnn.models.weights import fingerprint
 from torchxnn.storage.artifact import structure
 from torchxnn.storage.paths import Location
 from torchxnn.storage.saved_folder import read_saved

@@ -12,9 +12,11 @@ from torchvision import models as vision
 
 from network_examples import SQUASH, small
 from torchxnn.errors import ModelError, XNNWarning
-from torchxnn.models.load import fingerprint, load_model
+from torchxnn.models import weights
+from torchxnn.models.hooks import preserve_state
+from torchxnn.models.load import load_model
 from torchxnn.models.preprocessing import Preprocessing
-from torchxnn.models.weights import load_state, read_state
+from torchxnn.models.weights import fingerprint, load_state, read_state
 
 FACTORY = "network_examples:small"
 
@@ -307,6 +309,66 @@ def test_fingerprint_of_tied_and_empty_parameters():
 def test_fingerprint_needs_values(make):
     with pytest.raises(ModelError, match="has no values yet"):
         fingerprint(make())
+
+
+def double_in_place(model):
+    with torch.no_grad():
+        model[1].weight.mul_(2)
+
+
+def write_behind_autograd(model):
+    model[1].weight.data[4, 11] += 1e-6
+
+
+def swap_rows_behind_autograd(model):
+    model[1].weight.data.copy_(model[1].weight.data.flip(0))
+
+
+def replace_a_parameter(model):
+    model[3].bias = nn.Parameter(model[3].bias + 1)
+
+
+def replace_the_values(model):
+    model[3].bias.data = model[3].bias.data + 1
+
+
+def change_a_buffer(model):
+    model[2].running_var.add_(1)
+
+
+def add_a_buffer(model):
+    model.register_buffer("more", torch.zeros(1))
+
+
+CHANGES = [double_in_place, write_behind_autograd, swap_rows_behind_autograd, replace_a_parameter,
+           replace_the_values, change_a_buffer, add_a_buffer]  # fmt: skip
+
+
+@pytest.fixture
+def hashed(monkeypatch):
+    """How often weights were hashed."""
+    counted = []
+    original = weights._hash
+    monkeypatch.setattr(weights, "_hash", lambda tensors: counted.append(1) or original(tensors))
+    return counted
+
+
+def test_the_fingerprint_of_an_unchanged_model_is_remembered(hashed):
+    model = small(3)
+    first = fingerprint(model)
+    with torch.no_grad(), preserve_state(model):
+        model(torch.rand(2, 3, 2, 2))
+    assert [fingerprint(model.train()) for _ in range(5)] == [first] * 5
+    assert len(hashed) == 1
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_the_fingerprint_of_a_changed_model_is_never_remembered(change, hashed):
+    model = small(3)
+    before = fingerprint(model)
+    change(model)
+    assert before != fingerprint(model) == fingerprint(copy.deepcopy(model))
+    assert len(hashed) == 3
 
 
 def test_load_state_leaves_a_network_alone_when_it_does_not_fit():

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from torchxnn.data.activations import Activations
 from torchxnn.errors import DataError, LayerError, ModelError
 from torchxnn.models.layers import resolve_layer, unwrap
-from torchxnn.models.load import fingerprint
 from torchxnn.models.outputs import check_targets
 from torchxnn.models.preprocessing import Preprocessing
+from torchxnn.models.weights import fingerprint
 from torchxnn.storage.artifact import structure
 from torchxnn.storage.chunk_store import ChunkStore
 from torchxnn.storage.paths import Location

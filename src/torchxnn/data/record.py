@@ -35,9 +35,9 @@ from torchxnn.data.ordered_images import Batch, ImageRows, data_fingerprint, ima
 from torchxnn.errors import DataError, NonFiniteError, XNNError
 from torchxnn.models.inputs import check_inputs
 from torchxnn.models.layers import as_activations, record_layers, resolve_layer, unwrap
-from torchxnn.models.load import fingerprint
 from torchxnn.models.outputs import count_classes, predicted_classes
 from torchxnn.models.preprocessing import Preprocessing
+from torchxnn.models.weights import fingerprint
 from torchxnn.parallel.engine import Engine
 from torchxnn.storage.chunk_store import ChunkStore
 from torchxnn.storage.paths import Location

@@ -99,31 +99,6 @@ def load_model(
     return loaded if preprocessing is None else replace(loaded, preprocessing=preprocessing)
 
 
-def fingerprint(model: nn.Module) -> str:
-    """SHA-256 over names, shapes, types and values of all parameters and buffers.
-
-    It does not depend on the device, the memory layout or the order in which modules were added.
-
-    Raises:
-        ModelError: if a parameter has no values yet (lazy or meta).
-    """
-    tensors = {
-        **dict(model.named_parameters(remove_duplicate=False)),
-        **dict(model.named_buffers(remove_duplicate=False)),
-    }
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        tensor = tensors[name]
-        if nn.parameter.is_lazy(tensor) or tensor.is_meta:
-            raise ModelError(
-                f"parameter {name} has no values yet; run the network once, then retry"
-            )
-        values = tensor.detach().cpu().contiguous()
-        digest.update(f"{name} {tuple(values.shape)} {values.dtype}\n".encode())
-        digest.update(values.reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
-
-
 def _pretrained_or_random(
     source: _Source, num_classes: int | None, allow_random: bool
 ) -> LoadedModel:

@@ -27,7 +27,7 @@ from torchxnn.data.record import cache_activations
 from torchxnn.errors import DataError, XNNError
 from torchxnn.explanations.drawing.overlay import intensities, overlay
 from torchxnn.metrics import measure_faithfulness
-from torchxnn.models.load import fingerprint
+from torchxnn.models.weights import fingerprint
 from torchxnn.parallel.engine import LocalEngine
 from torchxnn.storage.saved_folder import WEIGHTS
 

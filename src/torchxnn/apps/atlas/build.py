@@ -31,7 +31,7 @@ from torchxnn.data.datasets.base import ImageDataset
 from torchxnn.data.ordered_images import data_fingerprint, image_rows
 from torchxnn.data.record import cache_activations
 from torchxnn.errors import DataError
-from torchxnn.models.load import fingerprint
+from torchxnn.models.weights import fingerprint
 from torchxnn.parallel.engine import Engine, LocalEngine
 from torchxnn.storage.artifact import __version__, to_json
 from torchxnn.storage.files import check_replaceable, replace_file

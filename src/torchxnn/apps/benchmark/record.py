@@ -17,7 +17,7 @@ from torchxnn.data.datasets import ImageDataset, make_loader
 from torchxnn.data.datasets.augment import AugmentedImages
 from torchxnn.data.positives import split_validation
 from torchxnn.errors import DataError
-from torchxnn.models.load import fingerprint
+from torchxnn.models.weights import fingerprint
 from torchxnn.storage.artifact import differences
 from torchxnn.storage.tensor_file import open_tensors, write_tensors
 from torchxnn.training.config import TrainConfig

@@ -37,8 +37,8 @@ from torchxnn.attribution.methods import METHODS
 from torchxnn.data.datasets.base import ImageDataset
 from torchxnn.data.ordered_images import data_fingerprint, image_rows
 from torchxnn.errors import AttributionWarning, DataError, SkippedImagesWarning, XNNError
-from torchxnn.models.load import fingerprint
 from torchxnn.models.outputs import class_of_target
+from torchxnn.models.weights import fingerprint
 from torchxnn.parallel.engine import Engine, LocalEngine
 from torchxnn.storage.artifact import plain
 from torchxnn.storage.chunk_store import ChunkStore

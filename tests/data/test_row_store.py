@@ -8,8 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 
-from torchxnn.data import rows
-from torchxnn.data.rows import RowStore
+from torchxnn.data.activations import RowStore
 from torchxnn.errors import DataError
 
 
