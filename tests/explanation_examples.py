@@ -53,7 +53,7 @@ def explanation(contributions=((1.0, -2.0, 0.5),), size=(40, 40), **changes):
     reproduced = values.sum(-1) + intercept
     spots = [peak(*size, row=(i + 1) / (n + 1), column=(i + 1) / (n + 1)) for i in range(n)]
     base = Explanation(
-        picture=photograph(*size),
+        image=photograph(*size),
         features=values[0].abs(),
         contributions=values,
         intercept=intercept,

@@ -17,7 +17,7 @@ from torchxnn.embeddings.base import Embedding
 from torchxnn.embeddings.output import XNNOutput, fit_to
 from torchxnn.errors import DataError, ModelError, XNNError
 from torchxnn.explanations import functions
-from torchxnn.explanations.drawing.notebook import xnn_fragment
+from torchxnn.explanations.drawing.html import xnn_fragment
 from torchxnn.explanations.names import adopt
 from torchxnn.explanations.names.file import read_names, save_with_names
 from torchxnn.explanations.names.judgements import FeatureNames

@@ -116,7 +116,8 @@ def test_save_writes_pictures_arrays_and_json_and_load_reads_them(tmp_path, k):
     example.save(tmp_path / "out")
     pictures = [f"x_feature_{i}{s}.png" for i in (1, 2, 3) for s in ("", "_cutout")]
     logits = [f"logit_{t}.png" for t in example.targets]
-    expected = ["arrays.npz", "explanation.json", "figure.png", "picture.png", *pictures, *logits]
+    own = ["arrays.npz", "explanation.json", "explanation.html", "figure.png", "image.png"]
+    expected = [*own, *pictures, *logits]
     assert names(tmp_path / "out") == sorted(expected)
     with Image.open(tmp_path / "out" / "x_feature_2.png") as image:
         assert image.size == (50, 30)

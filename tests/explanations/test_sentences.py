@@ -266,7 +266,7 @@ def test_a_contrast_needs_one_input_and_two_classes():
     with pytest.raises(DataError, match="both explanations are about bird 4"):
         contrast(a, a)
     with pytest.raises(DataError, match="different inputs"):
-        contrast(a, replace(b, picture=255 - b.picture))
+        contrast(a, replace(b, image=255 - b.image))
     with pytest.raises(DataError, match="different inputs"):
         contrast(a, replace(b, predicted_class=8))
 
@@ -275,7 +275,7 @@ def test_a_contrast_is_saved_and_drawn(tmp_path):
     found = contrast(*pair())
     found.save(tmp_path / "out")
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
-        "contrast.html", "contrast.json", "contrast.png"
+        "contrast.html", "contrast.json", "figure.png", "first", "second"
     ]  # fmt: skip
     record = json.loads((tmp_path / "out/contrast.json").read_text("utf-8"))
     assert record["sentence"] == found.sentence()
@@ -308,13 +308,12 @@ def test_explain_against_another_run(runs, capsys):
     said = " ".join(capsys.readouterr().out.split())
     assert "lass 1 rather than class 2" in said or "lass 2 rather than class 1" in said
     folder = runs / "out" / "photo"
-    record = json.loads((folder / "contrast.json").read_text("utf-8"))
+    record = json.loads((folder / "contrast" / "contrast.json").read_text("utf-8"))
     total = sum(term["value"] for term in record["terms"])
     total += record["intercept"] + record["unexplained"]
     assert total == pytest.approx(record["difference"], abs=1e-9)
-    assert {"contrast.html", "contrast.png", "explanation.html"} <= {
-        path.name for path in folder.iterdir()
-    }
+    assert (folder / "contrast" / "contrast.html").is_file()
+    assert (folder / "explanation.html").is_file()
     saved = json.loads((folder / "explanation.json").read_text("utf-8"))
     assert saved["feature_names"][0] == "bright square"
 

@@ -26,7 +26,9 @@ from torchxnn.errors import (
     UnsupportedOperationError,
     XNNError,
 )
-from torchxnn.explanations.part_card import LEVELS, TOP, PartPanel, tint
+from torchxnn.explanations.card import TOP, Attributions
+from torchxnn.explanations.drawing.html import render_card
+from torchxnn.explanations.drawing.overlay import LEVELS, signed, tint
 from torchxnn.explanations.text_table import TableExplanation, TextExplanation
 from torchxnn.models.inputs import check_inputs, kind_of
 from torchxnn.xnn import XNN
@@ -240,7 +242,7 @@ def test_an_explanation_adds_up_and_says_the_same_everywhere(fitted, kind, tmp_p
     explanation = explain(fitted[kind], kind, target_label=0, path="number 1")
     total = explanation.contributions.sum(1) + explanation.intercept
     assert torch.allclose(total, explanation.reproduced, atol=1e-4)
-    assert explanation.attributions.shape == (3, len(explanation.parts))
+    assert explanation.attributions.shape == (3, len(explanation.entries))
     assert explanation.faithfulness is not None
     assert explanation.label == "red"
     said = explanation.summary()
@@ -251,7 +253,7 @@ def test_an_explanation_adds_up_and_says_the_same_everywhere(fitted, kind, tmp_p
     loaded = type(explanation).load(tmp_path / "one")
     assert loaded.summary() == said
     assert torch.allclose(loaded.attributions, explanation.attributions)
-    assert loaded.parts == explanation.parts
+    assert loaded.entries == explanation.entries
     page = (tmp_path / "one" / "explanation.html").read_text("utf-8")
     assert (tmp_path / "one" / "figure.png").read_bytes().startswith(b"\x89PNG")
     explanation.to_html(tmp_path / "page.html")
@@ -271,19 +273,16 @@ def test_a_warning_says_what_kind_of_input_it_is_about(fitted, kind, unit):
 
 def test_one_kind_is_not_read_as_another(fitted, tmp_path):
     explain(fitted["row"], "row").save(tmp_path / "row")
-    with pytest.raises(DataError, match=r"this reads 'torchxnn\.text_explanation'"):
+    with pytest.raises(DataError, match=r"format is 'torchxnn\.table_explanation'"):
         TextExplanation.load(tmp_path / "row")
-    with pytest.raises(DataError, match="no readable"):
+    with pytest.raises(DataError, match=r"holds no explanation\.json"):
         TableExplanation.load(tmp_path)
 
 
 def test_every_number_is_on_the_page_as_text(fitted):
-    from torchxnn.explanations.drawing.overlay import signed
-    from torchxnn.explanations.drawing.part_page import render_part_card
-
     for kind in ("row", "lstm"):
         explanation = explain(fitted[kind], kind)
-        page = render_part_card(explanation.card()).decode()
+        page = render_card(explanation.card()).decode()
         for value in explanation.attributions.flatten().tolist():
             assert signed(value) in page
         assert "style=" not in page  # the policy forbids it
@@ -291,11 +290,9 @@ def test_every_number_is_on_the_page_as_text(fitted):
 
 
 def test_hostile_tokens_do_no_harm(fitted):
-    from torchxnn.explanations.drawing.part_page import render_part_card
-
     words = [HOSTILE, *WORDS[1:]]
     explanation = fitted["lstm"].explain_text(make_inputs("lstm")[0], words)
-    page = render_part_card(explanation.card()).decode()
+    page = render_card(explanation.card()).decode()
     fragment = explanation._repr_html_()
     for text in (page, fragment):
         assert "<script>alert" not in text
@@ -321,7 +318,7 @@ def test_wrong_calls_say_what_is_wrong(fitted):
 def test_rows_show_the_values_that_people_know(fitted):
     values = [100.0 + i for i in range(COLUMNS)]
     explanation = explain(fitted["row"], "row", values=values)
-    assert explanation.card().shown[2] == "102.0"
+    assert explanation.card().panels[0].evidence.shown[2] == "102.0"
     assert "column 2 = 102.0" in explanation._repr_html_()
 
 
@@ -353,13 +350,13 @@ def test_an_xnn_of_a_text_classifier_survives_saving(fitted, tmp_path):
 
 
 def test_levels_bars_and_tints_by_hand():
-    panel = PartPanel("x-feature 1", np.array([4.0, -2.0, 0.1, 0.0]), (1.0,))
+    panel = Attributions(tuple("abcd"), np.array([4.0, -2.0, 0.1, 0.0]), (2.0, 4.0))
     assert panel.levels() == [LEVELS, -LEVELS // 2, 0, 0]
     assert panel.order() == [0, 1, 2, 3]
     assert [panel.is_spoken(i) for i in range(4)] == [True, True, False, False]
     assert panel.zero() == pytest.approx(1 / 3)
     assert panel.reach(1) == pytest.approx(1 / 3)
-    empty = PartPanel("x-feature 2", np.zeros(3))
+    empty = Attributions(tuple("abc"), np.zeros(3), (0.0, 0.0))
     assert (empty.levels(), empty.zero(), empty.reach(0)) == ([0, 0, 0], 0.0, 0.0)
     assert tint(0) == "#ffffff"
     assert tint(LEVELS) == "#dc97a0"
@@ -370,7 +367,7 @@ def test_what_is_drawn_as_bars_is_limited_and_the_rest_summed(fitted):
     base = explain(fitted["row"], "row")
     more = torch.arange(float(TOP + 3)).expand(3, -1).contiguous()
     explanation = replace(
-        base, parts=tuple(names), attributions=more, logit_attributions=more[:1], values=more[0]
+        base, entries=tuple(names), attributions=more, logit_attributions=more[:1], values=more[0]
     )
     assert "3 more columns together: +3.00" in explanation._repr_html_()
 

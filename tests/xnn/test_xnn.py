@@ -153,7 +153,7 @@ def test_explain_adds_up(fitted):
         explanation.contributions.sum(1) + explanation.intercept, explanation.reproduced, atol=1e-5
     )
     assert torch.allclose(explanation.logits, fitted.model(images[1:2])[0, [1]], atol=1e-5)
-    assert explanation.picture.shape == (12, 12, 3)
+    assert explanation.image.shape == (12, 12, 3)
     assert explanation.predicted_class == int(fitted.model(images[1:2]).argmax())
 
 

@@ -100,13 +100,12 @@ class Explain(SavedRun):
             explanation = xnn.explain(image.to(xnn.device), path=path.name, method=self.method)
             folder = self.out / _free_name(path.stem, names)
             explanation.save(folder)
-            explanation.to_html(folder / "explanation.html")
             OUT.print(explanation.summary(), highlight=False, markup=False)
             OUT.print(f"  {folder}/explanation.html", highlight=False, markup=False)
             if other is not None:
                 second = other.explain(image.to(xnn.device), path=path.name, method=self.method)
                 found = contrast(explanation, second)
-                found.save(folder)
+                found.save(folder / "contrast")
                 OUT.print(found.sentence(), highlight=False, markup=False)
         if skipped:
             ERR.print(f"[yellow]{len(skipped)} of {len(self.images)} images skipped:[/]")

@@ -1,6 +1,7 @@
 """What every explanation holds and says, whatever its input is: numbers, order and words.
 
-`Reasons` is the part of an explanation that knows no picture, text or table.
+`Reasons` is what explanations of an image, a text and a row have in common. `card()` puts it into
+words and order once, and figures, pages and saved folders all draw that card.
 """
 
 from __future__ import annotations
@@ -12,13 +13,17 @@ from typing import ClassVar, final
 
 import torch
 from jaxtyping import Float
+from matplotlib.figure import Figure
 from torch import Tensor
 
 from torchxnn.attribution.base import CONSERVATION_LIMIT, FALLBACK_LIMIT, Certificate
 from torchxnn.data.positives import target_position
 from torchxnn.errors import DataError, NonFiniteError
-from torchxnn.explanations.card import Row
-from torchxnn.explanations.drawing.overlay import number, signed
+from torchxnn.explanations.card import Card, Evidence, Panel, Row
+from torchxnn.explanations.drawing.figure import PaperColumns, Style, draw_card
+from torchxnn.explanations.drawing.html import card_fragment, render_card
+from torchxnn.explanations.drawing.overlay import Scale, number, signed
+from torchxnn.explanations.saved_result import SavedResult
 from torchxnn.explanations.sentences import Account, account_for, listed
 from torchxnn.metrics.faithfulness import Faithfulness
 
@@ -26,7 +31,7 @@ FAR_OFF = 0.25  # of the logit's scale: beyond it the reproduced logit is said t
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Reasons(ABC):
+class Reasons(SavedResult, ABC):
     r"""Why the network gives one input its logits, as n x-features that add up to them.
 
     For each target k: :math:`\hat y_k \approx \sum_i v_{ki} E_i + b_k` (paper section 2.2, eq. 1).
@@ -54,6 +59,7 @@ class Reasons(ABC):
         NonFiniteError: NaN or infinity in any of the numbers.
     """
 
+    stem = "explanation"
     unit: ClassVar[str] = "image"
     drawn: ClassVar[str] = "Heatmaps"
     origin: ClassVar[str] = "File"
@@ -77,6 +83,21 @@ class Reasons(ABC):
     @abstractmethod
     def _shapes(self) -> tuple[dict[str, tuple[int, ...]], str]:
         """Shapes of the tensors that depend on the input, and what to call the input."""
+
+    @abstractmethod
+    def relevance(self) -> tuple[Tensor, Tensor]:
+        """What was attributed to the input: of the x-features, (n, ...), and the logits, (k, ...).
+
+        Signed, and neither scaled nor smoothed.
+        """
+
+    @abstractmethod
+    def evidence(self, relevance: Tensor, scale: Scale = "each") -> Sequence[Evidence]:
+        """Relevance (maps, ...) on this input, ready to be drawn; one for each map."""
+
+    @abstractmethod
+    def caption(self, scale: Scale = "each") -> str:
+        """How to read what is drawn."""
 
     @final
     def __post_init__(self) -> None:
@@ -195,7 +216,7 @@ class Reasons(ABC):
 
     def summary(self) -> str:
         """Plain text for a terminal."""
-        lines = [self.sentence(), *(f"  {term}: {text}" for term, text in self._facts())]
+        lines = [self.sentence(), *(f"  {term}: {text}" for term, text in self.facts())]
         for k, name in enumerate(self.target_names):
             lines.append(f"  {self._row(k).equation}")
             for i in self.order(k):
@@ -206,6 +227,73 @@ class Reasons(ABC):
                 lines.append(f"    {figures}  {self.feature_names[i]} for {name}{idle}")
         lines += [f"  Warning: {warning}" for warning in self._warnings(range(len(self.targets)))]
         return "\n".join([*lines, *(f"  {line}" for line in self.certificate_lines())])
+
+    @final
+    def card(self, target: int | None = None, scale: Scale = "each") -> Card:
+        """Put the explanation into words and order, ready to be drawn.
+
+        Args:
+            target: Class index of the one target to show; None shows all.
+            scale: "each": what is drawn of every x-feature uses the whole colour scale; "shared":
+                the x-features share one, so that they can be compared.
+
+        Raises:
+            DataError: `target` is not among the targets of this explanation.
+        """
+        rows = self._rows(target)
+        order = list(self.order(rows[0]))
+        relevance, of_logits = self.relevance()
+        panels = []
+        for i, evidence in zip(order, self.evidence(relevance[order], scale), strict=True):
+            values = tuple(float(self.contributions[k, i]) for k in rows)
+            idle = float(self.features[i]) == 0 or not any(values)
+            note = "inactive here" if idle else ""
+            panels.append(Panel(self.feature_names[i], evidence, values, note))
+        logit_panels = []
+        for k in rows:
+            name = "The whole logit" if len(rows) == 1 else f"The logit of {self.target_names[k]}"
+            (evidence,) = self.evidence(of_logits[k : k + 1])
+            logit_panels.append(Panel(name, evidence))
+        return Card(
+            sentence=self.sentence(rows[0]),
+            facts=self.facts(),
+            rows=tuple(self._row(k) for k in rows),
+            panels=tuple(panels),
+            logit_panels=tuple(logit_panels),
+            certificate=self.certificate_lines(),
+            warnings=self._warnings(rows),
+            caption=self.caption(scale),
+        )
+
+    @final
+    def plot(
+        self,
+        target: int | None = None,
+        scale: Scale = "each",
+        style: Style = "screen",
+        columns: PaperColumns = 1,
+    ) -> Figure:
+        """Draw the figure: x-features by contribution, the logit as a whole, the certificate.
+
+        Args:
+            target: As in `card`.
+            scale: As in `card`.
+            style: "screen", or "paper": fits a paper's column, 7 to 8 points, without sentence and
+                certificate, which belong into the caption.
+            columns: With "paper", 1 for 3.3 inches and 2 for 6.9.
+
+        Returns:
+            A figure that belongs to no window: use its `savefig`, or `save_figure`.
+        """
+        return draw_card(self.card(target, scale), style, columns)
+
+    @final
+    def _page(self) -> bytes:
+        return render_card(self.card())
+
+    @final
+    def _repr_html_(self) -> str:
+        return card_fragment(self.card())
 
     def _rows(self, target: int | None) -> tuple[int, ...]:
         """Positions of the targets to show; the predicted class first."""
@@ -226,7 +314,9 @@ class Reasons(ABC):
         )
         return Row(self.target_names[k], logit, reproduced, intercept, equation)
 
-    def _facts(self) -> tuple[tuple[str, str], ...]:
+    @final
+    def facts(self) -> tuple[tuple[str, str], ...]:
+        """Predicted class, true class and origin as far as they are known: (term, text)."""
         facts = [("Predicted", self.predicted_name)]
         if self.label is not None:
             facts.append(("True class", self.label))

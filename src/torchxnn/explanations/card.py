@@ -1,4 +1,11 @@
-"""What a drawing of one explanation says, whatever draws it."""
+"""What a drawing of one explanation says, whatever is explained and whatever draws it.
+
+A `Card` holds words and order, a `Panel` one x-feature or one logit. What a panel shows depends on
+the input: a `Heatmap` on an image, `Tokens` of a text or `Columns` of a row. Figures and pages draw
+each of them in one place.
+"""
+
+from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
@@ -6,22 +13,101 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Real, UInt8
 
-Scale = Literal["each", "shared"]
+from torchxnn.explanations.drawing.overlay import LEVELS, cutout, faded, overlay
+
+SPOKEN = 0.1  # of the largest: from there on a token carries its number
+TOP = 8  # columns that are drawn as bars; all are in the table
+
+
+@dataclass(frozen=True, eq=False)
+class Heatmap:
+    """Relevance on the explained image.
+
+    Attributes:
+        image: (height, width, 3).
+        relevance: (height, width), signed; drawn by its positive part.
+        intensity: (height, width), between 0 and 1, see `intensities`.
+    """
+
+    image: UInt8[np.ndarray, "height width 3"]
+    relevance: Real[np.ndarray, "height width"]
+    intensity: Real[np.ndarray, "height width"]
+
+    def pictures(self, inactive: bool = False) -> tuple[np.ndarray, np.ndarray]:
+        """Where it looks and what is there; the pale image twice if the x-feature is inactive."""
+        if inactive:
+            return (faded(self.image),) * 2
+        return overlay(self.image, self.intensity), cutout(self.image, self.relevance)
+
+
+@dataclass(frozen=True, eq=False)
+class Attributions:
+    """What every entry of a list adds, as colours and as bars to the left and right of zero.
+
+    Attributes:
+        entries: tokens of a text, or names of columns.
+        values: (entries,), signed.
+        bounds: how far colours and bars go below and above zero; neither is negative.
+    """
+
+    entries: tuple[str, ...]
+    values: Real[np.ndarray, " entries"]
+    bounds: tuple[float, float]
+
+    def levels(self) -> list[int]:
+        """Strength of every entry from -8 (most negative) to 8."""
+        top = max(self.bounds)
+        return [round(LEVELS * float(value) / top) if top else 0 for value in self.values]
+
+    def order(self) -> list[int]:
+        """Entries by decreasing absolute attribution; ties keep their order."""
+        return np.argsort(-np.abs(self.values), kind="stable").tolist()
+
+    def is_spoken(self, entry: int) -> bool:
+        """Whether an entry is strong enough that its number stands beside it."""
+        size = abs(float(self.values[entry]))
+        return size > 0 and size >= SPOKEN * max(self.bounds)
+
+    def zero(self) -> float:
+        """Where bars start, as a fraction of their room from the left: 0 if none is negative."""
+        return self.bounds[0] / (sum(self.bounds) or 1.0)
+
+    def reach(self, entry: int) -> float:
+        """Length of an entry's bar as a fraction of the room for bars."""
+        return abs(float(self.values[entry])) / (sum(self.bounds) or 1.0)
+
+
+class Tokens(Attributions):
+    """What every token of a text adds."""
+
+
+@dataclass(frozen=True, eq=False)
+class Columns(Attributions):
+    """What every column of a row adds.
+
+    Attributes:
+        shown: the value of every column in words.
+    """
+
+    shown: tuple[str, ...]
+
+
+Evidence = Heatmap | Tokens | Columns
 
 
 @dataclass(frozen=True, eq=False)
 class Panel:
-    """One heatmap of a card.
+    """One x-feature of a card, or one logit.
 
     Attributes:
-        name: What it is the heatmap of ("x-feature 3").
-        heatmap: (height, width), signed; drawn by its positive part.
-        values: The contribution v_i E_i to each row's logit (for a logit's heatmap: empty).
+        name: What is shown ("x-feature 3", "The whole logit").
+        evidence: Where it looks.
+        values: The contribution v_i E_i to each row's logit; of a logit: empty.
         note: Why there is nothing to see ("inactive here"), else empty.
     """
 
     name: str
-    heatmap: Real[np.ndarray, "height width"]
+    evidence: Evidence
     values: tuple[float, ...] = ()
     note: str = ""
 
@@ -42,20 +128,16 @@ class Card:
     """All that a drawing of one explanation says, in the order in which it says it.
 
     Attributes:
-        picture: (height, width, 3), the photograph.
         sentence: "A is B because of C, D and E".
         facts: Predicted class, true class, file: one (term, text) each.
         rows: The targets.
         panels: The x-features by decreasing contribution to the first row.
-        logit_panels: The single heatmap of each row's logit.
+        logit_panels: One for each row's logit.
         certificate: Lines that say how far the explanation can be trusted.
         warnings: Reasons not to trust it; empty when fine.
-        caption: How the heatmaps were scaled and smoothed.
-        scale: "each" or "shared", see `intensities`.
-        logit_heading: What stands above the last column where there is one row.
+        caption: How to read colours and numbers.
     """
 
-    picture: UInt8[np.ndarray, "height width 3"]
     sentence: str
     facts: tuple[tuple[str, str], ...]
     rows: tuple[Row, ...]
@@ -64,5 +146,25 @@ class Card:
     certificate: tuple[str, ...]
     warnings: tuple[str, ...]
     caption: str
-    scale: Scale = "each"
-    logit_heading: str = "The whole logit"
+
+    @property
+    def kind(self) -> Literal["image", "text", "table"]:
+        """What was explained."""
+        match self.logit_panels[0].evidence:
+            case Heatmap():
+                return "image"
+            case Tokens():
+                return "text"
+        return "table"
+
+    @property
+    def image(self) -> UInt8[np.ndarray, "height width 3"]:
+        """The explained image, (height, width, 3).
+
+        Raises:
+            TypeError: A text or a row was explained.
+        """
+        evidence = self.logit_panels[0].evidence
+        if not isinstance(evidence, Heatmap):
+            raise TypeError(f"the card of a {self.kind} shows no image")
+        return evidence.image

@@ -4,24 +4,27 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, final
 
+import numpy as np
 import torch
 from matplotlib.figure import Figure
 
 from torchxnn.errors import DataError
 from torchxnn.explanations.base import Reasons
 from torchxnn.explanations.card import Card, Panel, Row
-from torchxnn.explanations.drawing.figure import draw_card
-from torchxnn.explanations.drawing.html import render_card
-from torchxnn.explanations.drawing.overlay import number, signed
+from torchxnn.explanations.drawing.figure import PaperColumns, Style, draw_card
+from torchxnn.explanations.drawing.html import card_fragment, render_card
+from torchxnn.explanations.drawing.overlay import Scale, number, signed
 from torchxnn.explanations.image import Explanation
+from torchxnn.explanations.saved_result import SavedResult
 from torchxnn.explanations.sentences import NOTABLE_SHARE, listed, noun
+from torchxnn.explanations.text_table import ListExplanation, TableExplanation, TextExplanation
 from torchxnn.storage.artifact import Format
-from torchxnn.storage.files import replace_file
 
-FORMAT = Format("torchxnn.contrast", 1, "a saved contrast")
 PANELS = 7  # x-features that the figure shows
+_BOTH = "first", "second"  # folders of the two explanations
+_KINDS = (Explanation, TextExplanation, TableExplanation)
 
 
 @dataclass(frozen=True)
@@ -43,8 +46,9 @@ class Term:
     share: float
 
 
+@final
 @dataclass(frozen=True)
-class Contrast:
+class Contrast(SavedResult):
     r"""The difference of two logits of one input, as a sum over the x-features of both classes.
 
     .. math:: y_a-y_b=\sum_i v^a_iE^a_i-\sum_j v^b_jE^b_j+(b_a-b_b)+(u_a-u_b)
@@ -62,10 +66,12 @@ class Contrast:
         intercept: difference of the intercepts.
         unexplained: difference of the unexplained rests.
         declined: why no reasons are given; empty if they are.
-        explanations: the two that it is made of, and their target's position in them; not kept in
-            contrast.json.
+        explanations: the two that it is made of, and their target's position in them; folders of
+            their own, `first` and `second`, where a contrast is saved.
     """
 
+    stem = "contrast"
+    format = Format("torchxnn.contrast", 1, "a saved contrast")
     first: str
     second: str
     predicted: str
@@ -100,51 +106,26 @@ class Contrast:
         other = f"; the other way {verb} {contra}" if contra else ""
         return f"{start}{why}{other}; {self._rest()}."
 
-    def save(self, folder: Path | str) -> None:
-        """Write contrast.json, and of images contrast.png and contrast.html, into a folder.
+    def card(self, scale: Scale = "each") -> Card:
+        """Put the contrast into words and order: A is the first class, B the second.
 
-        Raises:
-            OSError: they cannot be written.
-        """
-        folder = Path(folder)
-        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "explanations"}
-        content = FORMAT.encode({"sentence": self.sentence(), **values})
-        replace_file(folder / "contrast.json", content)
-        if all(isinstance(explanation, Explanation) for explanation, _ in self.explanations):
-            card = self.card()
-            folder.mkdir(parents=True, exist_ok=True)
-            draw_card(card).savefig(folder / "contrast.png")
-            replace_file(folder / "contrast.html", render_card(card))
-
-    def plot(self) -> Figure:
-        """Draw the picture and the largest terms' heatmaps; see `card`."""
-        return draw_card(self.card())
-
-    def card(self) -> Card:
-        """What the figure and the page draw: A is the first class, B the second.
-
-        Raises:
-            DataError: the explanations are not of an image.
+        Args:
+            scale: As in `Reasons.card`.
         """
         (a, k), (b, m) = self.explanations
-        if not isinstance(a, Explanation) or not isinstance(b, Explanation):
-            raise DataError("only a contrast of two explanations of an image can be drawn")
-        drawn = [term for term in self.terms if term.value][:PANELS]
-        panels = []
-        for term in drawn:
-            maps = (a if term.of == "first" else b).heatmaps
-            letter = "A" if term.of == "first" else "B"
-            heatmap = maps[term.feature].numpy()
-            panels.append(Panel(f"{letter}: {term.name}", heatmap, (term.value,)))
-        difference = (a.logit_heatmaps[k] - b.logit_heatmaps[m]).numpy()
-        base = a.card(a.targets[k])
-        facts = (("A", self.first), ("B", self.second), *base.facts)
-        left_out = len([term for term in self.terms if term.value]) - len(drawn)
+        relevance = {"first": a.relevance()[0], "second": b.relevance()[0]}
+        terms = [term for term in self.terms if term.value]
+        drawn = torch.stack([relevance[t.of][t.feature] for t in terms[:PANELS] or self.terms[:1]])
+        panels = [
+            Panel(f"{'A' if term.of == 'first' else 'B'}: {term.name}", evidence, (term.value,))
+            for term, evidence in zip(terms[:PANELS], a.evidence(drawn, scale), strict=False)
+        ]
+        (difference,) = a.evidence((a.relevance()[1][k] - b.relevance()[1][m]).unsqueeze(0))
+        left_out = len(terms) - len(panels)
         more = f" {left_out} smaller x-feature(s) are not drawn." if left_out else ""
         return Card(
-            picture=a.picture,
             sentence=self.sentence(),
-            facts=facts,
+            facts=(("A", self.first), ("B", self.second), *a.facts()),
             rows=(self._row(),),
             panels=tuple(panels),
             logit_panels=(Panel("A minus B", difference),),
@@ -154,10 +135,43 @@ class Contrast:
                 for line in each.certificate_lines()
             ),
             warnings=(self.declined,) if self.declined else (),
-            logit_heading="A minus B",
-            caption="Values are contributions to the logit of A minus that of B; the last column "
-            f"is the difference of the two logits and of their heatmaps.{more} {base.caption}",
+            caption="Values are contributions to the logit of A minus that of B; A minus B is the "
+            f"difference of the two logits, and of what draws them.{more} {a.caption(scale)}",
         )
+
+    def plot(
+        self, scale: Scale = "each", style: Style = "screen", columns: PaperColumns = 1
+    ) -> Figure:
+        """Draw the largest terms and the difference of the logits; see `Reasons.plot`."""
+        return draw_card(self.card(scale), style, columns)
+
+    def _page(self) -> bytes:
+        return render_card(self.card())
+
+    def _repr_html_(self) -> str:
+        return card_fragment(self.card())
+
+    def _write(self, folder: Path) -> dict[str, Any]:
+        for name, (explanation, _) in zip(_BOTH, self.explanations, strict=True):
+            explanation.save(folder / name)
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "explanations"}
+        return {
+            "sentence": self.sentence(),
+            **values,
+            "explanations": self.explanations[0][0].format.name,
+            "positions": [index for _, index in self.explanations],
+        }
+
+    @classmethod
+    def _read(cls, folder: Path, record: dict[str, Any]) -> Contrast:
+        if "explanations" not in record:
+            raise DataError(
+                f"the contrast in {folder} was saved without its explanations; make it anew with "
+                "`contrast`"
+            )
+        kind = next(kind for kind in _KINDS if kind.format.name == record["explanations"])
+        first, second = (kind.load(folder / name) for name in _BOTH)
+        return contrast(first, second, *record["positions"])
 
     def _notable(self, sign: int) -> list[Term]:
         return [t for t in self.terms if sign * t.value > 0 and t.share >= NOTABLE_SHARE]
@@ -259,12 +273,13 @@ def _check(first: Reasons, second: Reasons, first_index: int, second_index: int)
             f"both explanations are about {first.target_names[first_index]}; a contrast needs two "
             "classes"
         )
-    same_picture = True
+    same = type(first) is type(second)
     if isinstance(first, Explanation) and isinstance(second, Explanation):
-        pictures = (torch.from_numpy(first.picture), torch.from_numpy(second.picture))
-        same_picture = pictures[0].shape == pictures[1].shape and torch.equal(*pictures)
-    if not same_picture or first.predicted_class != second.predicted_class:
+        same = np.array_equal(first.image, second.image)
+    if isinstance(first, ListExplanation) and isinstance(second, ListExplanation):
+        same = same and first.entries == second.entries
+    if not same or first.predicted_class != second.predicted_class:
         raise DataError(
             "the two explanations are of different inputs or of different models; explain the same "
-            "input with both XNNs, and give both the same `preprocessing`, which draws the picture"
+            "input with both XNNs, and give both the same `preprocessing`, which draws the image"
         )

@@ -94,7 +94,7 @@ def explain_image(
     )
     logit_maps = attributor(method, xnn.model).attribute_many(batch, list(xnn.targets))
     return Explanation(
-        picture=draw_input(image, xnn.preprocessing) if picture is None else picture,
+        image=draw_input(image, xnn.preprocessing) if picture is None else picture,
         heatmaps=maps[0],
         logit_heatmaps=logit_maps[0],
         certificate=certificate,
@@ -141,7 +141,7 @@ def explain_text(
         )
     options = {"method": method, "baseline": baseline, "token_layer": token_layer}
     found = _explain_entries(xnn, ids.unsqueeze(0), label, path, options)
-    return TextExplanation(parts=tuple(tokens), **found)
+    return TextExplanation(entries=tuple(tokens), **found)
 
 
 @torch.no_grad()
@@ -182,7 +182,7 @@ def explain_row(
     options = {"method": method, "baseline": baseline}
     found = _explain_entries(xnn, row.unsqueeze(0), label, path, options)
     shown = row.float() if values is None else torch.tensor([float(v) for v in values])
-    return TableExplanation(parts=tuple(str(name) for name in names), values=shown, **found)
+    return TableExplanation(entries=tuple(str(name) for name in names), values=shown, **found)
 
 
 def _explain_entries(

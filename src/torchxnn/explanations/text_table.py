@@ -1,194 +1,134 @@
-"""Explanations of inputs that are lists of parts: the tokens of a text, the columns of a row."""
+"""Explanations of inputs that are lists: the tokens of a text, the columns of a row."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeVar, final
+from typing import Any, ClassVar, TypeVar, final
 
+import numpy as np
 import torch
 from jaxtyping import Float
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from torchxnn.explanations.base import Reasons
-from torchxnn.explanations.drawing.canvas import figure_bytes, save_figure
-from torchxnn.explanations.drawing.overlay import number
-from torchxnn.explanations.drawing.paper_figure import Columns
-from torchxnn.explanations.drawing.part_figure import draw_part_card
-from torchxnn.explanations.drawing.part_page import part_fragment, render_part_card
-from torchxnn.explanations.part_card import PartCard, PartPanel
-from torchxnn.explanations.record import MARKER, read_record, write_record
-from torchxnn.storage.files import replace_file, replace_folder
+from torchxnn.explanations.card import Columns, Tokens
+from torchxnn.explanations.drawing.overlay import Scale, number
+from torchxnn.explanations.record import read_reasons, reasons_record
+from torchxnn.storage.artifact import Format
 
-PAGE = "explanation.html"
-Loaded = TypeVar("Loaded", bound="PartExplanation")
-_CAPTION = (
-    "Red (+) makes the x-feature stronger, blue (\N{MINUS SIGN}) weaker; each x-feature has its "
-    "own colour scale, and every number is in units of the x-feature (of the logit: in logits)."
+Listed = TypeVar("Listed", bound="ListExplanation")
+_READ = (
+    "Red (+) makes the x-feature stronger, blue (\N{MINUS SIGN}) weaker; {}, and every number is "
+    "in units of the x-feature (of the logit: in logits)."
 )
+_CAPTION: dict[Scale, str] = {
+    "each": _READ.format("each x-feature has its own colour scale"),
+    "shared": _READ.format("the x-features share one colour scale"),
+}
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class PartExplanation(Reasons, ABC):
+class ListExplanation(Reasons, ABC):
     """Why the network gives one text or one row its logits.
 
     What is not listed here is explained at `Reasons`.
 
     Attributes:
-        parts: tokens, or names of columns.
-        attributions: (n, parts), what each part adds to each x-feature E_i, signed.
-        logit_attributions: (k, parts), the same for each original logit.
+        entries: Tokens, or names of columns.
+        attributions: (n, entries), what each entry adds to each x-feature E_i, signed.
+        logit_attributions: (k, entries), the same for each original logit.
 
     Raises:
-        DataError: shapes that do not belong together.
+        DataError: Shapes that do not belong together.
         NonFiniteError: NaN or infinity in any of the numbers.
     """
 
-    kind: ClassVar[Literal["text", "table"]]
     drawn: ClassVar[str] = "Attributions"
     origin: ClassVar[str] = "Source"
+    entry: ClassVar[str]
     tensors: ClassVar[tuple[str, ...]] = ("attributions", "logit_attributions")
-    parts: tuple[str, ...]
-    attributions: Float[Tensor, "features parts"]
-    logit_attributions: Float[Tensor, "targets parts"]
+    entries: tuple[str, ...]
+    attributions: Float[Tensor, "features entries"]
+    logit_attributions: Float[Tensor, "targets entries"]
 
     @abstractmethod
-    def _shown(self) -> tuple[str, ...]:
-        """The value of every part in words; empty where there is none."""
+    def _shown(self, values: np.ndarray, bounds: tuple[float, float]) -> Tokens | Columns:
+        """What is drawn of attributions (entries,)."""
 
     @final
     def _shapes(self) -> tuple[dict[str, tuple[int, ...]], str]:
-        count = len(self.parts)
-        shapes: dict[str, tuple[int, ...]] = {
-            "attributions": (len(self.features), count),
-            "logit_attributions": (len(self.targets), count),
-        }
-        shapes |= {name: (count,) for name in self.tensors if name not in shapes}
-        return shapes, f"{count} {'token' if self.kind == 'text' else 'column'}(s)"
+        count = len(self.entries)
+        shapes: dict[str, tuple[int, ...]] = dict.fromkeys(self.tensors, (count,))
+        shapes["attributions"] = (len(self.features), count)
+        shapes["logit_attributions"] = (len(self.targets), count)
+        return shapes, f"{count} {self.entry}(s)"
 
     @final
-    def card(self, target: int | None = None) -> PartCard:
-        """Put the explanation into words and order, ready to be drawn.
-
-        Args:
-            target: class index of the one target to show; None shows all.
-
-        Raises:
-            DataError: `target` is not among the targets of this explanation.
-        """
-        rows = self._rows(target)
-        panels = []
-        for i in self.order(rows[0]):
-            values = tuple(float(self.contributions[k, i]) for k in rows)
-            note = "inactive here" if float(self.features[i]) == 0 or not any(values) else ""
-            panels.append(
-                PartPanel(self.feature_names[i], self.attributions[i].numpy(), values, note)
-            )
-        return PartCard(
-            kind=self.kind,
-            parts=self.parts,
-            shown=self._shown(),
-            sentence=self.sentence(rows[0]),
-            facts=self._facts(),
-            rows=tuple(self._row(k) for k in rows),
-            panels=tuple(panels),
-            logit_panels=tuple(
-                PartPanel(self.target_names[k], self.logit_attributions[k].numpy()) for k in rows
-            ),
-            certificate=self.certificate_lines(),
-            warnings=self._warnings(rows),
-            caption=_CAPTION,
-        )
+    def relevance(self) -> tuple[Tensor, Tensor]:
+        """The attributions of the x-features and of the logits."""
+        return self.attributions, self.logit_attributions
 
     @final
-    def plot(
-        self,
-        target: int | None = None,
-        style: Literal["screen", "paper"] = "screen",
-        columns: Columns = 1,
-    ) -> Figure:
-        """Draw a figure: per x-feature the text on colours, or bars.
-
-        Args:
-            target: as in `card`.
-            style: "paper" fits a paper's column, 7 to 8 points.
-            columns: with "paper", 1 for 3.3 inches and 2 for 6.9.
-        """
-        return draw_part_card(self.card(target), style, columns)
+    def evidence(self, relevance: Tensor, scale: Scale = "each") -> Sequence[Tokens | Columns]:
+        """Attributions (rows, entries) as colours or bars."""
+        rows = list(relevance.numpy())
+        bounds = [tuple(max(0.0, float((s * row).max(initial=0))) for s in (-1, 1)) for row in rows]
+        if scale == "shared":
+            bounds = [tuple(max(ends) for ends in zip(*bounds, strict=True))] * len(bounds)
+        return [
+            self._shown(row, (low, high)) for row, (low, high) in zip(rows, bounds, strict=True)
+        ]
 
     @final
-    def save_figure(self, file: Path | str, **options: Any) -> None:
-        """Write the figure as PNG, PDF or SVG by the file's ending; options as for `plot`."""
-        save_figure(self.plot(**options), file)
+    def caption(self, scale: Scale = "each") -> str:
+        """How to read colours and numbers."""
+        return _CAPTION[scale]
 
     @final
-    def to_html(self, file: Path | str) -> None:
-        """Write one self-contained HTML page that opens offline; whole or not at all."""
-        replace_file(Path(file), render_part_card(self.card()))
+    def _write(self, folder: Path) -> dict[str, Any]:
+        own: dict[str, Any] = {name: getattr(self, name) for name in self.tensors}
+        # "parts" is what files of version 1 call the entries
+        return {**reasons_record(self), **own, "parts": self.entries}
 
     @final
-    def save(self, directory: Path | str) -> None:
-        """Write a folder: `explanation.json`, `figure.png` and `explanation.html`, as a whole.
-
-        Raises:
-            FileExistsError: the folder holds something that is not an explanation.
-            OSError: it cannot be written.
-        """
-        with replace_folder(Path(directory), MARKER) as folder:
-            more: dict[str, Any] = {name: getattr(self, name).tolist() for name in self.tensors}
-            more["parts"] = self.parts
-            write_record(folder, self._format(), self, more)
-            (folder / "figure.png").write_bytes(figure_bytes(self.plot(), "png"))
-            (folder / PAGE).write_bytes(render_part_card(self.card()))
-
     @classmethod
-    def load(cls: type[Loaded], directory: Path | str) -> Loaded:
-        """Read what `save` wrote.
-
-        Raises:
-            DataError: the folder holds no such explanation, or one of a newer version.
-        """
-        record, values = read_record(Path(directory), cls._format())
-        for name in cls.tensors:
-            values[name] = torch.tensor(record[name], dtype=torch.float32)
-        return cls(parts=tuple(record["parts"]), **values)
-
-    @classmethod
-    def _format(cls) -> str:
-        return f"torchxnn.{cls.kind}_explanation"
-
-    @final
-    def _repr_html_(self) -> str:
-        return part_fragment(self.card())
+    def _read(cls: type[Listed], folder: Path, record: dict[str, Any]) -> Listed:
+        values = read_reasons(record, folder)
+        values |= {n: torch.tensor(record[n], dtype=torch.float32) for n in cls.tensors}
+        return cls(entries=tuple(record["parts"]), **values)
 
 
 @final
 @dataclass(frozen=True, eq=False, kw_only=True)
-class TextExplanation(PartExplanation):
-    """Why a network of token ids gives one text its logits; `parts` are the tokens."""
+class TextExplanation(ListExplanation):
+    """Why a network of token ids gives one text its logits; `entries` are the tokens."""
 
-    kind = "text"
+    format = Format("torchxnn.text_explanation", 1, "a saved explanation of a text")
     unit = "text"
+    entry = "token"
 
-    def _shown(self) -> tuple[str, ...]:
-        return ()
+    def _shown(self, values: np.ndarray, bounds: tuple[float, float]) -> Tokens:
+        return Tokens(self.entries, values, bounds)
 
 
 @final
 @dataclass(frozen=True, eq=False, kw_only=True)
-class TableExplanation(PartExplanation):
-    """Why a network of feature vectors gives one row its logits; `parts` are the columns.
+class TableExplanation(ListExplanation):
+    """Why a network of feature vectors gives one row its logits; `entries` are the columns.
 
     Attributes:
         values: (D,), of the row, in the units that people know.
     """
 
-    kind = "table"
+    format = Format("torchxnn.table_explanation", 1, "a saved explanation of a row")
     unit = "row"
-    tensors = (*PartExplanation.tensors, "values")
+    entry = "column"
+    tensors = (*ListExplanation.tensors, "values")
     values: Float[Tensor, " columns"]
 
-    def _shown(self) -> tuple[str, ...]:
-        return tuple(number(float(value)) for value in self.values)
+    def _shown(self, values: np.ndarray, bounds: tuple[float, float]) -> Columns:
+        shown = tuple(number(float(value)) for value in self.values)
+        return Columns(self.entries, values, bounds, shown)

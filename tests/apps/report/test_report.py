@@ -219,7 +219,7 @@ def test_a_report_of_twelve_pictures_and_five_sheets_stays_below_six_megabytes(t
     """On pictures that compress far worse than photographs; two cards and one sheet, scaled up."""
     coarse = np.random.default_rng(0).integers(0, 256, (56, 56, 3), dtype=np.uint8)
     noise = coarse.repeat(4, axis=0).repeat(4, axis=1)
-    five = explanation(((5.0, 4.0, 3.0, 2.0, -1.0),), size=(224, 224), picture=noise)
+    five = explanation(((5.0, 4.0, 3.0, 2.0, -1.0),), size=(224, 224), image=noise)
     item = SheetItem(noise, peak(224, 224), 1.0, 1.0, "x.jpg")
     fit = fit_report(faithfulness(n=5))
     sizes = []

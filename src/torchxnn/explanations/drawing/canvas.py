@@ -3,6 +3,8 @@
 Drawn with the object-oriented API alone: no pyplot, no global state, nothing to close.
 """
 
+from __future__ import annotations
+
 import io
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -83,6 +85,7 @@ class Page:
     y: float = 0.0
     dpi: int = DPI
     figure: Figure = field(init=False)
+    draws: bool = True  # without it, the cursor moves and nothing else happens
 
     def __post_init__(self) -> None:
         self.figure = VectorFigure(
@@ -91,11 +94,18 @@ class Page:
         FigureCanvasAgg(self.figure)
 
     @classmethod
-    def measure(cls, width: float, draw: "Callable[[Page], None]") -> float:
+    def measure(cls, width: float, draw: Callable[[Page], None]) -> float:
         """The height that `draw(page)` takes."""
-        page = cls(width, 1.0)
+        page = cls(width, 1.0, draws=False)
         draw(page)
         return page.y
+
+    @classmethod
+    def fitted(cls, width: float, draw: Callable[[Page], None], dpi: int = DPI) -> Page:
+        """A page that is as high as what `draw(page)` draws on it."""
+        page = cls(width, cls.measure(width, draw), dpi=dpi)
+        draw(page)
+        return page
 
     def text(self, x: float, text: str, size: float, width: float, **style: Any) -> None:
         """Write wrapped text at the cursor and move the cursor below it."""
@@ -105,6 +115,8 @@ class Page:
 
     def put(self, x: float, y: float, text: str, size: float, **style: Any) -> None:
         """Write one line at a point in inches."""
+        if not self.draws:
+            return
         options: dict[str, Any] = {
             "color": INK,
             "family": list(families()),
@@ -139,6 +151,8 @@ class Page:
 
     def image(self, x: float, y: float, size: tuple[float, float], pixels: np.ndarray) -> None:
         """Show an image with a hairline frame in the box whose top left is (x, y)."""
+        if not self.draws:
+            return
         axes = self.figure.add_axes(self._box(x, y, *size))
         axes.imshow(pixels, interpolation="lanczos" if pixels.shape[0] < 400 else "antialiased")
         axes.set_xticks([])
@@ -147,13 +161,15 @@ class Page:
             spine.set_edgecolor(FAINT)
             spine.set_linewidth(0.6)
 
-    def tag(self, x: float, y: float, text: str, ha: str = "left") -> None:
+    def tag(self, x: float, y: float, text: str, size: float = 9.0, ha: str = "left") -> None:
         """Write a small label on white over an image."""
-        box = {"facecolor": "white", "edgecolor": FAINT, "linewidth": 0.6, "pad": 3}
-        self.put(x, y, text, 9.0, ha=ha, va="center", bbox=box)
+        box = {"facecolor": "white", "edgecolor": FAINT, "linewidth": 0.6, "pad": size / 3}
+        self.put(x, y, text, size, ha=ha, va="center", bbox=box)
 
     def bar(self, x: float, y: float, width: float, height: float, color: str) -> None:
         """Fill a rectangle whose top left is (x, y)."""
+        if not self.draws:
+            return
         left, bottom, across, up = self._box(x, y, width, height)
         self.figure.add_artist(Rectangle((left, bottom), across, up, color=color, linewidth=0))
 

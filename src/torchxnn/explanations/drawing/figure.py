@@ -1,95 +1,268 @@
-"""The matplotlib figure of one explanation (paper figures 1 and 8).
+"""The matplotlib figure of one explanation (paper figures 1 and 8), for a screen or for a paper.
 
-Left the photograph; then one column per x-feature by decreasing contribution, with its heatmap and
-a cut-out of what it looks at; right the single heatmap of the original logit. Drawn with the
-object-oriented API alone: no pyplot, no global state, nothing to close.
+Of an image: the image, then per x-feature, by decreasing contribution, its heatmap and a cut-out of
+what it looks at, then the heatmap of the original logit. Of a text or a row: per x-feature the text
+on colours, or bars. A figure for a paper is one or two columns wide and its text 7 to 8 points
+tall; sentence, certificate and the reading of the colours belong into the paper's own caption and
+are left out; warnings stay.
 """
 
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from functools import partial
+from typing import Literal
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from torchxnn.explanations.card import Card, Panel
-from torchxnn.explanations.drawing.canvas import Page
+from torchxnn.explanations.card import TOP, Card, Columns, Heatmap, Panel, Row, Tokens
+from torchxnn.explanations.drawing.canvas import DPI, Page, extent
 from torchxnn.explanations.drawing.overlay import (
     FAINT,
     INK,
     MUTED,
+    NEGATIVE,
+    POSITIVE,
     WARNING,
     colour_of,
     colour_scale,
-    cutout,
-    faded,
-    intensities,
     number,
-    overlay,
     signed,
+    tint,
 )
 
-MARGIN, GAP, WIDE_GAP = 0.3, 0.12, 0.38  # inches
-PANEL_HEIGHT = 1.65
-PER_LINE = 7
+Style = Literal["screen", "paper"]
+PaperColumns = Literal[1, 2]
+
+MARGIN, GAP, WIDE_GAP = 0.3, 0.12, 0.38  # inches, on a screen
+PANEL, PER_LINE = (
+    1.65,
+    7,
+)  # on a screen: height of a heatmap in inches, x-features beside each other
 
 
-def draw_card(card: Card) -> Figure:
+@dataclass(frozen=True)
+class _Form:
+    """One way to draw, in inches and points."""
+
+    width: float  # for lists; a screen's figure of an image is as wide as its columns
+    margin: float
+    gap: float
+    title: float
+    value: float
+    text: float
+    small: float
+    per_line: int
+    cutouts: bool
+    words: bool  # sentence, facts, certificate and caption
+    dpi: int
+
+    @property
+    def room(self) -> float:
+        return self.width - 2 * self.margin
+
+    def heading(self, valued: bool) -> float:
+        """Height above an image: its name, and the contribution below that."""
+        return _line(self.text) + (_line(self.value) if valued else 0) + self.lift
+
+    @property
+    def lift(self) -> float:
+        """Between a heading and its image: room for the bar."""
+        return 0.1 if self.words else 0.02
+
+
+_SCREEN = _Form(9.6, MARGIN, GAP, 15.0, 17.0, 10.5, 9.0, 7, True, True, DPI)
+_PAPER = {
+    1: _Form(3.3, 0.02, 0.05, 8.0, 8.0, 7.5, 7.0, 4, False, False, 300),
+    2: _Form(6.9, 0.02, 0.05, 8.0, 8.0, 7.5, 7.0, 7, True, False, 300),
+}  # as wide as most templates of two columns have them
+
+
+def draw_card(card: Card, style: Style = "screen", columns: PaperColumns = 1) -> Figure:
     """Draw one explanation as a matplotlib figure on white.
 
     Args:
-        card: What to say; made by `Explanation.card`.
+        card: What to say.
+        style: "screen", or "paper": fits a paper's column.
+        columns: With "paper", 1 for 3.3 inches and 2 for 6.9.
 
     Returns:
-        A figure that belongs to no window and to no global state.
+        A figure that belongs to no window and to no global state; saved as PDF or SVG its text
+        stays text.
     """
-    layout = _Layout.of(card)
-    header = Page.measure(layout.width, lambda page: _header(page, card, layout))
-    footer = Page.measure(layout.width, lambda page: _footer(page, card, layout))
-    body = layout.lines * layout.block
-    page = Page(layout.width, header + body + footer)
-    _header(page, card, layout)
-    page.y = header
-    _body(page, card, layout)
-    page.y = header + body
-    _footer(page, card, layout)
-    return page.figure
+    form = _PAPER[columns] if style == "paper" else _SCREEN
+    if card.kind == "image":
+        width, body = _images(card, form)
+    else:
+        width, body = form.width, partial(_list, card=card, form=form)
+
+    def draw(page: Page) -> None:
+        _header(page, card, form)
+        body(page)
+        if form.words:
+            _footer(page, card, form)
+
+    return Page.fitted(width, draw, form.dpi).figure
+
+
+def _line(points: float) -> float:
+    """Height of a line of text in inches."""
+    return points * 1.4 / 72
+
+
+def _header(page: Page, card: Card, form: _Form) -> None:
+    width = page.width - 2 * form.margin
+    page.y = form.margin
+    titles = [card.sentence] if form.words else [_paper_title(row) for row in card.rows]
+    for title in titles:
+        title = title.replace("x-feature ", "x-feature\N{NO-BREAK SPACE}")
+        page.text(form.margin, title, form.title, width, weight="bold")
+    if form.words:
+        page.y += 0.04
+        facts = "  ·  ".join(f"{term}: {text}" for term, text in card.facts)
+        page.text(form.margin, facts, form.text, width, color=MUTED)
+    style = {"color": WARNING, "weight": "bold" if form.words else "normal"}
+    for warning in card.warnings:
+        page.text(form.margin, f"Warning: {warning}", form.text, width, **style)
+    page.y += form.gap
+
+
+def _paper_title(row: Row) -> str:
+    """One line on a target: "goldfinch: logit 16.1, reproduced 16.2"."""
+    return f"{row.name}: logit {number(row.logit)}, reproduced {number(row.reproduced)}"
+
+
+def _footer(page: Page, card: Card, form: _Form) -> None:
+    width, indent = page.width - 2 * form.margin, 0.0
+    for row in card.rows:
+        page.text(form.margin, row.equation, form.text, width)
+    page.y += 0.1
+    for line in card.certificate:
+        page.text(form.margin, line, form.small, width, color=MUTED)
+    page.y += 0.06
+    if card.kind == "image":
+        legend, indent, style = 1.5, 3.25, {"color": MUTED, "va": "center"}
+        page.put(form.margin, page.y + 0.08, "low", form.small, **style)
+        page.image(form.margin + 0.34, page.y + 0.02, (legend, 0.13), colour_scale())
+        page.put(form.margin + legend + 0.42, page.y + 0.08, "high relevance", form.small, **style)
+    page.text(form.margin + indent, card.caption, form.small, width - indent, color=MUTED)
+    page.y += 0.22
+
+
+# --- of an image
+
+
+@dataclass(frozen=True, eq=False)
+class _Cell:
+    """An image, and perhaps one below it, with what stands above and under them."""
+
+    name: str
+    pictures: Sequence[np.ndarray]
+    value: str = ""
+    colour: str = INK
+    share: float = 0.0  # of the largest contribution, as a bar
+    note: str = ""
+    lines: tuple[tuple[str, str], ...] = ()  # with several targets: text and colour
+
+    def draw(self, page: Page, x: float, y: float, size: tuple[float, float], form: _Form) -> None:
+        """Draw it; (x, y) is the top left of the first image."""
+        width, height = size
+        above = y - form.lift
+        if self.value:
+            value = page.fit(self.value, form.value, width, "bold")
+            style = {"color": self.colour, "weight": "bold", "va": "bottom"}
+            page.put(x, above, value, form.value, **style)
+            above -= _line(form.value)
+        name = page.fit(self.name, form.text, width)
+        page.put(x, above, name, form.text, color=MUTED, va="bottom")
+        if self.share:
+            page.bar(x, y - 0.08, width, 0.045, "#eceef0")
+            page.bar(x, y - 0.08, width * self.share, 0.045, self.colour)
+        if self.note:
+            note = page.fit(self.note, form.small, width - 0.05)
+            page.tag(x + width / 2, y + height / 2, note, form.small, ha="center")
+        for picture in self.pictures:
+            page.image(x, y, size, picture)
+            y += height + form.gap
+        for text, colour in self.lines:
+            weight = "bold" if form.words else "normal"
+            text = page.fit(text, form.text, width, weight)
+            page.put(x, y, text, form.text, color=colour, weight=weight, va="top")
+            y += _line(form.text)
+
+
+def _images(card: Card, form: _Form) -> tuple[float, Callable[[Page], None]]:
+    """The width of the figure of an image, and what draws its body."""
+    single = len(card.rows) == 1
+    largest = max((abs(v) for panel in card.panels for v in panel.values), default=0.0) or 1.0
+    panels = [_cell(card, panel, form, largest) for panel in card.panels]
+    logits = [
+        _Cell(panel.name, _pictures(panel, form), number(row.logit))
+        if single
+        else _Cell(row.name, _pictures(panel, form))
+        for row, panel in zip(card.rows, card.logit_panels, strict=True)
+    ]
+    height, width = card.image.shape[:2]
+    aspect = min(max(width / height, 0.6), 2.0)
+    if not form.words:
+        cells = [_Cell("Image", (card.image,)), *panels, *logits]
+        return form.width, partial(_in_lines, cells=cells, aspect=aspect, form=form)
+    layout = _Layout.of(card, aspect)
+    body = partial(_beside, card=card, panels=panels, logits=logits, layout=layout, form=form)
+    return layout.width, body
+
+
+def _cell(card: Card, panel: Panel, form: _Form, largest: float) -> _Cell:
+    """An x-feature on the image, with its contribution above or its contributions below."""
+    pictures = _pictures(panel, form)
+    if len(card.rows) == 1:
+        (value,) = panel.values
+        share = abs(value) / largest if form.words else 0.0
+        return _Cell(panel.name, pictures, signed(value), colour_of(value), share, panel.note)
+    lines = tuple(
+        (signed(value) if form.words else f"{signed(value)} {row.name}", colour_of(value))
+        for row, value in zip(card.rows, panel.values, strict=True)
+    )
+    return _Cell(panel.name, pictures, note=panel.note, lines=lines)
+
+
+def _pictures(panel: Panel, form: _Form) -> tuple[np.ndarray, ...]:
+    if not isinstance(panel.evidence, Heatmap):
+        return ()
+    return panel.evidence.pictures(bool(panel.note))[: 2 if form.cutouts else 1]
+
+
+def _in_lines(page: Page, cells: Sequence[_Cell], aspect: float, form: _Form) -> None:
+    """For a paper: all images in one size, line after line."""
+    per_line = min(form.per_line, len(cells))
+    width = (form.room - (per_line - 1) * form.gap) / per_line
+    for start in range(0, len(cells), per_line):
+        line = cells[start : start + per_line]
+        top = page.y + form.heading(any(cell.value for cell in line))
+        for position, cell in enumerate(line):
+            x = form.margin + position * (width + form.gap)
+            cell.draw(page, x, top, (width, width / aspect), form)
+        images = max(len(cell.pictures) for cell in line) * (width / aspect + form.gap)
+        page.y = top + images + max(len(cell.lines) for cell in line) * _line(form.text)
 
 
 @dataclass(frozen=True)
 class _Layout:
-    """Where things stand, in inches."""
+    """Where images stand on a screen, in inches."""
 
     panel: tuple[float, float]  # width, height of a heatmap
-    picture: tuple[float, float]
+    image: tuple[float, float]
     per_line: int
-    lines: int
-    block: float  # height of one line of panels: heading, heatmap, cut-out, contributions
     logit_columns: int
 
-    heading: float  # height above a heatmap
-    row: ClassVar[float] = 0.27
-
     @classmethod
-    def of(cls, card: Card) -> "_Layout":
-        height, width = card.picture.shape[:2]
-        aspect = min(max(width / height, 0.6), 2.0)
-        tall = 2 * PANEL_HEIGHT + GAP
-        targets = len(card.rows)
-        rows = 0.1 + targets * cls.row if targets > 1 else 0.0
-        heading = 0.78 if targets == 1 else 0.42
-        return cls(
-            panel=(PANEL_HEIGHT * aspect, PANEL_HEIGHT),
-            picture=(tall * aspect, tall),
-            per_line=max(1, min(len(card.panels), PER_LINE)),
-            lines=-(-len(card.panels) // PER_LINE),
-            block=heading + tall + rows + 0.2,
-            heading=heading,
-            logit_columns=-(-targets // 2),
-        )
-
-    @property
-    def first(self) -> float:
-        return MARGIN + self.picture[0] + WIDE_GAP
+    def of(cls, card: Card, aspect: float) -> _Layout:
+        tall = 2 * PANEL + GAP
+        per_line = max(1, min(len(card.panels), PER_LINE))
+        columns = -(-len(card.rows) // 2)
+        return cls((PANEL * aspect, PANEL), (tall * aspect, tall), per_line, columns)
 
     @property
     def last(self) -> float:
@@ -100,125 +273,122 @@ class _Layout:
         return self.last + self.logit_columns * (self.panel[0] + GAP) - GAP + MARGIN
 
     def column(self, position: int) -> float:
-        return self.first + (position % self.per_line) * (self.panel[0] + GAP)
+        across = (position % self.per_line) * (self.panel[0] + GAP)
+        return MARGIN + self.image[0] + WIDE_GAP + across
 
 
-def _header(page: Page, card: Card, layout: _Layout) -> None:
-    width = layout.width - 2 * MARGIN
-    page.y = 0.26
-    page.text(
-        MARGIN,
-        card.sentence.replace("x-feature ", "x-feature\N{NO-BREAK SPACE}"),
-        16.0,
-        width,
-        weight="bold",
-    )
-    page.y += 0.04
-    facts = "  ·  ".join(f"{term}: {text}" for term, text in card.facts)
-    page.text(MARGIN, facts, 10.5, width, color=MUTED)
-    for warning in card.warnings:
-        page.y += 0.05
-        page.text(MARGIN, f"Warning: {warning}", 10.5, width, color=WARNING, weight="bold")
-    page.y += 0.12
-
-
-def _body(page: Page, card: Card, layout: _Layout) -> None:
-    top = page.y + layout.heading
-    page.put(MARGIN, top - 0.09, "Picture", 10.5, color=MUTED, va="bottom")
-    page.image(MARGIN, top, layout.picture, card.picture)
-    maps = intensities([panel.heatmap for panel in card.panels], card.scale)
-    for position, (panel, intensity) in enumerate(zip(card.panels, maps, strict=True)):
-        corner = (layout.column(position), top + (position // layout.per_line) * layout.block)
-        _panel(page, card, layout, panel, intensity, corner)
-        if len(card.rows) > 1:
-            _contributions(page, card, layout, panel, corner)
-    rise = layout.heading - 0.18
-    page.bar(layout.last - WIDE_GAP / 2, top - rise, 0.01, rise + layout.picture[1], FAINT)
-    _logits(page, card, layout, top)
-
-
-def _panel(
+def _beside(
     page: Page,
     card: Card,
+    panels: Sequence[_Cell],
+    logits: Sequence[_Cell],
     layout: _Layout,
-    panel: Panel,
-    intensity: np.ndarray,
-    corner: tuple[float, float],
+    form: _Form,
 ) -> None:
-    """One x-feature: heading, heatmap, cut-out."""
-    x, y = corner
-    below = y + layout.panel[1] + GAP
-    if panel.note:
-        for place in (y, below):
-            page.image(x, place, layout.panel, faded(card.picture))
-        page.tag(x + layout.panel[0] / 2, y + layout.panel[1] / 2, panel.note, ha="center")
-    else:
-        page.image(x, y, layout.panel, overlay(card.picture, intensity))
-        page.image(x, below, layout.panel, cutout(card.picture, panel.heatmap))
-    if len(card.rows) > 1:
-        name = page.fit(panel.name, 10.5, layout.panel[0])
-        page.put(x, y - 0.09, name, 10.5, color=MUTED, va="bottom")
-        return
-    (value,) = panel.values
-    largest = max(abs(v) for p in card.panels for v in p.values) or 1.0
-    _heading(page, layout, corner, panel.name, signed(value), colour_of(value))
-    page.bar(x, y - 0.08, layout.panel[0], 0.045, "#eceef0")
-    page.bar(x, y - 0.08, layout.panel[0] * abs(value) / largest, 0.045, colour_of(value))
+    """On a screen: the image, beside it the x-features, and behind a line the logits."""
+    several = len(card.rows) > 1
+    high = form.heading(not several)
+    top, below = page.y + high, layout.panel[1] + GAP
+    _Cell("Image", (card.image,)).draw(page, MARGIN, top, layout.image, form)
+    contributions = len(card.rows) * _line(form.text) + 0.1 if several else 0.0
+    block = high + 2 * below + contributions + GAP
+    for position, cell in enumerate(panels):
+        y = top + (position // layout.per_line) * block
+        cell.draw(page, layout.column(position), y, layout.panel, form)
+        if several and position % layout.per_line == 0:
+            for line, row in enumerate(card.rows):
+                name = page.fit(row.name, form.text, layout.image[0], "bold")
+                x, low = layout.column(0) - 0.15, y + 2 * below + line * _line(form.text)
+                page.put(x, low, name, form.text, weight="bold", ha="right", va="top")
+    rise = high - 0.18
+    page.bar(layout.last - WIDE_GAP / 2, top - rise, 0.01, rise + layout.image[1], FAINT)
+    if several:
+        heading = "Each logit as a whole"
+        page.put(layout.last, top - form.lift, heading, form.text, color=MUTED, va="bottom")
+    for index, cell in enumerate(logits):
+        x = layout.last + (index // 2) * (layout.panel[0] + GAP)
+        if not several:
+            cell.draw(page, x, top, layout.panel, form)
+            continue
+        y = top + (index % 2) * below
+        page.image(x, y, layout.panel, cell.pictures[0])
+        name = page.fit(card.rows[index].name, form.small, layout.panel[0] - 0.25)
+        page.tag(x + 0.09, y + 0.16, name, form.small)
+    page.y = top + (-(-len(panels) // layout.per_line)) * block - high + 0.1
 
 
-def _heading(
-    page: Page, layout: _Layout, corner: tuple[float, float], name: str, value: str, colour: str
-) -> None:
-    x, y = corner
-    name = page.fit(name, 10.5, layout.panel[0])
-    page.put(x, y - 0.45, name, 10.5, color=MUTED, va="bottom")
-    page.put(x, y - 0.12, value, 17.0, color=colour, weight="bold", va="bottom")
+# --- of a text or a row
 
 
-def _contributions(
-    page: Page, card: Card, layout: _Layout, panel: Panel, corner: tuple[float, float]
-) -> None:
-    """With several targets: what the x-feature adds to each, below its heatmap."""
-    x, y = corner[0], corner[1] + layout.picture[1] + 0.1
-    for row, value in zip(card.rows, panel.values, strict=True):
-        if x == layout.first:
-            name = page.fit(row.name, 10.5, layout.picture[0], "bold")
-            page.put(x - 0.15, y, name, 10.5, weight="bold", ha="right", va="top")
-        page.put(x, y, signed(value), 12.0, weight="bold", va="top", color=colour_of(value))
-        y += layout.row
+def _list(page: Page, card: Card, form: _Form) -> None:
+    """X-features and logits below each other, each with the text on colours, or with bars."""
+    single = len(card.rows) == 1
+    for panel in card.panels:
+        values = ", ".join(
+            signed(value) if single else f"{signed(value)} to {row.name}"
+            for row, value in zip(card.rows, panel.values, strict=True)
+        )
+        _entries(page, panel, form, values, colour_of(panel.values[0]) if single else INK)
+    for row, panel in zip(card.rows, card.logit_panels, strict=True):
+        _entries(page, panel, form, number(row.logit), INK)
 
 
-def _logits(page: Page, card: Card, layout: _Layout, top: float) -> None:
-    """The heatmaps of the original logits, beside the x-features."""
-    x = layout.last
-    if len(card.rows) == 1:
-        value = number(card.rows[0].logit)
-        _heading(page, layout, (x, top), card.logit_heading, value, INK)
-    else:
-        page.put(x, top - 0.09, "Each logit as a whole", 10.5, color=MUTED, va="bottom")
-    below = layout.panel[1] + GAP
-    for index, (row, panel) in enumerate(zip(card.rows, card.logit_panels, strict=True)):
-        left, upper = x + (index // 2) * (layout.panel[0] + GAP), top + (index % 2) * below
-        (intensity,) = intensities([panel.heatmap])
-        page.image(left, upper, layout.panel, overlay(card.picture, intensity))
-        if len(card.rows) == 1:
-            page.image(left, upper + below, layout.panel, cutout(card.picture, panel.heatmap))
-        else:
-            name = page.fit(row.name, 9.0, layout.panel[0] - 0.25)
-            page.tag(left + 0.09, upper + 0.16, name)
+def _entries(page: Page, panel: Panel, form: _Form, value: str, colour: str) -> None:
+    """Heading with name and contribution, then tokens or bars."""
+    name = page.fit(panel.name, form.text, 0.55 * form.room)
+    page.put(form.margin, page.y, name, form.text, color=MUTED, va="top")
+    right = form.margin + extent(name, form.text, "normal") + GAP
+    value = page.fit(value, form.text, form.width - form.margin - right, "bold")
+    page.put(right, page.y, value, form.text, color=colour, weight="bold", va="top")
+    page.y += 1.25 * _line(form.text)
+    match panel.evidence:
+        case _ if panel.note:
+            page.text(form.margin, panel.note, form.small, form.room, color=MUTED)
+        case Tokens() as tokens:
+            _tokens(page, tokens, form)
+        case Columns() as columns:
+            _bars(page, columns, form)
+    page.y += GAP
 
 
-def _footer(page: Page, card: Card, layout: _Layout) -> None:
-    width = layout.width - 2 * MARGIN
-    for row in card.rows:
-        page.text(MARGIN, row.equation, 11.0, width)
-    page.y += 0.1
-    for line in card.certificate:
-        page.text(MARGIN, line, 9.5, width, color=MUTED)
-    page.y += 0.06
-    legend = 1.5
-    page.put(MARGIN, page.y + 0.08, "low", 9.0, color=MUTED, va="center")
-    page.image(MARGIN + 0.34, page.y + 0.02, (legend, 0.13), colour_scale())
-    page.put(MARGIN + legend + 0.42, page.y + 0.08, "high relevance", 9.0, color=MUTED, va="center")
-    page.text(MARGIN + legend + 1.75, card.caption, 9.0, width - legend - 1.75, color=MUTED)
-    page.y += 0.22
+def _tokens(page: Page, tokens: Tokens, form: _Form) -> None:
+    """The text, every token on its colour; the strong ones with their number below."""
+    x, pad, tall = form.margin, 0.03, form.text * 1.2 / 72
+    step = tall + _line(form.small)
+    for i, (token, level) in enumerate(zip(tokens.entries, tokens.levels(), strict=True)):
+        token = page.fit(token, form.text, form.room - 2 * pad)
+        said = signed(float(tokens.values[i])) if tokens.is_spoken(i) else ""
+        needed = max(extent(token, form.text, "normal"), extent(said, form.small, "normal"))
+        width = needed + 2 * pad
+        if x > form.margin and x + width > form.width - form.margin:
+            x, page.y = form.margin, page.y + step
+        if level:
+            page.bar(x, page.y - 0.02, width, tall + 0.02, tint(level))
+        page.put(x + pad, page.y, token, form.text, va="top")
+        if said:
+            colour = POSITIVE if level > 0 else NEGATIVE
+            page.put(x + pad, page.y + tall + 0.01, said, form.small, color=colour, va="top")
+        x += width + 0.02
+    page.y += step
+
+
+def _bars(page: Page, columns: Columns, form: _Form) -> None:
+    """The strongest columns, with their values and bars to the right (+) and left (-)."""
+    order, small = columns.order(), form.small
+    labels = {i: f"{columns.entries[i]} = {columns.shown[i]}" for i in order[:TOP]}
+    names = max((extent(label, small, "normal") for label in labels.values()), default=0.0)
+    names = min(names + GAP, 0.5 * form.room)
+    start, edge = form.margin + names, form.width - form.margin
+    across = form.room - names - extent("\N{MINUS SIGN}0.0000", small, "normal") - GAP
+    for i, label in labels.items():
+        value = float(columns.values[i])
+        page.put(form.margin, page.y, page.fit(label, small, names - 0.05), small, va="top")
+        length, tall, colour = across * columns.reach(i), small / 72, colour_of(value)
+        left = start + across * columns.zero() - (length if value < 0 else 0)
+        page.bar(left, page.y + 0.15 * tall, length, tall, colour)
+        page.put(edge, page.y, signed(value), small, color=colour, ha="right", va="top")
+        page.y += small * 1.5 / 72
+    if len(order) > TOP:
+        rest = float(sum(columns.values[i] for i in order[TOP:]))
+        text = f"{len(order) - TOP} more columns together: {signed(rest)}"
+        page.text(form.margin, text, small, form.room, color=MUTED)

@@ -1,13 +1,16 @@
-"""Self-contained HTML pages: nothing is requested from anywhere, and no name can do harm.
+"""Self-contained HTML: nothing is requested from anywhere, and no name can do harm.
 
 Images are data URIs, the style sheet is inline and named by its hash in a content security policy
-that forbids everything else, there is no script, and Jinja escapes whatever is inserted.
+that forbids everything else, there is no script, and Jinja escapes whatever is inserted. Fragments
+for notebooks have inline styles instead, on a light ground of their own, so that a dark notebook
+leaves text and pictures readable.
 """
 
 import base64
 import hashlib
 import re
 import unicodedata
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -18,28 +21,27 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 from PIL import features
 
-from torchxnn.explanations.card import Card, Panel
+from torchxnn.explanations.card import TOP, Card, Columns, Heatmap, Panel, Tokens
 from torchxnn.explanations.drawing.encode import encode
 from torchxnn.explanations.drawing.overlay import (
     colour_scale,
-    cutout,
-    faded,
-    intensities,
     number,
-    overlay,
+    sign_of,
     signed,
+    tint,
 )
 from torchxnn.storage.artifact import __version__
+from torchxnn.training.report import FitReport
 
 LONGEST_SIDE = 256  # pixels of a drawn heatmap
 QUALITY = 80
 TEMPLATES = Path(__file__).parent / "templates"
 
 
-def data_uri(picture: UInt8[np.ndarray, "height width 3"], longest: int = LONGEST_SIDE) -> str:
+def data_uri(pixels: UInt8[np.ndarray, "height width 3"], longest: int = LONGEST_SIDE) -> str:
     """Encode a picture as a small WebP (JPEG without WebP support) inside a data URI."""
     kind: Literal["webp", "jpeg"] = "webp" if features.check("webp") else "jpeg"
-    content = base64.b64encode(encode(picture, QUALITY, longest, kind)).decode("ascii")
+    content = base64.b64encode(encode(pixels, QUALITY, longest, kind)).decode("ascii")
     return f"data:image/{kind};base64,{content}"
 
 
@@ -75,27 +77,39 @@ def render_card(card: Card) -> bytes:
     return render(TEMPLATES / "explanation.html.j2", card=card_view(card))
 
 
+def card_fragment(card: Card) -> str:
+    """The same as notebooks show it: inline styles and a light ground of its own."""
+    return fill(TEMPLATES / "notebook_card.html.j2", card=card_view(card)).decode()
+
+
 def card_view(card: Card) -> dict[str, Any]:
-    """What the card template needs: the card's words, and its pictures as data URIs."""
-    maps = intensities([panel.heatmap for panel in card.panels], card.scale)
+    """What the templates need: words, every number as text, and pictures as data URIs."""
     largest = max((abs(v) for panel in card.panels for v in panel.values), default=0.0) or 1.0
     panels = [
-        _panel_view(card, panel, intensity, largest)
-        for panel, intensity in zip(card.panels, maps, strict=True)
+        _panel_view(panel)
+        | {
+            "values": [
+                _value(value)
+                | {"target": row.name, "percent": round(100 * abs(value) / largest, 1)}
+                for row, value in zip(card.rows, panel.values, strict=True)
+            ]
+        }
+        for panel in card.panels
     ]
-    logits = []
-    for row, panel in zip(card.rows, card.logit_panels, strict=True):
-        (intensity,) = intensities([panel.heatmap])
-        images = _images(card, panel, intensity)
-        logits.append({"name": row.name, "value": number(row.logit), **images})
+    logits = [
+        _panel_view(panel)
+        | {"values": [{"text": number(row.logit), "sign": "", "target": row.name}]}
+        for row, panel in zip(card.rows, card.logit_panels, strict=True)
+    ]
     return {
+        "kind": card.kind,
+        "image": data_uri(card.image, 2 * LONGEST_SIDE) if card.kind == "image" else None,
         "sentence": card.sentence,
         "facts": card.facts,
         "rows": [_row_view(card, index) for index in range(len(card.rows))],
-        "picture": data_uri(card.picture, 2 * LONGEST_SIDE),
         "panels": panels,
         "logits": logits,
-        "logit_heading": card.logit_heading,
+        "numbers": _numbers(card),
         "certificate": card.certificate,
         "warnings": card.warnings,
         "caption": card.caption,
@@ -110,32 +124,107 @@ def _row_view(card: Card, index: int) -> dict[str, Any]:
         "logit": number(row.logit),
         "reproduced": number(row.reproduced),
         "intercept": signed(row.intercept),
-        "values": [_value_view(panel.values[index]) for panel in card.panels],
+        "values": [_value(panel.values[index]) for panel in card.panels],
     }
 
 
-def _value_view(value: float) -> dict[str, str]:
-    sign = "positive" if value > 0 else "negative" if value < 0 else "none"
-    return {"text": signed(value), "sign": sign}
+def _value(value: float) -> dict[str, str]:
+    return {"text": signed(value), "sign": sign_of(value)}
 
 
-def _panel_view(card: Card, panel: Panel, intensity: np.ndarray, largest: float) -> dict[str, Any]:
-    if panel.note:
-        images: dict[str, str | None] = {"overlay": data_uri(faded(card.picture)), "cutout": None}
-    else:
-        images = _images(card, panel, intensity)
-    values = [
-        _value_view(value) | {"target": row.name, "percent": round(100 * abs(value) / largest, 1)}
-        for row, value in zip(card.rows, panel.values, strict=True)
+def _panel_view(panel: Panel) -> dict[str, Any]:
+    """An x-feature or a logit, whatever it shows."""
+    view: dict[str, Any] = {"name": panel.name, "note": panel.note}
+    match panel.evidence:
+        case Heatmap() as heatmap:
+            shown, cutout = map(data_uri, heatmap.pictures(bool(panel.note)))
+            return view | {"overlay": shown, "cutout": cutout}
+        case Tokens() as tokens:
+            return view | {"tokens": _token_views(tokens)}
+        case Columns() as columns:
+            return view | _bar_views(columns)
+
+
+def _token_views(tokens: Tokens) -> list[dict[str, Any]]:
+    return [
+        {
+            **_value(float(tokens.values[i])),
+            "token": token,
+            "level": level,
+            "colour": tint(level),
+            "spoken": tokens.is_spoken(i),
+        }
+        for i, (token, level) in enumerate(zip(tokens.entries, tokens.levels(), strict=True))
     ]
-    return {"name": panel.name, "note": panel.note, "values": values, **images}
 
 
-def _images(card: Card, panel: Panel, intensity: np.ndarray) -> dict[str, str | None]:
-    return {
-        "overlay": data_uri(overlay(card.picture, intensity)),
-        "cutout": data_uri(cutout(card.picture, panel.heatmap)),
-    }
+def _bar_views(columns: Columns) -> dict[str, Any]:
+    order, zero = columns.order(), 100 * columns.zero()
+    bars = [
+        {
+            **_value(float(columns.values[i])),
+            "column": columns.entries[i],
+            "shown": columns.shown[i],
+            "width": round(100 * columns.reach(i), 1),
+            "start": round(zero - (100 * columns.reach(i) if columns.values[i] < 0 else 0), 1),
+        }
+        for i in order[:TOP]
+    ]
+    rest = order[TOP:]
+    total = signed(float(columns.values[rest].sum()))
+    return {"zero": round(zero, 1), "bars": bars, "rest": {"count": len(rest), "text": total}}
+
+
+def _numbers(card: Card) -> list[dict[str, Any]]:
+    """Every attribution of a text or row as a table, row by row; of an image nothing."""
+    every = [panel.evidence for panel in (*card.panels, *card.logit_panels)]
+    lists = [evidence for evidence in every if not isinstance(evidence, Heatmap)]
+    return [
+        {
+            "entry": entry,
+            "shown": lists[0].shown[i] if isinstance(lists[0], Columns) else "",
+            "values": [_value(float(evidence.values[i])) for evidence in lists],
+        }
+        for i, entry in enumerate(lists[0].entries if lists else ())
+    ]
+
+
+def xnn_fragment(
+    facts: Sequence[tuple[str, str]],
+    report: FitReport | None,
+    feature_names: Sequence[str],
+    target_names: Sequence[str],
+) -> str:
+    """An XNN as a table.
+
+    Args:
+        facts: (term, text), such as model and layer.
+        report: of the fit; None if it is not fitted, or was made by other means.
+        feature_names: one per x-feature; empty if it is not fitted.
+        target_names: one per target.
+    """
+    found, more = None if report is None else report.validation, []
+    if report is not None and found is not None:
+        origin = "given" if report.held_out == "given" else "a share of the training data"
+        more = [
+            ("Held-out data", f"{found.images} ({origin}), {found.positives} positives"),
+            ("R²", f"{found.r2:.3f}"),
+            ("F_reg", f"{found.f_reg:.3g} ({found.f_reg_positives:.3g} on positives)"),
+            ("F_cls", f"{found.f_cls:.1%} ({found.f_cls_positives:.1%} on positives)"),
+            ("Active, dead", f"{found.active} and {found.dead} of {found.n_features} x-features"),
+        ]
+    shares = [] if found is None else [[f"{s:.0%}" for s in row] for row in found.share]
+    features = [
+        {"name": name, "shares": [row[i] for row in shares]} for i, name in enumerate(feature_names)
+    ]
+    return fill(
+        TEMPLATES / "notebook_xnn.html.j2",
+        facts=[*facts, *more],
+        features=features,
+        targets=target_names if shares else (),
+        degenerate=() if report is None else report.degenerate,
+        fitted=bool(feature_names),
+    ).decode()
 
 
 @cache

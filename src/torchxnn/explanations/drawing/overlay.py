@@ -1,8 +1,8 @@
-"""Pictures of explanations: heatmaps laid over a photograph, and what stands beside them.
+"""How explanations look: heatmaps laid over the explained image, colours and numbers.
 
-Everything here is a pure function of arrays and strings. What is said (order, captions, sentence)
-is decided in `explanation.py` and handed over as a `Card`, which both `figure.py` and the HTML
-report draw, so that figure and report can never disagree.
+Everything here is a pure function of arrays and numbers. What is said (order, captions, sentence)
+is decided in `explanations.base` and handed over as a `Card`, which figures and pages draw, so that
+they can never disagree.
 
 A heatmap of excitation backprop is sharp to the pixel and very sparse. For *drawing only*, its
 positive part is smoothed lightly (`BLUR` of the shorter side) and scaled so that `PERCENTILE` of
@@ -10,13 +10,14 @@ the pixels reach the top of the colour scale; figures and metrics never use the 
 """
 
 from collections.abc import Sequence
+from typing import Literal
 
 import matplotlib
 import numpy as np
 from jaxtyping import Float, Real, UInt8
 from scipy.ndimage import binary_erosion, gaussian_filter
 
-from torchxnn.explanations.card import Scale
+Scale = Literal["each", "shared"]
 
 POSITIVE, NEGATIVE = "#b2182b", "#1f5fa8"  # red and blue that colour-blind people tell apart
 INK, MUTED, FAINT = "#1b1f24", "#59636e", "#d1d6db"
@@ -25,6 +26,8 @@ BLUR = 0.0135  # standard deviation of the drawing blur, of the shorter side (3 
 PERCENTILE = 99.5
 CUTOUT_SHARE = 0.5
 TINY = 0.0005  # logits
+LEVELS = 8  # strengths of the colour behind a token
+STRONGEST = 0.45  # opacity of the strongest colour, so that dark text stays readable on it
 _COLOURS = matplotlib.colormaps["inferno"](np.linspace(0.2, 1.0, 256))[:, :3]
 _OPACITY = 0.82
 
@@ -48,6 +51,18 @@ def number(value: float) -> str:
 def colour_of(value: float) -> str:
     """Red for a positive contribution, blue for a negative one, grey for none."""
     return POSITIVE if value > 0 else NEGATIVE if value < 0 else MUTED
+
+
+def sign_of(value: float) -> str:
+    """The same in a word that style sheets know."""
+    return "positive" if value > 0 else "negative" if value < 0 else "none"
+
+
+def tint(level: int) -> str:
+    """Colour behind a token: white at 0, towards red above and blue below, as "#rrggbb"."""
+    colour, strength = POSITIVE if level > 0 else NEGATIVE, STRONGEST * abs(level) / LEVELS
+    channels = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
+    return "#" + "".join(f"{round(255 * (1 - strength) + strength * c):02x}" for c in channels)
 
 
 def smooth(
@@ -95,20 +110,20 @@ def intensities(
 
 
 def overlay(
-    picture: UInt8[np.ndarray, "height width 3"], intensity: Real[np.ndarray, "height width"]
+    image: UInt8[np.ndarray, "height width 3"], intensity: Real[np.ndarray, "height width"]
 ) -> UInt8[np.ndarray, "height width 3"]:
-    """Lay a map in [0, 1] over the photograph, which turns light grey and stays visible.
+    """Lay a map in [0, 1] over the image, which turns light grey and stays visible.
 
     The colours are perceptually uniform and colour-blind safe; opacity grows with intensity.
     """
-    base = _grey(picture, 0.22)
+    base = _grey(image, 0.22)
     colours = _COLOURS[np.clip(intensity * 255, 0, 255).astype(np.intp)]
     opacity = (np.clip(2 * intensity, 0, 1) * _OPACITY)[..., None]
     return _bytes(base * (1 - opacity) + colours * opacity)
 
 
 def cutout(
-    picture: UInt8[np.ndarray, "height width 3"],
+    image: UInt8[np.ndarray, "height width 3"],
     heatmap: Real[np.ndarray, "height width"],
     share: float = CUTOUT_SHARE,
     blur: float = 2 * BLUR,
@@ -118,7 +133,7 @@ def cutout(
     An overlay says where a concept is; the cut-out says what is there (its colour and texture).
     The map is smoothed twice as much as in an overlay, so that regions hold together.
     """
-    base = _grey(picture, 0.5)
+    base = _grey(image, 0.5)
     smoothed = smooth(np.maximum(heatmap, 0), blur * min(heatmap.shape))
     total = smoothed.sum()
     if not total > 0:
@@ -126,16 +141,16 @@ def cutout(
     falling = np.sort(smoothed, axis=None)[::-1]
     level = falling[min(int(np.searchsorted(np.cumsum(falling), share * total)), falling.size - 1)]
     inside = smoothed >= level
-    result = np.where(inside[..., None], picture / 255, base)
+    result = np.where(inside[..., None], image / 255, base)
     result[inside & ~binary_erosion(inside, border_value=1)] = 0.13
     return _bytes(result)
 
 
 def faded(
-    picture: UInt8[np.ndarray, "height width 3"],
+    image: UInt8[np.ndarray, "height width 3"],
 ) -> UInt8[np.ndarray, "height width 3"]:
-    """The photograph in pale grey: an x-feature that is inactive here."""
-    return _bytes(_grey(picture, 0.6))
+    """The image in pale grey: an x-feature that is inactive here."""
+    return _bytes(_grey(image, 0.6))
 
 
 def colour_scale(width: int = 256, height: int = 12) -> UInt8[np.ndarray, "height width 3"]:
@@ -144,10 +159,10 @@ def colour_scale(width: int = 256, height: int = 12) -> UInt8[np.ndarray, "heigh
     return overlay(ground, np.tile(np.linspace(0, 1, width), (height, 1)))
 
 
-def _grey(picture: np.ndarray, lift: float) -> np.ndarray:
-    grey = picture @ np.array([0.299, 0.587, 0.114]) / 255
+def _grey(image: np.ndarray, lift: float) -> np.ndarray:
+    grey = image @ np.array([0.299, 0.587, 0.114]) / 255
     return np.repeat((lift + (1 - lift) * (0.3 + 0.7 * grey))[..., None], 3, axis=-1)
 
 
-def _bytes(picture: np.ndarray) -> np.ndarray:
-    return np.clip(np.rint(picture * 255), 0, 255).astype(np.uint8)
+def _bytes(image: np.ndarray) -> np.ndarray:
+    return np.clip(np.rint(image * 255), 0, 255).astype(np.uint8)

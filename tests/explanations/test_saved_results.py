@@ -1,0 +1,178 @@
+"""One contract of all results that are drawn and kept: explanations, contrasts, what-ifs."""
+
+import json
+from dataclasses import fields, is_dataclass, replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from explanation_examples import CERTIFICATE, explanation
+from torchxnn.errors import DataError
+from torchxnn.explanations.contrast import contrast
+from torchxnn.explanations.text_table import TableExplanation, TextExplanation
+
+
+def listed(kind=TextExplanation, target=4, **changes):
+    """An explanation of a text or a row of three entries, with two x-features."""
+    own = {"values": torch.tensor([1.5, -2.0, 0.25])} if kind is TableExplanation else {}
+    values = torch.tensor([[2.0, -0.5]])
+    return kind(
+        entries=("a", "b", "c"),
+        attributions=torch.tensor([[0.1, -0.2, 0.3], [0.0, 0.5, -0.6]]),
+        logit_attributions=torch.tensor([[1.0, 0.5, -0.25]]),
+        features=torch.tensor([2.0, 0.5]), contributions=values, intercept=torch.tensor([0.5]),
+        targets=(target,), target_names=(f"bird {target}",), logits=torch.tensor([2.1]),
+        reproduced=torch.tensor([2.0]), predicted_class=4, predicted_name="bird 4",
+        feature_names=("red", "blue"), certificate=CERTIFICATE, faithfulness=None, degenerate=(),
+        path="a.txt", **own, **changes,
+    )  # fmt: skip
+
+
+def against(first, **changes):
+    return contrast(first, replace(first, targets=(5,), target_names=("bird 5",), **changes))
+
+
+RESULTS = {
+    "image": lambda: explanation(),
+    "text": lambda: listed(),
+    "row": lambda: listed(TableExplanation),
+    "contrast": lambda: against(explanation(), logits=torch.tensor([-1.0])),
+    "contrast of rows": lambda: against(listed(TableExplanation), logits=torch.tensor([1.0])),
+}
+
+
+@pytest.fixture(params=RESULTS)
+def result(request):
+    return RESULTS[request.param]()
+
+
+def assert_same(one, other, where=""):
+    """Equal to the last bit, whatever they hold."""
+    assert type(one) is type(other), where
+    if isinstance(one, (torch.Tensor, np.ndarray)):
+        np.testing.assert_array_equal(one, other, err_msg=where)
+        assert one.dtype == other.dtype, where
+    elif is_dataclass(one):
+        for field in fields(one):
+            assert_same(getattr(one, field.name), getattr(other, field.name), field.name)
+    elif isinstance(one, tuple):
+        assert len(one) == len(other), where
+        for a, b in zip(one, other, strict=True):
+            assert_same(a, b, where)
+    else:
+        assert one == other, where
+
+
+def test_it_comes_back_as_it_was(result, tmp_path):
+    result.save(tmp_path / "it")
+    assert_same(type(result).load(tmp_path / "it"), result)
+
+
+def test_the_folder_holds_json_page_and_figure(result, tmp_path):
+    result.save(tmp_path / "it")
+    record = json.loads((tmp_path / "it" / f"{result.stem}.json").read_text("utf-8"))
+    assert record["format"] == type(result).format.name
+    assert record["versions"]["torchxnn"]
+    result.to_html(tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text("utf-8")
+    assert (tmp_path / "it" / f"{result.stem}.html").read_text("utf-8") == page
+    assert "<script" not in page
+    with Image.open(tmp_path / "it" / "figure.png") as figure:
+        assert min(figure.size) > 200
+    assert result._repr_png_() == (tmp_path / "it" / "figure.png").read_bytes()
+    assert result.plot().get_size_inches()[0] > 3
+
+
+@pytest.mark.parametrize("kind", ["png", "pdf", "svg"])
+def test_the_figure_is_saved_by_its_ending(result, kind, tmp_path):
+    result.save_figure(tmp_path / f"figure.{kind}")
+    assert (tmp_path / f"figure.{kind}").stat().st_size > 1000
+
+
+@pytest.mark.parametrize("what", ["torchxnn.storage.artifact.Format.encode", "PIL.Image.Image.save",
+                                  "matplotlib.figure.Figure.savefig"])  # fmt: skip
+@pytest.mark.parametrize("existing", [False, True])
+def test_a_failing_write_leaves_everything_as_it_was(result, what, existing, tmp_path, monkeypatch):
+    if existing:
+        result.save(tmp_path / "it")
+
+    def fail(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(what, fail)
+    with pytest.raises(OSError, match="No space"):
+        result.save(tmp_path / "it")
+    monkeypatch.undo()
+    assert [path.name for path in tmp_path.iterdir()] == (["it"] if existing else [])
+    if existing:
+        assert_same(type(result).load(tmp_path / "it"), result)
+
+
+def test_what_is_not_ours_is_neither_replaced_nor_read(result, tmp_path):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "cat.jpg").write_text("cat")
+    with pytest.raises(FileExistsError, match="photos"):
+        result.save(tmp_path / "photos")
+    assert (tmp_path / "photos" / "cat.jpg").read_text() == "cat"
+    with pytest.raises(DataError, match=f"photos is not a saved .*{result.stem}.json"):
+        type(result).load(tmp_path / "photos")
+    file = tmp_path / "photos" / f"{result.stem}.json"
+    for content, message in (("{", "damaged"), ('{"format": "torchxnn.chunks"}', "its format is")):
+        file.write_text(content)
+        with pytest.raises(DataError, match=message):
+            type(result).load(tmp_path / "photos")
+
+
+def test_a_folder_with_a_part_missing_is_called_damaged(result, tmp_path):
+    result.save(tmp_path / "it")
+    file = tmp_path / "it" / f"{result.stem}.json"
+    whole = json.loads(file.read_text("utf-8"))
+    head = {key: whole[key] for key in ("format", "format_version", "versions")}
+    file.write_text(json.dumps(head))
+    with pytest.raises(DataError, match=r"damaged|without its explanations"):
+        type(result).load(tmp_path / "it")
+
+
+def test_an_older_result_is_replaced_as_a_whole(result, tmp_path):
+    result.save(tmp_path / "it")
+    (tmp_path / "it" / "left_over.png").write_text("of an older version")
+    result.save(tmp_path / "it")
+    assert not (tmp_path / "it" / "left_over.png").exists()
+
+
+@pytest.mark.parametrize("name", ["image", "text", "row"])
+def test_explanations_of_earlier_versions_are_read(name, tmp_path):
+    result = RESULTS[name]()
+    result.save(tmp_path / "it")
+    file = tmp_path / "it" / "explanation.json"
+    record = json.loads(file.read_text("utf-8"))
+    record["version"] = record.pop("format_version")  # as written before there were `versions`
+    del record["versions"]
+    file.write_text(json.dumps(record))
+    assert_same(type(result).load(tmp_path / "it"), result)
+
+
+def test_a_contrast_of_rows_draws_columns():
+    card = RESULTS["contrast of rows"]().card()
+    assert card.kind == "table"
+    assert [panel.name for panel in card.panels] == ["A: red", "B: red", "A: blue", "B: blue"]
+    assert card.panels[1].values == (-2.0,)
+    difference = card.logit_panels[0].evidence.values
+    np.testing.assert_array_equal(difference, np.zeros(3, dtype=np.float32))
+
+
+def test_a_contrast_needs_explanations_of_one_kind_and_input():
+    with pytest.raises(DataError, match="different inputs"):
+        contrast(explanation(), listed(target=5))
+    with pytest.raises(DataError, match="different inputs"):
+        contrast(listed(), replace(listed(target=5), entries=("a", "b", "d")))
+
+
+def test_a_shared_scale_compares_the_x_features():
+    own, shared = (listed().card(scale=scale).panels for scale in ("each", "shared"))
+    assert [max(panel.evidence.levels(), key=abs) for panel in own] == [8, -8]
+    assert [max(panel.evidence.levels(), key=abs) for panel in shared] == [4, -8]
+    assert own[0].evidence.bounds == pytest.approx((0.2, 0.3))
+    assert shared[0].evidence.bounds == pytest.approx((0.6, 0.5))
