@@ -51,7 +51,7 @@ from torchxnn.parallel.engine import LocalEngine
 from torchxnn.parallel.process import one_thread
 from torchxnn.storage.files import replace_file
 from torchxnn.training import losses
-from torchxnn.training.config import ComputeConfig, Losses, Side, TrainConfig
+from torchxnn.training.config import ComputeConfig, Losses, Split, TrainConfig
 from torchxnn.training.initialise import VectorStarter
 from torchxnn.training.many import ManyConfig, fit_many
 from torchxnn.training.objective import full_set_losses
@@ -117,11 +117,11 @@ class Speed:
 # The straightforward loop
 
 
-def make_side(data: Activations, target: int, config: TrainConfig) -> Side:
+def make_split(data: Activations, target: int, config: TrainConfig) -> Split:
     """One class's part of the data."""
     positives, _ = find_positives(data, [target])
     weights = sample_weights(data, [target], config.positive_share)
-    return Side(data, data.logits[:, [target]], positives, weights)
+    return Split(data, data.logits[:, [target]], positives, weights)
 
 
 def loop_over_one(
@@ -130,18 +130,18 @@ def loop_over_one(
     """Fit one class: embedding, held-out losses, epochs, seconds, seconds of the start."""
     begin = time.perf_counter()
     own = Activations(train.z, train.logits, train.labels)  # pretraining is not shared
-    side, held_out = make_side(own, target, config), make_side(validation, target, config)
-    spread = side.logits.std(0, correction=0)
+    split, held_out = make_split(own, target, config), make_split(validation, target, config)
+    spread = split.logits.std(0, correction=0)
     generator = trial_generator(config, 0)
-    srae = VectorStarter(side, n, config, generator).embedding
+    srae = VectorStarter(split, n, config, generator).embedding
     started = time.perf_counter() - begin
     optimizer = torch.optim.Adam(
         srae.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
     )
-    groups = side.groups(config.pull_away)
+    groups = split.groups(config.pull_away)
     if groups is None:
         raise ValueError("the loop centres x-features")
-    shares = side.weights @ groups
+    shares = split.weights @ groups
     best, best_epoch = full_set_losses(srae, held_out, spread, config), 0
     state = copy.deepcopy(srae.state_dict())
     steps = max(1, len(own) // config.batch_size)
@@ -157,10 +157,10 @@ def loop_over_one(
             drop = 0.1 ** ((epoch - 1) // config.decay_every)
             optimizer.param_groups[0]["lr"] = config.learning_rate * drop
         draws = torch.multinomial(
-            side.weights, steps * config.batch_size, replacement=True, generator=generator
+            split.weights, steps * config.batch_size, replacement=True, generator=generator
         )
         for index in draws.split(config.batch_size):
-            z, logits = own.z[index], side.logits[index]
+            z, logits = own.z[index], split.logits[index]
             e = srae.encode(z)
             errors = losses.reconstruction_errors(srae.decode(e) / srae.scale, z / srae.scale)
             loss = losses.faithfulness(srae.readout(e) / spread, logits / spread)
@@ -226,7 +226,7 @@ def compare(settings: Speed) -> dict[str, Any]:
         if fitted.report is None:
             raise SystemExit(f"class {target}: {fitted.error}")
         mine = fits.embedding(target)
-        side = make_side(test, target, settings.base())
+        split = make_split(test, target, settings.base())
         spread = train.logits[:, [target]].std(0, correction=0)
         r2, active = quality(srae, test, target)
         own_r2, own_active = quality(mine, test, target)
@@ -239,8 +239,8 @@ def compare(settings: Speed) -> dict[str, Any]:
                 "epochs": fitted.report.epochs,
                 "loop_loss": held_out.total,
                 "loss": fitted.report.validation_losses.total,
-                "loop_test_loss": full_set_losses(srae, side, spread, settings.base()).total,
-                "test_loss": full_set_losses(mine, side, spread, settings.base()).total,
+                "loop_test_loss": full_set_losses(srae, split, spread, settings.base()).total,
+                "test_loss": full_set_losses(mine, split, spread, settings.base()).total,
                 "loop_test_r2": r2,
                 "test_r2": own_r2,
                 "loop_active": active,

@@ -16,7 +16,7 @@ from torchxnn.data.datasets.folder import ImageFolder
 from torchxnn.data.record import cache_activations
 from torchxnn.errors import DegenerateFitWarning
 from torchxnn.models.preprocessing import Preprocessing
-from torchxnn.training.class_places import class_folder
+from torchxnn.training.class_results import class_folder
 from torchxnn.training.config import TrainConfig
 from torchxnn.training.many import fit_many
 

@@ -33,8 +33,7 @@ from torchxnn.storage.paths import Location
 from torchxnn.storage.saved_folder import read_saved
 from torchxnn.training.config import ComputeConfig, Losses, TrainConfig
 from torchxnn.training.fit import fit_embedding
-from torchxnn.training.report import FitReport
-from torchxnn.training.saved import describe_xnn, rebuild_embedding
+from torchxnn.training.report import FitReport, describe_xnn, rebuild_embedding
 
 __all__ = ["XNN", "XNNOutput"]
 

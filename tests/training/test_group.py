@@ -15,11 +15,11 @@ from torchxnn.embeddings.srae import SRAE
 from torchxnn.embeddings.subspace import principal_subspace
 from torchxnn.errors import DataError, DegenerateFitWarning, NonFiniteError, XNNError
 from torchxnn.training import losses
-from torchxnn.training.config import ComputeConfig, Losses, Side
+from torchxnn.training.config import ComputeConfig, Losses, Split
 from torchxnn.training.fit import fit_embedding, fit_group
 from torchxnn.training.initialise import VectorStarter
 from torchxnn.training.objective import batch_statistics, full_set_losses, loss_of_terms
-from torchxnn.training.schedule import Course, RunningMeans, trial_generator
+from torchxnn.training.schedule import RunningMeans, Schedule, trial_generator
 from torchxnn.training.stacked import Stack
 from training_examples import QUICK, distance, make_data, many_classes
 
@@ -69,14 +69,14 @@ def test_a_fit_is_what_the_literal_second_version_gives():
     config = replace(QUICK, revive=None, epochs=6)
     target = 2
     positives = data.labels == target
-    side = Side(
+    split = Split(
         data,
         data.logits[:, [target]],
         positives.unsqueeze(1),
         sample_weights(data, [target], config.positive_share),
     )
     generator = trial_generator(config, 0)
-    start = VectorStarter(side, 3, config, generator).embedding
+    start = VectorStarter(split, 3, config, generator).embedding
     held_out = (validation.z, validation.logits[:, [target]], validation.labels == target)
     expected, best, epochs = reference.fit_one(
         data.z, data.logits[:, [target]], positives, held_out, (start, generator), config
@@ -235,19 +235,19 @@ def test_a_subspace_of_all_dimensions_is_none():
 def test_reported_losses_in_a_subspace_are_those_of_all_of_z():
     data, validation = (many_classes(seed=s) for s in (0, 1))
     embedding, report = alone(data, validation, 1, replace(QUICK, subspace=4))
-    side = Side(
+    split = Split(
         validation,
         validation.logits[:, [1]],
         (validation.labels == 1).unsqueeze(1),
         sample_weights(validation, [1], QUICK.positive_share),
     )
     spread = data.logits[:, [1]].std(0, correction=0)
-    again = full_set_losses(embedding, side, spread, QUICK)
+    again = full_set_losses(embedding, split, spread, QUICK)
     assert embedding.subspace is None
     assert again.total == pytest.approx(report.validation_losses.total, rel=1e-5)
 
 
-# Stacks, running means, courses
+# Stacks, running means, schedules
 
 
 def stack_of(count=3, device="cpu", **settings):
@@ -363,17 +363,17 @@ def test_a_course_ends_when_the_loss_stops_falling():
         return Losses(total, 0.0, 0.0, total)
 
     config = replace(QUICK, patience=2, epochs=9, decay_every=2, learning_rate=1.0, revive=2)
-    course = Course(config, at(5.0))
-    assert course.advance(at(4.0))
-    assert not course.advance(at(4.5))
-    assert course.learning_rate == pytest.approx(0.1)
-    assert not course.ended
-    course.advance(at(4.2))
-    assert course.ended
-    assert (course.best.total, course.best_epoch) == (4.0, 1)
-    assert [course.revives_after(e) for e in (1, 2, 4, 6)] == [False, True, True, False]
+    schedule = Schedule(config, at(5.0))
+    assert schedule.advance(at(4.0))
+    assert not schedule.advance(at(4.5))
+    assert schedule.learning_rate == pytest.approx(0.1)
+    assert not schedule.ended
+    schedule.advance(at(4.2))
+    assert schedule.ended
+    assert (schedule.best.total, schedule.best_epoch) == (4.0, 1)
+    assert [schedule.revives_after(e) for e in (1, 2, 4, 6)] == [False, True, True, False]
     with pytest.raises(NonFiniteError, match="epoch 4"):
-        course.advance(at(float("nan")))
+        schedule.advance(at(float("nan")))
 
 
 # Losses with further dimensions in front

@@ -3,22 +3,22 @@
 import torch
 
 from torchxnn.training import initialise
-from torchxnn.training.config import Side, TrainConfig
+from torchxnn.training.config import Split, TrainConfig
 from torchxnn.training.initialise import VectorStarter, pretrain_greedily
 from training_examples import make_data
 
 CONFIG = TrainConfig(hidden=(16, 8), batch_size=32, pretrain_epochs=2)
 
 
-def side(data, target):
+def split(data, target):
     weights = torch.full((len(data),), 1 / len(data))
     positives = (data.labels == target).unsqueeze(1)
-    return Side(data, data.logits[:, [target]], positives, weights)
+    return Split(data, data.logits[:, [target]], positives, weights)
 
 
 def begin(data, target, config=CONFIG, seed=0):
     generator = torch.Generator().manual_seed(seed)
-    embedding = VectorStarter(side(data, target), 3, config, generator).embedding
+    embedding = VectorStarter(split(data, target), 3, config, generator).embedding
     return embedding.state_dict(), generator.get_state()
 
 

@@ -23,11 +23,11 @@ from torchxnn.data.positives import find_positives, split_kinds
 from torchxnn.data.record import cache_activations
 from torchxnn.errors import DataError, DegenerateFitWarning, ModelError, XNNError
 from torchxnn.parallel.engine import LocalEngine
-from torchxnn.training.class_places import class_folder
+from torchxnn.training.class_results import class_folder
 from torchxnn.training.config import ComputeConfig
 from torchxnn.training.fit import fit_embedding
 from torchxnn.training.many import ManyConfig, fit_many
-from torchxnn.training.memory import Needs, load_sides
+from torchxnn.training.memory import Needs, load_splits
 from training_examples import QUICK, distance, many_classes
 
 CLASSES = 6
@@ -139,17 +139,17 @@ def test_activations_belong_to_one_run_and_end_with_it(monkeypatch):
     read, seen = [], {}
 
     def load(*args):
-        sides = load_sides(*args)
-        read.extend(weakref.ref(side.z) for side in sides if side is not None)
+        splits = load_splits(*args)
+        read.extend(weakref.ref(split.z) for split in splits if split is not None)
         meet.wait()
-        return sides
+        return splits
 
     def fit(train, validation, targets, n, config, compute, done, **_):
         meet.wait()
         seen[len(train) + len(validation)] = True
         done(0, XNNError("not fitted"))
 
-    monkeypatch.setattr("torchxnn.training.many.load_sides", load)
+    monkeypatch.setattr("torchxnn.training.many.load_splits", load)
     monkeypatch.setattr("torchxnn.training.many.fit_group", fit)
     with ThreadPoolExecutor(2) as threads:
         runs = [
@@ -240,20 +240,20 @@ def needs(cache, rows):
 def test_a_working_set_holds_all_positives_and_as_many_others_as_fit(cache):
     small = needs(cache, 170)
     assert small.budget in (169, 170, 171)
-    train, held_out = load_sides(small, [(1,), (4,)])
+    train, held_out = load_splits(small, [(1,), (4,)])
     assert len(train) + len(held_out) == small.budget
     labels = torch.cat([train.labels, held_out.labels])
     counts = labels.bincount(minlength=CLASSES)
     assert counts[1] == counts[4] == 40
     assert int(counts.sum()) == small.budget
     assert (counts[[0, 2, 3, 5]] > 0).all()
-    whole = load_sides(needs(cache, 1000), None)
+    whole = load_splits(needs(cache, 1000), None)
     mask = split_kinds(cache.labels, QUICK.validation_share, QUICK.seed)
     assert torch.equal(whole[1].z, cache.read("layer", mask))
     inside = {tuple(row) for row in whole[1].z.tolist()}
     assert all(tuple(row) in inside for row in held_out.z.tolist())
     with pytest.raises(XNNError, match="positive_share"):
-        load_sides(replace(small, config=replace(QUICK, positive_share=None)), [(1,)])
+        load_splits(replace(small, config=replace(QUICK, positive_share=None)), [(1,)])
 
 
 def test_fits_in_little_memory_are_nearly_as_faithful(cache):

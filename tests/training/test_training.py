@@ -14,7 +14,7 @@ from torchxnn.errors import DataError, DegenerateFitWarning, NonFiniteError, XNN
 from torchxnn.storage.artifact import structure, to_json
 from torchxnn.training import losses
 from torchxnn.training.cells import MapStarter
-from torchxnn.training.config import Side, TrainConfig
+from torchxnn.training.config import Split, TrainConfig
 from torchxnn.training.fit import fit_embedding
 from torchxnn.training.initialise import (
     VectorStarter,
@@ -281,53 +281,53 @@ def test_linear_fit_survives_constant_inputs():
 
 def equal_weights(data):
     positives = (data.labels == 1).unsqueeze(1)
-    return Side(data, data.logits[:, [1]], positives, torch.ones(len(data)))
+    return Split(data, data.logits[:, [1]], positives, torch.ones(len(data)))
 
 
 def test_split_logit_starts_every_feature_alive_and_close_to_the_logit():
-    side = equal_weights(make_data())
+    split = equal_weights(make_data())
     config = TrainConfig(hidden=(32, 16), pretrain_epochs=3, batch_size=64)
-    embedding = VectorStarter(side, 4, config, torch.Generator().manual_seed(0)).embedding
-    features = embedding.encode(side.data.z).detach()
-    residual = embedding.readout(features).detach() - side.logits
+    embedding = VectorStarter(split, 4, config, torch.Generator().manual_seed(0)).embedding
+    features = embedding.encode(split.data.z).detach()
+    residual = embedding.readout(features).detach() - split.logits
     contributions = embedding.contributions(features)
-    assert weak_features(features, contributions, side.positives, least=0.0) == []
-    assert bool((features[side.positives[:, 0]] > 0).float().mean(0).min() > 0.5)
-    assert float(1 - residual.var() / side.logits.var()) > 0.8
+    assert weak_features(features, contributions, split.positives, least=0.0) == []
+    assert bool((features[split.positives[:, 0]] > 0).float().mean(0).min() > 0.5)
+    assert float(1 - residual.var() / split.logits.var()) > 0.8
 
 
 def test_split_logit_can_restart_single_features():
-    side = equal_weights(make_data())
+    split = equal_weights(make_data())
     embedding = SRAE(20, 4, 1, (32, 16))
     before = embedding.encoder[-1].weight.detach().clone()
     with torch.no_grad():
-        hidden = embedding.below_x_layer(embedding.inputs(side.data.z))
+        hidden = embedding.below_x_layer(embedding.inputs(split.data.z))
         generator = torch.Generator().manual_seed(0)
-        split_logit(embedding, read_units(hidden, side), generator, [2])
+        split_logit(embedding, read_units(hidden, split), generator, [2])
     changed = (embedding.encoder[-1].weight != before).any(1).tolist()
     assert changed == [False, False, True, False]
 
 
 @pytest.mark.parametrize("maps", [False, True])
 def test_weak_features_start_again_and_the_others_stay(maps):
-    side = equal_weights(make_data())
+    split = equal_weights(make_data())
     if maps:
-        z = side.data.z.reshape(-1, 5, 2, 2)
-        side = replace(side, data=Activations(z, side.data.logits, side.data.labels))
+        z = split.data.z.reshape(-1, 5, 2, 2)
+        split = replace(split, data=Activations(z, split.data.logits, split.data.labels))
     config = TrainConfig(hidden=(32, 16), pretrain_epochs=1)
     kind = MapStarter if maps else VectorStarter
-    starter = kind(side, 4, config, torch.Generator().manual_seed(0))
+    starter = kind(split, 4, config, torch.Generator().manual_seed(0))
     layer = starter.embedding.encoder[-1]
     with torch.no_grad():
         layer.weight[2], layer.bias[2] = 0.0, -1.0
-        weak = weak_features(*starter.measure(), side.positives)
+        weak = weak_features(*starter.measure(), split.positives)
     assert 2 in weak
     assert len(weak) < 4
     before = layer.weight.detach().clone()
     assert starter.restart_weak() == len(weak)
     changed = (layer.weight != before).flatten(1).any(1)
     assert changed.nonzero().flatten().tolist() == weak
-    assert bool((starter.measure()[0][side.positives[:, 0], 2] > 0).any())
+    assert bool((starter.measure()[0][split.positives[:, 0], 2] > 0).any())
 
 
 def test_greedy_pretraining_lowers_the_reconstruction_error():
@@ -370,13 +370,13 @@ def test_weak_features_are_dead_on_the_positives_or_carry_too_little():
 def test_full_set_losses_of_a_perfect_embedding():
     data = make_data(16)
     embedding = SRAE(20, 1, 1, ())
-    side = Side(
+    split = Split(
         data, torch.zeros(16, 1), (data.labels == 1).unsqueeze(1), torch.full((16,), 1 / 16)
     )
     with torch.no_grad():
         for parameter in embedding.readout.parameters():
             parameter.zero_()
-    result = full_set_losses(embedding, side, torch.ones(1), QUICK)
+    result = full_set_losses(embedding, split, torch.ones(1), QUICK)
     assert result.faithfulness == 0.0
     assert result.pull_away == 0.0
     assert result.total == pytest.approx(QUICK.beta * result.sparse_reconstruction)

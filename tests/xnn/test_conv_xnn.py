@@ -16,7 +16,7 @@ from torchxnn.embeddings.apply import apply_embedding
 from torchxnn.embeddings.conv_srae import ConvSRAE
 from torchxnn.embeddings.srae import SRAE
 from torchxnn.errors import DataError, ModelError, NonFiniteError, XNNError
-from torchxnn.training.config import ConvConfig, Side
+from torchxnn.training.config import ConvConfig, Split
 from torchxnn.training.fit import fit_embedding
 from torchxnn.training.objective import full_set_losses
 
@@ -141,12 +141,12 @@ def test_one_position_is_the_fully_connected_embedding():
     assert torch.allclose(conv.reproduce(maps), dense.reproduce(vectors), atol=1e-12)
 
 
-def make_side(z, k=2, seed=1):
+def make_split(z, k=2, seed=1):
     generator = torch.Generator().manual_seed(seed)
     logits = torch.randn(len(z), k, generator=generator)
     positives = torch.rand(len(z), k, generator=generator) < 0.4
     weights = torch.rand(len(z), generator=generator) + 0.1
-    return Side(Activations(z, logits, None), logits, positives, weights)
+    return Split(Activations(z, logits, None), logits, positives, weights)
 
 
 @pytest.mark.parametrize("pull_away", ["within", "correlation", "cosine"])
@@ -154,10 +154,10 @@ def test_losses_of_one_position_are_those_of_the_fully_connected_embedding(pull_
     conv, dense = (embedding.float() for embedding in twins())
     z, spread = torch.rand(50, 6), torch.tensor([1.5, 0.5])
     config = TrainConfig(pull_away=pull_away)
-    maps = full_set_losses(conv, make_side(z[:, :, None, None]), spread, config)
-    side = make_side(z)
-    side = replace(side, weights=side.weights / side.weights.sum())
-    vectors = full_set_losses(dense, side, spread, config)
+    maps = full_set_losses(conv, make_split(z[:, :, None, None]), spread, config)
+    split = make_split(z)
+    split = replace(split, weights=split.weights / split.weights.sum())
+    vectors = full_set_losses(dense, split, spread, config)
     for name in ("faithfulness", "sparse_reconstruction", "pull_away", "total"):
         assert getattr(maps, name) == pytest.approx(getattr(vectors, name), rel=1e-4), name
 
@@ -167,12 +167,12 @@ def test_losses_take_positions_as_samples():
     embedding = random_embedding(seed=3).float().requires_grad_(False)
     embedding.encoder[-1].bias.add_(0.3)
     z = torch.rand(70, 6, 5, 3)
-    side, spread = make_side(z), torch.tensor([1.5, 0.5])
+    split, spread = make_split(z), torch.tensor([1.5, 0.5])
     config = TrainConfig(pull_away="cosine", q=10.0)
-    found = full_set_losses(embedding, side, spread, config)
+    found = full_set_losses(embedding, split, spread, config)
     e = embedding.encode(z)
-    share = side.weights / side.weights.sum()
-    gap = (embedding.reproduce(e) - side.logits) / spread
+    share = split.weights / split.weights.sum()
+    gap = (embedding.reproduce(e) - split.logits) / spread
     faithful = float((share * gap.square().sum(1)).sum())
     error = ((embedding.decode(e) - z) / embedding.scale).square().mean((2, 3))
     q = (share.unsqueeze(1) * error).sum(0)

@@ -26,16 +26,10 @@ from torchxnn.parallel.ray_engine import EngineConfig
 from torchxnn.storage.files import check_replaceable
 from torchxnn.storage.paths import Location, as_location, child
 from torchxnn.storage.saved_folder import MARKER
+from torchxnn.training.class_results import FittedClass, ManyFits, write_class_index
 from torchxnn.training.config import ComputeConfig, TrainConfig
-from torchxnn.training.many import (
-    FittedClass,
-    ManyConfig,
-    ManyFits,
-    fit_many,
-    targets_with_positives,
-)
-from torchxnn.training.many_index import write_index
-from torchxnn.training.memory import Needs, load_sides
+from torchxnn.training.many import ManyConfig, fit_many, targets_with_positives
+from torchxnn.training.memory import Needs, load_splits
 from torchxnn.xnn import XNN
 
 OUT, ERR = Console(), Console(stderr=True)
@@ -146,7 +140,7 @@ class Fit:
         xnn = self._xnn(loaded, cache.class_names, preprocessing, cache.source)
         targets = self._targets(self.target, cache.n_outputs, cache.class_names)[0]
         needs = Needs(cache, self.layer, self.train, self.many.memory)
-        train, held_out = load_sides(needs, [targets])
+        train, held_out = load_splits(needs, [targets])
         xnn.fit_activations(
             train,
             targets,
@@ -179,7 +173,7 @@ class Fit:
             else:
                 wanted = self._targets(self.targets, cache.n_outputs, cache.class_names, alone=True)
             fits = self._run(cache, wanted, progress)
-        write_index(fits, cache, self.layer, as_location(self.out))
+        write_class_index(fits, cache, self.layer, as_location(self.out))
         OUT.print(many_table(fits, cache.class_names))
         data = self.data or "DIR"
         for line in (

@@ -10,7 +10,7 @@ from rich.table import Table
 from torchxnn.metrics import Faithfulness
 from torchxnn.metrics.evaluation import Evaluation
 from torchxnn.models.layers import LayerInfo
-from torchxnn.training.many import ManyFits
+from torchxnn.training.class_results import ManyFits
 from torchxnn.training.report import FitReport
 
 

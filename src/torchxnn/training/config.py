@@ -1,4 +1,4 @@
-"""Settings of a fit, its losses, and the sides of the data that it sees."""
+"""Settings of a fit, its losses, and the splits of the data that it sees."""
 
 from __future__ import annotations
 
@@ -167,8 +167,8 @@ class Losses:
 
 
 @dataclass(frozen=True, eq=False)
-class Side:
-    """One side of the data, training or held out, reduced to what the fit needs.
+class Split:
+    """One split of the data, training or held out, reduced to what the fit needs.
 
     Attributes:
         data: activations, all logits, labels.
@@ -195,9 +195,9 @@ class Side:
         positives = self.positives.to(self.logits)
         return torch.cat([positives, 1 - positives.sum(1, keepdim=True)], 1)
 
-    def beside(self, data: Activations) -> Side:
+    def beside(self, data: Activations) -> Split:
         """The same with its activations where they lie on another device, and all else there."""
         device = data.z.device
-        return Side(
+        return Split(
             data, self.logits.to(device), self.positives.to(device), self.weights.to(device)
         )

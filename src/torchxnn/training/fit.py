@@ -14,7 +14,7 @@ from torchxnn.embeddings.base import Embedding
 from torchxnn.errors import DegenerateFitWarning, XNNError
 from torchxnn.training.config import ComputeConfig, Losses, TrainConfig
 from torchxnn.training.report import FitReport
-from torchxnn.training.restarts import FitData, FitResult, Searches
+from torchxnn.training.restarts import FitResult, GroupData, TrialQueue
 from torchxnn.training.trial import run_trials
 
 __all__ = ["FitReport", "Losses", "TrainConfig", "fit_embedding", "fit_group"]
@@ -108,12 +108,12 @@ def fit_group(
     config, compute = config or TrainConfig(), compute or ComputeConfig()
     # The fit needs gradients, and new tensors lie on the CPU whatever the caller's context is.
     with torch.inference_mode(False), torch.enable_grad(), torch.device("cpu"):
-        data = FitData.prepare(train, validation, targets, config, compute, held_out)
+        data = GroupData.prepare(train, validation, targets, config, compute, held_out)
         if data.train.are_maps:
             compute = replace(compute, slots=1)  # a batch of maps is large enough
-        searches = Searches(data, targets, n_features, config, on_done)
+        queue = TrialQueue(data, targets, n_features, config, on_done)
         watch = None
         if on_epoch is not None:
             told = on_epoch
             watch = lambda w, epoch, current: told(w.position, w.number, epoch, current)  # noqa: E731
-        run_trials(searches.next, n_features, config, compute, searches.take, watch)
+        run_trials(queue.next, n_features, config, compute, queue.take, watch)

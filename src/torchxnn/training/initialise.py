@@ -24,7 +24,7 @@ from torchxnn.embeddings.linear import fit_linear
 from torchxnn.embeddings.srae import SRAE
 from torchxnn.embeddings.subspace import Subspace, principal_subspace
 from torchxnn.errors import XNNError
-from torchxnn.training.config import Side, TrainConfig
+from torchxnn.training.config import Split, TrainConfig
 
 _PRETRAINED: WeakKeyDictionary[Activations, dict[tuple[object, ...], tuple[Any, Tensor]]] = (
     WeakKeyDictionary()
@@ -58,7 +58,7 @@ class Starter(ABC):
     embedding: Autoencoder
 
     def __init__(
-        self, split: Side, n_features: int, config: TrainConfig, generator: torch.Generator
+        self, split: Split, n_features: int, config: TrainConfig, generator: torch.Generator
     ) -> None:
         self.split, self.n_features = split, n_features
         self.config, self.generator = config, generator
@@ -257,7 +257,7 @@ class Evidence:
     off: float
 
 
-def read_units(hidden: Float[Tensor, "samples units"], split: Side) -> Evidence:
+def read_units(hidden: Float[Tensor, "samples units"], split: Split) -> Evidence:
     r"""A ridge regression of the logit on the hidden units, :math:`\hat y\approx\sum_ju_jh_j+c`."""
     readout, _ = fit_linear(hidden, split.logits, split.weights, EVIDENCE_RIDGE)
     positives = zip(split.positives.unbind(1), readout, strict=True)

@@ -23,14 +23,19 @@ from torchxnn.errors import DataError, XNNError
 from torchxnn.models.outputs import check_targets, count_classes
 from torchxnn.parallel.engine import Engine, LocalEngine
 from torchxnn.storage.paths import Location, as_location, child
-from torchxnn.storage.saved_folder import read_saved, write_saved
-from torchxnn.training.class_places import check_places, class_folder, finished_report
+from torchxnn.storage.saved_folder import write_saved
+from torchxnn.training.class_results import (
+    FittedClass,
+    ManyFits,
+    check_places,
+    class_folder,
+    finished_report,
+)
 from torchxnn.training.config import ComputeConfig, TrainConfig
 from torchxnn.training.fit import fit_group
-from torchxnn.training.memory import Needs, load_sides
-from torchxnn.training.report import FitReport
+from torchxnn.training.memory import Needs, load_splits
+from torchxnn.training.report import FitReport, describe_xnn
 from torchxnn.training.restarts import FitResult
-from torchxnn.training.saved import describe_xnn, rebuild_embedding
 
 
 @dataclass(frozen=True)
@@ -45,65 +50,6 @@ class ManyConfig:
 
     block: int = 16
     memory: float = 4.0
-
-
-@dataclass(frozen=True)
-class FittedClass:
-    """What became of one of many fits.
-
-    Attributes:
-        targets: explained classes.
-        report: how the fit went; None if it failed.
-        error: why it failed; None if it did not.
-        location: where its XNN is saved; None if it is not.
-        resumed: whether it was there already.
-    """
-
-    targets: tuple[int, ...]
-    report: FitReport | None = None
-    error: str | None = None
-    location: str | None = None
-    resumed: bool = False
-
-
-@dataclass(frozen=True, eq=False)
-class ManyFits:
-    """All classes, in the order in which they were asked for.
-
-    Attributes:
-        classes: what became of each.
-        embeddings: by targets, if they were not saved.
-    """
-
-    classes: tuple[FittedClass, ...]
-    embeddings: Mapping[tuple[int, ...], Embedding]
-
-    @property
-    def failed(self) -> tuple[FittedClass, ...]:
-        """Those without an XNN."""
-        return tuple(fitted for fitted in self.classes if fitted.error is not None)
-
-    @property
-    def degenerate(self) -> tuple[FittedClass, ...]:
-        """Those whose XNN explains little."""
-        return tuple(each for each in self.classes if each.report and each.report.degenerate)
-
-    def embedding(self, target: SupportsIndex | Sequence[SupportsIndex]) -> Embedding:
-        """The embedding of a class, from memory or from where it was saved.
-
-        Raises:
-            DataError: the class was not asked for.
-            XNNError: its fit failed; the message says why.
-        """
-        wanted = as_targets(target)
-        found = next((each for each in self.classes if each.targets == wanted), None)
-        if found is None:
-            raise DataError(f"no fit of target(s) {list(wanted)} was asked for")
-        if found.error is not None:
-            raise XNNError(found.error)
-        if found.location is None:
-            return self.embeddings[wanted]
-        return rebuild_embedding(*read_saved(found.location))
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,7 +75,7 @@ class _Block:
     places: tuple[Location | None, ...]
 
 
-_Answer = tuple[FittedClass, Any]
+_Answer = tuple[FittedClass, Embedding | None]
 
 
 def fit_many(
@@ -213,7 +159,7 @@ def fit_many(
     for _, answers in (engine or LocalEngine()).run(_start, (work,), _fit_block, blocks):
         for fitted, embedding in answers:
             if embedding is not None:
-                embeddings[fitted.targets] = rebuild_embedding(*embedding)
+                embeddings[fitted.targets] = embedding
             note(fitted)
     return ManyFits(tuple(found[target] for target in wanted), embeddings)
 
@@ -320,17 +266,15 @@ _State = tuple[_Work, tuple[Activations, Activations | None] | None]
 
 def _start(work: _Work) -> _State:
     needs = _needs(work)
-    return work, load_sides(needs, None, work.validation) if needs.all_fit else None
+    return work, load_splits(needs, None, work.validation) if needs.all_fit else None
 
 
 def _fit_block(state: _State, block: _Block) -> list[_Answer]:
-    work, sides = state
+    work, splits = state
     try:
-        train, validation = sides or load_sides(_needs(work), block.targets)
+        train, validation = splits or load_splits(_needs(work), block.targets)
     except XNNError as error:
-        return [
-            (FittedClass(t, error=f"{type(error).__name__}: {error}"), None) for t in block.targets
-        ]
+        return [(FittedClass(targets, error=_said(error)), None) for targets in block.targets]
     answers: list[_Answer] = []
 
     def done(position: int, result: FitResult) -> None:
@@ -341,8 +285,7 @@ def _fit_block(state: _State, block: _Block) -> list[_Answer]:
         embedding, report = result
         fitted = FittedClass(targets, report)
         if place is None:
-            about = {"embedding_kind": embedding.kind, "embedding": embedding.settings()}
-            answers.append((fitted, (about, embedding.state_dict())))
+            answers.append((fitted, embedding))
             return
         about = {**_about(work, embedding, report), "fit_key": work.key}
         write_saved(place, about, embedding.state_dict())

@@ -58,7 +58,7 @@ class Needs:
         return self.budget >= len(self.data)
 
 
-def load_sides(
+def load_splits(
     needs: Needs,
     targets: Sequence[tuple[int, ...]] | None,
     validation: Activations | None = None,
@@ -88,8 +88,8 @@ def load_sides(
     chosen = torch.ones(len(data), dtype=torch.bool)
     if targets is not None and not needs.all_fit:
         chosen = _sample(needs, data, targets)
-    sides = [(chosen & side).nonzero().flatten() for side in (~mask, mask)]
-    train, held_out = (data.activations(needs.layer, rows) for rows in sides)
+    splits = [(chosen & split).nonzero().flatten() for split in (~mask, mask)]
+    train, held_out = (data.activations(needs.layer, rows) for rows in splits)
     return train, held_out
 
 

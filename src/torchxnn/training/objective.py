@@ -14,7 +14,7 @@ from torchxnn.embeddings.autoencoder import Autoencoder
 from torchxnn.embeddings.linear import second_moments
 from torchxnn.errors import XNNError
 from torchxnn.training import losses
-from torchxnn.training.config import Losses, Reconstruction, Side, TrainConfig
+from torchxnn.training.config import Losses, Reconstruction, Split, TrainConfig
 from torchxnn.training.relevance import relevance_moments, relevance_through
 from torchxnn.training.stacked import Stack
 
@@ -132,7 +132,7 @@ def overlap_terms(
 @torch.no_grad()
 def exact_losses(
     stack: Stack,
-    sides: Sequence[Side],
+    splits: Sequence[Split],
     spread: Float[Tensor, "fits targets"],
     config: TrainConfig,
 ) -> list[Losses]:
@@ -140,19 +140,19 @@ def exact_losses(
 
     Args:
         stack: the fits.
-        sides: one per fit; all of the same `data`.
+        splits: one per fit; all of the same `data`.
         spread: standard deviation of each fit's logits over the training data.
         config: settings.
     """
-    z = sides[0].data.z
-    groups = [side.groups(config.pull_away) for side in sides]
-    weights = torch.stack([side.weights for side in sides])
+    z = splits[0].data.z
+    groups = [split.groups(config.pull_away) for split in splits]
+    weights = torch.stack([split.weights for split in splits])
     weights = weights / weights.sum(1, keepdim=True)
     found: list[Tensor] | None = None
-    rows = max(1, VALUES_AT_ONCE // (len(sides) * z[0].numel()))
+    rows = max(1, VALUES_AT_ONCE // (len(splits) * z[0].numel()))
     for start in range(0, len(z), rows):
         part = slice(start, start + rows)
-        terms = _sums(stack, sides, groups, weights, spread, part, config)
+        terms = _sums(stack, splits, groups, weights, spread, part, config)
         found = terms if found is None else [a + b for a, b in zip(found, terms, strict=True)]
     if found is None:
         raise XNNError("there are no samples to measure a fit on")
@@ -167,16 +167,16 @@ def exact_losses(
             float(faithful[fit]),
             float(sparse if sparse.ndim == 0 else sparse[fit]),
             float(orthogonal[fit]),
-            _overlap(stack, fit, side) if config.relevance else 0.0,
+            _overlap(stack, fit, split) if config.relevance else 0.0,
             config,
         )
-        for fit, side in enumerate(sides)
+        for fit, split in enumerate(splits)
     ]
 
 
 def _sums(
     stack: Stack,
-    sides: Sequence[Side],
+    splits: Sequence[Split],
     groups: Sequence[Tensor | None],
     weights: Float[Tensor, "fits samples"],
     spread: Float[Tensor, "fits targets"],
@@ -184,10 +184,10 @@ def _sums(
     config: TrainConfig,
 ) -> list[Tensor]:
     """Weighted sums over some samples: what `Terms` holds the means of; empty if left out."""
-    fits, weight = len(sides), weights[:, part]
-    scaled = stack.samples(sides[0].data.z[part]) / stack.scale
+    fits, weight = len(splits), weights[:, part]
+    scaled = stack.samples(splits[0].data.z[part]) / stack.scale
     features = stack.encode(stack.inputs(scaled).expand(fits, -1, -1))
-    logits = torch.stack([side.logits[part] for side in sides])
+    logits = torch.stack([split.logits[part] for split in splits])
     error = (stack.readout(features) - logits) / spread.unsqueeze(1)
     faithful = (weight * error.square().sum(2)).sum(1)
     each = weight.repeat_interleave(stack.positions, 1) / stack.positions
@@ -201,8 +201,8 @@ def _sums(
     return [faithful, errors, features.mT @ (features * each.unsqueeze(2)), means]
 
 
-def _overlap(stack: Stack, fit: int, side: Side) -> float:
-    z = side.data.z[side.positives.any(1)] / stack.scale
+def _overlap(stack: Stack, fit: int, split: Split) -> float:
+    z = split.data.z[split.positives.any(1)] / stack.scale
     relevance = relevance_through(*stack.encoder_of(fit), z)
     return float(losses.pull_away(*relevance_moments(relevance)))
 
@@ -216,8 +216,8 @@ def _losses(
 
 
 def full_set_losses(
-    embedding: Autoencoder, side: Side, spread: Float[Tensor, " targets"], config: TrainConfig
+    embedding: Autoencoder, split: Split, spread: Float[Tensor, " targets"], config: TrainConfig
 ) -> Losses:
     """The terms of eq. 5 of one embedding, exact over a whole set."""
-    stack = Stack([embedding], side.data.z.device)
-    return exact_losses(stack, [side], spread.unsqueeze(0), config)[0]
+    stack = Stack([embedding], split.data.z.device)
+    return exact_losses(stack, [split], spread.unsqueeze(0), config)[0]

@@ -18,7 +18,7 @@ from torchxnn.embeddings.apply import apply_embedding
 from torchxnn.embeddings.base import Embedding
 from torchxnn.errors import DataError, XNNError
 from torchxnn.metrics.faithfulness import Faithfulness, measure_faithfulness
-from torchxnn.training.config import ComputeConfig, Side, TrainConfig
+from torchxnn.training.config import ComputeConfig, Split, TrainConfig
 from torchxnn.training.objective import full_set_losses
 from torchxnn.training.report import FitReport
 from torchxnn.training.schedule import Trial
@@ -29,8 +29,8 @@ FitResult = tuple[Embedding, FitReport] | XNNError
 
 
 @dataclass(frozen=True, eq=False)
-class FitData:
-    """The two sides of the data, on the CPU to be measured and on the device to be fitted."""
+class GroupData:
+    """The two splits of the data, on the CPU to be measured and on the device to be fitted."""
 
     train: Activations
     validation: Activations
@@ -46,7 +46,7 @@ class FitData:
         config: TrainConfig,
         compute: ComputeConfig,
         held_out: Literal["given", "split"],
-    ) -> FitData:
+    ) -> GroupData:
         """Check settings, split the data if that is to be done, and move them to the device."""
         check_config(config)
         if len({len(target) for target in targets}) > 1:
@@ -72,11 +72,11 @@ class FitData:
         return cls(train, validation, (train.to(device), validation.to(device)), held_out)
 
 
-class Search:
+class Restarts:
     """Trials for one target until a fit is good enough; the best one is the result."""
 
     def __init__(
-        self, data: FitData, targets: tuple[int, ...], n_features: int, config: TrainConfig
+        self, data: GroupData, targets: tuple[int, ...], n_features: int, config: TrainConfig
     ) -> None:
         _check_targets(targets, n_features)
         self.start = time.perf_counter()
@@ -87,11 +87,11 @@ class Search:
             held_out = find_positives(data.validation, targets)[0]
             counts, images = counts + held_out.sum(0), images + len(held_out)
         _check_positives(counts, images, targets, self.positives_by, config)
-        self.sides = (
+        self.splits = (
             _prepare(data.train, targets, config),
             _prepare(data.validation, targets, config),
         )
-        self.spread = self.sides[0].logits.std(0, correction=0)
+        self.spread = self.splits[0].logits.std(0, correction=0)
         if not bool((self.spread > 0).all()):
             raise DataError(f"the logit of target {targets} is the same on every training image")
         self.trials = 0
@@ -100,7 +100,7 @@ class Search:
     def wanted(self, position: int) -> Wanted:
         """The next trial, its data on the device of the fit."""
         fitted = [
-            side.beside(data) for side, data in zip(self.sides, self.data.fitted, strict=True)
+            split.beside(data) for split, data in zip(self.splits, self.data.fitted, strict=True)
         ]
         return Wanted(
             (fitted[0], fitted[1]), self.spread.to(fitted[0].logits), self.trials, position
@@ -110,7 +110,7 @@ class Search:
         """Note a trial's result."""
         self.trials += 1
         trial.embedding.cpu().eval()
-        figures = _measure(trial.embedding, self.sides[1], self.targets)
+        figures = _measure(trial.embedding, self.splits[1], self.targets)
         if self.best is None or _rank(trial, figures, self.config) > _rank(*self.best, self.config):
             self.best = (trial, figures)
 
@@ -132,10 +132,10 @@ class Search:
             targets=self.targets,
             positives_by=self.positives_by,
             held_out=self.data.held_out,
-            train=_measure(embedding, self.sides[0], self.targets),
+            train=_measure(embedding, self.splits[0], self.targets),
             validation=figures,
-            train_losses=full_set_losses(embedding, self.sides[0], self.spread, config),
-            validation_losses=full_set_losses(embedding, self.sides[1], self.spread, config),
+            train_losses=full_set_losses(embedding, self.splits[0], self.spread, config),
+            validation_losses=full_set_losses(embedding, self.splits[1], self.spread, config),
             degenerate=figures.degenerate,
             trials=self.trials,
             epochs=trial.epochs,
@@ -146,12 +146,12 @@ class Search:
         return embedding, report
 
 
-class Searches:
-    """The searches of a group: which trial comes next, and what became of the last."""
+class TrialQueue:
+    """The trials of a group: which one comes next, and what became of the last."""
 
     def __init__(
         self,
-        data: FitData,
+        data: GroupData,
         targets: Sequence[tuple[int, ...]],
         n_features: int,
         config: TrainConfig,
@@ -161,7 +161,7 @@ class Searches:
         self.config, self.on_done = config, on_done
         self.fresh = deque(range(len(targets)))
         self.again: deque[int] = deque()
-        self.open: dict[int, Search] = {}
+        self.open: dict[int, Restarts] = {}
 
     def next(self) -> Wanted | None:
         """The trial to run next: another one of a target that needs it, or the next target's."""
@@ -171,25 +171,25 @@ class Searches:
         while self.fresh:
             position = self.fresh.popleft()
             try:
-                search = Search(self.data, self.targets[position], self.n_features, self.config)
+                restarts = Restarts(self.data, self.targets[position], self.n_features, self.config)
             except XNNError as error:
                 self.on_done(position, error)
                 continue
-            self.open[position] = search
-            return search.wanted(position)
+            self.open[position] = restarts
+            return restarts.wanted(position)
         return None
 
     def take(self, wanted: Wanted, trial: Trial | XNNError) -> None:
-        """Note a trial's end; a target whose search has ended is done."""
+        """Note a trial's end; a target that needs no more is done."""
         position = wanted.position
-        search = self.open[position]
+        restarts = self.open[position]
         if not isinstance(trial, XNNError):
-            search.take(trial)
-            if not search.ended:
+            restarts.take(trial)
+            if not restarts.ended:
                 self.again.append(position)
                 return
         del self.open[position]
-        self.on_done(position, trial if isinstance(trial, XNNError) else search.result())
+        self.on_done(position, trial if isinstance(trial, XNNError) else restarts.result())
 
 
 def _plain(data: Activations) -> Activations:
@@ -246,18 +246,18 @@ def _check_positives(
             )
 
 
-def _prepare(data: Activations, targets: tuple[int, ...], config: TrainConfig) -> Side:
+def _prepare(data: Activations, targets: tuple[int, ...], config: TrainConfig) -> Split:
     positives, _ = find_positives(data, targets)
     if not bool(positives.any(0).all()):
         raise DataError(
             f"the held-out data have no positives of every target in {targets}; give more"
         )
     weights = sample_weights(data, targets, config.positive_share)
-    return Side(data, data.logits[:, list(targets)], positives, weights)
+    return Split(data, data.logits[:, list(targets)], positives, weights)
 
 
 @torch.no_grad()
-def _measure(embedding: Embedding, split: Side, targets: tuple[int, ...]) -> Faithfulness:
+def _measure(embedding: Embedding, split: Split, targets: tuple[int, ...]) -> Faithfulness:
     found = apply_embedding(embedding, split.data.z)
     return measure_faithfulness(
         found.features,

@@ -40,7 +40,7 @@ def trial_generator(config: TrainConfig, number: int) -> torch.Generator:
 
 
 @dataclass(eq=False)
-class Course:
+class Schedule:
     """How far a fit has come, and when it ends.
 
     Attributes:
@@ -57,7 +57,7 @@ class Course:
 
     @property
     def learning_rate(self) -> float:
-        """Of the next epoch."""
+        """Learning rate of the next epoch: a tenth after every `decay_every` epochs."""
         drops = self.epoch // self.config.decay_every if self.config.decay_every else 0
         return self.config.learning_rate * 0.1**drops
 

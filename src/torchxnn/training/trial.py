@@ -19,7 +19,7 @@ from torch import Tensor
 from torchxnn.errors import XNNError
 from torchxnn.training import losses
 from torchxnn.training.cells import MapStarter
-from torchxnn.training.config import ComputeConfig, Losses, Side, TrainConfig
+from torchxnn.training.config import ComputeConfig, Losses, Split, TrainConfig
 from torchxnn.training.initialise import VectorStarter
 from torchxnn.training.objective import (
     Terms,
@@ -30,7 +30,7 @@ from torchxnn.training.objective import (
     overlap_terms,
     precision,
 )
-from torchxnn.training.schedule import Course, RunningMeans, Trial, trial_generator
+from torchxnn.training.schedule import RunningMeans, Schedule, Trial, trial_generator
 from torchxnn.training.stacked import Stack
 
 
@@ -39,13 +39,13 @@ class Wanted:
     """A fit to be run.
 
     Attributes:
-        sides: training and held-out data; all fits of a group share their `data`.
+        splits: training and held-out data; all fits of a group share their `data`.
         spread: (k,) standard deviation of the logits over the training data.
         number: of the trial; gives each its own seed.
         position: of the targets in the caller's list.
     """
 
-    sides: tuple[Side, Side]
+    splits: tuple[Split, Split]
     spread: Float[Tensor, " targets"]
     number: int
     position: int = 0
@@ -92,12 +92,12 @@ class _Fit:
 
     def __init__(self, wanted: Wanted, n_features: int, config: TrainConfig) -> None:
         self.wanted = wanted
-        self.train, self.validation = wanted.sides
+        self.train, self.validation = wanted.splits
         self.generator = trial_generator(config, wanted.number)
         kind = MapStarter if self.train.data.are_maps else VectorStarter
         self.starter = kind(self.train, n_features, config, self.generator)
         self.embedding = self.starter.embedding
-        self.course = Course(config, self.held_out_losses(config))
+        self.schedule = Schedule(config, self.held_out_losses(config))
         self.best = copy.deepcopy(self.embedding.state_dict())
         self.revived = 0
         self.ended = False
@@ -153,11 +153,11 @@ class _Fit:
     def result(self, config: TrainConfig) -> Trial:
         """The fit as it was at its lowest held-out loss."""
         self.embedding.load_state_dict(self.best)
-        lowest = self.course.best
+        lowest = self.schedule.best
         if not config.faithful:
             self.starter.fit_readout()
             lowest = self.held_out_losses(config)
-        return Trial(self.embedding, lowest, self.course.epoch, self.revived)
+        return Trial(self.embedding, lowest, self.schedule.epoch, self.revived)
 
 
 class _Group:
@@ -231,7 +231,7 @@ class _Group:
         draws = torch.stack([fit.draw(steps, size) for fit in self.fits])
         for fit in self.fits:
             if fit.optimizer is not None:
-                fit.optimizer.param_groups[0]["lr"] = fit.course.learning_rate
+                fit.optimizer.param_groups[0]["lr"] = fit.schedule.learning_rate
         for step in range(steps):
             self._step(draws[:, step], 1 / steps)
 
@@ -298,19 +298,19 @@ class _Group:
         if stack is None:
             return
         for place, fit in enumerate(self.fits):
-            if fit.course.revives_after(fit.course.epoch + 1):
+            if fit.schedule.revives_after(fit.schedule.epoch + 1):
                 stack.take(place, fit.embedding)
                 if fit.revive():
                     stack.put(place, fit.embedding)
                     self.means.forget(place)
                     self._forget_moments(fit)
-        sides = [fit.validation for fit in self.fits]
+        splits = [fit.validation for fit in self.fits]
         spread = torch.stack([fit.wanted.spread for fit in self.fits])
         for place, (fit, found) in enumerate(
-            zip(self.fits, exact_losses(stack, sides, spread, config), strict=True)
+            zip(self.fits, exact_losses(stack, splits, spread, config), strict=True)
         ):
             try:
-                lowest = fit.course.advance(found)
+                lowest = fit.schedule.advance(found)
             except XNNError as error:
                 fit.ended = True
                 on_trial(fit.wanted, error)
@@ -319,8 +319,8 @@ class _Group:
                 stack.take(place, fit.embedding)
                 fit.best = copy.deepcopy(fit.embedding.state_dict())
             if on_epoch is not None:
-                on_epoch(fit.wanted, fit.course.epoch, found)
-            if fit.course.ended:
+                on_epoch(fit.wanted, fit.schedule.epoch, found)
+            if fit.schedule.ended:
                 fit.ended = True
                 on_trial(fit.wanted, fit.result(config))
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from torchxnn.data.class_names import spoken
 from torchxnn.errors import DataError, ModelError
 from torchxnn.storage.saved_folder import MARKER, WEIGHTS, read_about
-from torchxnn.training.many_index import INDEX
+from torchxnn.training.class_results import INDEX
 
 
 @dataclass(frozen=True)
