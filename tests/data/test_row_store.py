@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 
+from torchxnn.data import activations
 from torchxnn.data.activations import RowStore
 from torchxnn.errors import DataError
 
@@ -16,7 +17,7 @@ from torchxnn.errors import DataError
 @settings(max_examples=60)
 def test_pieces_of_any_size_give_the_rows_in_order(counts, chunk):
     parts = [torch.rand(count, 3) for count in counts]
-    with patch.object(rows, "CHUNK", chunk):
+    with patch.object(activations, "CHUNK", chunk):
         store = RowStore(1.0)
         for part in parts:
             store.append(part)
