@@ -1,5 +1,6 @@
 """Rank tests, corrections, effect sizes and intervals: by hand, by enumeration, against SciPy."""
 
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -11,6 +12,7 @@ from statsmodels.stats.multitest import multipletests
 
 from torchxnn.apps.study.analysis.options import AnalysisOptions
 from torchxnn.apps.study.analysis.paired import (
+    Question,
     adjust,
     cliffs_delta,
     cohens_dz,
@@ -24,7 +26,7 @@ from torchxnn.apps.study.analysis.resampling import bootstrap_interval
 from torchxnn.errors import DataError
 
 FAST = AnalysisOptions(resamples=200)
-NAMES = {"measure": "purity", "data_set": "birds", "names": ("XNN", "1-Heatmap")}
+QUESTION = Question("purity", "birds", "XNN", "1-Heatmap", "")
 
 
 def floats(*values):
@@ -81,7 +83,7 @@ def test_holm_by_hand_and_against_statsmodels():
 
 def test_holm_by_family():
     made = [
-        compare_paired(floats(*first), floats(*second), FAST, **NAMES, family=family)
+        compare_paired(floats(*first), floats(*second), FAST, replace(QUESTION, family=family))
         for family, first, second in [
             ("one", [0.6, 0.7, 0.8], [0.5, 0.5, 0.5]),
             ("two", [0.6, 0.7, 0.8], [0.5, 0.5, 0.5]),
@@ -109,29 +111,29 @@ def test_effect_sizes_by_hand():
 
 
 def test_unpaired_by_hand_and_against_scipy():
-    one = compare_unpaired(floats(4, 5, 6), floats(1, 2, 3), FAST, **NAMES)
+    one = compare_unpaired(floats(4, 5, 6), floats(1, 2, 3), FAST, QUESTION)
     assert (one.statistic, one.p, one.method) == (9, pytest.approx(2 / 20), "exact")
     assert (one.cliffs_delta, one.mean_difference) == (1, 3)
     rng = np.random.default_rng(0)
     first, second = rng.normal(0, 1, 30), rng.normal(0.5, 1, 14)
-    large = compare_unpaired(first, second, FAST, **NAMES)
+    large = compare_unpaired(first, second, FAST, QUESTION)
     rounded = stats.mannwhitneyu(first.round(9), second.round(9), method="asymptotic")
     assert large.method == "normal approximation"
     assert (large.statistic, large.p) == pytest.approx((rounded.statistic, rounded.pvalue))
-    same = compare_unpaired(floats(1, 1), floats(1, 1, 1), FAST, **NAMES)
+    same = compare_unpaired(floats(1, 1), floats(1, 1, 1), FAST, QUESTION)
     assert (same.p, same.cliffs_delta, same.method) == (1.0, 0.0, "no difference")
-    nobody = compare_unpaired(floats(np.nan), floats(1), FAST, **NAMES)
+    nobody = compare_unpaired(floats(np.nan), floats(1), FAST, QUESTION)
     assert (nobody.n_first, nobody.p, nobody.cliffs_delta) == (0, None, None)
 
 
 def test_degenerate_pairs():
-    one = compare_paired(floats(0.7), floats(0.5), FAST, **NAMES)
+    one = compare_paired(floats(0.7), floats(0.5), FAST, QUESTION)
     assert (one.n, one.p, one.cohens_dz) == (1, 1.0, None)
     assert one.mean_interval.low is None
-    tied = compare_paired(floats(0.7, 0.5), floats(0.7, 0.5), FAST, **NAMES)
+    tied = compare_paired(floats(0.7, 0.5), floats(0.7, 0.5), FAST, QUESTION)
     assert (tied.p, tied.rank_biserial, tied.cohens_dz, tied.sign_test_p) == (1.0, 0, None, 1.0)
     assert tied.mean_interval.method == "none"
-    signs = compare_paired(floats(2, 3, 4, 5, 1), floats(1, 2, 3, 3, 1), FAST, **NAMES)
+    signs = compare_paired(floats(2, 3, 4, 5, 1), floats(1, 2, 3, 3, 1), FAST, QUESTION)
     assert signs.sign_test_p == pytest.approx(2 / 16)
 
 

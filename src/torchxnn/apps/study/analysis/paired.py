@@ -47,15 +47,29 @@ class SignedRank:
 
 
 @dataclass(frozen=True)
-class PairedComparison:
+class Question:
+    """What is compared between two conditions.
+
+    Attributes:
+        measure: such as "purity".
+        data_set: key; empty if there is none.
+        first: condition, a stage or an arm and stage; differences are first - second.
+        second: the other condition.
+        family: tests that are corrected together, see `holm`; empty for none.
+    """
+
+    measure: str
+    data_set: str
+    first: str
+    second: str
+    family: str
+
+
+@dataclass(frozen=True)
+class PairedComparison(Question):
     """Two conditions of the same participants.
 
     Attributes:
-        measure: what is compared.
-        data_set: key; empty if there is none.
-        first: condition; differences are first - second.
-        second: condition.
-        family: tests that are corrected together; empty for none.
         n: participants with both.
         mean_difference: in the measure's units; None without participants.
         mean_interval: of it.
@@ -69,11 +83,6 @@ class PairedComparison:
         sign_test_p: exact, two-sided, without differences of 0.
     """
 
-    measure: str
-    data_set: str
-    first: str
-    second: str
-    family: str
     n: int
     mean_difference: float | None = None
     mean_interval: BootstrapInterval | None = None
@@ -93,17 +102,12 @@ class PairedComparison:
 
 
 @dataclass(frozen=True)
-class UnpairedComparison:
+class UnpairedComparison(Question):
     """A condition in two groups of participants.
 
     Attributes:
-        measure: what is compared.
-        data_set: key.
-        first: arm and stage; differences are first - second.
-        second: likewise.
-        family: tests that are corrected together; empty for none.
-        n_first: participants.
-        n_second: participants.
+        n_first: participants of the first group.
+        n_second: participants of the second group.
         mean_difference: in the measure's units; None without participants.
         mean_interval: of it.
         statistic: U of the first group; None without participants.
@@ -114,11 +118,6 @@ class UnpairedComparison:
         cliffs_delta_interval: of it.
     """
 
-    measure: str
-    data_set: str
-    first: str
-    second: str
-    family: str
     n_first: int
     n_second: int
     mean_difference: float | None = None
@@ -221,27 +220,20 @@ def compare_paired(
     first: Float[np.ndarray, " participants"],
     second: Float[np.ndarray, " participants"],
     options: AnalysisOptions,
-    *,
-    measure: str,
-    data_set: str,
-    names: tuple[str, str],
-    family: str = "",
+    question: Question,
 ) -> PairedComparison:
     """Test and effect sizes of two conditions of the same participants.
 
     Args:
         first: figure of every participant in the first condition; NaN is missing.
-        second: likewise, in the same order.
+        second: the same of the second condition, in the same order.
         options: of the intervals.
-        measure: what is compared.
-        data_set: key.
-        names: of the conditions.
-        family: tests that are corrected together, see `holm`.
+        question: what is compared.
     """
     differences = np.round(first - second, DECIMALS)
     differences = differences[~np.isnan(differences)]
     n = len(differences)
-    empty = PairedComparison(measure, data_set, *names, family, n)
+    empty = PairedComparison(**vars(question), n=n)
     if n == 0:
         return empty
     spread = n > 1 and np.ptp(differences) > 0
@@ -264,11 +256,7 @@ def compare_unpaired(
     first: Float[np.ndarray, " one"],
     second: Float[np.ndarray, " other"],
     options: AnalysisOptions,
-    *,
-    measure: str,
-    data_set: str,
-    names: tuple[str, str],
-    family: str = "",
+    question: Question,
 ) -> UnpairedComparison:
     """Mann and Whitney's test and Cliff's delta of two groups of participants.
 
@@ -277,15 +265,12 @@ def compare_unpaired(
 
     Args:
         first: a figure per participant of the first group; NaN is left out.
-        second: likewise of the second.
+        second: the same of the second group.
         options: of the intervals.
-        measure: what is compared.
-        data_set: key.
-        names: of the groups.
-        family: tests that are corrected together, see `holm`.
+        question: what is compared.
     """
     first, second = (np.round(v[~np.isnan(v)], DECIMALS) for v in (first, second))
-    empty = UnpairedComparison(measure, data_set, *names, family, len(first), len(second))
+    empty = UnpairedComparison(**vars(question), n_first=len(first), n_second=len(second))
     if len(first) == 0 or len(second) == 0:
         return empty
     splits = comb(len(first) + len(second), len(first))

@@ -39,6 +39,7 @@ from torchxnn.apps.study.analysis.options import (
 from torchxnn.apps.study.analysis.ordinal import OrdinalModel, fit_ordinal_model
 from torchxnn.apps.study.analysis.paired import (
     PairedComparison,
+    Question,
     UnpairedComparison,
     compare_paired,
     compare_unpaired,
@@ -204,17 +205,8 @@ def _compare_stages(
             family = PRIMARY if pair == PRIMARY_PAIR else SECONDARY
             if measure == CONFIDENCE:
                 family = CONFIDENCE
-            found.append(
-                compare_paired(
-                    first,
-                    second,
-                    options,
-                    measure=measure,
-                    data_set=data.key,
-                    names=pair,
-                    family=family,
-                )
-            )
+            question = Question(measure, data.key, *pair, family)
+            found.append(compare_paired(first, second, options, question))
     return found
 
 
@@ -232,17 +224,12 @@ def _compare_arms(
         if XNN_STAGE in main.stages and XNN_STAGE not in arm.stages:
             pairs += [PRIMARY_PAIR]
         for (first, second), data in product(pairs, facts.data_sets):
-            found.append(
-                compare_unpaired(
-                    _cell(scores, main.name, data.key, first),
-                    _cell(scores, arm.name, data.key, second),
-                    options,
-                    measure=PURITY,
-                    data_set=data.key,
-                    names=(_in_arm(main, first), _in_arm(arm, second)),
-                    family="" if second == NO_VISUALISATION else BETWEEN,
-                )
-            )
+            names = _in_arm(main, first), _in_arm(arm, second)
+            family = "" if second == NO_VISUALISATION else BETWEEN
+            ours = _cell(scores, main.name, data.key, first)
+            theirs = _cell(scores, arm.name, data.key, second)
+            question = Question(PURITY, data.key, *names, family)
+            found.append(compare_unpaired(ours, theirs, options, question))
     return found
 
 
@@ -258,20 +245,13 @@ def _cell(scores: pd.DataFrame, arm: str, data_set: str, stage: str) -> np.ndarr
 def _ratings(people: pd.DataFrame, facts: PlanFacts, options: AnalysisOptions) -> Ratings:
     main = people[people["arm"] == facts.main.name]
     xnn, one = floats(main["rating_xnn"]), floats(main["rating_one_heatmap"])
-    comparison = compare_paired(
-        xnn.to_numpy(),
-        one.to_numpy(),
-        options,
-        measure="rating",
-        data_set="",
-        names=PRIMARY_PAIR,
-    )
+    question = Question("rating", "", *PRIMARY_PAIR, family="")
     return Ratings(
         one_heatmap=summarise(one, options),
         xnn=summarise(xnn, options),
         one_heatmap_answers=count_answers(one),
         xnn_answers=count_answers(xnn),
-        comparison=comparison,
+        comparison=compare_paired(xnn.to_numpy(), one.to_numpy(), options, question),
         difficulty=summarise(people["difficulty"], options),
         comments=int(people["comments"].fillna("").str.strip().ne("").sum()),
     )
