@@ -3,6 +3,7 @@ import re
 import shutil
 import warnings
 from dataclasses import replace
+from io import BytesIO
 from itertools import pairwise
 from urllib.parse import unquote
 
@@ -18,7 +19,7 @@ from torchxnn import XNN
 from torchxnn.apps.atlas import AtlasConfig, build_atlas
 from torchxnn.apps.atlas import class_job as class_jobs
 from torchxnn.apps.atlas.choose import choose_images
-from torchxnn.apps.atlas.pictures import Pictures, encode_pictures
+from torchxnn.apps.atlas.images import encode_images
 from torchxnn.apps.atlas.predictions import read_predictions
 from torchxnn.apps.atlas.runs import find_runs
 from torchxnn.apps.atlas.similar import standardise
@@ -166,17 +167,21 @@ def test_a_class_takes_at_most_what_its_limit_says(parts, tmp_path, made):
         build(parts, tmp_path / "site", replace(CONFIG, limit=0.001))
 
 
-def test_pictures_become_smaller_until_they_fit():
+def test_images_become_smaller_until_they_fit():
     noise = np.random.default_rng(0).integers(0, 256, (9, 128, 128, 3), dtype=np.uint8)
-    pictures = Pictures(dict(enumerate(noise)), {})
-    large, side = encode_pictures(pictures, 10**9)
-    assert side == 128
+    drawn = {f"{row}.webp": pixels for row, pixels in enumerate(noise)}
+
+    def side(files):
+        return max(max(Image.open(BytesIO(content)).size) for content in files.values())
+
+    large = encode_images(drawn, 10**9)
+    assert side(large) == 128
     room = sum(map(len, large.values())) // 2
-    files, side = encode_pictures(pictures, room)
+    files = encode_images(drawn, room)
     assert sum(map(len, files.values())) <= room
-    assert side < 128
+    assert side(files) < 128
     with pytest.raises(DataError, match="show fewer images"):
-        encode_pictures(pictures, 100)
+        encode_images(drawn, 100)
 
 
 # --- building
@@ -214,14 +219,14 @@ def test_a_class_that_fails_is_named_and_the_rest_is_written(parts, tmp_path):
 
 
 def test_nothing_links_to_a_class_whose_drawing_fails(parts, tmp_path, monkeypatch):
-    draw = class_jobs.draw_pictures
+    draw = class_jobs.draw_images
 
     def fail(xnn, *arguments):
         if xnn.targets == (2,):
             raise RuntimeError("no memory")
         return draw(xnn, *arguments)
 
-    monkeypatch.setattr(class_jobs, "draw_pictures", fail)
+    monkeypatch.setattr(class_jobs, "draw_images", fail)
     made = build(parts, tmp_path / "site")
     assert [failure.reason for failure in made.failures] == ["RuntimeError: no memory"]
     assert len(made.entries) == 3
@@ -231,13 +236,13 @@ def test_nothing_links_to_a_class_whose_drawing_fails(parts, tmp_path, monkeypat
 
 
 def count_drawings(monkeypatch):
-    calls, draw = [], class_jobs.draw_pictures
+    calls, draw = [], class_jobs.draw_images
 
     def count(xnn, *arguments):
         calls.append(xnn.targets[0])
         return draw(xnn, *arguments)
 
-    monkeypatch.setattr(class_jobs, "draw_pictures", count)
+    monkeypatch.setattr(class_jobs, "draw_images", count)
     return calls
 
 

@@ -1,7 +1,7 @@
 """Build an atlas: record, embed, compare, draw class by class, and last the index.
 
 Every step is jobs of an engine and leaves files, so that a build that was interrupted goes on. What
-is in memory at once is a block of XNNs with their x-features, or the pictures of one class.
+is in memory at once is a block of XNNs with their x-features, or the images of one class.
 """
 
 from __future__ import annotations

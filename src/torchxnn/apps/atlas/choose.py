@@ -30,14 +30,6 @@ class ClassImages:
     examples: tuple[int, ...]
     features: tuple[FeatureImages, ...]
 
-    @property
-    def rows(self) -> tuple[int, ...]:
-        """All of them, ascending."""
-        found = {self.typical, *self.examples}
-        for each in self.features:
-            found |= {*each.top, *each.spaced, *each.against}
-        return tuple(sorted(found))
-
 
 def choose_images(
     logits: Float[Tensor, " rows"],

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from torchxnn.apps.atlas.choose import ClassImages, choose_images
 from torchxnn.apps.atlas.config import AtlasConfig
 from torchxnn.apps.atlas.content import ClassJob, ClassView, Entry
+from torchxnn.apps.atlas.images import Picture, draw_images, encode_images
 from torchxnn.apps.atlas.numbers import Numbers, Summary, read_numbers
 from torchxnn.apps.atlas.pages import class_files
-from torchxnn.apps.atlas.pictures import Pictures, draw_pictures, encode_pictures
 from torchxnn.apps.atlas.predictions import Predictions
 from torchxnn.apps.atlas.runs import Failure
 from torchxnn.data.activation_cache import ActivationCache
@@ -71,7 +71,7 @@ def make_class(given: Given, job: ClassJob) -> Entry | Failure:
 
 
 def finished(out: Path, name: str) -> Entry | None:
-    """The entry of a class that is there."""
+    """The entry of a class that is there; None also if an earlier version wrote it."""
     try:
         file = out / CLASSES / name / MARKER
         return structure(json.loads(file.read_text("utf-8")), Entry, str(file))
@@ -80,10 +80,10 @@ def finished(out: Path, name: str) -> Entry | None:
 
 
 def _make(job: ClassJob, given: Given, caught: list[warnings.WarningMessage]) -> Entry:
-    view, pictures = _gather(job, given, caught)
+    view, drawn = _gather(job, given, caught)
     pages = class_files(view)
     room = int(given.config.limit * 1e6) - sum(map(len, pages.values())) - _MARKER_BYTES
-    files, _ = encode_pictures(pictures, room)
+    files = encode_images(drawn, room)
     entry = _entry(view, sum(map(len, (*pages.values(), *files.values()))))
     with replace_folder(given.out / CLASSES / job.saved.name, MARKER) as folder:
         for name, content in (files | pages).items():
@@ -94,7 +94,7 @@ def _make(job: ClassJob, given: Given, caught: list[warnings.WarningMessage]) ->
 
 def _gather(
     job: ClassJob, given: Given, caught: list[warnings.WarningMessage]
-) -> tuple[ClassView, Pictures]:
+) -> tuple[ClassView, dict[str, Picture]]:
     """Measure, choose images and draw their maps."""
     xnn = XNN.from_pretrained(job.saved.place, given.model)
     numbers = read_numbers(given.work, job.saved.name)
@@ -110,7 +110,7 @@ def _gather(
         logits[:, 0], positives, decided, numbers.features, contributions, given.config
     )
     wanted = _wanted(chosen, numbers.features, job.summary)
-    pictures = draw_pictures(xnn, given.dataset, wanted, given.config.side)
+    drawn = draw_images(xnn, given.dataset, wanted, given.config.side)
     sample = given.dataset[chosen.typical]
     explanation = xnn.explain(sample.image.to(xnn.device), label=sample.label, path=sample.path)
     view = ClassView(
@@ -126,10 +126,10 @@ def _gather(
         measured=measured,
         chosen=chosen,
         explanation=explanation,
-        drawn=frozenset(pictures.maps),
+        drawn=frozenset(drawn),
         notes=_notes(caught),
     )
-    return view, pictures
+    return view, drawn
 
 
 def _notes(caught: list[warnings.WarningMessage]) -> tuple[str, ...]:
@@ -167,9 +167,8 @@ def _wanted(chosen: ClassImages, features: Tensor, summary: Summary) -> dict[int
     for i, each in enumerate(chosen.features):
         pairs |= {(row, i) for row in (*each.top, *each.spaced, *each.against)}
         pairs |= {(row, i) for row in summary.tops[i]}
-    wanted: dict[int, list[int]] = {row: [] for row in chosen.rows}
+    wanted: dict[int, list[int]] = {row: [] for row, _ in pairs}
     for row, i in sorted(pairs):
-        wanted.setdefault(row, [])
         if float(features[row, i]) > 0:
             wanted[row].append(i)
     return wanted
@@ -184,7 +183,7 @@ def _entry(view: ClassView, nbytes: int) -> Entry:
         title=spoken(view.job.summary.title),
         output=view.xnn.targets[0],
         sentence=view.sentence,
-        picture=view.typical_picture,
+        image=view.typical_image,
         feature_names=view.job.summary.feature_names,
         r2=measured.r2,
         f_cls_positives=measured.f_cls_positives,

@@ -19,8 +19,8 @@ class AtlasConfig:
         similar: x-features of other classes that an x-feature is linked to.
         least_correlation: below it x-features are not called similar.
         close: classes listed as the closest ones.
-        side: height and width of pictures in pixels.
-        limit: megabytes (10^6 bytes) of everything that belongs to one class; pictures are made
+        side: height and width of images in pixels.
+        limit: megabytes (10^6 bytes) of everything that belongs to one class; images are made
             smaller until it fits.
         block: XNNs whose x-features a job computes together.
 

@@ -8,8 +8,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from torchxnn.apps.atlas.choose import ClassImages
+from torchxnn.apps.atlas.images import image_name
 from torchxnn.apps.atlas.numbers import Numbers, Summary
-from torchxnn.apps.atlas.pictures import photograph_name
 from torchxnn.apps.atlas.predictions import Predictions
 from torchxnn.apps.atlas.runs import SavedClass
 from torchxnn.data.class_names import spoken
@@ -104,7 +104,7 @@ class Entry:
         title: for people.
         output: index of its first target.
         sentence: of a typical image.
-        picture: file of that image in its folder.
+        image: file of that image in its folder.
         feature_names: one per x-feature.
         r2: on the data of the atlas.
         f_cls_positives: likewise.
@@ -122,7 +122,7 @@ class Entry:
     title: str
     output: int
     sentence: str
-    picture: str
+    image: str
     feature_names: tuple[str, ...]
     r2: float | None
     f_cls_positives: float
@@ -153,7 +153,7 @@ class ClassView:
         measured: faithfulness on the images.
         chosen: images to show.
         explanation: of the typical image.
-        drawn: pairs of row and x-feature whose maps are there.
+        drawn: names of the files of images and maps.
         notes: warnings met on the way.
     """
 
@@ -169,7 +169,7 @@ class ClassView:
     measured: Faithfulness
     chosen: ClassImages
     explanation: Explanation
-    drawn: frozenset[tuple[int, int]]
+    drawn: frozenset[str]
     notes: tuple[str, ...]
 
     @property
@@ -178,9 +178,9 @@ class ClassView:
         return spoken(self.explanation.sentence())
 
     @property
-    def typical_picture(self) -> str:
+    def typical_image(self) -> str:
         """File of the typical image."""
-        return photograph_name(self.chosen.typical)
+        return image_name(self.chosen.typical)
 
     def class_name(self, row: int) -> str:
         """What an image shows: its label, or without labels what the network takes it for."""

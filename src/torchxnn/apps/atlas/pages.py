@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from torchxnn.apps.atlas.content import ClassView, SimilarLink
-from torchxnn.apps.atlas.pictures import map_name, photograph_name
+from torchxnn.apps.atlas.images import image_name, map_name
 from torchxnn.apps.atlas.site import TEMPLATES
 from torchxnn.data.class_names import spoken
 from torchxnn.explanations.drawing.html import fill
@@ -93,7 +93,7 @@ def _image(view: ClassView, row: int) -> dict[str, Any]:
     order = values.abs().argsort(descending=True, stable=True).tolist()
     predicted = spoken(view.xnn.class_name(int(view.predictions.predicted[row])))
     return {
-        "photograph": photograph_name(row),
+        "image": image_name(row),
         "file": view.dataset.paths[row],
         "class": view.class_name(row),
         "predicted": predicted,
@@ -109,10 +109,15 @@ def _map(view: ClassView, row: int, feature: int) -> dict[str, Any]:
     return {
         "name": view.job.summary.feature_names[feature],
         "address": feature_page(feature),
-        "file": map_name(row, feature) if (row, feature) in view.drawn else None,
+        "file": _map_file(view, row, feature),
         "value": signed(value),
         "sign": _sign(value),
     }
+
+
+def _map_file(view: ClassView, row: int, feature: int) -> str | None:
+    name = map_name(row, feature)
+    return name if name in view.drawn else None
 
 
 def _sign(value: float) -> str:
@@ -153,8 +158,8 @@ def _shown(view: ClassView, row: int, feature: int) -> dict[str, Any]:
     value = float(view.contributions[row, feature])
     predicted = spoken(view.xnn.class_name(int(view.predictions.predicted[row])))
     return {
-        "photograph": photograph_name(row),
-        "map": map_name(row, feature) if (row, feature) in view.drawn else None,
+        "image": image_name(row),
+        "map": _map_file(view, row, feature),
         "class": view.class_name(row),
         "own": bool(view.positives[row]),
         "predicted": predicted,

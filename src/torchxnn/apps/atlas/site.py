@@ -48,7 +48,7 @@ def write_index(
     """Write the page that lists all classes, and the data that its search reads.
 
     The list is in the page itself, so it is complete without scripts, and works for thousands of
-    classes: pictures are loaded when they are scrolled to.
+    classes: images are loaded when they are scrolled to.
     """
     data = json.dumps([_searched(entry) for entry in entries], ensure_ascii=True)
     script = f"window.TORCHXNN_ATLAS = {{classes: {data}}};\n"
@@ -83,7 +83,7 @@ def _shown(entry: Entry) -> dict[str, Any]:
     return {
         "name": entry.name,
         "title": entry.title,
-        "picture": entry.picture,
+        "image": entry.image,
         "sentence": entry.sentence.partition(";")[0].rstrip("."),  # the page has all of it
         "r2": "unknown" if entry.r2 is None else f"{entry.r2:.2f}",
         "active": entry.active,

@@ -1,0 +1,75 @@
+"""The images of one class as WebP files, made smaller until the class fits its limit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from jaxtyping import UInt8
+
+from torchxnn.apps.gallery import heatmaps
+from torchxnn.data.datasets.base import ImageDataset
+from torchxnn.errors import DataError
+from torchxnn.explanations.drawing.encode import encode, shrink
+from torchxnn.explanations.drawing.overlay import intensities, overlay
+from torchxnn.xnn import XNN
+
+AT_ONCE = 4  # images per pass of the model
+STEPS = ((1.0, 78), (0.9, 68), (0.8, 58), (0.65, 50), (0.5, 40))
+"""Shares of the side and qualities of WebP that are tried in turn."""
+
+Picture = UInt8[np.ndarray, "height width 3"]
+
+
+def image_name(row: int) -> str:
+    """File of an image."""
+    return f"p{row}.webp"
+
+
+def map_name(row: int, feature: int) -> str:
+    """File of an x-feature's map on an image."""
+    return f"m{row}-{feature + 1}.webp"
+
+
+def draw_images(
+    xnn: XNN, dataset: ImageDataset, wanted: Mapping[int, Sequence[int]], side: int
+) -> dict[str, Picture]:
+    """Images and maps by file name; one pass of the model per image gives the maps of all.
+
+    Args:
+        xnn: fitted.
+        dataset: of the images.
+        wanted: per row the x-features whose maps are needed; may be none.
+        side: of the longer side, in pixels.
+    """
+    seen = dataset.preprocessing.picture
+    drawn = {
+        image_name(row): shrink(seen(dataset[row].image), side) for row in wanted if not wanted[row]
+    }
+    mapped = sorted(row for row in wanted if wanted[row])
+    for row, sample, maps in heatmaps(xnn, dataset, mapped, AT_ONCE):
+        image = seen(sample.image)
+        drawn[image_name(row)] = shrink(image, side)
+        for feature in wanted[row]:
+            (intensity,) = intensities([maps[feature].float().numpy()])
+            drawn[map_name(row, feature)] = shrink(overlay(image, intensity), side)
+    return drawn
+
+
+def encode_images(drawn: Mapping[str, Picture], room: int) -> dict[str, bytes]:
+    """All of them as WebP in at most so many bytes, as large and as good as fits.
+
+    Raises:
+        DataError: they do not fit even at the smallest size.
+    """
+    size, side = 0, max((len(pixels) for pixels in drawn.values()), default=0)
+    for share, quality in STEPS:
+        longest = round(side * share)
+        files = {name: encode(pixels, quality, longest) for name, pixels in drawn.items()}
+        size = sum(map(len, files.values()))
+        if size <= room:
+            return files
+    raise DataError(
+        f"{len(drawn)} images take {size / 1e6:.2f} MB at the smallest size, and there is room "
+        f"for {max(0, room) / 1e6:.2f}: show fewer images or raise the limit"
+    )
