@@ -153,7 +153,7 @@ def test_a_degenerate_fit_is_announced_at_the_top(written):
 
 def test_a_fit_that_fails_on_test_data_is_announced_too(written):
     page = written(evaluation=faithfulness(r2=-0.5))
-    assert "on test pictures: R^2 -0.50" in page.text
+    assert "on test images: R^2 -0.50" in page.text
     assert "Test" in page.text
 
 
@@ -185,10 +185,10 @@ def test_inactive_features_and_an_empty_sheet_are_said(written):
         explanations=(explanation(((1.0, 0.0, 2.0),)),), sheets=(sheet(), sheet(1, count=0))
     )
     assert page.text.count("inactive here") == 1
-    assert "Inactive on every picture" in page.text
+    assert "Inactive on every image" in page.text
 
 
-def test_a_single_feature_and_a_report_without_pictures(written):
+def test_a_single_feature_and_a_report_without_images(written):
     assert "x-feature 1" in written(explanations=(), sheets=()).text
     one = faithfulness(n=1)
     page = written(fit=fit_report(one, train=one), explanations=(explanation(((2.0,),)),))
@@ -215,8 +215,8 @@ def test_the_same_report_twice_is_the_same_file(tmp_path):
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
-def test_a_report_of_twelve_pictures_and_five_sheets_stays_below_six_megabytes(tmp_path):
-    """On pictures that compress far worse than photographs; two cards and one sheet, scaled up."""
+def test_a_report_of_twelve_images_and_five_sheets_stays_below_six_megabytes(tmp_path):
+    """On images that compress far worse than photographs; two cards and one sheet, scaled up."""
     coarse = np.random.default_rng(0).integers(0, 256, (56, 56, 3), dtype=np.uint8)
     noise = coarse.repeat(4, axis=0).repeat(4, axis=1)
     five = explanation(((5.0, 4.0, 3.0, 2.0, -1.0),), size=(224, 224), image=noise)
@@ -229,7 +229,7 @@ def test_a_report_of_twelve_pictures_and_five_sheets_stays_below_six_megabytes(t
     assert 6 * sizes[0] + 5 * sizes[1] < 6e6
 
 
-def test_large_pictures_are_shrunk():
+def test_large_images_are_shrunk():
     assert len(data_uri(photograph(1000, 800))) < 1.2 * len(data_uri(photograph(256, 205)))
 
 

@@ -12,7 +12,8 @@ from torchxnn.apps.atlas.site import TEMPLATES
 from torchxnn.data.class_names import spoken
 from torchxnn.explanations.drawing.html import fill
 from torchxnn.explanations.drawing.overlay import number, signed
-from torchxnn.metrics.faithfulness import ACTIVE_SHARE, MINIMUM_R2, Faithfulness
+from torchxnn.explanations.faithfulness_table import faithfulness_rows
+from torchxnn.metrics.faithfulness import ACTIVE_SHARE, Faithfulness
 
 _HOME = "../../"
 ON_CLASS_PAGE = 4  # maps of each x-feature on the page of its class
@@ -79,7 +80,7 @@ def _class(view: ClassView) -> dict[str, Any]:
         ],
         "labelled": labelled,
         "columns": [name for name, _ in _measured(view)],
-        "figures": _figures(view),
+        "figures": faithfulness_rows(_measured(view)),
         "notes": view.notes,
         "equation": spoken(view.explanation.card().rows[0].equation),
         "certificate": view.explanation.certificate_lines()[-1],
@@ -212,31 +213,3 @@ def _measured(view: ClassView) -> list[tuple[str, Faithfulness]]:
     report = view.xnn.report
     fitted = [] if report is None else [("Held-out at the fit", report.validation)]
     return [*fitted, (view.dataset.name, view.measured)]
-
-
-def _figures(view: ClassView) -> list[dict[str, Any]]:
-    rows = (
-        ("R²", "variation of the logit that is reproduced", "higher",
-         lambda f: f"{f.r2:.3f}", lambda f: not f.r2 >= MINIMUM_R2),
-        ("F_reg on the class", "mean error of the logit on its images, in logits", "lower",
-         lambda f: f"{f.f_reg_positives:.3g}", lambda _: False),
-        ("F_cls on the class", "images of it that keep their predicted class", "higher",
-         lambda f: f"{f.f_cls_positives:.1%}", lambda _: False),
-        ("F_reg", "mean error of the logit on all images", "lower",
-         lambda f: f"{f.f_reg:.3g}", lambda _: False),
-        ("F_cls", "images that keep their predicted class", "higher",
-         lambda f: f"{f.f_cls:.1%}", lambda _: False),
-        ("Active x-features", f"with at least {ACTIVE_SHARE:.0%} of the logit", "2 or more",
-         lambda f: f"{f.active} of {f.n_features}", lambda f: f.n_features > 1 and f.active < 2),
-        ("Images", "of these, images of the class", "",
-         lambda f: f"{f.images:,} ({f.positives:,})", lambda _: False),
-    )  # fmt: skip
-    return [
-        {
-            "name": name,
-            "meaning": meaning,
-            "better": better,
-            "cells": [{"text": text(f), "bad": bad(f)} for _, f in _measured(view)],
-        }
-        for name, meaning, better, text, bad in rows
-    ]

@@ -1,4 +1,4 @@
-"""The HTML report of one fit: figures of merit, explained pictures, a sheet per x-feature."""
+"""The HTML report of one fit: figures of merit, explained images, a sheet per x-feature."""
 
 from torchxnn.apps.report.content import FeatureSheet, Report, SheetItem
 from torchxnn.apps.report.write import write_report

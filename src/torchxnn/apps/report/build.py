@@ -1,4 +1,4 @@
-"""Gather a report: one pass over the data, then heatmaps of the few pictures that it shows."""
+"""Gather a report: one pass over the data, then heatmaps of the few images that it shows."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class ReportConfig:
     """What a report shows.
 
     Attributes:
-        images: pictures that are explained in full.
-        sheet: pictures per x-feature's sheet.
-        batch_size: pictures per forward pass.
+        images: images that are explained in full.
+        sheet: images per x-feature's sheet.
+        batch_size: images per forward pass.
         workers: processes that read ahead.
 
     Raises:
@@ -58,22 +58,22 @@ def build_report(
     on_batch: Callable[[int], None] | None = None,
     on_drawing: Callable[[int, int], None] | None = None,
 ) -> Report:
-    """Explain some pictures of a data set and gather what activates each x-feature.
+    """Explain some images of a data set and gather what activates each x-feature.
 
     Explained are positives of the first target, evenly spaced from the highest logit to the lowest,
-    and the picture of another class that comes closest to it. Each sheet shows the pictures, of
+    and the image of another class that comes closest to it. Each sheet shows the images, of
     whatever class, on which the x-feature is largest.
 
     Args:
         xnn: fitted.
-        dataset: pictures, best those that were not fitted.
+        dataset: images, best those that were not fitted.
         title: of the page.
         model_name: for people.
         notes: licences and the like.
         provenance: further pairs of term and text.
         config: what to show.
-        on_batch: called after each batch of the pass with the number of pictures.
-        on_drawing: called with (pictures drawn, pictures to draw).
+        on_batch: called after each batch of the pass with the number of images.
+        on_drawing: called with (images drawn, images to draw).
 
     Raises:
         XNNError: the XNN is not fitted.
@@ -152,7 +152,7 @@ def _sheets(
             share=evaluation.share[int(best[feature])][feature],
             items=tuple(
                 SheetItem(
-                    picture=dataset.preprocessing.picture(dataset[index].image),
+                    image=dataset.preprocessing.picture(dataset[index].image),
                     heatmap=maps[index][feature].numpy(),
                     activation=float(embedded.features[index, feature]),
                     contribution=float(embedded.contributions[index, best[feature], feature]),

@@ -14,17 +14,17 @@ from torchxnn.training.report import FitReport
 
 @dataclass(frozen=True, eq=False)
 class SheetItem:
-    """One picture on which an x-feature is active.
+    """One image on which an x-feature is active.
 
     Attributes:
-        picture: (H, W, 3) uint8.
+        image: (H, W, 3) uint8.
         heatmap: (H, W), the x-feature's signed relevance on it.
         activation: E of the x-feature.
         contribution: v E to the first target's logit.
         caption: for people, such as the file's name or its class.
     """
 
-    picture: UInt8[np.ndarray, "height width 3"]
+    image: UInt8[np.ndarray, "height width 3"]
     heatmap: Real[np.ndarray, "height width"]
     activation: float
     contribution: float
@@ -33,7 +33,7 @@ class SheetItem:
 
 @dataclass(frozen=True, eq=False)
 class FeatureSheet:
-    """The pictures that activate one x-feature most.
+    """The images that activate one x-feature most.
 
     Attributes:
         index: 0-based x-feature.
@@ -60,7 +60,7 @@ class Report:
         targets: names of the explained classes, in the order of `fit.targets`.
         fit: the fit, with its figures on training and held-out images.
         evaluation: the figures on test images that neither fitted nor stopped the fit.
-        explanations: the explained pictures.
+        explanations: the explained images.
         sheets: one per x-feature; drawn by decreasing share.
         notes: what readers must know, such as the licence of the images.
         provenance: further (term, text) pairs, such as the data set or the model's fingerprint.

@@ -1,81 +1,12 @@
-"""The tables of the report, each figure with its meaning and direction."""
+"""The tables of the report."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 from torchxnn.apps.report.content import Report
-from torchxnn.explanations.drawing.overlay import number
-from torchxnn.metrics.faithfulness import ACTIVE_SHARE, MINIMUM_R2, Faithfulness
-
-
-@dataclass(frozen=True)
-class _Figure:
-    name: str
-    meaning: str
-    better: str
-    text: Callable[[Faithfulness], str]
-    bad: Callable[[Faithfulness], bool] = lambda _: False
-
-
-_FIGURES = (
-    _Figure(
-        "F_reg",
-        "How far the reproduced logit is from the network's own, on average, in logits.",
-        "lower",
-        lambda f: f"{f.f_reg:.3g}",
-    ),
-    _Figure(
-        "F_reg on the positives",
-        "The same, on pictures of the explained class alone, which is where it counts.",
-        "lower",
-        lambda f: f"{f.f_reg_positives:.3g}",
-    ),
-    _Figure(
-        "F_cls",
-        "Share of pictures that keep their predicted class when the reproduced logit replaces the "
-        "network's. Other classes dominate it, so read the next line too.",
-        "higher",
-        lambda f: f"{f.f_cls:.1%}",
-    ),
-    _Figure(
-        "F_cls on the positives",
-        "The same, on pictures of the explained class alone.",
-        "higher",
-        lambda f: f"{f.f_cls_positives:.1%}",
-    ),
-    _Figure(
-        "R²",
-        "Part of the logit's variation over all pictures that is reproduced; 1 is all of it. "
-        f"Below {MINIMUM_R2} on held-out pictures the fit is degenerate.",
-        "higher",
-        lambda f: number(round(f.r2, 3)) if abs(f.r2) < 0.1 else f"{f.r2:.3f}",
-        lambda f: not f.r2 >= MINIMUM_R2,
-    ),
-    _Figure(
-        "Active x-features",
-        f"x-features with at least {ACTIVE_SHARE:.0%} of the contributions. Fewer than 2 is no "
-        "explanation by several concepts.",
-        "2 or more",
-        lambda f: f"{f.active} of {f.n_features}",
-        lambda f: f.n_features > 1 and f.active < 2,
-    ),
-    _Figure(
-        "Dead x-features",
-        "x-features that are 0 on every positive and so explain nothing.",
-        "lower",
-        lambda f: f"{f.dead}",
-        lambda f: f.dead > 0 and f.active < 2,
-    ),
-    _Figure(
-        "Pictures",
-        "How many were used; of these positives, pictures of the explained class.",
-        "",
-        lambda f: f"{f.images:,} ({f.positives:,})",
-    ),
-)
+from torchxnn.metrics.faithfulness import ACTIVE_SHARE, Faithfulness
 
 
 def measured(report: Report) -> list[tuple[str, Faithfulness]]:
@@ -84,22 +15,6 @@ def measured(report: Report) -> list[tuple[str, Faithfulness]]:
     if report.evaluation is not None:
         columns.append(("Test", report.evaluation))
     return columns
-
-
-def faithfulness_table(report: Report) -> list[dict[str, Any]]:
-    """Rows of the faithfulness table."""
-    return [
-        {
-            "name": figure.name,
-            "meaning": figure.meaning,
-            "better": figure.better,
-            "cells": [
-                {"text": figure.text(faithfulness), "bad": figure.bad(faithfulness)}
-                for _, faithfulness in measured(report)
-            ],
-        }
-        for figure in _FIGURES
-    ]
 
 
 def shares(report: Report, names: tuple[str, ...]) -> list[dict[str, Any]]:

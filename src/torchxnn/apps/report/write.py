@@ -9,9 +9,10 @@ from typing import Any
 import torch
 
 from torchxnn.apps.report.content import FeatureSheet, Report
-from torchxnn.apps.report.tables import faithfulness_table, measured, provenance, shares
+from torchxnn.apps.report.tables import measured, provenance, shares
 from torchxnn.explanations.drawing.html import card_view, data_uri, render
 from torchxnn.explanations.drawing.overlay import intensities, number, overlay, signed
+from torchxnn.explanations.faithfulness_table import faithfulness_rows
 from torchxnn.storage.artifact import __version__
 from torchxnn.storage.files import replace_file
 
@@ -42,7 +43,7 @@ def _context(report: Report) -> dict[str, Any]:
         "key": _key(report),
         "reasons": _reasons(report),
         "columns": [name for name, _ in measured(report)],
-        "table": faithfulness_table(report),
+        "table": faithfulness_rows(measured(report)),
         "shares": shares(report, names),
         "share_source": _share_source(report),
         "cards": [card_view(explanation.card()) for explanation in report.explanations],
@@ -67,7 +68,7 @@ def _key(report: Report) -> list[tuple[str, str]]:
 def _reasons(report: Report) -> list[str]:
     reasons = list(report.fit.degenerate)
     if report.evaluation is not None:
-        reasons += [f"on test pictures: {reason}" for reason in report.evaluation.degenerate]
+        reasons += [f"on test images: {reason}" for reason in report.evaluation.degenerate]
     return reasons
 
 
@@ -81,8 +82,8 @@ def _feature_names(report: Report) -> tuple[str, ...]:
 
 def _share_source(report: Report) -> str:
     if report.evaluation is not None:
-        return f"{report.evaluation.positives:,} test pictures of the class"
-    return f"{report.fit.validation.positives:,} held-out pictures of the class"
+        return f"{report.evaluation.positives:,} test images of the class"
+    return f"{report.fit.validation.positives:,} held-out images of the class"
 
 
 def _sheet_view(sheet: FeatureSheet) -> dict[str, Any]:
@@ -91,8 +92,8 @@ def _sheet_view(sheet: FeatureSheet) -> dict[str, Any]:
         (intensity,) = intensities([item.heatmap])
         items.append(
             {
-                "picture": data_uri(item.picture, SHEET_SIDE),
-                "overlay": data_uri(overlay(item.picture, intensity), SHEET_SIDE),
+                "image": data_uri(item.image, SHEET_SIDE),
+                "overlay": data_uri(overlay(item.image, intensity), SHEET_SIDE),
                 "caption": item.caption,
                 "activation": number(item.activation),
                 "contribution": signed(item.contribution),
