@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-from rich.console import Console
-from rich.progress import Progress
 from tyro.conf import Positional, arg
 
 from torchxnn.apps.atlas.config import AtlasConfig
 from torchxnn.cli.saved_run import open_for
+from torchxnn.cli.terminal import Terminal, count_steps
 from torchxnn.data.datasets.open import DataConfig
 from torchxnn.parallel.ray_engine import EngineConfig
 
@@ -38,19 +37,17 @@ class AtlasCommand:
     engine: EngineConfig = field(default_factory=EngineConfig)
     source: DataConfig = field(default_factory=DataConfig)
 
-    def execute(self) -> None:
+    def execute(self, terminal: Terminal) -> None:
         """Build what is missing, and say what is there."""
         from torchxnn.apps.atlas.build import build_atlas
         from torchxnn.apps.atlas.runs import find_runs
         from torchxnn.apps.saved_xnn import open_run
-        from torchxnn.cli.progress import make_progress
         from torchxnn.data.activation_cache import ActivationCache
 
-        out, err = Console(), Console(stderr=True)
         engine = self.engine.make()
         found, _ = find_runs(self.runs)
         xnn = open_run(found[0].place, self.model, self.weights)
-        with make_progress(err) as progress:
+        with terminal.progress() as progress:
             dataset = open_for(xnn, self.data, self.source, progress)
             atlas = build_atlas(
                 xnn.model,
@@ -63,27 +60,12 @@ class AtlasCommand:
                 title=self.title,
                 model_name=(xnn.source or {}).get("description", ""),
                 images_per_pass=self.source.images_per_pass,
-                on_step=_bars(progress),
+                on_step=count_steps(progress),
             )
         for failure in atlas.failures:
-            text = f"xnn: warning: {failure.name} is missing: {failure.reason}"
-            err.print(text, style="yellow", markup=False, highlight=False)
+            terminal.warn(f"{failure.name} is missing: {failure.reason}")
         degenerate = sum(bool(entry.degenerate) for entry in atlas.entries)
-        out.print(
+        terminal.say(
             f"{len(atlas.entries)} classes ({degenerate} degenerate), {atlas.nbytes / 1e6:.1f} MB, "
-            f"at most {atlas.largest / 1e6:.2f} MB per class. Open {self.out}/index.html",
-            highlight=False,
-            markup=False,
+            f"at most {atlas.largest / 1e6:.2f} MB per class. Open {self.out}/index.html"
         )
-
-
-def _bars(progress: Progress) -> Any:
-    """A bar per step, made at its first job."""
-    tasks: dict[str, Any] = {}
-
-    def say(step: str, done: int, total: int) -> None:
-        if step not in tasks:
-            tasks[step] = progress.add_task(step, total=total)
-        progress.update(tasks[step], completed=done, total=total)
-
-    return say

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated
 
-from rich.console import Console
 from tyro.conf import Positional, arg
 
 from torchxnn.apps.heatmaps.drawing import HeatmapConfig
 from torchxnn.cli.saved_run import SavedRun, open_for
+from torchxnn.cli.terminal import Terminal, count_drawings
 from torchxnn.data.datasets.open import DataConfig
 from torchxnn.parallel.ray_engine import EngineConfig
 
@@ -27,15 +27,13 @@ class Attribute(SavedRun):
     engine: EngineConfig = field(default_factory=EngineConfig)
     source: DataConfig = field(default_factory=DataConfig)
 
-    def execute(self) -> None:
+    def execute(self, terminal: Terminal) -> None:
         """Draw what is missing, and say what is there."""
         from torchxnn.apps.heatmaps.attribute import attribute_many
-        from torchxnn.cli.progress import count_drawings, make_progress
 
-        out, err = Console(), Console(stderr=True)
         engine = self.engine.make()
         xnn = self.load()
-        with make_progress(err) as progress:
+        with terminal.progress() as progress:
             dataset = open_for(xnn, self.data, self.source, progress)
             heatmaps = attribute_many(
                 xnn,
@@ -47,4 +45,4 @@ class Attribute(SavedRun):
             )
         n, height, width = heatmaps[0].heatmaps.shape
         line = f"{len(heatmaps)} images, {n} heatmaps of {height} x {width} each, in {self.out}"
-        out.print(line, highlight=False, markup=False)
+        terminal.say(line)

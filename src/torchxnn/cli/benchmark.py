@@ -6,10 +6,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, final
+from typing import Annotated, Any, final
 
-from rich.console import Console
-from rich.progress import Progress, TaskID
+from rich.progress import Progress
+from tyro.conf import subcommand
 
 from torchxnn.apps.benchmark.class_by_class import OnClass
 from torchxnn.apps.benchmark.record import OnImages
@@ -20,7 +20,7 @@ from torchxnn.apps.benchmark.summary import summarise
 from torchxnn.apps.benchmark.tables import markdown, stability_text, tuning_text
 from torchxnn.apps.benchmark.tasks import BUNDLED, TASKS, TaskSource
 from torchxnn.apps.benchmark.tune import TuneGrid, run_tuning
-from torchxnn.cli.progress import count_epochs, make_progress
+from torchxnn.cli.terminal import Terminal, count_epochs, count_steps
 from torchxnn.data.class_names import comparable
 from torchxnn.errors import DataError
 from torchxnn.models.bundled import LAYER
@@ -63,7 +63,7 @@ class BenchmarkCommand(ABC):
         """Which benchmark on which data."""
 
     @abstractmethod
-    def execute(self, out: Console, err: Console) -> None:
+    def execute(self, terminal: Terminal) -> None:
         """Run, print, write."""
 
 
@@ -78,33 +78,33 @@ class Evaluation(BenchmarkCommand):
     figures: bool = True
 
     @final
-    def execute(self, out: Console, err: Console) -> None:
+    def execute(self, terminal: Terminal) -> None:
         """Run, print the main tables, write `results.json`, `tables.md` and the figures."""
         source = self.source()
         names = TASKS[source.kind](source).classes if self.classes else ()
         targets = find_classes(names, self.classes)
-        with make_progress(err) as progress:
+        with terminal.progress() as progress:
             records = run_benchmark(
                 source,
                 targets,
                 self.config,
                 self.out,
                 self.jobs,
-                _count_images(progress),
+                count_steps(progress, "Recording"),
                 _count_classes(progress),
             )
         summary = summarise(records)
         replace_file(self.out / "results.json", to_json(summary))
         text = markdown(summary, TITLES[source.kind])
         replace_file(self.out / "tables.md", text.encode())
-        out.print(text.split("## Lasso")[0], markup=False, highlight=False, soft_wrap=True)
+        terminal.say(text.split("## Lasso")[0])
         if self.figures:
             from torchxnn.apps.benchmark.figures.all_figures import draw_figures
 
-            with make_progress(err) as progress:
+            with terminal.progress() as progress:
                 on_class = _count_classes(progress, "Drawing")
                 draw_figures(source, summary, self.config, self.out, on_class)
-        out.print(f"results.json, tables.md and figures are in {self.out}", highlight=False)
+        terminal.say(f"results.json, tables.md and figures are in {self.out}")
 
 
 @dataclass(frozen=True)
@@ -169,18 +169,18 @@ class FewClasses(BenchmarkCommand):
         return TaskSource("cub", self.root, self.weights, self.model, self.layer)
 
     @final
-    def execute(self, out: Console, err: Console) -> None:
+    def execute(self, terminal: Terminal) -> None:
         """Run on every few classes if none are named."""
         source = self.source()
         names = TASKS[source.kind](source).classes
         targets = find_classes(names, self.classes) or every_few(len(names))
-        with make_progress(err) as progress:
-            count = _count_images(progress), _count_classes(progress, "Fitting")
+        with terminal.progress() as progress:
+            count = count_steps(progress, "Recording"), _count_classes(progress, "Fitting")
             found = self.run(source, targets, *count)
         for name, content in self.files(found, targets).items():
             replace_file(self.out / name, content)
             if name.endswith(".md"):
-                out.print(content.decode(), markup=False, highlight=False, soft_wrap=True)
+                terminal.say(content.decode())
 
 
 @dataclass(frozen=True)
@@ -240,19 +240,18 @@ class SeedStability(FewClasses):
 class Mnist(MnistConfig):
     """Handwritten digits: a convolutional XNN on a small network (paper section 4.4)."""
 
-    def execute(self, out: Console, err: Console) -> None:
+    def execute(self, terminal: Terminal) -> None:
         """Train, fit, measure, draw; print the figures."""
         from torchxnn.apps.benchmark.mnist import describe, run_mnist
 
-        with make_progress(err) as progress:
+        with terminal.progress() as progress:
             task = progress.add_task("Training the network", total=self.network_epochs)
             results = run_mnist(
                 self,
                 lambda epoch: progress.update(task, completed=epoch),
                 count_epochs(progress, "Fitting", self.train.epochs),
             )
-        for line in describe(results):
-            out.print(line, markup=False, highlight=False)
+        terminal.say(*describe(results))
 
 
 def every_few(classes: int) -> list[int]:
@@ -284,17 +283,6 @@ def find_classes(names: Sequence[str], wanted: Sequence[str]) -> list[int] | Non
     return found
 
 
-def _count_images(progress: Progress) -> OnImages:
-    tasks: dict[str, TaskID] = {}
-
-    def show(name: str, done: int, total: int) -> None:
-        if name not in tasks:
-            tasks[name] = progress.add_task(f"Recording {name}", total=total)
-        progress.update(tasks[name], completed=done)
-
-    return show
-
-
 def _count_classes(progress: Progress, verb: str = "Measuring") -> OnClass:
     task = progress.add_task(f"{verb} classes", total=None)
 
@@ -302,3 +290,21 @@ def _count_classes(progress: Progress, verb: str = "Measuring") -> OnClass:
         progress.update(task, completed=done, total=total, description=f"{verb} {name}"[:32])
 
     return show
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """Rebuild the paper's evaluation: methods, metrics, tables and figures on a data set."""
+
+    job: (
+        Annotated[Cub, subcommand("cub")]
+        | Annotated[Nyu, subcommand("nyu")]
+        | Annotated[Places, subcommand("places")]
+        | Annotated[Mnist, subcommand("mnist")]
+        | Annotated[Tune, subcommand("tune")]
+        | Annotated[SeedStability, subcommand("stability")]
+    )
+
+    def execute(self, terminal: Terminal) -> None:
+        """Run the chosen benchmark."""
+        self.job.execute(terminal)

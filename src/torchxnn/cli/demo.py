@@ -3,121 +3,128 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from rich.console import Console
 from rich.progress import Progress
-from safetensors.torch import save as save_tensors
 
-from torchxnn.apps.demo import DemoSetup, prepare_cub, prepare_solar
-from torchxnn.apps.report import write_report
-from torchxnn.apps.report.build import build_report
-from torchxnn.cli.progress import count_drawings, count_epochs, count_images, make_progress
 from torchxnn.cli.saved_run import describe_source
-from torchxnn.cli.terminal import evaluation_table, fit_table
-from torchxnn.data.datasets.base import make_loader
+from torchxnn.cli.terminal import (
+    Terminal,
+    count_drawings,
+    count_epochs,
+    count_images,
+    evaluation_table,
+    fit_table,
+)
 from torchxnn.errors import DataError
-from torchxnn.storage.files import check_replaceable, replace_file
-from torchxnn.storage.saved_folder import MARKER
 from torchxnn.training.config import TrainConfig
 from torchxnn.training.report import FitReport
 from torchxnn.xnn import XNN
 
+if TYPE_CHECKING:
+    from torchxnn.apps.demo import DemoSetup
+
 NETWORK = "network.safetensors"
 
 
-def run_demo(
-    data: Literal["solar", "cub"],
-    root: Path | None,
-    weights: Path | None,
-    out: Path,
-    seed: int,
-    console: Console,
-    errors: Console,
-) -> None:
-    """The demonstration from pictures to report; prints the faithfulness tables.
+@dataclass(frozen=True)
+class Demo:
+    """Train a small network on real photographs, explain it, and write a report."""
 
-    Args:
-        data: which demonstration.
-        root: CUB folder, for "cub".
-        weights: the network's weights, for "cub".
-        out: folder that receives `report.html`, the saved XNN and the network's weights.
-        seed: of everything random.
-        console: for results.
-        errors: for progress bars.
+    data: Literal["solar", "cub"] = "solar"
+    """solar: solar cells from the elpv-dataset package; cub: the European Goldfinch of CUB"""
+    root: Path | None = None
+    """for cub: folder in the official CUB-200-2011 layout"""
+    weights: Path | None = None
+    """for cub: weights of torchxnn.models.bundled:squeezenet_with_head"""
+    out: Path = Path("demo")
+    """folder for the report and the XNN"""
+    seed: int = 0
+    """of the head's training and of the fit"""
 
-    Raises:
-        DataError: `root` or `weights` is missing for "cub".
-    """
-    start = time.perf_counter()
-    check_replaceable(out / "xnn", MARKER)
-    with make_progress(errors) as progress:
-        setup = _prepare(data, root, weights, seed, progress)
+    def execute(self, terminal: Terminal) -> None:
+        """Prepare, fit, evaluate, report; print the tables of faithfulness.
+
+        Raises:
+            DataError: `root` or `weights` is missing for "cub".
+        """
+        from torchxnn.apps.report import write_report
+        from torchxnn.apps.report.build import build_report
+        from torchxnn.data.datasets.base import make_loader
+        from torchxnn.storage.files import check_replaceable
+        from torchxnn.storage.saved_folder import MARKER
+
+        start = time.perf_counter()
+        check_replaceable(self.out / "xnn", MARKER)
+        with terminal.progress() as progress:
+            setup = self._prepare(progress)
+            xnn, fit = self._fit(setup, progress)
+            xnn.save_pretrained(self.out / "xnn")
+            evaluation = xnn.evaluate(
+                make_loader(setup.test),
+                on_batch=count_images(progress, "Evaluating on test images", len(setup.test)),
+            )
+            report = build_report(
+                xnn,
+                setup.test,
+                title=setup.title,
+                model_name=setup.network,
+                notes=setup.notes,
+                provenance=(("Weights", self._network_file().name),),
+                on_batch=count_images(progress, "Looking for examples", len(setup.test)),
+                on_drawing=count_drawings(progress, "Drawing heatmaps"),
+            )
+            write_report(report, self.out / "report.html")
+        if setup.accuracy is not None:
+            terminal.say(f"{setup.network}: {setup.accuracy:.1%} of the test images right")
+        terminal.show(fit_table(fit), evaluation_table(evaluation))
+        terminal.say(*setup.notes, style="dim")
+        seconds = time.perf_counter() - start
+        page = self.out / "report.html"
+        terminal.say(f"Wrote {page} after {seconds:.0f} s; open it in a browser.")
+
+    def _prepare(self, progress: Progress) -> DemoSetup:
+        from torchxnn.apps.demo import prepare_cub, prepare_solar
+
+        if self.data == "solar":
+            return prepare_solar(self.seed, progress)
+        if self.root is None or self.weights is None:
+            raise DataError("xnn demo --data cub needs --root DIR and --weights FILE")
+        return prepare_cub(self.root, self.weights)
+
+    def _fit(self, setup: DemoSetup, progress: Progress) -> tuple[XNN, FitReport]:
+        """The XNN, which `xnn explain OUT/xnn IMAGE` will find its network for, and its fit."""
+        from safetensors.torch import save
+
+        from torchxnn.data.datasets.base import make_loader
+        from torchxnn.storage.files import replace_file
+
+        if self.weights is None:
+            state = {name: value.contiguous() for name, value in setup.model.state_dict().items()}
+            replace_file(self._network_file(), save(state))
         xnn = XNN(
             setup.model,
             setup.layer,
             class_names=setup.classes,
             preprocessing=setup.preprocessing,
             source=describe_source(
-                setup.factory, weights or out / NETWORK, False, setup.network, setup.test.name
+                setup.factory, self._network_file(), False, setup.network, setup.test.name
             ),
         )
-        fit = _fit(xnn, setup, seed, progress)
-        weights_name = _save(xnn, setup, out, weights)
-        evaluation = xnn.evaluate(
-            make_loader(setup.test),
-            on_batch=count_images(progress, "Evaluating on test images", len(setup.test)),
+        config = TrainConfig(seed=self.seed)
+        held_out = setup.validation
+        images = len(setup.train) + (0 if held_out is None else len(held_out))
+        report = xnn.fit(
+            make_loader(setup.train),
+            setup.target,
+            None if held_out is None else make_loader(held_out),
+            config,
+            count_images(progress, "Recording activations", images),
+            count_epochs(progress, "Fitting", config.epochs),
         )
-        report = build_report(
-            xnn,
-            setup.test,
-            title=setup.title,
-            model_name=setup.network,
-            notes=setup.notes,
-            provenance=(("Weights", weights_name),),
-            on_batch=count_images(progress, "Looking for examples", len(setup.test)),
-            on_drawing=count_drawings(progress, "Drawing heatmaps"),
-        )
-        write_report(report, out / "report.html")
-    if setup.accuracy is not None:
-        console.print(f"{setup.network}: {setup.accuracy:.1%} of the test pictures right")
-    console.print(fit_table(fit))
-    console.print(evaluation_table(evaluation))
-    for note in setup.notes:
-        console.print(note, style="dim", highlight=False, markup=False)
-    seconds = time.perf_counter() - start
-    console.print(f"Wrote {out / 'report.html'} after {seconds:.0f} s; open it in a browser.")
+        return xnn, report
 
-
-def _prepare(
-    data: str, root: Path | None, weights: Path | None, seed: int, progress: Progress
-) -> DemoSetup:
-    if data == "solar":
-        return prepare_solar(seed, progress)
-    if root is None or weights is None:
-        raise DataError("xnn demo --data cub needs --root DIR and --weights FILE")
-    return prepare_cub(root, weights)
-
-
-def _fit(xnn: XNN, setup: DemoSetup, seed: int, progress: Progress) -> FitReport:
-    config = TrainConfig(seed=seed)
-    total = len(setup.train) + (len(setup.validation) if setup.validation is not None else 0)
-    return xnn.fit(
-        make_loader(setup.train),
-        setup.target,
-        None if setup.validation is None else make_loader(setup.validation),
-        config,
-        count_images(progress, "Recording activations", total),
-        count_epochs(progress, "Fitting", config.epochs),
-    )
-
-
-def _save(xnn: XNN, setup: DemoSetup, out: Path, weights: Path | None) -> str:
-    """Save the XNN so that `xnn explain OUT/xnn IMAGE` works; return where the network lies."""
-    if weights is None:
-        weights = out / NETWORK
-        state = {key: value.contiguous() for key, value in setup.model.state_dict().items()}
-        replace_file(weights, save_tensors(state))
-    xnn.save_pretrained(out / "xnn")
-    return weights.name
+    def _network_file(self) -> Path:
+        return self.weights or self.out / NETWORK

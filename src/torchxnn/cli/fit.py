@@ -7,24 +7,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
-from rich.console import Console
 from rich.progress import Progress
 from tyro.conf import Positional, arg
 
-from torchxnn.cli.progress import count_classes, count_epochs, count_images, make_progress
-from torchxnn.cli.saved_run import describe_source
-from torchxnn.cli.terminal import fit_table, many_table
+from torchxnn.cli.saved_run import NamedModel
+from torchxnn.cli.terminal import Terminal, count_epochs, count_images, fit_table, many_table
 from torchxnn.data.activation_cache import ActivationCache
-from torchxnn.data.datasets.augment import HeldOutCopies, with_copies
-from torchxnn.data.datasets.base import ImageDataset
-from torchxnn.data.datasets.open import DataConfig, OpenedData, find_target, open_dataset
-from torchxnn.data.record import cache_activations
+from torchxnn.data.datasets.augment import with_copies
+from torchxnn.data.datasets.open import OpenedData, find_target
 from torchxnn.errors import DataError
 from torchxnn.explanations.names.file import check_names
-from torchxnn.models.load import LoadedModel, count_outputs, load_model
-from torchxnn.parallel.ray_engine import EngineConfig
+from torchxnn.models.load import LoadedModel, count_outputs
 from torchxnn.storage.files import check_replaceable
-from torchxnn.storage.paths import Location, as_location, child
+from torchxnn.storage.paths import as_location, child
 from torchxnn.storage.saved_folder import MARKER
 from torchxnn.training.class_results import FittedClass, ManyFits, write_class_index
 from torchxnn.training.config import ComputeConfig, TrainConfig
@@ -32,19 +27,15 @@ from torchxnn.training.many import ManyConfig, fit_many, targets_with_positives
 from torchxnn.training.memory import Needs, load_splits
 from torchxnn.xnn import XNN
 
-OUT, ERR = Console(), Console(stderr=True)
-
 ALL = "all"
 ACTIVATIONS = "activations"
 """Folder beside the classes that their activations are recorded in, without --cache."""
 
 
 @dataclass(frozen=True)
-class Fit:
+class Fit(NamedModel):
     """Fit an XNN: embed a layer into a few x-features that reproduce the target's logit."""
 
-    model: Annotated[Positional[str], arg(metavar="MODEL")]
-    """torchvision:NAME, timm:NAME or package.module:factory"""
     data: Annotated[Positional[str | None], arg(metavar="[DIR]")] = None
     """folder of images in class folders, or a CUB-200-2011 folder; class folders may also lie in
     object storage (s3://bucket/folder); not with --cache"""
@@ -59,29 +50,23 @@ class Fit:
     positives; run it again to go on after a kill"""
     cache: str | None = None
     """activations that `xnn cache` recorded, instead of images"""
-    weights: Path | None = None
-    """state dict of the model: .safetensors, or .pt / .pth without code in it"""
-    random_weights: bool = False
-    """explain a model with random weights (only to try things out)"""
     n_features: int | None = None
     """number of x-features; 5 for one target, 7 for several"""
     copies: int = 0
     """altered copies of every image to fit along; they need no labels and make fits more faithful
     on new images, above all when the images are those the model was trained on (4 is good)"""
-    source: DataConfig = field(default_factory=DataConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     compute: ComputeConfig = field(default_factory=ComputeConfig)
     many: ManyConfig = field(default_factory=ManyConfig)
-    engine: EngineConfig = field(default_factory=EngineConfig)
 
-    def execute(self) -> None:
+    def execute(self, terminal: Terminal) -> None:
         """Record or read activations, fit, save, print the figures."""
         self._check()
-        loaded = load_model(self.model, self.weights, allow_random=self.random_weights)
+        loaded = self.load()
         if self.targets:
-            self._fit_many(loaded)
+            self._fit_many(loaded, terminal)
         else:
-            self._fit_one(loaded)
+            self._fit_one(loaded, terminal)
 
     def _check(self) -> None:
         if bool(self.target) == bool(self.targets):
@@ -95,26 +80,26 @@ class Fit:
 
     # One XNN
 
-    def _fit_one(self, loaded: LoadedModel) -> None:
+    def _fit_one(self, loaded: LoadedModel, terminal: Terminal) -> None:
         out = as_location(self.out)
         if isinstance(out, Path):
             check_replaceable(out, MARKER)
         check_names(out)
-        with make_progress(ERR) as progress:
+        with terminal.progress() as progress:
             if self.cache is not None:
                 xnn = self._fit_cached(loaded, progress, ActivationCache.open(self.cache))
             else:
-                xnn = self._fit_images(loaded, progress, self._open(loaded, progress))
+                opened = self.open(loaded, str(self.data), progress)
+                xnn = self._fit_images(loaded, progress, opened)
         xnn.save_pretrained(out)
         if xnn.report is not None:
-            OUT.print(fit_table(xnn.report))
-        line = f"Saved in {self.out}. Next: xnn report {self.out} {self.data or 'DIR'}"
-        OUT.print(line, highlight=False, markup=False)
+            terminal.show(fit_table(xnn.report))
+        terminal.say(f"Saved in {self.out}. Next: xnn report {self.out} {self.data or 'DIR'}")
 
     def _fit_images(self, loaded: LoadedModel, progress: Progress, opened: OpenedData) -> XNN:
         names, dataset = opened.class_names, opened.dataset
-        source = self._source(loaded, dataset.name)
-        xnn = self._xnn(loaded, names, self._sizes(loaded), source)
+        source = self.origin(loaded, dataset.name)
+        xnn = self._xnn(loaded, names, self.preprocessing(loaded), source)
         validation: Any = None
         images = len(dataset)
         if self.copies:
@@ -123,9 +108,10 @@ class Fit:
             )
             validation = self.source.loader(held_out)
             images = len(dataset) + len(held_out)
+        outputs = count_outputs(loaded.model, self.preprocessing(loaded))
         xnn.fit(
             self.source.loader(dataset),
-            self._targets(self.target, count_outputs(loaded.model, self._sizes(loaded)), names)[0],
+            self._targets(self.target, outputs, names)[0],
             validation,
             config=self.train,
             on_batch=count_images(progress, "Recording activations", images),
@@ -136,7 +122,7 @@ class Fit:
 
     def _fit_cached(self, loaded: LoadedModel, progress: Progress, cache: ActivationCache) -> XNN:
         cache.check(model=loaded.model, layer=self.layer)
-        preprocessing = cache.preprocessing or self._sizes(loaded)
+        preprocessing = cache.preprocessing or self.preprocessing(loaded)
         xnn = self._xnn(loaded, cache.class_names, preprocessing, cache.source)
         targets = self._targets(self.target, cache.n_outputs, cache.class_names)[0]
         needs = Needs(cache, self.layer, self.train, self.many.memory)
@@ -165,36 +151,37 @@ class Fit:
 
     # One XNN per class
 
-    def _fit_many(self, loaded: LoadedModel) -> None:
-        with make_progress(ERR) as progress:
+    def _fit_many(self, loaded: LoadedModel, terminal: Terminal) -> None:
+        with terminal.progress() as progress:
             cache = self._cache(loaded, progress)
             if self.targets == (ALL,):
                 wanted = targets_with_positives(cache, self.train)
             else:
                 wanted = self._targets(self.targets, cache.n_outputs, cache.class_names, alone=True)
-            fits = self._run(cache, wanted, progress)
+            fits = self._run(cache, wanted, progress, terminal)
         write_class_index(fits, cache, self.layer, as_location(self.out))
-        OUT.print(many_table(fits, cache.class_names))
-        data = self.data or "DIR"
-        for line in (
+        terminal.show(many_table(fits, cache.class_names))
+        terminal.say(
             f"Saved in {self.out}, a folder per class and index.json.",
-            f"Next: xnn atlas {self.out} --data {data} --out atlas",
-        ):
-            OUT.print(line, highlight=False, markup=False)
+            f"Next: xnn atlas {self.out} --data {self.data or 'DIR'} --out atlas",
+        )
         if len(fits.failed) == len(fits.classes):
             raise DataError("no class could be fitted")
 
     def _run(
-        self, cache: ActivationCache, wanted: list[tuple[int, ...]], progress: Progress
+        self,
+        cache: ActivationCache,
+        wanted: list[tuple[int, ...]],
+        progress: Progress,
+        terminal: Terminal,
     ) -> ManyFits:
-        advance = count_classes(progress, "Fitting classes", len(wanted))
+        advance = count_images(progress, "Fitting classes", len(wanted))
 
         def note(fitted: FittedClass) -> None:
-            advance()
+            advance(1)
             if fitted.error is not None:
                 name = ", ".join(str(target) for target in fitted.targets)
-                text = f"xnn: warning: class {name}: {fitted.error}"
-                ERR.print(text, style="yellow", markup=False, highlight=False)
+                terminal.warn(f"class {name}: {fitted.error}")
 
         return fit_many(
             cache,
@@ -215,43 +202,9 @@ class Fit:
             cache = ActivationCache.open(self.cache)
             cache.check(model=loaded.model, layer=self.layer)
             return cache
-        opened = self._open(loaded, progress)
-        dataset: ImageDataset = opened.dataset
-        if self.copies:
-            dataset = HeldOutCopies(
-                dataset, self.copies, self.train.validation_share, self.train.seed
-            )
-        place: Location = child(as_location(self.out), ACTIVATIONS)
-        return cache_activations(
-            loaded.model,
-            self.layer,
-            dataset,
-            place,
-            batch_size=self.source.images_per_pass,
-            workers=self.source.workers,
-            preprocessing=self._sizes(loaded),
-            class_names=opened.class_names,
-            source=self._source(loaded, opened.dataset.name),
-            engine=None if self.engine == EngineConfig() else self.engine.make(),
-            on_images=count_images(progress, "Recording activations", len(dataset)),
-        )
-
-    # What both share
-
-    def _sizes(self, loaded: LoadedModel) -> Any:
-        return self.source.preprocessing(loaded.preprocessing)
-
-    def _open(self, loaded: LoadedModel, progress: Progress) -> OpenedData:
-        preprocessing = self._sizes(loaded)
-        outputs = count_outputs(loaded.model, preprocessing)
-        return open_dataset(
-            str(self.data), preprocessing, self.source, outputs, loaded.classes, "train", progress
-        )
-
-    def _source(self, loaded: LoadedModel, data: str) -> dict[str, Any]:
-        return describe_source(
-            self.model, self.weights, self.random_weights, loaded.description, data
-        )
+        copies = self.copies, self.train.validation_share, self.train.seed
+        place = child(as_location(self.out), ACTIVATIONS)
+        return self.record(loaded, self.layer, str(self.data), place, copies, progress)
 
     @staticmethod
     def _targets(

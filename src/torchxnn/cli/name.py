@@ -8,18 +8,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
-from rich.console import Console
 from tyro.conf import Positional, arg
 
 from torchxnn.cli.saved_run import SavedRun, open_for
+from torchxnn.cli.terminal import Terminal, count_drawings, count_images, needs_extra
 from torchxnn.data.class_names import spoken
 from torchxnn.data.datasets.open import DataConfig
-from torchxnn.errors import DataError, XNNError
+from torchxnn.errors import DataError
 from torchxnn.explanations.names.file import names_csv, read_names
 from torchxnn.storage.files import replace_file
 from torchxnn.storage.saved_folder import read_saved
-
-INSTALL = "install it with: pip install 'torchxnn[study]'"
 
 
 @dataclass(frozen=True)
@@ -44,29 +42,27 @@ class Name(SavedRun):
     """write all judgements to this CSV file instead of opening the page"""
     source: DataConfig = field(default_factory=DataConfig)
 
-    def execute(self) -> None:
+    def execute(self, terminal: Terminal) -> None:
         """Draw the heatmaps, then serve until interrupted; or export."""
-        out, err = Console(), Console(stderr=True)
         about, _ = read_saved(self.run)
         embedding, n_features = about["weights_sha256"], about["embedding"]["n_features"]
         names = read_names(self.run, embedding, n_features)
         if self.export is not None:
             replace_file(self.export, names_csv(names))
-            out.print(f"Wrote {self.export}", highlight=False, markup=False)
+            terminal.say(f"Wrote {self.export}")
             return
         if self.data is None:
             raise DataError("no images given: xnn name RUN DIR, or --export FILE.csv for the names")
-        try:
+        with needs_extra("study"):
             import uvicorn
 
             from torchxnn.apps.naming.app import create_app
-        except ModuleNotFoundError as error:
-            raise XNNError(f"{error.name} is not installed; {INSTALL}") from error
-        gallery, title = self._draw(self.data, err)
+        gallery, title = self._draw(self.data, terminal)
         app = create_app(self.run, embedding, title, gallery, self.who)
         address = f"http://127.0.0.1:{self.port}/"
-        out.print(f"Names are kept in {self.run}/names.json", highlight=False, markup=False)
-        out.print(f"Open {address} (end with Ctrl+C)", highlight=False, markup=False)
+        terminal.say(
+            f"Names are kept in {self.run}/names.json", f"Open {address} (end with Ctrl+C)"
+        )
         if self.browser:
             opener = threading.Timer(1.0, webbrowser.open, [address])
             opener.daemon = True
@@ -80,15 +76,14 @@ class Name(SavedRun):
             server_header=False,
         )
 
-    def _draw(self, data: Path, err: Console) -> tuple[Any, str]:
+    def _draw(self, data: Path, terminal: Terminal) -> tuple[Any, str]:
         from torchxnn.apps.naming.gather import NameConfig, gather
-        from torchxnn.cli.progress import count_drawings, count_images, make_progress
 
         config = NameConfig(
             self.top, self.spaced, self.against, self.source.images_per_pass, self.source.workers
         )
         xnn = self.load()
-        with make_progress(err) as progress:
+        with terminal.progress() as progress:
             dataset = open_for(xnn, data, self.source, progress)
             gallery = gather(
                 xnn,

@@ -1,15 +1,102 @@
-"""What commands about a saved XNN share: the XNN itself, and a data set for its model."""
+"""What several commands share: the model or the saved XNN that they are about, and its images."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Annotated, Any
 
+from rich.progress import Progress
 from tyro.conf import Positional, arg
 
-from torchxnn.data.datasets.open import DataConfig, open_dataset
-from torchxnn.models.load import count_outputs
+from torchxnn.cli.terminal import count_images
+from torchxnn.data.activation_cache import ActivationCache
+from torchxnn.data.datasets.augment import HeldOutCopies
+from torchxnn.data.datasets.base import ImageDataset
+from torchxnn.data.datasets.open import DataConfig, OpenedData, open_dataset
+from torchxnn.data.record import cache_activations
+from torchxnn.models.load import LoadedModel, count_outputs, load_model
+from torchxnn.models.preprocessing import Preprocessing
+from torchxnn.parallel.ray_engine import EngineConfig
+from torchxnn.storage.paths import Location
+
+
+@dataclass(frozen=True)
+class NamedModel:
+    """A model by its name, and how images reach it."""
+
+    model: Annotated[Positional[str], arg(metavar="MODEL")]
+    """torchvision:NAME, timm:NAME or package.module:factory"""
+    weights: Path | None = field(default=None, kw_only=True)
+    """state dict of the model: .safetensors, or .pt / .pth without code in it"""
+    random_weights: bool = field(default=False, kw_only=True)
+    """take a model with random weights (only to try things out)"""
+    source: DataConfig = field(default_factory=DataConfig, kw_only=True)
+    engine: EngineConfig = field(default_factory=EngineConfig, kw_only=True)
+
+    def load(self) -> LoadedModel:
+        """The model in evaluation mode."""
+        return load_model(self.model, self.weights, allow_random=self.random_weights)
+
+    def preprocessing(self, loaded: LoadedModel) -> Preprocessing:
+        """How images become tensors: what the model expects, unless the user says otherwise."""
+        return self.source.preprocessing(loaded.preprocessing)
+
+    def open(self, loaded: LoadedModel, data: str, progress: Progress) -> OpenedData:
+        """A folder of images as a data set for the model; its training part by default."""
+        preprocessing = self.preprocessing(loaded)
+        outputs = count_outputs(loaded.model, preprocessing)
+        return open_dataset(
+            data, preprocessing, self.source, outputs, loaded.classes, "train", progress
+        )
+
+    def origin(self, loaded: LoadedModel, data: str) -> dict[str, Any]:
+        """Where the model and its data come from, as `XNN.source` has it."""
+        return describe_source(
+            self.model, self.weights, self.random_weights, loaded.description, data
+        )
+
+    def record(
+        self,
+        loaded: LoadedModel,
+        layers: str | Sequence[str],
+        data: str,
+        place: Location,
+        copies: tuple[int, float, int],
+        progress: Progress,
+        **settings: Any,
+    ) -> ActivationCache:
+        """Record activations of a folder of images, and of altered copies of them, with a bar.
+
+        Args:
+            loaded: the model.
+            layers: dotted names.
+            data: the folder of images.
+            place: where the cache lies.
+            copies: how many of every image, which share of the images is held out, and the seed.
+            progress: gets the bar.
+            settings: further arguments of `cache_activations`.
+        """
+        opened = self.open(loaded, data, progress)
+        dataset: ImageDataset = opened.dataset
+        if copies[0]:
+            dataset = HeldOutCopies(dataset, *copies)
+        return cache_activations(
+            loaded.model,
+            layers,
+            dataset,
+            place,
+            batch_size=self.source.images_per_pass,
+            workers=self.source.workers,
+            preprocessing=self.preprocessing(loaded),
+            class_names=opened.class_names,
+            source=self.origin(loaded, opened.dataset.name),
+            engine=None if self.engine == EngineConfig() else self.engine.make(),
+            on_images=count_images(progress, "Recording activations", len(dataset)),
+            **settings,
+        )
 
 
 @dataclass(frozen=True)
@@ -30,7 +117,7 @@ class SavedRun:
         return open_run(self.run, self.model, self.weights)
 
 
-def open_for(xnn: Any, data: str | Path, source: DataConfig, progress: Any) -> Any:
+def open_for(xnn: Any, data: str | Path, source: DataConfig, progress: Progress) -> ImageDataset:
     """A folder as a data set for the model of an XNN; its test part by default."""
     preprocessing = source.preprocessing(xnn.preprocessing)
     outputs = count_outputs(xnn.model, preprocessing)
@@ -49,3 +136,23 @@ def describe_source(
         "data": data,
         "random_weights": random_weights,
     }
+
+
+def folder_names(images: Sequence[Path]) -> list[str]:
+    """One folder name per image: its stem; where several share one, "x", "x-2", "x-3" and so on.
+
+    No two are equal, also where letters of both cases are the same to the file system, and no
+    added number gives the stem of another image.
+    """
+    stems = {path.stem.casefold() for path in images}
+    taken: set[str] = set()
+    names = []
+    for path in images:
+        numbered = (f"{path.stem}-{number}" for number in count(2))
+        names.append(
+            path.stem
+            if path.stem.casefold() not in taken
+            else next(name for name in numbered if name.casefold() not in taken | stems)
+        )
+        taken.add(names[-1].casefold())
+    return names

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from rich.console import Console
-from rich.progress import Progress
-from tyro.conf import Positional, arg
+from tyro.conf import Positional, arg, subcommand
 
 from torchxnn.apps.study.analysis.power_options import PowerOptions
+from torchxnn.cli.terminal import Terminal, count_images, count_steps, needs_extra
 from torchxnn.errors import DataError, XNNError
 from torchxnn.storage.artifact import to_json
 from torchxnn.storage.files import check_replaceable, replace_file
 
 Folder = Annotated[Positional[Path], arg(metavar="STUDY")]
-
-INSTALL = "this needs the study extra: pip install 'torchxnn[study]'"
 
 
 @dataclass(frozen=True)
@@ -31,16 +27,15 @@ class Init:
     out: Path
     """folder of the study; must not exist"""
 
-    def execute(self, out: Console, err: Console) -> None:
+    def execute(self, terminal: Terminal) -> None:
         """Build, and say what to do next."""
         from torchxnn.apps.study.build import build_study
         from torchxnn.apps.study.config import StudyConfig
-        from torchxnn.cli.progress import make_progress
 
         config = StudyConfig.read(self.config)
-        with make_progress(err) as progress:
-            plan = build_study(config, self.out, _count(progress))
-        _say_next(plan, self.out, out)
+        with terminal.progress() as progress:
+            plan = build_study(config, self.out, count_steps(progress, "Drawing"))
+        _say_next(plan, self.out, terminal)
 
 
 @dataclass(frozen=True)
@@ -54,16 +49,17 @@ class StudyDemo:
     seed: int = 0
     """of everything random"""
 
-    def execute(self, out: Console, err: Console) -> None:
+    def execute(self, terminal: Terminal) -> None:
         """Train, fit, build."""
         from torchxnn.apps.study.demo import NOTES, build_demo
-        from torchxnn.cli.progress import make_progress
 
-        with make_progress(err) as progress:
-            plan = build_demo(self.out, self.data, self.seed, progress, _count(progress))
-        for note in NOTES if self.data != "digits" else ():
-            out.print(note, style="dim", highlight=False, markup=False, soft_wrap=True)
-        _say_next(plan, self.out, out)
+        with terminal.progress() as progress:
+            plan = build_demo(
+                self.out, self.data, self.seed, progress, count_steps(progress, "Drawing")
+            )
+        if self.data != "digits":
+            terminal.say(*NOTES, style="dim")
+        _say_next(plan, self.out, terminal)
 
 
 @dataclass(frozen=True)
@@ -84,9 +80,8 @@ class Serve:
     pilot: bool = False
     """mark everybody who comes as a pilot"""
 
-    def execute(self, out: Console, err: Console) -> None:
+    def execute(self, terminal: Terminal) -> None:
         """Serve until interrupted."""
-        del err
         import uvicorn
 
         from torchxnn.apps.study.server import create_app
@@ -96,12 +91,12 @@ class Serve:
         token = self.admin_token or secrets.token_urlsafe(12)
         app = create_app(self.study, self.database, token, self.pilot)
         address = f"http://{self.host}:{self.port}"
-        _say(out, f"Participants: {address}/")
-        _say(out, f"Dashboard:    {address}/admin")
+        terminal.say(f"Participants: {address}/")
+        terminal.say(f"Dashboard:    {address}/admin")
         if self.admin_token is None:
-            _say(out, f"Admin token:  {token}")
+            terminal.say(f"Admin token:  {token}")
         if self.pilot:
-            out.print("Everybody who comes now is marked as a pilot.")
+            terminal.say("Everybody who comes now is marked as a pilot.")
         uvicorn.run(
             app,
             host=self.host,
@@ -123,20 +118,14 @@ class Export:
     database: str | None = None
     """URL of the database, if it is not the SQLite file in the folder"""
 
-    def execute(self, out: Console, err: Console) -> None:
+    def execute(self, terminal: Terminal) -> None:
         """Read and write."""
-        del err
         from torchxnn.apps.study.export import write_tables
 
         _, tables = _read(self.study, self.database)
         files = write_tables(tables, self.out)
         rows = ", ".join(f"{len(table)} {name}" for name, table in tables.items())
-        out.print(
-            f"{rows}; {len(files)} files in {self.out}",
-            highlight=False,
-            markup=False,
-            soft_wrap=True,
-        )
+        terminal.say(f"{rows}; {len(files)} files in {self.out}")
 
 
 @dataclass(frozen=True)
@@ -156,16 +145,15 @@ class Simulate:
     seed: int = 0
     """of their decisions"""
 
-    def execute(self, out: Console, err: Console) -> None:
+    def execute(self, terminal: Terminal) -> None:
         """Simulate, and count."""
         from torchxnn.apps.study.simulate import SimulationConfig, simulate
-        from torchxnn.cli.progress import make_progress
 
         config = SimulationConfig(self.participants, self.arm, self.at_once, self.pause, self.seed)
-        with make_progress(err) as progress:
-            task = progress.add_task("Participants", total=self.participants)
-            found = simulate(self.url, config, lambda: progress.advance(task))
-        _say(out, found.summary())
+        with terminal.progress() as progress:
+            advance = count_images(progress, "Participants", self.participants)
+            found = simulate(self.url, config, lambda: advance(1))
+        terminal.say(found.summary())
         if found.failed:
             raise XNNError(f"{len(found.failed)} did not finish; the first: {found.failed[0]}")
 
@@ -211,7 +199,7 @@ class Analyse(_Analysis):
     include_synthetic: bool = False
     """analyse simulated participants too; every page and figure then says so"""
 
-    def execute(self, out: Console, err: Console) -> None:
+    def execute(self, terminal: Terminal) -> None:
         """Compute, write, and say what was found."""
         from torchxnn.apps.study.analysis.exclusions import check_anybody, select_participants
         from torchxnn.apps.study.analysis.facts import facts_of
@@ -227,13 +215,12 @@ class Analyse(_Analysis):
         )
         check_anybody(select_participants(tables, options))
         facts = facts_of(plan)
-        with err.status("Analysing"):
+        with terminal.err.status("Analysing"):
             results = write_report(tables, facts, options, self.out)
         if results.banner:
-            out.print(results.banner, style="bold red", highlight=False, markup=False)
-        for text in summarise_findings(results, facts):
-            _say(out, text)
-        _say(out, f"Wrote {self.out / REPORT}")
+            terminal.say(results.banner, style="bold red")
+        terminal.say(*summarise_findings(results, facts))
+        terminal.say(f"Wrote {self.out / REPORT}")
 
 
 @dataclass(frozen=True)
@@ -246,7 +233,7 @@ class Preregister(_Analysis):
     power: Path | None = None
     """result of `xnn study power --out FILE`: where the number of participants comes from"""
 
-    def execute(self, out: Console, err: Console) -> None:
+    def execute(self, terminal: Terminal) -> None:
         """Write, and warn if somebody has come already."""
         from datetime import UTC, datetime
 
@@ -260,8 +247,8 @@ class Preregister(_Analysis):
         created = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
         write_preregistration(facts_of(plan), self.options(plan), answers, self.out, created, power)
         if answers.late:
-            err.print(f"xnn: warning: {answers.late}", style="yellow", highlight=False)
-        _say(out, f"Wrote {self.out}. Deposit it where its date can be proved.")
+            terminal.warn(answers.late)
+        terminal.say(f"Wrote {self.out}. Deposit it where its date can be proved.")
 
 
 @dataclass(frozen=True)
@@ -276,25 +263,25 @@ class PowerCommand:
     out: Path | None = None
     """JSON file for `xnn study preregister --power`"""
 
-    def execute(self, out: Console, err: Console) -> None:
+    def execute(self, terminal: Terminal) -> None:
         """Simulate, print the curve and the answer."""
         from rich.table import Table
 
         from torchxnn.apps.study.analysis.power import describe_curve, find_sample_size
 
         options, source = self._made()
-        with err.status("Simulating studies"):
+        with terminal.err.status("Simulating studies"):
             answer = find_sample_size(options, source)
         table = Table(title="Power by number of analysed participants")
         for column in ("participants", "power", "95% interval of the simulation"):
             table.add_column(column, justify="right")
         for row in describe_curve(answer):
             table.add_row(*row)
-        out.print(table)
-        _say(out, answer.sentence())
+        terminal.show(table)
+        terminal.say(answer.sentence())
         if self.out is not None:
             replace_file(self.out, to_json(answer))
-            _say(out, f"Wrote {self.out}")
+            terminal.say(f"Wrote {self.out}")
 
     def _made(self) -> tuple[PowerOptions, str]:
         """The options, with what a study tells in place of defaults."""
@@ -336,31 +323,34 @@ def _read(folder: Path, url: str | None, may_be_new: bool = False) -> tuple[Any,
         database.close()
 
 
-def _count(progress: Progress) -> Callable[[str, int, int], None]:
-    """A bar per data set."""
-    bars: dict[str, Any] = {}
-
-    def count(name: str, done: int, total: int) -> None:
-        if name not in bars:
-            bars[name] = progress.add_task(f"Drawing {name}", total=total)
-        progress.update(bars[name], completed=done)
-
-    return count
-
-
-def _say_next(plan: Any, folder: Path, out: Console) -> None:
-    for data in plan.data_sets:
-        line = (
-            f"{data.name}: {len(data.images)} pictures in {plan.settings.sets} sets; the network "
+def _say_next(plan: Any, folder: Path, terminal: Terminal) -> None:
+    terminal.say(
+        *(
+            f"{data.name}: {len(data.images)} images in {plan.settings.sets} sets; the network "
             f"agrees with {data.agreement:.0%} of the labels"
-        )
-        _say(out, line)
-    _say(
-        out,
+            for data in plan.data_sets
+        ),
         f"Wrote {folder}. Fill in the [blanks] of {folder / 'consent.md'}, then: "
         f"xnn study serve {folder}",
     )
 
 
-def _say(out: Console, text: str) -> None:
-    out.print(text, highlight=False, markup=False, soft_wrap=True)
+@dataclass(frozen=True)
+class Study:
+    """Run a human study (paper section 4.1): build it, serve it, analyse it."""
+
+    job: (
+        Annotated[Init, subcommand("init")]
+        | Annotated[StudyDemo, subcommand("demo")]
+        | Annotated[Serve, subcommand("serve")]
+        | Annotated[Simulate, subcommand("simulate")]
+        | Annotated[Export, subcommand("export")]
+        | Annotated[Analyse, subcommand("analyse")]
+        | Annotated[PowerCommand, subcommand("power")]
+        | Annotated[Preregister, subcommand("preregister")]
+    )
+
+    def execute(self, terminal: Terminal) -> None:
+        """Run the chosen job."""
+        with needs_extra("study"):
+            self.job.execute(terminal)

@@ -1,38 +1,112 @@
-"""Tables for the terminal."""
+"""What commands say: lines and warnings, tables, and bars that count."""
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
 
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from torchxnn.metrics import Faithfulness
+from torchxnn.errors import XNNError
 from torchxnn.metrics.evaluation import Evaluation
-from torchxnn.models.layers import LayerInfo
+from torchxnn.metrics.faithfulness import Faithfulness
 from torchxnn.training.class_results import ManyFits
+from torchxnn.training.config import Losses
 from torchxnn.training.report import FitReport
 
 
-def layers_table(model: str, size: int, layers: Sequence[LayerInfo]) -> Table:
-    """One row per layer; those an XNN can be attached to carry a tick."""
-    table = Table(title=f"Layers of {model} on a 3 x {size} x {size} image")
-    table.add_column("layer")
-    table.add_column("kind")
-    table.add_column("output", justify="right")
-    table.add_column("calls", justify="right")
-    table.add_column("attach", justify="center")
-    for layer in layers:
-        shape = "not one tensor" if layer.shape is None else " x ".join(map(str, layer.shape))
-        table.add_row(
-            layer.name,
-            layer.kind,
-            shape if layer.calls else "did not run",
-            str(layer.calls),
-            "[green]✓[/]" if layer.attachable else "",
+@dataclass(frozen=True, eq=False)
+class Terminal:
+    """Where commands print: results to standard output, all else to standard error."""
+
+    out: Console = field(default_factory=Console)
+    err: Console = field(default_factory=lambda: Console(stderr=True))
+
+    def say(self, *lines: str, style: str | None = None) -> None:
+        """Print lines as they are, without colours of Rich's own and without breaking them."""
+        for line in lines:
+            self.out.print(line, style=style, highlight=False, markup=False, soft_wrap=True)
+
+    def show(self, *tables: Table) -> None:
+        """Print tables."""
+        for table in tables:
+            self.out.print(table)
+
+    def complain(self, line: str, style: str = "yellow") -> None:
+        """Print a line to standard error."""
+        self.err.print(line, style=style, highlight=False, markup=False)
+
+    def warn(self, text: str) -> None:
+        """Print a warning to standard error."""
+        self.complain(f"xnn: warning: {text}")
+
+    def progress(self) -> Progress:
+        """A bar per step with count and time, one look for every long step; use it in a `with`."""
+        return Progress(
+            TextColumn("{task.description:<32}"),
+            BarColumn(bar_width=30),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            console=self.err,
         )
-    table.caption = "✓: runs once and gives one vector per image"
-    return table
+
+
+@contextmanager
+def needs_extra(name: str) -> Iterator[None]:
+    """Say how to install an extra of the package where one of its modules is missing."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        install = f"install it with: pip install 'torchxnn[{name}]'"
+        raise XNNError(f"{error.name} is not installed; {install}") from error
+
+
+# Bars
+
+
+def count_images(progress: Progress, description: str, total: int | None) -> Callable[[int], None]:
+    """A bar that counts images or the like; the result is called with the number of each batch."""
+    task = progress.add_task(description, total=total)
+    return lambda count: progress.advance(task, count)
+
+
+def count_epochs(
+    progress: Progress, description: str, epochs: int
+) -> Callable[[int, int, Losses], None]:
+    """A bar that counts epochs and shows the trial and the held-out loss."""
+    task = progress.add_task(description, total=epochs)
+
+    def show(trial: int, epoch: int, losses: Losses) -> None:
+        text = f"{description}, trial {trial + 1}, loss {losses.total:.3f}"
+        progress.update(task, completed=epoch, description=f"{text:<32}")
+
+    return show
+
+
+def count_drawings(progress: Progress, description: str) -> Callable[[int, int], None]:
+    """A bar whose total becomes known at the first drawing."""
+    task = progress.add_task(description, total=None)
+    return lambda done, total: progress.update(task, completed=done, total=total)
+
+
+def count_steps(progress: Progress, verb: str = "") -> Callable[[str, int, int], None]:
+    """A bar per named step, made when the step first reports; the name follows the verb."""
+    tasks: dict[str, Any] = {}
+
+    def show(name: str, done: int, total: int) -> None:
+        if name not in tasks:
+            tasks[name] = progress.add_task(f"{verb} {name}".strip(), total=total)
+        progress.update(tasks[name], completed=done, total=total)
+
+    return show
+
+
+# Tables
 
 
 def fit_table(report: FitReport) -> Table:

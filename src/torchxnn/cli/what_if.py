@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import count
 from pathlib import Path
 from typing import Annotated, Any
 
-from rich.console import Console
 from rich.table import Table
 from tyro.conf import Positional, arg
 
 from torchxnn.apps.what_if.painting import WhatIfConfig
 from torchxnn.apps.what_if.table import ORDERS, WAYS, WhatIfTable, what_if_table
-from torchxnn.cli.saved_run import SavedRun, open_for
+from torchxnn.cli.saved_run import SavedRun, folder_names, open_for
+from torchxnn.cli.terminal import Terminal, count_drawings
 from torchxnn.data.datasets.open import DataConfig
 from torchxnn.errors import DataError
 from torchxnn.storage.artifact import to_json
 from torchxnn.storage.files import replace_file
-
-OUT, ERR = Console(), Console(stderr=True)
 
 _ORDERS = {
     "contribution": "by contribution",
@@ -46,12 +42,12 @@ class WhatIfCommand(SavedRun):
     what: WhatIfConfig = field(default_factory=WhatIfConfig)
     source: DataConfig = field(default_factory=DataConfig)
 
-    def execute(self) -> None:
+    def execute(self, terminal: Terminal) -> None:
         """Measure, print, write."""
         if not self.images:
             raise DataError("no images given")
         if self.table:
-            self._table()
+            self._table(terminal)
             return
         from torchxnn.apps.what_if.one_image import what_if
         from torchxnn.apps.what_if.painting import preprocessing_of
@@ -63,17 +59,14 @@ class WhatIfCommand(SavedRun):
             image = preprocessing(read_image(path)).to(xnn.device)
             result = what_if(xnn, image, target=self.target, config=self.what, path=path.name)
             result.save(self.out / name)
-            for one in result.changes:
-                _say(result.sentence(one.feature))
-            _say(f"  {self.out / name}/what_if.html")
+            terminal.say(*(result.sentence(one.feature) for one in result.changes))
+            terminal.say(f"  {self.out / name}/what_if.html")
 
-    def _table(self) -> None:
-        from torchxnn.cli.progress import count_drawings, make_progress
-
+    def _table(self, terminal: Terminal) -> None:
         if len(self.images) != 1:
             raise DataError(f"--table takes one folder of images, got {len(self.images)}")
         xnn = self.load()
-        with make_progress(ERR) as progress:
+        with terminal.progress() as progress:
             dataset = open_for(xnn, self.images[0], self.source, progress)
             found = what_if_table(
                 xnn,
@@ -83,31 +76,10 @@ class WhatIfCommand(SavedRun):
                 config=self.what,
                 on_image=count_drawings(progress, "Painting over regions"),
             )
-        OUT.print(feature_table(found))
-        OUT.print(curve_table(found))
+        terminal.show(feature_table(found), curve_table(found))
         file = self.out / "what_if_table.json"
         replace_file(file, to_json(found))
-        _say(f"Wrote {file}")
-
-
-def folder_names(images: Sequence[Path]) -> list[str]:
-    """One folder name per image: its stem; where several share one, "x", "x-2", "x-3" and so on.
-
-    No two are equal, also where letters of both cases are the same to the file system, and no
-    added number gives the stem of another image.
-    """
-    stems = {path.stem.casefold() for path in images}
-    taken: set[str] = set()
-    names = []
-    for path in images:
-        numbered = (f"{path.stem}-{number}" for number in count(2))
-        names.append(
-            path.stem
-            if path.stem.casefold() not in taken
-            else next(name for name in numbered if name.casefold() not in taken | stems)
-        )
-        taken.add(names[-1].casefold())
-    return names
+        terminal.say(f"Wrote {file}")
 
 
 def feature_table(found: WhatIfTable) -> Table:
@@ -163,7 +135,3 @@ def curve_table(found: WhatIfTable) -> Table:
 
 def _value(mean: float, interval: Any) -> str:
     return f"{mean:.2f} [{interval.low:.2f}, {interval.high:.2f}]"
-
-
-def _say(text: str) -> None:
-    OUT.print(text, highlight=False, markup=False)

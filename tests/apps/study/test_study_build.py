@@ -101,7 +101,7 @@ def test_same_seed_same_study_and_never_replaced(letters, built, tmp_path, capsy
     config, again = str(letters / "config.yaml"), tmp_path / "again"
     assert main(["study", "init", config, "--out", str(again)]) == 0
     said, warned = text_of(capsys)
-    assert "12 pictures in 3 sets" in said
+    assert "12 images in 3 sets" in said
     assert "xnn study serve" in said
     assert "should show pictures that neither network nor XNN was fitted on" in warned
     assert StudyPlan.read(built) == StudyPlan.read(again)

@@ -17,7 +17,7 @@ from torchxnn.apps.what_if.one_image import what_if
 from torchxnn.apps.what_if.painting import WhatIfConfig
 from torchxnn.apps.what_if.table import FIGURES, ORDERS, WAYS, what_if_table
 from torchxnn.cli.main import main
-from torchxnn.cli.what_if import folder_names
+from torchxnn.cli.saved_run import folder_names
 from torchxnn.errors import DataError, LayerError, XNNError
 from torchxnn.metrics import inpaint_images, top_pixels
 from torchxnn.models.layers import record_layer, run_with_output

@@ -1,0 +1,61 @@
+"""`xnn explain`: why images are what the model says they are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import Positional, arg
+
+from torchxnn.cli.saved_run import SavedRun, folder_names
+from torchxnn.cli.terminal import Terminal
+from torchxnn.errors import DataError
+
+
+@dataclass(frozen=True)
+class Explain(SavedRun):
+    """Explain images: a folder with PNGs, JSON and an HTML page for each."""
+
+    images: Annotated[Positional[tuple[Path, ...]], arg(metavar="IMAGE [IMAGE ...]")]
+    """image files"""
+    out: Path = Path("explanations")
+    """folder to write one folder per image into"""
+    method: str = "excitation_backprop"
+    """attribution method; docs/attribution_methods.md lists them"""
+    against: Path | None = None
+    """folder of another XNN of the same model: also say why one class rather than the other"""
+
+    def execute(self, terminal: Terminal) -> None:
+        """Explain each image; unreadable ones are skipped and counted."""
+        from torchxnn.data.datasets.images import read_image
+        from torchxnn.explanations.contrast import contrast
+        from torchxnn.xnn import XNN
+
+        xnn = self.load()
+        other = None if self.against is None else XNN.from_pretrained(self.against, xnn.model)
+        if not self.images:
+            raise DataError("no images given")
+        preprocessing = xnn.preprocessing
+        skipped: list[str] = []
+        for path, name in zip(self.images, folder_names(self.images), strict=True):
+            try:
+                image = preprocessing(read_image(path)).to(xnn.device)
+            except DataError as error:
+                skipped.append(str(error))
+                continue
+            folder = self.out / name
+            explanation = xnn.explain(image, path=path.name, method=self.method)
+            explanation.save(folder)
+            terminal.say(explanation.summary(), f"  {folder}/explanation.html")
+            if other is not None:
+                second = other.explain(image, path=path.name, method=self.method)
+                found = contrast(explanation, second)
+                found.save(folder / "contrast")
+                terminal.say(found.sentence())
+        if skipped:
+            terminal.complain(f"{len(skipped)} of {len(self.images)} images skipped:")
+            for line in skipped:
+                terminal.complain(f"  {line}", "none")
+        if len(skipped) == len(self.images):
+            raise DataError("none of the images could be read")

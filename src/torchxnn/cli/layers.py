@@ -1,0 +1,59 @@
+"""`xnn layers`: where an XNN can be attached to a model."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+from rich.table import Table
+from tyro.conf import Positional, arg
+
+from torchxnn.cli.terminal import Terminal
+from torchxnn.errors import XNNWarning
+from torchxnn.models.layers import LayerInfo, list_layers
+
+
+@dataclass(frozen=True)
+class Layers:
+    """List the layers of a model with output shapes, and mark those an XNN can be attached to."""
+
+    model: Annotated[Positional[str], arg(metavar="MODEL")]
+    """torchvision:NAME, timm:NAME or package.module:factory"""
+    size: int | None = None
+    """height and width of the input in pixels; by default what the model expects"""
+
+    def execute(self, terminal: Terminal) -> None:
+        """Print the table."""
+        import torch
+
+        from torchxnn.models.load import load_model
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", XNNWarning)  # random weights have the same shapes
+            loaded = load_model(self.model, allow_random=True)
+        size = self.size or loaded.preprocessing.size
+        layers = list_layers(loaded.model, torch.zeros(1, 3, size, size))
+        terminal.show(layers_table(self.model, size, layers))
+
+
+def layers_table(model: str, size: int, layers: Sequence[LayerInfo]) -> Table:
+    """One row per layer; those an XNN can be attached to carry a tick."""
+    table = Table(title=f"Layers of {model} on a 3 x {size} x {size} image")
+    table.add_column("layer")
+    table.add_column("kind")
+    table.add_column("output", justify="right")
+    table.add_column("calls", justify="right")
+    table.add_column("attach", justify="center")
+    for layer in layers:
+        shape = "not one tensor" if layer.shape is None else " x ".join(map(str, layer.shape))
+        table.add_row(
+            layer.name,
+            layer.kind,
+            shape if layer.calls else "did not run",
+            str(layer.calls),
+            "[green]✓[/]" if layer.attachable else "",
+        )
+    table.caption = "✓: runs once and gives one vector per image"
+    return table

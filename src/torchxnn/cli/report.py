@@ -1,0 +1,51 @@
+"""`xnn report`: one HTML file about a saved XNN."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import Positional, arg
+
+from torchxnn.cli.saved_run import SavedRun, open_for
+from torchxnn.cli.terminal import Terminal, count_drawings, count_images
+from torchxnn.data.datasets.open import DataConfig
+
+
+@dataclass(frozen=True)
+class WriteReport(SavedRun):
+    """Write one HTML file: figures of merit, explained images, a sheet for each x-feature."""
+
+    data: Annotated[Positional[Path], arg(metavar="DIR")]
+    """folder of images in class folders, or a CUB-200-2011 folder (its test split)"""
+    out: Path = Path("report.html")
+    """file to write"""
+    images: int = 6
+    """images explained in full"""
+    sheet: int = 8
+    """images per x-feature's sheet"""
+    source: DataConfig = field(default_factory=DataConfig)
+
+    def execute(self, terminal: Terminal) -> None:
+        """Gather and write the report."""
+        from torchxnn.apps.report import write_report
+        from torchxnn.apps.report.build import ReportConfig, build_report
+
+        xnn = self.load()
+        with terminal.progress() as progress:
+            dataset = open_for(xnn, self.data, self.source, progress)
+            report = build_report(
+                xnn,
+                dataset,
+                title=f"Why {' or '.join(xnn.target_name(t) for t in xnn.targets)}?",
+                model_name=(xnn.source or {}).get("description", ""),
+                provenance=(("Data", dataset.name),),
+                config=ReportConfig(
+                    self.images, self.sheet, self.source.images_per_pass, self.source.workers
+                ),
+                on_batch=count_images(progress, "Recording activations", len(dataset)),
+                on_drawing=count_drawings(progress, "Drawing heatmaps"),
+            )
+            write_report(report, self.out)
+        terminal.say(f"Wrote {self.out}")
