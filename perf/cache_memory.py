@@ -37,9 +37,8 @@ from rich.console import Console
 from rich.table import Table
 from torch.utils.data import TensorDataset
 
-from torchxnn.data.activations import record_activations
 from torchxnn.data.ordered_images import stack_samples
-from torchxnn.data.record import ActivationCache, cache_activations
+from torchxnn.data.record import ActivationCache, cache_activations, record_activations
 from torchxnn.models.bundled import LAYER, squeezenet_with_head
 from torchxnn.storage.chunk_store import ChunkStore
 from torchxnn.storage.files import replace_file

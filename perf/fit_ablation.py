@@ -24,9 +24,10 @@ import tyro
 from rich.console import Console
 
 from torchxnn.apps.demo import prepare_cub, prepare_solar
-from torchxnn.data.activations import Activations, record_activations
+from torchxnn.data.activations import Activations
 from torchxnn.data.datasets.base import make_loader
 from torchxnn.data.positives import find_positives
+from torchxnn.data.record import record_activations
 from torchxnn.errors import DegenerateFitWarning, XNNError
 from torchxnn.metrics import Faithfulness, measure_faithfulness
 from torchxnn.storage.files import replace_file

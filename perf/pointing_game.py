@@ -26,8 +26,8 @@ from torch import Tensor
 from torchxnn.apps.demo import DemoSetup, prepare_cub
 from torchxnn.attribution.base import versions
 from torchxnn.attribution.methods import METHODS
-from torchxnn.data.activations import record_activations
 from torchxnn.data.datasets.base import make_loader
+from torchxnn.data.record import record_activations
 from torchxnn.errors import AttributionWarning, DegenerateFitWarning, XNNError
 from torchxnn.metrics.pointing import Pointing, pointing_game
 from torchxnn.storage.files import replace_file

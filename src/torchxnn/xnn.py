@@ -10,8 +10,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from torchxnn.attribution.base import Attributor, Certificate
-from torchxnn.data.activations import Activations, record_activations
+from torchxnn.data.activations import Activations
 from torchxnn.data.positives import as_targets, default_features
+from torchxnn.data.record import record_activations
 from torchxnn.embeddings.apply import Embedded, apply_embedding
 from torchxnn.embeddings.base import Embedding
 from torchxnn.embeddings.output import XNNOutput, fit_to

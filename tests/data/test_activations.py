@@ -2,7 +2,8 @@ import pytest
 import torch
 
 from conftest import make_images, make_net
-from torchxnn.data.activations import Activations, record_activations, split_batch
+from torchxnn.data.activations import Activations, split_batch
+from torchxnn.data.record import record_activations
 from torchxnn.errors import DataError, NonFiniteError
 
 

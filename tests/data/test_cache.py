@@ -16,11 +16,15 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from conftest import make_images, make_net
 from dataset_examples import write_noise
-from torchxnn.data.activations import record_activations
 from torchxnn.data.datasets.augment import AugmentedImages, HeldOutCopies, with_copies
 from torchxnn.data.datasets.base import make_loader, subset
 from torchxnn.data.datasets.folder import ImageFolder
-from torchxnn.data.record import ActivationCache, cache_activations, record_chunk, start_cache
+from torchxnn.data.record import (
+    ActivationCache,
+    cache_activations,
+    record_activations,
+    record_chunk,
+)
 from torchxnn.errors import DataError, LayerError, ModelError, NonFiniteError
 from torchxnn.models.layers import record_layer, record_layers
 from torchxnn.models.preprocessing import Preprocessing
@@ -189,7 +193,9 @@ def test_an_interrupted_recording_goes_on_to_the_same_bits(net, data, tmp_path):
 
 def test_single_chunks_in_any_order_give_the_same_bits(net, data, tmp_path):
     expected = record(net, data, tmp_path / "whole")
-    cache = start_cache(net, LAYERS, data, tmp_path / "parts", chunk_rows=7, batch_size=3)
+    cache = cache_activations(
+        net, LAYERS, data, tmp_path / "parts", chunk_rows=7, batch_size=3, manifest_only=True
+    )
     for chunk in reversed(cache.store.missing()):
         record_chunk(net, data, cache.store.location, chunk, batch_size=3)
     assert files(tmp_path / "parts") == files(expected.store.location)
@@ -222,7 +228,9 @@ def test_a_stream_that_ends_too_early_or_whose_length_is_unknown(net, data, tmp_
     with pytest.raises(DataError, match="the data end before row 23"):
         record(net, stream, tmp_path / "b", rows=30)
     assert len(record(net, stream, tmp_path / "c", rows=10)) == 10
-    cache = start_cache(net, LAYERS, stream, tmp_path / "d", rows=23, chunk_rows=7)
+    cache = cache_activations(
+        net, LAYERS, stream, tmp_path / "d", rows=23, chunk_rows=7, manifest_only=True
+    )
     with pytest.raises(DataError, match="single chunks of an iterable"):
         record_chunk(net, stream, cache.store.location, 0)
 

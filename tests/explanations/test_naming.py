@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from conftest import make_images, make_net
 from torchxnn import XNN
-from torchxnn.data.activations import record_activations
+from torchxnn.data.record import record_activations
 from torchxnn.errors import DataError, ModelError, XNNWarning
 from torchxnn.explanations.names.adopt import carry_over
 from torchxnn.explanations.names.file import names_csv, read_names, write_names

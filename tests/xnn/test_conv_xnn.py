@@ -11,7 +11,8 @@ from torch import nn
 from conftest import make_images, make_net
 from model_state import assert_same_state, state_of
 from torchxnn import XNN, DegenerateFitWarning, TrainConfig
-from torchxnn.data.activations import Activations, RowStore, record_activations
+from torchxnn.data.activations import Activations, RowStore
+from torchxnn.data.record import record_activations
 from torchxnn.embeddings.apply import apply_embedding
 from torchxnn.embeddings.conv_srae import ConvSRAE
 from torchxnn.embeddings.srae import SRAE

@@ -17,8 +17,7 @@ from torchxnn.attribution.tokens_and_rows import (
     attribute_tokens,
     find_token_embedding,
 )
-from torchxnn.data.activations import record_activations
-from torchxnn.data.record import cache_activations
+from torchxnn.data.record import cache_activations, record_activations
 from torchxnn.errors import (
     DataError,
     LayerError,

@@ -12,7 +12,7 @@ from torch import nn
 from conftest import make_images, make_net
 from model_state import assert_same_state, state_of
 from torchxnn import XNN
-from torchxnn.data.activations import record_activations
+from torchxnn.data.record import record_activations
 from torchxnn.errors import DataError, LayerError, ModelError, NonFiniteError, XNNError, XNNWarning
 from torchxnn.models.preprocessing import Preprocessing
 from xnn_examples import QUICK, make_loader, quick_fit

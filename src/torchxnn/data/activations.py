@@ -1,4 +1,4 @@
-"""One pass of the explained model over the data: activations, logits and labels.
+"""What one pass of the explained model over the data gives: activations, logits and labels.
 
 Vectors are kept in memory in float32. Maps of convolutional layers are thousands of times as large:
 they are kept in float16, in memory up to a limit and in a temporary file beyond it.
@@ -7,18 +7,16 @@ they are kept in float16, in memory up to a limit and in a temporary file beyond
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import IO, Any, Literal
+from typing import IO, Any
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int64, Shaped
-from torch import Tensor, nn
+from torch import Tensor
 
-from torchxnn.errors import DataError, NonFiniteError
-from torchxnn.models.inputs import check_inputs
-from torchxnn.models.layers import as_activations, record_layer, resolve_layer
+from torchxnn.errors import DataError
 from torchxnn.models.outputs import predicted_classes
 
 GIGABYTE = 1e9
@@ -114,81 +112,6 @@ def _describe(batch: Any) -> str:
         parts = (f"{type(p).__name__}{list(getattr(p, 'shape', []))}" for p in batch)
         return f"{type(batch).__name__} of {', '.join(parts)}"
     return type(batch).__name__
-
-
-def record_activations(
-    model: nn.Module,
-    layer: str | nn.Module,
-    loader: Iterable[Any],
-    on_batch: Callable[[int], None] | None = None,
-    map_dtype: Literal["float16", "float32"] = "float16",
-    map_memory: float = 2.0,
-) -> Activations:
-    """Run the model over a loader and keep a layer's output, the logits and the labels.
-
-    Args:
-        model: the explained model; left as it was.
-        layer: dotted name or submodule.
-        loader: yields batches of images (or token ids, or rows) or pairs (images, labels); they are
-            moved to the model's device.
-        on_batch: called after each batch with the number of its images, for progress bars.
-        map_dtype: precision in which maps (B, C, h, w) are kept; vectors are kept in float32.
-        map_memory: gigabytes of maps kept in memory; more go to a temporary file.
-
-    Returns:
-        `Activations` on the CPU.
-
-    Raises:
-        DataError: the loader is empty, yields something else, or images whose maps differ in size.
-        NonFiniteError: NaN or infinity in images, activations or logits.
-        LayerError: see `record_layer`.
-    """
-    name, module = resolve_layer(model, layer)
-    device = next((p.device for p in model.parameters()), torch.device("cpu"))
-    store = RowStore(map_memory)
-    logits, labels = RowStore(map_memory), RowStore(map_memory)
-    batches = labelled = 0
-    for batch in loader:
-        images, batch_labels = split_batch(batch)
-        images = images.to(device)
-        check_inputs(model, images)
-        output, batch_logits = record_layer(model, module, images)
-        z = as_activations(output, name, images).float()
-        _check_finite(z, f"activations of layer {name!r}")
-        _check_finite(batch_logits, "the model's outputs")
-        store.append(_rounded(z, name, map_dtype) if z.ndim == 4 else z.cpu())
-        logits.append(batch_logits.float().cpu())
-        batches += 1
-        if batch_labels is not None:
-            labels.append(batch_labels.long().cpu())
-            labelled += 1
-        if on_batch is not None:
-            on_batch(len(images))
-    if not batches:
-        raise DataError("the loader is empty: there are no images to explain")
-    if labelled not in (0, batches):
-        raise DataError("the loader gives labels for some batches only")
-    return Activations(
-        store.result(), logits.result(), labels.result() if labelled else None, map_memory
-    )
-
-
-def _rounded(maps: Tensor, name: str, dtype: str) -> Tensor:
-    rounded = maps.to(getattr(torch, dtype)).cpu()
-    if dtype == "float16" and not bool(torch.isfinite(rounded).all()):
-        raise NonFiniteError(
-            f"activations of layer {name!r} reach {float(maps.abs().max()):.3g}, too large for "
-            "float16; record them with map_dtype='float32'"
-        )
-    return rounded
-
-
-def _check_finite(values: Tensor, what: str) -> None:
-    bad = int((~torch.isfinite(values)).sum())
-    if bad:
-        raise NonFiniteError(
-            f"{what} contain {bad} NaN or infinite values; check the weights and the preprocessing"
-        )
 
 
 class RowStore:

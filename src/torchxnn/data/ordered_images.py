@@ -53,10 +53,7 @@ class ImageRows:
     def name(self, rows: range) -> str:
         """Where rows come from, for messages."""
         paths = self.dataset.paths if isinstance(self.dataset, ImageDataset) else None
-        of = f" ({paths[rows.start]})" if paths else ""
-        if len(rows) == 1:
-            return f"row {rows.start}{of}"
-        return f"rows {rows.start}{of} to {rows.stop - 1}"
+        return name_rows(rows, f" ({paths[rows.start]})" if paths else "")
 
     def batches(self, spans: Sequence[range]) -> Iterator[Batch]:
         """Batches of the given spans of rows, which ascend; no batch crosses the end of one.
@@ -91,6 +88,13 @@ class ImageRows:
                     "each sample must give one image"
                 )
             yield rows, images, labels
+
+
+def name_rows(rows: range, of: str = "") -> str:
+    """Rows for messages; `of` says where the first comes from."""
+    if len(rows) == 1:
+        return f"row {rows.start}{of}"
+    return f"rows {rows.start}{of} to {rows.stop - 1}"
 
 
 def image_rows(data: Any, batch_size: int, workers: int, rows: int | None = None) -> ImageRows:
@@ -225,7 +229,7 @@ def _only(rows: range, row: int | None) -> range:
 
 def _from_stream(loader: Iterable[Any], wanted: Sequence[range]) -> Iterator[Batch]:
     """The wanted rows of a loader that can only be read from its start."""
-    source = _pieces(loader)
+    source = numbered_batches(loader)
     piece: Batch | None = None
     for rows in wanted:
         parts = []
@@ -246,7 +250,12 @@ def _from_stream(loader: Iterable[Any], wanted: Sequence[range]) -> Iterator[Bat
         yield rows, torch.cat([images for images, _ in parts]), torch.cat(known) if known else None
 
 
-def _pieces(loader: Iterable[Any]) -> Iterator[Batch]:
+def numbered_batches(loader: Iterable[Any]) -> Iterator[Batch]:
+    """Batches as a loader gives them, with the numbers of their rows.
+
+    Raises:
+        DataError: see `split_batch`.
+    """
     start = 0
     for batch in loader:
         images, labels = split_batch(batch)

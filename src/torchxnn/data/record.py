@@ -1,17 +1,17 @@
-"""Record an activation cache: one pass of the model over the data, chunk by chunk, resumable.
+"""One pass of the model over the data, kept in memory or in an activation cache on disk.
 
-Every chunk can be recorded on its own, by any process: `start_cache` writes the manifest,
-`record_chunk` one chunk, and `cache_activations` does it all in this process. The numbers are the
-same in each case: batches start at the first row of their chunk.
+A cache is recorded chunk by chunk and resumable. Every chunk can be recorded on its own, by any
+process, with `record_chunk`; `cache_activations` does it all. The numbers are the same in each
+case: batches start at the first row of their chunk.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -29,9 +29,17 @@ from torchxnn.data.activation_cache import (
     CacheDtype,
     layer_tensor,
 )
+from torchxnn.data.activations import Activations, RowStore
 from torchxnn.data.datasets.augment import HeldOutCopies
 from torchxnn.data.datasets.base import ImageDataset
-from torchxnn.data.ordered_images import Batch, ImageRows, data_fingerprint, image_rows
+from torchxnn.data.ordered_images import (
+    Batch,
+    ImageRows,
+    data_fingerprint,
+    image_rows,
+    name_rows,
+    numbered_batches,
+)
 from torchxnn.errors import DataError, NonFiniteError, XNNError
 from torchxnn.models.inputs import check_inputs
 from torchxnn.models.layers import as_activations, record_layers, resolve_layer, unwrap
@@ -42,13 +50,66 @@ from torchxnn.parallel.engine import Engine
 from torchxnn.storage.chunk_store import ChunkStore
 from torchxnn.storage.paths import Location
 
-__all__ = ["ActivationCache", "cache_activations", "record_chunk", "start_cache"]
+__all__ = ["ActivationCache", "cache_activations", "record_activations", "record_chunk"]
 
 CHUNK_BYTES = 2**26
 CHUNK_ROWS = 4096
 """Most bytes and rows of a chunk by default: what a kill can cost, and what a worker takes."""
 
 OnImages = Callable[[int], None]
+
+NameRows = Callable[[range], str]
+_Pass = tuple[range, list[Tensor], Tensor, Tensor | None]
+"""The rows of a batch, the outputs of the layers, the logits and the labels."""
+
+
+def record_activations(
+    model: nn.Module,
+    layer: str | nn.Module,
+    loader: Iterable[Any],
+    on_batch: Callable[[int], None] | None = None,
+    map_dtype: Literal["float16", "float32"] = "float16",
+    map_memory: float = 2.0,
+) -> Activations:
+    """Run the model over a loader and keep a layer's output, the logits and the labels.
+
+    Args:
+        model: the explained model; left as it was.
+        layer: dotted name or submodule.
+        loader: yields batches of images (or token ids, or rows) or pairs (images, labels); they are
+            moved to the model's device.
+        on_batch: called after each batch with the number of its images, for progress bars.
+        map_dtype: precision in which maps (B, C, h, w) are kept; vectors are kept in float32.
+        map_memory: gigabytes of maps kept in memory; more go to a temporary file.
+
+    Returns:
+        `Activations` on the CPU.
+
+    Raises:
+        DataError: the loader is empty, yields something else, or images whose maps differ in size.
+        NonFiniteError: NaN or infinity in images, activations or logits.
+        LayerError: see `record_layer`.
+    """
+    layer, _ = resolve_layer(model, layer)
+    z, logits, labels = (RowStore(map_memory) for _ in range(3))
+    kept = getattr(torch, map_dtype)
+    done = labelled = 0
+    passes = _passes(model, [layer], numbered_batches(loader), name_rows, on_batch)
+    for rows, (output,), batch_logits, batch_labels in passes:
+        dtype = kept if output.ndim == 4 else torch.float32
+        z.append(_rounded(output, layer, dtype, name_rows, rows, "map_dtype='float32'"))
+        logits.append(batch_logits)
+        done += len(rows)
+        if batch_labels is not None:
+            labels.append(batch_labels.long().cpu())
+            labelled += len(rows)
+    if not done:
+        raise DataError("the loader is empty: there are no images to explain")
+    if labelled not in (0, done):
+        raise DataError("the loader gives labels for some batches only")
+    return Activations(
+        z.result(), logits.result(), labels.result() if labelled else None, map_memory
+    )
 
 
 def cache_activations(
@@ -65,6 +126,7 @@ def cache_activations(
     class_names: Sequence[str] | None = None,
     source: Mapping[str, Any] | None = None,
     rows: int | None = None,
+    manifest_only: bool = False,
     engine: Engine | None = None,
     on_images: OnImages | None = None,
 ) -> ActivationCache:
@@ -88,12 +150,14 @@ def cache_activations(
         class_names: of the model's outputs; None: what a data set of ours says, if they fit.
         source: where model and data come from, to be found again with the cache.
         rows: how many images to take, if the data do not know their length.
+        manifest_only: write or check the manifest and record nothing: the missing chunks, which
+            `cache.store.missing()` lists, are then for `record_chunk`.
         engine: records chunks in other processes or on other machines, which then need to see the
             data and the location; the numbers are the same as on one thread of this process.
         on_images: called with a number of images, first with those that are there already.
 
     Returns:
-        The complete cache.
+        The cache, complete but for `manifest_only`.
 
     Raises:
         DataError: another cache is at the location (the message says what differs), an image
@@ -106,21 +170,24 @@ def cache_activations(
         >>> cache = cache_activations(model, "features.12", dataset, "cache", dtype="float16")
         >>> cache.read("features.12", rows=torch.arange(100))
     """
-    cache = start_cache(
-        model,
-        layers,
-        data,
-        location,
-        dtype=dtype,
-        chunk_rows=chunk_rows,
-        batch_size=batch_size,
-        workers=workers,
-        preprocessing=preprocessing,
-        class_names=class_names,
-        source=source,
-        rows=rows,
-    )
+    if dtype not in get_args(CacheDtype):
+        raise DataError(f"dtype must be one of {', '.join(get_args(CacheDtype))}, got {dtype!r}")
     images = image_rows(data, batch_size, workers, rows)
+    wanted = [layers] if isinstance(layers, str | nn.Module) else list(layers)
+    names = [resolve_layer(model, layer)[0] for layer in wanted]
+    if not names or len(set(names)) < len(names):
+        raise DataError(f"give one or several different layers, got {names}")
+    if isinstance(images.dataset, ImageDataset):
+        preprocessing = preprocessing or images.dataset.preprocessing
+    about = _about(model, names, images, dtype, preprocessing)
+    if class_names is None:
+        class_names = _known_classes(images.dataset, about["outputs"])
+    notes = {"class_names": class_names and list(class_names), "source": source}
+    if chunk_rows is None:
+        chunk_rows = _chunk_rows(location, about, images.batch_size)
+    cache = ActivationCache(ChunkStore.create(location, about, images.count, chunk_rows, notes))
+    if manifest_only:
+        return cache
     missing = cache.store.missing()
     there = len(cache) - sum(len(cache.store.span(chunk)) for chunk in missing)
     if there and on_images is not None:
@@ -135,44 +202,11 @@ def cache_activations(
     return ActivationCache.open(cache.store.location)
 
 
-def start_cache(
-    model: nn.Module,
-    layers: str | Sequence[str | nn.Module],
-    data: Any,
-    location: Location,
-    *,
-    dtype: CacheDtype = "float32",
-    chunk_rows: int | None = None,
-    batch_size: int = 32,
-    workers: int = 0,
-    preprocessing: Preprocessing | None = None,
-    class_names: Sequence[str] | None = None,
-    source: Mapping[str, Any] | None = None,
-    rows: int | None = None,
-) -> ActivationCache:
-    """Write or check the manifest of a cache; its chunks are then for `record_chunk`.
-
-    `cache.store.missing()` lists the chunks to record. See `cache_activations` for the rest.
-    """
-    images = image_rows(data, batch_size, workers, rows)
-    if dtype not in get_args(CacheDtype):
-        raise DataError(f"dtype must be one of {', '.join(get_args(CacheDtype))}, got {dtype!r}")
-    wanted = [layers] if isinstance(layers, str | nn.Module) else list(layers)
-    names = [resolve_layer(model, layer)[0] for layer in wanted]
-    if not names or len(set(names)) < len(names):
-        raise DataError(f"give one or several different layers, got {names}")
-    dataset = images.dataset
-    if preprocessing is None and isinstance(dataset, ImageDataset):
-        preprocessing = dataset.preprocessing
-    about = _about(model, names, images, dtype, preprocessing)
-    if class_names is None and isinstance(dataset, ImageDataset):
-        class_names = (
-            dataset.classes if len(dataset.classes) == count_classes(about["outputs"]) else None
-        )
-    notes = {"class_names": class_names and list(class_names), "source": source}
-    if chunk_rows is None:
-        chunk_rows = _chunk_rows(location, about, images.batch_size)
-    return ActivationCache(ChunkStore.create(location, about, images.count, chunk_rows, notes))
+def _known_classes(dataset: Any, outputs: int) -> Sequence[str] | None:
+    """The class names of a data set of ours, if there is one for each of the model's outputs."""
+    if isinstance(dataset, ImageDataset) and len(dataset.classes) == count_classes(outputs):
+        return dataset.classes
+    return None
 
 
 def record_chunk(
@@ -185,14 +219,14 @@ def record_chunk(
     workers: int = 0,
     on_images: OnImages | None = None,
 ) -> None:
-    """Record one chunk of a cache that `start_cache` has made; for worker processes.
+    """Record one chunk of a cache whose manifest is there; for processes of your own.
 
     Args:
         model: the model of the manifest; the caller vouches for it.
-        data: the same data as in `start_cache`, map-style.
+        data: the same data as `cache_activations` was given, map-style.
         location: of the cache.
         chunk: its number.
-        batch_size: as in `start_cache`, if the numbers are to be the same to the last bit.
+        batch_size: as there, if the numbers are to be the same to the last bit.
         workers: processes that read ahead.
         on_images: called with the number of images of each batch.
 
@@ -232,9 +266,9 @@ def _about(
 ) -> dict[str, Any]:
     """What the cache depends on; shapes and outputs come from one pass on the first image."""
     inner = unwrap(model)
-    probe = next(replace(images, workers=0).batches([range(1)]))
-    outputs, logits = _run(model, layers, images, probe)
-    columns = [PREDICTED] + ([LABELS] if probe[2] is not None else [])
+    probe = replace(images, workers=0).batches([range(1)])
+    _, outputs, logits, labels = next(_passes(model, layers, probe, images.name))
+    columns = [PREDICTED] + ([LABELS] if labels is not None else [])
     if isinstance(images.dataset, HeldOutCopies):
         columns += [PICTURE, COPY, HELD_OUT]
     return {
@@ -267,17 +301,13 @@ def _record(
     on_images: OnImages | None,
 ) -> None:
     batches = images.batches([cache.store.span(chunk) for chunk in chunks])
+    passes = _passes(model, cache.layers, batches, images.name, on_images)
     for chunk in chunks:
-        cache.store.write(chunk, _chunk(model, cache, images, chunk, batches, on_images))
+        cache.store.write(chunk, _chunk(cache, images, chunk, passes))
 
 
 def _chunk(
-    model: nn.Module,
-    cache: ActivationCache,
-    images: ImageRows,
-    chunk: int,
-    batches: Iterator[Batch],
-    on_images: OnImages | None,
+    cache: ActivationCache, images: ImageRows, chunk: int, passes: Iterator[_Pass]
 ) -> dict[str, Tensor]:
     """All tensors of a chunk, allocated once: pieces kept between passes would split the heap."""
     span = cache.store.span(chunk)
@@ -290,17 +320,17 @@ def _chunk(
         if name in cache.store.about["columns"]:
             tensors[name] = torch.empty(count, dtype=torch.int64)
     while span:
-        batch = next(batches)
-        rows, pictures, labels = batch
+        rows, outputs, logits, labels = next(passes)
         here = slice(count - len(span), count - len(span) + len(rows))
-        outputs, logits = _run(model, cache.layers, images, batch)
         for layer, z in zip(cache.layers, outputs, strict=True):
             if tuple(z.shape[1:]) != cache.dims(layer):
                 raise DataError(
                     f"{images.name(rows)}: layer {layer!r} gives {tuple(z.shape[1:])}, before it "
                     f"gave {cache.dims(layer)}; give images of one size"
                 )
-            tensors[layer_tensor(layer)][here] = _rounded(z, layer, cache.dtype, images, rows)
+            way_out = "dtype='float32' or 'bfloat16'"
+            rounded = _rounded(z, layer, cache.dtype, images.name, rows, way_out)
+            tensors[layer_tensor(layer)][here] = rounded
         tensors[LOGITS][:, here] = logits.T
         tensors[PREDICTED][here] = predicted_classes(logits)
         if (labels is None) == (LABELS in tensors):
@@ -308,8 +338,6 @@ def _chunk(
         if labels is not None:
             tensors[LABELS][here] = labels
         span = span[len(rows) :]
-        if on_images is not None:
-            on_images(len(pictures))
     return tensors
 
 
@@ -324,41 +352,63 @@ def _known_columns(dataset: Any, span: range) -> dict[str, Tensor]:
     }
 
 
-def _run(
-    model: nn.Module, layers: Sequence[str], images: ImageRows, batch: Batch
-) -> tuple[list[Tensor], Tensor]:
-    """Outputs of the layers and logits of a batch, on the CPU and finite."""
-    rows, pictures, _ = batch
+def _passes(
+    model: nn.Module,
+    layers: Sequence[str],
+    batches: Iterable[Batch],
+    name: NameRows,
+    on_images: OnImages | None = None,
+) -> Iterator[_Pass]:
+    """One pass of the model per batch; `name` says in messages where rows come from."""
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
-    pictures = pictures.to(device)
+    for rows, images, labels in batches:
+        outputs, logits = _run(model, layers, images.to(device), name, rows)
+        if on_images is not None:
+            on_images(len(rows))
+        yield rows, outputs, logits, labels
+
+
+def _run(
+    model: nn.Module, layers: Sequence[str], images: Tensor, name: NameRows, rows: range
+) -> tuple[list[Tensor], Tensor]:
+    """Outputs of the layers and logits of a batch, in float32 and finite."""
     try:
-        check_inputs(model, pictures)
-        outputs, logits = record_layers(model, layers, pictures)
-        outputs = [
-            as_activations(z, layer, pictures) for z, layer in zip(outputs, layers, strict=True)
-        ]
+        check_inputs(model, images)
+        found, logits = record_layers(model, layers, images)
+        outputs = [as_activations(z, layer, images) for z, layer in zip(found, layers, strict=True)]
     except XNNError as error:
-        raise type(error)(f"{images.name(rows)}: {error}") from error
-    for values, what in ((logits, "the model's outputs"), *zip(outputs, layers, strict=True)):
-        bad = ~torch.isfinite(values.flatten(1)).all(dim=1)
-        if bool(bad.any()):
-            row = rows[int(bad.nonzero()[0])]
-            what = what if values is logits else f"the activations of layer {what!r}"
-            raise NonFiniteError(
-                f"{images.name(range(row, row + 1))}: {what} are NaN or infinite; check the "
-                "weights and the preprocessing"
-            )
-    return [z.float().cpu() for z in outputs], logits.float().cpu()
+        raise type(error)(f"{name(rows)}: {error}") from error
+    for z, layer in zip(outputs, layers, strict=True):
+        _check_finite(z, f"the activations of layer {layer!r}", name, rows)
+    _check_finite(logits, "the model's outputs", name, rows)
+    return [z.float() for z in outputs], logits.float().cpu()
 
 
-def _rounded(z: Tensor, layer: str, dtype: torch.dtype, images: ImageRows, rows: range) -> Tensor:
-    rounded = z.to(dtype)
-    finite = torch.isfinite(rounded.flatten(1)).all(dim=1)
-    if not bool(finite.all()):
-        row = rows[int((~finite).nonzero()[0])]
+def _check_finite(values: Tensor, what: str, name: NameRows, rows: range) -> None:
+    bad = _first_bad(values)
+    if bad is not None:
         raise NonFiniteError(
-            f"{images.name(range(row, row + 1))}: activations of layer {layer!r} reach "
-            f"{float(z.abs().max()):.3g}, too large for {str(dtype).removeprefix('torch.')}; "
-            "record them with dtype='float32' or 'bfloat16'"
+            f"{name(rows[bad : bad + 1])}: {what} are NaN or infinite; check the weights and the "
+            "preprocessing"
         )
-    return rounded
+
+
+def _rounded(
+    z: Tensor, layer: str, dtype: torch.dtype, name: NameRows, rows: range, way_out: str
+) -> Tensor:
+    """Outputs of a layer as they are kept, on the CPU."""
+    rounded = z.to(dtype)
+    bad = _first_bad(rounded)
+    if bad is not None:
+        raise NonFiniteError(
+            f"{name(rows[bad : bad + 1])}: activations of layer {layer!r} reach "
+            f"{float(z.abs().max()):.3g}, too large for {str(dtype).removeprefix('torch.')}; "
+            f"record them with {way_out}"
+        )
+    return rounded.cpu()
+
+
+def _first_bad(values: Tensor) -> int | None:
+    """Position of the first sample with NaN or infinity."""
+    bad = ~torch.isfinite(values.flatten(1)).all(dim=1)
+    return int(bad.nonzero()[0]) if bool(bad.any()) else None

@@ -33,8 +33,8 @@ from torchxnn.apps.benchmark.figures.two_looks import (
     two_looks,
     two_looks_figure,
 )
-from torchxnn.data.activations import record_activations
 from torchxnn.data.datasets.base import Sample
+from torchxnn.data.record import record_activations
 from torchxnn.embeddings.srae import SRAE
 from torchxnn.errors import AttributionWarning, DataError, NonFiniteError, XNNError
 from torchxnn.explanations.drawing.canvas import save_figure

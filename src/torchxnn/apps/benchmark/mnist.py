@@ -24,8 +24,8 @@ from torch import Tensor, nn
 from torchxnn.apps.benchmark.measure import faithfulness_figures
 from torchxnn.apps.benchmark.settings import MnistConfig
 from torchxnn.apps.gallery import ranked
-from torchxnn.data.activations import record_activations
 from torchxnn.data.datasets.mnist import MNIST
+from torchxnn.data.record import record_activations
 from torchxnn.errors import DataError
 from torchxnn.explanations.drawing.canvas import save_figure
 from torchxnn.metrics.evaluation import Evaluation

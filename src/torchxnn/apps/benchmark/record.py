@@ -12,10 +12,11 @@ from torch import Tensor
 
 from torchxnn.apps.benchmark.methods import FitData
 from torchxnn.apps.benchmark.tasks import Task
-from torchxnn.data.activations import Activations, record_activations
+from torchxnn.data.activations import Activations
 from torchxnn.data.datasets import ImageDataset, make_loader
 from torchxnn.data.datasets.augment import AugmentedImages
 from torchxnn.data.positives import split_validation
+from torchxnn.data.record import record_activations
 from torchxnn.errors import DataError
 from torchxnn.models.weights import fingerprint
 from torchxnn.storage.artifact import differences

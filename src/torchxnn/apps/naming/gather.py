@@ -11,10 +11,11 @@ from torch import Tensor
 
 from torchxnn.apps.gallery import choose_for_feature, heatmaps, largest
 from torchxnn.apps.naming.suggest import Suggestion, place_names, suggest
-from torchxnn.data.activations import Activations, record_activations
+from torchxnn.data.activations import Activations
 from torchxnn.data.class_names import spoken
 from torchxnn.data.datasets.base import ImageDataset, Sample, make_loader
 from torchxnn.data.positives import find_positives
+from torchxnn.data.record import record_activations
 from torchxnn.errors import DataError
 from torchxnn.explanations.drawing.encode import encode
 from torchxnn.explanations.drawing.overlay import intensities, number, overlay, signed

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from torchxnn.apps.gallery import choose_examples, heatmaps, largest
 from torchxnn.apps.report.content import FeatureSheet, Report, SheetItem
-from torchxnn.data.activations import record_activations
 from torchxnn.data.datasets.base import ImageDataset, make_loader
 from torchxnn.data.positives import find_positives
+from torchxnn.data.record import record_activations
 from torchxnn.embeddings.apply import Embedded
 from torchxnn.errors import XNNError
 from torchxnn.explanations.image import Explanation

@@ -11,8 +11,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from torchxnn.data.activations import Activations, record_activations
+from torchxnn.data.activations import Activations
 from torchxnn.data.positives import find_positives
+from torchxnn.data.record import record_activations
 from torchxnn.embeddings.apply import apply_embedding
 from torchxnn.embeddings.base import Embedding
 from torchxnn.errors import DataError, XNNWarning
