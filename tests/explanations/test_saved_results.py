@@ -8,7 +8,9 @@ import pytest
 import torch
 from PIL import Image
 
-from explanation_examples import CERTIFICATE, explanation
+from explanation_examples import CERTIFICATE, explanation, peak, photograph
+from torchxnn.apps.what_if.painting import WhatIfConfig
+from torchxnn.apps.what_if.result import Change, WhatIf
 from torchxnn.errors import DataError
 from torchxnn.explanations.contrast import contrast
 from torchxnn.explanations.text_table import TableExplanation, TextExplanation
@@ -34,11 +36,27 @@ def against(first, **changes):
     return contrast(first, replace(first, targets=(5,), target_names=("bird 5",), **changes))
 
 
+def absence():
+    """What the absence of one x-feature changes, and of one that is inactive."""
+    image, heatmap = photograph(30, 40), peak(30, 40)
+    change = Change(
+        feature=1, name="red", activation=2.0, contribution=3.0, pixels=5, set_reproduced=-3.0,
+        masked_real=-2.5, masked_reproduced=-2.25, control_real=(-0.5, 0.1),
+        control_reproduced=(0.0, 1e-9), decoded_real=None, heatmap=heatmap, region=heatmap > 0,
+        masked=255 - image, control=image,
+    )  # fmt: skip
+    idle = replace(change, feature=0, activation=0.0, pixels=0, region=np.zeros((30, 40), bool))
+    config = WhatIfConfig(share=0.2, pixels=5)
+    numbers = {"target": 4, "target_name": "bird 4", "logit": 5.1, "reproduced": 5.0}
+    return WhatIf(image, **numbers, decoded=None, changes=(change, idle), config=config)
+
+
 RESULTS = {
     "image": lambda: explanation(),
     "text": lambda: listed(),
     "row": lambda: listed(TableExplanation),
     "contrast": lambda: against(explanation(), logits=torch.tensor([-1.0])),
+    "what if": absence,
     "contrast of rows": lambda: against(listed(TableExplanation), logits=torch.tensor([1.0])),
 }
 

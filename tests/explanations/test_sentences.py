@@ -222,9 +222,9 @@ def test_a_contrast_adds_up_and_puts_the_larger_logit_first():
     found, turned = contrast(a, b), contrast(b, a)
     assert found == turned
     assert found.difference == 1.0
-    total = math.fsum([term.value for term in found.terms] + [found.intercept, found.unexplained])
+    total = math.fsum([one.value for one in found.summands] + [found.intercept, found.unexplained])
     assert math.isclose(total, found.difference, abs_tol=1e-12)
-    assert math.fsum(term.share for term in found.terms) == pytest.approx(1)
+    assert math.fsum(one.share for one in found.summands) == pytest.approx(1)
 
 
 @given(
@@ -237,7 +237,7 @@ def test_every_contrast_adds_up(first, second, logit):
     a = explanation((tuple(first),), size=(8, 8), logits=torch.tensor([logit]))
     b = explanation((tuple(second),), size=(8, 8), targets=(7,), target_names=("bird 7",))
     found = contrast(a, b)
-    total = math.fsum([term.value for term in found.terms] + [found.intercept, found.unexplained])
+    total = math.fsum([one.value for one in found.summands] + [found.intercept, found.unexplained])
     assert math.isclose(total, float(found.logits[0] - found.logits[1]), abs_tol=1e-9)
     assert found.difference >= 0
 
@@ -246,7 +246,7 @@ def test_a_contrast_of_two_targets_of_one_xnn():
     both = explanation(((1.0, -2.0), (3.0, 0.0)))
     found = contrast(both, both, 0, 1)
     assert (found.first, found.second) == ("bird 5", "bird 4")
-    assert [term.of for term in found.terms] == ["first", "second", "second", "first"]
+    assert [one.of for one in found.summands] == ["first", "second", "second", "first"]
 
 
 def test_a_contrast_declines_and_names_the_predicted_class():
@@ -279,7 +279,7 @@ def test_a_contrast_is_saved_and_drawn(tmp_path):
     ]  # fmt: skip
     record = json.loads((tmp_path / "out/contrast.json").read_text("utf-8"))
     assert record["sentence"] == found.sentence()
-    assert len(record["terms"]) == 5
+    assert len(record["summands"]) == 5
     card = found.card()
     assert [panel.name for panel in card.panels][:2] == ["A: red", "B: black cap"]
     assert found.plot().get_size_inches()[0] > 5
@@ -309,7 +309,7 @@ def test_explain_against_another_run(runs, capsys):
     assert "lass 1 rather than class 2" in said or "lass 2 rather than class 1" in said
     folder = runs / "out" / "photo"
     record = json.loads((folder / "contrast" / "contrast.json").read_text("utf-8"))
-    total = sum(term["value"] for term in record["terms"])
+    total = sum(one["value"] for one in record["summands"])
     total += record["intercept"] + record["unexplained"]
     assert total == pytest.approx(record["difference"], abs=1e-9)
     assert (folder / "contrast" / "contrast.html").is_file()

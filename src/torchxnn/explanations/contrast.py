@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal, final
+from typing import Any, final
 
 import numpy as np
 import torch
@@ -18,32 +18,13 @@ from torchxnn.explanations.drawing.html import card_fragment, render_card
 from torchxnn.explanations.drawing.overlay import Scale, number, signed
 from torchxnn.explanations.image import Explanation
 from torchxnn.explanations.saved_result import SavedResult
-from torchxnn.explanations.sentences import NOTABLE_SHARE, listed, noun
+from torchxnn.explanations.sentences import Summand, listed, noun, shared, summands_of, weaker
 from torchxnn.explanations.text_table import ListExplanation, TableExplanation, TextExplanation
 from torchxnn.storage.artifact import Format
 
 PANELS = 7  # x-features that the figure shows
 _BOTH = "first", "second"  # folders of the two explanations
 _KINDS = (Explanation, TextExplanation, TableExplanation)
-
-
-@dataclass(frozen=True)
-class Term:
-    """What one x-feature adds to the difference of the two logits.
-
-    Attributes:
-        of: which class's XNN it belongs to.
-        feature: 0-based x-feature of that XNN.
-        name: of the x-feature.
-        value: v_i E_i, for the second class with the opposite sign; in logits.
-        share: |value| divided by the sum of |value| over all terms, a fraction.
-    """
-
-    of: Literal["first", "second"]
-    feature: int
-    name: str
-    value: float
-    share: float
 
 
 @final
@@ -53,7 +34,7 @@ class Contrast(SavedResult):
 
     .. math:: y_a-y_b=\sum_i v^a_iE^a_i-\sum_j v^b_jE^b_j+(b_a-b_b)+(u_a-u_b)
 
-    with the intercepts b and the unexplained rests :math:`u=y-\hat y`. The values of `terms`,
+    with the intercepts b and the unexplained rests :math:`u=y-\hat y`. The values of `summands`,
     `intercept` and `unexplained` add up to `difference`. The first class has the larger logit.
 
     Attributes:
@@ -62,7 +43,8 @@ class Contrast(SavedResult):
         predicted: name of the class that the network predicts.
         logits: the network's own, of the two.
         difference: the first minus the second; never negative.
-        terms: x-features of both by falling size.
+        summands: x-features of both by falling size; those of the second class with the opposite
+            sign.
         intercept: difference of the intercepts.
         unexplained: difference of the unexplained rests.
         declined: why no reasons are given; empty if they are.
@@ -77,7 +59,7 @@ class Contrast(SavedResult):
     predicted: str
     logits: tuple[float, float]
     difference: float
-    terms: tuple[Term, ...]
+    summands: tuple[Summand, ...]
     intercept: float
     unexplained: float
     declined: str
@@ -99,8 +81,8 @@ class Contrast(SavedResult):
         start = start[0].upper() + start[1:]
         if self.declined:
             return f"{start}, but these x-features cannot say why: {self.declined}."
-        pro = self._side({"first": f"for {first}", "second": f"against {second}"}, 1)
-        contra = self._side({"second": f"for {second}", "first": f"against {first}"}, -1)
+        pro = self._said({"first": f"for {first}", "second": f"against {second}"}, 1)
+        contra = self._said({"second": f"for {second}", "first": f"against {first}"}, -1)
         why = f" because of {pro}" if pro else ", but no x-feature says why"
         verb = "speaks" if len(self._notable(-1)) == 1 else "speak"
         other = f"; the other way {verb} {contra}" if contra else ""
@@ -114,14 +96,14 @@ class Contrast(SavedResult):
         """
         (a, k), (b, m) = self.explanations
         relevance = {"first": a.relevance()[0], "second": b.relevance()[0]}
-        terms = [term for term in self.terms if term.value]
-        drawn = torch.stack([relevance[t.of][t.feature] for t in terms[:PANELS] or self.terms[:1]])
+        active = [one for one in self.summands if one.value]
+        drawn = [relevance[one.of][one.feature] for one in active[:PANELS] or self.summands[:1]]
         panels = [
-            Panel(f"{'A' if term.of == 'first' else 'B'}: {term.name}", evidence, (term.value,))
-            for term, evidence in zip(terms[:PANELS], a.evidence(drawn, scale), strict=False)
+            Panel(f"{'A' if one.of == 'first' else 'B'}: {one.name}", evidence, (one.value,))
+            for one, evidence in zip(active, a.evidence(torch.stack(drawn), scale), strict=False)
         ]
         (difference,) = a.evidence((a.relevance()[1][k] - b.relevance()[1][m]).unsqueeze(0))
-        left_out = len(terms) - len(panels)
+        left_out = len(active) - len(panels)
         more = f" {left_out} smaller x-feature(s) are not drawn." if left_out else ""
         return Card(
             sentence=self.sentence(),
@@ -142,7 +124,7 @@ class Contrast(SavedResult):
     def plot(
         self, scale: Scale = "each", style: Style = "screen", columns: PaperColumns = 1
     ) -> Figure:
-        """Draw the largest terms and the difference of the logits; see `Reasons.plot`."""
+        """Draw the largest summands and the difference of the logits; see `Reasons.plot`."""
         return draw_card(self.card(scale), style, columns)
 
     def _page(self) -> bytes:
@@ -173,29 +155,24 @@ class Contrast(SavedResult):
         first, second = (kind.load(folder / name) for name in _BOTH)
         return contrast(first, second, *record["positions"])
 
-    def _notable(self, sign: int) -> list[Term]:
-        return [t for t in self.terms if sign * t.value > 0 and t.share >= NOTABLE_SHARE]
-
-    def _side(self, relations: dict[str, str], sign: int) -> str:
-        """Notable terms of one sign, as in: "C (+2, 9%) and D (+1, 5%) for a bird"."""
+    def _said(self, relations: dict[str, str], sign: int) -> str:
+        """Notable summands of one sign, as in: "C (+2, 9%) and D (+1, 5%) for a bird"."""
         found = []
         for of, relation in relations.items():
-            texts = [
-                f"{term.name} ({signed(term.value)}, {term.share:.0%})"
-                for term in self._notable(sign)
-                if term.of == of
-            ]
+            texts = [one.text() for one in self._notable(sign) if one.of == of]
             if texts:
                 found.append(f"{listed(texts)} {relation}")
         return ", and ".join(found)
 
+    def _notable(self, sign: int) -> list[Summand]:
+        return [one for one in self.summands if one.is_notable and sign * one.value > 0]
+
     def _rest(self) -> str:
-        weaker = [t.value for t in self.terms if t.value and t.share < NOTABLE_SHARE]
-        parts = [f"the intercepts ({signed(self.intercept)})"]
-        if weaker:
-            parts.append(f"weaker x-features ({signed(sum(weaker))})")
-        parts.append(f"what remains unexplained ({signed(self.unexplained)})")
-        return f"the rest of the logit difference of {number(self.difference)} is {listed(parts)}"
+        rest, others = [f"the intercepts ({signed(self.intercept)})"], weaker(self.summands)
+        if others is not None:
+            rest.append(f"weaker x-features ({signed(others)})")
+        rest.append(f"what remains unexplained ({signed(self.unexplained)})")
+        return f"the rest of the logit difference of {number(self.difference)} is {listed(rest)}"
 
     def _row(self) -> Row:
         explained = self.difference - self.unexplained
@@ -232,9 +209,11 @@ def contrast(
     if float(second.logits[second_index]) > float(first.logits[first_index]):
         first, second, first_index, second_index = second, first, second_index, first_index
     accounts = (first.account(first_index), second.account(second_index))
-    terms = [*_terms(first, first_index, "first"), *_terms(second, second_index, "second")]
-    total = sum(abs(term.value) for term in terms) or 1.0
-    terms = [replace(term, share=abs(term.value) / total) for term in terms]
+    own, other = first.contributions[first_index], -second.contributions[second_index]
+    summands = [
+        *summands_of(first.feature_names, own.tolist(), "first"),
+        *summands_of(second.feature_names, other.tolist(), "second"),
+    ]
     refusals = [
         f"for {noun(name)}, {reason}"
         for name, reason in (
@@ -249,22 +228,12 @@ def contrast(
         predicted=first.predicted_name,
         logits=(accounts[0].logit, accounts[1].logit),
         difference=accounts[0].logit - accounts[1].logit,
-        terms=tuple(sorted(terms, key=lambda term: -abs(term.value))),
+        summands=shared(summands),
         intercept=accounts[0].intercept - accounts[1].intercept,
         unexplained=accounts[0].unexplained - accounts[1].unexplained,
         declined="; ".join(refusals),
         explanations=((first, first_index), (second, second_index)),
     )
-
-
-def _terms(reasons: Reasons, index: int, of: Literal["first", "second"]) -> list[Term]:
-    sign = 1 if of == "first" else -1
-    return [
-        Term(of, i, name, sign * float(value), 0.0)
-        for i, (name, value) in enumerate(
-            zip(reasons.feature_names, reasons.contributions[index], strict=True)
-        )
-    ]
 
 
 def _check(first: Reasons, second: Reasons, first_index: int, second_index: int) -> None:

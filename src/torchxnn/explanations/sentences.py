@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 from torchxnn.data.class_names import spoken
 from torchxnn.explanations.drawing.overlay import number, signed
@@ -31,18 +32,27 @@ _NO_ARTICLE = re.compile(
 
 
 @dataclass(frozen=True)
-class Part:
-    """One summand of a logit.
+class Summand:
+    """What one x-feature adds to a logit, or to the difference of two.
 
     Attributes:
-        name: of the x-feature.
-        value: its contribution, in logits.
-        share: |value| divided by the sum of all x-features' |value|, a fraction.
+        name: Of the x-feature.
+        value: Its contribution, in logits; in a difference with its sign there.
+        share: |value| divided by the sum of |value| over all summands, a fraction.
+        feature: 0-based x-feature of its XNN.
+        of: In a difference, which class's XNN it belongs to.
     """
 
     name: str
     value: float
     share: float
+    feature: int
+    of: Literal["first", "second"] = "first"
+
+    @property
+    def is_notable(self) -> bool:
+        """Whether it is large enough to be named as a reason."""
+        return self.value != 0 and self.share >= NOTABLE_SHARE
 
     def text(self) -> str:
         """Name, signed contribution and share: "red forehead (+15.2, 19%)"."""
@@ -63,7 +73,7 @@ class Account:
         logit: the network's own, y.
         reasons: x-features that speak for the class with at least 5% of the sum of |v_i E_i|, by
             falling contribution.
-        objections: those that speak against it, likewise.
+        objections: those that speak against it, with such shares and in such an order.
         weaker: sum of the contributions of all others; None if every other one is exactly 0.
         intercept: b.
         unexplained: y minus the reproduced logit.
@@ -73,8 +83,8 @@ class Account:
     predicted: str
     label: str | None
     logit: float
-    reasons: tuple[Part, ...]
-    objections: tuple[Part, ...]
+    reasons: tuple[Summand, ...]
+    objections: tuple[Summand, ...]
     weaker: float | None
     intercept: float
     unexplained: float
@@ -90,7 +100,7 @@ class Account:
         return f"{sees}; these x-features cannot say {what}: {reason}."
 
     def _claim(self) -> str:
-        target, reasons = noun(self.target), listed([part.text() for part in self.reasons])
+        target, reasons = noun(self.target), listed([one.text() for one in self.reasons])
         if self.target != self.predicted:
             sees = f"The network sees {noun(self.predicted)}"
             if not reasons:
@@ -106,7 +116,7 @@ class Account:
         if not self.objections:
             return ""
         speaks = "speaks" if len(self.objections) == 1 else "speak"
-        return f"; against it {speaks} {listed([part.text() for part in self.objections])}"
+        return f"; against it {speaks} {listed([one.text() for one in self.objections])}"
 
     def _rest(self) -> str:
         parts = [f"the intercept ({signed(self.intercept)})"]
@@ -138,25 +148,39 @@ def account_for(
         predicted: name of the predicted class.
         label: name of the true class, if known.
     """
-    total = sum(abs(value) for value in values)
-    parts = [
-        Part(name, value, abs(value) / total if total else 0.0)
-        for name, value in zip(names, values, strict=True)
-    ]
-    parts.sort(key=lambda part: -abs(part.value))
-    notable = [part for part in parts if part.value and part.share >= NOTABLE_SHARE]
-    others = [part.value for part in parts if part.value and part.share < NOTABLE_SHARE]
+    summands = shared(summands_of(names, values))
     return Account(
         target=target,
         predicted=predicted,
         label=label,
         logit=logit,
-        reasons=tuple(part for part in notable if part.value > 0),
-        objections=tuple(part for part in notable if part.value < 0),
-        weaker=sum(others) if others else None,
+        reasons=tuple(one for one in summands if one.is_notable and one.value > 0),
+        objections=tuple(one for one in summands if one.is_notable and one.value < 0),
+        weaker=weaker(summands),
         intercept=intercept,
         unexplained=logit - (sum(values) + intercept),
     )
+
+
+def summands_of(
+    names: Sequence[str], values: Sequence[float], of: Literal["first", "second"] = "first"
+) -> list[Summand]:
+    """The summands of one XNN, in its order and without their shares."""
+    pairs = enumerate(zip(names, values, strict=True))
+    return [Summand(name, value, 0.0, feature, of) for feature, (name, value) in pairs]
+
+
+def shared(summands: Sequence[Summand]) -> tuple[Summand, ...]:
+    """The same with their shares, by falling size; those of equal size keep their order."""
+    total = sum(abs(one.value) for one in summands) or 1.0
+    found = [replace(one, share=abs(one.value) / total) for one in summands]
+    return tuple(sorted(found, key=lambda one: -abs(one.value)))
+
+
+def weaker(summands: Sequence[Summand]) -> float | None:
+    """Sum of those that are not notable; None if every one of them is exactly 0."""
+    others = [one.value for one in summands if one.value and not one.is_notable]
+    return sum(others) if others else None
 
 
 def noun(name: str) -> str:

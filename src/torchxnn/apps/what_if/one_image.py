@@ -14,141 +14,24 @@ The first says what the explanation claims, the others what the network does.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
-
-import numpy as np
 import torch
-from jaxtyping import Bool, Float, UInt8
-from matplotlib.figure import Figure
+from jaxtyping import Bool, Float
 from torch import Tensor
 
-from torchxnn.apps.what_if.drawing import Change, Sheet, draw_sheet, render_sheet, save_sheet
 from torchxnn.apps.what_if.painting import (
     WhatIfConfig,
     paint_over,
     preprocessing_of,
     regions_of,
 )
+from torchxnn.apps.what_if.result import Change, WhatIf
 from torchxnn.data.positives import target_position
 from torchxnn.embeddings.output import XNNOutput
 from torchxnn.errors import DataError
-from torchxnn.explanations.drawing.overlay import number, signed
 from torchxnn.metrics.insertion_deletion import shifted_regions
 from torchxnn.models.layers import run_with_output
 from torchxnn.models.preprocessing import Preprocessing
-from torchxnn.storage.files import replace_file
 from torchxnn.xnn import XNN
-
-
-@dataclass(frozen=True, eq=False)
-class WhatIf:
-    """What each x-feature's absence changes on one image.
-
-    Attributes:
-        picture: (H, W, 3), as the network saw it.
-        target: 0-based class.
-        target_name: its name.
-        logit: the network's own.
-        reproduced: from the x-features.
-        decoded: the network's logit on the embedding's reconstruction of the layer; far from
-            `logit` where the reconstruction is poor, and then `decoded_real` says little.
-        changes: per x-feature, by decreasing size of the contribution.
-        config: the settings.
-        path: where the image came from, for people.
-    """
-
-    picture: UInt8[np.ndarray, "height width 3"]
-    target: int
-    target_name: str
-    logit: float
-    reproduced: float
-    decoded: float | None
-    changes: tuple[Change, ...]
-    config: WhatIfConfig
-    path: str | None = None
-
-    def change(self, feature: int) -> Change:
-        """What the absence of one x-feature changes; `feature` is 0-based.
-
-        Raises:
-            DataError: it was not asked for.
-        """
-        for each in self.changes:
-            if each.feature == feature:
-                return each
-        asked = [each.feature for each in self.changes]
-        raise DataError(f"x-feature {feature} was not asked for, only {asked}")
-
-    def sentence(self, feature: int) -> str:
-        """One line: what the explanation claims, what the network does, and the control."""
-        one = self.change(feature)
-        if one.activation == 0:
-            return f"{one.name} is inactive on this image."
-        if one.pixels == 0:
-            return f"{one.name} has an empty map on this image: there is nothing to paint over."
-        found = {True: "the network uses it", False: "that the network uses it is not shown",
-                 None: "it claims nothing"}[one.used]  # fmt: skip
-        value = number(self.config.value) if self.config.value else "zero"
-        return (
-            f"With {one.name} at {value} the reproduced logit of {self.target_name} changes by "
-            f"{signed(one.set_reproduced)}; with its region ({self.part(one):.0%} of the image) "
-            f"painted over the network's own changes by {signed(one.masked_real)}, and by "
-            f"{signed(one.control_mean)} with such a region elsewhere: {found}."
-        )
-
-    def part(self, one: Change) -> float:
-        """Share of the image that a region takes."""
-        return one.pixels / one.region.size
-
-    def plot(self) -> Figure:
-        """A figure: per x-feature its map, the picture without it, and the changes."""
-        return draw_sheet(self._sheet())
-
-    def to_html(self, file: Path | str) -> None:
-        """Write one page that holds all it needs; whole or not at all.
-
-        Raises:
-            OSError: the file cannot be written.
-        """
-        replace_file(Path(file), render_sheet(self._sheet()))
-
-    def save(self, directory: Path | str) -> None:
-        """Write a folder: `what_if.json`, `what_if.html`, `figure.png` and pictures.
-
-        Raises:
-            FileExistsError: the folder holds something else.
-            OSError: it cannot be written.
-        """
-        save_sheet(self._sheet(), self.record(), Path(directory))
-
-    def record(self) -> dict[str, Any]:
-        """The numbers as plain values, for a JSON file."""
-        plain = ("target", "target_name", "logit", "reproduced", "decoded", "path")
-        return {
-            **{name: getattr(self, name) for name in plain},
-            "config": self.config,
-            "changes": [
-                {**one.record(), "sentence": self.sentence(one.feature)} for one in self.changes
-            ],
-            "meaning": "changes are after minus before, in logits",
-        }
-
-    def _sheet(self) -> Sheet:
-        facts = [("Logit of the network", number(self.logit))]
-        facts.append(("Reproduced", number(self.reproduced)))
-        if self.decoded is not None:
-            facts.append(("On the embedding's reconstruction", number(self.decoded)))
-        if self.path is not None:
-            facts.append(("File", self.path))
-        return Sheet(
-            name=self.target_name,
-            picture=self.picture,
-            facts=tuple(facts),
-            changes=self.changes,
-            sentences=tuple(self.sentence(one.feature) for one in self.changes),
-        )
 
 
 def what_if(
@@ -218,7 +101,7 @@ def what_if(
             )
         )
     return WhatIf(
-        picture=preprocessing.picture(image),
+        image=preprocessing.picture(image),
         target=explained,
         target_name=xnn.target_name(explained),
         logit=float(before[0, 0]),

@@ -1,0 +1,218 @@
+"""What the absence of x-features changes on one image: the numbers, and what is said of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+from jaxtyping import Bool, Float, UInt8
+from matplotlib.figure import Figure
+from PIL import Image
+
+from torchxnn.apps.what_if.drawing import Sheet, SheetRow, draw_sheet, render_sheet
+from torchxnn.apps.what_if.painting import WhatIfConfig
+from torchxnn.errors import DataError
+from torchxnn.explanations.drawing.overlay import faded, intensities, number, overlay, signed
+from torchxnn.explanations.saved_result import SavedResult
+from torchxnn.storage.artifact import Format, structure
+
+_ARRAYS = ("heatmap", "region", "masked", "control")
+_PLAIN = ("target", "target_name", "logit", "reproduced", "decoded", "path")
+
+
+@dataclass(frozen=True, eq=False)
+class Change:
+    """What one x-feature's absence changes on one image, in logits of one target.
+
+    Attributes:
+        feature: 0-based.
+        name: for people.
+        activation: E.
+        contribution: v E.
+        pixels: of its region; 0 if it is inactive or its map is empty, and nothing is painted over.
+        set_reproduced: (a) the reproduced logit, if E is set to the value.
+        masked_real: (b) the network's own logit, if the region is painted over.
+        masked_reproduced: (b) the reproduced logit, likewise.
+        control_real: likewise for each region elsewhere.
+        control_reproduced: likewise.
+        decoded_real: (c) the network's logit on the reconstruction without the x-feature minus that
+            with it; None where x-features are maps.
+        heatmap: (H, W), signed.
+        region: (H, W).
+        masked: (H, W, 3), the image with the region painted over.
+        control: (H, W, 3), the same for the first control.
+    """
+
+    feature: int
+    name: str
+    activation: float
+    contribution: float
+    pixels: int
+    set_reproduced: float
+    masked_real: float
+    masked_reproduced: float
+    control_real: tuple[float, ...]
+    control_reproduced: tuple[float, ...]
+    decoded_real: float | None
+    heatmap: Float[np.ndarray, "height width"]
+    region: Bool[np.ndarray, "height width"]
+    masked: UInt8[np.ndarray, "height width 3"]
+    control: UInt8[np.ndarray, "height width 3"]
+
+    @property
+    def control_mean(self) -> float:
+        """Mean change of the network's own logit over the controls."""
+        return float(np.mean(self.control_real)) if self.control_real else 0.0
+
+    @property
+    def region_share(self) -> float:
+        """Share of the image that the region takes."""
+        return self.pixels / self.region.size
+
+    @property
+    def used(self) -> bool | None:
+        """Whether the network's logit moves as the x-feature claims, further than every control.
+
+        None where there is no region, or the x-feature claims nothing.
+        """
+        if self.pixels == 0 or self.set_reproduced == 0:
+            return None
+        sign = 1 if self.set_reproduced > 0 else -1
+        return sign * self.masked_real > max(0.0, *(sign * each for each in self.control_real))
+
+    def record(self) -> dict[str, Any]:
+        """The numbers as plain values."""
+        names = [each.name for each in fields(self) if each.name not in _ARRAYS]
+        return {name: getattr(self, name) for name in names} | {"used": self.used}
+
+    def bars(self) -> tuple[tuple[str, float], ...]:
+        """The changes with their names, in the order in which they are drawn."""
+        bars = [
+            ("reproduced, x-feature set", self.set_reproduced),
+            ("network, region painted over", self.masked_real),
+            ("network, regions elsewhere (mean)", self.control_mean),
+            ("reproduced, region painted over", self.masked_reproduced),
+        ]
+        if self.decoded_real is not None:
+            bars.append(("network, reconstruction without it", self.decoded_real))
+        return tuple(bars)
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class WhatIf(SavedResult):
+    """What each x-feature's absence changes on one image.
+
+    Attributes:
+        image: (H, W, 3), as the network saw it.
+        target: 0-based class.
+        target_name: its name.
+        logit: the network's own.
+        reproduced: from the x-features.
+        decoded: the network's logit on the embedding's reconstruction of the layer; far from
+            `logit` where the reconstruction is poor, and then `decoded_real` says little.
+        changes: per x-feature, by decreasing size of the contribution.
+        config: the settings.
+        path: where the image came from, for people.
+    """
+
+    stem = "what_if"
+    format = Format("torchxnn.what_if", 1, "a saved what-if")
+    image: UInt8[np.ndarray, "height width 3"]
+    target: int
+    target_name: str
+    logit: float
+    reproduced: float
+    decoded: float | None
+    changes: tuple[Change, ...]
+    config: WhatIfConfig
+    path: str | None = None
+
+    def change(self, feature: int) -> Change:
+        """What the absence of one x-feature changes; `feature` is 0-based.
+
+        Raises:
+            DataError: it was not asked for.
+        """
+        for each in self.changes:
+            if each.feature == feature:
+                return each
+        asked = [each.feature for each in self.changes]
+        raise DataError(f"x-feature {feature} was not asked for, only {asked}")
+
+    def sentence(self, feature: int) -> str:
+        """One line: what the explanation claims, what the network does, and the control."""
+        one = self.change(feature)
+        if one.activation == 0:
+            return f"{one.name} is inactive on this image."
+        if one.pixels == 0:
+            return f"{one.name} has an empty map on this image: there is nothing to paint over."
+        found = {True: "the network uses it", False: "that the network uses it is not shown",
+                 None: "it claims nothing"}[one.used]  # fmt: skip
+        value = number(self.config.value) if self.config.value else "zero"
+        return (
+            f"With {one.name} at {value} the reproduced logit of {self.target_name} changes by "
+            f"{signed(one.set_reproduced)}; with its region ({one.region_share:.0%} of the image) "
+            f"painted over the network's own changes by {signed(one.masked_real)}, and by "
+            f"{signed(one.control_mean)} with such a region elsewhere: {found}."
+        )
+
+    def plot(self) -> Figure:
+        """Draw a figure: per x-feature its map, the image without it, and the changes."""
+        return draw_sheet(self._sheet())
+
+    def _page(self) -> bytes:
+        return render_sheet(self._sheet())
+
+    def _write(self, folder: Path) -> dict[str, Any]:
+        arrays: dict[str, Any] = {
+            name: np.stack([getattr(one, name) for one in self.changes]) for name in _ARRAYS
+        }
+        np.savez_compressed(folder / "arrays.npz", image=self.image, **arrays)
+        pictures = {"image": self.image}
+        for one, row in zip(self.changes, self._sheet().rows, strict=True):
+            stem = f"x_feature_{one.feature + 1}"
+            names = stem, f"{stem}_masked", f"{stem}_control"
+            pictures |= dict(zip(names, row.pictures, strict=True))
+        for name, pixels in pictures.items():
+            Image.fromarray(pixels).save(folder / f"{name}.png")
+        return {
+            **{name: getattr(self, name) for name in _PLAIN},
+            "config": self.config,
+            "changes": [
+                {**one.record(), "sentence": self.sentence(one.feature)} for one in self.changes
+            ],
+            "meaning": "changes are after minus before, in logits",
+        }
+
+    @classmethod
+    def _read(cls, folder: Path, record: dict[str, Any]) -> WhatIf:
+        plain = {name: record[name] for name in _PLAIN}
+        config = structure(record["config"], WhatIfConfig, str(folder))
+        with np.load(folder / "arrays.npz", allow_pickle=False) as arrays:
+            own = {name: arrays[name] for name in _ARRAYS}
+            image = arrays["image"]
+        changes = []
+        for at, one in enumerate(record["changes"]):
+            values = {f.name: one[f.name] for f in fields(Change) if f.name not in _ARRAYS}
+            values |= {name: tuple(one[name]) for name in ("control_real", "control_reproduced")}
+            changes.append(Change(**values, **{name: own[name][at] for name in _ARRAYS}))
+        return cls(image=image, changes=tuple(changes), config=config, **plain)
+
+    def _sheet(self) -> Sheet:
+        facts = [("Logit of the network", number(self.logit))]
+        facts.append(("Reproduced", number(self.reproduced)))
+        if self.decoded is not None:
+            facts.append(("On the embedding's reconstruction", number(self.decoded)))
+        if self.path is not None:
+            facts.append(("File", self.path))
+        rows = []
+        for one in self.changes:
+            shown = faded(self.image)
+            if one.pixels:
+                shown = overlay(self.image, intensities([one.heatmap])[0])
+            pictures = shown, one.masked, one.control
+            rows.append(SheetRow(one.name, self.sentence(one.feature), pictures, one.bars()))
+        return Sheet(self.target_name, self.image, tuple(facts), tuple(rows))
