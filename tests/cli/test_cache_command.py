@@ -146,7 +146,7 @@ def test_images_and_cache_in_object_storage_give_the_same_numbers(folder, bucket
     system, name = fsspec.filesystem("memory"), f"{bucket}/a/12.png"
     system.pipe_file(name, system.cat_file(name) + b"\0")
     assert "data.file_sizes is" in fails(capsys, *command(bucket, f"{bucket}-cache"))
-    assert "CUB, which is read from local" in fails(
+    assert "layout of cub, which is read from local" in fails(
         capsys, *command(bucket, f"{bucket}-x", "--layout", "cub")
     )
 

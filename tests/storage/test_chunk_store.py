@@ -283,7 +283,7 @@ def test_left_over_temporary_files_are_ignored_and_cleaned(tmp_path):
 
 
 def test_unknown_storage_is_an_error(tmp_path):
-    with pytest.raises(DataError, match=r"nosuch://x cannot be opened: Protocol not known"):
+    with pytest.raises(DataError, match=r"nosuch://x cannot be opened: Unsupported filesystem"):
         ChunkStore.create("nosuch://x", {}, 1, 1)
     for kind in ("file", "local"):
         store = ChunkStore.create(f"{kind}://{tmp_path}/a", {}, 1, 1)

@@ -13,7 +13,7 @@ from torchxnn.cli.saved_run import NamedModel
 from torchxnn.cli.terminal import Terminal, count_images
 from torchxnn.data.activation_cache import ActivationCache, CacheDtype
 from torchxnn.errors import XNNError
-from torchxnn.storage.paths import as_location, file_sizes
+from torchxnn.storage.paths import as_place, file_sizes
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Cache(NamedModel):
         terminal.say(f"Saved in {cache.store.location}")
 
     def _verify(self, progress: Progress) -> list[int]:
-        if "manifest.json" not in file_sizes(as_location(self.out)):
+        if "manifest.json" not in file_sizes(as_place(self.out)):
             raise XNNError(f"--verify: there is no cache at {self.out} yet; run it without")
         store = ActivationCache.open(self.out, complete=False).store
         advance = count_images(progress, "Verifying chunks", store.chunks)

@@ -19,7 +19,7 @@ from torchxnn.errors import DataError
 from torchxnn.explanations.names.file import check_names
 from torchxnn.models.load import LoadedModel, count_outputs
 from torchxnn.storage.files import check_replaceable
-from torchxnn.storage.paths import as_location, child
+from torchxnn.storage.paths import as_place
 from torchxnn.storage.saved_folder import MARKER
 from torchxnn.training.class_results import FittedClass, ManyFits, write_class_index
 from torchxnn.training.config import ComputeConfig, TrainConfig
@@ -81,7 +81,7 @@ class Fit(NamedModel):
     # One XNN
 
     def _fit_one(self, loaded: LoadedModel, terminal: Terminal) -> None:
-        out = as_location(self.out)
+        out = as_place(self.out)
         if isinstance(out, Path):
             check_replaceable(out, MARKER)
         check_names(out)
@@ -159,7 +159,7 @@ class Fit(NamedModel):
             else:
                 wanted = self._targets(self.targets, cache.n_outputs, cache.class_names, alone=True)
             fits = self._run(cache, wanted, progress, terminal)
-        write_class_index(fits, cache, self.layer, as_location(self.out))
+        write_class_index(fits, cache, self.layer, as_place(self.out))
         terminal.show(many_table(fits, cache.class_names))
         terminal.say(
             f"Saved in {self.out}, a folder per class and index.json.",
@@ -203,7 +203,7 @@ class Fit(NamedModel):
             cache.check(model=loaded.model, layer=self.layer)
             return cache
         copies = self.copies, self.train.validation_share, self.train.seed
-        place = child(as_location(self.out), ACTIVATIONS)
+        place = as_place(self.out) / ACTIVATIONS
         return self.record(loaded, self.layer, str(self.data), place, copies, progress)
 
     @staticmethod

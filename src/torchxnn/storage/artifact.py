@@ -23,7 +23,7 @@ from cattrs.errors import ForbiddenExtraKeysError
 from torch import Tensor
 
 from torchxnn.errors import DataError, XNNError
-from torchxnn.storage.paths import Location, read_bytes
+from torchxnn.storage.paths import Place, read_bytes
 
 __version__ = version("torchxnn")
 
@@ -56,7 +56,7 @@ class Format:
         }
         return to_json({**head, **values})
 
-    def read(self, file: Location) -> dict[str, Any]:
+    def read(self, file: Place) -> dict[str, Any]:
         """The values of a file, with its head, which is checked.
 
         Raises:
@@ -66,13 +66,14 @@ class Format:
         try:
             content = read_bytes(file)
         except (FileNotFoundError, NotADirectoryError) as error:
-            folder, _, name = str(file).replace("\\", "/").rpartition("/")
-            raise self.error(f"{folder} is not {self.what}: it holds no {name}") from error
+            raise self.error(
+                f"{file.parent} is not {self.what}: it holds no {file.name}"
+            ) from error
         except OSError as error:
             raise self.error(f"{file} cannot be read: {error}") from error
         return self.decode(content, file)
 
-    def decode(self, content: bytes, file: Location) -> dict[str, Any]:
+    def decode(self, content: bytes, file: Place) -> dict[str, Any]:
         """The same of bytes that were read already; `file` says where they come from."""
         try:
             values = json.loads(content.decode())

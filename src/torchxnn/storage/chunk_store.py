@@ -21,12 +21,11 @@ from torchxnn.errors import DataError
 from torchxnn.storage.artifact import Format, differences
 from torchxnn.storage.paths import (
     Location,
-    as_location,
-    child,
+    Place,
+    as_place,
     file_size,
     file_sizes,
     read_heads,
-    remove_file,
     write_bytes,
 )
 from torchxnn.storage.tensor_file import (
@@ -51,7 +50,7 @@ class ChunkStore:
     A store can be pickled: another process opens the same files.
 
     Attributes:
-        location: a path, or an fsspec URL.
+        location: a `Path`, or a `UPath` in object storage.
         about: plain values that say what the rows are; two stores are the same if these are equal.
         notes: further plain values, which may differ when a store is continued.
         rows: number of rows of all chunks.
@@ -65,7 +64,7 @@ class ChunkStore:
 
     def __init__(
         self,
-        location: Location,
+        location: Place,
         about: Mapping[str, Any],
         rows: int,
         chunk_rows: int,
@@ -103,13 +102,13 @@ class ChunkStore:
         """
         if rows < 1 or chunk_rows < 1:
             raise DataError(f"rows and chunk_rows must be at least 1, got {rows} and {chunk_rows}")
-        place = as_location(location)
+        place = as_place(location)
         wanted, kept = _finite(about), _finite(notes or {})
         if MANIFEST not in file_sizes(place):
             _check_free(place)
             values = {"about": wanted, "rows": rows, "chunk_rows": chunk_rows, "notes": kept}
             content = FORMAT.encode({**values, "checksum": _digest(values)})
-            write_bytes(child(place, MANIFEST), [content])
+            write_bytes(place / MANIFEST, [content])
         store = cls.open(place)
         others = differences(store.about, wanted)
         others += differences(store.rows, rows, "rows")
@@ -129,8 +128,8 @@ class ChunkStore:
         Raises:
             DataError: there is none, its manifest is damaged, or a newer version wrote it.
         """
-        place = as_location(location)
-        file = child(place, MANIFEST)
+        place = as_place(location)
+        file = place / MANIFEST
         manifest = FORMAT.read(file)
         values: dict[str, Any] = {
             name: manifest.get(name) for name in ("about", "rows", "chunk_rows", "notes")
@@ -294,12 +293,12 @@ class ChunkStore:
                 on_chunk(chunk)
         self._damaged.update(damaged)
         for chunk in damaged if remove else ():
-            remove_file(self._file(chunk))
+            self._file(chunk).unlink(missing_ok=True)
             self._headers.pop(chunk, None)
         return damaged
 
-    def _file(self, chunk: int) -> Location:
-        return child(self.location, _name(chunk))
+    def _file(self, chunk: int) -> Place:
+        return self.location / _name(chunk)
 
     def _header(self, chunk: int) -> TensorFileHeader | None:
         self.span(chunk)
@@ -350,7 +349,7 @@ def _digest(values: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
-def _check_free(place: Location) -> None:
+def _check_free(place: Place) -> None:
     if isinstance(place, Path) and place.is_file():
         raise DataError(f"{place} is a file; choose a folder")
     others = sorted(name for name in file_sizes(place) if not name.startswith(".torchxnn-"))

@@ -14,7 +14,7 @@ from torch import Tensor
 from torchxnn.errors import ModelError
 from torchxnn.storage.artifact import Format
 from torchxnn.storage.files import replace_folder
-from torchxnn.storage.paths import Location, as_location, child, file_sizes, read_bytes, write_bytes
+from torchxnn.storage.paths import Location, as_place, file_sizes, read_bytes, write_bytes
 
 FORMAT = Format("torchxnn.xnn", 1, "a saved XNN", ModelError)
 MARKER, WEIGHTS = "xnn.json", "embedding.safetensors"
@@ -46,7 +46,7 @@ def write_saved(
     Raises:
         FileExistsError: something else is at `path`.
     """
-    path = as_location(path)
+    path = as_place(path)
     weights, digest = encode_weights(state)
     text = FORMAT.encode({"weights_sha256": digest, **about})
     files = {**(beside or {}), WEIGHTS: weights, MARKER: text}
@@ -59,7 +59,7 @@ def write_saved(
     if there and MARKER not in there and WEIGHTS not in there:
         raise FileExistsError(f"{path} exists and is no saved XNN; choose another name")
     for name, content in files.items():
-        write_bytes(child(path, name), [content])
+        write_bytes(path / name, [content])
 
 
 def read_saved(path: Location) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -69,7 +69,7 @@ def read_saved(path: Location) -> tuple[dict[str, Any], dict[str, Tensor]]:
         ModelError: there is none, it is broken, or its format is not known to this version.
     """
     about = read_about(path)
-    file = child(as_location(path), WEIGHTS)
+    file = as_place(path) / WEIGHTS
     try:
         weights = read_bytes(file)
         state = load(weights)
@@ -88,4 +88,4 @@ def read_about(path: Location) -> dict[str, Any]:
     Raises:
         ModelError: see `read_saved`.
     """
-    return FORMAT.read(child(as_location(path), MARKER))
+    return FORMAT.read(as_place(path) / MARKER)

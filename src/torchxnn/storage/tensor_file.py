@@ -24,7 +24,7 @@ from torch import Tensor
 from torchxnn.errors import DataError
 from torchxnn.storage.artifact import plain
 from torchxnn.storage.files import replace_file
-from torchxnn.storage.paths import Location, read_bytes
+from torchxnn.storage.paths import Place, read_bytes
 
 CHECKSUM = "sha256"
 HEAD = 4096
@@ -98,7 +98,7 @@ def _entry_bytes(entries: Mapping[str, Mapping[str, Any]]) -> bytes:
     return json.dumps(entries, sort_keys=True, separators=(",", ":")).encode()
 
 
-def read_header(file: Location, size: int, head: bytes | None = None) -> TensorFileHeader | None:
+def read_header(file: Place, size: int, head: bytes | None = None) -> TensorFileHeader | None:
     """The header of a file; None if the file is not whole or is something else.
 
     Args:
@@ -132,7 +132,7 @@ def _spans(entry: Mapping[str, Any]) -> bool:
 
 
 def read_tensors(
-    file: Location, header: TensorFileHeader, only: Collection[str] | None = None
+    file: Place, header: TensorFileHeader, only: Collection[str] | None = None
 ) -> dict[str, Tensor]:
     """The tensors of a file, all or some of them.
 
@@ -150,7 +150,7 @@ def read_tensors(
 
 
 def read_tensor_part(
-    file: Location, header: TensorFileHeader, name: str, start: int, stop: int
+    file: Place, header: TensorFileHeader, name: str, start: int, stop: int
 ) -> Tensor:
     """One tensor from `start` to `stop` of its first dimension; read, not mapped.
 
@@ -159,7 +159,7 @@ def read_tensor_part(
     return _fetched(file, header, name, slice(start, stop))
 
 
-def read_tensor_rows(file: Location, header: TensorFileHeader, name: str, rows: Tensor) -> Tensor:
+def read_tensor_rows(file: Place, header: TensorFileHeader, name: str, rows: Tensor) -> Tensor:
     """Rows of one tensor in the given order; a few of many are read one by one."""
     shape = header.entries[name]["shape"]
     if not isinstance(file, Path):
@@ -187,9 +187,7 @@ def _local(whole: Tensor, header: TensorFileHeader, name: str) -> Tensor:
     return whole[begin:end].view(_DTYPES[entry["dtype"]]).view(entry["shape"])
 
 
-def _fetched(
-    file: Location, header: TensorFileHeader, name: str, part: slice | None = None
-) -> Tensor:
+def _fetched(file: Place, header: TensorFileHeader, name: str, part: slice | None = None) -> Tensor:
     entry = header.entries[name]
     begin, end = (header.start + offset for offset in entry["data_offsets"])
     shape = list(entry["shape"])
@@ -201,7 +199,7 @@ def _fetched(
     return torch.from_numpy(content).view(_DTYPES[entry["dtype"]]).view(shape)
 
 
-def checksum_holds(file: Location, header: TensorFileHeader) -> bool:
+def checksum_holds(file: Place, header: TensorFileHeader) -> bool:
     """Whether the data of a file are what was written."""
     digest = hashlib.sha256(_entry_bytes(header.entries))
     if isinstance(file, Path):

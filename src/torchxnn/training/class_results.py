@@ -16,7 +16,7 @@ from torchxnn.data.positives import as_targets
 from torchxnn.embeddings.base import Embedding
 from torchxnn.errors import DataError, ModelError, XNNError
 from torchxnn.storage.artifact import Format, structure
-from torchxnn.storage.paths import Location, child, file_sizes, write_bytes
+from torchxnn.storage.paths import Place, as_place, file_sizes, write_bytes
 from torchxnn.storage.saved_folder import MARKER, read_about, read_saved
 from torchxnn.training.report import FitReport, rebuild_embedding
 
@@ -91,7 +91,7 @@ def class_folder(targets: Sequence[int], class_names: Sequence[str] | None) -> s
     return "-".join([*(f"{target:04d}" for target in targets), *([slug] if slug else [])])
 
 
-def check_places(places: Sequence[Location], out: Location, key: str) -> None:
+def check_places(places: Sequence[Place], out: Place, key: str) -> None:
     """Refuse before any work what would mix XNNs of different data or settings.
 
     Args:
@@ -105,7 +105,7 @@ def check_places(places: Sequence[Location], out: Location, key: str) -> None:
     """
     there = file_sizes(out)
     for place in places:
-        if _last(place) not in there:
+        if place.name not in there:
             continue
         inside = file_sizes(place)
         if inside and MARKER not in inside:
@@ -117,14 +117,14 @@ def check_places(places: Sequence[Location], out: Location, key: str) -> None:
             )
 
 
-def finished_report(place: Location | None) -> FitReport | None:
+def finished_report(place: Place | None) -> FitReport | None:
     """The report of a class that an earlier run has finished; its weights are checked."""
     if place is None or MARKER not in file_sizes(place):
         return None
     return structure(read_saved(place)[0]["report"], FitReport, f"the report in {place}")
 
 
-def write_class_index(fits: ManyFits, cache: ActivationCache, layer: str, out: Location) -> None:
+def write_class_index(fits: ManyFits, cache: ActivationCache, layer: str, out: Place) -> None:
     """Write the index; it appears whole or not at all.
 
     Args:
@@ -138,14 +138,14 @@ def write_class_index(fits: ManyFits, cache: ActivationCache, layer: str, out: L
         "layer": layer,
         "classes": [_entry(fitted, cache.class_names) for fitted in fits.classes],
     }
-    write_bytes(child(out, INDEX), [FORMAT.encode(about)])
+    write_bytes(out / INDEX, [FORMAT.encode(about)])
 
 
 def _entry(fitted: FittedClass, names: tuple[str, ...] | None) -> dict[str, Any]:
     entry: dict[str, Any] = {
         "targets": list(fitted.targets),
         "names": None if names is None else [names[target] for target in fitted.targets],
-        "folder": fitted.location and _last(fitted.location),
+        "folder": fitted.location and as_place(fitted.location).name,
         "error": fitted.error,
     }
     report = fitted.report
@@ -163,8 +163,3 @@ def _entry(fitted: FittedClass, names: tuple[str, ...] | None) -> dict[str, Any]
             "images": report.train.images + held_out.images,
         }
     return entry
-
-
-def _last(place: Location) -> str:
-    """Name of a folder within the one that it lies in."""
-    return str(place).replace("\\", "/").rpartition("/")[2]

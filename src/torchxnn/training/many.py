@@ -22,7 +22,7 @@ from torchxnn.embeddings.base import Embedding
 from torchxnn.errors import DataError, XNNError
 from torchxnn.models.outputs import check_targets, count_classes
 from torchxnn.parallel.engine import Engine, LocalEngine
-from torchxnn.storage.paths import Location, as_location, child
+from torchxnn.storage.paths import Location, Place, as_place
 from torchxnn.storage.saved_folder import write_saved
 from torchxnn.training.class_results import (
     FittedClass,
@@ -63,7 +63,7 @@ class _Work:
     config: TrainConfig
     compute: ComputeConfig
     many: ManyConfig
-    out: Location | None
+    out: Place | None
     key: str
 
 
@@ -72,7 +72,7 @@ class _Block:
     """The classes of one job, and where each is saved."""
 
     targets: tuple[tuple[int, ...], ...]
-    places: tuple[Location | None, ...]
+    places: tuple[Place | None, ...]
 
 
 _Answer = tuple[FittedClass, Embedding | None]
@@ -134,7 +134,7 @@ def fit_many(
         config=config or TrainConfig(),
         compute=compute or ComputeConfig(),
         many=many or ManyConfig(),
-        out=None if out is None else as_location(out),
+        out=None if out is None else as_place(out),
         key="",
     )
     work = replace(work, key=_key(work))
@@ -238,7 +238,7 @@ def targets_with_positives(
 
 def _blocks(
     targets: Sequence[tuple[int, ...]],
-    places: Mapping[tuple[int, ...], Location | None],
+    places: Mapping[tuple[int, ...], Place | None],
     most: int,
 ) -> list[_Block]:
     """Blocks of nearly equal sizes; classes with equal numbers of targets go together."""
@@ -252,10 +252,10 @@ def _blocks(
     return blocks
 
 
-def _place(work: _Work, targets: tuple[int, ...]) -> Location | None:
+def _place(work: _Work, targets: tuple[int, ...]) -> Place | None:
     if work.out is None or not isinstance(work.data, ActivationCache):
         return None
-    return child(work.out, class_folder(targets, work.data.class_names))
+    return work.out / class_folder(targets, work.data.class_names)
 
 
 # Workers

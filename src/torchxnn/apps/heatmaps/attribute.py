@@ -42,7 +42,7 @@ from torchxnn.models.weights import fingerprint
 from torchxnn.parallel.engine import Engine, LocalEngine
 from torchxnn.storage.artifact import plain
 from torchxnn.storage.chunk_store import ChunkStore
-from torchxnn.storage.paths import Location, as_location
+from torchxnn.storage.paths import Location, as_place
 from torchxnn.xnn import XNN
 
 __all__ = ["HeatmapConfig", "Heatmaps", "ImageHeatmaps", "attribute_many", "shrink_maps"]
@@ -93,7 +93,7 @@ def attribute_many(
     """
     config = config or HeatmapConfig()
     engine = engine or LocalEngine()
-    location = as_location(location)
+    location = as_place(location)
     location = location.absolute() if isinstance(location, Path) else location
     store = _open_store(xnn, dataset, location, config, engine)
     todo = store.missing()

@@ -16,13 +16,12 @@ from torchxnn.data.datasets.base import ImageDataset, Sample
 from torchxnn.data.datasets.images import check_image, quiet_pillow, read_image
 from torchxnn.errors import DataError, SkippedImagesWarning
 from torchxnn.models.preprocessing import Preprocessing
-from torchxnn.storage.remote_path import RemotePath, as_folder
+from torchxnn.storage.paths import Location, Place, as_place, list_folder
 
 EXTENSIONS = frozenset(
     {".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pbm", ".pgm"}
     | {".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"}
 )
-Folder = Path | RemotePath
 _NAMED = 5  # skipped images that the warning names; `.skipped` has them all
 
 
@@ -67,7 +66,7 @@ class ImageFolder(ImageDataset):
 
     def __init__(
         self,
-        root: str | Path,
+        root: Location,
         preprocessing: Preprocessing,
         *,
         labelled: bool = True,
@@ -75,7 +74,7 @@ class ImageFolder(ImageDataset):
         check: bool = True,
         progress: Progress | None = None,
     ):
-        self._folder = as_folder(root)
+        self._folder = as_place(root)
         self.root = self._folder if isinstance(self._folder, Path) else None
         self.name = self._folder.name or str(self._folder)
         self.preprocessing = preprocessing
@@ -85,17 +84,16 @@ class ImageFolder(ImageDataset):
         folders = _class_folders(self._folder) if labelled else []
         self.classes = _class_names(self._folder, folders, classes)
         if labelled:
-            files = [file for folder in folders for file in image_files(folder)]
+            files = {file: size for folder in folders for file, size in image_files(folder)}
         else:
-            files = list(image_files(self._folder))
+            files = dict(image_files(self._folder))
         if not files:
             raise DataError(f"{self._folder} has no images ({_what_is_there(self._folder)})")
-        self.skipped = self._check(files, progress) if check else ()
+        self.skipped = self._check(list(files), progress) if check else ()
         left_out = {image.path for image in self.skipped}
-        found = {_below(file, self._folder): file for file in files}
+        found = {_below(file, self._folder): size for file, size in files.items()}
         self.paths = tuple(path for path in found if path not in left_out)
-        remote = [found[path] for path in self.paths] if self.root is None else []
-        sizes = tuple(file.size for file in remote if isinstance(file, RemotePath))
+        sizes = tuple(found[path] for path in self.paths)
         self.remote_sizes = sizes if self.root is None else None
         numbers = {name: index for index, name in enumerate(self.classes)}
         self.labels = (
@@ -109,7 +107,7 @@ class ImageFolder(ImageDataset):
         image = self.preprocessing(read_image(self._folder / path))
         return Sample(image, None if self.labels is None else self.labels[index], path)
 
-    def _check(self, files: list[Folder], progress: Progress | None) -> tuple[SkippedImage, ...]:
+    def _check(self, files: list[Place], progress: Progress | None) -> tuple[SkippedImage, ...]:
         task = progress.add_task("Checking images", total=len(files)) if progress else None
         skipped = []
         with quiet_pillow(), ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
@@ -134,7 +132,7 @@ class ImageFolder(ImageDataset):
                 f"{len(self.skipped)} of {found} images could not be read and were left out: "
                 f"{named}{more}"
             )
-        beside = [file for file in _entries(self._folder) if _is_image(file)]
+        beside = [file for file, size in _entries(self._folder) if _is_image(file, size)]
         if self.labels is not None and beside:
             remarks.append(
                 f"{len(beside)} images beside the class folders were left out: "
@@ -145,43 +143,44 @@ class ImageFolder(ImageDataset):
             warnings.warn(remark, SkippedImagesWarning, stacklevel=3)
 
 
-def _below(file: Folder, folder: Folder) -> str:
+def _below(file: Place, folder: Place) -> str:
     return file.relative_to(folder).as_posix()  # type: ignore[arg-type] # both of one kind
 
 
-def image_files(folder: Folder) -> Iterator[Folder]:
-    """Every picture below a folder, sorted by path; hidden files and folders are ignored."""
-    yield from sorted(_walk(folder, frozenset()), key=lambda file: file.parts)
+def image_files(folder: Place) -> Iterator[tuple[Place, int]]:
+    """Every picture below a folder with its size in bytes, sorted by path; hidden ones are not."""
+    yield from sorted(_walk(folder, frozenset()), key=lambda found: tuple(found[0].parts))
 
 
-def _walk(folder: Folder, above: frozenset[Folder]) -> Iterator[Folder]:
+def _walk(folder: Place, above: frozenset[Place]) -> Iterator[tuple[Place, int]]:
     here = folder.resolve()
     if here in above:  # a symbolic link to a folder further up
         return
-    for entry in _entries(folder):
-        if entry.is_dir():
+    for entry, size in _entries(folder):
+        if size is None:
             yield from _walk(entry, above | {here})
-        elif _is_image(entry):
-            yield entry
+        elif _is_image(entry, size):
+            yield entry, size
 
 
-def _entries(folder: Folder) -> list[Folder]:
+def _entries(folder: Place) -> list[tuple[Place, int | None]]:
+    """What lies in a folder by name, but for hidden things: its size, or None for a folder."""
     try:
-        entries: list[Folder] = list(folder.iterdir())
+        entries = list_folder(folder)
     except OSError as error:
         raise DataError(f"cannot list the folder {folder}: {error.strerror}") from error
-    shown = [e for e in entries if not e.name.startswith(".") and e.name != "__MACOSX"]
-    return sorted(shown, key=lambda entry: entry.name)
+    shown = [e for e in entries.items() if not e[0].name.startswith(".")]
+    return sorted((e for e in shown if e[0].name != "__MACOSX"), key=lambda entry: entry[0].name)
 
 
-def _is_image(file: Folder) -> bool:
-    return file.suffix.lower() in EXTENSIONS and not file.is_dir()
+def _is_image(file: Place, size: int | None) -> bool:
+    return size is not None and file.suffix.lower() in EXTENSIONS
 
 
-def _class_folders(root: Folder) -> list[Folder]:
+def _class_folders(root: Place) -> list[Place]:
     entries = _entries(root)
-    folders = [entry for entry in entries if entry.is_dir()]
-    if not folders and any(_is_image(entry) for entry in entries):
+    folders = [entry for entry, size in entries if size is None]
+    if not folders and any(_is_image(*entry) for entry in entries):
         raise DataError(
             f"{root} has images but no class folders; sort them into one folder per class, or read "
             "them without labels (labelled=False)"
@@ -192,7 +191,7 @@ def _class_folders(root: Folder) -> list[Folder]:
 
 
 def _class_names(
-    root: Folder, folders: list[Folder], classes: Sequence[str] | None
+    root: Place, folders: list[Place], classes: Sequence[str] | None
 ) -> tuple[str, ...]:
     names = tuple(folder.name for folder in folders)
     if classes is None:
@@ -208,7 +207,7 @@ def _class_names(
     return tuple(classes)
 
 
-def _what_is_there(root: Folder) -> str:
+def _what_is_there(root: Place) -> str:
     suffixes = Counter(
         file.suffix.lower() or "no extension" for file in root.rglob("*") if file.is_file()
     )

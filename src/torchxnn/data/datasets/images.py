@@ -1,5 +1,6 @@
 """Read a picture of any kind as RGB, or say in one line why it cannot be read."""
 
+import io
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,8 +9,10 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
+from upath import UPath
 
 from torchxnn.errors import DataError
+from torchxnn.storage.paths import read_bytes
 
 _ORIENTATION = 0x0112  # EXIF tag
 _TURN = {
@@ -33,7 +36,7 @@ class UnreadableImageError(DataError):
         reason: a few words, such as "truncated" or "empty file".
     """
 
-    def __init__(self, path: Path | Traversable, reason: str):
+    def __init__(self, path: Path | UPath | Traversable, reason: str):
         super().__init__(f"cannot read the image {path}: {reason}")
         self.path = str(path)
         self.reason = reason
@@ -42,7 +45,7 @@ class UnreadableImageError(DataError):
         return type(self), (Path(self.path), self.reason)
 
 
-def read_image(path: str | Path | Traversable) -> Image.Image:
+def read_image(path: str | Path | UPath | Traversable) -> Image.Image:
     """Read the first frame of a picture as 8-bit RGB, the right way up.
 
     Grey, palette and CMYK pictures are converted; transparent ones are laid on white; integer
@@ -57,7 +60,7 @@ def read_image(path: str | Path | Traversable) -> Image.Image:
         return _read(Path(path) if isinstance(path, str) else path)
 
 
-def check_image(path: Path | Traversable) -> str | None:
+def check_image(path: Path | UPath | Traversable) -> str | None:
     """Decode a picture completely but cheaply; what is wrong with it, or None.
 
     A JPEG is decoded at an eighth of its size: the whole file is read, so a truncated one is found.
@@ -79,9 +82,11 @@ def quiet_pillow() -> Iterator[None]:
         yield
 
 
-def _read(path: Path | Traversable, draft: bool = False) -> Image.Image:
+def _read(path: Path | UPath | Traversable, draft: bool = False) -> Image.Image:
     try:
-        with path.open("rb") as stream:
+        # Of a remote file everything in one request, not block by block.
+        remote = io.BytesIO(read_bytes(path)) if isinstance(path, UPath) else None
+        with remote or path.open("rb") as stream:
             if not stream.read(1):
                 raise UnreadableImageError(path, "empty file")
             stream.seek(0)

@@ -23,7 +23,7 @@ from torchxnn.data.datasets.places365 import Places365
 from torchxnn.errors import DataError, XNNWarning
 from torchxnn.models.outputs import check_targets, count_classes
 from torchxnn.models.preprocessing import Preprocessing, Resize
-from torchxnn.storage.remote_path import RemotePath, as_folder
+from torchxnn.storage.paths import Location, Place, as_place, list_folder
 
 DATASETS: dict[str, type[OfficialDataset]] = {
     "cub": CUB,
@@ -92,7 +92,7 @@ class OpenedData:
 
 
 def open_dataset(
-    root: str | Path,
+    root: Location,
     preprocessing: Preprocessing,
     config: DataConfig,
     outputs: int,
@@ -120,14 +120,16 @@ def open_dataset(
         DataError: no such folder, no images, nothing readable.
     """
     names = None if class_names is None else tuple(class_names)
-    folder = as_folder(root)
-    entries = list(folder.iterdir()) if folder.is_dir() else []
+    folder = as_place(root)
+    entries = list_folder(folder) if folder.is_dir() else {}
     layout = config.layout if config.layout != "auto" else _recognise({p.name for p in entries})
     if layout in DATASETS:
         return _open_official(
             layout, folder, preprocessing, config.split or default_split, outputs, names
         )
-    folders = sorted(p.name for p in entries if p.is_dir() and not p.name.startswith("."))
+    folders = sorted(
+        p.name for p, size in entries.items() if size is None and not p.name.startswith(".")
+    )
     if names is not None and folders and set(folders) <= set(names):
         labelled = ImageFolder(root, preprocessing, classes=names, progress=progress)
         return OpenedData(labelled, names)
@@ -156,7 +158,7 @@ def _recognise(entries: set[str]) -> str:
 
 def _open_official(
     layout: str,
-    folder: Path | RemotePath,
+    folder: Place,
     preprocessing: Preprocessing,
     split: str,
     outputs: int,

@@ -21,7 +21,7 @@ from torchxnn.errors import DataError, ModelError
 from torchxnn.explanations.names.judgements import FeatureNames
 from torchxnn.storage.artifact import Format, plain, structure
 from torchxnn.storage.files import locked, without_formula
-from torchxnn.storage.paths import Location, as_location, child, read_bytes, write_bytes
+from torchxnn.storage.paths import Location, as_place, read_bytes, write_bytes
 from torchxnn.storage.saved_folder import MARKER, encode_weights, write_saved
 
 NAMES = "names.json"
@@ -41,7 +41,7 @@ def read_names(folder: Location, embedding: str, n_features: int) -> FeatureName
     Raises:
         ModelError: the file cannot be read, is of a newer version, or belongs to another fit.
     """
-    file = child(as_location(folder), NAMES)
+    file = as_place(folder) / NAMES
     try:
         values = FORMAT.decode(read_bytes(file), file)
     except FileNotFoundError:
@@ -75,8 +75,8 @@ def write_names(folder: Location, names: FeatureNames, embedding: str) -> Featur
         ModelError: see `read_names`.
         OSError: the file cannot be written; the old one is as it was.
     """
-    folder = as_location(folder)
-    file = child(folder, NAMES)
+    folder = as_place(folder)
+    file = folder / NAMES
     if isinstance(file, Path):
         with locked(file):
             together = read_names(folder, embedding, names.n_features).union(names)
@@ -109,7 +109,7 @@ def save_with_names(
         FileExistsError: something else is there, or names that people gave to another fit.
         ModelError: the names that are there cannot be read.
     """
-    folder = as_location(folder)
+    folder = as_place(folder)
     embedding = encode_weights(state)[1]
     if not isinstance(folder, Path):
         check_names(folder, embedding)
@@ -135,7 +135,7 @@ def check_names(folder: Location, embedding: str | None = None) -> None:
     Raises:
         FileExistsError: names of other x-features are there.
     """
-    file = child(as_location(folder), NAMES)
+    file = as_place(folder) / NAMES
     try:
         named = FORMAT.decode(read_bytes(file), file)
     except (FileNotFoundError, NotADirectoryError):
