@@ -196,7 +196,7 @@ def measured(
     module: nn.Module, images: Tensor, target: int, at: nn.Module | None, *, contrastive: bool
 ) -> Tensor:
     """The library's relevance of a layer's output or of the images, (B, ...), not summed."""
-    tape, output = record(module.eval(), images, known=has_rule, stop=at)
+    (tape,), output = record(module.eval(), images, known=has_rule, stop=at)
     with torch.no_grad():
         seeds = torch.zeros((1, *output.shape), dtype=output.dtype)
         seeds[:, :, target] = 1

@@ -17,7 +17,7 @@ from torchxnn.embeddings.apply import Embedded, apply_embedding
 from torchxnn.embeddings.base import Embedding
 from torchxnn.embeddings.output import XNNOutput, fit_to
 from torchxnn.errors import DataError, ModelError, XNNError
-from torchxnn.explanations import functions
+from torchxnn.explanations import functions, maps
 from torchxnn.explanations.drawing.html import xnn_fragment
 from torchxnn.explanations.names import adopt
 from torchxnn.explanations.names.file import read_names, save_with_names
@@ -26,7 +26,7 @@ from torchxnn.metrics import Faithfulness, evaluation
 from torchxnn.models.attached import AttachedLayer
 from torchxnn.models.inputs import kind_of
 from torchxnn.models.layers import unwrap
-from torchxnn.models.outputs import class_of_target, predicted_classes
+from torchxnn.models.outputs import class_of_target
 from torchxnn.models.preprocessing import Preprocessing
 from torchxnn.models.weights import fingerprint
 from torchxnn.storage.artifact import structure
@@ -211,9 +211,32 @@ class XNN(nn.Module):
             LayerError: the layer did not run exactly once.
         """
         embedding = self._fitted()
-        z, logits = self._attached.run(images)
-        z = fit_to(embedding, z, self.layer)
-        return XNNOutput.of(embedding, z, logits, predicted_classes(logits))
+        return maps.read_pass(self._attached, embedding, *self._attached.run(images))
+
+    def run_with_maps(
+        self,
+        images: Tensor,
+        method: str = "excitation_backprop",
+        *,
+        logits: Sequence[int] = (),
+        certify: bool = False,
+        warn: bool = True,
+    ) -> maps.XNNMaps:
+        """What `run` gives, with heatmaps: by excitation backprop from the same forward pass.
+
+        Args:
+            images: (B, C, H, W), preprocessed, on the model's device.
+            method: name in `attribution.METHODS`.
+            logits: outputs of the model that get heatmaps of their own.
+            certify: whether the heatmaps of the x-features get a certificate.
+            warn: whether figures beyond their limits are warned of.
+
+        Raises:
+            XNNError: as `run`, and as `attribute`.
+        """
+        return maps.run_with_maps(
+            self._attached, self._fitted(), images, method, logits, certify, warn
+        )
 
     def forward(self, images: Tensor) -> Float[Tensor, "batch features"]:
         """X-features E of images, (B, n). Gradients flow if they are enabled."""
@@ -312,8 +335,7 @@ class XNN(nn.Module):
 
     def attributor(self, method: str = "excitation_backprop") -> Attributor:
         """The method of a name on the n x-features as its outputs; see `attribute`."""
-        self._fitted()
-        return functions.attributor(method, _Salience(self))
+        return maps.attributor(method, maps.Units(self._attached, self._fitted()))
 
     explain = functions.explain_image
     explain_text = functions.explain_text
@@ -439,14 +461,3 @@ class XNN(nn.Module):
         ]
         names = self.feature_names if fitted else ()
         return xnn_fragment(facts, self.report if fitted else None, names, targets)
-
-
-class _Salience(nn.Module):
-    """What `attribute` explains; see `Embedding.salience`."""
-
-    def __init__(self, xnn: XNN) -> None:
-        super().__init__()
-        self.xnn = xnn
-
-    def forward(self, images: Tensor) -> Float[Tensor, "batch features"]:
-        return self.xnn._fitted().salience(self.xnn._features(images))

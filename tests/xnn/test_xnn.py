@@ -12,6 +12,7 @@ from torch import nn
 from conftest import make_images, make_net
 from model_state import assert_same_state, state_of
 from torchxnn import XNN
+from torchxnn.attribution.methods import METHODS
 from torchxnn.data.record import record_activations
 from torchxnn.errors import DataError, LayerError, ModelError, NonFiniteError, XNNError, XNNWarning
 from torchxnn.models.preprocessing import Preprocessing
@@ -378,3 +379,92 @@ def test_an_embedding_on_another_device_says_so():
     xnn.to("meta")
     with pytest.raises(DataError, match=r"xnn\.to"):
         xnn(make_images(1)[0])
+
+
+class Counting(nn.Module):
+    """Counts the forward passes of a network, also those that stop at a layer."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.inner, self.passes = inner, 0
+
+    def forward(self, images):
+        self.passes += 1
+        return self.inner(images)
+
+
+def counting(fitted):
+    xnn = XNN(Counting(make_net()), "inner.classifier.1", 3)
+    xnn.attach_embedding(fitted.embedding, fitted.targets, 4)
+    return xnn
+
+
+@pytest.mark.parametrize(
+    ("call", "passes"),
+    [
+        (lambda xnn, images: xnn.run(images), 1),
+        (lambda xnn, images: xnn.run_with_maps(images, logits=[0, 1], certify=True), 1),
+        (lambda xnn, images: xnn.explain(images[0]), 1),
+        (lambda xnn, images: xnn.evaluate([images], maps=False), 1),
+        (lambda xnn, images: (xnn.run(images), xnn.attribute(images)), 2),
+    ],
+)
+def test_no_forward_pass_is_run_twice(fitted, call, passes):
+    """`explain` once ran 4: numbers, a check of the layer, maps of x-features, maps of logits."""
+    xnn = counting(fitted)
+    images, _ = make_images(48)
+    call(xnn, images)
+    assert xnn.model.passes == passes
+
+
+@pytest.mark.parametrize("method", ["excitation_backprop", "input_x_gradient"])
+def test_one_pass_gives_what_separate_passes_give(fitted, method):
+    images, _ = make_images(4)
+    found = fitted.run_with_maps(images, method, logits=[1, 3], certify=True)
+    alone = fitted.run(images)
+    for name in ("logits", "z", "features", "contributions", "reproduced", "predicted"):
+        assert torch.equal(getattr(found.output, name), getattr(alone, name))
+    maps, certificate = fitted.attribute(images, method, return_certificate=True)
+    assert torch.equal(found.heatmaps, maps)
+    assert found.certificate == certificate
+    of_logits = METHODS[method](fitted.model).attribute_many(images, [1, 3])
+    assert torch.equal(found.logit_heatmaps, of_logits)
+    assert fitted.run_with_maps(images, method).logit_heatmaps.shape == (4, 0, 12, 12)
+
+
+def test_run_gives_what_the_network_and_the_embedding_say(fitted):
+    images, _ = make_images(5)
+    found = fitted.run(images)
+    with torch.no_grad():
+        assert torch.equal(found.logits, fitted.model(images))
+        assert torch.equal(found.features, fitted(images))
+        assert torch.equal(found.contributions, fitted.contributions(images))
+        assert torch.equal(found.reproduced, fitted.predict(images))
+    assert torch.equal(found.predicted, found.logits.argmax(1))
+    assert not found.features.requires_grad
+
+
+def test_run_refuses_what_it_cannot_take(fitted):
+    images, _ = make_images(2)
+    with pytest.raises(XNNError, match="not fitted"):
+        XNN(make_net(), "classifier.1").run(images)
+    for wrong in (images * float("nan"), images[:0], torch.zeros(2, 3, 12, 12).long()):
+        with pytest.raises((DataError, NonFiniteError)):
+            fitted.run(wrong)
+    broken = make_net()
+    broken.classifier[3].bias.data[0] = float("inf")
+    xnn = XNN(broken, "classifier.1", 3)
+    xnn.attach_embedding(fitted.embedding, fitted.targets)
+    with pytest.raises(NonFiniteError, match="the model's outputs"):
+        xnn.run(images)
+
+
+def test_a_fit_made_elsewhere_is_attached_whole(fitted):
+    other = XNN(make_net(), "classifier.1", class_names=tuple("abcd"), source={"model": "m"})
+    other.attach_embedding(fitted.embedding, [1], 4, fitted.report)
+    images, _ = make_images(2)
+    assert torch.equal(other(images), fitted(images))
+    assert (other.targets, other.outputs, other.report) == ((1,), 4, fitted.report)
+    other.name_feature(0, "bright")
+    other.attach_embedding(fitted.embedding, [1], 4)
+    assert other.feature_names[0] == "x-feature 1"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -10,8 +10,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from torchxnn.attribution.base import Attributor, Certificate
-from torchxnn.attribution.methods import METHODS
+from torchxnn.attribution.base import Certificate
 from torchxnn.attribution.tokens_and_rows import (
     DEFAULT,
     attribute_rows,
@@ -20,7 +19,7 @@ from torchxnn.attribution.tokens_and_rows import (
 )
 from torchxnn.embeddings.base import Embedding
 from torchxnn.embeddings.output import XNNOutput
-from torchxnn.errors import DataError, XNNError
+from torchxnn.errors import DataError
 from torchxnn.explanations.image import Explanation
 from torchxnn.explanations.text_table import TableExplanation, TextExplanation
 from torchxnn.models.inputs import kind_of
@@ -54,8 +53,9 @@ class Explains(Protocol):
     def run(self, images: Tensor) -> XNNOutput:
         """One forward pass."""
 
-    def attributor(self, method: str = ...) -> Attributor:
-        """The method of a name on the x-features."""
+    @property
+    def run_with_maps(self) -> Callable[..., Any]:
+        """One forward pass, and heatmaps: `XNNMaps`."""
 
 
 @torch.no_grad()
@@ -87,18 +87,13 @@ def explain_image(
     if image.ndim != 3:
         raise DataError(f"explain takes one image (C, H, W), got shape {tuple(image.shape)}")
     batch = image.unsqueeze(0)
-    numbers = reasons(xnn, xnn.run(batch), label, path)
-    features = range(len(numbers["features"]))
-    maps, certificate = xnn.attributor(method).attribute_many(
-        batch, features, return_certificate=True
-    )
-    logit_maps = attributor(method, xnn.model).attribute_many(batch, list(xnn.targets))
+    found = xnn.run_with_maps(batch, method, logits=xnn.targets, certify=True)
     return Explanation(
         image=draw_input(image, xnn.preprocessing) if picture is None else picture,
-        heatmaps=maps[0],
-        logit_heatmaps=logit_maps[0],
-        certificate=certificate,
-        **numbers,
+        heatmaps=found.heatmaps[0],
+        logit_heatmaps=found.logit_heatmaps[0],
+        certificate=found.certificate,
+        **reasons(xnn, found.output, label, path),
     )
 
 
@@ -226,17 +221,6 @@ def reasons(
         "label": None if label is None else xnn.class_name(label),
         "path": path,
     }
-
-
-def attributor(method: str, module: nn.Module) -> Attributor:
-    """The attribution method of a name, for the outputs of a module.
-
-    Raises:
-        XNNError: there is no such method.
-    """
-    if method not in METHODS:
-        raise XNNError(f"unknown attribution method {method!r}; known: {', '.join(METHODS)}")
-    return METHODS[method](module)
 
 
 def attribute_entries(

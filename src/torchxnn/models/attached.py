@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from torchxnn.errors import NonFiniteError
 from torchxnn.models.inputs import check_inputs
-from torchxnn.models.layers import as_activations, record_layer, resolve_layer, run_to_layer
+from torchxnn.models.layers import (
+    as_activations,
+    record_layer,
+    resolve_layer,
+    run_past_layers,
+    run_to_layer,
+)
+from torchxnn.models.outputs import as_logits
 
 
 class AttachedLayer:
@@ -49,9 +58,29 @@ class AttachedLayer:
             LayerError: the layer did not run exactly once, or gives neither vectors nor maps.
         """
         check_inputs(self.model, images)
-        output, logits = record_layer(self.model, self._module, images)
+        with torch.no_grad():
+            return self.checked(*self.run_past(images))
+
+    def run_past(self, images: Tensor) -> tuple[Float[Tensor, "batch dims *map"], Any]:
+        """Z and whatever the model returns, from a full pass; gradients flow, nothing is checked.
+
+        Raises:
+            LayerError: as `run`.
+        """
+        (output,), returned = run_past_layers(self.model, [self._module], images)
         self._runs_once = True
-        z = as_activations(output, self.name, images)
+        return as_activations(output, self.name, images), returned
+
+    def checked(
+        self, z: Float[Tensor, "batch dims *map"], returned: Any
+    ) -> tuple[Float[Tensor, "batch dims *map"], Float[Tensor, "batch outputs"]]:
+        """Z and the logits of `run_past`, if they are numbers.
+
+        Raises:
+            DataError: the model did not return logits.
+            NonFiniteError: NaN or infinity in Z or in the logits.
+        """
+        logits = as_logits(returned)
         _check_finite(z, f"activations of layer {self.name!r}")
         _check_finite(logits, "the model's outputs")
         return z, logits

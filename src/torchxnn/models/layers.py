@@ -255,6 +255,19 @@ def record_layers(
         LayerError: a layer does not exist, did not run, or ran more than once.
         DataError: the model does not return a tensor of logits.
     """
+    with torch.no_grad():
+        outputs, output = run_past_layers(model, layers, images)
+    return outputs, as_logits(output)
+
+
+def run_past_layers(
+    model: nn.Module, layers: Sequence[str | nn.Module], images: Tensor
+) -> tuple[list[Tensor], Any]:
+    """The same as `record_layers`, with what the model returns as it is; gradients flow.
+
+    Raises:
+        LayerError: a layer does not exist, did not run, or ran more than once.
+    """
     inner = unwrap(model)
     found = [resolve_layer(model, layer) for layer in layers]
     seen: list[list[Tensor]] = [[] for _ in found]
@@ -262,17 +275,17 @@ def record_layers(
     def keep(name: str, outputs: list[Tensor]) -> Callable[[Any], None]:
         return lambda output: outputs.append(_one_tensor(output, name).clone())
 
-    with torch.no_grad(), preserve_state(inner), ExitStack() as stack:
+    with preserve_state(inner), ExitStack() as stack:
         for (name, module), outputs in zip(found, seen, strict=True):
             stack.enter_context(watch_output(module, keep(name, outputs)))
-        logits = inner(images)
+        output = inner(images)
     for (name, _), outputs in zip(found, seen, strict=True):
         if len(outputs) != 1:
             raise LayerError(
                 f"layer {name!r} runs {len(outputs)} times in one forward pass, so it has no "
                 "single output; choose a layer that runs once (`xnn layers MODEL` shows the calls)"
             )
-    return [outputs[0] for outputs in seen], as_logits(logits)
+    return [outputs[0] for outputs in seen], output
 
 
 def run_with_output(

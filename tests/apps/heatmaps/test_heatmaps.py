@@ -149,9 +149,9 @@ class TestNumbers:
 
     def test_shares_are_means_of_what_is_drawn_together(self, xnn, folder, tmp_path):
         images, _ = make_images(6)
-        method = ExcitationBackprop(xnn)
-        maps, share = method.attribute_counted(images, range(3))
-        assert torch.equal(maps, method.attribute_many(images, range(3)))
+        drawn = xnn.run_with_maps(images, warn=False)
+        share = drawn.fallback_share
+        assert torch.equal(drawn.heatmaps, ExcitationBackprop(xnn).attribute_many(images, range(3)))
         assert 0 < share < 1
         data = TensorDataset(images)
         for size in (1, 6):

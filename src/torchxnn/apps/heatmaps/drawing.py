@@ -230,16 +230,11 @@ def _empty(xnn: XNN, about: Any, rows: Sequence[int]) -> dict[str, Tensor]:
 
 def _draw(xnn: XNN, images: Tensor, config: HeatmapConfig) -> dict[str, Tensor]:
     """Heatmaps and numbers of a batch of images."""
-    method = xnn.attributor(config.method)
-    targets = range(len(xnn.feature_names))
-    found: dict[str, Tensor] = {}
-    if isinstance(method, ExcitationBackprop):
-        maps, share = method.attribute_counted(images, targets)
-        found[FALLBACK] = torch.full((len(images),), share)
+    drawn = xnn.run_with_maps(images, config.method, warn=False)
+    said, maps, found = drawn.output, drawn.heatmaps, dict[str, Tensor]()
+    if drawn.fallback_share is not None:
+        found[FALLBACK] = torch.full((len(images),), drawn.fallback_share)
         found[CONSERVATION] = maps.flatten(2).sum(2, dtype=torch.float64).abs().amax(1)
-    else:
-        maps = method.attribute_many(images, targets)
-    said = xnn.run(images)
     maps = maps.float() if config.map_size is None else shrink_maps(maps.float(), config.map_size)
     if config.dtype == "float16":
         largest = maps.abs().amax((2, 3))

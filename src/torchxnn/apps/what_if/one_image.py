@@ -67,9 +67,9 @@ def what_if(
     index, wanted = _check(xnn, image, features, target, config)
     preprocessing = preprocessing_of(xnn)
     batch = image.unsqueeze(0)
-    said, explained = xnn.run(batch), xnn.targets[index]
+    drawn, explained = xnn.run_with_maps(batch), xnn.targets[index]
+    said, maps = drawn.output, drawn.heatmaps[0].cpu().float()
     before = _both(said, explained, index)
-    maps = xnn.attribute(batch)[0].cpu().float()
     regions = regions_of(maps, said.features[0] > 0, config)[wanted]
     painted = _paint(batch, regions, preprocessing, config)
     after = _both(xnn.run(painted.flatten(0, 1)), explained, index)

@@ -180,9 +180,10 @@ def _measure(
 ) -> tuple[tuple[Tensor, Tensor, Tensor], Bool[Tensor, " features"], _Curves]:
     """Changes per x-feature (claimed, real, control), which are active, and the curves."""
     batch = image.unsqueeze(0)
-    said = xnn.run(batch).cpu()
+    found = xnn.run_with_maps(batch)
+    said = found.output.cpu()
     active, contributions = said.features[0] > 0, said.contributions[0, index]
-    regions = regions_of(xnn.attribute(batch)[0], active, config)
+    regions = regions_of(found.heatmaps[0], active, config)
     moved = shifted_regions(regions, seed)
     falling = contributions.argsort(descending=True, stable=True)
     drawn = torch.randperm(len(falling), generator=torch.Generator().manual_seed(seed))

@@ -91,23 +91,24 @@ class ExcitationBackprop(Attributor):
         # A module is taken as it is: it may be one that `module` holds without registering it.
         self._stop = stop_at
 
-    def attribute_counted(
-        self, images: Float[Tensor, "batch *image"], targets: Sequence[int]
-    ) -> tuple[Float[Tensor, "batch targets *map"], float]:
-        """The maps of `attribute_many`, and the share of relevance that met a fallback.
-
-        The share is counted on the way, without the time that a certificate takes: the largest of
-        any target, as a mean over the images. It does not warn.
+    def attribute_outputs(
+        self,
+        images: Float[Tensor, "batch *image"],
+        targets: Sequence[Sequence[int]],
+        certify: Sequence[bool],
+    ) -> list[DrawnMaps]:
+        """Maps of the units of several outputs, from one forward pass; it does not warn.
 
         Args:
             images: preprocessed images (B, C, H, W).
-            targets: n output indices.
+            targets: unit indices of each output that the module returns, in a tuple of (B, k)
+                tensors; of the outputs that are not named no maps are drawn.
+            certify: for each of them, whether conservation is measured in every layer.
 
         Raises:
             XNNError: as `attribute`.
         """
-        found = self._run(images, for_each(targets, images), certify=False)
-        return found.maps, found.fallback
+        return self._run(images, [for_each(group, images) for group in targets], certify, True)
 
     def certify_layers(
         self, images: Float[Tensor, "batch *image"], targets: Sequence[int]
@@ -124,7 +125,7 @@ class ExcitationBackprop(Attributor):
         check_images(self._module, images)
         each = for_each(targets, images).T
         with preserve_state(self._module):
-            found = self._explain_part(images, each, each.numel(), certify=True)
+            (found,) = self._explain_part(images, [each], [True], each.numel())
         return tuple(
             LayerCertificate(name, tally.operations, tally.error, min(1.0, tally.fallback))
             for name, tally in found.layers.items()
@@ -133,50 +134,62 @@ class ExcitationBackprop(Attributor):
     def _explain(
         self, images: Tensor, targets: Tensor, certify: bool
     ) -> tuple[Tensor, Certificate | None]:
-        found = self._run(images, targets, certify=certify)
-        self._warn(found.error, found.fallback)
-        if not certify:
-            return found.maps, None
-        dtype = str(found.maps.dtype).removeprefix("torch.")
-        return found.maps, Certificate(
-            found.error, found.fallback, dtype, "excitation_backprop", versions()
-        )
+        (found,) = self._run(images, [targets], [certify])
+        found.warn(stacklevel=3)
+        return found.maps, found.certificate() if certify else None
 
-    def _run(self, images: Tensor, targets: Tensor, *, certify: bool) -> _Found:
+    def _run(
+        self,
+        images: Tensor,
+        groups: Sequence[Tensor],
+        certify: Sequence[bool],
+        several: bool = False,
+    ) -> list[DrawnMaps]:
+        """Maps of each group of targets (B, n); see `attribute_outputs` for several outputs."""
         check_images(self._module, images)
-        if len(targets) != len(images):
-            raise XNNError(f"{len(targets)} targets for {len(images)} images")
-        targets = targets.T
-        limit = self._chunk_size or targets.numel()
+        for targets in groups:
+            if len(targets) != len(images):
+                raise XNNError(f"{len(targets)} targets for {len(images)} images")
+        limit = self._chunk_size or max(targets.numel() for targets in groups)
         parts = []
         with preserve_state(self._module):
             for first in range(0, images.shape[0], limit):
                 part = slice(first, first + limit)
-                found = self._explain_part(images[part], targets[:, part], limit, certify=certify)
-                if not bool(torch.isfinite(found.maps).all()):
+                given = images[part], [targets[part].T for targets in groups]
+                found = self._explain_part(*given, certify, limit, several)
+                if not all(bool(torch.isfinite(drawn.maps).all()) for drawn in found):
                     # Once more, with a check after every operation, to name the place.
-                    self._explain_part(images[part], targets[:, part], limit, certify=True)
+                    self._explain_part(*given, [True] * len(groups), limit, several)
                     raise NonFiniteError("the heatmap holds NaN or infinity")
                 parts.append(found)
-        return _Found(
-            torch.cat([part.maps for part in parts]),
-            max(part.error for part in parts),
-            max(part.fallback for part in parts),
-            parts[0].layers,
-        )
+        return [DrawnMaps.cat(drawn) for drawn in zip(*parts, strict=True)]
 
     def _explain_part(
-        self, images: Tensor, targets: Tensor, limit: int, *, certify: bool
-    ) -> _Found:
-        tape, _ = record(self._module, images, known=has_rule, stop=self._stop)
+        self,
+        images: Tensor,
+        groups: Sequence[Tensor],
+        certify: Sequence[bool],
+        limit: int,
+        several: bool = False,
+    ) -> list[DrawnMaps]:
+        tapes, _ = record(self._module, images, known=has_rule, stop=self._stop, several=several)
+        walked, operations = tapes[: len(groups)], tapes[0].operations
         off = torch.autocast(images.device.type, enabled=False)
+        found = []
         try:
             with torch.inference_mode(False), torch.no_grad(), off:
-                return self._walk_tape(tape, targets, limit, certify=certify)
+                for tape, targets, certified in zip(walked, groups, certify, strict=True):
+                    last = tape is walked[-1]
+                    found.append(self._walk_tape(tape, targets, limit, certified, last))
+                    for operation in operations:  # what rules computed belongs to one walk
+                        operation.cache.clear()
         finally:
-            erase(tape.operations)
+            erase(operations)
+        return found
 
-    def _walk_tape(self, tape: Tape, targets: Tensor, limit: int, *, certify: bool) -> _Found:
+    def _walk_tape(
+        self, tape: Tape, targets: Tensor, limit: int, certify: bool, last: bool
+    ) -> DrawnMaps:
         outputs = _check_output(tape, targets)
         prepared = prepare(tape, certify=certify)
         _check_dependence(prepared, targets)
@@ -190,7 +203,8 @@ class ExcitationBackprop(Attributor):
             )
             seeds.scatter_(2, chosen.unsqueeze(2), 1)
             seeds = seeds.reshape(chosen.shape[0], *tape.output.shape)
-            walk = Walk(prepared, contrastive=self._contrastive, free=group >= targets.shape[0])
+            free = last and group >= targets.shape[0]
+            walk = Walk(prepared, contrastive=self._contrastive, free=free)
             walk.ledger.layers = layers
             relevance = walk.run(seeds, goal)
             if certify and self._contrastive:
@@ -204,7 +218,7 @@ class ExcitationBackprop(Attributor):
                 scale = 0.5 if self._contrastive and not certify else 1.0
                 lost = _without_off(lost, outputs, chosen)
                 fallback = max(fallback, min(1.0, scale * float(lost.max())))
-        return _Found(torch.cat(maps, 1), error, fallback, layers)
+        return DrawnMaps(torch.cat(maps, 1), error, fallback, layers)
 
     def _summed(self, relevance: Tensor) -> Tensor:
         if relevance.ndim < 4:
@@ -222,30 +236,55 @@ class ExcitationBackprop(Attributor):
         goal = 0.0 if self._contrastive else 1.0
         return float((summed.flatten(2).sum(2, dtype=torch.float64) - goal).abs().max())
 
-    def _warn(self, error: float, fallback: float) -> None:
-        if error > CONSERVATION_LIMIT:
-            warnings.warn(
-                f"relevance is conserved only to {error:.1e}; use float64 or no TF32",
-                AttributionWarning,
-                stacklevel=4,
-            )
-        if fallback > FALLBACK_LIMIT:
-            warnings.warn(
-                f"{fallback:.0%} of the relevance met units without a contribution that agrees "
-                "with their sign and was shared by size alone; read the heatmap with care",
-                AttributionWarning,
-                stacklevel=4,
-            )
-
 
 @dataclass(frozen=True, eq=False)
-class _Found:
-    """Maps (B, n, H, W) of a batch or a part of it, and what was measured on the way."""
+class DrawnMaps:
+    """Maps of a batch of images or a part of it, and what was measured on the way.
 
-    maps: Tensor
-    error: float
-    fallback: float
+    Attributes:
+        maps: (B, n, H, W).
+        conservation_error: see `Certificate`; without a certified walk that of the final sums.
+        fallback_share: see `Certificate`; without a certified walk a mean over the images.
+        layers: tallies by the dotted name of the innermost module, of a certified walk.
+    """
+
+    maps: Float[Tensor, "batch targets *map"]
+    conservation_error: float
+    fallback_share: float
     layers: dict[str, LayerTally]
+
+    @classmethod
+    def cat(cls, parts: Sequence[DrawnMaps]) -> DrawnMaps:
+        """Those of several parts of a batch; the worst figures count."""
+        return cls(
+            torch.cat([part.maps for part in parts]),
+            max(part.conservation_error for part in parts),
+            max(part.fallback_share for part in parts),
+            parts[0].layers,
+        )
+
+    def certificate(self) -> Certificate:
+        """What the walk measured, for people."""
+        dtype = str(self.maps.dtype).removeprefix("torch.")
+        figures = self.conservation_error, self.fallback_share
+        return Certificate(*figures, dtype, "excitation_backprop", versions())
+
+    def warn(self, stacklevel: int = 2) -> None:
+        """Warn of figures beyond their limits."""
+        if self.conservation_error > CONSERVATION_LIMIT:
+            warnings.warn(
+                f"relevance is conserved only to {self.conservation_error:.1e}; use float64 or no "
+                "TF32",
+                AttributionWarning,
+                stacklevel=stacklevel + 1,
+            )
+        if self.fallback_share > FALLBACK_LIMIT:
+            warnings.warn(
+                f"{self.fallback_share:.0%} of the relevance met units without a contribution that "
+                "agrees with their sign and was shared by size alone; read the heatmap with care",
+                AttributionWarning,
+                stacklevel=stacklevel + 1,
+            )
 
 
 def _without_off(lost: Tensor, outputs: Tensor, chosen: Tensor) -> Tensor:

@@ -298,7 +298,8 @@ def record(
     *,
     known: Callable[[Any], bool],
     stop: nn.Module | None = None,
-) -> tuple[Tape, Any]:
+    several: bool = False,
+) -> tuple[list[Tape], Any]:
     """Run a module on images and record the operations.
 
     Args:
@@ -306,9 +307,10 @@ def record(
         images: its input; not changed, since the pass works on a copy.
         known: whether an operation has a rule.
         stop: a submodule whose output is to be found on the tape.
+        several: whether the module returns a tuple of tensors instead of one.
 
     Returns:
-        The tape and what the module returned.
+        A tape per output, which share their operations, and what the module returned.
 
     Raises:
         LayerError: the output does not depend on the images, or the layer to stop at did not run
@@ -319,7 +321,7 @@ def record(
     with torch.inference_mode(False), torch.no_grad():
         start = images.detach().as_subclass(Tensor).clone()
         tracer = Tracer(names, known)
-        value = tracer.watch(start)
+        start_value = tracer.watch(start)
         label = names.get(stop, type(stop).__name__) if stop is not None else ""
 
         def note(output: Any) -> None:
@@ -332,8 +334,12 @@ def record(
             tracer,
         ):
             output = module(start)
-        found = tracer.value_of(output) if isinstance(output, Tensor) else None
-    if found is None or not found.dependent:
+        values = [
+            tracer.value_of(each) if isinstance(each, Tensor) else None
+            for each in (output if several else (output,))
+        ]
+    found = [value for value in values if value is not None and value.dependent]
+    if len(found) < len(values):
         raise LayerError(
             f"the output of the {type(module).__name__} ({_kind(output)}) is not a tensor computed "
             "from the images; it must return (B, k) outputs, in this thread, without NumPy"
@@ -342,7 +348,8 @@ def record(
         raise LayerError(
             f"layer {label!r} ran {len(seen)} times in one forward pass; choose one that runs once"
         )
-    return Tape(tracer.operations, value, found, seen[0] if seen else None), output
+    layer = seen[0] if seen else None
+    return [Tape(tracer.operations, start_value, each, layer) for each in found], output
 
 
 def _layer_value(tracer: Tracer, output: Any, label: str) -> Value:

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 
-from torchxnn.attribution.methods import METHODS
 from torchxnn.data.datasets.base import Sample
 from torchxnn.data.positives import target_position
 from torchxnn.errors import DataError, XNNError
@@ -81,11 +80,11 @@ def look_at(xnn: XNN, samples: Sequence[Sample], target: int) -> list[Look]:
     Raises:
         DataError: no images, or images of different sizes.
     """
-    position, looks = xnn.targets.index(target), list[Look]()
+    position, looks = target_position(xnn.targets, target), list[Look]()
     for images in _batches(xnn, samples):
-        found = xnn.run(images).cpu()
-        maps = xnn.attribute(images, METHOD).cpu().numpy()
-        logit_maps = METHODS[METHOD](xnn.model).attribute_many(images, [target])
+        drawn = xnn.run_with_maps(images, METHOD, logits=[target])
+        found, maps = drawn.output.cpu(), drawn.heatmaps.cpu().numpy()
+        logit_maps = drawn.logit_heatmaps[:, 0].cpu().numpy()
         for row, predicted in enumerate(found.predicted.tolist()):
             sample = samples[len(looks)]
             looks.append(
@@ -94,7 +93,7 @@ def look_at(xnn: XNN, samples: Sequence[Sample], target: int) -> list[Look]:
                     features=found.features[row].numpy(),
                     contributions=found.contributions[row, position].numpy(),
                     heatmaps=maps[row],
-                    logit_heatmap=logit_maps[row, 0].cpu().numpy(),
+                    logit_heatmap=logit_maps[row],
                     logit=float(found.logits[row, target]),
                     verdict=xnn.class_name(predicted),
                     right=None if sample.label is None else predicted == sample.label,

@@ -1,0 +1,167 @@
+"""Heatmaps of an XNN's x-features and of the model's logits, from as few passes as possible."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from torchxnn.attribution.base import Attributor, Certificate
+from torchxnn.attribution.excitation_backprop.method import ExcitationBackprop
+from torchxnn.attribution.methods import METHODS
+from torchxnn.embeddings.base import Embedding
+from torchxnn.embeddings.output import XNNOutput, fit_to
+from torchxnn.errors import XNNError
+from torchxnn.models.attached import AttachedLayer
+from torchxnn.models.inputs import check_inputs
+from torchxnn.models.outputs import predicted_classes
+
+
+@dataclass(frozen=True, eq=False)
+class XNNMaps:
+    """What an XNN says of a batch of images, and the maps that show where it comes from.
+
+    Attributes:
+        output: every number.
+        heatmaps: (B, n, H, W), signed, one per x-feature.
+        logit_heatmaps: (B, k, H, W), signed, of the model's own logits; k is 0 if none were asked
+            for.
+        certificate: of `heatmaps`; None if it was not asked for.
+        fallback_share: of `heatmaps`, see `DrawnMaps`; None of a method that has no fallback.
+    """
+
+    output: XNNOutput
+    heatmaps: Float[Tensor, "batch features *map"]
+    logit_heatmaps: Float[Tensor, "batch targets *map"]
+    certificate: Certificate | None
+    fallback_share: float | None
+
+
+def attributor(method: str, module: nn.Module) -> Attributor:
+    """The attribution method of a name, for the outputs of a module.
+
+    Raises:
+        XNNError: there is no such method.
+    """
+    if method not in METHODS:
+        raise XNNError(f"unknown attribution method {method!r}; known: {', '.join(METHODS)}")
+    return METHODS[method](module)
+
+
+@final
+class Units(nn.Module):
+    """Images to the units whose heatmaps are drawn, one per x-feature; see `Embedding.salience`.
+
+    The pass of the model stops at the layer.
+
+    Args:
+        attached: the layer.
+        embedding: fitted to it.
+    """
+
+    def __init__(self, attached: AttachedLayer, embedding: Embedding) -> None:
+        super().__init__()
+        self.attached = attached
+        self.embedding = embedding
+
+    def forward(self, images: Tensor) -> Float[Tensor, "batch features"]:
+        """The units, (B, n); gradients flow."""
+        z = fit_to(self.embedding, self.attached.run_to(images), self.attached.name)
+        return self.embedding.salience(self.embedding.encode(z))
+
+
+@final
+class UnitsBesideLogits(nn.Module):
+    """The same units from a full pass of the model, beside what the model returns.
+
+    Args:
+        attached: the layer.
+        embedding: fitted to it.
+
+    Attributes:
+        passed: Z and what the model returned, of the last pass.
+    """
+
+    passed: tuple[Tensor, Any]
+
+    def __init__(self, attached: AttachedLayer, embedding: Embedding) -> None:
+        super().__init__()
+        self.attached = attached
+        self.embedding = embedding
+
+    def forward(self, images: Tensor) -> tuple[Float[Tensor, "batch features"], Any]:
+        """The units (B, n), and what the model returns; gradients flow."""
+        z, returned = self.passed = self.attached.run_past(images)
+        z = fit_to(self.embedding, z, self.attached.name)
+        return self.embedding.salience(self.embedding.encode(z)), returned
+
+
+def read_pass(
+    attached: AttachedLayer,
+    embedding: Embedding,
+    z: Float[Tensor, "batch dims *map"],
+    logits: Float[Tensor, "batch outputs"],
+) -> XNNOutput:
+    """Every number that rests on Z and the logits of one pass.
+
+    Raises:
+        DataError: Z does not fit the embedding.
+    """
+    z = fit_to(embedding, z, attached.name)
+    return XNNOutput.of(embedding, z, logits, predicted_classes(logits))
+
+
+@torch.no_grad()
+def run_with_maps(
+    attached: AttachedLayer,
+    embedding: Embedding,
+    images: Tensor,
+    method: str = "excitation_backprop",
+    targets: Sequence[int] = (),
+    certify: bool = False,
+    warn: bool = True,
+) -> XNNMaps:
+    """Numbers and heatmaps of images; see `XNN.run_with_maps`.
+
+    Excitation backprop answers for x-features and logits from the one pass that gives the numbers
+    too; every other method needs passes of its own, of changed images above all.
+
+    Args:
+        attached: the layer.
+        embedding: fitted to it.
+        images: preprocessed images (B, C, H, W).
+        method: name in `METHODS`.
+        targets: outputs of the model whose own heatmaps are drawn, too.
+        certify: whether the heatmaps of the x-features get a certificate.
+        warn: whether figures beyond their limits are warned of.
+    """
+    check_inputs(attached.model, images)
+    features = range(embedding.n_features)
+    both = UnitsBesideLogits(attached, embedding)
+    together = attributor(method, both)
+    if isinstance(together, ExcitationBackprop):
+        groups = [features, targets] if targets else [features]
+        found = together.attribute_outputs(images, groups, [certify, False][: len(groups)])
+        for drawn in found if warn else ():
+            drawn.warn(stacklevel=4)
+        return XNNMaps(
+            output=read_pass(attached, embedding, *attached.checked(*both.passed)),
+            heatmaps=found[0].maps,
+            logit_heatmaps=found[1].maps if targets else found[0].maps[:, :0],
+            certificate=found[0].certificate() if certify else None,
+            fallback_share=found[0].fallback_share,
+        )
+    output = read_pass(attached, embedding, *attached.run(images))
+    alone: Any = attributor(method, Units(attached, embedding))
+    maps, certificate = (
+        alone.attribute_many(images, features, True)
+        if certify
+        else (alone.attribute_many(images, features), None)
+    )
+    of_logits = attributor(method, attached.model)
+    logit_maps = of_logits.attribute_many(images, targets) if targets else maps[:, :0]
+    return XNNMaps(output, maps, logit_maps, certificate, None)
