@@ -41,7 +41,7 @@ from torchxnn.apps.benchmark.tasks import TaskSource, open_cub
 from torchxnn.data.activations import Activations
 from torchxnn.data.positives import find_positives, sample_weights, split_kinds
 from torchxnn.embeddings.concepts import with_readout
-from torchxnn.embeddings.linear import second_moments
+from torchxnn.embeddings.linear import group_moments, second_moments
 from torchxnn.embeddings.nmf import fit_nmf
 from torchxnn.embeddings.srae import SRAE
 from torchxnn.embeddings.topk_sae import TopKConfig, fit_topk_sae
@@ -166,7 +166,7 @@ def loop_over_one(
             loss = losses.faithfulness(srae.readout(e) / spread, logits / spread)
             loss = loss + config.beta * losses.sparse_reconstruction(mean("q", errors), config.q)
             moments = mean("moments", second_moments(e))
-            first = mean("means", losses.group_moments(e, groups[index]))
+            first = mean("means", group_moments(e, groups[index]))
             loss = loss + config.eta * losses.pull_away(moments, first, shares)
             optimizer.zero_grad()
             loss.backward()

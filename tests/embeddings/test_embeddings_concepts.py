@@ -22,9 +22,10 @@ from torchxnn.embeddings import (
     with_readout,
 )
 from torchxnn.embeddings.apply import apply_embedding
-from torchxnn.embeddings.concepts import check_weights, import_sklearn, least_squares
+from torchxnn.embeddings.concepts import import_sklearn
 from torchxnn.embeddings.dimensions import select_dimensions
 from torchxnn.embeddings.kinds import build_embedding
+from torchxnn.embeddings.linear import check_weights, least_squares
 from torchxnn.errors import DataError, NonFiniteError, XNNError
 
 

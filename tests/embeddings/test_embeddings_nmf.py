@@ -8,7 +8,6 @@ from hypothesis import given, settings
 from scipy.optimize import nnls
 
 from torchxnn.embeddings import fit_nmf
-from torchxnn.embeddings import nmf as module
 from torchxnn.embeddings.nmf import NMFConcepts, nonnegative_codes
 from torchxnn.errors import DataError, NonFiniteError, XNNWarning
 
@@ -87,16 +86,6 @@ def test_codes_meet_the_optimality_conditions(kind):
     for row in range(0, 300, 50):
         residual = nnls(dictionary.mT.numpy(), z[row].numpy())[1]
         assert float((z[row] - codes[row] @ dictionary).norm()) == pytest.approx(residual, abs=1e-8)
-
-
-def test_samples_that_do_not_settle_are_solved_one_by_one(monkeypatch):
-    generator = torch.Generator().manual_seed(0)
-    dictionary = torch.rand(12, 30, generator=generator, dtype=torch.float64)
-    z = torch.rand(100, 30, generator=generator, dtype=torch.float64)
-    gram, products = dictionary @ dictionary.mT, z @ dictionary.mT
-    usual = nonnegative_codes(gram, products)
-    monkeypatch.setattr(module, "ROUNDS", 1)
-    assert torch.allclose(nonnegative_codes(gram, products), usual, atol=1e-7)
 
 
 def test_many_samples_and_none():

@@ -7,7 +7,7 @@ from hypothesis import given
 from torch import nn
 
 import reference
-from torchxnn.embeddings.linear import second_moments, weighted_mean
+from torchxnn.embeddings.linear import group_moments, second_moments, weighted_mean
 from torchxnn.training import losses
 
 
@@ -55,7 +55,7 @@ def test_pull_away_within_groups_is_that_of_the_residuals(seed, count, features)
         residuals[group == g] -= weighted_mean(e[group == g], weights[group == g])
     value = losses.pull_away(
         second_moments(e, weights),
-        losses.group_moments(e, groups, weights),
+        group_moments(e, groups, weights),
         weights @ groups / weights.sum(),
     )
     expected = reference.pull_away(residuals.tolist(), weights.tolist(), centred=False)
@@ -67,10 +67,8 @@ def test_features_that_share_the_positives_are_orthogonal_within_them():
     e = torch.tensor([[1.0, 1.0], [1.0, 3.0], [3.0, 1.0], [3.0, 3.0], [0.0, 0.0], [0.0, 0.0]])
     groups = torch.tensor([[1.0, 0.0]] * 4 + [[0.0, 1.0]] * 2)
     moments, one = second_moments(e), torch.ones(6, 1)
-    within = losses.pull_away(
-        moments, losses.group_moments(e, groups), torch.tensor([4 / 6, 2 / 6])
-    )
-    overall = losses.pull_away(moments, losses.group_moments(e, one))
+    within = losses.pull_away(moments, group_moments(e, groups), torch.tensor([4 / 6, 2 / 6]))
+    overall = losses.pull_away(moments, group_moments(e, one))
     assert float(within) == pytest.approx(0, abs=1e-6)
     assert float(overall) == pytest.approx((8 / 14) ** 2, rel=1e-5)
     assert float(losses.pull_away(moments)) > float(overall)

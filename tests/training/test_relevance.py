@@ -8,7 +8,9 @@ from torchxnn.attribution import ExcitationBackprop
 from torchxnn.embeddings.srae import SRAE
 from torchxnn.errors import XNNError
 from torchxnn.training.losses import pull_away
-from torchxnn.training.relevance import relevance_moments, relevance_on_activations
+from torchxnn.training.objective import overlap_terms
+from torchxnn.training.relevance import relevance_moments, relevance_through
+from torchxnn.training.stacked import Stack
 
 
 class OnPixels(nn.Module):
@@ -29,12 +31,18 @@ def make(seed=0, nonnegative=True):
     return embedding
 
 
+def relevance_of(embedding, z):
+    layers = list(embedding.encoder)
+    weights, biases = [each.weight for each in layers], [each.bias for each in layers]
+    return relevance_through(weights, biases, z / embedding.scale)
+
+
 def test_it_is_the_contrastive_map_of_excitation_backprop():
     embedding = make()
     for layer in embedding.encoder[:-1]:
         layer.weight.data.abs_()  # every hidden unit has inputs that agree, so that none falls back
     z = torch.rand(4, 12).double()
-    found = relevance_on_activations(embedding, z)
+    found = relevance_of(embedding, z)
     images = z.reshape(4, 1, 3, 4)
     maps = ExcitationBackprop(OnPixels(embedding)).attribute_many(images, range(3)).flatten(2)
     expected = maps.clamp(min=0)
@@ -45,7 +53,7 @@ def test_rows_are_probabilities_and_gradients_are_finite():
     embedding = make(1)
     z = torch.rand(5, 12).double()
     z[0] = 0
-    found = relevance_on_activations(embedding, z)
+    found = relevance_of(embedding, z)
     sums = found.sum(2)
     assert bool(((sums - 1).abs().lt(1e-9) | (sums == 0)).all())
     assert bool((found >= 0).all())
@@ -60,12 +68,11 @@ def test_equal_x_features_overlap_wholly():
     with torch.no_grad():
         last = embedding.encoder[-1]
         last.weight.copy_(last.weight[:1].expand_as(last.weight))
-    overlap = pull_away(
-        *relevance_moments(relevance_on_activations(embedding, torch.rand(6, 12).double()))
-    )
+    overlap = pull_away(*relevance_moments(relevance_of(embedding, torch.rand(6, 12).double())))
     assert float(overlap.detach()) == pytest.approx(1.0)
 
 
 def test_signed_activations_are_refused():
+    stack = Stack([make(nonnegative=False)], torch.device("cpu"))
     with pytest.raises(XNNError, match="after its ReLU"):
-        relevance_on_activations(make(nonnegative=False), torch.randn(2, 12).double())
+        overlap_terms(stack, torch.randn(1, 2, 12).double(), torch.ones(1, 2, dtype=torch.bool))

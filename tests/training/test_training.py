@@ -9,7 +9,7 @@ from torch import nn
 from torchxnn.data.activations import Activations
 from torchxnn.embeddings import EMBEDDINGS, SRAE, Embedding
 from torchxnn.embeddings.kinds import build_embedding
-from torchxnn.embeddings.linear import fit_linear, second_moments
+from torchxnn.embeddings.linear import fit_linear, group_moments, second_moments
 from torchxnn.errors import DataError, DegenerateFitWarning, NonFiniteError, XNNError
 from torchxnn.storage.artifact import structure, to_json
 from torchxnn.training import losses
@@ -70,7 +70,7 @@ def test_reported_losses_are_exact_over_the_full_set(fitted):
         sparse = losses.sparse_reconstruction(errors, QUICK.q)
         orthogonal = losses.pull_away(
             second_moments(features, weights),
-            losses.group_moments(features, groups, weights),
+            group_moments(features, groups, weights),
             torch.tensor([1 - share, share]),
         )
     assert report.train_losses.faithfulness == pytest.approx(float(faithful), rel=1e-4)

@@ -12,9 +12,9 @@ from torchxnn.embeddings.concepts import (
     ConceptEmbedding,
     blank_linear,
     check_activations,
-    least_squares,
     with_readout,
 )
+from torchxnn.embeddings.linear import least_squares
 from torchxnn.errors import DataError
 
 MOST_ACTIVE = 64

@@ -17,8 +17,9 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
-from torchxnn.embeddings.concepts import CONSTANT, check_activations, check_weights, import_sklearn
+from torchxnn.embeddings.concepts import check_activations, import_sklearn
 from torchxnn.embeddings.dimensions import SelectedDimensions, select_dimensions
+from torchxnn.embeddings.linear import CONSTANT, check_weights
 from torchxnn.errors import DataError, NonFiniteError, XNNError, XNNWarning
 
 STEP = 0.97

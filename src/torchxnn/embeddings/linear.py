@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from torchxnn.errors import DataError, NonFiniteError
+
 
 def weighted_mean(
     values: Float[Tensor, "*fits samples dims"],
@@ -32,9 +34,30 @@ def second_moments(
     weights: Float[Tensor, "*fits samples"] | None = None,
 ) -> Float[Tensor, "*fits features features"]:
     r"""Mean outer product :math:`\frac1M\sum_i E^{(i)}E^{(i)\top}`, (..., n, n)."""
-    root = torch.full_like(features[..., 0], 1.0) if weights is None else weights
-    return features.mT @ (features * normalised(root).unsqueeze(-1))
+    return group_moments(features, features, weights)
 
+
+def group_moments(
+    features: Float[Tensor, "*fits samples features"],
+    groups: Float[Tensor, "*fits samples groups"],
+    weights: Float[Tensor, "*fits samples"] | None = None,
+) -> Float[Tensor, "*fits groups features"]:
+    r"""First moments by group, :math:`\frac1M\sum_i g^{(i)}_c E^{(i)}`, (..., c, n).
+
+    Args:
+        features: E, (..., M, n).
+        groups: (..., M, c), one-hot.
+        weights: (..., M) sample weights.
+    """
+    root = torch.full_like(features[..., 0], 1.0) if weights is None else weights
+    return groups.mT @ (features * normalised(root).unsqueeze(-1))
+
+
+CONSTANT = 1e-6
+"""A feature whose deviation is a smaller share of its size than this is rounding noise."""
+
+UNIQUE = 1e-10
+"""Share of the mean variance of standardised features: makes the solution unique, no more."""
 
 RIDGE = 1e-3
 """Share of the mean variance that is added to the diagonal when a linear map is fitted."""
@@ -66,3 +89,61 @@ def fit_linear(
     eye = torch.eye(len(covariance), dtype=torch.float64, device=inputs.device)
     weight = torch.linalg.lstsq(covariance + damping * eye, cross).solution.mT
     return weight.to(inputs.dtype), (mean_out - weight @ mean_in).to(inputs.dtype)
+
+
+def least_squares(
+    features: Float[Tensor, "samples features"],
+    outputs: Float[Tensor, "rows outputs"],
+    weights: Float[Tensor, " samples"],
+) -> tuple[Float[Tensor, "outputs features"], Float[Tensor, " outputs"]]:
+    """Weighted least squares with an intercept, on standardised features, solved in float64.
+
+    Args:
+        features: (M, n), in any units: concepts of small variance count as much as others.
+        outputs: (M, k).
+        weights: (M,), non-negative.
+
+    Returns:
+        Weight (k, n) and intercept (k,), float64. A feature that does not vary has weight 0.
+
+    Raises:
+        DataError: numbers of samples that do not match.
+        NonFiniteError: NaN or infinity.
+    """
+    if len(features) != len(outputs):
+        raise DataError(f"{len(features)} samples of features, but {len(outputs)} of outputs")
+    for values, what in ((features, "features"), (outputs, "outputs")):
+        if not bool(torch.isfinite(values).all()):
+            raise NonFiniteError(f"the {what} of a linear fit contain NaN or infinite values")
+    features64, outputs64, weights64 = features.double(), outputs.double(), weights.double()
+    mean = weighted_mean(features64, weights64)
+    centred = features64 - mean
+    deviation = weighted_mean(centred.square(), weights64).sqrt()
+    size = weighted_mean(features64.square(), weights64).sqrt()
+    varies = deviation > CONSTANT * size
+    weight = features64.new_zeros(outputs.shape[1], features.shape[1])
+    if bool(varies.any()):
+        scaled = centred[:, varies] / deviation[varies]
+        weight[:, varies] = fit_linear(scaled, outputs64, weights64, UNIQUE)[0] / deviation[varies]
+    return weight, weighted_mean(outputs64, weights64) - weight @ mean
+
+
+def check_weights(
+    weights: Float[Tensor, " entries"] | None, samples: Float[Tensor, "samples *rest"]
+) -> Float[Tensor, " samples"]:
+    """Sample weights in float64, all 1 if there are none.
+
+    Raises:
+        DataError: not one per sample, negative, not finite, or all 0.
+    """
+    if weights is None:
+        return torch.ones(len(samples), dtype=torch.float64, device=samples.device)
+    good = weights.shape == (len(samples),) and bool(
+        (weights >= 0).all() & torch.isfinite(weights).all() & (weights.sum() > 0)
+    )
+    if not good:
+        raise DataError(
+            f"weights must be {len(samples)} finite numbers >= 0 with a positive sum, one per "
+            f"sample; got shape {tuple(weights.shape)}, sum {float(weights.sum()):.3g}"
+        )
+    return weights.double()

@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from torchxnn.embeddings.linear import normalised, weighted_mean
+from torchxnn.embeddings.linear import weighted_mean
 
 PullAway = Literal["within", "correlation", "cosine"]
 """How the x-features' vectors are centred before their cosines are taken; see `pull_away`."""
@@ -72,22 +72,6 @@ def sparse_reconstruction(errors: Float[Tensor, "*fits dims"], q: float) -> Floa
         q: sparsity parameter, > 0.
     """
     return torch.log1p(q * errors).mean(-1)
-
-
-def group_moments(
-    features: Float[Tensor, "*fits samples features"],
-    groups: Float[Tensor, "*fits samples groups"],
-    weights: Float[Tensor, "*fits samples"] | None = None,
-) -> Float[Tensor, "*fits groups features"]:
-    r"""First moments by group, :math:`\frac1M\sum_i g^{(i)}_c E^{(i)}`, (..., c, n).
-
-    Args:
-        features: E, (..., M, n).
-        groups: (..., M, c), one-hot.
-        weights: (..., M) sample weights.
-    """
-    root = torch.full_like(features[..., 0], 1.0) if weights is None else weights
-    return groups.mT @ (features * normalised(root).unsqueeze(-1))
 
 
 def pull_away(

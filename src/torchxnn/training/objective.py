@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from torchxnn.embeddings.autoencoder import Autoencoder
-from torchxnn.embeddings.linear import second_moments
+from torchxnn.embeddings.linear import group_moments, second_moments
 from torchxnn.errors import XNNError
 from torchxnn.training import losses
 from torchxnn.training.config import Losses, Reconstruction, Split, TrainConfig
@@ -82,7 +82,7 @@ def batch_statistics(
             losses.faithfulness(reproduced.to(z.dtype) / spread, logits),
             errors,
             second_moments(e),
-            None if groups is None else losses.group_moments(stack.summarise(e), groups),
+            None if groups is None else group_moments(stack.summarise(e), groups),
         )
 
 

@@ -2,31 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
-
-from torchxnn.embeddings.srae import SRAE
-from torchxnn.errors import XNNError
-
-
-def relevance_on_activations(
-    embedding: SRAE, activations: Float[Tensor, "samples dims"]
-) -> Float[Tensor, "samples features dims"]:
-    """`relevance_through` the encoder of an SRAE, on activations Z, (M, S_z) -> (M, n, S_z).
-
-    Raises:
-        XNNError: Z may be negative, where units have other inputs that agree with them.
-    """
-    if not embedding.nonnegative:
-        raise XNNError("relevance on Z needs activations >= 0: attach to a layer after its ReLU")
-    layers: list[Any] = list(embedding.encoder)
-    weights, biases = ([getattr(layer, name) for layer in layers] for name in ("weight", "bias"))
-    if embedding.subspace is not None:
-        weights[0], biases[0] = embedding.subspace.unfold(weights[0], biases[0])
-    return relevance_through(weights, biases, activations / embedding.scale)
 
 
 def relevance_through(

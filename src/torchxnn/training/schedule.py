@@ -135,11 +135,12 @@ class RunningMeans:
         for known in self._known.values():
             known[fit] = False
 
-    def keep(self, fits: Sequence[int]) -> None:
-        """Forget all fits but some."""
+    def keep(self, fits: Sequence[int], fresh: int = 0) -> None:
+        """Forget all fits but some, and make room for new ones behind them."""
         for table in (self._values, self._known):
             for name, value in table.items():
-                table[name] = value[torch.tensor(fits, device=value.device)]
+                kept = value[torch.tensor(fits, dtype=torch.long, device=value.device)]
+                table[name] = torch.cat([kept, kept.new_zeros(fresh, *kept.shape[1:])])
 
 
 def _like(flags: Tensor, values: Tensor) -> Tensor:

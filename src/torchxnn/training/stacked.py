@@ -125,12 +125,6 @@ class Stack:
         for name, parameter in embedding.named_parameters():
             self.values[name][fit].copy_(_turned(parameter))
 
-    def keep(self, fits: Sequence[int]) -> None:
-        """Forget all fits but some."""
-        index = torch.tensor(fits, device=self.scale.device)
-        for name, value in self.values.items():
-            self.values[name] = value.detach()[index].requires_grad_()
-
     def _linear(self, name: str, inputs: Tensor) -> Tensor:
         weight, bias = self.values[f"{name}.weight"], self.values[f"{name}.bias"]
         return torch.baddbmm(bias.unsqueeze(1), inputs, weight)

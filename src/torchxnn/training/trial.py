@@ -174,41 +174,33 @@ class _Group:
             self.statistics = torch.compile(batch_statistics)
 
     def fill(self, queue: Queue, on_trial: OnTrial) -> None:
-        """Give the slots of ended fits to the next ones; close those that nobody wants."""
-        ended = [place for place, fit in enumerate(self.fits) if fit.ended]
-        for place in ended:
-            fresh = self._start(queue, on_trial)
-            if fresh is None or self.stack is None:
-                break
-            self.fits[place] = fresh
-            self.stack.put(place, fresh.embedding)
-            self.means.forget(place)
-            fresh.seat(self.stack, place, self.config)
+        """Give the slots of ended fits to the next ones; close those that nobody wants now."""
         going = [place for place, fit in enumerate(self.fits) if not fit.ended]
-        if self.stack is not None and len(going) < len(self.fits):
-            self.fits = [self.fits[place] for place in going]
-            if going:
-                self.stack.keep(going)
-                self.means.keep(going)
-                self._seat_all()
-        if not self.fits:
-            while len(self.fits) < self.compute.slots:
-                fresh = self._start(queue, on_trial)
-                if fresh is None:
-                    break
-                self.fits.append(fresh)
-            if self.fits:
-                self._open()
+        fresh: list[_Fit] = []
+        while len(going) + len(fresh) < self.compute.slots:
+            fit = self._start(queue, on_trial)
+            if fit is None:
+                break
+            fresh.append(fit)
+        if not fresh and len(going) == len(self.fits):
+            return
+        if self.stack is not None:
+            for place in going:
+                self.stack.take(place, self.fits[place].embedding)
+        self.fits = [*(self.fits[place] for place in going), *fresh]
+        self.means.keep(going, len(fresh))
+        if self.fits:
+            self._seat_all()
 
-    def _open(self) -> None:
-        """Stack the first fits, and project Z once for all."""
+    def _seat_all(self) -> None:
+        """Stack the fits; at first, project Z once for all."""
         first, z = self.fits[0].embedding, self.fits[0].train.data.z
         self.stack = Stack([fit.embedding for fit in self.fits], z.device)
-        self.means = RunningMeans()
+        for place, fit in enumerate(self.fits):
+            fit.seat(self.stack, place, self.config)
         if first.subspace is not None and self.inputs is None:
             with torch.no_grad():
                 self.inputs = torch.cat([first.inputs(part) for part in z.split(ROWS_AT_ONCE)])
-        self._seat_all()
 
     def _start(self, queue: Queue, on_trial: OnTrial) -> _Fit | None:
         while (wanted := queue()) is not None:
@@ -217,11 +209,6 @@ class _Group:
             except XNNError as error:
                 on_trial(wanted, error)
         return None
-
-    def _seat_all(self) -> None:
-        if self.stack is not None:
-            for place, fit in enumerate(self.fits):
-                fit.seat(self.stack, place, self.config)
 
     def train_epoch(self) -> None:
         """One pass over as many samples as there are, for every fit."""
