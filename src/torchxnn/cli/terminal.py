@@ -15,6 +15,7 @@ from rich.table import Table
 from torchxnn.errors import XNNError
 from torchxnn.metrics.evaluation import Evaluation
 from torchxnn.metrics.faithfulness import Faithfulness
+from torchxnn.metrics.table import METRICS
 from torchxnn.training.class_results import ManyFits
 from torchxnn.training.config import Losses
 from torchxnn.training.report import FitReport
@@ -171,10 +172,8 @@ def evaluation_table(evaluation: Evaluation) -> Table:
     orthogonality, certificate = evaluation.orthogonality, evaluation.certificate
     if orthogonality is not None:
         table.add_section()
-        table.add_row("O1", f"{orthogonality.o1:.3f}", "lower")
-        table.add_row("O2", f"{orthogonality.o2:.3f}", "lower")
-        squared = orthogonality.mean_squared_correlation
-        table.add_row("mean squared correlation of maps", f"{squared:.3f}", "lower")
+        for name in ("o1", "o2", "mean_squared_correlation"):
+            _add_figure(table, name, orthogonality)
     if certificate is not None:
         table.add_section()
         if certificate.conservation_error is not None:
@@ -187,8 +186,13 @@ def evaluation_table(evaluation: Evaluation) -> Table:
     return table
 
 
-def _or_dash(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
+_FIGURES = ("f_reg", "f_reg_positives", "f_cls", "f_cls_positives", "margin", "margin_changed",
+            "r2", "active", "dead", "positives")  # fmt: skip
+
+
+def _add_figure(table: Table, name: str, *results: Any) -> None:
+    metric = METRICS[name]
+    table.add_row(metric.name, *map(metric.text, results), metric.better)
 
 
 def _faithfulness_table(columns: dict[str, Faithfulness]) -> Table:
@@ -197,19 +201,6 @@ def _faithfulness_table(columns: dict[str, Faithfulness]) -> Table:
     for name in columns:
         table.add_column(name, justify="right")
     table.add_column("better")
-    values = list(columns.values())
-    rows = (
-        ("F_reg (logits)", [f"{v.f_reg:.3f}" for v in values], "lower"),
-        ("F_reg, positives", [f"{v.f_reg_positives:.3f}" for v in values], "lower"),
-        ("F_cls", [f"{v.f_cls:.2%}" for v in values], "higher"),
-        ("F_cls, positives", [f"{v.f_cls_positives:.2%}" for v in values], "higher"),
-        ("margin of positives", [_or_dash(v.margin) for v in values], ""),
-        ("margin where the class changes", [_or_dash(v.margin_changed) for v in values], ""),
-        ("R²", [f"{v.r2:.3f}" for v in values], "higher"),
-        ("active x-features", [f"{v.active} of {v.n_features}" for v in values], "2 or more"),
-        ("dead x-features", [str(v.dead) for v in values], "0"),
-        ("images (positives)", [f"{v.images} ({v.positives})" for v in values], ""),
-    )
-    for name, cells, better in rows:
-        table.add_row(name, *cells, better)
+    for name in _FIGURES:
+        _add_figure(table, name, *columns.values())
     return table

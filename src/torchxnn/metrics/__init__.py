@@ -46,9 +46,11 @@ from torchxnn.metrics.stability import (
     measure_stability,
     stability_of,
 )
+from torchxnn.metrics.table import METRICS, Metric
 
 __all__ = [
     "CONTEXT",
+    "METRICS",
     "Agreement",
     "Faithfulness",
     "FeatureUse",
@@ -57,6 +59,7 @@ __all__ = [
     "Locality",
     "MapCovariance",
     "Masking",
+    "Metric",
     "Orthogonality",
     "PairedTest",
     "PixelWeights",

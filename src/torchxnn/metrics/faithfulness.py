@@ -33,16 +33,16 @@ class Faithfulness:
         f_reg: mean absolute error of the logit, in logits; lower is better.
         f_cls: share of images whose predicted class stays when the reproduced logits replace the
             network's; higher is better.
-        f_reg_positives: the same as `f_reg`, over the positives alone.
-        f_cls_positives: the same as `f_cls`, over the positives alone.
-        r2: coefficient of determination of the logits over all images, at most 1; the lowest of the
-            targets. NaN if the logit does not vary.
+        f_reg_positives: the same as `f_reg`, over the positives alone; lower is better.
+        f_cls_positives: the same as `f_cls`, over the positives alone; higher is better.
+        r2: coefficient of determination of the logits over all images, at most 1; higher is better;
+            the lowest of the targets. NaN if the logit does not vary.
         images: number of images, M.
         positives: number of images that are positives of a target.
         n_features: number of x-features, n.
         active: x-features that contribute at least 5% of the sum of mean :math:`|v_i E_i|` over the
             positives, to any target.
-        dead: x-features that are 0 on every positive.
+        dead: number of x-features that are 0 on every positive; lower is better.
         share: (targets, features), mean :math:`|v_i E_i|` over the target's positives, each row
             divided by its sum.
         margin: mean margin of the positives, in logits: how far the network's largest logit is

@@ -12,8 +12,8 @@ from torchxnn.apps.atlas.site import TEMPLATES
 from torchxnn.data.class_names import spoken
 from torchxnn.explanations.drawing.html import fill
 from torchxnn.explanations.drawing.overlay import number, signed
-from torchxnn.explanations.faithfulness_table import faithfulness_rows
 from torchxnn.metrics.faithfulness import ACTIVE_SHARE, Faithfulness
+from torchxnn.metrics.table import faithfulness_rows
 
 _HOME = "../../"
 ON_CLASS_PAGE = 4  # maps of each x-feature on the page of its class

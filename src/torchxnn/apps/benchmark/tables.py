@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from torchxnn.apps.benchmark.settings import METHODS
+from torchxnn.metrics.table import METRICS
 
 NONE = "–"  # noqa: RUF001
 
@@ -64,13 +65,13 @@ def main_table(summary: dict[str, Any]) -> str:
     """The rows of paper tables 1 and 2, methods as columns."""
     names, methods = _names(summary), summary["methods"]
     rows = [
-        ("F_reg ↓", "train", "f_reg_train", _number),
-        ("F_reg ↓", "test", "f_reg_test", _number),
-        ("F_cls ↑", "train", "f_cls_train", _share),
-        ("F_cls ↑", "test", "f_cls_test", _share),
-        ("O1 ↓", "", "o1", _number),
-        ("O2 ↓", "", "o2", _number),
-        ("Locality ↓", "", "locality", _number),
+        (METRICS["f_reg"].label, "train", "f_reg_train", _number),
+        (METRICS["f_reg"].label, "test", "f_reg_test", _number),
+        (METRICS["f_cls"].label, "train", "f_cls_train", _share),
+        (METRICS["f_cls"].label, "test", "f_cls_test", _share),
+        (METRICS["o1"].label, "", "o1", _number),
+        (METRICS["o2"].label, "", "o2", _number),
+        (METRICS["locality"].label, "", "locality", _number),
     ]
     return _table(
         ["Method", "", *names],
@@ -85,12 +86,12 @@ def more_table(summary: dict[str, Any]) -> str:
     """Figures that the paper does not have, methods as columns."""
     names, methods = _names(summary), summary["methods"]
     rows = [
-        ("F_reg on positives ↓", "f_reg_positives", _number),
-        ("F_cls on positives ↑", "f_cls_positives", _share),
+        (METRICS["f_reg_positives"].label, "f_reg_positives", _number),
+        (METRICS["f_cls_positives"].label, "f_cls_positives", _share),
         ("margin of positives, in logits", "margin", _number),
         ("margin of pictures whose class changes", "margin_changed", _number),
-        ("R² ↑", "r2", _number),
-        ("mean squared correlation of maps ↓", "mean_squared_correlation", _number),
+        (METRICS["r2"].label, "r2", _number),
+        (METRICS["mean_squared_correlation"].label, "mean_squared_correlation", _number),
         ("locality of a uniform map", "locality_chance", _number),
         ("locality without context ↓", "locality_without_context", _number),
         ("share of relevance on void", "void_share", _share),

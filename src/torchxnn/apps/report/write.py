@@ -12,7 +12,7 @@ from torchxnn.apps.report.content import FeatureSheet, Report
 from torchxnn.apps.report.tables import measured, provenance, shares
 from torchxnn.explanations.drawing.html import card_view, data_uri, render
 from torchxnn.explanations.drawing.overlay import intensities, number, overlay, signed
-from torchxnn.explanations.faithfulness_table import faithfulness_rows
+from torchxnn.metrics.table import faithfulness_rows
 from torchxnn.storage.artifact import __version__
 from torchxnn.storage.files import replace_file
 
