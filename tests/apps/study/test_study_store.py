@@ -189,9 +189,9 @@ def test_the_last_move_counts_and_events_are_kept_once(database, plan):
     first = move(image, 1, "a" * 16)
     save_events(database, person, 0, [first, move(image, 3, "b" * 16)], 2.0)
     save_events(database, person, 0, [first], 3.0)  # sent again: the move back must not come back
-    assert read_trial(database, person, 0, 4.0).groups == {image: 3}
+    assert read_trial(database, person, 0, 4.0) == {image: 3}
     save_events(database, person, 0, [move(image, None, "c" * 16)], 5.0)
-    assert read_trial(database, person, 0, 6.0).groups == {}
+    assert read_trial(database, person, 0, 6.0) == {}
     with database.reading() as connection:
         kept = connection.execute(select(events.c.id, events.c.sequence, events.c.at)).all()
     assert [tuple(row) for row in kept] == [("a" * 16, 1, 2.0), ("b" * 16, 2, 2.0), ("c" * 16, 3, 5.0)]  # fmt: skip # noqa: E501

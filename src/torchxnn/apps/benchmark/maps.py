@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor
@@ -48,17 +48,9 @@ class UnitMaps:
         """Maps (B, n, H, W) by method."""
         found: dict[str, Tensor] = {}
         for method, sizes in self._groups:
-            maps = draw_maps(method, images, range(sum(sizes.values())))
+            maps = method.attribute_many(images, range(sum(sizes.values())))
             found |= dict(zip(sizes, maps.split(list(sizes.values()), 1), strict=True))
         return found
-
-
-def draw_maps(method: ExcitationBackprop, images: Tensor, targets: Sequence[int]) -> Tensor:
-    """Maps (B, n, H, W) of several units."""
-    maps = method.attribute_many(images, targets)
-    if isinstance(maps, tuple):
-        raise TypeError("maps without a certificate were asked for")
-    return maps
 
 
 class MapFigures:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torchxnn.apps.benchmark.maps import MapFigures, UnitMaps, draw_maps, layer_of
+from torchxnn.apps.benchmark.maps import MapFigures, UnitMaps, layer_of
 from torchxnn.apps.benchmark.methods import (
     LASSO_SIZES,
     SEEN,
@@ -241,7 +241,7 @@ def _measure_maps(
         images = torch.stack([sample.image for sample in samples])
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", XNNWarning)  # off units are left out below
-            parts = units.draw(images) | {"1-heatmap": draw_maps(logit, images, [target])}
+            parts = units.draw(images) | {"1-heatmap": logit.attribute_many(images, [target])}
         weights = [task.weigh(sample) for sample in samples]
         for name, maps in parts.items():
             gathered[name].add(maps, weights)
@@ -286,7 +286,7 @@ def _measure_dimensions(
         sample = task.located[index]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", XNNWarning)
-            maps = draw_maps(units, sample.image.unsqueeze(0), range(count))
+            maps = units.attribute_many(sample.image.unsqueeze(0), range(count))
         histograms.add(maps, [task.weigh(sample)])
     found = histograms.figures(tuple(dead.tolist()), many=False)
     del found["histogram"]

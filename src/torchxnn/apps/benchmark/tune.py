@@ -20,7 +20,7 @@ from torchxnn.apps.benchmark.class_by_class import (
     measure_classes,
     open_benchmark,
 )
-from torchxnn.apps.benchmark.maps import draw_maps, layer_of
+from torchxnn.apps.benchmark.maps import layer_of
 from torchxnn.apps.benchmark.measure import FIT_FIGURES, faithfulness
 from torchxnn.apps.benchmark.methods import UnitsOfMany, fit_variant, nn_config
 from torchxnn.apps.benchmark.record import OnImages, Recorded
@@ -201,7 +201,7 @@ def _measure_maps(
         warnings.simplefilter("ignore", XNNWarning)
         for first in range(0, len(pictures), IMAGES_AT_ONCE):
             samples = [task.train[index] for index in pictures[first : first + IMAGES_AT_ONCE]]
-            maps = draw_maps(units, torch.stack([s.image for s in samples]), range(n))
+            maps = units.attribute_many(torch.stack([s.image for s in samples]), range(n))
             covariance.update(maps)
             if located:
                 histograms.update(maps, [task.weigh(sample) for sample in samples])

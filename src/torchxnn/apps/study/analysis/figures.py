@@ -146,8 +146,8 @@ def rating_figure(ratings: Ratings, facts: PlanFacts) -> Figure:
     return _likert([("Rating of the AI agent", [b for b in bars if sum(b[1])])], RATING_LEVELS)
 
 
-def encode(figure: Figure, name: str, caption: str, alternative: str, banner: str) -> Drawing:
-    """Draw a figure in every format, below the banner; the same figure gives the same bytes."""
+def draw_files(figure: Figure, name: str, caption: str, alternative: str, banner: str) -> Drawing:
+    """The figure in every format, below the banner; the same figure gives the same bytes."""
     files = {}
     with matplotlib.rc_context(_STYLE):
         if banner:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from torchxnn.apps.study.analysis.models import Estimate, LinearModel, Unavailable
+from torchxnn.apps.study.analysis.models import LinearModel, Unavailable
 from torchxnn.apps.study.analysis.options import ONE_HEATMAP, XNN_STAGE, PlanFacts
 from torchxnn.apps.study.analysis.paired import PairedComparison, UnpairedComparison
 from torchxnn.apps.study.analysis.results import PRIMARY, Results
@@ -119,11 +119,6 @@ def model_sentences(model: LinearModel | Unavailable, facts: PlanFacts) -> list[
     if model.messages:
         found.append(f"The optimiser said: {'; '.join(model.messages)}.")
     return found
-
-
-def contrast_name(one: Estimate, facts: PlanFacts) -> str:
-    """Data set and pair of a contrast."""
-    return f"{facts.data_set_name(one.data_set)}: {one.name}"
 
 
 def arm_sentence(c: UnpairedComparison, results: Results, facts: PlanFacts) -> str:

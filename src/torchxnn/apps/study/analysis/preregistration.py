@@ -137,8 +137,18 @@ def write_preregistration(
         ),
         *software().items(),
     ]
-    render = _html if out.suffix.lower() in HTML_SUFFIXES else _markdown
-    text = render(facts, answers, created, sections, provenance)
+    if out.suffix.lower() in HTML_SUFFIXES:
+        text = render_page(
+            title=facts.title,
+            lead="Plan of a human study",
+            files="",
+            banner=answers.late,
+            key=[("Written", created), ("Study", facts.study_hash[:16])],
+            provenance=provenance,
+            sections=sections,
+        )
+    else:
+        text = _markdown(facts.title, answers.late, created, sections, provenance)
     replace_file(out, text.encode())
 
 
@@ -215,34 +225,16 @@ def _check_power(power: SampleSize, facts: PlanFacts, options: AnalysisOptions) 
         )
 
 
-def _html(
-    facts: PlanFacts,
-    answers: Answers,
-    created: str,
-    sections: Sequence[Section],
-    provenance: Sequence[tuple[str, str]],
-) -> str:
-    return render_page(
-        title=facts.title,
-        lead="Plan of a human study",
-        files="",
-        banner=answers.late,
-        key=[("Written", created), ("Study", facts.study_hash[:16])],
-        provenance=provenance,
-        sections=sections,
-    )
-
-
 def _markdown(
-    facts: PlanFacts,
-    answers: Answers,
+    title: str,
+    banner: str,
     created: str,
     sections: Sequence[Section],
     provenance: Sequence[tuple[str, str]],
 ) -> str:
-    lines = [f"# Plan of the study: {_escape(facts.title)}", "", f"Written {created}.", ""]
-    if answers.late:
-        lines += [f"**{answers.late}**", ""]
+    lines = [f"# Plan of the study: {_escape(title)}", "", f"Written {created}.", ""]
+    if banner:
+        lines += [f"**{banner}**", ""]
     for section in sections:
         lines += [f"## {section.title}", ""]
         for text in section.paragraphs:

@@ -14,7 +14,7 @@ from torchxnn.apps.study.analysis.exclusions import describe_rules
 from torchxnn.apps.study.analysis.figures import (
     Drawing,
     confidence_figure,
-    encode,
+    draw_files,
     purity_figure,
     rating_figure,
 )
@@ -126,7 +126,7 @@ def draw_figures(results: Results, scores: pd.DataFrame, facts: PlanFacts) -> li
         )
         figure = purity_figure(scores, cells, facts, results.options.seed)
         alternative = f"Box plots of purity. Means: {means}."
-        found.append(encode(figure, "purity", caption, alternative, results.banner))
+        found.append(draw_files(figure, "purity", caption, alternative, results.banner))
     if any(cell.confidence for cell in cells):
         means = listed(
             [
@@ -138,7 +138,7 @@ def draw_figures(results: Results, scores: pd.DataFrame, facts: PlanFacts) -> li
         caption = f"Confidence that all pictures are grouped correctly.{stars}"
         alternative = f"Bars of the seven answers. Means from 1 to 7: {means}."
         figure = confidence_figure(cells, facts)
-        found.append(encode(figure, "confidence", caption, alternative, results.banner))
+        found.append(draw_files(figure, "confidence", caption, alternative, results.banner))
     ratings = results.ratings
     if ratings.one_heatmap or ratings.xnn:
         caption = f"Rating of the two agents at the end of the arm {facts.main.name}."
@@ -151,7 +151,7 @@ def draw_figures(results: Results, scores: pd.DataFrame, facts: PlanFacts) -> li
         )
         alternative = f"Bars of the seven answers. Means from 1 to 7: {means}."
         figure = rating_figure(ratings, facts)
-        found.append(encode(figure, "ratings", caption, alternative, results.banner))
+        found.append(draw_files(figure, "ratings", caption, alternative, results.banner))
     return found
 
 

@@ -115,7 +115,7 @@ def show(position: Position, site: SiteOf, session: SessionOf) -> StageContent:
     participant = session.participant
     stage, method, images = _batch(site, participant, position)
     try:
-        state = read_trial(site.database, participant, position, site.clock())
+        groups = read_trial(site.database, participant, position, site.clock())
     except ElsewhereError:
         raise _elsewhere(session) from None
     return StageContent(
@@ -125,7 +125,7 @@ def show(position: Position, site: SiteOf, session: SessionOf) -> StageContent:
         groups=site.plan.groups,
         features=len(images[0].overlays) if stage == "XNN" else 0,
         csrf=session.csrf,
-        images=[_shown(image, stage, method, state.groups.get(image.id)) for image in images],
+        images=[_shown(image, stage, method, groups.get(image.id)) for image in images],
         texts=site.texts["stage"],
     )
 

@@ -225,12 +225,8 @@ def _next(session: SessionOf) -> Response:
 
 
 def _about(site: SiteOf, session: SessionOf) -> Response:
-    return _here(session, ABOUT) or _about_page(site, session)
-
-
-def _about_page(site: Site, session: Session) -> Response:
     questions = [{"name": name, **site.texts["about"]["questions"][name]} for name in QUESTIONS]
-    return site.page(
+    return _here(session, ABOUT) or site.page(
         "about.html", session.participant, csrf=session.csrf, questions=questions, error=None
     )
 

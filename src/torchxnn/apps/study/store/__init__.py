@@ -12,7 +12,6 @@ from torchxnn.apps.study.store.participants import (
 )
 from torchxnn.apps.study.store.trials import (
     Event,
-    TrialState,
     read_trial,
     save_events,
     submit_trial,
@@ -23,7 +22,6 @@ __all__ = [
     "Event",
     "NewParticipant",
     "Participant",
-    "TrialState",
     "begin",
     "count_cells",
     "find_participant",

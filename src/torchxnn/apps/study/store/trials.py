@@ -34,13 +34,6 @@ class Event:
     client_ms: float
 
 
-@dataclass(frozen=True)
-class TrialState:
-    """Groups (from 1) of the pictures that have one."""
-
-    groups: Mapping[str, int]
-
-
 class ElsewhereError(Exception):
     """The participant is not at this batch any more."""
 
@@ -59,8 +52,8 @@ class UnplacedError(Exception):
 
 def read_trial(
     database: Database, participant: Participant, position: int, now: float
-) -> TrialState:
-    """What is placed so far; the first call notes that the batch began.
+) -> dict[str, int]:
+    """Groups (from 1) of the images that have one; the first call notes that the batch began.
 
     Raises:
         ElsewhereError: the participant is at another page.
@@ -76,7 +69,7 @@ def read_trial(
                 insert(trials).values(number=number, position=position, started_at=now)
             )
         _seen(connection, number, now)
-        return TrialState(_groups(connection, participant, position))
+        return _groups(connection, participant, position)
 
 
 def save_events(
@@ -103,7 +96,9 @@ def save_events(
                 )
             )
         )
-        last = connection.scalar(select(func.max(events.c.sequence)).where(_mine(events, number)))
+        last = connection.scalar(
+            select(func.max(events.c.sequence)).where(events.c.number == number)
+        )
         fresh = {event.id: event for event in new if event.id not in known}
         rows = [
             {
@@ -167,10 +162,6 @@ def submit_trial(
 def _at(connection: Connection, participant: Participant, position: int) -> None:
     if not lock_step(connection, participant.number, stage_step(position)):
         raise ElsewhereError
-
-
-def _mine(table: Any, number: int) -> Any:
-    return table.c.number == number
 
 
 def _of(table: Any, participant: Participant, position: int) -> Any:
