@@ -63,18 +63,7 @@ class ActivationCache:
         Raises:
             DataError: there is none, it holds something else, or it is not complete.
         """
-        store = ChunkStore.open(location)
-        if store.about.get("kind") != KIND or store.about.get("kind_version") != KIND_VERSION:
-            raise DataError(
-                f"{store.location} holds {store.about.get('kind', 'something else')!r} (version "
-                f"{store.about.get('kind_version')}), not {KIND!r} of version {KIND_VERSION}"
-            )
-        if complete and (missing := store.missing()):
-            raise DataError(
-                f"the cache {store.location} is not complete: {len(missing)} of {store.chunks} "
-                "chunks are missing; run again what records it, it goes on where it stopped"
-            )
-        return cls(store)
+        return cls(ChunkStore.open_kind(location, KIND, KIND_VERSION, complete=complete))
 
     def __len__(self) -> int:
         """Number of images."""

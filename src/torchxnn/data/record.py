@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 import torch
@@ -47,6 +47,7 @@ from torchxnn.models.outputs import count_classes, predicted_classes
 from torchxnn.models.preprocessing import Preprocessing
 from torchxnn.models.weights import fingerprint
 from torchxnn.parallel.engine import Engine
+from torchxnn.storage.artifact import plain
 from torchxnn.storage.chunk_store import ChunkStore
 from torchxnn.storage.paths import Location
 
@@ -279,7 +280,7 @@ def _about(
         "outputs": logits.shape[1],
         "dtype": dtype,
         "columns": columns,
-        "preprocessing": None if preprocessing is None else asdict(preprocessing),
+        "preprocessing": plain(preprocessing),
         "data": data_fingerprint(images),
     }
 

@@ -7,6 +7,7 @@ in (`structure`).
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Mapping
@@ -184,6 +185,11 @@ def _complaint(error: BaseException, _: Any) -> str:
         case KeyError():
             return f"{error} is missing"
     return str(error) or repr(error)
+
+
+def digest(values: Any) -> str:
+    """SHA-256 of plain values: what a file or a finished job belongs to."""
+    return hashlib.sha256(json.dumps(plain(values), sort_keys=True).encode()).hexdigest()
 
 
 def differences(found: Any, wanted: Any, name: str = "") -> list[str]:

@@ -8,7 +8,6 @@ leaves a store that the same call continues. Which process writes which chunk do
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
@@ -18,7 +17,7 @@ from typing import Any, final
 from torch import Tensor
 
 from torchxnn.errors import DataError
-from torchxnn.storage.artifact import Format, differences
+from torchxnn.storage.artifact import Format, differences, digest
 from torchxnn.storage.paths import (
     Location,
     Place,
@@ -75,7 +74,7 @@ class ChunkStore:
         self.notes = notes
         self.rows = rows
         self.chunk_rows = chunk_rows
-        self._key = _digest({"about": about, "rows": rows, "chunk_rows": chunk_rows})
+        self._key = digest({"about": about, "rows": rows, "chunk_rows": chunk_rows})
         self._headers: dict[int, TensorFileHeader] = {}
         self._damaged: set[int] = set()
 
@@ -107,7 +106,7 @@ class ChunkStore:
         if MANIFEST not in file_sizes(place):
             _check_free(place)
             values = {"about": wanted, "rows": rows, "chunk_rows": chunk_rows, "notes": kept}
-            content = FORMAT.encode({**values, "checksum": _digest(values)})
+            content = FORMAT.encode({**values, "checksum": digest(values)})
             write_bytes(place / MANIFEST, [content])
         store = cls.open(place)
         others = differences(store.about, wanted)
@@ -134,12 +133,41 @@ class ChunkStore:
         values: dict[str, Any] = {
             name: manifest.get(name) for name in ("about", "rows", "chunk_rows", "notes")
         }
-        if manifest.get("checksum") != _digest(values):
+        if manifest.get("checksum") != digest(values):
             raise DataError(
                 f"{file} is damaged; restore it from a copy, or remove the folder and write the "
                 "store anew"
             )
         return cls(place, **values)
+
+    @classmethod
+    def open_kind(
+        cls, location: Location, kind: str, version: int, *, complete: bool
+    ) -> ChunkStore:
+        """Open a store whose `about` says what kind of rows it holds.
+
+        Args:
+            location: a path, or an fsspec URL.
+            kind: what `about` has as "kind".
+            version: what it has as "kind_version".
+            complete: refuse a store that is not all there.
+
+        Raises:
+            DataError: there is none, it holds another kind, or it is not complete.
+        """
+        store = cls.open(location)
+        found = store.about.get("kind"), store.about.get("kind_version")
+        if found != (kind, version):
+            raise DataError(
+                f"{store.location} holds {found[0]!r} version {found[1]}; this torchxnn reads "
+                f"{kind!r} version {version}"
+            )
+        if complete and (missing := store.missing()):
+            raise DataError(
+                f"{store.location} is not complete: {len(missing)} of {store.chunks} chunks are "
+                "missing; run again what writes it, it goes on where it stopped"
+            )
+        return store
 
     @property
     def chunks(self) -> int:
@@ -343,10 +371,6 @@ def _finite(values: Mapping[str, Any]) -> Any:
         return json.loads(json.dumps(dict(values), allow_nan=False))
     except (TypeError, ValueError) as error:
         raise DataError(f"what a store is about must be plain finite values: {error}") from error
-
-
-def _digest(values: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def _check_free(place: Place) -> None:

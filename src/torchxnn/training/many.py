@@ -9,10 +9,8 @@ fitted twice.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal, SupportsIndex
 
 from torchxnn.data.activation_cache import ActivationCache
@@ -22,6 +20,7 @@ from torchxnn.embeddings.base import Embedding
 from torchxnn.errors import DataError, XNNError
 from torchxnn.models.outputs import check_targets, count_classes
 from torchxnn.parallel.engine import Engine, LocalEngine
+from torchxnn.storage.artifact import digest
 from torchxnn.storage.paths import Location, Place, as_place
 from torchxnn.storage.saved_folder import write_saved
 from torchxnn.training.class_results import (
@@ -197,11 +196,11 @@ def _key(work: _Work) -> str:
         "cache": work.data.store.about,
         "layer": work.layer,
         "n_features": work.n_features,
-        "config": asdict(work.config),
+        "config": work.config,
         "autocast": work.compute.autocast,
         "memory": None if _needs(work).all_fit else work.many.memory,
     }
-    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+    return digest(parts)
 
 
 def _wanted(

@@ -53,7 +53,7 @@ class GroupData:
             raise DataError("fits of one group must have the same number of targets each")
         if train.are_maps and config.relevance:
             raise XNNError("relevance on Z is not defined where Z are maps; set it to 0")
-        train = _plain(train)
+        train = _ordinary(train)
         if validation is None:
             held_out = "split"
             known = [t for target in targets for t in target if 0 <= t < train.logits.shape[1]]
@@ -67,7 +67,7 @@ class GroupData:
                 "labels are given for only one of training and validation data; give both or "
                 "neither, since they decide what is a positive"
             )
-        validation = _plain(validation)
+        validation = _ordinary(validation)
         device = torch.device(compute.device)
         return cls(train, validation, (train.to(device), validation.to(device)), held_out)
 
@@ -192,7 +192,7 @@ class TrialQueue:
         self.on_done(position, trial if isinstance(trial, XNNError) else restarts.result())
 
 
-def _plain(data: Activations) -> Activations:
+def _ordinary(data: Activations) -> Activations:
     """Ordinary tensors: inference tensors cannot take part in a fit."""
     if not data.z.is_inference():
         return data

@@ -6,12 +6,10 @@ is in memory at once is a block of XNNs with their x-features, or the images of 
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +31,7 @@ from torchxnn.data.record import cache_activations
 from torchxnn.errors import DataError
 from torchxnn.models.weights import fingerprint
 from torchxnn.parallel.engine import Engine, LocalEngine
-from torchxnn.storage.artifact import __version__, to_json
+from torchxnn.storage.artifact import __version__, differences, digest, plain, to_json
 from torchxnn.storage.files import check_replaceable, replace_file
 
 WORK = ".work"
@@ -163,12 +161,11 @@ class _Builder:
             cache.check(self.model, preprocessing=self.dataset.preprocessing)
             expected = data_fingerprint(image_rows(self.dataset, 1, 0))
             found = dict(cache.store.about["data"])
-            if json.loads(json.dumps(expected, default=str)) != json.loads(
-                json.dumps(found, default=str)
-            ):
+            if changed := differences(found, plain(expected), "data"):
                 raise DataError(
                     f"the cache {cache.store.location} was recorded from other images than "
-                    f"{self.dataset.name}; record it from the same folder and split"
+                    f"{self.dataset.name} ({'; '.join(changed)}); record it from the same folder "
+                    "and split"
                 )
             return cache
         done = 0
@@ -245,7 +242,7 @@ class _Builder:
             "version": __version__,
             "complete": True,
             "classes": [entry.name for entry in entries],
-            "failures": [asdict(failure) for failure in failures],
+            "failures": failures,
         }
         replace_file(self.out / MARKER, to_json(about))
         total = sum(file.stat().st_size for file in self.out.rglob("*") if file.is_file())
@@ -305,8 +302,7 @@ def _similar_link(one: Similar, other: Summary) -> SimilarLink:
 
 
 def _key(summary: Summary, content: Mapping[str, Any], config: AtlasConfig) -> str:
-    parts = [__version__, templates_key(), asdict(summary), asdict(config), repr(content)]
-    return hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()
+    return digest([__version__, templates_key(), summary, config, repr(content)])
 
 
 def _output_name(output: int, cache: ActivationCache) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from torchxnn.apps.gallery import largest
 from torchxnn.data.activation_cache import ActivationCache
 from torchxnn.embeddings.apply import Embedded, apply_embedding
 from torchxnn.errors import XNNError
-from torchxnn.storage.artifact import structure
+from torchxnn.storage.artifact import digest, structure
 from torchxnn.storage.tensor_file import open_tensors, write_tensors
 from torchxnn.xnn import XNN
 
@@ -139,7 +138,7 @@ def key_of(saved: SavedClass, data: str) -> str:
 
 
 def _data_key(cache: ActivationCache) -> str:
-    return json.dumps(cache.store.about, sort_keys=True, default=str)
+    return digest(cache.store.about)
 
 
 def _load(saved: SavedClass, model: nn.Module, cache: ActivationCache) -> XNN:

@@ -10,7 +10,6 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from torchxnn.errors import DataError
 from torchxnn.storage.chunk_store import ChunkStore
 from torchxnn.storage.paths import Location
 
@@ -93,20 +92,7 @@ class Heatmaps(Sequence[ImageHeatmaps]):
         Raises:
             DataError: no heatmaps there, of a newer version, or not complete.
         """
-        store = ChunkStore.open(location)
-        kind = store.about.get("kind"), store.about.get("kind_version")
-        if kind != (KIND, KIND_VERSION):
-            raise DataError(
-                f"{store.location} holds {kind[0]!r} version {kind[1]}; this torchxnn reads "
-                f"{KIND!r} version {KIND_VERSION}"
-            )
-        missing = store.missing() if complete else []
-        if missing:
-            raise DataError(
-                f"{store.location}: {len(missing)} of {store.chunks} chunks are missing; run again "
-                "what writes it, or open it with complete=False"
-            )
-        return cls(store)
+        return cls(ChunkStore.open_kind(location, KIND, KIND_VERSION, complete=complete))
 
     def __len__(self) -> int:
         return self.store.rows
