@@ -120,7 +120,7 @@ def test_looks_agree_with_explain():
     xnn, samples = make_xnn(), make_samples(3)
     for sample, look in zip(samples, look_at(xnn, samples, 1), strict=True):
         expected = xnn.explain(sample.image)
-        assert np.array_equal(look.picture, expected.picture)
+        assert np.array_equal(look.picture, expected.image)
         for name in ("features", "heatmaps"):
             found = torch.from_numpy(getattr(look, name))
             torch.testing.assert_close(found, getattr(expected, name), atol=1e-5, rtol=1e-4)

@@ -94,16 +94,11 @@ class Page:
         FigureCanvasAgg(self.figure)
 
     @classmethod
-    def measure(cls, width: float, draw: Callable[[Page], None]) -> float:
-        """The height that `draw(page)` takes."""
-        page = cls(width, 1.0, draws=False)
-        draw(page)
-        return page.y
-
-    @classmethod
     def fitted(cls, width: float, draw: Callable[[Page], None], dpi: int = DPI) -> Page:
-        """A page that is as high as what `draw(page)` draws on it."""
-        page = cls(width, cls.measure(width, draw), dpi=dpi)
+        """A page that is as high as what `draw(page)` draws on it; `draw` is called twice."""
+        measured = cls(width, 1.0, draws=False)
+        draw(measured)
+        page = cls(width, measured.y, dpi=dpi)
         draw(page)
         return page
 

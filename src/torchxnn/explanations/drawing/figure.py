@@ -113,20 +113,32 @@ def _line(points: float) -> float:
 
 
 def _header(page: Page, card: Card, form: _Form) -> None:
-    width = page.width - 2 * form.margin
     page.y = form.margin
-    titles = [card.sentence] if form.words else [_paper_title(row) for row in card.rows]
-    for title in titles:
-        title = title.replace("x-feature ", "x-feature\N{NO-BREAK SPACE}")
-        page.text(form.margin, title, form.title, width, weight="bold")
     if form.words:
-        page.y += 0.04
         facts = "  ·  ".join(f"{term}: {text}" for term, text in card.facts)
-        page.text(form.margin, facts, form.text, width, color=MUTED)
-    style = {"color": WARNING, "weight": "bold" if form.words else "normal"}
+        write_header(page, card.sentence, (facts,), card.warnings)
+        return
+    for row in card.rows:
+        page.text(form.margin, _paper_title(row), form.title, form.room, weight="bold")
     for warning in card.warnings:
-        page.text(form.margin, f"Warning: {warning}", form.text, width, **style)
+        page.text(form.margin, f"Warning: {warning}", form.text, form.room, color=WARNING)
     page.y += form.gap
+
+
+def write_header(
+    page: Page, title: str, facts: Sequence[str], warnings: Sequence[str] = ()
+) -> None:
+    """Write title, facts and warnings of a figure on a screen, and move the cursor below them."""
+    width, page.y = page.width - 2 * MARGIN, MARGIN
+    title = title.replace("x-feature ", "x-feature\N{NO-BREAK SPACE}")
+    page.text(MARGIN, title, _SCREEN.title, width, weight="bold")
+    page.y += 0.04
+    for fact in facts:
+        page.text(MARGIN, fact, _SCREEN.text, width, color=MUTED)
+    for warning in warnings:
+        style = {"color": WARNING, "weight": "bold"}
+        page.text(MARGIN, f"Warning: {warning}", _SCREEN.text, width, **style)
+    page.y += GAP
 
 
 def _paper_title(row: Row) -> str:
@@ -135,19 +147,32 @@ def _paper_title(row: Row) -> str:
 
 
 def _footer(page: Page, card: Card, form: _Form) -> None:
-    width, indent = page.width - 2 * form.margin, 0.0
+    width = page.width - 2 * MARGIN
     for row in card.rows:
-        page.text(form.margin, row.equation, form.text, width)
+        page.text(MARGIN, row.equation, form.text, width)
     page.y += 0.1
     for line in card.certificate:
-        page.text(form.margin, line, form.small, width, color=MUTED)
+        page.text(MARGIN, line, form.small, width, color=MUTED)
     page.y += 0.06
-    if card.kind == "image":
-        legend, indent, style = 1.5, 3.25, {"color": MUTED, "va": "center"}
-        page.put(form.margin, page.y + 0.08, "low", form.small, **style)
-        page.image(form.margin + 0.34, page.y + 0.02, (legend, 0.13), colour_scale())
-        page.put(form.margin + legend + 0.42, page.y + 0.08, "high relevance", form.small, **style)
-    page.text(form.margin + indent, card.caption, form.small, width - indent, color=MUTED)
+    write_caption(page, card.caption, legend=1.5 if card.kind == "image" else 0.0)
+
+
+def write_caption(page: Page, caption: str, legend: float = 1.5) -> None:
+    """Write how to read a figure, beside the colours of heatmaps; moves the cursor below them.
+
+    Args:
+        page: The figure, at the cursor.
+        caption: What to write.
+        legend: Width of the colour scale in inches; 0 draws none.
+    """
+    small, indent, style = _SCREEN.small, 0.0, {"color": MUTED, "va": "center"}
+    if legend:
+        indent = legend + 1.75
+        page.put(MARGIN, page.y + 0.08, "low", small, **style)
+        page.image(MARGIN + 0.34, page.y + 0.02, (legend, 0.13), colour_scale())
+        page.put(MARGIN + legend + 0.42, page.y + 0.08, "high relevance", small, **style)
+    width = page.width - 2 * MARGIN - indent
+    page.text(MARGIN + indent, caption, small, width, color=MUTED)
     page.y += 0.22
 
 
@@ -162,7 +187,7 @@ class _Cell:
     pictures: Sequence[np.ndarray]
     value: str = ""
     colour: str = INK
-    share: float = 0.0  # of the largest contribution, as a bar
+    share: float | None = None  # of the largest contribution, as a bar
     note: str = ""
     lines: tuple[tuple[str, str], ...] = ()  # with several targets: text and colour
 
@@ -177,7 +202,7 @@ class _Cell:
             above -= _line(form.value)
         name = page.fit(self.name, form.text, width)
         page.put(x, above, name, form.text, color=MUTED, va="bottom")
-        if self.share:
+        if self.share is not None:
             page.bar(x, y - 0.08, width, 0.045, "#eceef0")
             page.bar(x, y - 0.08, width * self.share, 0.045, self.colour)
         if self.note:
@@ -219,7 +244,7 @@ def _cell(card: Card, panel: Panel, form: _Form, largest: float) -> _Cell:
     pictures = _pictures(panel, form)
     if len(card.rows) == 1:
         (value,) = panel.values
-        share = abs(value) / largest if form.words else 0.0
+        share = abs(value) / largest if form.words else None
         return _Cell(panel.name, pictures, signed(value), colour_of(value), share, panel.note)
     lines = tuple(
         (signed(value) if form.words else f"{signed(value)} {row.name}", colour_of(value))

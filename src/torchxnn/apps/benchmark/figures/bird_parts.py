@@ -17,14 +17,18 @@ from torchxnn.apps.benchmark.figures.columns import (
     VALUE,
     draw_tile,
     feature_tile,
-    write_footer,
-    write_header,
 )
 from torchxnn.apps.benchmark.figures.looks import Look, look_at, target_of
 from torchxnn.data.datasets.base import Sample
 from torchxnn.errors import DataError
 from torchxnn.explanations.drawing.canvas import Page
-from torchxnn.explanations.drawing.figure import GAP, MARGIN, WIDE_GAP
+from torchxnn.explanations.drawing.figure import (
+    GAP,
+    MARGIN,
+    WIDE_GAP,
+    write_caption,
+    write_header,
+)
 from torchxnn.explanations.drawing.overlay import (
     FAINT,
     INK,
@@ -85,20 +89,20 @@ def parts_figure(
     tile_width = min(room, LARGEST_MAP)
     tile = (tile_width, tile_width * height / width)
     caption = f"{_hidden_text(parts, part_names)}{CAPTION}"
-    top = Page.measure(total, lambda page: write_header(page, title, facts))
-    foot = Page.measure(total, lambda page: write_footer(page, caption))
-    second = top + 0.25 + size[1] + 0.2
-    page = Page(total, second + 0.25 + VALUE + tile[1] + 0.15 + foot)
-    write_header(page, title, facts)
-    _first_line(page, look, cells, parts, part_names, (top + 0.25, size))
-    for column, feature in enumerate(order):
-        x = MARGIN + column * (tile[0] + GAP)
-        name = page.fit(xnn.feature_names[feature], 10.5, tile[0])
-        page.put(x, second + 0.2, name, 10.5, color=MUTED, va="bottom")
-        draw_tile(page, x, second + 0.22, feature_tile(look, feature), tile)
-    page.y = second + 0.25 + VALUE + tile[1] + 0.15
-    write_footer(page, caption)
-    return page.figure
+
+    def draw(page: Page) -> None:
+        write_header(page, title, facts)
+        _first_line(page, look, cells, parts, part_names, (page.y + 0.25, size))
+        second = page.y + 0.25 + size[1] + 0.2
+        for column, feature in enumerate(order):
+            x = MARGIN + column * (tile[0] + GAP)
+            name = page.fit(xnn.feature_names[feature], 10.5, tile[0])
+            page.put(x, second + 0.2, name, 10.5, color=MUTED, va="bottom")
+            draw_tile(page, x, second + 0.22, feature_tile(look, feature), tile)
+        page.y = second + 0.25 + VALUE + tile[1] + 0.15
+        write_caption(page, caption)
+
+    return Page.fitted(total, draw).figure
 
 
 def probability_figure(
@@ -130,20 +134,17 @@ def probability_figure(
         ("(a) Pixel-level probability", points, names[:-1]),
         ("(b) Voronoi-based probability", cells, names),
     )
-    width = total - 2 * MARGIN
-    top = Page.measure(total, lambda page: write_header(page, title, facts))
-    foot = Page.measure(total, lambda page: page.text(MARGIN, caption, 9.0, width))
-    heights = [0.9 + BAR * len(shown) for _, _, shown in lines]
-    page = Page(total, top + sum(heights) + foot + 0.3)
-    write_header(page, title, facts)
-    y = top
-    for (heading, weights, shown), height in zip(lines, heights, strict=True):
-        page.put(MARGIN, y + 0.2, heading, 12.0, weight="bold", va="bottom")
-        _bars(page, xnn, look, weights, shown, y + 0.7)
-        y += height
-    page.y = y + 0.05
-    page.text(MARGIN, caption, 9.0, width, color=MUTED)
-    return page.figure
+
+    def draw(page: Page) -> None:
+        write_header(page, title, facts)
+        for heading, weights, shown in lines:
+            page.put(MARGIN, page.y + 0.2, heading, 12.0, weight="bold", va="bottom")
+            _bars(page, xnn, look, weights, shown, page.y + 0.7)
+            page.y += 0.9 + BAR * len(shown)
+        page.y += 0.05
+        write_caption(page, caption, legend=0.0)
+
+    return Page.fitted(total, draw).figure
 
 
 def _weights(sample: Sample, part_names: Sequence[str]) -> tuple[PixelWeights, PixelWeights]:

@@ -15,14 +15,19 @@ from matplotlib.figure import Figure
 
 from torchxnn.apps.benchmark.figures.looks import EMPTY, OFF, Look
 from torchxnn.explanations.drawing.canvas import Page
-from torchxnn.explanations.drawing.figure import GAP, MARGIN, WIDE_GAP
+from torchxnn.explanations.drawing.figure import (
+    GAP,
+    MARGIN,
+    WIDE_GAP,
+    write_caption,
+    write_header,
+)
 from torchxnn.explanations.drawing.overlay import (
     FAINT,
     INK,
     MUTED,
     WARNING,
     colour_of,
-    colour_scale,
     faded,
     intensities,
     number,
@@ -125,48 +130,25 @@ def draw_groups(title: str, facts: Sequence[str], groups: Sequence[Group], capti
     total = max(2 * MARGIN + sum(widths) + WIDE_GAP * (len(groups) - 1), 6.0)
     rows = max(len(c.tiles) for g in groups for c in g.columns)
     body = rows * (VALUE + tile[1] + ROW_GAP) + 0.3
-    top = Page.measure(total, lambda page: write_header(page, title, facts))
-    heads = [
-        Page.measure(total, lambda page, g=g, w=w: _group_head(page, MARGIN, g, w))  # type: ignore[misc]
-        for g, w in zip(groups, widths, strict=True)
-    ]
-    below = top + max(heads)
-    foot = Page.measure(total, lambda page: write_footer(page, caption))
-    page = Page(total, below + body + foot)
-    write_header(page, title, facts)
-    x = MARGIN
-    for index, (group, across) in enumerate(zip(groups, widths, strict=True)):
-        page.y = top
-        _group_head(page, x, group, across)
-        for position, column in enumerate(group.columns):
-            _draw_column(page, x + position * (tile[0] + GAP), below, column, tile)
-        if index:
-            page.bar(x - WIDE_GAP / 2, top + 0.05, 0.01, below + body - top - 0.15, FAINT)
-        x += across + WIDE_GAP
-    page.y = below + body
-    write_footer(page, caption)
-    return page.figure
 
+    def draw(page: Page) -> None:
+        write_header(page, title, facts)
+        top, below, x = page.y, page.y, MARGIN
+        for group, across in zip(groups, widths, strict=True):
+            page.y = top
+            _group_head(page, x, group, across)
+            below, x = max(below, page.y), x + across + WIDE_GAP
+        x = MARGIN
+        for index, (group, across) in enumerate(zip(groups, widths, strict=True)):
+            for position, column in enumerate(group.columns):
+                _draw_column(page, x + position * (tile[0] + GAP), below, column, tile)
+            if index:
+                page.bar(x - WIDE_GAP / 2, top + 0.05, 0.01, below + body - top - 0.15, FAINT)
+            x += across + WIDE_GAP
+        page.y = below + body
+        write_caption(page, caption)
 
-def write_header(page: Page, title: str, facts: Sequence[str]) -> None:
-    """The title and the facts below it; moves the cursor below them."""
-    width = page.width - 2 * MARGIN
-    page.y = 0.26
-    page.text(MARGIN, title, 16.0, width, weight="bold")
-    page.y += 0.02
-    for fact in facts:
-        page.text(MARGIN, fact, 10.5, width, color=MUTED)
-    page.y += 0.1
-
-
-def write_footer(page: Page, caption: str, legend: float = 1.5) -> None:
-    """The colour scale with the caption beside it; moves the cursor below them."""
-    low, indent = page.y + 0.08, MARGIN + legend + 1.45
-    page.put(MARGIN, low, "low", 9.0, color=MUTED, va="center")
-    page.image(MARGIN + 0.3, page.y + 0.02, (legend, 0.13), colour_scale())
-    page.put(MARGIN + legend + 0.38, low, "high relevance", 9.0, color=MUTED, va="center")
-    page.text(indent, caption, 9.0, page.width - MARGIN - indent, color=MUTED)
-    page.y += 0.22
+    return Page.fitted(total, draw).figure
 
 
 def _group_head(page: Page, x: float, group: Group, width: float) -> None:
