@@ -1,6 +1,7 @@
 # Two commands on a fresh machine with Python 3.11 or newer, pip and make: `make demo`, `make test`.
 # Everything lives in .venv; delete it to start afresh.
 #   PYTHON=python3.12 make demo     another interpreter
+#   make test-quick ROOM=storage     the tests of one room of the package
 #   TORCH="torch torchvision --index-url URL" make demo     another build of torch, say one for CPUs
 
 PYTHON ?= python3
@@ -9,13 +10,21 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test test-slow lint format docs bench clean
+ROOM ?=
+
+.PHONY: demo test test-quick test-slow lint format docs bench clean
 
 demo: $(VENV)/.demo
 	$(BIN)/xnn demo --out demo
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -m "not slow" -n auto --dist loadfile
+
+# The tests of one room or app, for while you work on it: make test-quick ROOM=storage
+test-quick: $(VENV)/.dev
+	@test -n "$(ROOM)" -a -d "tests/$(ROOM)" || { echo "Name a room: make test-quick ROOM=storage, or one of"; \
+	  cd tests && ls -d [a-z]*/ apps/*/ | sed 's:/$$::' | grep -v __pycache__; exit 2; }
+	$(BIN)/python -m pytest -q -m "not slow" -n auto --dist worksteal "tests/$(ROOM)"
 
 test-slow: $(VENV)/.dev
 	$(BIN)/python -m pytest -m slow

@@ -1,5 +1,6 @@
 """Every block of code in README and docs runs, or is listed here with the reason why not."""
 
+import ast
 import io
 import re
 import runpy
@@ -15,6 +16,8 @@ from fsspec.implementations.memory import MemoryFileSystem
 from docs_examples import PAGES, ROOT, SIZE, make_world, names_of_a_page, read_blocks, use_stand_ins
 from torchxnn.cli.main import main
 from torchxnn.errors import XNNWarning
+
+PACKAGE = ROOT / "src" / "torchxnn"
 
 DATA = "needs data sets that are not in any package"
 LONG = "measures for minutes or hours"
@@ -185,6 +188,47 @@ def test_pages_and_pictures_that_are_linked_exist():
 def test_every_page_is_in_the_navigation():
     listed = set(re.findall(r": (\w+\.md)$", (ROOT / "mkdocs.yml").read_text("utf-8"), re.M))
     assert listed == {page.removeprefix("docs/") for page in PAGES if page != "README.md"}
+
+
+def rows_of_tables(page):
+    lines = (ROOT / page).read_text("utf-8").splitlines()
+    return [line for line in lines if line.startswith("| ") and ".py`" in line]
+
+
+def names_defined_in(path):
+    """Classes, functions and variables of a module."""
+    found = set()
+    for node in ast.parse(path.read_text("utf-8")).body:
+        targets = getattr(node, "targets", [getattr(node, "target", None)])
+        found |= {target.id for target in targets if isinstance(target, ast.Name)}
+        found |= {node.name} if hasattr(node, "name") else set()
+    return found
+
+
+@pytest.mark.parametrize(
+    "row", rows_of_tables("docs/where_do_i_change.md") + rows_of_tables("CONTRIBUTING.md")
+)
+def test_every_file_and_name_that_the_tables_send_a_reader_to_exists(row):
+    words = re.findall(r"`([^`]+)`", row)
+    files = [word for word in words if word.endswith(".py") and "NAME" not in word]
+    places = [ROOT / word if word.startswith("tests/") else PACKAGE / word for word in files]
+    assert all(place.is_file() for place in places), row
+    defined = set().union(*(names_defined_in(place) for place in places))
+    assert {word for word in words if word.isidentifier()} <= defined, row
+
+
+def test_ten_examples_of_where_to_change_something():
+    assert len(rows_of_tables("docs/where_do_i_change.md")) == 10
+
+
+def test_the_rooms_are_drawn_as_they_are():
+    """`python docs/draw_rooms.py` draws them again."""
+    script = runpy.run_path(str(ROOT / "docs" / "draw_rooms.py"))
+    rooms, pairs = script["rooms_in_order"](), script["imports"]()
+    assert script["FILE"].read_text("utf-8") == script["draw"](rooms, pairs)
+    table = (ROOT / "docs" / "design.md").read_text("utf-8")
+    for room in rooms:
+        assert f"| `{room}/` |" in table or f"| `{room}.py` |" in table
 
 
 def test_blocks_are_read_with_their_language_and_continued_lines():
