@@ -310,7 +310,7 @@ class MapMethod(Attributor):
 
     @torch.no_grad()
     def _delta(self, images: Tensor, targets: Tensor) -> Float[Tensor, "batch targets"]:
-        """f(x) - f(baseline) of every image and target."""
+        """f(x) - f(baseline) of each image and target: what the maps of complete methods sum to."""
         outputs = self._outputs(images) - self._outputs(self._baseline(images))
         return outputs.gather(1, targets)
 

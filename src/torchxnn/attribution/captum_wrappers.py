@@ -254,7 +254,7 @@ class MaxPool(nn.Module):
         self.pool = nn.MaxPool2d((self._kernel[0] * self._kernel[1], 1))
 
     def forward(self, maps: Tensor) -> Tensor:
-        """Pool (B, C, H, W)."""
+        """The maxima of the windows, (B, C, h, w), of maps (B, C, H, W); without B as well."""
         single = maps.ndim == 3
         maps = maps.unsqueeze(0) if single else maps
         settings = (self._kernel, self._stride, self._padding, self._dilation, self._ceil)

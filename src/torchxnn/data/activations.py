@@ -66,7 +66,7 @@ class Activations:
         return Activations(self._rows(index), self.logits[index], labels, self.map_memory)
 
     def to(self, device: torch.device) -> Activations:
-        """The same on a device; itself if it lies there."""
+        """The same activations on a device: this very object if it lies there already."""
         if self.z.device == device:
             return self
         labels = None if self.labels is None else self.labels.to(device)

@@ -52,14 +52,14 @@ class FeatureUse:
 
     Attributes:
         reproduced: change of the reproduced logit if the x-feature is set to zero, -v E.
-        reproduced_interval: bootstrap interval over images.
+        reproduced_interval: bootstrap interval of it over images.
         real: change of the network's own logit if its region is painted over.
-        real_interval: likewise.
+        real_interval: bootstrap interval of it over images.
         control: the same for regions of the same size and shape elsewhere.
-        control_interval: likewise.
+        control_interval: bootstrap interval of it over images.
         correlation: Pearson's, over images, of the change of the reproduced logit and that of the
             real one; higher is better; NaN if one of them does not vary.
-        correlation_interval: likewise.
+        correlation_interval: bootstrap interval of it over images.
         images: on which the x-feature is active.
     """
 
@@ -197,7 +197,7 @@ def feature_use(
     Args:
         reproduced: (M,), change of the reproduced logit when the x-feature is set to zero.
         real: (M,), change of the network's logit when its region is painted over.
-        control: (M,), likewise for regions elsewhere.
+        control: (M,), change of the network's logit when regions elsewhere are painted over.
         level: of the intervals.
         resamples: B.
         seed: of the resamples.

@@ -26,8 +26,9 @@ class Interval:
     """A percentile bootstrap interval of one figure.
 
     Attributes:
-        low: NaN where there is no interval: fewer than 2 items, or no resample has the figure.
-        high: likewise.
+        low: lower end; NaN where there is no interval: fewer than 2 items, or no resample has the
+            figure.
+        high: upper end; NaN where `low` is.
         level: share of the resampled figures inside, in (0, 1).
         resamples: resampled figures it was read from.
         undefined: resamples left out because the figure does not exist there.

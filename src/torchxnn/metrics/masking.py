@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal, Protocol, get_args, runtime_checkable
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -16,9 +16,10 @@ from torchxnn.errors import DataError, NonFiniteError
 from torchxnn.models.hooks import preserve_state
 from torchxnn.models.layers import check_images
 from torchxnn.models.outputs import as_logits, count_classes, predicted_classes
+from torchxnn.models.preprocessing import Preprocessing
 
 KEPT = (300, 500, 1000)
-"""Pixels kept in table .5, of 224 x 224."""
+"""How many of 224 x 224 pixels are kept in table .5 of the paper."""
 
 Algorithm = Literal["telea", "navier_stokes"]
 
@@ -51,24 +52,6 @@ class Inpainting:
 
 
 DEFAULT_INPAINTING = Inpainting()
-
-
-@runtime_checkable
-class PictureNormalisation(Protocol):
-    """What `Preprocessing` knows: how a tensor becomes a picture and back."""
-
-    @property
-    def mean(self) -> tuple[float, float, float]:
-        """Per colour."""
-
-    @property
-    def std(self) -> tuple[float, float, float]:
-        """Per colour."""
-
-    def picture(
-        self, image: Float[Tensor, "channels height width"]
-    ) -> UInt8[np.ndarray, "height width 3"]:
-        """Undo the normalisation: red, green, blue in 0 to 255."""
 
 
 @dataclass(frozen=True)
@@ -184,7 +167,7 @@ def inpaint_picture(
 def inpaint_images(
     images: Float[Tensor, "batch channels height width"],
     keep: Bool[Tensor, "batch height width"],
-    preprocessing: PictureNormalisation,
+    preprocessing: Preprocessing,
     inpainting: Inpainting = DEFAULT_INPAINTING,
 ) -> Float[Tensor, "batch 3 height width"]:
     """`inpaint_picture` of normalised images, normalised again.
@@ -212,7 +195,7 @@ def inpaint_images(
 
 def masked_accuracy(
     model: nn.Module,
-    preprocessing: PictureNormalisation,
+    preprocessing: Preprocessing,
     batches: Iterable[tuple[Tensor, Tensor, Tensor]],
     kept: tuple[int, ...] = KEPT,
     inpainting: Inpainting = DEFAULT_INPAINTING,

@@ -48,7 +48,7 @@ class SqueezeNetWithHead(nn.Module):
         self.num_classes = num_classes
 
     def forward(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch k"]:
-        """Logits of a batch."""
+        """The logits (B, K) of a batch of images (B, 3, H, W)."""
         return self.classifier(self.avgpool(self.features(images)).flatten(1))
 
 

@@ -78,7 +78,7 @@ class WithoutFastPath(TorchFunctionMode):
     """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Call the function unchanged."""
+        """Call the function as it is: being asked for it is what switches the fast path off."""
         return func(*args, **(kwargs or {}))
 
 

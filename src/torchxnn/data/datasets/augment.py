@@ -11,6 +11,7 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from torchxnn.data.datasets.base import ImageDataset, Sample, subset
+from torchxnn.data.positives import split_kinds
 from torchxnn.errors import DataError
 
 SMALLEST_CROP = 0.25
@@ -91,9 +92,9 @@ def with_copies(
     Raises:
         DataError: fewer than 1 copy, or too few pictures to hold any out.
     """
-    sides = _sides(dataset, held_out, seed)
+    halves = _halves(dataset, held_out, seed)
     train, validation = (
-        AugmentedImages(subset(dataset, side.tolist()), copies, seed=seed) for side in sides
+        AugmentedImages(subset(dataset, half.tolist()), copies, seed=seed) for half in halves
     )
     return train, validation
 
@@ -122,10 +123,10 @@ class HeldOutCopies(ImageDataset):
         self.share = held_out
         self.seed = seed
         self.parts = with_copies(dataset, copies, held_out, seed)
-        sides = _sides(dataset, held_out, seed)
+        halves = _halves(dataset, held_out, seed)
         times = torch.arange(copies + 1)
-        self.picture = torch.cat([side.repeat(copies + 1) for side in sides])
-        self.copy = torch.cat([times.repeat_interleave(len(side)) for side in sides])
+        self.picture = torch.cat([half.repeat(copies + 1) for half in halves])
+        self.copy = torch.cat([times.repeat_interleave(len(half)) for half in halves])
         self.held_out = torch.arange(len(self.picture)) >= len(self.parts[0])
         self.name = self.parts[0].name
         self.classes = dataset.classes
@@ -140,15 +141,10 @@ class HeldOutCopies(ImageDataset):
         return train[index] if index < len(train) else validation[index - len(train)]
 
 
-def _sides(dataset: ImageDataset, held_out: float, seed: int) -> tuple[Tensor, Tensor]:
-    """Indices of the pictures to fit and of those held out."""
-    generator = torch.Generator().manual_seed(seed)
-    labels = torch.zeros(len(dataset)) if dataset.labels is None else torch.tensor(dataset.labels)
-    chosen = torch.zeros(len(dataset), dtype=torch.bool)
-    for label in labels.unique():
-        members = (labels == label).nonzero().flatten()
-        count = max(1, round(held_out * len(members))) if len(members) > 1 else 0
-        chosen[members[torch.randperm(len(members), generator=generator)[:count]]] = True
+def _halves(dataset: ImageDataset, held_out: float, seed: int) -> tuple[Tensor, Tensor]:
+    """Indices of the images to fit and of those held out, with the same share of every class."""
+    kinds = torch.zeros(len(dataset)) if dataset.labels is None else torch.tensor(dataset.labels)
+    chosen = split_kinds(kinds.long(), held_out, seed)
     if not bool(chosen.any()):
         raise DataError(f"{dataset.name} has too few images of every class to hold any out")
     return (~chosen).nonzero().flatten(), chosen.nonzero().flatten()

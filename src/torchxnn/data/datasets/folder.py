@@ -102,7 +102,7 @@ class ImageFolder(ImageDataset):
         self._warn(len(files))
 
     def load(self, index: int) -> Sample:
-        """Read the picture at an index."""
+        """Read and preprocess the picture at an index from 0 to len - 1."""
         path = self.paths[index]
         image = self.preprocessing(read_image(self._folder / path))
         return Sample(image, None if self.labels is None else self.labels[index], path)

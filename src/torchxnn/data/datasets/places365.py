@@ -81,7 +81,7 @@ class Places365(OfficialDataset):
         self._settle(pictures, classes is not None)
 
     def load(self, index: int) -> Sample:
-        """Read the picture at an index."""
+        """Read and preprocess the picture at an index from 0 to len - 1."""
         image = self.preprocessing(read_image(self.root / self.paths[index]))
         return Sample(image, self.labels[index], self.paths[index])
 
