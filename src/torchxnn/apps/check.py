@@ -107,7 +107,7 @@ def cascade_table(steps: Sequence[RandomizedStep]) -> Table:
 
 
 def draw_cascade(pictures: Sequence[np.ndarray], steps: Sequence[RandomizedStep]) -> Figure:
-    """The first target's map of each picture (rows) at up to eight steps (columns)."""
+    """The first target's map of each image (rows) at up to eight steps (columns)."""
     shown = evenly_spaced(steps, COLUMNS)
     figure = Figure(figsize=(1.7 * len(shown) + 0.2, 1.8 * len(pictures) + 0.6), dpi=110)
     FigureCanvasAgg(figure)

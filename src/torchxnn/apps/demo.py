@@ -35,23 +35,23 @@ GOLDFINCH = 47
 
 @dataclass(frozen=True, eq=False)
 class DemoSetup:
-    """A network ready to be explained, and the pictures to do it with.
+    """A network ready to be explained, and the images to do it with.
 
     Attributes:
         model: in evaluation mode.
-        train: pictures to fit the XNN on.
-        validation: held-out pictures that decide when to stop; None lets the fit split `train`.
-        test: pictures that neither the network nor the XNN has seen.
+        train: images to fit the XNN on.
+        validation: held-out images that decide when to stop; None lets the fit split `train`.
+        test: images that neither the network nor the XNN has seen.
         classes: class names by index.
         target: the class that is explained.
         target_name: its name for people.
         accuracy: the network's share of right answers on `test`; None if not measured.
-        preprocessing: how pictures become tensors.
+        preprocessing: how images become tensors.
         layer: where the XNN attaches.
         title: of the report, a question.
         network: what the model is, for people.
         factory: its name for `load_model`.
-        notes: licence and sources, to be printed with every picture.
+        notes: licence and sources, to be printed with every image.
     """
 
     model: nn.Module
@@ -78,7 +78,7 @@ def prepare_solar(seed: int = 0, progress: Progress | None = None, images: int =
 
     Takes the cells whose label the experts were sure of (probability 0 or 1), a stratified part of
     them: 65% to train the head, 10% for validation, 25% for the test. The features stay as ImageNet
-    made them, so every picture goes through them once; the head is trained on the result. The same
+    made them, so every image goes through them once; the head is trained on the result. The same
     seed gives the same network on the same machine.
 
     Args:

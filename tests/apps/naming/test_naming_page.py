@@ -89,7 +89,7 @@ def test_gather_draws_each_image_once(fitted):
     assert len(gallery.features) == 3
     shown = [s for f in gallery.features for group in f.groups.values() for s in group]
     assert shown
-    assert {s.picture for s in shown} | {s.heatmap for s in shown} == set(gallery.files)
+    assert {s.image for s in shown} | {s.heatmap for s in shown} == set(gallery.files)
     assert all(content[8:12] == b"WEBP" for content in gallery.files.values())
     assert all(s.alt.startswith("Heatmap of x-feature") for s in shown)
 

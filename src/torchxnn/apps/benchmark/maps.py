@@ -1,4 +1,4 @@
-"""Draw the maps of many methods on one picture, and keep only what is measured of them."""
+"""Draw the maps of many methods on one image, and keep only what is measured of them."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class MapFigures:
         self.context = (CONTEXT,) if CONTEXT in parts else ()
 
     def add(self, maps: Tensor, weights: list[PixelWeights]) -> None:
-        """Add maps (B, n, H, W) with the pixel weights of their pictures."""
+        """Add maps (B, n, H, W) with the pixel weights of their images."""
         self.covariance.update(maps)
         self.histograms.update(maps, weights)
 

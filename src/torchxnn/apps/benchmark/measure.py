@@ -1,4 +1,4 @@
-"""Fit every method to one class and measure all of them on the same pictures."""
+"""Fit every method to one class and measure all of them on the same images."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from torchxnn.metrics import Faithfulness, combine_maps, masked_accuracy, measur
 from torchxnn.training.report import FitReport
 
 IMAGES_AT_ONCE = 4
-"""Pictures whose maps of all methods are carried at once; bounds the memory."""
+"""Images whose maps of all methods are carried at once; bounds the memory."""
 
 LASSO_SHOWN = LASSO_SIZES[0]
 
@@ -68,10 +68,10 @@ class ClassRecord:
         name: class name.
         methods: figures by method; see `figures`.
         lasso: rows of the tables .4 and .6: by wanted size the size found, F_reg on training and
-            test pictures.
+            test images.
         masking: accuracy by score and kept pixels; None if it was not measured.
         more: R^2 of the methods without target at more concepts.
-        positives: pictures whose maps were measured.
+        positives: images whose maps were measured.
         seconds: of the whole class.
     """
 
@@ -150,7 +150,7 @@ def measure_class(
     """Fit and measure one class.
 
     Args:
-        task: network and pictures.
+        task: network and images.
         recorded: activations of all of them.
         data: what is fitted.
         target: class index.
@@ -192,7 +192,7 @@ def figures(embedding: Embedding, recorded: Recorded, target: int) -> dict[str, 
 
 
 def faithfulness_figures(train: Faithfulness, test: Faithfulness) -> dict[str, Any]:
-    """What `results.json` holds of the faithfulness on training and on test pictures."""
+    """What `results.json` holds of the faithfulness on training and on test images."""
     return NO_FIGURES | {
         "f_reg_train": train.f_reg,
         "f_reg_test": test.f_reg,
@@ -272,7 +272,7 @@ def _measure_dimensions(
     record: ClassRecord,
     config: BenchmarkConfig,
 ) -> None:
-    """Locality of single dimensions of Z, the most active ones, on a few pictures."""
+    """Locality of single dimensions of Z, the most active ones, on a few images."""
     start = time.perf_counter()
     positives = find_positives(data.train, [target])[0][:, 0]
     logits = data.train.logits[:, [target]]

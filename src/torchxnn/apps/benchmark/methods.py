@@ -43,8 +43,8 @@ class FitData:
     """Recorded activations that every method is fitted to.
 
     Attributes:
-        train: pictures and their altered copies.
-        validation: other training pictures, for early stopping.
+        train: images and their altered copies.
+        validation: other training images, for early stopping.
     """
 
     train: Activations

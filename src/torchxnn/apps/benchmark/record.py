@@ -32,13 +32,13 @@ OnImages = Callable[[str, int, int], None]
 
 @dataclass(frozen=True, eq=False)
 class Recorded:
-    """What the network did on every picture of a task.
+    """What the network did on every image of a task.
 
     Attributes:
-        train: training pictures.
+        train: training images.
         altered: their altered copies, all first copies first; empty for none.
-        test: pictures that faithfulness is measured on.
-        located: pictures whose maps are measured; the same as `test` where they are.
+        test: images that faithfulness is measured on.
+        located: images whose maps are measured; the same as `test` where they are.
     """
 
     train: Activations
@@ -47,12 +47,12 @@ class Recorded:
     located: Activations
 
     def fit_data(self, config: TrainConfig) -> FitData:
-        """Training pictures without and with a held-out share of each class, copies included."""
+        """Training images without and with a held-out share of each class, copies included."""
         held_out = self.held_out(config)
         return FitData(self._side(~held_out), self._side(held_out))
 
     def held_out(self, config: TrainConfig) -> Bool[Tensor, " images"]:
-        """Mask of the training pictures that are held out, the same share of every class."""
+        """Mask of the training images that are held out, the same share of every class."""
         if self.train.labels is None:
             raise DataError("the benchmark needs labels")
         kinds = torch.nn.functional.one_hot(self.train.labels).bool()
@@ -82,11 +82,11 @@ def record_task(
     """Record a task's activations, or read them if the folder holds those of the same task.
 
     Args:
-        task: network and pictures.
-        copies: altered copies per training picture.
+        task: network and images.
+        copies: altered copies per training image.
         folder: of the benchmark.
         on_images: progress.
-        jobs: processes that read pictures ahead; 1 reads them in this one.
+        jobs: processes that read images ahead; 1 reads them in this one.
 
     Raises:
         DataError: the folder holds the activations of another network, layer or data set.

@@ -52,7 +52,7 @@ def run_benchmark(
 
     Args:
         source: network and data.
-        targets: class indices; None for all that have pictures to measure on.
+        targets: class indices; None for all that have images to measure on.
         config: settings; a folder that holds a run with others is refused.
         folder: for everything that is written.
         jobs: processes.

@@ -27,7 +27,7 @@ FIT = TrainConfig(
     beta=2.0, epochs=12, patience=5, decay_every=8, revive=2, pretrain_epochs=1, trials=2
 )
 """Settings of the learned methods. Epochs are fewer than a plain fit's: altered copies make each
-one several times as long. beta was tuned on ten kinds of birds, training pictures alone, for SRAE,
+one several times as long. beta was tuned on ten kinds of birds, training images alone, for SRAE,
 SRAE-R and SAE alike (`xnn benchmark tune`)."""
 
 
@@ -37,15 +37,15 @@ class BenchmarkConfig:
 
     Attributes:
         n_features: number of concepts n of every method but Z and the 1-heatmap.
-        copies: altered copies of every training picture that are fitted along with it.
-        map_images: most pictures per class whose maps are measured, spread over the class; None
+        copies: altered copies of every training image that are fitted along with it.
+        map_images: most images per class whose maps are measured, spread over the class; None
             for all.
         z_dimensions: dimensions of Z whose maps are measured, the most active ones.
-        z_images: pictures per class on which they are.
-        masking: whether the classification of masked pictures is measured (table .5).
+        z_images: images per class on which they are.
+        masking: whether the classification of masked images is measured (table .5).
         kept: pixels that masking keeps.
         train: settings of the learned methods, with the seed and the share of the training
-            pictures that is held out for early stopping.
+            images that is held out for early stopping.
     """
 
     n_features: int = 5

@@ -37,13 +37,13 @@ def run_stability(
 ) -> dict[str, Any]:
     """Refit SRAE, SRAE-R, NN and SAE with other seeds and match their x-features by assignment.
 
-    The figure is the mean correlation of matched x-features over the class's measured pictures, on
+    The figure is the mean correlation of matched x-features over the class's measured images, on
     the positives, where it says whether the same concepts are found (`measure_stability`), beside
-    that of shuffled values. Held-out pictures change with the seed, too. Resumable class by class.
+    that of shuffled values. Held-out images change with the seed, too. Resumable class by class.
 
     Args:
         source: network and data.
-        targets: class indices; None for all that have pictures to measure on.
+        targets: class indices; None for all that have images to measure on.
         config: settings.
         folder: for the recorded activations.
         fits: per class and method, at least 2.

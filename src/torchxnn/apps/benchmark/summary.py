@@ -114,7 +114,7 @@ def _lasso_rows(records: Records) -> list[dict[str, Any]]:
 
 
 def _masking_rows(records: Records) -> dict[str, Any] | None:
-    """Accuracy over all pictures: classes count by the pictures that they have."""
+    """Accuracy over all images: classes count by the images that they have."""
     measured = [r for r in records.values() if r.get("masking") and r["positives"]]
     if not measured:
         return None

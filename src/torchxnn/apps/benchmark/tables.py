@@ -22,8 +22,8 @@ def markdown(summary: dict[str, Any], title: str) -> str:
     pictures = sum(record["positives"] for record in classes.values())
     parts = [
         f"# {title}",
-        f"Means over {len(classes)} classes; maps of {pictures} pictures of these classes. F_reg "
-        "is in logits; F_cls is the share of pictures whose class stays.",
+        f"Means over {len(classes)} classes; maps of {pictures} images of these classes. F_reg "
+        "is in logits; F_cls is the share of images whose class stays.",
         "## Faithfulness, orthogonality, locality (as paper tables 1 and 2)",
         main_table(summary),
         "## Beside the paper's figures",
@@ -35,7 +35,7 @@ def markdown(summary: dict[str, Any], title: str) -> str:
     ]
     if summary["masking"] is not None:
         parts += [
-            "## Classification of masked pictures (as paper table .5)",
+            "## Classification of masked images (as paper table .5)",
             masking_table(summary),
         ]
     if summary["more"]:
@@ -89,7 +89,7 @@ def more_table(summary: dict[str, Any]) -> str:
         (METRICS["f_reg_positives"].label, "f_reg_positives", _number),
         (METRICS["f_cls_positives"].label, "f_cls_positives", _share),
         ("margin of positives, in logits", "margin", _number),
-        ("margin of pictures whose class changes", "margin_changed", _number),
+        ("margin of images whose class changes", "margin_changed", _number),
         (METRICS["r2"].label, "r2", _number),
         (METRICS["mean_squared_correlation"].label, "mean_squared_correlation", _number),
         ("locality of a uniform map", "locality_chance", _number),
@@ -149,7 +149,7 @@ def lasso_table(summary: dict[str, Any]) -> str:
 
 
 def masking_table(summary: dict[str, Any]) -> str:
-    """Accuracy on original and on masked pictures."""
+    """Accuracy on original and on masked images."""
     masking = summary["masking"]
     names = [key for key in masking if key not in ("kept", "original", "pictures")]
     return _table(
@@ -174,7 +174,7 @@ def class_table(summary: dict[str, Any]) -> str:
         own = record["methods"].get("SRAE", {})
         cells = [_number(own.get(figure)) for figure in figures]
         rows.append([target, record["name"], str(record["positives"]), *cells])
-    return _table(["class", "name", "pictures", *figures], rows)
+    return _table(["class", "name", "images", *figures], rows)
 
 
 def tuning_text(found: dict[str, Any], targets: Sequence[int]) -> str:
@@ -190,7 +190,7 @@ def tuning_text(found: dict[str, Any], targets: Sequence[int]) -> str:
     ]
     head = ["setting", *figures, "locality", "on the front"]
     return (
-        f"Means over classes {', '.join(map(str, targets))}, held-out training pictures; chosen by "
+        f"Means over classes {', '.join(map(str, targets))}, held-out training images; chosen by "
         f"{found['by']}.\n\n{_table(head, rows)}\n"
     )
 

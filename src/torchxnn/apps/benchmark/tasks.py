@@ -38,11 +38,11 @@ class TaskSource:
 
     Attributes:
         kind: name in `TASKS`.
-        root: the pictures to fit on.
+        root: the images to fit on.
         weights: state dict of the network.
         model: `torchvision:NAME`, `timm:NAME` or `package.module:factory`.
         layer: dotted name of the layer to attach to.
-        measured: pictures with masks to measure locality on, where that is another data set.
+        measured: images with masks to measure locality on, where that is another data set.
     """
 
     kind: str
@@ -60,13 +60,13 @@ class Task:
     Attributes:
         source: where it came from.
         model: the explained network.
-        train: pictures to fit on.
-        test: pictures to measure faithfulness on.
-        located: pictures whose maps are measured; their labels are indices of the network's
+        train: images to fit on.
+        test: images to measure faithfulness on.
+        located: images whose maps are measured; their labels are indices of the network's
             outputs.
         classes: names of the network's outputs.
         parts: names of the parts or objects, in the order of the pixel weights.
-        weigh: pixel weights of one picture.
+        weigh: pixel weights of one image.
     """
 
     source: TaskSource
@@ -80,11 +80,11 @@ class Task:
 
     @property
     def preprocessing(self) -> Preprocessing:
-        """How pictures become the network's input."""
+        """How images become the network's input."""
         return self.train.preprocessing
 
     def positives(self, target: int) -> list[int]:
-        """Indices of the located pictures of a class."""
+        """Indices of the located images of a class."""
         labels = self.located.labels or ()
         return [index for index, label in enumerate(labels) if label == target]
 
@@ -136,7 +136,7 @@ def _open_rooms(
     rooms: tuple[str, ...],
     masks: Callable[[Path, Preprocessing], NYUDepth | ADE20K],
 ) -> Task:
-    """Rooms of Places365, measured on pictures of the same kinds of rooms with masks."""
+    """Rooms of Places365, measured on images of the same kinds of rooms with masks."""
     if source.measured is None:
         raise DataError(f"the {source.kind} benchmark needs --masks, the folder with the masks")
     model, preprocessing = _load(source, len(rooms))
@@ -144,7 +144,7 @@ def _open_rooms(
         Places365(source.root, preprocessing, split, classes=rooms) for split in ("train", "test")
     )
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", XNNWarning)  # rooms without pictures are not measured
+        warnings.simplefilter("ignore", XNNWarning)  # rooms without images are not measured
         located = masks(source.measured, preprocessing)
     objects = located.object_names[1:]  # number 0 is void
     return Task(

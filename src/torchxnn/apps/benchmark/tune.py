@@ -49,7 +49,7 @@ class TuneGrid:
         etas: weights of the pull-away term.
         qs: sparsity parameters.
         relevances: weights of the pull-away term on relevance.
-        folds: random splits of the training pictures that the figures are means over.
+        folds: random splits of the training images that the figures are means over.
     """
 
     betas: tuple[float, ...] = (0.1, 0.5, 1.0)
@@ -88,11 +88,11 @@ def run_tuning(
     on_images: OnImages | None = None,
     on_class: OnClass | None = None,
 ) -> dict[str, Any]:
-    """Fit every setting to every class and measure it on held-out training pictures.
+    """Fit every setting to every class and measure it on held-out training images.
 
     Objective: of the settings whose mean validation R^2 is at most 0.03 below NN's, the one with
     the lowest mean squared correlation of maps; if there is none, the one with the highest R^2.
-    The test pictures are not looked at. Resumable like `run_benchmark`, see there for arguments.
+    The test images are not looked at. Resumable like `run_benchmark`, see there for arguments.
 
     Returns:
         `settings` (means over classes and folds), `chosen`, and `front`: the names of the settings
@@ -167,7 +167,7 @@ def _tune_class(grid: TuneGrid, opened: Opened, target: int) -> dict[str, Any]:
 
 
 def _measure(opened: Opened, target: int, name: str, config: TrainConfig) -> dict[str, Any]:
-    """Figures of one setting on the held-out part of the training pictures."""
+    """Figures of one setting on the held-out part of the training images."""
     data = opened.recorded.fit_data(config)
     method = "NN" if name == "NN" else "SRAE"
     embedding, _ = fit_variant(method, data, (target,), opened.config.n_features, config)
@@ -196,7 +196,7 @@ def _measure_maps(
     covariance = MapCovariance(n)
     histograms = RelevanceHistograms(n, task.parts)
     units = ExcitationBackprop(UnitsOfMany(layer_of(task), [embedding]))
-    located = task.located is task.test  # then training pictures have parts, too
+    located = task.located is task.test  # then training images have parts, too
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", XNNWarning)
         for first in range(0, len(pictures), IMAGES_AT_ONCE):

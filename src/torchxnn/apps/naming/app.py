@@ -41,7 +41,7 @@ def create_app(run: Path, embedding: str, title: str, gallery: Gallery, who: str
         run: folder of the saved XNN; `names.json` is written there.
         embedding: checksum of its weights.
         title: what it explains.
-        gallery: pictures of the x-features.
+        gallery: images of the x-features.
         who: the person; empty asks on the page.
 
     Raises:
@@ -103,7 +103,7 @@ def _overview(site: SiteOf, who: Person) -> HTMLResponse:
             "number": i + 1,
             "mine": names.latest(i).get(who),
             "settled": names.settled(i),
-            "pictures": site.gallery.features[i].groups["top"][:4],
+            "images": site.gallery.features[i].groups["top"][:4],
         }
         for i in range(site.n_features)
     ]

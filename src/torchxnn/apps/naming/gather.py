@@ -58,20 +58,20 @@ class Shown:
     """One image of an x-feature.
 
     Attributes:
-        picture: name of the picture's file in `Gallery.files`.
+        image: name of the file in `Gallery.files`.
         heatmap: name of the same with the heatmap.
         caption: class, prediction and numbers, for people.
         alt: what the heatmap shows, for those who do not see it.
     """
 
-    picture: str
+    image: str
     heatmap: str
     caption: str
     alt: str
 
 
 @dataclass(frozen=True)
-class FeaturePictures:
+class ShownFeature:
     """All that is shown of one x-feature.
 
     Attributes:
@@ -86,9 +86,9 @@ class FeaturePictures:
 
 @dataclass(frozen=True)
 class Gallery:
-    """The x-features' pictures, and the files that they are in (WebP, kept in memory)."""
+    """The x-features' images, and the files that they are in (WebP, kept in memory)."""
 
-    features: tuple[FeaturePictures, ...]
+    features: tuple[ShownFeature, ...]
     files: dict[str, bytes]
 
 
@@ -138,7 +138,7 @@ def gather(
         wanted |= {row for rows in for_suggestions for row in rows}
     drawer = _Drawer(xnn, dataset, data, found, sorted(wanted), on_drawing)
     features = tuple(
-        FeaturePictures(
+        ShownFeature(
             {
                 group: tuple(drawer.show(i, row, int(best[i])) for row in getattr(each, group))
                 for group in GROUPS
@@ -151,7 +151,7 @@ def gather(
 
 
 class _Drawer:
-    """Heatmaps of the wanted images, and their pictures as WebP."""
+    """The wanted images and their heatmaps, as WebP files in memory."""
 
     def __init__(
         self,
@@ -174,10 +174,10 @@ class _Drawer:
 
     def show(self, feature: int, index: int, target: int) -> Shown:
         """Draw an image with and without the heatmap of an x-feature, each once."""
-        picture, heatmap = f"{index}.webp", f"{index}-{feature}.webp"
+        image, heatmap = f"{index}.webp", f"{index}-{feature}.webp"
         pixels = self.dataset.preprocessing.picture(self.samples[index].image)
-        if picture not in self.files:
-            self.files[picture] = encode(pixels, QUALITY, SIDE)
+        if image not in self.files:
+            self.files[image] = encode(pixels, QUALITY, SIDE)
         if heatmap not in self.files:
             (intensity,) = intensities([self.maps[index][feature].numpy()])
             self.files[heatmap] = encode(overlay(pixels, intensity), QUALITY, SIDE)
@@ -189,7 +189,7 @@ class _Drawer:
         if not bool((self.maps[index][feature] > 0).any()):
             caption += "; no relevance anywhere, so the heatmap is empty"
         alt = f"Heatmap of x-feature {feature + 1} on {self.dataset.paths[index]}"
-        return Shown(picture, heatmap, caption, alt)
+        return Shown(image, heatmap, caption, alt)
 
     def measured(
         self, feature: int, indices: Iterable[int]

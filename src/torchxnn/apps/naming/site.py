@@ -30,7 +30,7 @@ class Site:
         run: its folder.
         embedding: checksum of its weights.
         title: what it explains.
-        gallery: the pictures.
+        gallery: the images.
         who: the person, unless somebody gives another name on the page.
         token: proves that a form comes from this page and not from another site.
     """

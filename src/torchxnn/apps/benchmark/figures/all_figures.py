@@ -81,7 +81,7 @@ def _load(task: Task, folder: Path, target: int) -> XNN:
 
 
 def _recognised(task: Task, recorded: Recorded, target: int) -> list[int]:
-    """Located pictures of a class that the network recognises, the surest first; else all."""
+    """Located images of a class that the network recognises, the surest first; else all."""
     positives = task.positives(target)
     logits = recorded.located.logits[positives]
     right = [
@@ -113,7 +113,7 @@ def _draw_two_looks(
     try:
         target, _ = clearest_two_looks(contributions)
     except DataError:
-        return  # too few pictures of every class
+        return  # too few images of every class
     samples = [task.located[index] for index in task.positives(target)]
     figure = two_looks_figure(_load(task, folder, target), samples)
     save_figure(figure, figures / "figure_11_two_looks.png")
