@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Literal, SupportsIndex, overload
+from typing import Any, SupportsIndex
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from torchxnn.attribution.base import Attributor, Certificate
+from torchxnn.attribution.base import Attributor
 from torchxnn.data.activations import Activations
 from torchxnn.data.positives import as_targets, default_features
 from torchxnn.data.record import record_activations
@@ -22,9 +22,8 @@ from torchxnn.explanations.drawing.html import xnn_fragment
 from torchxnn.explanations.names import adopt
 from torchxnn.explanations.names.file import read_names, save_with_names
 from torchxnn.explanations.names.judgements import FeatureNames
-from torchxnn.metrics import Faithfulness, evaluation
+from torchxnn.metrics import evaluation
 from torchxnn.models.attached import AttachedLayer
-from torchxnn.models.inputs import kind_of
 from torchxnn.models.layers import unwrap
 from torchxnn.models.outputs import class_of_target
 from torchxnn.models.preprocessing import Preprocessing
@@ -60,6 +59,7 @@ class XNN(nn.Module):
         source: where model and data came from, as plain values that are saved along.
 
     Attributes:
+        attached: the model and the layer.
         embedding: Z -> E -> logits; None before a fit.
         targets: the explained classes, 0-based; none before a fit.
         outputs: number of the model's outputs; None before a fit.
@@ -87,7 +87,7 @@ class XNN(nn.Module):
         source: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        self._attached = AttachedLayer(model, layer)
+        self.attached = AttachedLayer(model, layer)
         self.n_features = n_features
         self.class_names = None if class_names is None else tuple(class_names)
         self.preprocessing = preprocessing
@@ -101,17 +101,17 @@ class XNN(nn.Module):
     @property
     def model(self) -> nn.Module:
         """The explained model."""
-        return self._attached.model
+        return self.attached.model
 
     @property
     def layer(self) -> str:
         """Dotted name of the layer that the XNN is attached to."""
-        return self._attached.name
+        return self.attached.name
 
     @property
     def device(self) -> torch.device:
         """Where the explained model lies; images must be there too."""
-        return self._attached.device
+        return self.attached.device
 
     # --- fitting
 
@@ -210,37 +210,15 @@ class XNN(nn.Module):
             NonFiniteError: NaN or infinity in the images, the activations or the logits.
             LayerError: the layer did not run exactly once.
         """
-        embedding = self._fitted()
-        return maps.read_pass(self._attached, embedding, *self._attached.run(images))
+        embedding = self.fitted()
+        z, logits = self.attached.run(images)
+        return maps.read_pass(embedding, z, logits, self.layer)
 
-    def run_with_maps(
-        self,
-        images: Tensor,
-        method: str = "excitation_backprop",
-        *,
-        logits: Sequence[int] = (),
-        certify: bool = False,
-        warn: bool = True,
-    ) -> maps.XNNMaps:
-        """What `run` gives, with heatmaps: by excitation backprop from the same forward pass.
-
-        Args:
-            images: (B, C, H, W), preprocessed, on the model's device.
-            method: name in `attribution.METHODS`.
-            logits: outputs of the model that get heatmaps of their own.
-            certify: whether the heatmaps of the x-features get a certificate.
-            warn: whether figures beyond their limits are warned of.
-
-        Raises:
-            XNNError: as `run`, and as `attribute`.
-        """
-        return maps.run_with_maps(
-            self._attached, self._fitted(), images, method, logits, certify, warn
-        )
+    run_with_maps = maps.run_with_maps
 
     def forward(self, images: Tensor) -> Float[Tensor, "batch features"]:
         """X-features E of images, (B, n). Gradients flow if they are enabled."""
-        return self._fitted().summarise(self._features(images))
+        return self.fitted().summarise(self._features(images))
 
     def feature_maps(self, images: Tensor) -> Float[Tensor, "batch features height width"]:
         """The x-features' maps (B, n, h, w) of an XNN on a convolutional layer.
@@ -248,7 +226,7 @@ class XNN(nn.Module):
         Raises:
             XNNError: the layer gives one vector per image, so that x-features are numbers.
         """
-        if not self._fitted().has_maps:
+        if not self.fitted().has_maps:
             raise XNNError(
                 f"layer {self.layer!r} gives one vector per image, so x-features have no maps; "
                 "`attribute` draws them as heatmaps on the image"
@@ -260,16 +238,16 @@ class XNN(nn.Module):
 
         Of maps, the mean over the positions of v_ip E_ip.
         """
-        return self._fitted().contributions(self._features(images))
+        return self.fitted().contributions(self._features(images))
 
     def predict(self, images: Tensor) -> Float[Tensor, "batch targets"]:
         """Reproduced logits, (B, k)."""
-        return self._fitted().reproduce(self._features(images))
+        return self.fitted().reproduce(self._features(images))
 
     def _features(self, images: Tensor) -> Float[Tensor, "batch features *map"]:
         """X-features as the embedding gives them, numbers or maps; gradients flow."""
-        embedding = self._fitted()
-        return embedding.encode(fit_to(embedding, self._attached.run_to(images), self.layer))
+        embedding = self.fitted()
+        return embedding.encode(fit_to(embedding, self.attached.run_to(images), self.layer))
 
     def encode(self, z: Float[Tensor, "samples ..."]) -> Float[Tensor, "samples features"]:
         """X-features of recorded activations Z, (M, ...) -> (M, n), on the CPU."""
@@ -277,77 +255,36 @@ class XNN(nn.Module):
 
     def embed(self, z: Float[Tensor, "samples ..."]) -> Embedded:
         """X-features, contributions and reproduced logits of recorded activations."""
-        return apply_embedding(self._fitted(), z)
+        return apply_embedding(self.fitted(), z)
 
     @property
     def readout_weight(self) -> Float[Tensor, "targets features"]:
         """v, (k, n), on the CPU; of maps the mean over the positions."""
-        return self._fitted().readout_weight.detach().cpu()
+        return self.fitted().readout_weight.detach().cpu()
 
-    def _fitted(self) -> Embedding:
+    def fitted(self) -> Embedding:
+        """The embedding.
+
+        Raises:
+            XNNError: there is none yet.
+        """
         if self.embedding is None:
             raise XNNError("this XNN is not fitted yet: call fit() or XNN.from_pretrained()")
         return self.embedding
 
     # --- heatmaps and explanations
 
-    @overload
-    def attribute(
-        self, images: Tensor, method: str | None = ..., return_certificate: Literal[False] = ...
-    ) -> Float[Tensor, "batch features *map"]: ...
-
-    @overload
-    def attribute(
-        self, images: Tensor, method: str | None = ..., *, return_certificate: Literal[True]
-    ) -> tuple[Float[Tensor, "batch features *map"], Certificate]: ...
-
-    def attribute(
-        self,
-        images: Tensor,
-        method: str | None = None,
-        return_certificate: bool = False,
-    ) -> Any:
-        """One heatmap per x-feature on each image, summed over colour channels.
-
-        Excitation backprop draws all n maps from one forward pass. On a convolutional layer the
-        unit explained is the x-feature's map weighted by how much each position contributes
-        (`ConvSRAE.salience`), so that the heatmap shows where the contribution comes from.
-
-        Args:
-            images: (B, C, H, W); or token ids (B, T), or rows (B, D).
-            method: name in `attribution.METHODS`; None takes excitation backprop for
-                images, integrated gradients for ids and rows.
-            return_certificate: also return the `Certificate`.
-
-        Returns:
-            (B, n, H, W), of ids (B, n, T), of rows (B, n, D); signed, and for images summing to 0
-            with (contrastive) excitation backprop.
-
-        Raises:
-            UnsupportedOperationError: an operation without a rule lies on the way.
-        """
-        features = range(self._fitted().n_features)
-        if kind_of(images) != "image":
-            found = functions.attribute_entries(self, self.model, images, features, method)
-            return found if return_certificate else found[0]
-        units: Any = self.attributor(method or "excitation_backprop")
-        return units.attribute_many(images, features, return_certificate)
+    attribute = functions.attribute
 
     def attributor(self, method: str = "excitation_backprop") -> Attributor:
         """The method of a name on the n x-features as its outputs; see `attribute`."""
-        return maps.attributor(method, maps.Units(self._attached, self._fitted()))
+        return maps.attributor(method, maps.Units(self.attached, self.fitted()))
 
     explain = functions.explain_image
     explain_text = functions.explain_text
     explain_row = functions.explain_row
     evaluate = evaluation.evaluate
-
-    def measure(
-        self, data: Activations
-    ) -> tuple[Faithfulness, tuple[int, ...], Literal["label", "prediction"]]:
-        """Faithfulness on recorded activations, the dead x-features, and what made a positive."""
-        found = evaluation.measure_activations(self._fitted(), data, self.targets)
-        return found.faithfulness, found.dead, found.positives_by
+    measure = evaluation.measure
 
     # --- names
 
@@ -359,12 +296,12 @@ class XNN(nn.Module):
     @property
     def names(self) -> FeatureNames:
         """What people said about the x-features, and the names that they agree on."""
-        n_features = self._fitted().n_features
+        n_features = self.fitted().n_features
         return FeatureNames(n_features) if self._names is None else self._names
 
     @names.setter
     def names(self, names: FeatureNames) -> None:
-        n_features = self._fitted().n_features
+        n_features = self.fitted().n_features
         if names.n_features != n_features:
             raise DataError(
                 f"names of {names.n_features} x-features do not fit an XNN with {n_features}"
@@ -395,7 +332,7 @@ class XNN(nn.Module):
         Raises:
             FileExistsError: something else is at `path`, or names that people gave to another fit.
         """
-        embedding = self._fitted()
+        embedding = self.fitted()
         about = describe_xnn(
             embedding,
             self.report,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal, cast, overload
 
 import numpy as np
 import torch
@@ -17,50 +17,66 @@ from torchxnn.attribution.tokens_and_rows import (
     attribute_tokens,
     find_token_embedding,
 )
-from torchxnn.embeddings.base import Embedding
 from torchxnn.embeddings.output import XNNOutput
 from torchxnn.errors import DataError
 from torchxnn.explanations.image import Explanation
+from torchxnn.explanations.maps import Units, attributor, run_with_maps
 from torchxnn.explanations.text_table import TableExplanation, TextExplanation
+from torchxnn.metrics.fitted import FittedXNN, NamedXNN
 from torchxnn.models.inputs import kind_of
 from torchxnn.models.preprocessing import Preprocessing
-from torchxnn.training.report import FitReport
 
 
-@runtime_checkable
-class Explains(Protocol):
-    """What an explanation needs of the XNN that gives it."""
+@overload
+def attribute(
+    xnn: FittedXNN,
+    images: Tensor,
+    method: str | None = None,
+    return_certificate: Literal[False] = False,
+) -> Float[Tensor, "batch features *map"]: ...
 
-    targets: tuple[int, ...]
-    report: FitReport | None
-    embedding: Embedding | None
-    preprocessing: Preprocessing | None
 
-    @property
-    def model(self) -> nn.Module:
-        """The explained model."""
+@overload
+def attribute(
+    xnn: FittedXNN, images: Tensor, method: str | None = None, *, return_certificate: Literal[True]
+) -> tuple[Float[Tensor, "batch features *map"], Certificate]: ...
 
-    @property
-    def feature_names(self) -> tuple[str, ...]:
-        """One name per x-feature."""
 
-    def target_name(self, target: int) -> str:
-        """Name of what an output speaks for."""
+def attribute(
+    xnn: FittedXNN, images: Tensor, method: str | None = None, return_certificate: bool = False
+) -> Any:
+    """One heatmap per x-feature on each image, summed over colour channels.
 
-    def class_name(self, index: int) -> str:
-        """Name of a class."""
+    Excitation backprop draws all n maps from one forward pass. On a convolutional layer the unit
+    explained is the x-feature's map weighted by how much each position contributes
+    (`ConvSRAE.salience`), so that the heatmap shows where the contribution comes from.
 
-    def run(self, images: Tensor) -> XNNOutput:
-        """One forward pass."""
+    Args:
+        xnn: fitted.
+        images: (B, C, H, W); or token ids (B, T), or rows (B, D).
+        method: name in `attribution.METHODS`; None takes excitation backprop for images, integrated
+            gradients for ids and rows.
+        return_certificate: also return the `Certificate`.
 
-    @property
-    def run_with_maps(self) -> Callable[..., Any]:
-        """One forward pass, and heatmaps: `XNNMaps`."""
+    Returns:
+        (B, n, H, W), of ids (B, n, T), of rows (B, n, D); signed, and for images summing to 0 with
+        (contrastive) excitation backprop.
+
+    Raises:
+        UnsupportedOperationError: an operation without a rule lies on the way.
+    """
+    features, model = range(xnn.fitted().n_features), xnn.attached.model
+    units = Units(xnn.attached, xnn.fitted())
+    if kind_of(images) != "image":
+        found = attribute_entries(units, model, images, features, method)
+        return found if return_certificate else found[0]
+    drawing: Any = attributor(method or "excitation_backprop", units)
+    return drawing.attribute_many(images, features, return_certificate)
 
 
 @torch.no_grad()
 def explain_image(
-    xnn: Explains,
+    xnn: NamedXNN,
     image: Tensor,
     *,
     picture: np.ndarray | None = None,
@@ -87,19 +103,19 @@ def explain_image(
     if image.ndim != 3:
         raise DataError(f"explain takes one image (C, H, W), got shape {tuple(image.shape)}")
     batch = image.unsqueeze(0)
-    found = xnn.run_with_maps(batch, method, logits=xnn.targets, certify=True)
+    found = run_with_maps(xnn, batch, method, logits=xnn.targets, certify=True)
     return Explanation(
         image=draw_input(image, xnn.preprocessing) if picture is None else picture,
         heatmaps=found.heatmaps[0],
         logit_heatmaps=found.logit_heatmaps[0],
-        certificate=found.certificate,
+        certificate=cast(Certificate, found.certificate),
         **reasons(xnn, found.output, label, path),
     )
 
 
 @torch.no_grad()
 def explain_text(
-    xnn: Explains,
+    xnn: NamedXNN,
     ids: Tensor,
     tokens: Sequence[str],
     *,
@@ -141,7 +157,7 @@ def explain_text(
 
 @torch.no_grad()
 def explain_row(
-    xnn: Explains,
+    xnn: NamedXNN,
     row: Tensor,
     names: Sequence[str],
     *,
@@ -181,19 +197,20 @@ def explain_row(
 
 
 def _explain_entries(
-    xnn: Any, batch: Tensor, label: int | None, path: str | None, options: dict[str, Any]
+    xnn: NamedXNN, batch: Tensor, label: int | None, path: str | None, options: dict[str, Any]
 ) -> dict[str, Any]:
     """What explanations of texts and of rows share, for a batch of one."""
     numbers = reasons(xnn, xnn.run(batch), label, path)
-    features = range(len(numbers["features"]))
-    own, certificate = attribute_entries(xnn, xnn.model, batch, features, **options)
-    logits, _ = attribute_entries(xnn.model, xnn.model, batch, xnn.targets, **options)
+    features, model = range(len(numbers["features"])), xnn.attached.model
+    units = Units(xnn.attached, xnn.fitted())
+    own, certificate = attribute_entries(units, model, batch, features, **options)
+    logits, _ = attribute_entries(model, model, batch, xnn.targets, **options)
     found = {"attributions": own[0], "logit_attributions": logits[0], "certificate": certificate}
     return numbers | found
 
 
 def reasons(
-    xnn: Explains, output: XNNOutput, label: int | None = None, path: str | None = None
+    xnn: NamedXNN, output: XNNOutput, label: int | None = None, path: str | None = None
 ) -> dict[str, Any]:
     """The fields of `Reasons` that the numbers of one input give; its certificate is not there.
 
@@ -203,19 +220,18 @@ def reasons(
         label: true class if known.
         path: where the input came from, for people.
     """
-    predicted = int(output.predicted[0])
-    report, embedding = xnn.report, xnn.embedding
+    predicted, report = int(output.predicted[0]), xnn.report
     return {
         "features": output.features[0],
         "contributions": output.contributions[0],
-        "intercept": torch.zeros(0) if embedding is None else embedding.readout.bias,
+        "intercept": xnn.fitted().readout.bias,
         "targets": xnn.targets,
         "target_names": tuple(xnn.target_name(target) for target in xnn.targets),
         "logits": output.logits[0, list(xnn.targets)],
         "reproduced": output.reproduced[0],
         "predicted_class": predicted,
         "predicted_name": xnn.class_name(predicted),
-        "feature_names": xnn.feature_names,
+        "feature_names": xnn.names.shown(),
         "faithfulness": report.validation if report else None,
         "degenerate": report.degenerate if report else (),
         "label": None if label is None else xnn.class_name(label),

@@ -16,6 +16,7 @@ from torchxnn.attribution.methods import METHODS
 from torchxnn.embeddings.base import Embedding
 from torchxnn.embeddings.output import XNNOutput, fit_to
 from torchxnn.errors import XNNError
+from torchxnn.metrics.fitted import FittedXNN
 from torchxnn.models.attached import AttachedLayer
 from torchxnn.models.inputs import check_inputs
 from torchxnn.models.outputs import predicted_classes
@@ -100,68 +101,61 @@ class UnitsBesideLogits(nn.Module):
         return self.embedding.salience(self.embedding.encode(z)), returned
 
 
-def read_pass(
-    attached: AttachedLayer,
-    embedding: Embedding,
-    z: Float[Tensor, "batch dims *map"],
-    logits: Float[Tensor, "batch outputs"],
-) -> XNNOutput:
-    """Every number that rests on Z and the logits of one pass.
+def read_pass(embedding: Embedding, z: Tensor, logits: Tensor, layer: str) -> XNNOutput:
+    """Every number that rests on Z (B, S_z) or (B, C, h, w) and the logits (B, K) of one pass.
 
     Raises:
-        DataError: Z does not fit the embedding.
+        DataError: Z does not fit the embedding; the message names the layer.
     """
-    z = fit_to(embedding, z, attached.name)
+    z = fit_to(embedding, z, layer)
     return XNNOutput.of(embedding, z, logits, predicted_classes(logits))
 
 
 @torch.no_grad()
 def run_with_maps(
-    attached: AttachedLayer,
-    embedding: Embedding,
+    xnn: FittedXNN,
     images: Tensor,
     method: str = "excitation_backprop",
-    targets: Sequence[int] = (),
+    *,
+    logits: Sequence[int] = (),
     certify: bool = False,
     warn: bool = True,
 ) -> XNNMaps:
-    """Numbers and heatmaps of images; see `XNN.run_with_maps`.
+    """What `run` gives, with heatmaps.
 
     Excitation backprop answers for x-features and logits from the one pass that gives the numbers
     too; every other method needs passes of its own, of changed images above all.
 
     Args:
-        attached: the layer.
-        embedding: fitted to it.
-        images: preprocessed images (B, C, H, W).
+        xnn: fitted.
+        images: (B, C, H, W), preprocessed, on the model's device.
         method: name in `METHODS`.
-        targets: outputs of the model whose own heatmaps are drawn, too.
+        logits: outputs of the model that get heatmaps of their own.
         certify: whether the heatmaps of the x-features get a certificate.
         warn: whether figures beyond their limits are warned of.
+
+    Raises:
+        XNNError: as `XNN.run`, and as `XNN.attribute`.
     """
+    attached, embedding = xnn.attached, xnn.fitted()
     check_inputs(attached.model, images)
     features = range(embedding.n_features)
     both = UnitsBesideLogits(attached, embedding)
     together = attributor(method, both)
     if isinstance(together, ExcitationBackprop):
-        groups = [features, targets] if targets else [features]
+        groups = [features, logits] if logits else [features]
         found = together.attribute_outputs(images, groups, [certify, False][: len(groups)])
         for drawn in found if warn else ():
-            drawn.warn(stacklevel=4)
+            drawn.warn(stacklevel=3)
         return XNNMaps(
-            output=read_pass(attached, embedding, *attached.checked(*both.passed)),
+            output=read_pass(embedding, *attached.checked(*both.passed), attached.name),
             heatmaps=found[0].maps,
-            logit_heatmaps=found[1].maps if targets else found[0].maps[:, :0],
+            logit_heatmaps=found[1].maps if logits else found[0].maps[:, :0],
             certificate=found[0].certificate() if certify else None,
             fallback_share=found[0].fallback_share,
         )
-    output = read_pass(attached, embedding, *attached.run(images))
-    alone: Any = attributor(method, Units(attached, embedding))
-    maps, certificate = (
-        alone.attribute_many(images, features, True)
-        if certify
-        else (alone.attribute_many(images, features), None)
-    )
+    maps = xnn.attribute(images, method, return_certificate=certify)
+    maps, certificate = maps if certify else (maps, None)
     of_logits = attributor(method, attached.model)
-    logit_maps = of_logits.attribute_many(images, targets) if targets else maps[:, :0]
-    return XNNMaps(output, maps, logit_maps, certificate, None)
+    logit_maps = of_logits.attribute_many(images, logits) if logits else maps[:, :0]
+    return XNNMaps(xnn.run(images), maps, logit_maps, certificate, None)

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal
 
 import torch
-from torch import Tensor
 
 from torchxnn.attribution.base import Certificate
 from torchxnn.data.activations import Activations, split_batch
 from torchxnn.data.positives import find_positives
 from torchxnn.embeddings.apply import Embedded, apply_embedding
 from torchxnn.embeddings.base import Embedding
-from torchxnn.embeddings.output import XNNOutput
 from torchxnn.errors import DataError
 from torchxnn.metrics import Faithfulness, MapCovariance, Orthogonality, measure_faithfulness
+from torchxnn.metrics.fitted import FittedXNN
 from torchxnn.models.inputs import kind_of
 
 CERTIFIED_IMAGES = 8
@@ -39,24 +38,6 @@ class Evaluation:
     orthogonality: Orthogonality | None
     certificate: Certificate | None
     positives_by: Literal["label", "prediction"]
-
-
-@runtime_checkable
-class Measurable(Protocol):
-    """What is measured of an XNN."""
-
-    targets: tuple[int, ...]
-
-    @property
-    def device(self) -> torch.device:
-        """Where images must lie."""
-
-    @property
-    def attribute(self) -> Callable[..., Any]:
-        """Heatmaps of images, one per x-feature."""
-
-    def run(self, images: Tensor) -> XNNOutput:
-        """One forward pass."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,8 +87,16 @@ def _measure(embedded: Embedded, data: Activations, targets: tuple[int, ...]) ->
     return Measured(faithful, tuple(dead), positives_by, embedded)
 
 
+def measure(
+    xnn: FittedXNN, data: Activations
+) -> tuple[Faithfulness, tuple[int, ...], Literal["label", "prediction"]]:
+    """Faithfulness on recorded activations, the dead x-features, and what made a positive."""
+    found = measure_activations(xnn.fitted(), data, xnn.targets)
+    return found.faithfulness, found.dead, found.positives_by
+
+
 def evaluate(
-    xnn: Measurable,
+    xnn: FittedXNN,
     loader: Iterable[Any],
     maps: bool = True,
     on_batch: Callable[[int], None] | None = None,
@@ -131,7 +120,7 @@ def evaluate(
     outputs: list[Activations] = []
     for batch in loader:
         images, labels = split_batch(batch)
-        images = images.to(xnn.device)
+        images = images.to(xnn.attached.device)
         found = xnn.run(images).cpu()
         parts.append(Embedded(found.features, found.contributions, found.reproduced))
         labels = labels if labels is None else labels.long().cpu()

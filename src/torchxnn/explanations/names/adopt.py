@@ -5,11 +5,11 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from torchxnn.data.activations import Activations
 from torchxnn.data.positives import find_positives
@@ -18,6 +18,7 @@ from torchxnn.embeddings.apply import apply_embedding
 from torchxnn.embeddings.base import Embedding
 from torchxnn.errors import DataError, XNNWarning
 from torchxnn.explanations.names.judgements import ANONYMOUS, FeatureNames, Flag
+from torchxnn.metrics.fitted import NamedXNN
 from torchxnn.metrics.stability import feature_correlation, match_features
 
 THRESHOLD = 0.7
@@ -79,27 +80,8 @@ class Adoption:
         return "\n".join(lines)
 
 
-@runtime_checkable
-class HasNames(Protocol):
-    """What giving names to x-features asks of an XNN."""
-
-    targets: tuple[int, ...]
-    names: FeatureNames
-
-    @property
-    def model(self) -> nn.Module:
-        """The explained model."""
-
-    @property
-    def layer(self) -> str:
-        """Dotted name of the layer that the XNN is attached to."""
-
-    def encode(self, z: Float[Tensor, "samples ..."]) -> Float[Tensor, "samples features"]:
-        """X-features of recorded activations."""
-
-
 def name_feature(
-    xnn: HasNames, index: int, name: str, *, who: str = ANONYMOUS, note: str = "", flag: Flag = ""
+    xnn: NamedXNN, index: int, name: str, *, who: str = ANONYMOUS, note: str = "", flag: Flag = ""
 ) -> None:
     """Note what a person calls an x-feature; every judgement is kept (see `FeatureNames`).
 
@@ -123,7 +105,7 @@ def name_feature(
 
 
 def adopt_names(
-    xnn: HasNames, old: HasNames, data: Activations | Iterable[Any], threshold: float = THRESHOLD
+    xnn: NamedXNN, old: NamedXNN, data: Activations | Iterable[Any], threshold: float = THRESHOLD
 ) -> Adoption:
     """Take over the names of an earlier fit where the same x-feature was found again.
 
@@ -143,20 +125,21 @@ def adopt_names(
     if old.targets != xnn.targets:
         raise DataError(f"these XNNs explain classes {old.targets} and {xnn.targets}")
     recorded = isinstance(data, Activations)
-    if recorded and old.layer != xnn.layer:
+    layers = old.attached.name, xnn.attached.name
+    if recorded and layers[0] != layers[1]:
         raise DataError(
             f"recorded activations belong to one layer, and these XNNs are attached to "
-            f"{old.layer!r} and {xnn.layer!r}; give a loader"
+            f"{layers[0]!r} and {layers[1]!r}; give a loader"
         )
     before, after = [], []
     for batch in [data] if isinstance(data, Activations) else data:
         theirs, mine = (
-            batch if recorded else record_activations(each.model, each.layer, [batch])
-            for each in (old, xnn)
+            batch if recorded else record_activations(each.model, each.name, [batch])
+            for each in (old.attached, xnn.attached)
         )
         positives = find_positives(mine, xnn.targets)[0].any(1)
-        before.append(old.encode(theirs.z)[positives])
-        after.append(xnn.encode(mine.z)[positives])
+        before.append(apply_embedding(old.fitted(), theirs.z).features[positives])
+        after.append(apply_embedding(xnn.fitted(), mine.z).features[positives])
     if not before:
         raise DataError("no images to match x-features on")
     names, adoption = carry_over(old.names, torch.cat(before), torch.cat(after), threshold)
