@@ -9,7 +9,7 @@ next one. A group of one is an ordinary fit.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -91,47 +91,49 @@ class _Fit:
     """One fit in its slot."""
 
     def __init__(self, wanted: Wanted, n_features: int, config: TrainConfig) -> None:
-        self.wanted = wanted
+        self.wanted, self.config = wanted, config
         self.train, self.validation = wanted.splits
         self.generator = trial_generator(config, wanted.number)
         kind = MapStarter if self.train.data.are_maps else VectorStarter
         self.starter = kind(self.train, n_features, config, self.generator)
         self.embedding = self.starter.embedding
-        self.schedule = Schedule(config, self.held_out_losses(config))
+        self.schedule = Schedule(config, self.held_out_losses())
         self.best = copy.deepcopy(self.embedding.state_dict())
         self.revived = 0
         self.ended = False
         self.groups = self.train.groups(config.pull_away)
         self.shares = None if self.groups is None else self.train.weights @ self.groups
-        self.optimizer: torch.optim.Adam | None = None
+        self.optimizer = self._optimizer(list(self.embedding.parameters()))
 
-    def seat(self, stack: Stack, place: int, config: TrainConfig) -> None:
+    def seat(self, stack: Stack, place: int) -> None:
         """Let the optimiser work on a place of the stack; it keeps what it knows."""
         own = [value.detach()[place] for value in stack.values.values()]
-        before, self.optimizer = (
-            self.optimizer,
-            torch.optim.Adam(
-                own, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
-            ),
-        )
-        if before is not None:
-            olds = before.param_groups[0]["params"]
-            for old, new in zip(olds, own, strict=True):
-                if old in before.state:
-                    self.optimizer.state[new] = before.state[old]
+        before, self.optimizer = self.optimizer, self._optimizer(own)
+        for old, new in zip(before.param_groups[0]["params"], own, strict=True):
+            if old in before.state:
+                self.optimizer.state[new] = before.state[old]
+
+    def _optimizer(self, parameters: Sequence[Tensor]) -> torch.optim.Adam:
+        rate, decay = self.config.learning_rate, self.config.weight_decay
+        return torch.optim.Adam(parameters, lr=rate, weight_decay=decay, fused=True)
 
     def step(self, gradients: Sequence[Tensor | None], place: int) -> None:
         """One step of the optimiser with this fit's part of the gradients."""
-        if self.optimizer is None:
-            return
         parameters = self.optimizer.param_groups[0]["params"]
         for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.grad = None if gradient is None else gradient[place].contiguous()
         self.optimizer.step()
 
-    def held_out_losses(self, config: TrainConfig) -> Losses:
+    def forget_moments(self, names: Iterable[str]) -> None:
+        """The x-layer and the readout were set anew, so their optimiser begins anew."""
+        last = f"encoder.{len(self.embedding.encoder) - 1}."
+        for name, parameter in zip(names, self.optimizer.param_groups[0]["params"], strict=True):
+            if name.startswith((last, "readout.")):
+                self.optimizer.state.pop(parameter, None)
+
+    def held_out_losses(self) -> Losses:
         """Eq. 5 of the embedding as it is."""
-        return full_set_losses(self.embedding, self.validation, self.wanted.spread, config)
+        return full_set_losses(self.embedding, self.validation, self.wanted.spread, self.config)
 
     def draw(self, steps: int, size: int) -> Int64[Tensor, "steps batch"]:
         """Samples of an epoch's batches, with probability proportional to their weight."""
@@ -150,23 +152,24 @@ class _Fit:
         self.revived += restarted
         return restarted > 0
 
-    def result(self, config: TrainConfig) -> Trial:
+    def result(self) -> Trial:
         """The fit as it was at its lowest held-out loss."""
         self.embedding.load_state_dict(self.best)
         lowest = self.schedule.best
-        if not config.faithful:
+        if not self.config.faithful:
             self.starter.fit_readout()
-            lowest = self.held_out_losses(config)
+            lowest = self.held_out_losses()
         return Trial(self.embedding, lowest, self.schedule.epoch, self.revived)
 
 
 class _Group:
     """The fits that are under way, and their common tensors."""
 
+    stack: Stack
+
     def __init__(self, n_features: int, config: TrainConfig, compute: ComputeConfig) -> None:
         self.n_features, self.config, self.compute = n_features, config, compute
         self.fits: list[_Fit] = []
-        self.stack: Stack | None = None
         self.inputs: Tensor | None = None
         self.means = RunningMeans()
         self.statistics: Callable[..., Terms] = batch_statistics
@@ -184,9 +187,8 @@ class _Group:
             fresh.append(fit)
         if not fresh and len(going) == len(self.fits):
             return
-        if self.stack is not None:
-            for place in going:
-                self.stack.take(place, self.fits[place].embedding)
+        for place in going:
+            self.stack.take(place, self.fits[place].embedding)
         self.fits = [*(self.fits[place] for place in going), *fresh]
         self.means.keep(going, len(fresh))
         if self.fits:
@@ -197,7 +199,7 @@ class _Group:
         first, z = self.fits[0].embedding, self.fits[0].train.data.z
         self.stack = Stack([fit.embedding for fit in self.fits], z.device)
         for place, fit in enumerate(self.fits):
-            fit.seat(self.stack, place, self.config)
+            fit.seat(self.stack, place)
         if first.subspace is not None and self.inputs is None:
             with torch.no_grad():
                 self.inputs = torch.cat([first.inputs(part) for part in z.split(ROWS_AT_ONCE)])
@@ -217,32 +219,21 @@ class _Group:
         steps = max(1, len(self.fits[0].train.data) // size)
         draws = torch.stack([fit.draw(steps, size) for fit in self.fits])
         for fit in self.fits:
-            if fit.optimizer is not None:
-                fit.optimizer.param_groups[0]["lr"] = fit.schedule.learning_rate
+            fit.optimizer.param_groups[0]["lr"] = fit.schedule.learning_rate
         for step in range(steps):
-            self._step(draws[:, step], 1 / steps)
+            loss, values = self._loss(draws[:, step], 1 / steps), list(self.stack.values.values())
+            gradients = torch.autograd.grad(loss.sum(), values, allow_unused=True)
+            for place, fit in enumerate(self.fits):
+                fit.step(gradients, place)
 
-    def _step(self, index: Int64[Tensor, "fits batch"], share: float) -> None:
-        stack = self.stack
-        if stack is None:
-            return
-        loss = self._loss(stack, index, share)
-        gradients = torch.autograd.grad(loss.sum(), list(stack.values.values()), allow_unused=True)
-        for place, fit in enumerate(self.fits):
-            fit.step(gradients, place)
-
-    def _loss(
-        self, stack: Stack, index: Int64[Tensor, "fits batch"], share: float
-    ) -> Float[Tensor, " fits"]:
+    def _loss(self, index: Int64[Tensor, "fits batch"], share: float) -> Float[Tensor, " fits"]:
         """Eq. 5 of every fit, at the running estimate of the training set's means."""
-        fits, config = self.fits, self.config
-        rows = [
-            (fit, chosen.to(fit.train.data.z.device))
-            for fit, chosen in zip(fits, index, strict=True)
-        ]
-        device = rows[0][0].train.data.z.device
-        flat, shape = index.to(device).flatten(), (len(fits), -1)
-        z = stack.samples(fits[0].train.data.z[flat]).div_(stack.scale).unflatten(0, shape)
+        fits, stack, config = self.fits, self.stack, self.config
+        all_z = fits[0].train.data.z
+        device, shape = all_z.device, (len(fits), -1)
+        index = index.to(device)
+        rows, flat = list(zip(fits, index, strict=True)), index.flatten()
+        z = stack.samples(all_z[flat]).div_(stack.scale).unflatten(0, shape)
         inputs = z if self.inputs is None else self.inputs[flat].unflatten(0, shape)
         logits = torch.stack([f.train.logits[i] / f.wanted.spread for f, i in rows])
         spread = torch.stack([fit.wanted.spread for fit in fits]).unsqueeze(1)
@@ -282,15 +273,13 @@ class _Group:
     def measure(self, on_trial: OnTrial, on_epoch: OnEpoch | None) -> None:
         """Restart weak x-features, measure the held-out losses, and end what has ended."""
         stack, config = self.stack, self.config
-        if stack is None:
-            return
         for place, fit in enumerate(self.fits):
             if fit.schedule.revives_after(fit.schedule.epoch + 1):
                 stack.take(place, fit.embedding)
                 if fit.revive():
                     stack.put(place, fit.embedding)
                     self.means.forget(place)
-                    self._forget_moments(fit)
+                    fit.forget_moments(stack.values)
         splits = [fit.validation for fit in self.fits]
         spread = torch.stack([fit.wanted.spread for fit in self.fits])
         for place, (fit, found) in enumerate(
@@ -309,14 +298,4 @@ class _Group:
                 on_epoch(fit.wanted, fit.schedule.epoch, found)
             if fit.schedule.ended:
                 fit.ended = True
-                on_trial(fit.wanted, fit.result(config))
-
-    def _forget_moments(self, fit: _Fit) -> None:
-        """The x-layer and the readout were set anew, so their optimiser begins anew."""
-        last = f"encoder.{len(fit.embedding.encoder) - 1}."
-        if self.stack is None or fit.optimizer is None:
-            return
-        parameters = fit.optimizer.param_groups[0]["params"]
-        for name, parameter in zip(self.stack.values, parameters, strict=True):
-            if name.startswith((last, "readout.")):
-                fit.optimizer.state.pop(parameter, None)
+                on_trial(fit.wanted, fit.result())
