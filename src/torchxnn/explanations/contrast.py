@@ -190,17 +190,17 @@ def contrast(
     """Set two explanations of one input against each other, from two XNNs of one model.
 
     Args:
-        first: explains one class.
-        second: explains another class, of the same input; one XNN with several targets may have
-            made both, so it may be `first` itself.
-        first_index: position of the class among the targets of `first`.
-        second_index: position of the class among the targets of `second`.
+        first: The explanation of one class.
+        second: The explanation of another class, of the same input; one XNN with several targets
+            may have made both, so it may be `first` itself.
+        first_index: Position of the class among the targets of `first`.
+        second_index: Position of the class among the targets of `second`.
 
     Returns:
         The contrast of the class with the larger logit to the other.
 
     Raises:
-        DataError: explanations of different inputs or models, or twice of the same class.
+        DataError: The explanations are of different inputs or models, or of the same class.
 
     Example:
         >>> contrast(goldfinch.explain(image), bunting.explain(image)).sentence()

@@ -36,8 +36,8 @@ class Summand:
     """What one x-feature adds to a logit, or to the difference of two.
 
     Attributes:
-        name: Of the x-feature.
-        value: Its contribution, in logits; in a difference with its sign there.
+        name: Name of the x-feature.
+        value: The contribution v_i E_i, in logits; in a difference with the sign that it has there.
         share: |value| divided by the sum of |value| over all summands, a fraction.
         feature: 0-based x-feature of its XNN.
         of: In a difference, which class's XNN it belongs to.
@@ -140,13 +140,13 @@ def account_for(
     """Sort the summands of a logit into reasons, objections and the rest.
 
     Args:
-        names: of the x-features.
-        values: their contributions v_i E_i; those of equal size keep their order.
-        intercept: b.
-        logit: the network's own.
-        target: name of the class.
-        predicted: name of the predicted class.
-        label: name of the true class, if known.
+        names: Names of the x-features.
+        values: Their contributions v_i E_i; those of equal size keep their order.
+        intercept: The intercept b.
+        logit: The network's own logit y.
+        target: Name of the class.
+        predicted: Name of the class that the network predicts.
+        label: Name of the true class if it is known.
     """
     summands = shared(summands_of(names, values))
     return Account(

@@ -34,9 +34,9 @@ class Change:
         pixels: of its region; 0 if it is inactive or its map is empty, and nothing is painted over.
         set_reproduced: (a) the reproduced logit, if E is set to the value.
         masked_real: (b) the network's own logit, if the region is painted over.
-        masked_reproduced: (b) the reproduced logit, likewise.
-        control_real: likewise for each region elsewhere.
-        control_reproduced: likewise.
+        masked_reproduced: (b) the reproduced logit of that image.
+        control_real: the network's own, if a region elsewhere is painted over; one each.
+        control_reproduced: the reproduced logits of these images; one each.
         decoded_real: (c) the network's logit on the reconstruction without the x-feature minus that
             with it; None where x-features are maps.
         heatmap: (H, W), signed.

@@ -41,7 +41,7 @@ class VectorFigure(Figure):
     """A figure whose text stays text in a PDF or SVG, however it is saved."""
 
     def savefig(self, *arguments: Any, **options: Any) -> None:
-        """As `Figure.savefig`."""
+        """Save the figure; takes what `Figure.savefig` takes."""
         with rc_context(VECTOR):
             super().savefig(*arguments, **options)
 
@@ -53,13 +53,13 @@ def save_figure(figure: Figure, path: Path | str, dpi: int | None = None) -> Non
     in an SVG.
 
     Args:
-        figure: from any function of this package, or any other.
-        path: the file; missing parent folders are made.
-        dpi: dots per inch of what is not vectors; None takes the figure's own.
+        figure: A figure from any function of this package, or any other.
+        path: The file to write; missing parent folders are made.
+        dpi: Dots per inch of what is not vectors; None takes the figure's own.
 
     Raises:
-        DataError: another ending.
-        OSError: the file cannot be written; an old one is as it was.
+        DataError: The file name has another ending.
+        OSError: The file cannot be written; an old one is as it was.
     """
     replace_file(Path(path), figure_bytes(figure, Path(path).suffix.lower()[1:], dpi))
 

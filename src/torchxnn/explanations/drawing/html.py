@@ -198,10 +198,10 @@ def xnn_fragment(
     """An XNN as a table.
 
     Args:
-        facts: (term, text), such as model and layer.
-        report: of the fit; None if it is not fitted, or was made by other means.
-        feature_names: one per x-feature; empty if it is not fitted.
-        target_names: one per target.
+        facts: One (term, text) each, such as model and layer.
+        report: The report of the fit; None if it is not fitted, or was made by other means.
+        feature_names: One per x-feature; empty if it is not fitted.
+        target_names: One per target.
     """
     found, more = None if report is None else report.validation, []
     if report is not None and found is not None:
