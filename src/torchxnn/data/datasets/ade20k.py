@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Int32, Integer, UInt8
 
 from torchxnn.data.datasets.base import Sample
-from torchxnn.data.datasets.official import OfficialDataset, select
+from torchxnn.data.datasets.official import SelectableDataset, select
 from torchxnn.data.datasets.reading import (
     broken_line,
     is_inside,
@@ -27,7 +27,6 @@ from torchxnn.data.datasets.reading import (
     read_text,
 )
 from torchxnn.errors import DataError
-from torchxnn.models.preprocessing import Preprocessing
 
 _FOLDERS = {"train": "training", "test": "validation"}
 _ENCODING = "latin-1"  # of the few texts that are not UTF-8
@@ -54,7 +53,7 @@ class _Picture:
 
 
 @final
-class ADE20K(OfficialDataset):
+class ADE20K(SelectableDataset):
     """Scenes with the object class of every pixel; the layout is recognised.
 
     - "challenge", ADEChallengeData2016: `images/{training,validation}/NAME.jpg`,
@@ -96,16 +95,8 @@ class ADE20K(OfficialDataset):
         frozenset({"index_ade20k.mat"}),
         frozenset({"index_ade20k.pkl"}),
     )
-    selects = True
 
-    def __init__(
-        self,
-        root: str | Path,
-        preprocessing: Preprocessing,
-        split: str = "all",
-        classes: Sequence[str] | None = None,
-    ):
-        super().__init__(root, preprocessing, split)
+    def _read(self, classes: Sequence[str] | None) -> None:
         self.release = _find_release(self.root)
         self._names: tuple[str, ...] | None = None
         if self.release == "challenge":

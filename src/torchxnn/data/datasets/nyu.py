@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import final
 
 from torchxnn.data.datasets.base import Sample
-from torchxnn.data.datasets.official import OfficialDataset, select
+from torchxnn.data.datasets.official import SelectableDataset, select
 from torchxnn.data.datasets.reading import (
     broken_line,
     preprocess_with_mask,
@@ -19,11 +19,10 @@ from torchxnn.data.datasets.reading import (
     read_table,
 )
 from torchxnn.errors import DataError
-from torchxnn.models.preprocessing import Preprocessing
 
 
 @final
-class NYUDepth(OfficialDataset):
+class NYUDepth(SelectableDataset):
     """Indoor frames with their object masks, one file per picture.
 
     Reads `labels.csv` (columns id, scene, split; others are left alone), `classes.txt` (lines
@@ -49,16 +48,8 @@ class NYUDepth(OfficialDataset):
     """
 
     marks = (frozenset({"labels.csv", "classes.txt", "masks"}),)
-    selects = True
 
-    def __init__(
-        self,
-        root: str | Path,
-        preprocessing: Preprocessing,
-        split: str = "all",
-        classes: Sequence[str] | None = None,
-    ):
-        super().__init__(root, preprocessing, split)
+    def _read(self, classes: Sequence[str] | None) -> None:
         if not (self.root / "labels.csv").is_file():
             raise DataError(
                 f"{self.root} is not NYU Depth v2 as expected: there is no labels.csv (expected "

@@ -2,6 +2,7 @@
 
 import difflib
 import warnings
+from abc import abstractmethod
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,8 +21,8 @@ SPLITS = {"train": ("train",), "test": ("test",), "all": ("train", "test")}
 class OfficialDataset(ImageDataset):
     """A labelled data set in a local folder, in the layout of its authors.
 
-    The constructor of a loader takes (root, preprocessing, split) and, if it `selects`, the
-    `classes` to keep; it begins with this one and ends with `_settle`.
+    The constructor of a loader takes (root, preprocessing, split); it begins with this one and ends
+    with `_settle`.
 
     Args:
         root: the folder.
@@ -31,7 +32,6 @@ class OfficialDataset(ImageDataset):
     Attributes:
         marks: names in the root folder that tell this layout from any other: all of one set.
         options: what else the constructor is given for a network of colour images.
-        selects: whether the constructor takes the classes to keep, in the order of their indices.
         split: as it was given.
         halves: what it stands for: "train", "test" or both.
 
@@ -41,7 +41,6 @@ class OfficialDataset(ImageDataset):
 
     marks: ClassVar[tuple[frozenset[str], ...]]
     options: ClassVar[Mapping[str, Any]] = {}
-    selects: ClassVar[bool] = False
     root: Path
     labels: tuple[int, ...]
 
@@ -85,8 +84,33 @@ class OfficialDataset(ImageDataset):
                 f"{self.name} has no images of {', '.join(self.absent)}; the other classes keep "
                 "their indices",
                 XNNWarning,
-                stacklevel=3,
+                stacklevel=4,
             )
+
+
+class SelectableDataset(OfficialDataset):
+    """An official data set of which some classes can be taken; a loader implements `_read`.
+
+    Args:
+        root: the folder.
+        preprocessing: how pictures become tensors.
+        split: "train" or "test" of the official split, or "all".
+        classes: the classes to keep, in the order of the label indices; None keeps all.
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        preprocessing: Preprocessing,
+        split: str = "all",
+        classes: Sequence[str] | None = None,
+    ) -> None:
+        super().__init__(root, preprocessing, split)
+        self._read(classes)
+
+    @abstractmethod
+    def _read(self, classes: Sequence[str] | None) -> None:
+        """Read the layout below `root`, set `classes` and settle the pictures."""
 
 
 def _check_files(root: Path, paths: Sequence[str], kind: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +18,7 @@ from torchxnn.data.datasets.cub import CUB
 from torchxnn.data.datasets.folder import ImageFolder
 from torchxnn.data.datasets.mnist import MNIST
 from torchxnn.data.datasets.nyu import NYUDepth
-from torchxnn.data.datasets.official import OfficialDataset, Split
+from torchxnn.data.datasets.official import OfficialDataset, SelectableDataset, Split
 from torchxnn.data.datasets.places365 import Places365
 from torchxnn.errors import DataError, XNNWarning
 from torchxnn.models.outputs import check_targets, count_classes
@@ -167,9 +167,10 @@ def _open_official(
     if not isinstance(folder, Path):
         raise DataError(f"{folder} is in the layout of {layout}, which is read from local folders")
     loader = DATASETS[layout]
-    chosen = {"classes": names} if loader.selects and names is not None else {}
-    make: Callable[..., OfficialDataset] = loader
-    dataset = make(folder, preprocessing, split, **chosen, **loader.options)
+    if issubclass(loader, SelectableDataset):
+        dataset: OfficialDataset = loader(folder, preprocessing, split, names)
+    else:
+        dataset = loader(folder, preprocessing, split, **loader.options)
     if len(dataset.classes) != count_classes(outputs):
         raise DataError(
             f"{folder} has {len(dataset.classes)} classes, the model {outputs} outputs; "

@@ -10,10 +10,9 @@ from typing import final
 
 from torchxnn.data.datasets.base import Sample
 from torchxnn.data.datasets.images import read_image
-from torchxnn.data.datasets.official import OfficialDataset, Selection, select
+from torchxnn.data.datasets.official import SelectableDataset, Selection, select
 from torchxnn.data.datasets.reading import broken_line, is_inside, read_pairs, read_table
 from torchxnn.errors import DataError
-from torchxnn.models.preprocessing import Preprocessing
 
 PLACES_ROOMS = (
     "bathroom",
@@ -38,7 +37,7 @@ _SPLIT_NAMES = {"train": "train", "eval": "test", "val": "test", "test": "test"}
 
 
 @final
-class Places365(OfficialDataset):
+class Places365(SelectableDataset):
     """Photographs of places: the official Places365-Standard layout, or a folder of rooms.
 
     The official layout has `categories_places365.txt` (lines `/k/kitchen 203`),
@@ -65,16 +64,8 @@ class Places365(OfficialDataset):
     """
 
     marks = (frozenset({"categories_places365.txt"}),)
-    selects = True
 
-    def __init__(
-        self,
-        root: str | Path,
-        preprocessing: Preprocessing,
-        split: str = "all",
-        classes: Sequence[str] | None = None,
-    ):
-        super().__init__(root, preprocessing, split)
+    def _read(self, classes: Sequence[str] | None) -> None:
         self.layout = _find_layout(self.root)
         read = _read_standard if self.layout == "standard" else _read_rooms
         self.classes, pictures = read(self.root, self.halves, classes)
