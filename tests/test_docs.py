@@ -42,7 +42,7 @@ NOT_RUN = {
     ("docs/scale.md", "pip"): INDEX,
     ("docs/scale.md", "ray"): CLUSTER,
     ("docs/scale.md", "xnn attribute"): CLUSTER,
-    ("docs/scale.md", "from torchxnn.parallel.ray_engine"): CLUSTER,
+    ("docs/scale.md", "from torchxnn.parallel"): CLUSTER,
     ("docs/bulk_heatmaps.md", "xnn attribute RUN DIR --out s3:"): CLUSTER,
     ("docs/bulk_heatmaps.md", "xnn attribute RUN DIR --out maps --images all"): (
         "the folder holds maps of other settings, and is refused: choose another"

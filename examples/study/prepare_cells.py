@@ -23,11 +23,10 @@ import torch
 import tyro
 from safetensors.torch import save_file
 
-from torchxnn.data.datasets.base import make_loader
-from torchxnn.data.datasets.folder import ImageFolder
+from torchxnn.data import ImageFolder, make_loader
 from torchxnn.errors import DataError
+from torchxnn.models import load_model
 from torchxnn.models.bundled import PREPROCESSING, SqueezeNetWithHead, pool_features, train_head
-from torchxnn.models.load import load_model
 
 HIDDEN = 1024
 TRAIN_SHARE = 2 / 3

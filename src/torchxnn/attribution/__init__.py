@@ -1,9 +1,16 @@
-"""Attribution methods: (module, images, target) -> heatmaps. A new method is one file and one line.
+"""Attribution methods: from a module, images and a target to heatmaps.
 
-`METHODS` maps the names that users pass to the classes.
+`METHODS` maps the names that users pass to the classes; a new method is one file and one line
+there. Texts and rows are shown to the same methods by `attribute_tokens` and `attribute_rows`.
 """
 
-from torchxnn.attribution.base import Attributor, BaselineMethod, Certificate, MapMethod
+from torchxnn.attribution.base import (
+    Attributor,
+    BaselineMethod,
+    Certificate,
+    LayerCertificate,
+    MapMethod,
+)
 from torchxnn.attribution.captum_methods import (
     DeepLift,
     GradCAM,
@@ -16,6 +23,8 @@ from torchxnn.attribution.captum_methods import (
 from torchxnn.attribution.excitation_backprop.method import ExcitationBackprop
 from torchxnn.attribution.methods import METHODS
 from torchxnn.attribution.rise import RISE
+from torchxnn.attribution.sanity import RandomizedStep, randomize_from_the_top
+from torchxnn.attribution.tokens_and_rows import attribute_rows, attribute_tokens
 
 __all__ = [
     "METHODS",
@@ -30,6 +39,11 @@ __all__ = [
     "GuidedBackprop",
     "InputXGradient",
     "IntegratedGradients",
+    "LayerCertificate",
     "MapMethod",
     "Occlusion",
+    "RandomizedStep",
+    "attribute_rows",
+    "attribute_tokens",
+    "randomize_from_the_top",
 ]

@@ -50,8 +50,8 @@ class Demo:
         Raises:
             DataError: `root` or `weights` is missing for "cub".
         """
-        from torchxnn.apps.report import write_report
         from torchxnn.apps.report.build import build_report
+        from torchxnn.apps.report.write import write_report
         from torchxnn.data.datasets.base import make_loader
         from torchxnn.storage.files import check_replaceable
         from torchxnn.storage.saved_folder import MARKER

@@ -29,8 +29,8 @@ class WriteReport(SavedRun):
 
     def execute(self, terminal: Terminal) -> None:
         """Gather and write the report."""
-        from torchxnn.apps.report import write_report
         from torchxnn.apps.report.build import ReportConfig, build_report
+        from torchxnn.apps.report.write import write_report
 
         xnn = self.load()
         with terminal.progress() as progress:

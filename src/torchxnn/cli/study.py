@@ -84,7 +84,7 @@ class Serve:
         """Serve until interrupted."""
         import uvicorn
 
-        from torchxnn.apps.study.server import create_app
+        from torchxnn.apps.study.server.app import create_app
 
         if self.admin_token is not None and len(self.admin_token) < 8:
             raise XNNError("admin_token must have at least 8 characters: it opens all answers")
@@ -308,8 +308,7 @@ def _read(folder: Path, url: str | None, may_be_new: bool = False) -> tuple[Any,
     """Plan and tables of a study; the tables are None if it is new and may be."""
     from torchxnn.apps.study.export import read_tables
     from torchxnn.apps.study.plan import StudyPlan
-    from torchxnn.apps.study.store import open_database
-    from torchxnn.apps.study.store.database import FILE
+    from torchxnn.apps.study.store.database import FILE, open_database
 
     plan = StudyPlan.read(folder)
     if url is None and not (folder / FILE).is_file():

@@ -3,4 +3,8 @@
 from torchxnn.apps.atlas.build import Atlas, build_atlas
 from torchxnn.apps.atlas.config import AtlasConfig
 
-__all__ = ["Atlas", "AtlasConfig", "build_atlas"]
+__all__ = [
+    "Atlas",
+    "AtlasConfig",
+    "build_atlas",
+]
