@@ -92,11 +92,13 @@ def test_a_run_goes_on_where_it_stopped_and_gives_the_same(ran, source):
     folder, records = ran
     path = folder / "classes" / "0001.json"
     others = {p: p.stat().st_mtime_ns for p in (folder / "classes").iterdir() if p != path}
-    recorded = (folder / "activations.safetensors").stat().st_mtime_ns
+    files = list((folder / "activations").rglob("*.safetensors"))
+    recorded = [file.stat().st_mtime_ns for file in files]
     path.unlink()
     again = run_benchmark(source, None, CONFIG, folder)
     assert {p: p.stat().st_mtime_ns for p in others} == others
-    assert (folder / "activations.safetensors").stat().st_mtime_ns == recorded
+    assert len(files) == 3
+    assert [file.stat().st_mtime_ns for file in files] == recorded
     assert without_seconds(again["1"]) == without_seconds(records["1"])
 
 
@@ -128,11 +130,11 @@ def test_broken_files_are_named(ran, source):
             BENCHMARK.read(folder, 0)
     finally:
         path.write_text(content)
-    activations = folder / "activations.safetensors"
+    activations = folder / "activations" / "train" / "chunk-000000.safetensors"
     whole = activations.read_bytes()
     activations.write_bytes(whole[:1000])
     try:
-        with pytest.raises(DataError, match=r"activations\.safetensors cannot be read"):
+        with pytest.raises(DataError, match=r"chunk-000000\.safetensors"):
             run_benchmark(source, None, CONFIG, folder)
     finally:
         activations.write_bytes(whole)

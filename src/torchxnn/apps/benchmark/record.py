@@ -13,18 +13,14 @@ from torch import Tensor
 from torchxnn.apps.benchmark.methods import FitData
 from torchxnn.apps.benchmark.tasks import Task
 from torchxnn.data.activations import Activations
-from torchxnn.data.datasets import ImageDataset, make_loader
+from torchxnn.data.datasets import ImageDataset
 from torchxnn.data.datasets.augment import AugmentedImages
 from torchxnn.data.positives import split_validation
-from torchxnn.data.record import record_activations
+from torchxnn.data.record import cache_activations
 from torchxnn.errors import DataError
-from torchxnn.models.weights import fingerprint
-from torchxnn.storage.artifact import differences
-from torchxnn.storage.tensor_file import open_tensors, write_tensors
 from torchxnn.training.config import TrainConfig
 
-FILE = "activations.safetensors"
-_PARTS = ("train", "altered", "test", "located")
+FOLDER = "activations"
 
 OnImages = Callable[[str, int, int], None]
 """Called with what is recorded, images so far, and their total."""
@@ -79,7 +75,7 @@ def join(first: Activations, second: Activations) -> Activations:
 def record_task(
     task: Task, copies: int, folder: Path, on_images: OnImages | None = None, jobs: int = 1
 ) -> Recorded:
-    """Record a task's activations, or read them if the folder holds those of the same task.
+    """Record a task's activations in caches of the folder, or read those that are there.
 
     Args:
         task: network and images.
@@ -89,30 +85,29 @@ def record_task(
         jobs: processes that read images ahead; 1 reads them in this one.
 
     Raises:
-        DataError: the folder holds the activations of another network, layer or data set.
+        DataError: the folder holds the activations of another network, layer or data set, or
+            pictures have no labels.
     """
-    about = _about(task, copies)
-    path = folder / FILE
-    if path.is_file():
-        return _read(path, about)
-    parts = {"train": task.train, "test": task.test}
+    datasets = {"train": task.train, "test": task.test}
     if copies:
-        parts["altered"] = AugmentedImages(task.train, copies, originals=False)
+        datasets["altered"] = AugmentedImages(task.train, copies, originals=False)
     if task.located is not task.test:
-        parts["located"] = task.located
-    tensors: dict[str, torch.Tensor] = {}
-    for name, dataset in parts.items():
-        found = _record(task, dataset, name, on_images, jobs)
-        if found.labels is None:
-            raise DataError(f"{dataset.name} has no labels, which the benchmark needs")
-        tensors |= {f"{name}.z": found.z, f"{name}.logits": found.logits}
-        tensors[f"{name}.labels"] = found.labels
-    write_tensors(path, tensors, {"about": about})
-    return _read(path, about)
+        datasets["located"] = task.located
+    found = {
+        name: _record(task, dataset, folder / FOLDER / name, on_images, jobs)
+        for name, dataset in datasets.items()
+    }
+    nothing = found["train"].select(torch.zeros(0, dtype=torch.long))
+    return Recorded(
+        train=found["train"],
+        altered=found.get("altered", nothing),
+        test=found["test"],
+        located=found.get("located", found["test"]),
+    )
 
 
 def _record(
-    task: Task, dataset: ImageDataset, name: str, on_images: OnImages | None, jobs: int
+    task: Task, dataset: ImageDataset, place: Path, on_images: OnImages | None, jobs: int
 ) -> Activations:
     seen = 0
 
@@ -120,38 +115,16 @@ def _record(
         nonlocal seen
         seen += images
         if on_images is not None:
-            on_images(name, seen, len(dataset))
+            on_images(place.name, seen, len(dataset))
 
-    loader = make_loader(dataset, workers=jobs if jobs > 1 else 0)
-    return record_activations(task.model, task.source.layer, loader, count)
-
-
-def _about(task: Task, copies: int) -> dict[str, object]:
-    return {
-        "fingerprint": fingerprint(task.model),
-        "layer": task.source.layer,
-        "copies": copies,
-        "images": [len(task.train), len(task.test), len(task.located)],
-    }
-
-
-def _read(path: Path, about: dict[str, object]) -> Recorded:
-    tensors, found = open_tensors(path)
-    if changed := differences(found.get("about"), about):
-        raise DataError(
-            f"{path} was recorded otherwise: {'; '.join(changed)}; choose another --out or delete "
-            "the file"
-        )
-    parts = {}
-    for name in _PARTS:
-        if f"{name}.z" in tensors:
-            parts[name] = Activations(
-                tensors[f"{name}.z"], tensors[f"{name}.logits"], tensors[f"{name}.labels"]
-            )
-    nothing = parts["train"].select(torch.zeros(0, dtype=torch.long))
-    return Recorded(
-        train=parts["train"],
-        altered=parts.get("altered", nothing),
-        test=parts["test"],
-        located=parts.get("located", parts["test"]),
+    cache = cache_activations(
+        task.model,
+        task.source.layer,
+        dataset,
+        place,
+        workers=jobs if jobs > 1 else 0,
+        on_images=count,
     )
+    if cache.labels is None:
+        raise DataError(f"{dataset.name} has no labels, which the benchmark needs")
+    return cache.activations(cache.layers[0])
