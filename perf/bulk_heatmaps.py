@@ -25,7 +25,8 @@ import tyro
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from torchxnn.apps.heatmaps.attribute import HeatmapConfig, attribute_many
+from torchxnn.apps.heatmaps.attribute import attribute_many
+from torchxnn.apps.heatmaps.drawing import HeatmapConfig
 from torchxnn.embeddings.srae import SRAE
 from torchxnn.models.bundled import squeezenet_with_head
 from torchxnn.models.preprocessing import Preprocessing

@@ -37,8 +37,9 @@ from rich.console import Console
 from rich.table import Table
 from torch.utils.data import TensorDataset
 
+from torchxnn.data.activation_cache import ActivationCache
 from torchxnn.data.ordered_images import stack_samples
-from torchxnn.data.record import ActivationCache, cache_activations, record_activations
+from torchxnn.data.record import cache_activations, record_activations
 from torchxnn.models.bundled import LAYER, squeezenet_with_head
 from torchxnn.storage.chunk_store import ChunkStore
 from torchxnn.storage.files import replace_file

@@ -12,8 +12,9 @@ from cli_examples import fails, small_network, text_of, write_letters
 from conftest import make_images
 from killing import kill_midway
 from torchxnn.cli.main import main
+from torchxnn.data.activation_cache import ActivationCache
 from torchxnn.data.datasets.folder import ImageFolder
-from torchxnn.data.record import ActivationCache, cache_activations
+from torchxnn.data.record import cache_activations
 from torchxnn.errors import DataError
 from torchxnn.models.preprocessing import Preprocessing
 from torchxnn.parallel.engine import LocalEngine

@@ -16,15 +16,11 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from conftest import make_images, make_net
 from dataset_examples import write_noise
+from torchxnn.data.activation_cache import ActivationCache
 from torchxnn.data.datasets.augment import AugmentedImages, HeldOutCopies, with_copies
 from torchxnn.data.datasets.base import make_loader, subset
 from torchxnn.data.datasets.folder import ImageFolder
-from torchxnn.data.record import (
-    ActivationCache,
-    cache_activations,
-    record_activations,
-    record_chunk,
-)
+from torchxnn.data.record import cache_activations, record_activations, record_chunk
 from torchxnn.errors import DataError, LayerError, ModelError, NonFiniteError
 from torchxnn.models.layers import record_layer, record_layers
 from torchxnn.models.preprocessing import Preprocessing

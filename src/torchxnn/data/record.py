@@ -51,8 +51,6 @@ from torchxnn.storage.artifact import plain
 from torchxnn.storage.chunk_store import ChunkStore
 from torchxnn.storage.paths import Location
 
-__all__ = ["ActivationCache", "cache_activations", "record_activations", "record_chunk"]
-
 CHUNK_BYTES = 2**26
 CHUNK_ROWS = 4096
 """Most bytes and rows of a chunk by default: what a kill can cost, and what a worker takes."""
@@ -379,19 +377,15 @@ def _run(
         outputs = [as_activations(z, layer, images) for z, layer in zip(found, layers, strict=True)]
     except XNNError as error:
         raise type(error)(f"{name(rows)}: {error}") from error
-    for z, layer in zip(outputs, layers, strict=True):
-        _check_finite(z, f"the activations of layer {layer!r}", name, rows)
-    _check_finite(logits, "the model's outputs", name, rows)
+    whats = [*(f"the activations of layer {layer!r}" for layer in layers), "the model's outputs"]
+    for what, values in zip(whats, [*outputs, logits], strict=True):
+        bad = _first_bad(values)
+        if bad is not None:
+            raise NonFiniteError(
+                f"{name(rows[bad : bad + 1])}: {what} are NaN or infinite; check the weights and "
+                "the preprocessing"
+            )
     return [z.float() for z in outputs], logits.float().cpu()
-
-
-def _check_finite(values: Tensor, what: str, name: NameRows, rows: range) -> None:
-    bad = _first_bad(values)
-    if bad is not None:
-        raise NonFiniteError(
-            f"{name(rows[bad : bad + 1])}: {what} are NaN or infinite; check the weights and the "
-            "preprocessing"
-        )
 
 
 def _rounded(

@@ -136,7 +136,6 @@ class _Processes(Workers[Connection]):
         self._end = util.Finalize(self, _end_processes, (self._processes,), exitpriority=10)
 
     def add(self) -> Connection:
-        """See `Workers.add`."""
         ours, theirs = self._context.Pipe()
         process = self._context.Process(target=_serve, args=(theirs,))
         process.start()
@@ -147,13 +146,11 @@ class _Processes(Workers[Connection]):
         return ours
 
     def send(self, worker: Connection, job: bytes) -> None:
-        """See `Workers.send`."""
         self._busy.add(worker)
         with suppress(OSError):  # lost just now: the next report says so
             worker.send_bytes(job)
 
     def next_report(self) -> tuple[Connection, bytes | Loss]:
-        """See `Workers.next_report`."""
         while True:
             ready = wait(self._busy)
             worker = next(each for each in self._busy if each in ready)
@@ -168,7 +165,6 @@ class _Processes(Workers[Connection]):
             self.send(worker, self._task)  # it runs, so it takes what is too long for a pipe, too
 
     def end(self) -> None:
-        """See `Workers.end`."""
         self._end()
 
     def _bury(self, worker: Connection) -> Loss:

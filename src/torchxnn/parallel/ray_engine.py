@@ -121,22 +121,15 @@ class _Actors(Workers[int]):
         self._started = False
 
     def add(self) -> int:
-        """See `Workers.add`."""
         number = next(self._numbers)
         self._actors[number] = actor = self._kind.remote()
         self._reports[actor.start.remote(self._task, sys.path, Path.cwd())] = number
         return number
 
     def send(self, worker: int, job: bytes) -> None:
-        """See `Workers.send`."""
         self._reports[self._actors[worker].run.remote(job)] = worker
 
     def next_report(self) -> tuple[int, bytes | Loss]:
-        """See `Workers.next_report`.
-
-        Raises:
-            WorkerError: no worker has started for too long.
-        """
         end = time.monotonic() + self._patience
         while not (ready := self._ray.wait(list(self._reports), num_returns=1, timeout=1.0)[0]):
             if not self._started and time.monotonic() > end:
@@ -154,7 +147,6 @@ class _Actors(Workers[int]):
         return worker, report
 
     def end(self) -> None:
-        """See `Workers.end`."""
         for actor in self._actors.values():
             self._ray.kill(actor)
 

@@ -12,7 +12,9 @@ from cli_examples import write_letters
 from conftest import make_images, make_net
 from killing import kill_midway
 from reference import shrink_maps_reference
-from torchxnn.apps.heatmaps.attribute import HeatmapConfig, Heatmaps, attribute_many, shrink_maps
+from torchxnn.apps.heatmaps.attribute import attribute_many
+from torchxnn.apps.heatmaps.drawing import HeatmapConfig, shrink_maps
+from torchxnn.apps.heatmaps.store import Heatmaps
 from torchxnn.attribution import ExcitationBackprop
 from torchxnn.cli.main import main
 from torchxnn.data.datasets.folder import ImageFolder

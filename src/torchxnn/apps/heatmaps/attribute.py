@@ -21,7 +21,6 @@ from torchxnn.apps.heatmaps.drawing import (
     find_part,
     image_names,
     image_size,
-    shrink_maps,
 )
 from torchxnn.apps.heatmaps.store import (
     CONSERVATION,
@@ -29,7 +28,6 @@ from torchxnn.apps.heatmaps.store import (
     KIND,
     KIND_VERSION,
     Heatmaps,
-    ImageHeatmaps,
 )
 from torchxnn.attribution import ExcitationBackprop
 from torchxnn.attribution.base import CONSERVATION_LIMIT, FALLBACK_LIMIT
@@ -44,8 +42,6 @@ from torchxnn.storage.artifact import plain
 from torchxnn.storage.chunk_store import ChunkStore
 from torchxnn.storage.paths import Location, as_place
 from torchxnn.xnn import XNN
-
-__all__ = ["HeatmapConfig", "Heatmaps", "ImageHeatmaps", "attribute_many", "shrink_maps"]
 
 CHUNK_BYTES, CHUNK_ROWS = 2**25, 256
 """Most bytes and images of a chunk by default: what a kill can cost each worker."""
