@@ -11,8 +11,7 @@ from typing import Annotated, Any, final
 from rich.progress import Progress
 from tyro.conf import subcommand
 
-from torchxnn.apps.benchmark.class_by_class import OnClass
-from torchxnn.apps.benchmark.record import OnImages
+from torchxnn.apps.benchmark.class_by_class import OnClass, Plan
 from torchxnn.apps.benchmark.run import run_benchmark
 from torchxnn.apps.benchmark.settings import BenchmarkConfig, MnistConfig
 from torchxnn.apps.benchmark.stability import run_stability
@@ -66,6 +65,13 @@ class BenchmarkCommand(ABC):
     def execute(self, terminal: Terminal) -> None:
         """Run, print, write."""
 
+    @final
+    def plan(self, targets: list[int] | None, progress: Progress, verb: str) -> Plan:
+        """What to run on these classes; progress of recording and of what `verb` says is shown."""
+        on_class = _count_classes(progress, verb)
+        on_images = count_steps(progress, "Recording")
+        return Plan(self.source(), self.config, self.out, targets, self.jobs, on_images, on_class)
+
 
 @dataclass(frozen=True)
 class Evaluation(BenchmarkCommand):
@@ -84,15 +90,7 @@ class Evaluation(BenchmarkCommand):
         names = TASKS[source.kind](source).classes if self.classes else ()
         targets = find_classes(names, self.classes)
         with terminal.progress() as progress:
-            records = run_benchmark(
-                source,
-                targets,
-                self.config,
-                self.out,
-                self.jobs,
-                count_steps(progress, "Recording"),
-                _count_classes(progress),
-            )
+            records = run_benchmark(self.plan(targets, progress, "Measuring"))
         summary = summarise(records)
         replace_file(self.out / "results.json", to_json(summary))
         text = markdown(summary, TITLES[source.kind])
@@ -154,9 +152,7 @@ class FewClasses(BenchmarkCommand):
     """Many fits of each of about ten kinds of birds."""
 
     @abstractmethod
-    def run(
-        self, source: TaskSource, targets: list[int], on_images: OnImages, on_class: OnClass
-    ) -> dict[str, Any]:
+    def run(self, plan: Plan) -> dict[str, Any]:
         """Fit and measure."""
 
     @abstractmethod
@@ -175,8 +171,7 @@ class FewClasses(BenchmarkCommand):
         names = TASKS[source.kind](source).classes
         targets = find_classes(names, self.classes) or every_few(len(names))
         with terminal.progress() as progress:
-            count = count_steps(progress, "Recording"), _count_classes(progress, "Fitting")
-            found = self.run(source, targets, *count)
+            found = self.run(self.plan(targets, progress, "Fitting"))
         for name, content in self.files(found, targets).items():
             replace_file(self.out / name, content)
             if name.endswith(".md"):
@@ -193,12 +188,9 @@ class Tune(FewClasses):
 
     grid: TuneGrid = field(default_factory=TuneGrid)
 
-    def run(
-        self, source: TaskSource, targets: list[int], on_images: OnImages, on_class: OnClass
-    ) -> dict[str, Any]:
+    def run(self, plan: Plan) -> dict[str, Any]:
         """Every setting on held-out training pictures."""
-        given = source, targets, self.config, self.grid, self.out, self.jobs
-        return run_tuning(*given, on_images, on_class)
+        return run_tuning(plan, self.grid)
 
     def files(self, found: dict[str, Any], targets: list[int]) -> dict[str, bytes]:
         """`tuning.json`, `tuning.md` and the Pareto front, `tuning.png`."""
@@ -222,12 +214,9 @@ class SeedStability(FewClasses):
 
     fits: int = 5
 
-    def run(
-        self, source: TaskSource, targets: list[int], on_images: OnImages, on_class: OnClass
-    ) -> dict[str, Any]:
+    def run(self, plan: Plan) -> dict[str, Any]:
         """Several fits of every method."""
-        given = source, targets, self.config, self.out, self.fits, self.jobs
-        return run_stability(*given, on_images, on_class)
+        return run_stability(plan, self.fits)
 
     def files(self, found: dict[str, Any], targets: list[int]) -> dict[str, bytes]:
         """`stability.json` and `stability.md`."""
@@ -283,7 +272,7 @@ def find_classes(names: Sequence[str], wanted: Sequence[str]) -> list[int] | Non
     return found
 
 
-def _count_classes(progress: Progress, verb: str = "Measuring") -> OnClass:
+def _count_classes(progress: Progress, verb: str) -> OnClass:
     task = progress.add_task(f"{verb} classes", total=None)
 
     def show(done: int, total: int, name: str) -> None:

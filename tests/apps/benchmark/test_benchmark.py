@@ -8,6 +8,7 @@ import torch
 
 from benchmark_examples import write_squares, write_weights
 from benchmark_settings import CONFIG, TRAIN
+from torchxnn.apps.benchmark.class_by_class import Plan
 from torchxnn.apps.benchmark.measure import FIGURES, FIT_FIGURES
 from torchxnn.apps.benchmark.methods import (
     FitData,
@@ -47,7 +48,7 @@ def source(tmp_path_factory):
 @pytest.fixture(scope="module")
 def ran(source, tmp_path_factory):
     folder = tmp_path_factory.mktemp("run") / "out"
-    return folder, run_benchmark(source, None, CONFIG, folder)
+    return folder, run_benchmark(Plan(source, CONFIG, folder))
 
 
 def without_seconds(record):
@@ -95,7 +96,7 @@ def test_a_run_goes_on_where_it_stopped_and_gives_the_same(ran, source):
     files = list((folder / "activations").rglob("*.safetensors"))
     recorded = [file.stat().st_mtime_ns for file in files]
     path.unlink()
-    again = run_benchmark(source, None, CONFIG, folder)
+    again = run_benchmark(Plan(source, CONFIG, folder))
     assert {p: p.stat().st_mtime_ns for p in others} == others
     assert len(files) == 3
     assert [file.stat().st_mtime_ns for file in files] == recorded
@@ -105,7 +106,7 @@ def test_a_run_goes_on_where_it_stopped_and_gives_the_same(ran, source):
 @pytest.mark.slow
 def test_two_processes_give_what_one_gives(ran, source, tmp_path):
     _, records = ran
-    again = run_benchmark(source, [2, 0], CONFIG, tmp_path / "out", jobs=2)
+    again = run_benchmark(Plan(source, CONFIG, tmp_path / "out", [2, 0], jobs=2))
     for target in ("0", "2"):
         assert without_seconds(again[target]) == without_seconds(records[target])
 
@@ -113,10 +114,10 @@ def test_two_processes_give_what_one_gives(ran, source, tmp_path):
 def test_other_settings_and_foreign_folders_are_refused(ran, source, tmp_path):
     folder, _ = ran
     with pytest.raises(DataError, match=r"other settings: its config.copies is 1, not 2"):
-        run_benchmark(source, None, replace(CONFIG, copies=2), folder)
+        run_benchmark(Plan(source, replace(CONFIG, copies=2), folder))
     (tmp_path / "mine.txt").write_text("keep")
     with pytest.raises(DataError, match="holds no benchmark"):
-        run_benchmark(source, None, CONFIG, tmp_path)
+        run_benchmark(Plan(source, CONFIG, tmp_path))
     assert [p.name for p in tmp_path.iterdir()] == ["mine.txt"]
 
 
@@ -137,15 +138,15 @@ def test_activations_that_were_cut_off_are_recorded_again(ran, source):
     chunk = folder / "activations" / "train" / "chunk-000000.safetensors"
     whole = chunk.read_bytes()
     chunk.write_bytes(whole[:1000])
-    run_benchmark(source, None, CONFIG, folder)
+    run_benchmark(Plan(source, CONFIG, folder))
     assert chunk.read_bytes() == whole
 
 
 def test_classes_that_do_not_exist(source, tmp_path):
     with pytest.raises(DataError, match="no class 7; classes are 0 to 2"):
-        run_benchmark(source, [7], CONFIG, tmp_path / "out")
+        run_benchmark(Plan(source, CONFIG, tmp_path / "out", [7]))
     with pytest.raises(XNNError, match="jobs"):
-        run_benchmark(source, None, CONFIG, tmp_path / "out", jobs=0)
+        run_benchmark(Plan(source, CONFIG, tmp_path / "out", jobs=0))
     assert find_classes(("Red Fox", "Hare"), ()) is None
     assert find_classes(("Red Fox", "Hare"), ("1", "red_fox")) == [1, 0]
     with pytest.raises(DataError, match="no class 'Wolf'"):
@@ -326,25 +327,25 @@ def test_the_objective_by_hand():
 def test_tuning_looks_at_training_pictures_alone(source, tmp_path):
     config = replace(CONFIG, train=replace(TRAIN, epochs=1))
     grid = TuneGrid(betas=(0.1, 0.5), etas=(0.1,), qs=(100.0,))
-    found = run_tuning(source, [0, 2], config, grid, tmp_path / "out")
+    found = run_tuning(Plan(source, config, tmp_path / "out", [0, 2]), grid)
     assert list(found["settings"]) == ["NN", "beta 0.1, eta 0.1, q 100", "beta 0.5, eta 0.1, q 100"]
     assert found["chosen"] in found["settings"]
     files = sorted((tmp_path / "out" / "tuning").iterdir())
     assert len(files) == 2
     before = [file.stat().st_mtime_ns for file in files]
-    assert run_tuning(source, [0, 2], config, grid, tmp_path / "out") == found
+    assert run_tuning(Plan(source, config, tmp_path / "out", [0, 2]), grid) == found
     assert [file.stat().st_mtime_ns for file in files] == before
     assert "(chosen)" in tuning_text(found, [0, 2])
     content = json.loads(files[1].read_text())
     content["settings"]["betas"][1] = 0.25  # as if its name stood for another grid
     files[1].write_text(json.dumps(content))
     with pytest.raises(DataError, match=r"for other settings: its betas is \[0.1, 0.25\], not"):
-        run_tuning(source, [0, 2], config, grid, tmp_path / "out")
+        run_tuning(Plan(source, config, tmp_path / "out", [0, 2]), grid)
 
 
 def test_refits_are_matched(source, tmp_path):
     config = replace(CONFIG, train=replace(TRAIN, epochs=1))
-    found = run_stability(source, [1], config, tmp_path / "out", fits=2)
+    found = run_stability(Plan(source, config, tmp_path / "out", [1]), fits=2)
     assert set(found["methods"]) == {"SRAE", "SRAE-R", "NN", "SAE"}
     for row in found["methods"].values():
         assert -1 <= row["correlation"] <= 1
@@ -353,14 +354,14 @@ def test_refits_are_matched(source, tmp_path):
     content = json.loads(done.read_text())
     content["figures"]["NN"] = {"correlation": 0.125, "chance": 0.0}
     done.write_text(json.dumps(content))
-    again = run_stability(source, [1], config, tmp_path / "out", fits=2)
+    again = run_stability(Plan(source, config, tmp_path / "out", [1]), fits=2)
     assert again["methods"]["NN"]["correlation"] == 0.125  # read, not fitted again
     assert again["methods"]["SRAE"] == found["methods"]["SRAE"]
     done.write_text("{")
     with pytest.raises(DataError, match=r"0001-2.json cannot be read.* write it anew"):
-        run_stability(source, [1], config, tmp_path / "out", fits=2)
+        run_stability(Plan(source, config, tmp_path / "out", [1]), fits=2)
     with pytest.raises(XNNError, match="at least 2 fits"):
-        run_stability(source, [1], config, tmp_path / "out", fits=1)
+        run_stability(Plan(source, config, tmp_path / "out", [1]), fits=1)
 
 
 def test_about_ten_classes():
@@ -377,10 +378,10 @@ def test_a_mistyped_name_claims_no_folder(source, tmp_path):
     )
     for mistyped in wrong:
         with pytest.raises(XNNError):
-            run_benchmark(mistyped, None, CONFIG, out)
+            run_benchmark(Plan(mistyped, CONFIG, out))
         assert not out.exists()
     with pytest.raises(DataError, match="no class 7"):
-        run_stability(source, [7], CONFIG, out)
+        run_stability(Plan(source, CONFIG, out, [7]))
     assert not out.exists()
 
 

@@ -9,6 +9,7 @@ from safetensors.torch import save_file
 from benchmark_examples import rooms_network, ten_rooms_network, write_rooms
 from benchmark_settings import CONFIG, TRAIN
 from dataset_examples import write_ade_challenge, write_nyu
+from torchxnn.apps.benchmark.class_by_class import Plan
 from torchxnn.apps.benchmark.run import run_benchmark
 from torchxnn.apps.benchmark.tasks import ROOMS, TASKS, TaskSource
 from torchxnn.cli.benchmark import Nyu, Places
@@ -49,7 +50,7 @@ def test_rooms_are_measured_on_the_masks_of_nyu(tmp_path):
 def test_a_run_on_rooms(tmp_path):
     source = rooms_source(tmp_path)
     config = replace(CONFIG, masking=False, train=replace(TRAIN, epochs=1))
-    records = run_benchmark(source, None, config, tmp_path / "out")
+    records = run_benchmark(Plan(source, config, tmp_path / "out"))
     for record in records.values():
         assert record["masking"] is None
         own = record["methods"]["SRAE"]

@@ -28,6 +28,29 @@ OnClass = Callable[[int, int, str], None]
 """Called with classes done, their total, and the name of the last one."""
 
 
+@dataclass(frozen=True)
+class Plan:
+    """A benchmark: on what, by which settings, where and how.
+
+    Attributes:
+        source: network and data.
+        config: settings; a folder that holds a run with others is refused.
+        folder: for everything that is written.
+        targets: class indices; None for all that have images to measure on.
+        jobs: processes; the results do not depend on them.
+        on_images: progress of recording.
+        on_class: progress of classes.
+    """
+
+    source: TaskSource
+    config: BenchmarkConfig
+    folder: Path
+    targets: Sequence[int] | None = None
+    jobs: int = 1
+    on_images: OnImages | None = None
+    on_class: OnClass | None = None
+
+
 @dataclass(frozen=True, eq=False)
 class Opened:
     """What every process has open.
@@ -89,18 +112,10 @@ class Measurement:
         replace_file(self.path(folder, target), content)
 
 
-def open_benchmark(
-    source: TaskSource,
-    targets: Sequence[int] | None,
-    config: BenchmarkConfig,
-    folder: Path,
-    on_images: OnImages | None,
-    jobs: int,
-) -> tuple[Opened, list[int]]:
+def open_benchmark(plan: Plan) -> tuple[Opened, list[int]]:
     """Open the data and the network, and claim the folder only if all that was named exists.
 
-    So a mistyped path, layer or class leaves no folder behind that refuses the right one. See
-    `run_benchmark` for the arguments.
+    So a mistyped path, layer or class leaves no folder behind that refuses the right one.
 
     Returns:
         What is open, and the class indices in ascending order.
@@ -110,22 +125,17 @@ def open_benchmark(
         LayerError: the network has no such layer.
         XNNError: `jobs` is less than 1.
     """
-    if jobs < 1:
-        raise XNNError(f"jobs must be at least 1, got {jobs}")
-    task = TASKS[source.kind](source)
-    resolve_layer(task.model, source.layer)
-    wanted = _chosen(task, targets)
-    _claim(folder, {"source": source, "config": config})
-    recorded = record_task(task, config.copies, folder, on_images, jobs)
-    return Opened(task, recorded, config, folder), wanted
+    if plan.jobs < 1:
+        raise XNNError(f"jobs must be at least 1, got {plan.jobs}")
+    task = TASKS[plan.source.kind](plan.source)
+    resolve_layer(task.model, plan.source.layer)
+    wanted = _chosen(task, plan.targets)
+    _claim(plan.folder, {"source": plan.source, "config": plan.config})
+    return _record(task, plan.config, plan.folder, plan.on_images, plan.jobs), wanted
 
 
 def measure_classes(
-    measurement: Measurement,
-    opened: Opened,
-    targets: Sequence[int],
-    jobs: int,
-    on_class: OnClass | None,
+    plan: Plan, measurement: Measurement, opened: Opened, targets: Sequence[int]
 ) -> dict[str, dict[str, Any]]:
     """Measure each class that is not done yet: one process with one thread, whatever `jobs` is.
 
@@ -135,24 +145,33 @@ def measure_classes(
     Raises:
         DataError: the file of a class cannot be read, or is for other settings.
     """
-    folder = opened.folder
+    folder = plan.folder
     there = [target for target in targets if measurement.path(folder, target).is_file()]
     found = {target: measurement.read(folder, target) for target in there}
     todo = [target for target in targets if target not in found]
-    given = measurement, opened.task.source, opened.config, folder
-    for at, figures in LocalEngine(jobs).run(_start, given, _measure, todo):
+    given = measurement, plan.source, plan.config, folder
+    for at, figures in LocalEngine(plan.jobs).run(_start, given, _measure, todo):
         found[todo[at]] = figures
-        if on_class is not None:
-            on_class(len(found), len(targets), opened.task.classes[todo[at]])
+        if plan.on_class is not None:
+            plan.on_class(len(found), len(targets), opened.task.classes[todo[at]])
     return {str(target): found[target] for target in targets}
 
 
 def _start(
     measurement: Measurement, source: TaskSource, config: BenchmarkConfig, folder: Path
 ) -> tuple[Measurement, Path, Any]:
-    task = TASKS[source.kind](source)
-    opened = Opened(task, record_task(task, config.copies, folder), config, folder)
+    opened = _record(TASKS[source.kind](source), config, folder)
     return measurement, folder, measurement.prepare(opened) if measurement.prepare else opened
+
+
+def _record(
+    task: Task,
+    config: BenchmarkConfig,
+    folder: Path,
+    on_images: OnImages | None = None,
+    jobs: int = 1,
+) -> Opened:
+    return Opened(task, record_task(task, config.copies, folder, on_images, jobs), config, folder)
 
 
 def _measure(state: tuple[Measurement, Path, Any], target: int) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -10,16 +9,13 @@ from typing import Any
 from torchxnn.apps.benchmark.blind import Blind, fit_blind
 from torchxnn.apps.benchmark.class_by_class import (
     Measurement,
-    OnClass,
     Opened,
+    Plan,
     measure_classes,
     open_benchmark,
 )
 from torchxnn.apps.benchmark.measure import ClassFits, measure_class
 from torchxnn.apps.benchmark.methods import FitData
-from torchxnn.apps.benchmark.record import OnImages
-from torchxnn.apps.benchmark.settings import BenchmarkConfig
-from torchxnn.apps.benchmark.tasks import TaskSource
 from torchxnn.parallel.process import one_thread
 from torchxnn.xnn import XNN
 
@@ -36,28 +32,11 @@ class _Prepared:
     blind: Blind
 
 
-def run_benchmark(
-    source: TaskSource,
-    targets: Sequence[int] | None,
-    config: BenchmarkConfig,
-    folder: Path,
-    jobs: int = 1,
-    on_images: OnImages | None = None,
-    on_class: OnClass | None = None,
-) -> dict[str, Any]:
+def run_benchmark(plan: Plan) -> dict[str, Any]:
     """Fit and measure all methods on every class, and write what was found.
 
     Every class is one file in `classes/`; a run that was killed goes on with those that are
-    missing. Results do not depend on `jobs`: a class is computed by one process with one thread.
-
-    Args:
-        source: network and data.
-        targets: class indices; None for all that have images to measure on.
-        config: settings; a folder that holds a run with others is refused.
-        folder: for everything that is written.
-        jobs: processes.
-        on_images: progress of recording.
-        on_class: progress of classes.
+    missing. A class is computed by one process with one thread.
 
     Returns:
         Records by class index, in ascending order.
@@ -66,10 +45,10 @@ def run_benchmark(
         DataError: broken data, or the folder belongs to another run.
         XNNError: settings out of range.
     """
-    opened, wanted = open_benchmark(source, targets, config, folder, on_images, jobs)
+    opened, wanted = open_benchmark(plan)
     with one_thread():
         _prepare(opened)  # fits what all classes share, once and for all processes
-    return measure_classes(BENCHMARK, opened, wanted, jobs, on_class)
+    return measure_classes(plan, BENCHMARK, opened, wanted)
 
 
 def _prepare(opened: Opened) -> _Prepared:

@@ -2,39 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from torchxnn.apps.benchmark.class_by_class import (
     Measurement,
-    OnClass,
     Opened,
+    Plan,
     measure_classes,
     open_benchmark,
 )
 from torchxnn.apps.benchmark.methods import SEEN, fit_variant
-from torchxnn.apps.benchmark.record import OnImages
-from torchxnn.apps.benchmark.settings import BenchmarkConfig
 from torchxnn.apps.benchmark.summary import mean
-from torchxnn.apps.benchmark.tasks import TaskSource
 from torchxnn.embeddings.apply import apply_embedding
 from torchxnn.errors import XNNError
 from torchxnn.metrics import measure_stability
 
 
-def run_stability(
-    source: TaskSource,
-    targets: Sequence[int] | None,
-    config: BenchmarkConfig,
-    folder: Path,
-    fits: int = 5,
-    jobs: int = 1,
-    on_images: OnImages | None = None,
-    on_class: OnClass | None = None,
-) -> dict[str, Any]:
+def run_stability(plan: Plan, fits: int = 5) -> dict[str, Any]:
     """Refit SRAE, SRAE-R, NN and SAE with other seeds and match their x-features by assignment.
 
     The figure is the mean correlation of matched x-features over the class's measured images, on
@@ -42,25 +28,19 @@ def run_stability(
     that of shuffled values. Held-out images change with the seed, too. Resumable class by class.
 
     Args:
-        source: network and data.
-        targets: class indices; None for all that have images to measure on.
-        config: settings.
-        folder: for the recorded activations.
+        plan: what is refitted.
         fits: per class and method, at least 2.
-        jobs: processes.
-        on_images: progress of recording.
-        on_class: progress of classes.
 
     Returns:
         `methods`: mean correlation and chance level; `classes`: the same per class.
     """
     if fits < 2:
         raise XNNError(f"stability needs at least 2 fits, got {fits}")
-    opened, wanted = open_benchmark(source, targets, config, folder, on_images, jobs)
+    opened, wanted = open_benchmark(plan)
     refits = Measurement(
         "stability", partial(_refit_class, fits), settings={"fits": fits}, key=str(fits)
     )
-    found = measure_classes(refits, opened, wanted, jobs, on_class)
+    found = measure_classes(plan, refits, opened, wanted)
     return {
         "fits": fits,
         "methods": {

@@ -3,30 +3,28 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import sha256
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from torchxnn.apps.benchmark.class_by_class import (
     Measurement,
-    OnClass,
     Opened,
+    Plan,
     measure_classes,
     open_benchmark,
 )
 from torchxnn.apps.benchmark.maps import layer_of
 from torchxnn.apps.benchmark.measure import FIT_FIGURES, faithfulness
 from torchxnn.apps.benchmark.methods import UnitsOfMany, fit_variant, nn_config
-from torchxnn.apps.benchmark.record import OnImages, Recorded
-from torchxnn.apps.benchmark.settings import BenchmarkConfig
+from torchxnn.apps.benchmark.record import Recorded
 from torchxnn.apps.benchmark.summary import mean
-from torchxnn.apps.benchmark.tasks import Task, TaskSource
+from torchxnn.apps.benchmark.tasks import Task
 from torchxnn.attribution import ExcitationBackprop
 from torchxnn.embeddings.base import Embedding
 from torchxnn.errors import DataError, XNNError, XNNWarning
@@ -78,27 +76,18 @@ class TuneGrid:
         return found
 
 
-def run_tuning(
-    source: TaskSource,
-    targets: Sequence[int] | None,
-    config: BenchmarkConfig,
-    grid: TuneGrid,
-    folder: Path,
-    jobs: int = 1,
-    on_images: OnImages | None = None,
-    on_class: OnClass | None = None,
-) -> dict[str, Any]:
+def run_tuning(plan: Plan, grid: TuneGrid) -> dict[str, Any]:
     """Fit every setting to every class and measure it on held-out training images.
 
     Objective: of the settings whose mean validation R^2 is at most 0.03 below NN's, the one with
     the lowest mean squared correlation of maps; if there is none, the one with the highest R^2.
-    The test images are not looked at. Resumable like `run_benchmark`, see there for arguments.
+    The test images are not looked at. Resumable like `run_benchmark`.
 
     Returns:
         `settings` (means over classes and folds), `chosen`, and `front`: the names of the settings
         that no other one beats in both R^2 and the correlation of maps.
     """
-    opened, chosen = open_benchmark(source, targets, config, folder, on_images, jobs)
+    opened, chosen = open_benchmark(plan)
     labels = set(opened.task.train.labels or ())
     settings = plain(grid)
     tuning = Measurement(
@@ -108,7 +97,7 @@ def run_tuning(
         key=sha256(to_json(settings)).hexdigest(),
     )
     wanted = [target for target in chosen if target in labels]
-    return choose(measure_classes(tuning, opened, wanted, jobs, on_class))
+    return choose(measure_classes(plan, tuning, opened, wanted))
 
 
 def choose(records: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> dict[str, Any]:
