@@ -86,7 +86,7 @@ def record_task(
 
     Raises:
         DataError: the folder holds the activations of another network, layer or data set, or
-            pictures have no labels.
+            images have no labels.
     """
     datasets = {"train": task.train, "test": task.test}
     if copies:

@@ -6,7 +6,6 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from hashlib import sha256
 from itertools import product
 from typing import Any
 
@@ -29,7 +28,7 @@ from torchxnn.attribution import ExcitationBackprop
 from torchxnn.embeddings.base import Embedding
 from torchxnn.errors import DataError, XNNError, XNNWarning
 from torchxnn.metrics import MapCovariance, RelevanceHistograms
-from torchxnn.storage.artifact import plain, to_json
+from torchxnn.storage.artifact import digest, plain
 from torchxnn.training.config import TrainConfig
 
 R2_LOSS = 0.03
@@ -94,7 +93,7 @@ def run_tuning(plan: Plan, grid: TuneGrid) -> dict[str, Any]:
         "tuning",
         partial(_tune_class, grid),
         settings=settings,
-        key=sha256(to_json(settings)).hexdigest(),
+        key=digest(settings),
     )
     wanted = [target for target in chosen if target in labels]
     return choose(measure_classes(plan, tuning, opened, wanted))
@@ -165,8 +164,8 @@ def _measure(opened: Opened, target: int, name: str, config: TrainConfig) -> dic
     labels = opened.recorded.train.labels
     if labels is None:
         raise DataError("tuning needs labels")
-    pictures = (held_out & (labels == target)).nonzero().flatten().tolist()
-    maps = _measure_maps(opened.task, opened.recorded, embedding, pictures)
+    images = (held_out & (labels == target)).nonzero().flatten().tolist()
+    maps = _measure_maps(opened.task, opened.recorded, embedding, images)
     return {
         "r2": found.r2,
         "f_reg": found.f_reg,
@@ -179,7 +178,7 @@ def _measure(opened: Opened, target: int, name: str, config: TrainConfig) -> dic
 
 
 def _measure_maps(
-    task: Task, recorded: Recorded, embedding: Embedding, pictures: list[int]
+    task: Task, recorded: Recorded, embedding: Embedding, images: list[int]
 ) -> dict[str, Any]:
     n = embedding.n_features
     covariance = MapCovariance(n)
@@ -188,14 +187,14 @@ def _measure_maps(
     located = task.located is task.test  # then training images have parts, too
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", XNNWarning)
-        for first in range(0, len(pictures), IMAGES_AT_ONCE):
-            samples = [task.train[index] for index in pictures[first : first + IMAGES_AT_ONCE]]
+        for first in range(0, len(images), IMAGES_AT_ONCE):
+            samples = [task.train[index] for index in images[first : first + IMAGES_AT_ONCE]]
             maps = units.attribute_many(torch.stack([s.image for s in samples]), range(n))
             covariance.update(maps)
             if located:
                 histograms.update(maps, [task.weigh(sample) for sample in samples])
         with torch.no_grad():
-            off = (embedding.encode(recorded.train.z[pictures]) == 0).all(0)
+            off = (embedding.encode(recorded.train.z[images]) == 0).all(0)
         dead = tuple(off.nonzero().flatten().tolist())
         pairs = covariance.result(dead)
         locality = histograms.result(dead).value if located else None
