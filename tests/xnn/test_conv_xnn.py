@@ -11,6 +11,7 @@ from torch import nn
 from conftest import make_images, make_net
 from model_state import assert_same_state, state_of
 from torchxnn import XNN, DegenerateFitWarning, TrainConfig
+from torchxnn.attribution.excitation_backprop.method import ExcitationBackprop
 from torchxnn.data.activations import Activations, RowStore
 from torchxnn.data.record import record_activations
 from torchxnn.embeddings.apply import apply_embedding
@@ -450,3 +451,16 @@ def test_files_from_before_maps_still_load(tmp_path):
     images, _ = make_images(3)
     assert torch.equal(again(images), xnn(images))
     assert again.report.config.conv == ConvConfig()
+
+
+def test_one_pass_gives_what_separate_passes_give(fitted):
+    images, _ = make_images(4)
+    found = fitted.run_with_maps(images, logits=[1, 3], certify=True)
+    maps, certificate = fitted.attribute(images, return_certificate=True)
+    assert torch.equal(found.heatmaps, maps)
+    assert found.certificate == certificate
+    of_logits = ExcitationBackprop(fitted.model).attribute_many(images, [1, 3])
+    assert torch.equal(found.logit_heatmaps, of_logits)
+    assert torch.equal(found.output.z, fitted.run(images).z)
+    with torch.no_grad():
+        assert torch.equal(found.output.contributions, fitted.contributions(images))
