@@ -106,9 +106,9 @@ class Entry:
         sentence: of a typical image.
         image: file of that image in its folder.
         feature_names: one per x-feature.
-        r2: on the data of the atlas.
-        f_cls_positives: likewise.
-        f_reg_positives: likewise.
+        r2: R^2 on the data of the atlas; None if the logit does not vary.
+        f_cls_positives: share of its images that keep their predicted class.
+        f_reg_positives: mean error of the logit on its images, in logits.
         active: x-features that matter.
         recall: share of its images that the network gets right; None without labels.
         images: of the class.

@@ -56,15 +56,15 @@ class Cell:
         stage: "NoVis", "1-Heatmap" or "XNN".
         name: of the stage for people, with the attribution method.
         purity: with respect to the network's predictions, in shares.
-        ari: adjusted Rand index, likewise.
+        ari: adjusted Rand index, with respect to the predictions, too.
         chance: mean chance level of purity of these groupings.
         purity_labels: with respect to the labels; None without labels.
         confidence: 1 to 7; None if nobody answered.
         answers: how often each confidence from 1 to 7 was given.
-        active_seconds: median; None if unknown.
-        moves: median; None if unknown.
-        toggles: likewise.
-        zooms: likewise.
+        active_seconds: median of the seconds in which something happened; None if unknown.
+        moves: median of the images moved; None if unknown.
+        toggles: median of the heatmaps switched; None if unknown.
+        zooms: median of the large views opened or closed; None if unknown.
     """
 
     arm: str
@@ -123,9 +123,9 @@ def describe_cells(
 
     Args:
         scores: see `score_trials`.
-        arms: in the wanted order.
-        data_sets: likewise.
-        stages: likewise.
+        arms: names, in the wanted order.
+        data_sets: keys, in the wanted order.
+        stages: names, in the wanted order.
         options: of the intervals.
     """
     found = []

@@ -56,7 +56,7 @@ def build_design(
     Args:
         trials: with columns stage, data_set, position.
         stages: in the wanted order; those without trials are left out.
-        data_sets: likewise.
+        data_sets: keys, in the wanted order; those without trials are left out.
         intercept: whether the model has one; thresholds of an ordinal model take its place.
     """
     levels = tuple(s for s in stages if (trials["stage"] == s).any())

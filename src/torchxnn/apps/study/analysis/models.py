@@ -146,7 +146,7 @@ def fit_linear_model(
     Args:
         scores: trials of one arm, see `score_trials`.
         stages: in the wanted order; the last one with trials is the coding's -1.
-        data_sets: likewise.
+        data_sets: keys, in the wanted order.
         options: level of the intervals.
         measure: column of `scores`.
     """

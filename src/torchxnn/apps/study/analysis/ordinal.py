@@ -65,7 +65,7 @@ def fit_ordinal_model(
     Args:
         scores: trials of one arm, see `score_trials`.
         stages: in the wanted order.
-        data_sets: likewise.
+        data_sets: keys, in the wanted order.
         options: level of the intervals.
         measure: column of `scores` with integers.
     """

@@ -73,7 +73,7 @@ class PairedComparison(Question):
         n: participants with both.
         mean_difference: in the measure's units; None without participants.
         mean_interval: of it.
-        median_difference: likewise.
+        median_difference: in the same units; None without participants.
         test: None without participants.
         p_holm: p after Holm's correction over the family.
         rank_biserial: matched, in [-1, 1]; positive if the first is higher. 0 if nothing differs.

@@ -38,8 +38,8 @@ class Power:
     Attributes:
         participants: analysed, so after exclusions.
         power: share of the simulated studies that found what was needed.
-        low: of Wilson's 95% interval for it, which is the error of the simulation alone.
-        high: likewise.
+        low: lower end of Wilson's 95% interval for it, which is the error of the simulation alone.
+        high: upper end of the same interval.
     """
 
     participants: int

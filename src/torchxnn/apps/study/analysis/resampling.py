@@ -23,8 +23,8 @@ class BootstrapInterval:
     """An interval of one figure, or why there is none.
 
     Attributes:
-        low: None where there is no interval.
-        high: likewise.
+        low: its lower end; None where there is no interval.
+        high: its upper end; None where there is no interval.
         method: "BCa", or "percentile" where the figure has no BCa interval.
         reason: why there is no interval, or no BCa interval; else empty.
         undefined: resamples left out because the figure does not exist there.

@@ -63,7 +63,7 @@ class Ratings:
         one_heatmap: ratings of the agent with one heatmap in the main arm; None if there are none.
         xnn: ratings of the agent with x-features.
         one_heatmap_answers: how often each answer from 1 to 7 was given.
-        xnn_answers: likewise.
+        xnn_answers: the same of the agent with x-features.
         comparison: xnn - 1-Heatmap, of participants who rated both.
         difficulty: 0 to 7, all arms.
         comments: participants who wrote one.
