@@ -10,6 +10,7 @@ import torch
 import reference
 from torchxnn.data.activations import Activations
 from torchxnn.data.positives import sample_weights
+from torchxnn.embeddings.conv_srae import ConvSRAE
 from torchxnn.embeddings.linear import group_moments, second_moments
 from torchxnn.embeddings.srae import SRAE
 from torchxnn.embeddings.subspace import principal_subspace
@@ -277,6 +278,28 @@ def test_a_stack_computes_what_its_embeddings_compute():
     assert distance(copied, embeddings[2]) == 0.0
 
 
+@pytest.mark.parametrize("pooling", ["none", "max", "average"])
+def test_a_stack_of_maps_computes_what_its_embeddings_compute(pooling):
+    torch.manual_seed(0)
+    embeddings = [ConvSRAE(4, (3, 5), 2, 2, (6,), pooling=pooling).double() for _ in range(2)]
+    stack = Stack(embeddings, torch.device("cpu"))
+    z = torch.rand(2, 7, 4, 3, 5).double()
+    features = stack.encode(torch.stack([stack.samples(each) for each in z]))
+    decoded, reproduced = stack.decode_scaled(features), stack.readout(features)
+    for fit, embedding in enumerate(embeddings):
+        maps = embedding.encode(z[fit])
+        torch.testing.assert_close(features[fit], stack.samples(maps))
+        torch.testing.assert_close(decoded[fit], stack.samples(embedding.decode(maps)))
+        torch.testing.assert_close(reproduced[fit], embedding.reproduce(maps))
+        torch.testing.assert_close(stack.summarise(features)[fit], embedding.summarise(maps))
+        places = torch.tensor([[0, 14], [3, 7]])
+        chosen = maps.flatten(2)[:, :, places[fit]].mT.flatten(0, 1)
+        torch.testing.assert_close(stack.at(features, places)[fit], chosen)
+    copied = copy.deepcopy(embeddings[0])
+    stack.take(1, copied)
+    assert distance(copied, embeddings[1]) == 0.0
+
+
 def test_gradients_lie_in_memory_like_their_parameters():
     """Fused optimisers ignore strides: a transposed gradient would be taken in a wrong order."""
     _, stack = stack_of()
@@ -304,6 +327,17 @@ def test_a_step_runs_on_the_meta_device():
     gradients = torch.autograd.grad(loss.sum(), list(stack.values.values()))
     assert all(gradient.is_meta for gradient in gradients)
     assert loss.shape == (3,)
+
+
+def test_a_step_of_maps_runs_on_the_meta_device():
+    stack = Stack([ConvSRAE(4, (3, 5), 2, 1, (6,))], torch.device("meta"))
+    z = torch.empty(1, 7 * 15, 4, device="meta")
+    logits, spread, groups = (torch.empty(1, *s, device="meta") for s in ((7, 1), (1, 1), (7, 2)))
+    places = torch.empty(1, 5, dtype=torch.long, device="meta")
+    terms = batch_statistics(stack, z, z, logits, spread, groups, "sparse", places)
+    loss = loss_of_terms(terms, torch.empty(1, 2, device="meta"), QUICK)
+    gradients = torch.autograd.grad(loss.sum(), list(stack.values.values()))
+    assert all(gradient.is_meta for gradient in gradients)
 
 
 def test_bfloat16_is_close():
