@@ -14,8 +14,9 @@ from torchxnn.data.positives import find_positives
 from torchxnn.embeddings.apply import Embedded, apply_embedding
 from torchxnn.embeddings.base import Embedding
 from torchxnn.errors import DataError
-from torchxnn.metrics import Faithfulness, MapCovariance, Orthogonality, measure_faithfulness
+from torchxnn.metrics.faithfulness import Faithfulness, measure_faithfulness
 from torchxnn.metrics.fitted import FittedXNN
+from torchxnn.metrics.orthogonality import MapCovariance, Orthogonality
 from torchxnn.models.inputs import kind_of
 
 CERTIFIED_IMAGES = 8

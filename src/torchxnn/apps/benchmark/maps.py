@@ -10,10 +10,11 @@ from torch import Tensor
 
 from torchxnn.apps.benchmark.methods import UnitsOfMany
 from torchxnn.apps.benchmark.tasks import CONTEXT, Task
-from torchxnn.attribution import ExcitationBackprop
+from torchxnn.attribution.excitation_backprop.method import ExcitationBackprop
 from torchxnn.embeddings.base import Embedding
 from torchxnn.errors import XNNWarning
-from torchxnn.metrics import MapCovariance, RelevanceHistograms
+from torchxnn.metrics.locality import RelevanceHistograms
+from torchxnn.metrics.orthogonality import MapCovariance
 from torchxnn.metrics.part_weights import PixelWeights
 from torchxnn.models.layers import as_activations, run_to_layer
 

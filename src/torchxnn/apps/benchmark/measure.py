@@ -25,14 +25,15 @@ from torchxnn.apps.benchmark.record import Recorded
 from torchxnn.apps.benchmark.settings import BenchmarkConfig
 from torchxnn.apps.benchmark.tasks import Task
 from torchxnn.apps.gallery import evenly_spaced
-from torchxnn.attribution import ExcitationBackprop
+from torchxnn.attribution.excitation_backprop.method import ExcitationBackprop
 from torchxnn.data.activations import Activations
 from torchxnn.data.positives import find_positives
 from torchxnn.embeddings.apply import apply_embedding
 from torchxnn.embeddings.base import Embedding
 from torchxnn.embeddings.dimensions import fit_dimensions
 from torchxnn.errors import XNNWarning
-from torchxnn.metrics import Faithfulness, combine_maps, masked_accuracy, measure_faithfulness
+from torchxnn.metrics.faithfulness import Faithfulness, measure_faithfulness
+from torchxnn.metrics.masking import combine_maps, masked_accuracy
 from torchxnn.training.report import FitReport
 
 IMAGES_AT_ONCE = 4

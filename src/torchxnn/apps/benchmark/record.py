@@ -13,8 +13,8 @@ from torch import Tensor
 from torchxnn.apps.benchmark.methods import FitData
 from torchxnn.apps.benchmark.tasks import Task
 from torchxnn.data.activations import Activations
-from torchxnn.data.datasets import ImageDataset
 from torchxnn.data.datasets.augment import AugmentedImages
+from torchxnn.data.datasets.base import ImageDataset
 from torchxnn.data.positives import split_validation
 from torchxnn.data.record import cache_activations
 from torchxnn.errors import DataError

@@ -17,7 +17,7 @@ from torchxnn.apps.benchmark.methods import SEEN, fit_variant
 from torchxnn.apps.benchmark.summary import mean
 from torchxnn.embeddings.apply import apply_embedding
 from torchxnn.errors import XNNError
-from torchxnn.metrics import measure_stability
+from torchxnn.metrics.stability import measure_stability
 
 
 def run_stability(plan: Plan, fits: int = 5) -> dict[str, Any]:

@@ -10,15 +10,11 @@ from pathlib import Path
 from torch import nn
 
 from torchxnn.data.class_names import spoken
-from torchxnn.data.datasets import (
-    ADE20K,
-    CUB,
-    PLACES_ROOMS,
-    ImageDataset,
-    NYUDepth,
-    Places365,
-    Sample,
-)
+from torchxnn.data.datasets.ade20k import ADE20K
+from torchxnn.data.datasets.base import ImageDataset, Sample
+from torchxnn.data.datasets.cub import CUB
+from torchxnn.data.datasets.nyu import NYUDepth
+from torchxnn.data.datasets.places365 import PLACES_ROOMS, Places365
 from torchxnn.errors import DataError, ModelError, XNNWarning
 from torchxnn.metrics.part_weights import PixelWeights, pixel_weights_masks, pixel_weights_voronoi
 from torchxnn.models.bundled import LAYER, PREPROCESSING

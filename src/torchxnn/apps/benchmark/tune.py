@@ -24,10 +24,11 @@ from torchxnn.apps.benchmark.methods import UnitsOfMany, fit_variant, nn_config
 from torchxnn.apps.benchmark.record import Recorded
 from torchxnn.apps.benchmark.summary import mean
 from torchxnn.apps.benchmark.tasks import Task
-from torchxnn.attribution import ExcitationBackprop
+from torchxnn.attribution.excitation_backprop.method import ExcitationBackprop
 from torchxnn.embeddings.base import Embedding
 from torchxnn.errors import DataError, XNNError, XNNWarning
-from torchxnn.metrics import MapCovariance, RelevanceHistograms
+from torchxnn.metrics.locality import RelevanceHistograms
+from torchxnn.metrics.orthogonality import MapCovariance
 from torchxnn.storage.artifact import digest, plain
 from torchxnn.training.config import TrainConfig
 

@@ -29,8 +29,8 @@ from torchxnn.apps.heatmaps.store import (
     KIND_VERSION,
     Heatmaps,
 )
-from torchxnn.attribution import ExcitationBackprop
 from torchxnn.attribution.base import CONSERVATION_LIMIT, FALLBACK_LIMIT
+from torchxnn.attribution.excitation_backprop.method import ExcitationBackprop
 from torchxnn.attribution.methods import METHODS
 from torchxnn.data.datasets.base import ImageDataset
 from torchxnn.data.ordered_images import data_fingerprint, image_rows

@@ -25,7 +25,7 @@ from torchxnn.apps.heatmaps.store import (
     SCALE,
     as_problem,
 )
-from torchxnn.attribution import ExcitationBackprop
+from torchxnn.attribution.excitation_backprop.method import ExcitationBackprop
 from torchxnn.attribution.methods import METHODS
 from torchxnn.data.activations import Activations
 from torchxnn.data.datasets.base import ImageDataset

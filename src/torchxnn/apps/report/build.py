@@ -16,7 +16,7 @@ from torchxnn.data.record import record_activations
 from torchxnn.embeddings.apply import Embedded
 from torchxnn.errors import XNNError
 from torchxnn.explanations.image import Explanation
-from torchxnn.metrics import Faithfulness
+from torchxnn.metrics.faithfulness import Faithfulness
 from torchxnn.xnn import XNN
 
 

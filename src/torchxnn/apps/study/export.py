@@ -19,7 +19,7 @@ from torchxnn.apps.study.columns import COLUMNS, TYPES
 from torchxnn.apps.study.plan import StudyPlan
 from torchxnn.apps.study.settings import ATTENTION_ANSWER, PRACTICE
 from torchxnn.apps.study.steps import attention_position, trials_of
-from torchxnn.apps.study.store import Database
+from torchxnn.apps.study.store.database import Database
 from torchxnn.apps.study.store.schema import answers, events, participants, placements, trials
 from torchxnn.storage.files import replace_file, without_formula
 

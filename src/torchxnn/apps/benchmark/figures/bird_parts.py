@@ -38,10 +38,10 @@ from torchxnn.explanations.drawing.overlay import (
     number,
     signed,
 )
-from torchxnn.metrics import (
+from torchxnn.metrics.locality import RelevanceHistograms
+from torchxnn.metrics.part_weights import (
     CONTEXT,
     PixelWeights,
-    RelevanceHistograms,
     pixel_weights_points,
     pixel_weights_voronoi,
 )

@@ -25,9 +25,8 @@ from torchxnn.apps.benchmark.figures.looks import Look, look_at, target_of
 from torchxnn.data.datasets.base import Sample
 from torchxnn.errors import DataError
 from torchxnn.explanations.drawing.overlay import number, signed
-from torchxnn.metrics import MapCovariance
 from torchxnn.metrics.faithfulness import ACTIVE_SHARE
-from torchxnn.metrics.orthogonality import correlation
+from torchxnn.metrics.orthogonality import MapCovariance, correlation
 from torchxnn.xnn import XNN
 
 

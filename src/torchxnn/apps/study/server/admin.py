@@ -24,8 +24,7 @@ from torchxnn.apps.study.server.session import (
     sign,
 )
 from torchxnn.apps.study.server.site import Site
-from torchxnn.apps.study.store import count_cells
-from torchxnn.apps.study.store.participants import list_participants
+from torchxnn.apps.study.store.participants import count_cells, list_participants
 
 router = APIRouter(prefix="/admin", default_response_class=HTMLResponse)
 

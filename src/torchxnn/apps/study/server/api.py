@@ -14,9 +14,15 @@ from torchxnn.apps.study.server.session import Problem, ScriptSession, Session, 
 from torchxnn.apps.study.server.site import Site
 from torchxnn.apps.study.settings import PRACTICE, Stage
 from torchxnn.apps.study.steps import count_trials, trials_of
-from torchxnn.apps.study.store import Event, read_trial, save_events, submit_trial
 from torchxnn.apps.study.store.participants import Participant
-from torchxnn.apps.study.store.trials import ElsewhereError, UnplacedError
+from torchxnn.apps.study.store.trials import (
+    ElsewhereError,
+    Event,
+    UnplacedError,
+    read_trial,
+    save_events,
+    submit_trial,
+)
 
 router = APIRouter(prefix="/api/stages")
 

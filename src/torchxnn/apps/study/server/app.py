@@ -16,7 +16,7 @@ from torchxnn.apps.study.plan import MEDIA, StudyPlan
 from torchxnn.apps.study.server import admin, api, pages
 from torchxnn.apps.study.server.session import COOKIE, Problem, SiteOf
 from torchxnn.apps.study.server.site import STATIC, Site, site_of
-from torchxnn.apps.study.store import open_database
+from torchxnn.apps.study.store.database import open_database
 from torchxnn.apps.study.texts import read_consent, read_texts
 from torchxnn.apps.web import Guard
 from torchxnn.storage.artifact import __version__

@@ -39,8 +39,16 @@ from torchxnn.apps.study.steps import (
     count_trials,
     stage_step,
 )
-from torchxnn.apps.study.store import NewParticipant, begin, find_participant, forget, go_on
-from torchxnn.apps.study.store.participants import AlreadyStartedError, FullError, Kind
+from torchxnn.apps.study.store.participants import (
+    AlreadyStartedError,
+    FullError,
+    Kind,
+    NewParticipant,
+    begin,
+    find_participant,
+    forget,
+    go_on,
+)
 
 QUESTIONS = ("age", "gender", "computer_science", "ai_courses")
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from fastapi import Depends, Header, Request, Response
 
 from torchxnn.apps.study.server.site import Site, site_of
-from torchxnn.apps.study.store import Participant, find_participant
+from torchxnn.apps.study.store.participants import Participant, find_participant
 
 COOKIE, START_COOKIE, ADMIN_COOKIE = "xnn_study", "xnn_start", "xnn_admin"
 COOKIE_SECONDS = 30 * 24 * 3600

@@ -16,7 +16,8 @@ from jinja2 import Environment
 from torchxnn.apps.study.plan import StudyPlan
 from torchxnn.apps.study.server.limits import Buckets
 from torchxnn.apps.study.steps import steps_of
-from torchxnn.apps.study.store import Database, Participant
+from torchxnn.apps.study.store.database import Database
+from torchxnn.apps.study.store.participants import Participant
 from torchxnn.apps.web import page_templates, version_of
 
 WEB = Path(__file__).parents[1] / "web"
