@@ -30,6 +30,6 @@ def test_modules_import_from_the_module_that_defines_a_name():
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("torchxnn."):
                 room = package.joinpath(*str(node.module).split("."))
-                if room.is_dir():
+                if (room / "__init__.py").is_file():
                     modules = [room / name.name for name in node.names]
                     assert all(m.is_dir() or m.with_suffix(".py").is_file() for m in modules), path
