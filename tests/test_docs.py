@@ -16,6 +16,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from docs_examples import PAGES, ROOT, SIZE, make_world, names_of_a_page, read_blocks, use_stand_ins
 from torchxnn.cli.main import main
 from torchxnn.errors import XNNWarning
+from torchxnn.xnn import XNN
 
 PACKAGE = ROOT / "src" / "torchxnn"
 
@@ -249,3 +250,15 @@ def test_the_gallery_is_made_by_its_script(tmp_path):
     assert (tmp_path / linked).read_bytes()[8:12] == b"WEBP"
     committed = (ROOT / "docs" / "gallery.md").read_text("utf-8")
     assert committed.startswith(page.partition("The network is right")[0])
+
+
+def test_the_reference_shows_every_public_method_of_an_xnn():
+    """Methods that are functions of another room, too, which a reader of source text misses."""
+    griffe = pytest.importorskip("griffe", reason="pip install 'torchxnn[docs]'")
+    extensions = griffe.load_extensions(str(ROOT / "docs" / "griffe_extension.py"))
+    loader = griffe.GriffeLoader(extensions=extensions, search_paths=[str(ROOT / "src")])
+    shown = loader.load("torchxnn")["xnn.XNN"]
+    methods = {name for name, value in vars(XNN).items() if callable(value)}
+    for name in sorted(name for name in methods if not name.startswith("_")):
+        assert shown[name].is_function, name
+        assert shown[name].docstring, name
