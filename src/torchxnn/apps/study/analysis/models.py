@@ -115,14 +115,77 @@ class LinearModel:
 
 
 @dataclass(frozen=True, eq=False)
-class _Fit:
-    estimator: str
-    reason: str
+class Coefficients:
+    """Estimated coefficients of a design, and what they say of terms and stages.
+
+    Attributes:
+        design: has a column per coefficient.
+        values: the estimates.
+        covariance: of the estimates.
+        level: of the intervals.
+        df: of t and F; None takes the normal law and chi squared, for large samples.
+    """
+
+    design: Design
     values: np.ndarray
     covariance: np.ndarray
-    participant_sd: float | None
-    residual_sd: float
-    messages: tuple[str, ...]
+    level: float
+    df: int | None = None
+
+    def terms(self) -> tuple[TermTest, ...]:
+        """Wald test of every term of the design: F, or chi squared without `df`."""
+        return tuple(self._test(term) for term in self.design.terms)
+
+    def _test(self, term: str) -> TermTest:
+        rows = self.design.selector(term)
+        effect, count = rows @ self.values, len(rows)
+        spread = rows @ self.covariance @ rows.T
+        statistic = float(effect @ np.linalg.solve(spread, effect)) / count
+        if self.df is None:
+            p = float(stats.chi2.sf(statistic * count, count))
+        else:
+            p = float(stats.f.sf(statistic, count, self.df))
+        return TermTest(term, statistic, count, self.df, p)
+
+    def all(self) -> tuple[Estimate, ...]:
+        """Every coefficient by itself."""
+        names = self.design.matrix.columns
+        rows = np.eye(len(self.values))
+        return tuple(self._weigh(name, "", row) for name, row in zip(names, rows, strict=True))
+
+    def contrasts(self) -> tuple[Estimate, ...]:
+        """Differences of stages per data set, XNN first, corrected after Holm over all of them."""
+        if STAGE not in self.design.terms:
+            return ()
+        found = [
+            self._weigh(
+                f"{first} - {second}", data_set, self.design.contrast(data_set, first, second)
+            )
+            for first, second in PAIRS[:2]
+            for data_set in self.design.data_sets
+            if {(data_set, first), (data_set, second)} <= self.design.cells
+        ]
+        corrected = adjust([one.p for one in found])
+        return tuple(replace(one, p_holm=p) for one, p in zip(found, corrected, strict=True))
+
+    def _weigh(self, name: str, data_set: str, weights: np.ndarray) -> Estimate:
+        """A weighted sum of coefficients: t with `df`, or normal without."""
+        value = float(weights @ self.values)
+        error = float(np.sqrt(weights @ self.covariance @ weights))
+        law = stats.norm() if self.df is None else stats.t(self.df)
+        half = float(law.ppf((1 + self.level) / 2)) * error
+        p = float(2 * law.sf(abs(value) / error))
+        return Estimate(name, data_set, value, error, value - half, value + half, p)
+
+
+def first_coefficients(found: Any, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """The first coefficients of a fit by statsmodels, and their covariance."""
+    return np.asarray(found.params)[:count], np.asarray(found.cov_params())[:count, :count]
+
+
+def is_usable(covariance: np.ndarray) -> bool:
+    """Whether a fit gave a covariance to test by."""
+    return bool(np.isfinite(covariance).all() and (np.diag(covariance) > 0).all())
 
 
 def fit_linear_model(
@@ -172,50 +235,55 @@ def fit_linear_model(
     residual = outcome - within @ np.linalg.lstsq(within, outcome, rcond=None)[0]
     if float((residual**2).sum()) < _EXACT_FIT**0.5 * total:
         return Unavailable("the model fits every trial exactly, so no variation is left to test by")
-    fit = _fit(outcome, design.matrix.to_numpy(), trials["participant"].to_numpy(), within)
-    return LinearModel(
-        estimator=fit.estimator,
-        reason=fit.reason,
-        participants=people,
-        trials=len(trials),
-        df=df,
-        terms=tuple(
-            wald_test(term, design.selector(term), fit.values, fit.covariance, df)
-            for term in design.terms
-        ),
-        coefficients=tuple(
-            estimate(name, "", row, fit.values, fit.covariance, options.level, df)
-            for name, row in zip(design.matrix.columns, np.eye(len(fit.values)), strict=True)
-        ),
-        contrasts=contrasts(design, fit.values, fit.covariance, options.level, df),
-        participant_sd=fit.participant_sd,
-        residual_sd=fit.residual_sd,
-        dropped=design.dropped,
-        messages=fit.messages,
-    )
+    return _fit(trials["participant"].to_numpy(), outcome, within, design, df, options.level)
 
 
-def _fit(outcome: np.ndarray, matrix: np.ndarray, people: np.ndarray, within: np.ndarray) -> _Fit:
+def _fit(
+    people: np.ndarray,
+    outcome: np.ndarray,
+    within: np.ndarray,
+    design: Design,
+    df: int,
+    level: float,
+) -> LinearModel:
+    """The mixed model, or what takes its place."""
+    matrix, estimator, between = design.matrix.to_numpy(), MIXED, None
+    count = matrix.shape[1]
     unit = float(outcome.std())  # the optimiser's tolerances are meant for numbers about 1
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        found, failure = _fit_mixed(outcome / unit, matrix, people)
-    messages = tuple(dict.fromkeys(" ".join(str(w.message).split()) for w in caught))
-    if found is None:
-        return _fit_fixed(outcome, matrix, within, failure, messages)
-    scale, variance = float(found.scale), float(np.asarray(found.cov_re)[0, 0])
-    if variance < _SINGULAR * scale or _better_at_zero(found):
-        plain = sm.OLS(outcome, matrix).fit()
-        reason = (
-            "the variance between participants is estimated as 0, where the mixed model is the same"
-        )
-        return _Fit(
-            ORDINARY, reason, plain.params, plain.cov_params(), 0.0, plain.scale**0.5, messages
-        )
-    count = matrix.shape[1]
-    covariance = np.asarray(found.cov_params())[:count, :count] * unit**2
-    values = np.asarray(found.fe_params) * unit
-    return _Fit(MIXED, "", values, covariance, variance**0.5 * unit, scale**0.5 * unit, messages)
+        found, reason = _fit_mixed(outcome / unit, matrix, people)
+    if found is None:  # centred participants as fixed effects leave the intercept the mean
+        estimator, unit = FIXED, 1.0
+        others = within[:, : within.shape[1] - count]
+        centred = (others - others.mean(0))[:, :-1]
+        found = sm.OLS(outcome, np.column_stack([matrix, centred])).fit()
+    else:
+        variance = float(np.asarray(found.cov_re)[0, 0])
+        between = variance**0.5 * unit
+        if variance < _SINGULAR * float(found.scale) or _better_at_zero(found):
+            estimator, unit, between = ORDINARY, 1.0, 0.0
+            reason = (
+                "the variance between participants is estimated as 0, where the mixed model is the "
+                "same"
+            )
+            found = sm.OLS(outcome, matrix).fit()
+    values, covariance = first_coefficients(found, count)
+    fit = Coefficients(design, values * unit, covariance * unit**2, level, df)
+    return LinearModel(
+        estimator=estimator,
+        reason=reason,
+        participants=len(set(people)),
+        trials=len(outcome),
+        df=df,
+        terms=fit.terms(),
+        coefficients=fit.all(),
+        contrasts=fit.contrasts(),
+        participant_sd=between,
+        residual_sd=float(found.scale) ** 0.5 * unit,
+        dropped=design.dropped,
+        messages=tuple(dict.fromkeys(" ".join(str(w.message).split()) for w in caught)),
+    )
 
 
 def _better_at_zero(found: Any) -> bool:
@@ -235,85 +303,6 @@ def _fit_mixed(outcome: np.ndarray, matrix: np.ndarray, people: np.ndarray) -> t
         return None, f"the mixed model could not be fitted ({error})"
     if not found.converged:
         return None, f"the mixed model did not converge with {', '.join(_OPTIMISERS)}"
-    count = matrix.shape[1]
-    covariance = np.asarray(found.cov_params())[:count, :count]
-    if not (np.isfinite(covariance).all() and (np.diag(covariance) > 0).all()):
+    if not is_usable(first_coefficients(found, matrix.shape[1])[1]):
         return None, "the mixed model gave no covariance of its estimates"
     return found, ""
-
-
-def _fit_fixed(
-    outcome: np.ndarray, matrix: np.ndarray, within: np.ndarray, why: str, messages: tuple[str, ...]
-) -> _Fit:
-    """Participants as fixed effects, centred, so that the intercept stays the mean."""
-    others = within[:, : within.shape[1] - matrix.shape[1]]
-    centred = (others - others.mean(0))[:, :-1]
-    found = sm.OLS(outcome, np.column_stack([matrix, centred])).fit()
-    count = matrix.shape[1]
-    return _Fit(
-        FIXED,
-        why,
-        np.asarray(found.params)[:count],
-        np.asarray(found.cov_params())[:count, :count],
-        None,
-        float(found.scale) ** 0.5,
-        messages,
-    )
-
-
-def wald_test(
-    term: str, rows: np.ndarray, values: np.ndarray, covariance: np.ndarray, df: int | None
-) -> TermTest:
-    """Wald test that `rows` @ values is 0: F with `df`, or chi squared where `df` is None."""
-    effect = rows @ values
-    count = len(rows)
-    statistic = float(effect @ np.linalg.solve(rows @ covariance @ rows.T, effect)) / count
-    if df is None:
-        p = float(stats.chi2.sf(statistic * count, count))
-    else:
-        p = float(stats.f.sf(statistic, count, df))
-    return TermTest(term, statistic, count, df, p)
-
-
-def estimate(
-    name: str,
-    data_set: str,
-    weights: np.ndarray,
-    values: np.ndarray,
-    covariance: np.ndarray,
-    level: float,
-    df: int | None,
-) -> Estimate:
-    """A weighted sum of coefficients: t with `df`, or normal where `df` is None."""
-    value = float(weights @ values)
-    error = float(np.sqrt(weights @ covariance @ weights))
-    law = stats.norm() if df is None else stats.t(df)
-    half = float(law.ppf((1 + level) / 2)) * error
-    p = float(2 * law.sf(abs(value) / error))
-    return Estimate(name, data_set, value, error, value - half, value + half, p)
-
-
-def contrasts(
-    design: Design, values: np.ndarray, covariance: np.ndarray, level: float, df: int | None
-) -> tuple[Estimate, ...]:
-    """Differences of stages per data set, XNN first, corrected after Holm over all of them."""
-    if STAGE not in design.terms:
-        return ()
-    found = [
-        estimate(
-            f"{first} - {second}",
-            data_set,
-            design.contrast(data_set, first, second),
-            values,
-            covariance,
-            level,
-            df,
-        )
-        for first, second in PAIRS[:2]
-        for data_set in design.data_sets
-        if {(data_set, first), (data_set, second)} <= design.cells
-    ]
-    if not found:
-        return ()
-    corrected = adjust([one.p for one in found])
-    return tuple(replace(one, p_holm=p) for one, p in zip(found, corrected, strict=True))

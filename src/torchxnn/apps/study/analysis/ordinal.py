@@ -13,11 +13,12 @@ from statsmodels.miscmodels.ordinal_model import OrderedModel
 
 from torchxnn.apps.study.analysis.design_matrix import build_design
 from torchxnn.apps.study.analysis.models import (
+    Coefficients,
     Estimate,
     TermTest,
     Unavailable,
-    contrasts,
-    wald_test,
+    first_coefficients,
+    is_usable,
 )
 from torchxnn.apps.study.analysis.options import AnalysisOptions
 
@@ -86,25 +87,21 @@ def fit_ordinal_model(
     found, failure = _fit(answers, design.matrix, trials["participant"].to_numpy())
     if found is None:
         return Unavailable(failure)
-    count = design.matrix.shape[1]
-    values = np.asarray(found.params)[:count]
-    covariance = np.asarray(found.cov_params())[:count, :count]
-    if not (np.isfinite(covariance).all() and (np.diag(covariance) > 0).all()):
+    values, covariance = first_coefficients(found, design.matrix.shape[1])
+    if not is_usable(covariance):
         return Unavailable("the fit gave no covariance of its estimates")
     if np.abs(values).max() > _SEPARATED:
         return Unavailable(
             "a stage or a data set separates the answers completely, so that odds ratios are "
             "infinite"
         )
+    fit = Coefficients(design, values, covariance, options.level)
     return OrdinalModel(
         participants=people,
         trials=len(trials),
         levels=levels,
-        terms=tuple(
-            wald_test(term, design.selector(term), values, covariance, None)
-            for term in design.terms
-        ),
-        contrasts=contrasts(design, values, covariance, options.level, None),
+        terms=fit.terms(),
+        contrasts=fit.contrasts(),
         dropped=design.dropped,
     )
 
