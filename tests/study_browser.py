@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 import uvicorn
 
-from torchxnn.apps.study.server import create_app
+from torchxnn.apps.study.server.app import create_app
 
 CHROMIUM = "/usr/bin/chromium"
 ARGUMENTS = [

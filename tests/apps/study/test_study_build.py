@@ -17,7 +17,7 @@ from study_plan import write_tiny_study
 from torchxnn.apps.saved_xnn import open_run
 from torchxnn.apps.study.config import StudyConfig
 from torchxnn.apps.study.plan import StudyPlan
-from torchxnn.apps.study.server import create_app
+from torchxnn.apps.study.server.app import create_app
 from torchxnn.apps.study.settings import Limits, StudySettings
 from torchxnn.apps.study.simulate import SimulationConfig, simulate
 from torchxnn.apps.study.texts import default_texts, read_consent, read_texts

@@ -13,10 +13,10 @@ from study_session import event, finish, practise, send, sort
 from torchxnn.apps.study.columns import COLUMNS
 from torchxnn.apps.study.export import active_seconds, dictionary, read_tables, render, write_tables
 from torchxnn.apps.study.plan import StudyPlan
-from torchxnn.apps.study.server import create_app
+from torchxnn.apps.study.server.app import create_app
 from torchxnn.apps.study.settings import Limits
 from torchxnn.apps.study.steps import trials_of
-from torchxnn.apps.study.store import Event
+from torchxnn.apps.study.store.trials import Event
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from torchxnn.apps.study.analysis.wording import (
     describe_design,
     describe_hypotheses,
 )
-from torchxnn.apps.study.server import create_app
+from torchxnn.apps.study.server.app import create_app
 from torchxnn.apps.study.settings import Exclusions, Limits
 from torchxnn.cli.main import main
 from torchxnn.errors import DataError

@@ -11,22 +11,25 @@ from sqlalchemy import select
 from study_plan import write_tiny_study
 from torchxnn.apps.study.plan import StudyPlan
 from torchxnn.apps.study.steps import steps_of, trials_of
-from torchxnn.apps.study.store import (
-    Event,
+from torchxnn.apps.study.store.database import FILE, open_database
+from torchxnn.apps.study.store.participants import (
+    AlreadyStartedError,
+    FullError,
     NewParticipant,
     begin,
     find_participant,
     forget,
     go_on,
-    open_database,
+)
+from torchxnn.apps.study.store.schema import answers, events, participants, placements, trials
+from torchxnn.apps.study.store.trials import (
+    ElsewhereError,
+    Event,
+    UnplacedError,
     read_trial,
     save_events,
     submit_trial,
 )
-from torchxnn.apps.study.store.database import FILE
-from torchxnn.apps.study.store.participants import AlreadyStartedError, FullError
-from torchxnn.apps.study.store.schema import answers, events, participants, placements, trials
-from torchxnn.apps.study.store.trials import ElsewhereError, UnplacedError
 from torchxnn.errors import DataError
 
 
@@ -204,7 +207,7 @@ def test_a_batch_is_closed_only_when_everything_is_placed(database, plan):
     save_events(database, person, 0, [move(image, 2) for image in ids[:-1]], 2.0)
     with pytest.raises(UnplacedError) as caught:
         submit_trial(database, plan, person, 0, ids, 3.0)
-    assert caught.value.images == ids[-1:]
+    assert caught.value.extra == {"unplaced": ids[-1:]}
     save_events(database, person, 0, [move(ids[-1], 4)], 4.0)
     assert submit_trial(database, plan, person, 0, ids, 5.0) == "stage/1"
     for act in (

@@ -74,7 +74,7 @@ def _read(database: Database) -> dict[str, list[Row]]:
 
 
 def _frame(name: str, rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
-    """Rows with the documented columns and types, also if there are no rows."""
+    """The documented columns and types, even of no rows; nothing else of a row gets out."""
     columns = COLUMNS[name]
     frame = pd.DataFrame.from_records(list(rows), columns=list(columns))
     return frame.astype({column: TYPES[kind] for column, (kind, _) in columns.items()})
@@ -91,61 +91,37 @@ def _participant(
 ) -> dict[str, Any]:
     own = list(done)
     device: Mapping[str, Any] = next((e.value for e in own if e.type == "device"), {})
-    hands = Counter(str(e.value.get("how")) for e in own if e.type == "move")
+    hands = [str(e.value.get("how")) for e in own if e.type == "move"]
     inputs = {"drag": "mouse", "tap": "mouse", "keyboard": "keyboard"}
     if device.get("pointer") == "coarse":
         inputs |= {"drag": "touch", "tap": "touch"}
-    counts: Counter[str] = Counter()
-    for how, count in hands.items():
-        counts[inputs.get(how, how)] += count
+    counts = Counter(inputs.get(how, how) for how in hands)
     asked = attention_position(plan, row.arm) is not None
     attention = given.get("attention")
     return {
+        **given,
+        **row._mapping,
         "participant": row.number,
-        "arm": row.arm,
-        "kind": row.kind,
         "slot": row.place,
-        "status": row.status,
-        "language": row.language,
-        "consent_version": row.consent_version,
         "consented_at": _time(row.consented_at),
         "finished_at": _time(row.finished_at),
         "seconds": None if row.finished_at is None else row.finished_at - row.consented_at,
         "input": counts.most_common(1)[0][0] if counts else None,
         "screen_width": device.get("width"),
         "screen_height": device.get("height"),
-        **{name: given.get(name) for name in ("age", "gender", "computer_science", "ai_courses")},
         "attention_passed": int(attention) == ATTENTION_ANSWER if asked and attention else None,
-        **{
-            name: _number(given.get(name))
-            for name in ("difficulty", "rating_one_heatmap", "rating_xnn")
-        },
-        "comments": given.get("comments"),
         "parameters": json.dumps(row.parameters, sort_keys=True),
     }
 
 
-def _number(text: str | None) -> int | None:
-    return None if text is None else int(text)
-
-
 def _about(plan: StudyPlan, person: Row, position: int) -> dict[str, Any]:
     """Which batch in which stage; the practice round has neither."""
-    found: dict[str, Any] = {
-        "participant": person.number,
-        "arm": person.arm,
-        "kind": person.kind,
-        "position": position,
-    }
     if position == PRACTICE:
-        return found | {"data_set": "practice", "stage": "practice", "method": "none", "set": 0}
-    trial = trials_of(plan, person.arm, person.place)[position - 1]
-    return found | {
-        "data_set": trial.data_set,
-        "stage": trial.stage,
-        "method": trial.method,
-        "set": trial.set,
-    }
+        batch = {"data_set": "practice", "stage": "practice", "method": "none", "set": 0}
+    else:
+        batch = vars(trials_of(plan, person.arm, person.place)[position - 1])
+    who = {"participant": person.number, "arm": person.arm, "kind": person.kind}
+    return {**who, **batch, "position": position}
 
 
 def _trial(
@@ -158,7 +134,7 @@ def _trial(
         "submitted_at": _time(row.submitted_at),
         "seconds": seconds,
         "active_seconds": active_seconds(own),
-        "confidence": _number(given.get(f"confidence/{row.position}")),
+        "confidence": given.get(f"confidence/{row.position}"),
         "moves": types["move"],
         "toggles": sum(types[name] for name in _TOGGLES),
         "zooms": types["zoom"],
@@ -195,42 +171,23 @@ def _placements(
         if row.position == PRACTICE or (row.number, row.position) not in submitted:
             continue
         about = _about(plan, people[row.number], row.position)
-        del about["method"]
-        image = known[row.image]
-        found.append(
-            about
-            | {
-                "image": row.image,
-                "group": row.in_group,
-                "predicted": image.predicted,
-                "label": image.label,
-            }
-        )
+        shown = known[row.image].model_dump(include={"predicted", "label"})
+        found.append({**about, **shown, "image": row.image, "group": row.in_group})
     return found
 
 
 def _event(row: Row) -> dict[str, Any]:
     return {
+        **row._mapping,
         "participant": row.number,
-        "position": row.position,
         "at": _time(row.at),
-        "client_ms": row.client_ms,
-        "type": row.type,
-        "image": row.image,
         "value": json.dumps(row.value, sort_keys=True),
     }
 
 
 def _images(plan: StudyPlan) -> list[dict[str, Any]]:
     return [
-        {
-            "data_set": data.key,
-            "image": image.id,
-            "set": image.set,
-            "predicted": image.predicted,
-            "label": image.label,
-            "file": image.file,
-        }
+        {**image.model_dump(), "data_set": data.key, "image": image.id}
         for data in plan.data_sets
         for image in data.images
     ]

@@ -70,11 +70,15 @@ def dashboard(
     """The dashboard, or the form for the token."""
     if not _is_admin(request, site, authorization):
         return site.page("admin_login.html", status=401, error=None)
+    now = site.clock()
     return site.page(
         "admin.html",
         arms=_arms(site),
-        participants=_rows(site),
-        updated=time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(site.clock())),
+        participants=[
+            {**row._mapping, "minutes_ago": round((now - row.seen_at) / 60)}
+            for row in list_participants(site.database)
+        ],
+        updated=time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(now)),
     )
 
 
@@ -128,19 +132,4 @@ def _arms(site: Site) -> list[dict[str, Any]]:
             ],
         }
         for arm in settings.arms
-    ]
-
-
-def _rows(site: Site) -> list[dict[str, Any]]:
-    now = site.clock()
-    return [
-        {
-            "number": row.number,
-            "arm": row.arm,
-            "kind": row.kind,
-            "status": row.status,
-            "step": row.step,
-            "minutes_ago": round((now - row.seen_at) / 60),
-        }
-        for row in list_participants(site.database)
     ]

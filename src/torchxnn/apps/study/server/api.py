@@ -10,19 +10,12 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torchxnn.apps.study.design import draw_order
 from torchxnn.apps.study.plan import StudyImage
 from torchxnn.apps.study.server.limits import NO_NUL
-from torchxnn.apps.study.server.session import Problem, ScriptSession, Session, SessionOf, SiteOf
+from torchxnn.apps.study.server.session import Problem, ScriptSession, SessionOf, SiteOf
 from torchxnn.apps.study.server.site import Site
 from torchxnn.apps.study.settings import PRACTICE, Stage
 from torchxnn.apps.study.steps import count_trials, trials_of
 from torchxnn.apps.study.store.participants import Participant
-from torchxnn.apps.study.store.trials import (
-    ElsewhereError,
-    Event,
-    UnplacedError,
-    read_trial,
-    save_events,
-    submit_trial,
-)
+from torchxnn.apps.study.store.trials import Event, read_trial, save_events, submit_trial
 
 router = APIRouter(prefix="/api/stages")
 
@@ -111,19 +104,12 @@ def _batch(
     return stage, method, order
 
 
-def _elsewhere(session: Session) -> Problem:
-    return Problem(409, "elsewhere", {"next": f"/{session.participant.step}"})
-
-
 @router.get("/{position}", response_model=StageContent)
 def show(position: Position, site: SiteOf, session: SessionOf) -> StageContent:
     """Pictures of a batch and where they are; nothing that tells their class."""
     participant = session.participant
     stage, method, images = _batch(site, participant, position)
-    try:
-        groups = read_trial(site.database, participant, position, site.clock())
-    except ElsewhereError:
-        raise _elsewhere(session) from None
+    groups = read_trial(site.database, participant, position, site.clock())
     return StageContent(
         position=position,
         last=count_trials(site.plan, participant.arm),
@@ -162,10 +148,7 @@ def keep(position: Position, new: NewEvents, site: SiteOf, session: ScriptSessio
         if (event.image is not None and event.image not in known) or outside:
             raise Problem(422, "invalid")
     events = [Event(e.id, e.type, e.image, e.value, e.ms) for e in new.events]
-    try:
-        save_events(site.database, participant, position, events, site.clock())
-    except ElsewhereError:
-        raise _elsewhere(session) from None
+    save_events(site.database, participant, position, events, site.clock())
     return Saved(saved=[event.id for event in new.events])
 
 
@@ -175,10 +158,5 @@ def submit(position: Position, site: SiteOf, session: ScriptSession) -> Next:
     participant = session.participant
     _, _, images = _batch(site, participant, position)
     ids = [image.id for image in images]
-    try:
-        step = submit_trial(site.database, site.plan, participant, position, ids, site.clock())
-    except ElsewhereError:
-        raise _elsewhere(session) from None
-    except UnplacedError as error:
-        raise Problem(409, "unplaced", {"unplaced": error.images}) from None
+    step = submit_trial(site.database, site.plan, participant, position, ids, site.clock())
     return Next(next=f"/{step}")

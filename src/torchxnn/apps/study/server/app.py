@@ -17,6 +17,7 @@ from torchxnn.apps.study.server import admin, api, pages
 from torchxnn.apps.study.server.session import COOKIE, Problem, SiteOf
 from torchxnn.apps.study.server.site import STATIC, Site, site_of
 from torchxnn.apps.study.store.database import open_database
+from torchxnn.apps.study.store.participants import RefusedError
 from torchxnn.apps.study.texts import read_consent, read_texts
 from torchxnn.apps.web import Guard
 from torchxnn.storage.artifact import __version__
@@ -60,7 +61,8 @@ def create_app(
     app.add_api_route("/media/{name}", _media, response_class=FileResponse)
     app.mount(f"/static/{site.static_version}", StaticFiles(directory=STATIC))
     app.add_middleware(Guard, body_bytes=plan.settings.limits.body_bytes)
-    for kind in (Problem, RequestValidationError, StarletteHTTPException, SQLAlchemyError):
+    web = RequestValidationError, StarletteHTTPException
+    for kind in (Problem, RefusedError, *web, SQLAlchemyError):
         app.add_exception_handler(kind, _explain)
     return app
 
@@ -78,6 +80,8 @@ def _explain(request: Request, error: Exception) -> Response:
     headers: dict[str, str] = {}
     if isinstance(error, Problem):
         status, key, extra, headers = error.status, error.key, error.extra, error.headers
+    elif isinstance(error, RefusedError):
+        status, key, extra = 409, error.key, error.extra
     elif isinstance(error, RequestValidationError):
         status, key, extra = 422, "invalid", {"errors": _errors(error)}
     elif isinstance(error, SQLAlchemyError):

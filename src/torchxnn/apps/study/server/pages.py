@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping
 from typing import Annotated, Any
 from urllib.parse import quote
@@ -22,7 +23,6 @@ from torchxnn.apps.study.server.session import (
     SessionOf,
     SiteOf,
     check_rate,
-    new_start_token,
     same,
     set_cookie,
     sign,
@@ -40,8 +40,6 @@ from torchxnn.apps.study.steps import (
     stage_step,
 )
 from torchxnn.apps.study.store.participants import (
-    AlreadyStartedError,
-    FullError,
     Kind,
     NewParticipant,
     begin,
@@ -117,10 +115,12 @@ def _go(path: str) -> RedirectResponse:
     return RedirectResponse(f"/{path}", status_code=303)
 
 
-def _here(session: Session, step: str) -> RedirectResponse | None:
-    """Where to go instead, if the participant is not at this page."""
+def _page(site: Site, session: Session, step: str, template: str, **values: Any) -> Response:
+    """The page of a step, or where to go instead if the participant is not at it."""
     at = session.participant.step
-    return None if at == step else _go(at)
+    if at != step:
+        return _go(at)
+    return site.page(template, session.participant, csrf=session.csrf, **values)
 
 
 def _answered(
@@ -155,7 +155,8 @@ def _consent(
         value = request.query_params.get(parameter, "").replace("\x00", "")
         if value:
             hidden[f"p_{parameter}"] = value[:200]
-    token = request.cookies.get(START_COOKIE) or new_start_token()
+    # it ties the consent form to the browser that it was shown in
+    token = request.cookies.get(START_COOKIE) or secrets.token_urlsafe(18)
     page = site.page(
         "consent.html",
         consent_html=site.consent_html,
@@ -201,12 +202,7 @@ def _make_start(plan: StudyPlan) -> Any:
         person = parameters.get(recruitment.parameters[0]) if recruitment.parameters else None
         kind: Kind = "pilot" if site.pilot and sent.kind == "participant" else sent.kind
         new = NewParticipant(sent.arm, kind, parameters, person)
-        try:
-            participant, secret = begin(site.database, plan, new, site.clock())
-        except AlreadyStartedError:
-            raise Problem(409, "already_started") from None
-        except FullError:
-            raise Problem(409, "full") from None
+        participant, secret = begin(site.database, plan, new, site.clock())
         response = _go(participant.step)
         set_cookie(request, response, COOKIE, secret, COOKIE_SECONDS)
         return response
@@ -234,9 +230,7 @@ def _next(session: SessionOf) -> Response:
 
 def _about(site: SiteOf, session: SessionOf) -> Response:
     questions = [{"name": name, **site.texts["about"]["questions"][name]} for name in QUESTIONS]
-    return _here(session, ABOUT) or site.page(
-        "about.html", session.participant, csrf=session.csrf, questions=questions, error=None
-    )
+    return _page(site, session, ABOUT, "about.html", questions=questions, error=None)
 
 
 def _answer_about(site: SiteOf, session: SessionOf, given: Annotated[_About, Form()]) -> Response:
@@ -252,10 +246,11 @@ def _answer_about(site: SiteOf, session: SessionOf, given: Annotated[_About, For
 
 def _instructions(request: Request, site: SiteOf, session: SessionOf) -> Response:
     arm = site.plan.settings.arm(session.participant.arm)
-    return _here(session, INSTRUCTIONS) or site.page(
+    return _page(
+        site,
+        session,
+        INSTRUCTIONS,
         "instructions.html",
-        session.participant,
-        csrf=session.csrf,
         stages=arm.all_stages,
         groups=site.plan.groups,
         images=site.plan.settings.images_per_set,
@@ -274,10 +269,11 @@ def _answer_instructions(
 
 
 def _stage(position: Position, site: SiteOf, session: SessionOf) -> Response:
-    return _here(session, stage_step(position)) or site.page(
+    return _page(
+        site,
+        session,
+        stage_step(position),
         "stage.html",
-        session.participant,
-        csrf=session.csrf,
         position=position,
         last=count_trials(site.plan, session.participant.arm),
         practice=position == PRACTICE,
@@ -285,9 +281,7 @@ def _stage(position: Position, site: SiteOf, session: SessionOf) -> Response:
 
 
 def _confidence(position: Position, site: SiteOf, session: SessionOf) -> Response:
-    return _here(session, confidence_step(position)) or _confidence_page(
-        site, session, position, None
-    )
+    return _confidence_page(site, session, position, None)
 
 
 def _confidence_page(
@@ -296,11 +290,12 @@ def _confidence_page(
     texts = site.texts["confidence"]
     checked = position == attention_position(site.plan, session.participant.arm)
     attention = {"label": texts["attention"], "options": _points(texts["options"])}
-    return site.page(
+    return _page(
+        site,
+        session,
+        confidence_step(position),
         "confidence.html",
-        session.participant,
-        status,
-        csrf=session.csrf,
+        status=status,
         position=position,
         last=count_trials(site.plan, session.participant.arm),
         options=_points(texts["options"]),
@@ -318,9 +313,8 @@ def _answer_confidence(
 ) -> Response:
     checked = position == attention_position(site.plan, session.participant.arm)
     if given.confidence is None or (checked and given.attention is None):
-        elsewhere = _here(session, confidence_step(position))
         missing = site.texts["confidence"]["missing"]
-        return elsewhere or _confidence_page(site, session, position, missing, 422)
+        return _confidence_page(site, session, position, missing, 422)
     answers = {f"confidence/{position}": given.confidence}
     if checked and given.attention is not None:
         answers["attention"] = given.attention
@@ -331,7 +325,7 @@ def _answer_confidence(
 
 
 def _ratings(site: SiteOf, session: SessionOf) -> Response:
-    return _here(session, RATINGS) or _ratings_page(site, session, _Ratings(), None)
+    return _ratings_page(site, session, _Ratings(), None)
 
 
 def _rated(site: Site, session: Session) -> list[str]:
@@ -345,11 +339,12 @@ def _ratings_page(
     site: Site, session: Session, values: _Ratings, error: str | None, status: int = 200
 ) -> Response:
     texts = site.texts["ratings"]
-    return site.page(
+    return _page(
+        site,
+        session,
+        RATINGS,
         "ratings.html",
-        session.participant,
-        status,
-        csrf=session.csrf,
+        status=status,
         agents=[{"name": n, "label": texts["agents"][n]} for n in _rated(site, session)],
         options=_points(texts["options"]),
         difficulty=list(range(HARDEST + 1)),
@@ -364,7 +359,7 @@ def _answer_ratings(
     needed = [*_rated(site, session), "difficulty"]
     if any(getattr(given, name) is None for name in needed):
         missing = site.texts["ratings"]["missing"]
-        return _here(session, RATINGS) or _ratings_page(site, session, given, missing, 422)
+        return _ratings_page(site, session, given, missing, 422)
     answers = {name: getattr(given, name) for name in [*needed, "comments"]}
     return _answered(site, session, RATINGS, given.csrf, answers)
 
@@ -372,10 +367,11 @@ def _answer_ratings(
 def _done(site: SiteOf, session: SessionOf) -> Response:
     participant = session.participant
     url, code = site.plan.settings.recruitment.completion_url, participant.code or ""
-    return _here(session, DONE) or site.page(
+    return _page(
+        site,
+        session,
+        DONE,
         "done.html",
-        participant,
-        csrf=session.csrf,
         code=code,
         completion_url=url and url.replace("{code}", quote(code)),
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import hmac
 import math
-import secrets
 from typing import Annotated, Any
 
 from fastapi import Depends, Header, Request, Response
@@ -124,8 +123,3 @@ def check_script(
 
 
 ScriptSession = Annotated[Session, Depends(check_script)]
-
-
-def new_start_token() -> str:
-    """What ties the consent form to the browser that it was shown in."""
-    return secrets.token_urlsafe(18)

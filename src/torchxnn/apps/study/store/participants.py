@@ -61,12 +61,31 @@ class Participant:
     code: str | None
 
 
-class AlreadyStartedError(Exception):
+class RefusedError(Exception):
+    """What was asked does not fit to where things stand; the server answers 409.
+
+    Attributes:
+        key: of the text, under `message` in the language file.
+        extra: further values of a JSON answer.
+    """
+
+    key = ""
+
+    def __init__(self, **extra: Any) -> None:
+        super().__init__(self.key)
+        self.extra = extra
+
+
+class AlreadyStartedError(RefusedError):
     """The recruiter's identifier has been here before."""
 
+    key = "already_started"
 
-class FullError(Exception):
+
+class FullError(RefusedError):
     """The arm has as many participants as it wants."""
+
+    key = "full"
 
 
 def hash_token(token: str) -> str:
@@ -126,7 +145,7 @@ def begin(
             )
             .returning(*_columns())
         ).one()
-    return _participant(row), token
+    return Participant(*row), token
 
 
 def _expire(connection: Connection, plan: StudyPlan, now: float) -> None:
@@ -162,7 +181,7 @@ def find_participant(database: Database, token: str) -> Participant | None:
         row = connection.execute(
             select(*_columns()).where(participants.c.token == hash_token(token))
         ).one_or_none()
-    return None if row is None else _participant(row)
+    return None if row is None else Participant(*row)
 
 
 def go_on(
@@ -189,17 +208,14 @@ def go_on(
     with database.writing() as connection:
         if not lock_step(connection, participant.number, step):
             return _read(connection, participant.number)
-        for question, value in given.items():
-            connection.execute(
-                delete(answers).where(
-                    answers.c.number == participant.number, answers.c.question == question
-                )
-            )
-            connection.execute(
-                insert(answers).values(
-                    number=participant.number, question=question, value=value, at=now
-                )
-            )
+        own = answers.c.number == participant.number
+        connection.execute(delete(answers).where(own, answers.c.question.in_(list(given))))
+        rows = [
+            {"number": participant.number, "question": question, "value": value, "at": now}
+            for question, value in given.items()
+        ]
+        if rows:
+            connection.execute(insert(answers), rows)
         advance(connection, plan, participant, step, now)
         return _read(connection, participant.number)
 
@@ -266,11 +282,6 @@ def _columns() -> tuple:
     return c.number, c.arm, c.place, c.kind, c.status, c.step, c.code
 
 
-def _participant(row: Any) -> Participant:
-    return Participant(*row)
-
-
 def _read(connection: Connection, number: int) -> Participant:
-    return _participant(
-        connection.execute(select(*_columns()).where(participants.c.number == number)).one()
-    )
+    query = select(*_columns()).where(participants.c.number == number)
+    return Participant(*connection.execute(query).one())

@@ -11,7 +11,12 @@ from sqlalchemy import Connection, and_, delete, func, insert, select, update
 from torchxnn.apps.study.plan import StudyPlan
 from torchxnn.apps.study.steps import stage_step
 from torchxnn.apps.study.store.database import Database
-from torchxnn.apps.study.store.participants import Participant, advance, lock_step
+from torchxnn.apps.study.store.participants import (
+    Participant,
+    RefusedError,
+    advance,
+    lock_step,
+)
 from torchxnn.apps.study.store.schema import events, participants, placements, trials
 
 
@@ -34,20 +39,16 @@ class Event:
     client_ms: float
 
 
-class ElsewhereError(Exception):
-    """The participant is not at this batch any more."""
+class ElsewhereError(RefusedError):
+    """The participant is not at this batch any more; `extra` says which page is `next`."""
+
+    key = "elsewhere"
 
 
-class UnplacedError(Exception):
-    """Pictures have no group yet.
+class UnplacedError(RefusedError):
+    """Pictures have no group yet; `extra` has their ids under `unplaced`."""
 
-    Attributes:
-        images: their ids.
-    """
-
-    def __init__(self, images: Sequence[str]) -> None:
-        super().__init__(f"{len(images)} unplaced")
-        self.images = list(images)
+    key = "unplaced"
 
 
 def read_trial(
@@ -102,14 +103,10 @@ def save_events(
         fresh = {event.id: event for event in new if event.id not in known}
         rows = [
             {
+                **vars(event),
                 "number": number,
-                "id": event.id,
                 "sequence": (last or 0) + place,
                 "position": position,
-                "type": event.type,
-                "image": event.image,
-                "value": dict(event.value),
-                "client_ms": event.client_ms,
                 "at": now,
             }
             for place, event in enumerate(fresh.values(), start=1)
@@ -152,7 +149,7 @@ def submit_trial(
         groups = _groups(connection, participant, position)
         missing = [image for image in images if image not in groups]
         if missing:
-            raise UnplacedError(missing)
+            raise UnplacedError(unplaced=missing)
         connection.execute(
             update(trials).where(_of(trials, participant, position)).values(submitted_at=now)
         )
@@ -161,7 +158,7 @@ def submit_trial(
 
 def _at(connection: Connection, participant: Participant, position: int) -> None:
     if not lock_step(connection, participant.number, stage_step(position)):
-        raise ElsewhereError
+        raise ElsewhereError(next=f"/{participant.step}")
 
 
 def _of(table: Any, participant: Participant, position: int) -> Any:
