@@ -25,7 +25,7 @@ from torchxnn.data.datasets.images import read_image
 from torchxnn.data.datasets.open import DataConfig
 from torchxnn.errors import AttributionWarning, XNNError, XNNWarning
 from torchxnn.explanations.drawing.canvas import figure_bytes
-from torchxnn.explanations.drawing.overlay import intensities, overlay
+from torchxnn.explanations.drawing.overlay import heatmap_over
 from torchxnn.models.load import LoadedModel, load_model
 from torchxnn.models.preprocessing import Preprocessing
 from torchxnn.storage.files import replace_file
@@ -115,8 +115,7 @@ def draw_cascade(pictures: Sequence[np.ndarray], steps: Sequence[RandomizedStep]
     for row, picture in enumerate(pictures):
         for column, step in enumerate(shown):
             axis = axes[row, column]
-            (intensity,) = intensities([step.maps[row, 0].cpu().numpy()])
-            axis.imshow(overlay(picture, intensity))
+            axis.imshow(heatmap_over(picture, step.maps[row, 0].cpu().numpy()))
             axis.set_axis_off()
             if row == 0:
                 name = step.layer or "trained"
@@ -157,8 +156,8 @@ def _cascade(
     target = _target(loaded.model, images, config.target)
 
     def draw(model: nn.Module) -> Tensor:
-        with warnings.catch_warnings():  # destroyed weights meet the fallback; that is expected
-            warnings.simplefilter("ignore", AttributionWarning)
+        # destroyed weights meet the fallback; that is expected
+        with warnings.catch_warnings(action="ignore", category=AttributionWarning):
             maps: Any = ExcitationBackprop(model).attribute_many(images, [target])
             return maps
 

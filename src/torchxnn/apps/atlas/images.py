@@ -11,7 +11,7 @@ from torchxnn.apps.gallery import heatmaps
 from torchxnn.data.datasets.base import ImageDataset
 from torchxnn.errors import DataError
 from torchxnn.explanations.drawing.encode import encode, shrink
-from torchxnn.explanations.drawing.overlay import intensities, overlay
+from torchxnn.explanations.drawing.overlay import heatmap_over
 from torchxnn.xnn import XNN
 
 AT_ONCE = 4  # images per pass of the model
@@ -51,8 +51,8 @@ def draw_images(
         image = seen(sample.image)
         drawn[image_name(row)] = shrink(image, side)
         for feature in wanted[row]:
-            (intensity,) = intensities([maps[feature].float().numpy()])
-            drawn[map_name(row, feature)] = shrink(overlay(image, intensity), side)
+            over = heatmap_over(image, maps[feature].float().numpy())
+            drawn[map_name(row, feature)] = shrink(over, side)
     return drawn
 
 

@@ -18,7 +18,7 @@ from torchxnn.data.positives import find_positives
 from torchxnn.data.record import record_activations
 from torchxnn.errors import DataError
 from torchxnn.explanations.drawing.encode import encode
-from torchxnn.explanations.drawing.overlay import intensities, number, overlay, signed
+from torchxnn.explanations.drawing.overlay import heatmap_over, number, signed
 from torchxnn.models.outputs import class_of_target
 
 SIDE, QUALITY = 224, 82  # pixels and WebP quality of an image
@@ -179,8 +179,8 @@ class _Drawer:
         if image not in self.files:
             self.files[image] = encode(pixels, QUALITY, SIDE)
         if heatmap not in self.files:
-            (intensity,) = intensities([self.maps[index][feature].numpy()])
-            self.files[heatmap] = encode(overlay(pixels, intensity), QUALITY, SIDE)
+            over = heatmap_over(pixels, self.maps[index][feature].numpy())
+            self.files[heatmap] = encode(over, QUALITY, SIDE)
         value = float(self.found.contributions[index, target, feature])
         caption = (
             f"{self._who(index)}; E {number(float(self.found.features[index, feature]))}, "

@@ -11,7 +11,7 @@ import torch
 from torchxnn.apps.report.content import FeatureSheet, Report
 from torchxnn.apps.report.tables import measured, provenance, shares
 from torchxnn.explanations.drawing.html import card_view, data_uri, render
-from torchxnn.explanations.drawing.overlay import intensities, number, overlay, signed
+from torchxnn.explanations.drawing.overlay import heatmap_over, number, signed
 from torchxnn.metrics.table import faithfulness_rows
 from torchxnn.storage.artifact import __version__
 from torchxnn.storage.files import replace_file
@@ -89,11 +89,10 @@ def _share_source(report: Report) -> str:
 def _sheet_view(sheet: FeatureSheet) -> dict[str, Any]:
     items = []
     for item in sheet.items:
-        (intensity,) = intensities([item.heatmap])
         items.append(
             {
                 "image": data_uri(item.image, SHEET_SIDE),
-                "overlay": data_uri(overlay(item.image, intensity), SHEET_SIDE),
+                "overlay": data_uri(heatmap_over(item.image, item.heatmap), SHEET_SIDE),
                 "caption": item.caption,
                 "activation": number(item.activation),
                 "contribution": signed(item.contribution),

@@ -14,7 +14,7 @@ from PIL import Image
 from torchxnn.apps.what_if.drawing import Sheet, SheetRow, draw_sheet, render_sheet
 from torchxnn.apps.what_if.painting import WhatIfConfig
 from torchxnn.errors import DataError
-from torchxnn.explanations.drawing.overlay import faded, intensities, number, overlay, signed
+from torchxnn.explanations.drawing.overlay import faded, heatmap_over, number, signed
 from torchxnn.explanations.saved_result import SavedResult
 from torchxnn.storage.artifact import Format, structure
 
@@ -210,9 +210,7 @@ class WhatIf(SavedResult):
             facts.append(("File", self.path))
         rows = []
         for one in self.changes:
-            shown = faded(self.image)
-            if one.pixels:
-                shown = overlay(self.image, intensities([one.heatmap])[0])
+            shown = heatmap_over(self.image, one.heatmap) if one.pixels else faded(self.image)
             pictures = shown, one.masked, one.control
             rows.append(SheetRow(one.name, self.sentence(one.feature), pictures, one.bars()))
         return Sheet(self.target_name, self.image, tuple(facts), tuple(rows))

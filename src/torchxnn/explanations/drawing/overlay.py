@@ -122,6 +122,13 @@ def overlay(
     return _bytes(base * (1 - opacity) + colours * opacity)
 
 
+def heatmap_over(
+    image: UInt8[np.ndarray, "height width 3"], heatmap: Real[np.ndarray, "height width"]
+) -> UInt8[np.ndarray, "height width 3"]:
+    """Lay a signed heatmap over its image, on a colour scale of its own."""
+    return overlay(image, intensities([heatmap])[0])
+
+
 def cutout(
     image: UInt8[np.ndarray, "height width 3"],
     heatmap: Real[np.ndarray, "height width"],

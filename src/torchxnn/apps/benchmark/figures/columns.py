@@ -29,6 +29,7 @@ from torchxnn.explanations.drawing.overlay import (
     WARNING,
     colour_of,
     faded,
+    heatmap_over,
     intensities,
     number,
     overlay,
@@ -82,8 +83,8 @@ def feature_tile(look: Look, feature: int) -> Tile:
     note = look.note(feature)
     if note:
         return Tile(faded(look.picture), signed(value), colour_of(value), note)
-    (intensity,) = intensities([look.heatmaps[feature]])
-    return Tile(overlay(look.picture, intensity), signed(value), colour_of(value))
+    pixels = heatmap_over(look.picture, look.heatmaps[feature])
+    return Tile(pixels, signed(value), colour_of(value))
 
 
 def feature_columns(xnn: XNN, looks: Sequence[Look], order: Sequence[int]) -> tuple[Column, ...]:
