@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from torchxnn.data.ordered_images import data_fingerprint, image_rows
 from torchxnn.data.record import cache_activations
 from torchxnn.errors import DataError
 from torchxnn.models.weights import fingerprint
-from torchxnn.parallel.engine import Engine, LocalEngine
+from torchxnn.parallel.engine import Engine, Job, LocalEngine, Result, State
 from torchxnn.storage.artifact import __version__, differences, digest, plain, to_json
 from torchxnn.storage.files import check_replaceable, replace_file
 
@@ -193,11 +193,11 @@ class _Builder:
         blocks = [tuple(found[at : at + size]) for at in range(0, len(found), size)]
         summaries: list[Summary] = []
         failures: list[Failure] = []
-        results = self.engine.run(Applying, (self.model, cache, self.work), embed_block, blocks)
-        for done, (_, (good, bad)) in enumerate(results):
+        given = self.model, cache, self.work
+        results = self._run("Computing x-features", Applying, given, embed_block, blocks)
+        for _, (good, bad) in results:
             summaries += good
             failures += bad
-            self._say("Computing x-features", done + 1, len(blocks))
         order = {saved.name: at for at, saved in enumerate(found)}
         return sorted(summaries, key=lambda each: order[each.name]), failures
 
@@ -207,14 +207,9 @@ class _Builder:
         if config.similar == 0:
             return {each.name: ((),) * len(each.feature_names) for each in summaries}
         names = tuple(each.name for each in summaries)
-        given = self.work, names, config.block, config.similar, config.least_correlation
-        starts = list(range(0, len(names), config.block))
-        found: dict[str, tuple[tuple[Similar, ...], ...]] = {}
-        results = self.engine.run(Comparing, given, compare_block, starts)
-        for done, (_, part) in enumerate(results):
-            found |= part
-            self._say("Comparing x-features", done + 1, len(starts))
-        return found
+        given, starts = (self.work, names, config), range(0, len(names), config.block)
+        results = self._run("Comparing x-features", Comparing, given, compare_block, starts)
+        return {name: similar for _, part in results for name, similar in part.items()}
 
     def draw(
         self, jobs: Sequence[ClassJob], given: tuple[Any, ...]
@@ -222,13 +217,11 @@ class _Builder:
         """The folders of all classes; `given` are the arguments of `Given`."""
         entries: dict[int, Entry] = {}
         failures: list[Failure] = []
-        results = self.engine.run(Given, given, make_class, jobs)
-        for done, (at, result) in enumerate(results):
+        for at, result in self._run("Drawing classes", Given, given, make_class, jobs):
             if isinstance(result, Failure):
                 failures.append(result)
             else:
                 entries[at] = result
-            self._say("Drawing classes", done + 1, len(jobs))
         return tuple(entries[at] for at in sorted(entries)), failures
 
     def finish(self, entries: tuple[Entry, ...], failures: Sequence[Failure]) -> Atlas:
@@ -247,6 +240,19 @@ class _Builder:
         replace_file(self.out / MARKER, to_json(about))
         total = sum(file.stat().st_size for file in self.out.rglob("*") if file.is_file())
         return Atlas(self.out, entries, tuple(failures), total)
+
+    def _run(
+        self,
+        step: str,
+        start: Callable[..., State],
+        given: tuple[Any, ...],
+        work: Callable[[State, Job], Result],
+        jobs: Sequence[Job],
+    ) -> Iterator[tuple[int, Result]]:
+        """`Engine.run`, which says after each result how many there are."""
+        for done, result in enumerate(self.engine.run(start, given, work, jobs), 1):
+            yield result
+            self._say(step, done, len(jobs))
 
     def _say(self, step: str, done: int, total: int) -> None:
         if self.on_step is not None:
@@ -276,16 +282,14 @@ def make_jobs(
                 CloseLink(
                     title=_output_name(close.output, cache),
                     name=page.name if (page := pages.get(close.output)) else None,
-                    taken_for=close.taken_for,
-                    taken_from=close.taken_from,
-                    margin=close.margin,
+                    close=close,
                 )
                 for close in predictions.closest(saved[each.name].targets[0], config.close)
             ),
             "before": links[at - 1] if at else None,
             "after": links[at + 1] if at + 1 < len(links) else None,
         }
-        key = _key(each, content, config)
+        key = digest([__version__, templates_key(), each, config, repr(content)])
         jobs.append(ClassJob(saved=saved[each.name], summary=each, key=key, **content))
     return jobs
 
@@ -299,10 +303,6 @@ def _similar_link(one: Similar, other: Summary) -> SimilarLink:
         correlation=round(one.correlation, 4),
         rows=other.tops[one.feature],
     )
-
-
-def _key(summary: Summary, content: Mapping[str, Any], config: AtlasConfig) -> str:
-    return digest([__version__, templates_key(), summary, config, repr(content)])
 
 
 def _output_name(output: int, cache: ActivationCache) -> str:

@@ -14,7 +14,7 @@ from torchxnn.apps.atlas.choose import ClassImages, choose_images
 from torchxnn.apps.atlas.config import AtlasConfig
 from torchxnn.apps.atlas.content import ClassJob, ClassView, Entry
 from torchxnn.apps.atlas.images import Picture, draw_images, encode_images
-from torchxnn.apps.atlas.numbers import Numbers, Summary, read_numbers
+from torchxnn.apps.atlas.numbers import Summary, read_numbers
 from torchxnn.apps.atlas.pages import class_files
 from torchxnn.apps.atlas.predictions import Predictions
 from torchxnn.apps.atlas.runs import Failure
@@ -22,7 +22,7 @@ from torchxnn.data.activation_cache import ActivationCache
 from torchxnn.data.class_names import spoken
 from torchxnn.data.datasets.base import ImageDataset
 from torchxnn.errors import DataError, XNNError, XNNWarning
-from torchxnn.metrics.faithfulness import Faithfulness, measure_faithfulness
+from torchxnn.metrics.faithfulness import measure_faithfulness
 from torchxnn.models.outputs import class_of_target
 from torchxnn.storage.artifact import structure, to_json
 from torchxnn.storage.files import replace_folder
@@ -99,18 +99,27 @@ def _gather(
     xnn = XNN.from_pretrained(job.saved.place, given.model)
     numbers = read_numbers(given.work, job.saved.name)
     logits = given.cache.columns(xnn.targets)
-    positives, decided = _kinds(given.predictions, xnn)
+    wanted = torch.tensor([class_of_target(target, xnn.outputs) for target in xnn.targets])
+    positives_of = given.predictions.kinds[:, None] == wanted  # per target
+    positives, decided = positives_of.any(1), torch.isin(given.predictions.predicted, wanted)
     if not bool(positives.any()):
         raise DataError(f"the data have no images of {job.summary.title}")
-    measured = _measure(xnn, numbers, given.predictions, logits)
+    measured = measure_faithfulness(
+        numbers.features,
+        numbers.contributions,
+        numbers.reproduced,
+        given.predictions.logits_around(logits, xnn.targets),
+        tuple(range(len(xnn.targets))),
+        positives_of,
+    )
     # of each x-feature to the target that it matters most for
     best = torch.tensor(measured.share).argmax(0).expand(len(logits), 1, -1)
     contributions = numbers.contributions.gather(1, best).squeeze(1)
     chosen = choose_images(
         logits[:, 0], positives, decided, numbers.features, contributions, given.config
     )
-    wanted = _wanted(chosen, numbers.features, job.summary)
-    drawn = draw_images(xnn, given.dataset, wanted, given.config.side)
+    rows = _wanted(chosen, numbers.features, job.summary)
+    drawn = draw_images(xnn, given.dataset, rows, given.config.side)
     sample = given.dataset[chosen.typical]
     explanation = xnn.explain(sample.image.to(xnn.device), label=sample.label, path=sample.path)
     view = ClassView(
@@ -140,26 +149,6 @@ def _notes(caught: list[warnings.WarningMessage]) -> tuple[str, ...]:
     return tuple(texts[:_MOST_NOTES]) + (more if len(texts) > _MOST_NOTES else ())
 
 
-def _kinds(predictions: Predictions, xnn: XNN) -> tuple[Tensor, Tensor]:
-    """Positives of any target, and images that the network takes for one."""
-    wanted = torch.tensor([class_of_target(target, xnn.outputs) for target in xnn.targets])
-    return torch.isin(predictions.kinds, wanted), torch.isin(predictions.predicted, wanted)
-
-
-def _measure(xnn: XNN, numbers: Numbers, predictions: Predictions, logits: Tensor) -> Faithfulness:
-    positives = [
-        predictions.kinds == class_of_target(target, xnn.outputs) for target in xnn.targets
-    ]
-    return measure_faithfulness(
-        numbers.features,
-        numbers.contributions,
-        numbers.reproduced,
-        predictions.logits_around(logits, xnn.targets),
-        tuple(range(len(xnn.targets))),
-        torch.stack(positives, 1),
-    )
-
-
 def _wanted(chosen: ClassImages, features: Tensor, summary: Summary) -> dict[int, list[int]]:
     """Per image the x-features whose maps some page shows; none for those that are inactive."""
     pairs = {(row, i) for row in (chosen.typical, *chosen.examples)
@@ -177,7 +166,6 @@ def _wanted(chosen: ClassImages, features: Tensor, summary: Summary) -> dict[int
 def _entry(view: ClassView, nbytes: int) -> Entry:
     measured, report = view.measured, view.xnn.report
     right = (view.positives & view.decided).sum() / view.positives.sum()
-    labelled = view.predictions.positives_by == "label"
     return Entry(
         name=view.job.saved.name,
         title=spoken(view.job.summary.title),
@@ -189,7 +177,7 @@ def _entry(view: ClassView, nbytes: int) -> Entry:
         f_cls_positives=measured.f_cls_positives,
         f_reg_positives=measured.f_reg_positives,
         active=measured.active,
-        recall=float(right) if labelled else None,
+        recall=float(right) if view.labelled else None,
         images=int(view.positives.sum()),
         degenerate=tuple(report.degenerate if report else ()),
         notes=view.notes,

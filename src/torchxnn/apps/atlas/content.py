@@ -9,11 +9,12 @@ from torch import Tensor
 
 from torchxnn.apps.atlas.choose import ClassImages
 from torchxnn.apps.atlas.images import image_name
-from torchxnn.apps.atlas.numbers import Numbers, Summary
-from torchxnn.apps.atlas.predictions import Predictions
+from torchxnn.apps.atlas.numbers import Summary
+from torchxnn.apps.atlas.predictions import CloseClass, Predictions
 from torchxnn.apps.atlas.runs import SavedClass
 from torchxnn.data.class_names import spoken
 from torchxnn.data.datasets.base import ImageDataset
+from torchxnn.embeddings.apply import Embedded
 from torchxnn.explanations.image import Explanation
 from torchxnn.metrics.faithfulness import Faithfulness
 from torchxnn.xnn import XNN
@@ -60,16 +61,12 @@ class CloseLink:
     Attributes:
         title: for people.
         name: of its folder; None if it is not in the atlas.
-        taken_for: images of the class that the network takes for this one.
-        taken_from: images of this one that it takes for the class.
-        margin: mean of the class's logit minus this one's, over images of the class.
+        close: how often the network confuses the two.
     """
 
     title: str
     name: str | None
-    taken_for: int
-    taken_from: int
-    margin: float
+    close: CloseClass
 
 
 @dataclass(frozen=True)
@@ -161,7 +158,7 @@ class ClassView:
     xnn: XNN
     dataset: ImageDataset
     predictions: Predictions
-    numbers: Numbers
+    numbers: Embedded
     contributions: Float[Tensor, "rows features"]
     logits: Float[Tensor, "rows targets"]
     positives: Bool[Tensor, " rows"]
@@ -182,6 +179,15 @@ class ClassView:
         """File of the typical image."""
         return image_name(self.chosen.typical)
 
+    @property
+    def labelled(self) -> bool:
+        """Whether labels, and not predictions, say which images are of a class."""
+        return self.predictions.positives_by == "label"
+
     def class_name(self, row: int) -> str:
         """What an image shows: its label, or without labels what the network takes it for."""
         return spoken(self.xnn.class_name(int(self.predictions.kinds[row])))
+
+    def predicted_name(self, row: int) -> str:
+        """What the network takes an image for."""
+        return spoken(self.xnn.class_name(int(self.predictions.predicted[row])))

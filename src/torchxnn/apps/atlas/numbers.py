@@ -42,31 +42,16 @@ class Summary:
     key: str
 
 
-@dataclass(frozen=True, eq=False)
-class Numbers:
-    """One class's x-features on all M images of the data.
-
-    Attributes:
-        features: E, (M, n).
-        contributions: (M, k, n).
-        reproduced: (M, k).
-    """
-
-    features: Float[Tensor, "rows features"]
-    contributions: Float[Tensor, "rows targets features"]
-    reproduced: Float[Tensor, "rows targets"]
-
-
 def numbers_file(work: Path, name: str) -> Path:
     """Where a class's numbers are kept."""
     return work / "numbers" / f"{name}.safetensors"
 
 
-def read_numbers(work: Path, name: str) -> Numbers:
-    """Numbers that `embed_block` wrote."""
+def read_numbers(work: Path, name: str) -> Embedded:
+    """One class's x-features on all images of the data, as `embed_block` wrote them."""
     parts, _ = open_tensors(numbers_file(work, name))
-    return Numbers(parts["features"].T, parts["contributions"].permute(2, 0, 1),
-                   parts["reproduced"].T)  # fmt: skip
+    return Embedded(parts["features"].T, parts["contributions"].permute(2, 0, 1),
+                    parts["reproduced"].T)  # fmt: skip
 
 
 def read_features(work: Path, name: str) -> Float[Tensor, "features rows"]:
@@ -97,7 +82,7 @@ def embed_block(
 ) -> tuple[list[Summary], list[Failure]]:
     """Apply a few XNNs to all of Z, chunk by chunk, and keep what they give."""
     model, cache, work = given.model, given.cache, given.work
-    data = _data_key(cache)
+    data = digest(cache.store.about)
     summaries: list[Summary] = []
     failures: list[Failure] = []
     loaded: dict[SavedClass, XNN] = {}
@@ -107,7 +92,8 @@ def embed_block(
             summaries.append(there)
             continue
         try:
-            loaded[saved] = _load(saved, model, cache)
+            cache.dims(saved.layer)
+            loaded[saved] = XNN.from_pretrained(saved.place, model)
         except (XNNError, OSError, ValueError) as error:
             failures.append(Failure(saved.name, f"{type(error).__name__}: {error}"))
     for saved, numbers in _embed(loaded, cache).items():
@@ -137,16 +123,7 @@ def key_of(saved: SavedClass, data: str) -> str:
     return hashlib.sha256(f"{saved.key}/{data}".encode()).hexdigest()
 
 
-def _data_key(cache: ActivationCache) -> str:
-    return digest(cache.store.about)
-
-
-def _load(saved: SavedClass, model: nn.Module, cache: ActivationCache) -> XNN:
-    cache.dims(saved.layer)
-    return XNN.from_pretrained(saved.place, model)
-
-
-def _embed(loaded: dict[SavedClass, XNN], cache: ActivationCache) -> dict[SavedClass, Numbers]:
+def _embed(loaded: dict[SavedClass, XNN], cache: ActivationCache) -> dict[SavedClass, Embedded]:
     """One pass over the chunks of Z for all XNNs of the same layer."""
     parts: dict[SavedClass, list[Embedded]] = {saved: [] for saved in loaded}
     for layer in sorted({saved.layer for saved in loaded}):
@@ -157,14 +134,10 @@ def _embed(loaded: dict[SavedClass, XNN], cache: ActivationCache) -> dict[SavedC
             for saved, xnn in members.items():
                 if xnn.embedding is not None:
                     parts[saved].append(apply_embedding(xnn.embedding, z))
-    found = {}
-    for saved, each in parts.items():
-        whole = Embedded.cat(each)
-        found[saved] = Numbers(whole.features, whole.contributions, whole.reproduced)
-    return found
+    return {saved: Embedded.cat(each) for saved, each in parts.items()}
 
 
-def _write(work: Path, summary: Summary, numbers: Numbers) -> None:
+def _write(work: Path, summary: Summary, numbers: Embedded) -> None:
     tensors = {
         "features": numbers.features.T,
         "contributions": numbers.contributions.permute(1, 2, 0),

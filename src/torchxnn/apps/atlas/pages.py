@@ -11,7 +11,7 @@ from torchxnn.apps.atlas.images import image_name, map_name
 from torchxnn.apps.atlas.site import TEMPLATES
 from torchxnn.data.class_names import spoken
 from torchxnn.explanations.drawing.html import fill
-from torchxnn.explanations.drawing.overlay import number, signed
+from torchxnn.explanations.drawing.overlay import number, sign_of, signed
 from torchxnn.metrics.faithfulness import ACTIVE_SHARE, Faithfulness
 from torchxnn.metrics.table import faithfulness_rows
 
@@ -51,12 +51,11 @@ def class_files(view: ClassView) -> dict[str, bytes]:
 
 
 def _class(view: ClassView) -> dict[str, Any]:
-    labelled = view.predictions.positives_by == "label"
     positives = int(view.positives.sum())
     right = int((view.positives & view.decided).sum())
     facts = [("Network's output", ", ".join(map(str, view.xnn.targets)))]
     facts.append(("Images of the class", f"{positives:,} of {len(view.positives):,}"))
-    if labelled:
+    if view.labelled:
         facts.append(("Recognised by the network", f"{right:,} ({right / positives:.0%})"))
     else:
         facts.append(("An image is one of the class", "if the network says so"))
@@ -72,13 +71,13 @@ def _class(view: ClassView) -> dict[str, Any]:
             {
                 "title": each.title,
                 "address": each.name and f"../{each.name}/index.html",
-                "taken_for": each.taken_for,
-                "taken_from": each.taken_from,
-                "margin": signed(each.margin),
+                "taken_for": each.close.taken_for,
+                "taken_from": each.close.taken_from,
+                "margin": signed(each.close.margin),
             }
             for each in view.job.close
         ],
-        "labelled": labelled,
+        "labelled": view.labelled,
         "columns": [name for name, _ in _measured(view)],
         "figures": faithfulness_rows(_measured(view)),
         "notes": view.notes,
@@ -92,7 +91,7 @@ def _image(view: ClassView, row: int) -> dict[str, Any]:
     """An image with the maps of all x-features, by decreasing contribution."""
     values = view.contributions[row]
     order = values.abs().argsort(descending=True, stable=True).tolist()
-    predicted = spoken(view.xnn.class_name(int(view.predictions.predicted[row])))
+    predicted = view.predicted_name(row)
     return {
         "image": image_name(row),
         "file": view.dataset.paths[row],
@@ -112,17 +111,13 @@ def _map(view: ClassView, row: int, feature: int) -> dict[str, Any]:
         "address": feature_page(feature),
         "file": _map_file(view, row, feature),
         "value": signed(value),
-        "sign": _sign(value),
+        "sign": sign_of(value),
     }
 
 
 def _map_file(view: ClassView, row: int, feature: int) -> str | None:
     name = map_name(row, feature)
     return name if name in view.drawn else None
-
-
-def _sign(value: float) -> str:
-    return "positive" if value > 0 else "negative" if value < 0 else "none"
 
 
 def _feature(view: ClassView, i: int) -> dict[str, Any]:
@@ -139,7 +134,7 @@ def _feature(view: ClassView, i: int) -> dict[str, Any]:
         "share": f"{share:.0%}",
         "percent": round(100 * share, 1),
         "mean": signed(mean),
-        "sign": _sign(mean),
+        "sign": sign_of(mean),
         "weight": ", ".join(signed(float(weight)) for weight in weights),
         "active": f"{float(active.float().mean()):.0%}",
         "tag": _tag(active, share),
@@ -157,16 +152,15 @@ def _tag(active: Tensor, share: float) -> str:
 def _shown(view: ClassView, row: int, feature: int) -> dict[str, Any]:
     """One image with one map."""
     value = float(view.contributions[row, feature])
-    predicted = spoken(view.xnn.class_name(int(view.predictions.predicted[row])))
     return {
         "image": image_name(row),
         "map": _map_file(view, row, feature),
         "class": view.class_name(row),
         "own": bool(view.positives[row]),
-        "predicted": predicted,
+        "predicted": view.predicted_name(row),
         "activation": number(float(view.numbers.features[row, feature])),
         "value": signed(value),
-        "sign": _sign(value),
+        "sign": sign_of(value),
         "file": view.dataset.paths[row],
     }
 

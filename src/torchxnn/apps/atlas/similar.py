@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from torchxnn.apps.atlas.config import AtlasConfig
 from torchxnn.apps.atlas.numbers import read_features
 
 
@@ -42,16 +43,12 @@ class Comparing:
     Attributes:
         work: folder of the numbers.
         names: of all classes.
-        block: classes per job, and read at once.
-        count: similar x-features to find for each.
-        least: correlation that they have at least.
+        config: classes read at once, how many are similar, and what correlation they have at least.
     """
 
     work: Path
     names: tuple[str, ...]
-    block: int
-    count: int
-    least: float
+    config: AtlasConfig
 
 
 def compare_block(given: Comparing, start: int) -> dict[str, tuple[tuple[Similar, ...], ...]]:
@@ -59,7 +56,8 @@ def compare_block(given: Comparing, start: int) -> dict[str, tuple[tuple[Similar
 
     Two blocks are in memory at once. The formula is Pearson's correlation of E over all images.
     """
-    work, names, block = given.work, given.names, given.block
+    work, names, config = given.work, given.names, given.config
+    block, count, least = config.block, config.similar, config.least_correlation
     own = names[start : start + block]
     ours, owners, _ = _stack(work, own, start)
     best: list[list[Similar]] = [[] for _ in owners]
@@ -68,19 +66,18 @@ def compare_block(given: Comparing, start: int) -> dict[str, tuple[tuple[Similar
         theirs, others, places = _stack(work, part, first)
         correlation = ours @ theirs.T
         correlation[owners[:, None] == others[None, :]] = -2.0
-        values, indices = correlation.topk(min(given.count, len(others)), dim=1)
+        values, indices = correlation.topk(min(count, len(others)), dim=1)
         for row, (value, index) in enumerate(zip(values.tolist(), indices.tolist(), strict=True)):
             best[row] += [
                 Similar(names[int(others[i])], int(places[i]), min(1.0, v))
                 for v, i in zip(value, index, strict=True)
-                if v >= max(given.least, -1.0)
+                if v >= max(least, -1.0)
             ]
     found: dict[str, tuple[tuple[Similar, ...], ...]] = {}
     for offset, name in enumerate(own):
         rows = (owners == start + offset).nonzero().flatten().tolist()
         found[name] = tuple(
-            tuple(sorted(best[row], key=lambda each: -each.correlation)[: given.count])
-            for row in rows
+            tuple(sorted(best[row], key=lambda each: -each.correlation)[:count]) for row in rows
         )
     return found
 
