@@ -24,12 +24,7 @@ the contrastive map is 0 everywhere."""
 
 
 class UnitMaps:
-    """Maps of the concepts of all methods, two passes over the network for all of them.
-
-    Args:
-        task: network and layer.
-        fitted: embeddings by method.
-    """
+    """Maps of the concepts of all methods, two passes over the network for all of them."""
 
     def __init__(self, task: Task, fitted: dict[str, Embedding]) -> None:
         self._groups: list[tuple[ExcitationBackprop, dict[str, int]]] = []
@@ -66,26 +61,35 @@ class MapFigures:
         self.covariance = MapCovariance(n_features)
         self.histograms = RelevanceHistograms(n_features, parts)
         self.context = (CONTEXT,) if CONTEXT in parts else ()
+        self.located = True
 
-    def add(self, maps: Tensor, weights: list[PixelWeights]) -> None:
-        """Add maps (B, n, H, W) with the pixel weights of their images."""
+    def add(self, maps: Tensor, weights: list[PixelWeights] | None) -> None:
+        """Add maps (B, n, H, W) with the pixel weights of their images; without, no locality."""
         self.covariance.update(maps)
-        self.histograms.update(maps, weights)
+        self.located = weights is not None
+        if weights is not None:
+            self.histograms.update(maps, weights)
 
-    def figures(self, dead: tuple[int, ...], *, many: bool) -> dict[str, Any]:
-        """Figures by name; `many` asks for those between concepts, too."""
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", XNNWarning)  # counted in the tables
-            places = self.histograms.result(dead)
-            object_alone = self.histograms.result(dead, without=self.context)
-            found: dict[str, Any] = {
-                "locality": places.value,
-                "locality_interval": [places.interval.low, places.interval.high],
-                "locality_chance": places.chance,
-                "locality_without_context": object_alone.value,
-                "histogram": places.histogram,
-                "void_share": places.void_share,
-            }
+    def figures(self, features: Tensor | None, *, many: bool) -> dict[str, Any]:
+        """Figures by name; `many` asks for those between concepts, too.
+
+        Concepts that are 0 on all rows of `features` (M, n) are dead and left out.
+        """
+        off = [] if features is None else (features == 0).all(0).nonzero().flatten().tolist()
+        dead, found = tuple(off), dict[str, Any]()
+        # dead concepts are counted in the tables
+        with warnings.catch_warnings(action="ignore", category=XNNWarning):
+            if self.located:
+                places = self.histograms.result(dead)
+                object_alone = self.histograms.result(dead, without=self.context)
+                found = {
+                    "locality": places.value,
+                    "locality_interval": [places.interval.low, places.interval.high],
+                    "locality_chance": places.chance,
+                    "locality_without_context": object_alone.value,
+                    "histogram": places.histogram,
+                    "void_share": places.void_share,
+                }
             if many:
                 pairs = self.covariance.result(dead)
                 found |= {

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from torchxnn.apps.benchmark.blind import Blind
+from torchxnn.apps.benchmark.class_by_class import Opened
 from torchxnn.apps.benchmark.maps import MapFigures, UnitMaps, layer_of
 from torchxnn.apps.benchmark.methods import (
     LASSO_SIZES,
@@ -21,9 +22,6 @@ from torchxnn.apps.benchmark.methods import (
     fit_variant,
     read_class,
 )
-from torchxnn.apps.benchmark.record import Recorded
-from torchxnn.apps.benchmark.settings import BenchmarkConfig
-from torchxnn.apps.benchmark.tasks import Task
 from torchxnn.apps.gallery import evenly_spaced
 from torchxnn.attribution.excitation_backprop.method import ExcitationBackprop
 from torchxnn.data.activations import Activations
@@ -58,6 +56,21 @@ FIT_FIGURES = (
 
 NO_FIGURES = dict.fromkeys(FIGURES)
 """Figures of a method that reproduces no logit, before its maps are measured."""
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """What a worker needs for every class.
+
+    Attributes:
+        opened: network, images and settings.
+        data: what is fitted.
+        blind: embeddings that do not see the target.
+    """
+
+    opened: Opened
+    data: FitData
+    blind: Blind
 
 
 @dataclass(eq=False)
@@ -103,26 +116,20 @@ class ClassFits:
     seconds: dict[str, float]
 
 
-def fit_class(
-    data: FitData,
-    target: int,
-    blind: dict[str, Embedding],
-    config: BenchmarkConfig,
-) -> ClassFits:
-    """Fit all methods to one class."""
+def fit_class(ready: Prepared, target: int) -> ClassFits:
+    """Fit all methods to one class; those that do not see it get their readouts."""
+    data, config = ready.data, ready.opened.config
     fitted: dict[str, Embedding] = {}
     reports: dict[str, FitReport] = {}
-    seconds: dict[str, float] = {}
+    seconds = dict(ready.blind.seconds)
     for name in SEEN:
         start = time.perf_counter()
         fitted[name], reports[name] = fit_variant(
             name, data, (target,), config.n_features, config.train
         )
         seconds[name] = time.perf_counter() - start
-    for name, embedding in blind.items():
-        start = time.perf_counter()
+    for name, embedding in ready.blind.usual.items():
         fitted[name] = read_class(embedding, data, target, config.train)
-        seconds[name] = time.perf_counter() - start
     start = time.perf_counter()
     path: dict[int, Embedding] = dict(fit_lasso_sizes(data, target, config.train))
     fitted["Lasso"] = path[LASSO_SHOWN]
@@ -139,57 +146,31 @@ def faithfulness(embedding: Embedding, data: Activations, target: int) -> Faithf
     )
 
 
-def measure_class(
-    task: Task,
-    recorded: Recorded,
-    data: FitData,
-    target: int,
-    blind: dict[str, Embedding],
-    more: dict[str, Embedding],
-    config: BenchmarkConfig,
-) -> tuple[ClassRecord, ClassFits]:
-    """Fit and measure one class.
-
-    Args:
-        task: network and images.
-        recorded: activations of all of them.
-        data: what is fitted.
-        target: class index.
-        blind: embeddings that do not see the target.
-        more: the same with more concepts.
-        config: settings.
-    """
+def measure_class(ready: Prepared, target: int) -> tuple[ClassRecord, ClassFits]:
+    """Fit and measure one class."""
     start = time.perf_counter()
-    record = ClassRecord(target, task.classes[target])
-    fits = fit_class(data, target, blind, config)
+    recorded = ready.opened.recorded
+    record = ClassRecord(target, ready.opened.task.classes[target])
+    fits = fit_class(ready, target)
     for name, embedding in fits.methods.items():
-        own = figures(embedding, recorded, target)
-        record.methods[name] = own | {"seconds": fits.seconds[name]}
+        train, test = (faithfulness(embedding, part, target) for part in recorded.measured)
+        own = faithfulness_figures(train, test)
+        record.methods[name] = own | {"seconds": fits.seconds.get(name)}
     for size, embedding in fits.path.items():
-        train, test = (
-            faithfulness(embedding, part, target) for part in (recorded.train, recorded.test)
-        )
+        train, test = (faithfulness(embedding, part, target) for part in recorded.measured)
         record.lasso[str(size)] = {
             "num_x": embedding.n_features,
             "f_reg_train": train.f_reg,
             "f_reg_test": test.f_reg,
         }
     # Unweighted least squares is what R^2 asks for: with weighted positives they fall far behind.
-    alike = replace(config.train, positive_share=None)
-    for name, embedding in more.items():
-        read = read_class(embedding, data, target, alike)
+    alike = replace(ready.opened.config.train, positive_share=None)
+    for name, embedding in ready.blind.more.items():
+        read = read_class(embedding, ready.data, target, alike)
         record.more[name] = faithfulness(read, recorded.test, target).r2
-    _measure_maps(task, recorded, target, fits.methods, data, record, config)
+    _measure_maps(ready, fits.methods, record)
     record.seconds = time.perf_counter() - start
     return record, fits
-
-
-def figures(embedding: Embedding, recorded: Recorded, target: int) -> dict[str, Any]:
-    """Faithfulness figures of one method for one class."""
-    return faithfulness_figures(
-        faithfulness(embedding, recorded.train, target),
-        faithfulness(embedding, recorded.test, target),
-    )
 
 
 def faithfulness_figures(train: Faithfulness, test: Faithfulness) -> dict[str, Any]:
@@ -212,15 +193,8 @@ def faithfulness_figures(train: Faithfulness, test: Faithfulness) -> dict[str, A
     }
 
 
-def _measure_maps(
-    task: Task,
-    recorded: Recorded,
-    target: int,
-    fitted: dict[str, Embedding],
-    data: FitData,
-    record: ClassRecord,
-    config: BenchmarkConfig,
-) -> None:
+def _measure_maps(ready: Prepared, fitted: dict[str, Embedding], record: ClassRecord) -> None:
+    task, config, target = ready.opened.task, ready.opened.config, record.target
     chosen = evenly_spaced(task.positives(target), config.map_images)
     record.positives = len(chosen)
     start = time.perf_counter()
@@ -234,14 +208,14 @@ def _measure_maps(
     logit = ExcitationBackprop(task.model)
     scores: dict[str, list[Tensor]] = {"x-features": [], "1-heatmap": [], "random": []}
     generator = torch.Generator().manual_seed(config.train.seed * 1009 + target)
-    z = recorded.located.z[chosen]
+    z = ready.opened.recorded.located.z[chosen]
     contributions = apply_embedding(fitted["SRAE"], z).contributions[:, 0]
-    pictures: list[Tensor] = []
+    pictures: list[tuple[Tensor, Tensor]] = []
     for first in range(0, len(chosen), IMAGES_AT_ONCE):
         samples = [task.located[index] for index in chosen[first : first + IMAGES_AT_ONCE]]
         images = torch.stack([sample.image for sample in samples])
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", XNNWarning)  # off units are left out below
+        # off units are left out below
+        with warnings.catch_warnings(action="ignore", category=XNNWarning):
             parts = units.draw(images) | {"1-heatmap": logit.attribute_many(images, [target])}
         weights = [task.weigh(sample) for sample in samples]
         for name, maps in parts.items():
@@ -251,45 +225,33 @@ def _measure_maps(
             scores["x-features"].append(combine_maps(parts["SRAE"], part))
             scores["1-heatmap"].append(one[:, 0].clamp(min=0))
             scores["random"].append(torch.rand(one[:, 0].shape, generator=generator))
-            pictures.append(images)
+            pictures.append((images, torch.full((len(images),), target)))
     for name, maps_of in gathered.items():
-        dead: tuple[int, ...] = ()
-        if name in fitted:
-            features = apply_embedding(fitted[name], z).features
-            dead = tuple((features == 0).all(0).nonzero().flatten().tolist())
-        record.methods[name] |= maps_of.figures(dead, many=name != "1-heatmap")
+        features = apply_embedding(fitted[name], z).features if name in fitted else None
+        record.methods[name] |= maps_of.figures(features, many=name != "1-heatmap")
     record.methods["1-heatmap"]["seconds"] = time.perf_counter() - start
-    _measure_dimensions(task, recorded, target, chosen, data, record, config)
+    _measure_dimensions(ready, chosen, record)
     if config.masking:
-        record.masking = _measure_masking(task, target, pictures, scores, config)
+        record.masking = _measure_masking(ready.opened, pictures, scores)
 
 
-def _measure_dimensions(
-    task: Task,
-    recorded: Recorded,
-    target: int,
-    chosen: list[int],
-    data: FitData,
-    record: ClassRecord,
-    config: BenchmarkConfig,
-) -> None:
+def _measure_dimensions(ready: Prepared, chosen: list[int], record: ClassRecord) -> None:
     """Locality of single dimensions of Z, the most active ones, on a few images."""
     start = time.perf_counter()
-    positives = find_positives(data.train, [target])[0][:, 0]
-    logits = data.train.logits[:, [target]]
-    count = min(config.z_dimensions, data.train.z.shape[1])
-    embedding = fit_dimensions(data.train.z, logits, positives, count)
+    task, config, train = ready.opened.task, ready.opened.config, ready.data.train
+    positives = find_positives(train, [record.target])[0][:, 0]
+    count = min(config.z_dimensions, train.z.shape[1])
+    embedding = fit_dimensions(train.z, train.logits[:, [record.target]], positives, count)
     few = evenly_spaced(chosen, config.z_images)
-    dead = (recorded.located.z[few][:, embedding.index] == 0).all(0).nonzero().flatten()
     units = ExcitationBackprop(UnitsOfMany(layer_of(task), [embedding]))
     histograms = MapFigures(count, task.parts)
     for index in few:
         sample = task.located[index]
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", XNNWarning)
+        with warnings.catch_warnings(action="ignore", category=XNNWarning):
             maps = units.attribute_many(sample.image.unsqueeze(0), range(count))
         histograms.add(maps, [task.weigh(sample)])
-    found = histograms.figures(tuple(dead.tolist()), many=False)
+    features = ready.opened.recorded.located.z[few][:, embedding.index]
+    found = histograms.figures(features, many=False)
     del found["histogram"]
     record.methods["Z"] |= found | {
         "n_features": count,
@@ -298,20 +260,14 @@ def _measure_dimensions(
 
 
 def _measure_masking(
-    task: Task,
-    target: int,
-    pictures: list[Tensor],
-    scores: dict[str, list[Tensor]],
-    config: BenchmarkConfig,
+    opened: Opened, pictures: list[tuple[Tensor, Tensor]], scores: dict[str, list[Tensor]]
 ) -> dict[str, Any]:
+    """Accuracy on batches of images and labels, masked by each score."""
+    task, kept = opened.task, opened.config.kept
     found: dict[str, Any] = {}
-
-    def batches(maps: list[Tensor]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        for images, part in zip(pictures, maps, strict=True):
-            yield images, torch.full((len(images),), target), part
-
     for name, maps in scores.items():
-        result = masked_accuracy(task.model, task.preprocessing, batches(maps), kept=config.kept)
+        batches = ((*batch, part) for batch, part in zip(pictures, maps, strict=True))
+        result = masked_accuracy(task.model, task.preprocessing, batches, kept=kept)
         found[name] = list(result.accuracy)
         found["original"] = result.original
-    return found | {"kept": list(config.kept)}
+    return found | {"kept": list(kept)}

@@ -51,19 +51,6 @@ class FitData:
     validation: Activations
 
 
-@dataclass(frozen=True, eq=False)
-class Fitted:
-    """An embedding with its readout, and the seconds that it took."""
-
-    embedding: Embedding
-    seconds: float = 0.0
-
-
-def srae_config(base: TrainConfig) -> TrainConfig:
-    """The paper's objective, eq. 5, with all three terms."""
-    return base
-
-
 def srae_r_config(base: TrainConfig) -> TrainConfig:
     """SRAE-R: eq. 5 and a pull-away term on the relevance that x-features send to Z. Ours."""
     return replace(base, relevance=base.relevance or RELEVANCE)
@@ -95,39 +82,41 @@ def cae_config(base: TrainConfig) -> TrainConfig:
     )
 
 
-SEEN = {"SRAE": srae_config, "SRAE-R": srae_r_config, "NN": nn_config, "SAE": sae_config}
+SEEN: dict[str, Callable[[TrainConfig], TrainConfig]] = {
+    "SRAE": lambda base: base,  # the paper's objective, eq. 5, with all three terms
+    "SRAE-R": srae_r_config,
+    "NN": nn_config,
+    "SAE": sae_config,
+}
 """Methods that see the logit and are variants of eq. 5: name -> settings."""
 
 
 def fit_variant(
     name: str, data: FitData, targets: tuple[int, ...], n_features: int, base: TrainConfig
 ) -> tuple[Embedding, FitReport]:
-    """Fit SRAE, NN or SAE to one class; its figures tell whether it is degenerate."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DegenerateFitWarning)
-        embedding, report = fit_embedding(
-            data.train, data.validation, targets, n_features, SEEN[name](base)
-        )
-    return embedding, report
+    """Fit one of `SEEN` to one class; its figures tell whether it is degenerate."""
+    return _fit(data, targets, n_features, SEEN[name](base))
 
 
-Blind = Callable[[FitData, int, TrainConfig], Embedding]
+def _fit(
+    data: FitData, targets: tuple[int, ...], n_features: int, config: TrainConfig
+) -> tuple[Embedding, FitReport]:
+    with warnings.catch_warnings(action="ignore", category=DegenerateFitWarning):
+        return fit_embedding(data.train, data.validation, targets, n_features, config)
 
 
 def fit_cae(data: FitData, n_concepts: int, base: TrainConfig) -> Embedding:
     """An autoencoder on Z; what its readout was fitted to is replaced for every class."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DegenerateFitWarning)
-        return fit_embedding(data.train, data.validation, (0,), n_concepts, cae_config(base))[0]
+    return _fit(data, (0,), n_concepts, cae_config(base))[0]
 
 
 def _quiet(fit: Callable[[], ConceptEmbedding]) -> ConceptEmbedding:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", XNNWarning)  # dead concepts are in the tables
+    # dead concepts are in the tables
+    with warnings.catch_warnings(action="ignore", category=XNNWarning):
         return fit()
 
 
-BLIND: dict[str, Blind] = {
+BLIND: dict[str, Callable[[FitData, int, TrainConfig], Embedding]] = {
     "CAE": fit_cae,
     "NMF": lambda data, n, base: _quiet(lambda: fit_nmf(data.train.z, n, seed=base.seed)),
     "PCA": lambda data, n, base: fit_pca(data.train.z, n),

@@ -170,33 +170,24 @@ def train_network(
     on_epoch: Callable[[int], None] | None = None,
 ) -> nn.Sequential:
     """Adam with one rise and fall of the learning rate, on distorted digits."""
+    generator, size = torch.Generator().manual_seed(seed), 100
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return _train(images, labels, epochs, torch.Generator().manual_seed(seed), on_epoch)
-
-
-def _train(
-    images: Tensor,
-    labels: Tensor,
-    epochs: int,
-    generator: torch.Generator,
-    on_epoch: Callable[[int], None] | None,
-) -> nn.Sequential:
-    network, size = build_network(), 100
-    steps = epochs * (len(images) // size)
-    optimizer = torch.optim.Adam(network.parameters(), lr=3e-3)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=steps)
-    for epoch in range(epochs):
-        order = torch.randperm(len(images), generator=generator)
-        for index in order[: len(order) // size * size].split(size):
-            outputs = network(distort(images[index], generator))
-            loss = nn.functional.cross_entropy(outputs, labels[index])
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-        if on_epoch is not None:
-            on_epoch(epoch + 1)
+        network = build_network()
+        steps = epochs * (len(images) // size)
+        optimizer = torch.optim.Adam(network.parameters(), lr=3e-3)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=steps)
+        for epoch in range(1, epochs + 1):
+            order = torch.randperm(len(images), generator=generator)
+            for index in order[: len(order) // size * size].split(size):
+                outputs = network(distort(images[index], generator))
+                loss = nn.functional.cross_entropy(outputs, labels[index])
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                schedule.step()
+            if on_epoch is not None:
+                on_epoch(epoch)
     return network.eval()
 
 
@@ -239,10 +230,8 @@ def draw_figure(xnn: XNN, images: Tensor, groups: list[list[int]], file: Path) -
         values, digit = explanation.contributions[0].tolist(), images[index, 0].numpy()
         row[0].imshow(digit, cmap="gray_r")
         row[0].set_ylabel("negative" if negative else "positive")
-        title = (
-            f"logit {float(explanation.logits[0]):.1f}\nXNN {float(explanation.reproduced[0]):.1f}"
-        )
-        row[0].set_title(title, fontsize=9)
+        logit, reproduced = float(explanation.logits[0]), float(explanation.reproduced[0])
+        row[0].set_title(f"logit {logit:.1f}\nXNN {reproduced:.1f}", fontsize=9)
         for i, axis in enumerate(row[1:]):
             heat = explanation.heatmaps[i].clamp(min=0)
             top = float(heat.flatten().quantile(0.995))
@@ -251,8 +240,7 @@ def draw_figure(xnn: XNN, images: Tensor, groups: list[list[int]], file: Path) -
             color = "firebrick" if values[i] > 0 else "navy" if values[i] < 0 else "grey"
             axis.set_title(f"X{i + 1}: {values[i]:+.2f}", fontsize=10, color=color)
         for axis in row:
-            axis.set_xticks([])
-            axis.set_yticks([])
+            axis.set(xticks=[], yticks=[])
         shown.append({"index": index, "contributions": values})
     figure.tight_layout()
     save_figure(figure, file, dpi=110)

@@ -42,6 +42,11 @@ class Recorded:
     test: Activations
     located: Activations
 
+    @property
+    def measured(self) -> tuple[Activations, Activations]:
+        """What faithfulness is measured on: training and test images."""
+        return self.train, self.test
+
     def fit_data(self, config: TrainConfig) -> FitData:
         """Training images without and with a held-out share of each class, copies included."""
         held_out = self.held_out(config)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from torchxnn.apps.benchmark.blind import Blind, fit_blind
+from torchxnn.apps.benchmark.blind import fit_blind
 from torchxnn.apps.benchmark.class_by_class import (
     Measurement,
     Opened,
@@ -14,22 +14,11 @@ from torchxnn.apps.benchmark.class_by_class import (
     measure_classes,
     open_benchmark,
 )
-from torchxnn.apps.benchmark.measure import ClassFits, measure_class
-from torchxnn.apps.benchmark.methods import FitData
+from torchxnn.apps.benchmark.measure import Prepared, measure_class
 from torchxnn.parallel.process import one_thread
-from torchxnn.xnn import XNN
 
 SAVED = ("SRAE", "SRAE-R", "NN")
 """Methods whose fits are kept as XNNs, for the figures."""
-
-
-@dataclass(frozen=True, eq=False)
-class _Prepared:
-    """What a worker needs for every class."""
-
-    opened: Opened
-    data: FitData
-    blind: Blind
 
 
 def run_benchmark(plan: Plan) -> dict[str, Any]:
@@ -51,26 +40,20 @@ def run_benchmark(plan: Plan) -> dict[str, Any]:
     return measure_classes(plan, BENCHMARK, opened, wanted)
 
 
-def _prepare(opened: Opened) -> _Prepared:
+def _prepare(opened: Opened) -> Prepared:
     data = opened.recorded.fit_data(opened.config.train)
-    return _Prepared(opened, data, fit_blind(data, opened.config, opened.folder))
+    return Prepared(opened, data, fit_blind(data, opened.config, opened.folder))
 
 
-def _measure(ready: _Prepared, target: int) -> dict[str, Any]:
-    opened, blind = ready.opened, ready.blind
-    record, fits = measure_class(
-        opened.task,
-        opened.recorded,
-        ready.data,
-        target,
-        blind.usual,
-        blind.more,
-        opened.config,
-    )
-    for name, seconds in blind.seconds.items():
-        record.methods[name]["seconds"] = seconds
+def _measure(ready: Prepared, target: int) -> dict[str, Any]:
+    opened = ready.opened
+    record, fits = measure_class(ready, target)
     for method in SAVED:
-        _save_xnn(opened, target, method, fits)
+        embedding = fits.methods[method]
+        xnn = opened.task.xnn(embedding.n_features)
+        outputs = opened.recorded.train.n_outputs
+        xnn.attach_embedding(embedding, (target,), outputs, fits.reports[method])
+        xnn.save_pretrained(saved_xnn(opened.folder, target, method))
     return asdict(record)
 
 
@@ -81,18 +64,3 @@ BENCHMARK = Measurement("classes", _measure, _prepare)
 def saved_xnn(folder: Path, target: int, method: str = "SRAE") -> Path:
     """Folder of the XNN that was fitted to a class."""
     return folder / "xnns" / f"{target:04d}" / method
-
-
-def _save_xnn(opened: Opened, target: int, method: str, fits: ClassFits) -> None:
-    embedding = fits.methods[method]
-    task = opened.task
-    xnn = XNN(
-        task.model,
-        task.source.layer,
-        embedding.n_features,
-        class_names=task.classes,
-        preprocessing=task.preprocessing,
-    )
-    outputs = opened.recorded.train.n_outputs
-    xnn.attach_embedding(embedding, (target,), outputs, fits.reports[method])
-    xnn.save_pretrained(saved_xnn(opened.folder, target, method))

@@ -39,7 +39,8 @@ def markdown(summary: dict[str, Any], title: str) -> str:
             masking_table(summary),
         ]
     if summary["more"]:
-        parts += ["## R² of methods without target at 25 concepts", pairs_table(summary["more"])]
+        rows = [[name, _number(value)] for name, value in summary["more"].items()]
+        parts += ["## R² of methods without target at 25 concepts", _table(["Method", "R²"], rows)]
     parts += ["## Classes (SRAE)", class_table(summary)]
     return "\n\n".join(parts) + "\n"
 
@@ -57,34 +58,39 @@ def _share(value: float | int | None) -> str:
     return NONE if value is None else f"{value:.2%}"
 
 
-def _names(summary: dict[str, Any]) -> list[str]:
-    return [name for name in METHODS if name in summary["methods"]]
+def _method_table(
+    summary: dict[str, Any], head: Sequence[str], rows: Sequence[tuple[Any, ...]]
+) -> str:
+    """Methods as columns; each row has labels, the name of a figure, and how it is written."""
+    found = {name: summary["methods"][name] for name in METHODS if name in summary["methods"]}
+    return _table(
+        [*head, *found],
+        [
+            [*labels, *(show(values.get(figure)) for values in found.values())]
+            for *labels, figure, show in rows
+        ],
+    )
 
 
 def main_table(summary: dict[str, Any]) -> str:
     """The rows of paper tables 1 and 2, methods as columns."""
-    names, methods = _names(summary), summary["methods"]
-    rows = [
-        (METRICS["f_reg"].label, "train", "f_reg_train", _number),
-        (METRICS["f_reg"].label, "test", "f_reg_test", _number),
-        (METRICS["f_cls"].label, "train", "f_cls_train", _share),
-        (METRICS["f_cls"].label, "test", "f_cls_test", _share),
-        (METRICS["o1"].label, "", "o1", _number),
-        (METRICS["o2"].label, "", "o2", _number),
-        (METRICS["locality"].label, "", "locality", _number),
-    ]
-    return _table(
-        ["Method", "", *names],
+    return _method_table(
+        summary,
+        ["Method", ""],
         [
-            [label, side, *(show(methods[name].get(figure)) for name in names)]
-            for label, side, figure, show in rows
+            (METRICS["f_reg"].label, "train", "f_reg_train", _number),
+            (METRICS["f_reg"].label, "test", "f_reg_test", _number),
+            (METRICS["f_cls"].label, "train", "f_cls_train", _share),
+            (METRICS["f_cls"].label, "test", "f_cls_test", _share),
+            (METRICS["o1"].label, "", "o1", _number),
+            (METRICS["o2"].label, "", "o2", _number),
+            (METRICS["locality"].label, "", "locality", _number),
         ],
     )
 
 
 def more_table(summary: dict[str, Any]) -> str:
     """Figures that the paper does not have, methods as columns."""
-    names, methods = _names(summary), summary["methods"]
     rows = [
         (METRICS["f_reg_positives"].label, "f_reg_positives", _number),
         (METRICS["f_cls_positives"].label, "f_cls_positives", _share),
@@ -103,13 +109,7 @@ def more_table(summary: dict[str, Any]) -> str:
         ("classes with infinite O2 ↓", "o2_infinite", lambda v: _number(v, 0)),
         ("seconds per class", "seconds", lambda v: _number(v, 1)),
     ]
-    return _table(
-        ["Figure", *names],
-        [
-            [label, *(show(methods[name].get(figure)) for name in names)]
-            for label, figure, show in rows
-        ],
-    )
+    return _method_table(summary, ["Figure"], rows)
 
 
 def test_table(summary: dict[str, Any]) -> str:
@@ -159,11 +159,6 @@ def masking_table(summary: dict[str, Any]) -> str:
             for i, kept in enumerate(masking["kept"])
         ],
     )
-
-
-def pairs_table(values: dict[str, Any]) -> str:
-    """Name and number."""
-    return _table(["Method", "R²"], [[name, _number(value)] for name, value in values.items()])
 
 
 def class_table(summary: dict[str, Any]) -> str:

@@ -20,6 +20,7 @@ from torchxnn.metrics.part_weights import PixelWeights, pixel_weights_masks, pix
 from torchxnn.models.bundled import LAYER, PREPROCESSING
 from torchxnn.models.load import load_model
 from torchxnn.models.preprocessing import Preprocessing
+from torchxnn.xnn import XNN
 
 CONTEXT = "context"
 """The part that stands for everything outside the bounding box (paper section 4.2)."""
@@ -78,6 +79,16 @@ class Task:
     def preprocessing(self) -> Preprocessing:
         """How images become the network's input."""
         return self.train.preprocessing
+
+    def xnn(self, n_features: int) -> XNN:
+        """An XNN of so many x-features on the layer, not fitted yet."""
+        return XNN(
+            self.model,
+            self.source.layer,
+            n_features,
+            class_names=self.classes,
+            preprocessing=self.preprocessing,
+        )
 
     def positives(self, target: int) -> list[int]:
         """Indices of the located images of a class."""
@@ -139,8 +150,8 @@ def _open_rooms(
     train, test = (
         Places365(source.root, preprocessing, split, classes=rooms) for split in ("train", "test")
     )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", XNNWarning)  # rooms without images are not measured
+    # rooms without images are not measured
+    with warnings.catch_warnings(action="ignore", category=XNNWarning):
         located = masks(source.measured, preprocessing)
     objects = located.object_names[1:]  # number 0 is void
     return Task(

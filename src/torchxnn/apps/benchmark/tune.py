@@ -18,17 +18,13 @@ from torchxnn.apps.benchmark.class_by_class import (
     measure_classes,
     open_benchmark,
 )
-from torchxnn.apps.benchmark.maps import layer_of
+from torchxnn.apps.benchmark.maps import MapFigures, layer_of
 from torchxnn.apps.benchmark.measure import FIT_FIGURES, faithfulness
 from torchxnn.apps.benchmark.methods import UnitsOfMany, fit_variant, nn_config
-from torchxnn.apps.benchmark.record import Recorded
 from torchxnn.apps.benchmark.summary import mean
-from torchxnn.apps.benchmark.tasks import Task
 from torchxnn.attribution.excitation_backprop.method import ExcitationBackprop
 from torchxnn.embeddings.base import Embedding
 from torchxnn.errors import DataError, XNNError, XNNWarning
-from torchxnn.metrics.locality import RelevanceHistograms
-from torchxnn.metrics.orthogonality import MapCovariance
 from torchxnn.storage.artifact import digest, plain
 from torchxnn.training.config import TrainConfig
 
@@ -127,20 +123,18 @@ def choose(records: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> dict[str, 
         "settings": settings,
         "chosen": chosen,
         "by": "correlation of maps" if faithful else "R^2",
-        "front": pareto_front(tried),
+        "front": pareto_front(tried, "mean_squared_correlation"),
     }
 
 
-def pareto_front(rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Settings for which no other one has both a higher R^2 and a lower correlation of maps."""
+def pareto_front(rows: Mapping[str, Mapping[str, Any]], figure: str) -> list[str]:
+    """Settings for which no other one has both a higher R^2 and a lower figure of maps."""
+    known = {n: (row["r2"], -row[figure]) for n, row in rows.items() if row[figure] is not None}
 
-    def better(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-        first = (one["r2"], -one["mean_squared_correlation"])
-        second = (other["r2"], -other["mean_squared_correlation"])
-        return first != second and all(a >= b for a, b in zip(first, second, strict=True))
+    def beaten(own: tuple[float, float]) -> bool:
+        return any(o != own and o[0] >= own[0] and o[1] >= own[1] for o in known.values())
 
-    known = {n: row for n, row in rows.items() if row["mean_squared_correlation"] is not None}
-    return [n for n, row in known.items() if not any(better(o, row) for o in known.values())]
+    return [name for name, own in known.items() if not beaten(own)]
 
 
 def _tune_class(grid: TuneGrid, opened: Opened, target: int) -> dict[str, Any]:
@@ -166,7 +160,6 @@ def _measure(opened: Opened, target: int, name: str, config: TrainConfig) -> dic
     if labels is None:
         raise DataError("tuning needs labels")
     images = (held_out & (labels == target)).nonzero().flatten().tolist()
-    maps = _measure_maps(opened.task, opened.recorded, embedding, images)
     return {
         "r2": found.r2,
         "f_reg": found.f_reg,
@@ -174,34 +167,20 @@ def _measure(opened: Opened, target: int, name: str, config: TrainConfig) -> dic
         "f_cls_positives": found.f_cls_positives,
         "active": float(found.active),
         "dead": float(found.dead),
-        **maps,
+        **_measure_maps(opened, embedding, images),
     }
 
 
-def _measure_maps(
-    task: Task, recorded: Recorded, embedding: Embedding, images: list[int]
-) -> dict[str, Any]:
-    n = embedding.n_features
-    covariance = MapCovariance(n)
-    histograms = RelevanceHistograms(n, task.parts)
+def _measure_maps(opened: Opened, embedding: Embedding, images: list[int]) -> dict[str, Any]:
+    task, found = opened.task, MapFigures(embedding.n_features, opened.task.parts)
     units = ExcitationBackprop(UnitsOfMany(layer_of(task), [embedding]))
     located = task.located is task.test  # then training images have parts, too
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", XNNWarning)
+    with warnings.catch_warnings(action="ignore", category=XNNWarning):
         for first in range(0, len(images), IMAGES_AT_ONCE):
             samples = [task.train[index] for index in images[first : first + IMAGES_AT_ONCE]]
-            maps = units.attribute_many(torch.stack([s.image for s in samples]), range(n))
-            covariance.update(maps)
-            if located:
-                histograms.update(maps, [task.weigh(sample) for sample in samples])
-        with torch.no_grad():
-            off = (embedding.encode(recorded.train.z[images]) == 0).all(0)
-        dead = tuple(off.nonzero().flatten().tolist())
-        pairs = covariance.result(dead)
-        locality = histograms.result(dead).value if located else None
-    return {
-        "o1": pairs.o1,
-        "o2": pairs.o2,
-        "mean_squared_correlation": pairs.mean_squared_correlation,
-        "locality": locality,
-    }
+            batch = torch.stack([sample.image for sample in samples])
+            maps = units.attribute_many(batch, range(embedding.n_features))
+            found.add(maps, [task.weigh(sample) for sample in samples] if located else None)
+    with torch.no_grad():
+        features = embedding.encode(opened.recorded.train.z[images])
+    return {"locality": None} | found.figures(features, many=True)

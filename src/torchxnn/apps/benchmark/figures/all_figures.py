@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from matplotlib.figure import Figure
+
+from torchxnn.apps.benchmark.class_by_class import OnClass, Opened
 from torchxnn.apps.benchmark.figures.bird_parts import parts_figure, probability_figure
 from torchxnn.apps.benchmark.figures.class_gallery import add_to_gallery, write_gallery
 from torchxnn.apps.benchmark.figures.comparison import degenerate_figure
 from torchxnn.apps.benchmark.figures.two_looks import clearest_two_looks, two_looks_figure
 from torchxnn.apps.benchmark.methods import nn_config
-from torchxnn.apps.benchmark.record import Recorded, record_task
+from torchxnn.apps.benchmark.record import record_task
 from torchxnn.apps.benchmark.run import saved_xnn
 from torchxnn.apps.benchmark.settings import BenchmarkConfig
-from torchxnn.apps.benchmark.tasks import TASKS, Task, TaskSource
+from torchxnn.apps.benchmark.tasks import TASKS, TaskSource
 from torchxnn.apps.gallery import evenly_spaced
 from torchxnn.embeddings.apply import apply_embedding
 from torchxnn.errors import DataError, XNNWarning
@@ -35,7 +37,7 @@ def draw_figures(
     summary: dict[str, Any],
     config: BenchmarkConfig,
     folder: Path,
-    on_class: Callable[[int, int, str], None] | None = None,
+    on_class: OnClass | None = None,
 ) -> None:
     """Draw everything into `figures/` and `gallery/`.
 
@@ -50,18 +52,17 @@ def draw_figures(
         on_class: called with classes drawn, their total and the name of the last.
     """
     task = TASKS[source.kind](source)
-    recorded = record_task(task, config.copies, folder)
+    opened = Opened(task, record_task(task, config.copies, folder), config, folder)
     targets = [int(target) for target, record in summary["classes"].items() if record["positives"]]
     if not targets:
         return
-    with one_thread(), warnings.catch_warnings():
-        warnings.simplefilter("ignore", XNNWarning)  # figures mark what is off or degenerate
+    # figures mark what is off or degenerate
+    with one_thread(), warnings.catch_warnings(action="ignore", category=XNNWarning):
         best = _clearest(summary, targets)
-        figures = folder / "figures"
-        _draw_parts(task, recorded, best, folder, figures)
-        _draw_two_looks(task, recorded, targets, folder, figures)
-        _draw_degenerate(task, recorded, best, config, figures)
-        _draw_gallery(task, recorded, targets, summary, folder, on_class)
+        _draw_parts(opened, best)
+        _draw_two_looks(opened, targets)
+        _draw_degenerate(opened, best)
+        _draw_gallery(opened, targets, summary, on_class)
 
 
 def _clearest(summary: dict[str, Any], targets: list[int]) -> int:
@@ -76,14 +77,18 @@ def _clearest(summary: dict[str, Any], targets: list[int]) -> int:
     return min(faithful, key=lambda target: figure(target, "mean_squared_correlation", math.inf))
 
 
-def _load(task: Task, folder: Path, target: int) -> XNN:
-    return XNN.from_pretrained(saved_xnn(folder, target), model=task.model)
+def _load(opened: Opened, target: int) -> XNN:
+    return XNN.from_pretrained(saved_xnn(opened.folder, target), model=opened.task.model)
 
 
-def _recognised(task: Task, recorded: Recorded, target: int) -> list[int]:
+def _save(opened: Opened, figure: Figure, name: str) -> None:
+    save_figure(figure, opened.folder / "figures" / name)
+
+
+def _recognised(opened: Opened, target: int) -> list[int]:
     """Located images of a class that the network recognises, the surest first; else all."""
-    positives = task.positives(target)
-    logits = recorded.located.logits[positives]
+    positives = opened.task.positives(target)
+    logits = opened.recorded.located.logits[positives]
     right = [
         (float(row[target]), index)
         for row, index in zip(logits, positives, strict=True)
@@ -92,76 +97,54 @@ def _recognised(task: Task, recorded: Recorded, target: int) -> list[int]:
     return [index for _, index in sorted(right, reverse=True)] or positives
 
 
-def _draw_parts(task: Task, recorded: Recorded, target: int, folder: Path, figures: Path) -> None:
-    sample = task.located[_recognised(task, recorded, target)[0]]
+def _draw_parts(opened: Opened, target: int) -> None:
+    sample = opened.task.located[_recognised(opened, target)[0]]
     if sample.parts is None or sample.box is None:
         return
-    xnn, names = _load(task, folder, target), task.parts[:-1]
-    save_figure(parts_figure(xnn, sample, names), figures / "figure_6_parts.png")
-    save_figure(probability_figure(xnn, sample, names), figures / "figure_7_probability.png")
+    xnn, names = _load(opened, target), opened.task.parts[:-1]
+    _save(opened, parts_figure(xnn, sample, names), "figure_6_parts.png")
+    _save(opened, probability_figure(xnn, sample, names), "figure_7_probability.png")
 
 
-def _draw_two_looks(
-    task: Task, recorded: Recorded, targets: list[int], folder: Path, figures: Path
-) -> None:
-    contributions = {}
+def _draw_two_looks(opened: Opened, targets: list[int]) -> None:
+    task, contributions = opened.task, {}
     for target in targets:
-        embedding = _load(task, folder, target).embedding
+        embedding = _load(opened, target).embedding
         if embedding is not None:
-            found = apply_embedding(embedding, recorded.located.z[task.positives(target)])
+            found = apply_embedding(embedding, opened.recorded.located.z[task.positives(target)])
             contributions[target] = found.contributions[:, 0]
     try:
         target, _ = clearest_two_looks(contributions)
     except DataError:
         return  # too few images of every class
     samples = [task.located[index] for index in task.positives(target)]
-    figure = two_looks_figure(_load(task, folder, target), samples)
-    save_figure(figure, figures / "figure_11_two_looks.png")
+    _save(opened, two_looks_figure(_load(opened, target), samples), "figure_11_two_looks.png")
 
 
-def _draw_degenerate(
-    task: Task, recorded: Recorded, target: int, config: BenchmarkConfig, figures: Path
-) -> None:
+def _draw_degenerate(opened: Opened, target: int) -> None:
     """A fit with all our measures and one with none of them, three x-features each."""
-    data = recorded.fit_data(config.train)
-    plain = replace(
-        nn_config(config.train),
-        split_logit=False,
-        revive=None,
-        pretrain_epochs=0,
-        trials=1,
-    )
+    task, full = opened.task, opened.config.train
+    data = opened.recorded.fit_data(full)
+    plain = replace(nn_config(full), split_logit=False, revive=None, pretrain_epochs=0, trials=1)
     fits = []
-    for train in (config.train, plain):
-        xnn = XNN(
-            task.model,
-            task.source.layer,
-            SHOWN_FEATURES,
-            class_names=task.classes,
-            preprocessing=task.preprocessing,
-        )
+    for train in (full, plain):
+        xnn = task.xnn(SHOWN_FEATURES)
         xnn.fit_activations(data.train, target, data.validation, train)
         fits.append(xnn)
-    chosen = evenly_spaced(_recognised(task, recorded, target), 3)
-    samples = [task.located[index] for index in chosen]
+    samples = [task.located[i] for i in evenly_spaced(_recognised(opened, target), 3)]
     figure = degenerate_figure(fits[0], fits[1], samples, names=("SRAE", "plain NN"))
-    save_figure(figure, figures / "figure_12_degenerate.png")
+    _save(opened, figure, "figure_12_degenerate.png")
 
 
 def _draw_gallery(
-    task: Task,
-    recorded: Recorded,
-    targets: list[int],
-    summary: dict[str, Any],
-    folder: Path,
-    on_class: Callable[[int, int, str], None] | None,
+    opened: Opened, targets: list[int], summary: dict[str, Any], on_class: OnClass | None
 ) -> None:
-    entries, gallery = [], folder / "gallery"
+    task, entries, gallery = opened.task, [], opened.folder / "gallery"
     for done, target in enumerate(targets, 1):
-        chosen = evenly_spaced(_recognised(task, recorded, target), GALLERY_IMAGES)
+        chosen = evenly_spaced(_recognised(opened, target), GALLERY_IMAGES)
         samples = [task.located[index] for index in chosen]
         f_reg = summary["classes"][str(target)]["methods"]["SRAE"]["f_reg_test"]
-        entries.append(add_to_gallery(_load(task, folder, target), samples, gallery, f_reg=f_reg))
+        entries.append(add_to_gallery(_load(opened, target), samples, gallery, f_reg=f_reg))
         if on_class is not None:
             on_class(done, len(targets), task.classes[target])
     write_gallery(entries, gallery, f"x-features of {len(targets)} classes")

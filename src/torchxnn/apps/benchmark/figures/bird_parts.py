@@ -8,7 +8,7 @@ import matplotlib
 import numpy as np
 import torch
 from jaxtyping import Float, Int64, UInt8
-from matplotlib.colors import to_hex
+from matplotlib.colors import to_hex, to_rgba_array
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -52,11 +52,8 @@ LABELS = 0.95  # inches, for part names beside an image
 LARGEST_MAP = 2.2
 BAR, PANEL, NAMES = 0.19, 1.3, 1.15  # inches: a bar's line, a panel's width, the names' width
 _TAB20_GREYS = (14, 15)
-_PART_COLOURS = tuple(
-    to_hex(colour)
-    for index, colour in enumerate(matplotlib.colormaps["tab20"](np.arange(20)))
-    if index not in _TAB20_GREYS
-)
+_TAB20 = matplotlib.colormaps["tab20"](np.arange(20))
+_PART_COLOURS = tuple(to_hex(c) for i, c in enumerate(_TAB20) if i not in _TAB20_GREYS)
 
 
 def parts_figure(
@@ -76,14 +73,11 @@ def parts_figure(
     Raises:
         DataError: the sample has no parts or no box, or another number of parts than of names.
     """
-    target = target_of(xnn, target)
-    _, cells = _weights(sample, part_names)
-    look = look_at(xnn, [sample], target)[0]
-    parts = _part_rows(sample)
+    parts, _, cells = _weights(sample, part_names)
+    look, title, facts = _look(xnn, sample, target)
     height, width = look.picture.shape[:2]
     size = (IMAGE * width / height, IMAGE)
     total = 2 * MARGIN + 3 * size[0] + 2 * WIDE_GAP + 2 * LABELS
-    title, facts = _headline(xnn, look, target)
     order = _order(look)
     room = (total - 2 * MARGIN + GAP) / len(order) - GAP
     tile_width = min(room, LARGEST_MAP)
@@ -116,13 +110,11 @@ def probability_figure(
 
     Takes the arguments of `parts_figure` and raises the same.
     """
-    target = target_of(xnn, target)
-    points, cells = _weights(sample, part_names)
-    look = look_at(xnn, [sample], target)[0]
+    _, points, cells = _weights(sample, part_names)
+    look, title, facts = _look(xnn, sample, target)
     names = (*part_names, CONTEXT)
     order = _order(look)
     total = max(2 * MARGIN + NAMES + len(order) * (PANEL + GAP), 6.0)
-    title, facts = _headline(xnn, look, target)
     caption = (
         "Bars: share of the x-feature's relevance (its positive part, normalised to sum 1 over the "
         "image) on each part; the panels of a line share the scale on the left. Upright ticks: the "
@@ -147,7 +139,10 @@ def probability_figure(
     return Page.fitted(total, draw).figure
 
 
-def _weights(sample: Sample, part_names: Sequence[str]) -> tuple[PixelWeights, PixelWeights]:
+def _weights(
+    sample: Sample, part_names: Sequence[str]
+) -> tuple[Float[np.ndarray, "parts 3"], PixelWeights, PixelWeights]:
+    """The parts, their pixels, and their Voronoi cells."""
     if sample.parts is None or sample.box is None:
         raise DataError(
             f"{sample.path} has no part locations or no box; figures 6 and 7 need both (CUB)"
@@ -158,17 +153,17 @@ def _weights(sample: Sample, part_names: Sequence[str]) -> tuple[PixelWeights, P
         )
     size = (sample.image.shape[1], sample.image.shape[2])
     points = pixel_weights_points(sample.parts, size)
-    return points, pixel_weights_voronoi(sample.parts, sample.box, size)
+    cells = pixel_weights_voronoi(sample.parts, sample.box, size)
+    return sample.parts.double().cpu().numpy(), points, cells
 
 
-def _part_rows(sample: Sample) -> Float[np.ndarray, "parts 3"]:
-    return np.zeros((0, 3)) if sample.parts is None else sample.parts.double().cpu().numpy()
-
-
-def _headline(xnn: XNN, look: Look, target: int) -> tuple[str, tuple[str, ...]]:
+def _look(xnn: XNN, sample: Sample, target: int | None) -> tuple[Look, str, tuple[str, ...]]:
+    """What the XNN sees, with a figure's title and the line below it."""
+    target = target_of(xnn, target)
+    (look,) = look_at(xnn, [sample], target)
     verdict = f" The network takes it for {look.verdict}." if look.right is False else ""
     order = "x-features by decreasing contribution on this image."
-    return xnn.target_name(target), (f"Logit {number(look.logit)}; {order}{verdict}",)
+    return look, xnn.target_name(target), (f"Logit {number(look.logit)}; {order}{verdict}",)
 
 
 def _order(look: Look) -> list[int]:
@@ -309,7 +304,7 @@ def draw_cells(
 ) -> UInt8[np.ndarray, "height width 3"]:
     """The cells in their colours over the image, with lines between them; outside it fades."""
     cells, context = voronoi_cells(weights), weights.n_parts - 1
-    palette = np.array([_rgb(part_colour(p)) for p in range(context)]).reshape(-1, 3)
+    palette = np.rint(255 * to_rgba_array([part_colour(p) for p in range(context)])[:, :3])
     result = faded(image).astype(np.float64)
     inside = (cells >= 0) & (cells < context)
     grey = image[inside].mean(-1, keepdims=True)
@@ -319,10 +314,6 @@ def draw_cells(
     border[1:] |= cells[1:] != cells[:-1]
     result[border] = 32
     return np.clip(np.rint(result), 0, 255).astype(np.uint8)
-
-
-def _rgb(colour: str) -> tuple[int, ...]:
-    return tuple(int(colour[i : i + 2], 16) for i in (1, 3, 5))
 
 
 def move_apart(wanted: Sequence[float], gap: float, low: float, high: float) -> list[float]:

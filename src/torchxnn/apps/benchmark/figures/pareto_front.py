@@ -8,6 +8,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from torchxnn.apps.benchmark.tune import pareto_front
 from torchxnn.explanations.drawing.overlay import INK, MUTED
 
 _PANELS = {
@@ -51,15 +52,8 @@ def _draw_panel(
     axes: Axes, rows: Mapping[str, Mapping[str, Any]], key: str, numbers: Mapping[str, int]
 ) -> None:
     points = {name: (row["r2"], row[key]) for name, row in rows.items()}
-    ours = {name: point for name, point in points.items() if name != "NN"}
-    front = sorted(
-        point
-        for name, point in ours.items()
-        if not any(
-            other != point and other[0] >= point[0] and other[1] <= point[1]
-            for other in ours.values()
-        )
-    )
+    ours = {name: row for name, row in rows.items() if name != "NN"}
+    front = sorted(points[name] for name in pareto_front(ours, key))
     if front:
         axes.plot([x for x, _ in front], [y for _, y in front], color=_FRONT, lw=1.2, zorder=1)
     for name, (x, y) in points.items():
