@@ -8,8 +8,9 @@ from torch import nn
 
 from torchxnn.data.activations import Activations
 from torchxnn.embeddings import EMBEDDINGS, SRAE, Embedding
+from torchxnn.embeddings.apply import apply_embedding
 from torchxnn.embeddings.kinds import build_embedding
-from torchxnn.embeddings.linear import fit_linear, group_moments, second_moments
+from torchxnn.embeddings.linear import deviation, fit_linear, group_moments, second_moments
 from torchxnn.errors import DataError, DegenerateFitWarning, NonFiniteError, XNNError
 from torchxnn.storage.artifact import structure, to_json
 from torchxnn.training import losses
@@ -21,7 +22,6 @@ from torchxnn.training.initialise import (
     group_units,
     pretrain_greedily,
     read_units,
-    set_scale,
     split_logit,
     weak_features,
 )
@@ -258,11 +258,15 @@ def test_srae_refuses_empty_sizes():
 
 
 def test_scale_makes_the_mean_variance_one():
-    embedding, data = SRAE(20, 3), make_data()
-    set_scale(embedding, data.z * 7)
-    assert float((data.z * 7 / embedding.scale).var(0, correction=0).mean()) == pytest.approx(1)
-    set_scale(embedding, torch.ones(5, 20))
-    assert float(embedding.scale) == 1.0
+    data = make_data()
+    data = replace(data, z=data.z * 7)
+    config = TrainConfig(hidden=(32, 16), pretrain_epochs=0)
+    for z in (data.z, torch.ones_like(data.z)):
+        split = equal_weights(replace(data, z=z))
+        scale = VectorStarter(split, 3, config, torch.Generator().manual_seed(0)).embedding.scale
+        assert torch.equal(scale, deviation(z))
+    assert float((data.z / deviation(data.z)).var(0, correction=0).mean()) == pytest.approx(1)
+    assert float(scale) == 1.0
 
 
 def test_linear_fit_recovers_a_linear_map():
@@ -320,14 +324,16 @@ def test_weak_features_start_again_and_the_others_stay(maps):
     layer = starter.embedding.encoder[-1]
     with torch.no_grad():
         layer.weight[2], layer.bias[2] = 0.0, -1.0
-        weak = weak_features(*starter.measure(), split.positives)
+        found = apply_embedding(starter.embedding, split.data.z)
+        weak = weak_features(found.features, found.contributions, split.positives)
     assert 2 in weak
     assert len(weak) < 4
     before = layer.weight.detach().clone()
     assert starter.restart_weak() == len(weak)
     changed = (layer.weight != before).flatten(1).any(1)
     assert changed.nonzero().flatten().tolist() == weak
-    assert bool((starter.measure()[0][split.positives[:, 0], 2] > 0).any())
+    again = apply_embedding(starter.embedding, split.data.z).features
+    assert bool((again[split.positives[:, 0], 2] > 0).any())
 
 
 def test_greedy_pretraining_lowers_the_reconstruction_error():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
@@ -12,10 +13,11 @@ from torch import Tensor, nn
 class Embedding(nn.Module, ABC):
     """Embeds activations into x-features that linearly reproduce the logits.
 
-    Subclasses define `encode`, `decode` and `settings`; the readout is always linear with an
-    intercept, so that a contribution is a product :math:`v_i E_i` and their sum plus the intercept
-    is the reproduced logit (paper section 2.1). What stands here is for x-features that are
-    numbers; where they are maps, `ConvSRAE` says how they are read.
+    Subclasses define `encode` and `decode`, and keep the arguments of their constructor under the
+    same names, for `settings`. The readout is always linear with an intercept, so that a
+    contribution is a product :math:`v_i E_i` and their sum plus the intercept is the reproduced
+    logit (paper section 2.1). What stands here is for x-features that are numbers; where they are
+    maps, `ConvSRAE` says how they are read.
 
     Attributes:
         kind: name of the class in `kinds.EMBEDDINGS` and in saved files.
@@ -49,9 +51,16 @@ class Embedding(nn.Module, ABC):
         """One weight v per target and x-feature, (k, n); of maps, its mean over the positions."""
         return self.readout.weight
 
-    @abstractmethod
     def settings(self) -> dict[str, Any]:
-        """What the class needs to build an equal embedding, as plain values."""
+        """What the class needs to build an equal embedding, as plain values.
+
+        These are the arguments of its constructor, but for those that can be given by name alone,
+        which only a fit needs.
+        """
+        arguments = inspect.signature(type(self)).parameters.values()
+        names = [each.name for each in arguments if each.kind is not each.KEYWORD_ONLY]
+        values = {name: getattr(self, name) for name in names}
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
 
     @abstractmethod
     def encode(self, activations: Tensor) -> Tensor:

@@ -47,10 +47,6 @@ class ConceptEmbedding(Embedding, ABC):
         self.dims, self.n_features, self.n_targets = dims, n_features, n_targets
         self.readout = blank_linear(n_features, n_targets)
 
-    def settings(self) -> dict[str, Any]:
-        """What the class needs to build an equal embedding, as plain values."""
-        return {"dims": self.dims, "n_features": self.n_features, "n_targets": self.n_targets}
-
 
 def blank_linear(inputs: int, outputs: int, bias: bool = True) -> nn.Linear:
     """A linear map filled with NaN, made without a draw from the global random state."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -75,19 +75,6 @@ class ConvSRAE(Autoencoder):
         self.readout = nn.Linear(n_features * math.prod(self.readout_size), n_targets)
         self.subspace, self.offset = None, None
         self.register_buffer("scale", torch.ones(()))
-
-    def settings(self) -> dict[str, Any]:
-        """What `ConvSRAE(**settings)` needs to build an equal network, as plain values."""
-        return {
-            "dims": self.dims,
-            "size": list(self.size),
-            "n_features": self.n_features,
-            "n_targets": self.n_targets,
-            "channels": list(self.channels),
-            "nonnegative": self.nonnegative,
-            "pooling": self.pooling,
-            "pool_size": self.pool_size,
-        }
 
     @property
     def readout_size(self) -> tuple[int, int]:

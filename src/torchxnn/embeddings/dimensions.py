@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int64
-from torch import Tensor, nn
+from torch import Tensor
 
 from torchxnn.embeddings.concepts import (
     ConceptEmbedding,
@@ -25,12 +25,7 @@ class SelectedDimensions(ConceptEmbedding):
     r"""Concepts are dimensions of Z, :math:`E_l=z_{j_l}`; Z is reconstructed linearly from them.
 
     `units` copies the chosen elements. So the last linear operation that feeds a unit, whose
-    weights c-MWP negates, is the network's own.
-
-    Args:
-        dims: S_z.
-        n_features: n, number of chosen dimensions.
-        n_targets: k.
+    weights c-MWP negates, is the network's own. For its arguments see `ConceptEmbedding`.
     """
 
     kind = "dimensions"
@@ -48,21 +43,6 @@ class SelectedDimensions(ConceptEmbedding):
     def decode(self, features: Float[Tensor, "batch features"]) -> Float[Tensor, "batch dims"]:
         """The least squares reconstruction of Z, (B, n) -> (B, S_z)."""
         return self.decoder(features)
-
-    def units(self) -> nn.Module:
-        """Z to the chosen dimensions."""
-        return _Select(self.index)
-
-
-class _Select(nn.Module):
-    index: Int64[Tensor, " features"]
-
-    def __init__(self, index: Int64[Tensor, " features"]) -> None:
-        super().__init__()
-        self.register_buffer("index", index)
-
-    def forward(self, activations: Float[Tensor, "batch dims"]) -> Float[Tensor, "batch features"]:
-        return activations.index_select(1, self.index)
 
 
 @torch.no_grad()

@@ -29,6 +29,12 @@ def normalised(weights: Float[Tensor, "*fits samples"]) -> Float[Tensor, "*fits 
     return weights / weights.sum(-1, keepdim=True)
 
 
+def deviation(activations: Float[Tensor, "samples dims *point"]) -> Float[Tensor, ""]:
+    """Root of the mean variance of Z; 1 if nothing varies."""
+    variance = activations.var(0, correction=0).mean()
+    return variance.sqrt() if variance > 0 else torch.ones_like(variance)
+
+
 def second_moments(
     features: Float[Tensor, "*fits samples features"],
     weights: Float[Tensor, "*fits samples"] | None = None,

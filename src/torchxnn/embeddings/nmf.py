@@ -29,11 +29,7 @@ class NMFConcepts(ConceptEmbedding):
     least squares problem exactly. That solution is no composition of network operations, so `units`
     are the projections :math:`Hz` on the concepts: like CRAFT, a heatmap shows where the concept's
     direction is present in the image, not what the code keeps after all concepts competed for it.
-
-    Args:
-        dims: S_z.
-        n_features: n, number of concepts.
-        n_targets: k.
+    For its arguments see `ConceptEmbedding`.
     """
 
     kind = "nmf"

@@ -12,10 +12,7 @@ from torchxnn.embeddings.concepts import ConceptEmbedding, blank_linear, check_a
 class PCAConcepts(ConceptEmbedding):
     r"""Scores of principal components, :math:`E=W(z-\mu)`; signed.
 
-    Args:
-        dims: S_z.
-        n_features: n, number of components.
-        n_targets: k.
+    For its arguments see `ConceptEmbedding`.
     """
 
     kind = "pca"

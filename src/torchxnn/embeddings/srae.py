@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
 
 import torch
 from torch import nn
@@ -39,6 +38,7 @@ class SRAE(Autoencoder):
         n_targets: int = 1,
         hidden: Sequence[int] = (800, 100),
         nonnegative: bool = True,
+        *,
         subspace: Subspace | None = None,
     ) -> None:
         super().__init__()
@@ -53,16 +53,6 @@ class SRAE(Autoencoder):
         self.subspace = subspace
         self.offset = None if subspace is None else nn.Parameter(subspace.mean.clone())
         self.register_buffer("scale", torch.ones(()))
-
-    def settings(self) -> dict[str, Any]:
-        """What `SRAE(**settings)` needs to build an equal network, as plain values."""
-        return {
-            "dims": self.dims,
-            "n_features": self.n_features,
-            "n_targets": self.n_targets,
-            "hidden": list(self.hidden),
-            "nonnegative": self.nonnegative,
-        }
 
     @torch.no_grad()
     def expanded(self) -> SRAE:

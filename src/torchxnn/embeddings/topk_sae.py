@@ -10,13 +10,13 @@ from __future__ import annotations
 import math
 import warnings
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from torchxnn.embeddings.concepts import ConceptEmbedding, blank_linear, check_activations
+from torchxnn.embeddings.linear import deviation
 from torchxnn.errors import XNNError, XNNWarning
 
 
@@ -67,10 +67,6 @@ class TopKSAE(ConceptEmbedding):
         self.encoder = blank_linear(dims, n_features)
         self.decoder = blank_linear(n_features, dims)
 
-    def settings(self) -> dict[str, Any]:
-        """What `TopKSAE(**settings)` needs to build an equal network, as plain values."""
-        return {**super().settings(), "top_k": self.top_k}
-
     def encode(self, activations: Float[Tensor, "batch dims"]) -> Float[Tensor, "batch features"]:
         """Codes E >= 0 of activations Z, at most `top_k` of them positive per sample."""
         codes = torch.relu(self.encoder(activations))
@@ -120,8 +116,7 @@ def fit_topk_sae(
     activations = activations.float()
     embedding = TopKSAE(activations.shape[1], n_concepts, top_k=config.top_k)
     generator = torch.Generator().manual_seed(config.seed)
-    variance = activations.double().var(0, correction=0).mean()
-    scale = float(variance.sqrt()) if variance > 0 else 1.0
+    scale = float(deviation(activations.double()))
     z = activations / scale
     _start(embedding.to(z.device), z, generator)
     with torch.enable_grad():

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from torchxnn.embeddings.apply import apply_embedding, batches
+from torchxnn.embeddings.apply import batches
 from torchxnn.embeddings.conv_srae import ConvSRAE
 from torchxnn.embeddings.linear import fit_linear
 from torchxnn.training.initialise import EVIDENCE_RIDGE, Evidence, Starter, split_logit
@@ -41,13 +41,6 @@ class MapStarter(Starter):
     def fit_readout(self) -> None:
         """Set the readout to the least squares solution with one weight per x-feature and cell."""
         self._fit_readout(list(range(self.n_features)), CELLS_A_SIDE[-1])
-
-    def measure(
-        self,
-    ) -> tuple[Float[Tensor, "samples features"], Float[Tensor, "samples targets features"]]:
-        """X-features and contributions of every image."""
-        found = apply_embedding(self.embedding, self.split.data.z)
-        return found.features, found.contributions
 
     def points(self) -> Float[Tensor, "points dims 1 1"]:
         """Z at random positions of random images, as maps of one position."""

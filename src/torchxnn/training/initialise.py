@@ -18,9 +18,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from torchxnn.data.activations import Activations
-from torchxnn.embeddings.apply import batches
+from torchxnn.embeddings.apply import apply_embedding, batches
 from torchxnn.embeddings.autoencoder import Autoencoder
-from torchxnn.embeddings.linear import fit_linear
+from torchxnn.embeddings.linear import deviation, fit_linear
 from torchxnn.embeddings.srae import SRAE
 from torchxnn.embeddings.subspace import Subspace, principal_subspace
 from torchxnn.errors import XNNError
@@ -70,7 +70,9 @@ class Starter(ABC):
 
     def restart_weak(self) -> int:
         """Start weak x-features again; how many there were."""
-        weak = weak_features(*self.measure(), self.split.positives)
+        found = apply_embedding(self.embedding, self.split.data.z)
+        positives = self.split.positives.to(found.features.device)
+        weak = weak_features(found.features, found.contributions, positives)
         if weak:
             self.start_features(weak)
         return len(weak)
@@ -82,12 +84,6 @@ class Starter(ABC):
     @abstractmethod
     def fit_readout(self) -> None:
         """Set the readout to the least squares solution for the present x-features."""
-
-    @abstractmethod
-    def measure(
-        self,
-    ) -> tuple[Float[Tensor, "samples features"], Float[Tensor, "samples targets features"]]:
-        """X-features and contributions of every sample."""
 
     @abstractmethod
     def points(self) -> Float[Tensor, "points dims *point"]:
@@ -112,7 +108,7 @@ class Starter(ABC):
                 embedding = self.new_embedding(nonnegative)
             embedding.to(z.device, torch.promote_types(z.dtype, torch.float32))
             with torch.no_grad():
-                set_scale(embedding, points)
+                embedding.scale.copy_(deviation(points))  # so that scaled Z has unit variance
             if config.pretrain_epochs:
                 epochs, size = config.pretrain_epochs, config.batch_size
                 pretrain_greedily(embedding, points, generator, epochs, size)
@@ -140,14 +136,6 @@ class VectorStarter(Starter):
         """Set the readout to the least squares solution for the present x-features."""
         self._fit_readout(self.embedding.encode(self.split.data.z))
 
-    @torch.no_grad()
-    def measure(
-        self,
-    ) -> tuple[Float[Tensor, "samples features"], Float[Tensor, "samples targets features"]]:
-        """X-features and contributions of every sample."""
-        features = self.embedding.x_layer(self._hidden())
-        return features, self.embedding.contributions(features)
-
     def points(self) -> Float[Tensor, "points dims"]:
         """All of Z."""
         return self.split.data.z
@@ -156,7 +144,8 @@ class VectorStarter(Starter):
         """An SRAE with random weights, in the subspace that the settings ask for."""
         dims, targets, config = self.split.data.z.shape[1], self.split.logits.shape[1], self.config
         subspace = _subspace(self.split.data, config)
-        return SRAE(dims, self.n_features, targets, config.hidden, nonnegative, subspace)
+        sizes = (dims, self.n_features, targets, config.hidden, nonnegative)
+        return SRAE(*sizes, subspace=subspace)
 
     def _hidden(self) -> Float[Tensor, "samples units"]:
         return self.embedding.below_x_layer(self.embedding.inputs(self.split.data.z))
@@ -183,17 +172,6 @@ def _subspace(data: Activations, config: TrainConfig) -> Subspace | None:
             z = z[torch.randperm(len(z), generator=generator)[:SUBSPACE_SAMPLES]]
         known[key] = principal_subspace(z / deviation(z), config.subspace, config.seed)
     return known[key]
-
-
-def deviation(activations: Float[Tensor, "samples dims *point"]) -> Float[Tensor, ""]:
-    """Root of the mean variance of Z; 1 if nothing varies."""
-    variance = activations.var(0, correction=0).mean()
-    return variance.sqrt() if variance > 0 else torch.ones_like(variance)
-
-
-def set_scale(embedding: Autoencoder, activations: Float[Tensor, "samples dims *point"]) -> None:
-    """Set `scale` to the deviation of Z, so that scaled Z has unit variance."""
-    embedding.scale.copy_(deviation(activations))
 
 
 def pretrain_greedily(
