@@ -237,7 +237,9 @@ def test_evaluate_measures_every_image_and_stays_small(fitted):
     assert recorded.z.dtype == torch.float16
     # Images that are measured directly are not rounded to float16 on the way.
     recorded = record_activations(fitted.model, "features.3", make_loader(), map_dtype="float32")
-    assert fitted.measure(recorded)[0].f_reg == pytest.approx(evaluation.faithfulness.f_reg)
+    assert fitted.measure(recorded).faithfulness.f_reg == pytest.approx(
+        evaluation.faithfulness.f_reg
+    )
 
 
 def test_the_model_is_untouched_by_every_call():

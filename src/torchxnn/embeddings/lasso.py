@@ -253,21 +253,18 @@ def _descend(
 def _as_points(
     problem: _Problem, alpha_max: float, ratios: np.ndarray, coefficients: np.ndarray
 ) -> tuple[LassoPoint, ...]:
-    gaps = _duality_gaps(problem, alpha_max * ratios, coefficients)
-    points = []
-    for ratio, row, gap in zip(ratios.tolist(), coefficients, gaps.tolist(), strict=True):
-        index = np.flatnonzero(row)
-        points.append(
-            LassoPoint(
-                ratio=ratio,
-                alpha=alpha_max * ratio,
-                index=tuple(index.tolist()),
-                coefficients=tuple(row[index].tolist()),
-                intercept=float(problem.mean_y - row @ problem.mean_x),
-                duality_gap=gap,
-            )
+    gaps = _duality_gaps(problem, alpha_max * ratios, coefficients).tolist()
+    return tuple(
+        LassoPoint(
+            ratio=ratio,
+            alpha=alpha_max * ratio,
+            index=tuple(np.flatnonzero(row).tolist()),
+            coefficients=tuple(row[row != 0].tolist()),
+            intercept=float(problem.mean_y - row @ problem.mean_x),
+            duality_gap=gap,
         )
-    return tuple(points)
+        for ratio, row, gap in zip(ratios.tolist(), coefficients, gaps, strict=True)
+    )
 
 
 def _duality_gaps(problem: _Problem, alphas: np.ndarray, coefficients: np.ndarray) -> np.ndarray:

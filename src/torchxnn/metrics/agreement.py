@@ -46,15 +46,9 @@ def krippendorff_alpha(ratings: Sequence[Sequence[Hashable | None]]) -> Agreemen
         >>> krippendorff_alpha([("wing", "wing"), ("beak", "crown"), ("tail", None)]).units
         2
     """
-    judged = [[c for c in unit if c is not None] for unit in ratings]
-    pairable = [categories for categories in judged if len(categories) > 1]
-    people = {
-        person
-        for unit, categories in zip(ratings, judged, strict=True)
-        if len(categories) > 1
-        for person, category in enumerate(unit)
-        if category is not None
-    }
+    judged = [{i: c for i, c in enumerate(unit) if c is not None} for unit in ratings]
+    people = {person for unit in judged if len(unit) > 1 for person in unit}
+    pairable = [list(unit.values()) for unit in judged if len(unit) > 1]
     totals = Counter(category for unit in pairable for category in unit)
     n = totals.total()
     observed = sum(_differing_pairs(Counter(unit)) / (len(unit) - 1) for unit in pairable)

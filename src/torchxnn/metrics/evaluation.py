@@ -88,12 +88,9 @@ def _measure(embedded: Embedded, data: Activations, targets: tuple[int, ...]) ->
     return Measured(faithful, tuple(dead), positives_by, embedded)
 
 
-def measure(
-    xnn: FittedXNN, data: Activations
-) -> tuple[Faithfulness, tuple[int, ...], Literal["label", "prediction"]]:
-    """Faithfulness on recorded activations, the dead x-features, and what made a positive."""
-    found = measure_activations(xnn.fitted(), data, xnn.targets)
-    return found.faithfulness, found.dead, found.positives_by
+def measure(xnn: FittedXNN, data: Activations) -> Measured:
+    """Faithfulness on recorded activations of the XNN's layer; see `measure_activations`."""
+    return measure_activations(xnn.fitted(), data, xnn.targets)
 
 
 def evaluate(

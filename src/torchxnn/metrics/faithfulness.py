@@ -115,10 +115,8 @@ def measure_faithfulness(
     """
     if len(logits) == 0:
         raise DataError("there are no images to measure faithfulness on")
-    if not bool(positives.any(0).all()):
-        missing = [
-            t for t, some in zip(targets, positives.any(0).tolist(), strict=True) if not some
-        ]
+    missing = [t for t, found in zip(targets, positives.any(0), strict=True) if not found]
+    if missing:
         raise DataError(
             f"no positives of class(es) {missing} among {len(logits)} images; "
             "add images of the class or explain another target"
@@ -143,16 +141,10 @@ def measure_faithfulness(
         share=tuple(tuple(row) for row in share.tolist()),
         margin=float(margin[any_positive].mean()),
         margin_changed=None if bool(unchanged.all()) else float(margin[~unchanged].mean()),
-        error_bound=_error_bounds(error, positives),
-    )
-
-
-def _error_bounds(
-    error: Float[Tensor, "samples targets"], positives: Bool[Tensor, "samples targets"]
-) -> tuple[float, ...]:
-    return tuple(
-        max(_upper_quantile(column[mask]), _upper_quantile(column[~mask]))
-        for column, mask in zip(error.T, positives.T, strict=True)
+        error_bound=tuple(
+            max(_upper_quantile(column[mask]), _upper_quantile(column[~mask]))
+            for column, mask in zip(error.T, positives.T, strict=True)
+        ),
     )
 
 

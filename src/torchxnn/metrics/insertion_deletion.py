@@ -129,9 +129,7 @@ def insertion_masks(
 
     Whatever belongs to no region is there all the time.
     """
-    ordered = regions[order].long().cumsum(0) > 0
-    inside = torch.cat([torch.zeros_like(ordered[:1]), ordered])
-    return inside | ~regions.any(0)
+    return ~deletion_masks(regions, order) | ~regions.any(0)
 
 
 def area_under(values: Float[Tensor, "images steps"]) -> Float[Tensor, " images"]:

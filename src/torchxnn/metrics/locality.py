@@ -181,7 +181,8 @@ class RelevanceHistograms:
         void = torch.cat(self._void)
         self._check_left_out(dead, without)
         parts = [p for p, name in enumerate(self.names) if name not in without]
-        histogram = _mean_histograms(relevance, used, measured)
+        once = torch.ones(1, len(relevance), dtype=torch.float64)
+        histogram = _weighted_histograms(relevance, used, measured, once)[0]
         per_feature = entropy(histogram[:, parts])
         per_feature[list(dead)] = math.nan
         alive = [i for i in range(self._n_features) if not per_feature[i].isnan()]
@@ -191,8 +192,7 @@ class RelevanceHistograms:
             relevance[:, alive][:, :, parts], used[:, alive], measured[:, parts], counts
         )
         uniform = torch.cat(self._uniform).unsqueeze(1)
-        everything = torch.ones(len(uniform), 1, dtype=torch.bool)
-        chance = _mean_histograms(uniform, everything, measured)
+        chance = _weighted_histograms(uniform, once.bool().T, measured, once)[0]
         return Locality(
             value=float(per_feature[alive].mean()),
             per_feature=tuple(per_feature.tolist()),
@@ -254,15 +254,6 @@ def _relevance_of_parts(
     relevance = torch.zeros(len(maps), weights.n_parts + 1, dtype=torch.float64)
     relevance[:, parts] = (maps @ planes.T).cpu()
     return relevance, maps.sum(1, keepdim=True).cpu()
-
-
-def _mean_histograms(
-    relevance: Float[Tensor, "images features parts"],
-    used: Bool[Tensor, "images features"],
-    measured: Bool[Tensor, "images parts"],
-) -> Float[Tensor, "features parts"]:
-    every = torch.ones(1, len(relevance), dtype=torch.float64)
-    return _weighted_histograms(relevance, used, measured, every)[0]
 
 
 def _weighted_histograms(

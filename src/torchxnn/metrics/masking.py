@@ -238,7 +238,8 @@ def masked_accuracy(
         # not around the loop: what makes the batches may need gradients
         with preserve_state(model), torch.no_grad():
             right += torch.tensor([_count_right(model, some, labels) for some in versions])
-        short += torch.tensor([_count_short(k, n) for k, n in zip(keeps, kept, strict=True)])
+        sizes = torch.stack([keep.flatten(1).sum(1) for keep in keeps], 1).cpu()
+        short += (sizes < torch.tensor(kept)).sum(0)
         total += len(images)
     if total == 0:
         raise DataError("there are no images to mask")
@@ -257,7 +258,3 @@ def _count_right(
             f"{int(labels.min())} to {int(labels.max())}"
         )
     return int((predicted_classes(logits) == labels.to(logits.device)).sum())
-
-
-def _count_short(keep: Bool[Tensor, "batch height width"], kept: int) -> int:
-    return int((keep.flatten(1).sum(1) < kept).sum())

@@ -21,6 +21,9 @@ from torchxnn.storage.saved_folder import MARKER, read_about, read_saved
 from torchxnn.training.report import FitReport, rebuild_embedding
 
 INDEX = "index.json"
+INDEXED = ("r2", "f_reg", "f_cls", "f_cls_positives", "active", "n_features")
+"""Figures of the held-out images that the index holds of each class."""
+
 FORMAT = Format("torchxnn.many", 1, "an index of saved XNNs")
 
 
@@ -153,12 +156,7 @@ def _entry(fitted: FittedClass, names: tuple[str, ...] | None) -> dict[str, Any]
         held_out = report.validation
         entry |= {
             "degenerate": list(report.degenerate),
-            "r2": held_out.r2,
-            "f_reg": held_out.f_reg,
-            "f_cls": held_out.f_cls,
-            "f_cls_positives": held_out.f_cls_positives,
-            "active": held_out.active,
-            "n_features": held_out.n_features,
+            **{name: getattr(held_out, name) for name in INDEXED},
             "loss": report.validation_losses.total,
             "images": report.train.images + held_out.images,
         }

@@ -17,8 +17,6 @@ from torchxnn.training.report import FitReport
 from torchxnn.training.restarts import FitResult, GroupData, TrialQueue
 from torchxnn.training.trial import run_trials
 
-__all__ = ["FitReport", "Losses", "TrainConfig", "fit_embedding", "fit_group"]
-
 
 def fit_embedding(
     train: Activations,
@@ -58,10 +56,7 @@ def fit_embedding(
             raise result
         found.append(result)
 
-    watch = None
-    if on_epoch is not None:
-        told = on_epoch
-        watch = lambda _, trial, epoch, current: told(trial, epoch, current)  # noqa: E731
+    watch = None if on_epoch is None else lambda _, *told: on_epoch(*told)
     fit_group(train, validation, [tuple(targets)], n_features, config, compute, done, watch)
     embedding, report = found[0]
     if report.degenerate:
@@ -112,8 +107,5 @@ def fit_group(
         if data.train.are_maps:
             compute = replace(compute, slots=1)  # a batch of maps is large enough
         queue = TrialQueue(data, targets, n_features, config, on_done)
-        watch = None
-        if on_epoch is not None:
-            told = on_epoch
-            watch = lambda w, epoch, current: told(w.position, w.number, epoch, current)  # noqa: E731
+        watch = None if on_epoch is None else lambda w, *told: on_epoch(w.position, w.number, *told)
         run_trials(queue.next, n_features, config, compute, queue.take, watch)

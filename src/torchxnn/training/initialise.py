@@ -23,7 +23,6 @@ from torchxnn.embeddings.autoencoder import Autoencoder
 from torchxnn.embeddings.linear import deviation, fit_linear
 from torchxnn.embeddings.srae import SRAE
 from torchxnn.embeddings.subspace import Subspace, principal_subspace
-from torchxnn.errors import XNNError
 from torchxnn.training.config import Split, TrainConfig
 
 _PRETRAINED: WeakKeyDictionary[Activations, dict[tuple[object, ...], tuple[Any, Tensor]]] = (
@@ -161,8 +160,6 @@ def _subspace(data: Activations, config: TrainConfig) -> Subspace | None:
     """The principal subspace that the settings ask for; None for all of Z."""
     if config.subspace is None or config.subspace >= data.z.shape[1]:
         return None
-    if config.subspace < 1:
-        raise XNNError(f"subspace must be at least 1 dimension, got {config.subspace}")
     known = _SUBSPACES.setdefault(data, {})
     key = (config.subspace, config.seed)
     if key not in known:

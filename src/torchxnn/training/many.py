@@ -9,9 +9,9 @@ fitted twice.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, SupportsIndex
+from typing import Literal, SupportsIndex
 
 from torchxnn.data.activation_cache import ActivationCache
 from torchxnn.data.activations import Activations
@@ -66,13 +66,8 @@ class _Work:
     key: str
 
 
-@dataclass(frozen=True)
-class _Block:
-    """The classes of one job, and where each is saved."""
-
-    targets: tuple[tuple[int, ...], ...]
-    places: tuple[Place | None, ...]
-
+_Block = tuple[tuple[int, ...], ...]
+"""The classes of one job."""
 
 _Answer = tuple[FittedClass, Embedding | None]
 
@@ -154,7 +149,7 @@ def fit_many(
         report = finished_report(place)
         if report is not None:
             note(FittedClass(target, report, location=str(place), resumed=True))
-    blocks = _blocks([target for target in wanted if target not in found], places, work.many.block)
+    blocks = _blocks([target for target in wanted if target not in found], work.many.block)
     for _, answers in (engine or LocalEngine()).run(_start, (work,), _fit_block, blocks):
         for fitted, embedding in answers:
             if embedding is not None:
@@ -235,19 +230,13 @@ def targets_with_positives(
     return [(0,)] if outputs == 1 else [(target,) for target in enough if target < outputs]
 
 
-def _blocks(
-    targets: Sequence[tuple[int, ...]],
-    places: Mapping[tuple[int, ...], Place | None],
-    most: int,
-) -> list[_Block]:
+def _blocks(targets: Sequence[tuple[int, ...]], most: int) -> list[_Block]:
     """Blocks of nearly equal sizes; classes with equal numbers of targets go together."""
     blocks = []
     for size in sorted({len(target) for target in targets}):
         members = [target for target in targets if len(target) == size]
         count = -(-len(members) // most)
-        for number in range(count):
-            part = tuple(members[number::count])
-            blocks.append(_Block(part, tuple(places[target] for target in part)))
+        blocks += [tuple(members[number::count]) for number in range(count)]
     return blocks
 
 
@@ -271,37 +260,20 @@ def _start(work: _Work) -> _State:
 def _fit_block(state: _State, block: _Block) -> list[_Answer]:
     work, splits = state
     try:
-        train, validation = splits or load_splits(_needs(work), block.targets)
+        train, validation = splits or load_splits(_needs(work), block)
     except XNNError as error:
-        return [(FittedClass(targets, error=_said(error)), None) for targets in block.targets]
+        return [(FittedClass(targets, error=_said(error)), None) for targets in block]
     answers: list[_Answer] = []
 
     def done(position: int, result: FitResult) -> None:
-        targets, place = block.targets[position], block.places[position]
         if isinstance(result, XNNError):
-            answers.append((FittedClass(targets, error=_said(result)), None))
-            return
-        embedding, report = result
-        fitted = FittedClass(targets, report)
-        if place is None:
-            answers.append((fitted, embedding))
-            return
-        about = {**_about(work, embedding, report), "fit_key": work.key}
-        write_saved(place, about, embedding.state_dict())
-        answers.append((replace(fitted, location=str(place)), None))
+            answers.append((FittedClass(block[position], error=_said(result)), None))
+        else:
+            answers.append(_kept(work, *result))
 
-    n = work.n_features or default_features(len(block.targets[0]))
+    n = work.n_features or default_features(len(block[0]))
     held_out: Literal["given", "split"] = "split" if work.validation is None else "given"
-    fit_group(
-        train,
-        validation,
-        block.targets,
-        n,
-        work.config,
-        work.compute,
-        done,
-        held_out=held_out,
-    )
+    fit_group(train, validation, block, n, work.config, work.compute, done, held_out=held_out)
     return answers
 
 
@@ -313,17 +285,21 @@ def _needs(work: _Work) -> Needs:
     return Needs(work.data, work.layer, work.config, work.many.memory)
 
 
-def _about(work: _Work, embedding: Embedding, report: FitReport) -> dict[str, Any]:
-    if not isinstance(work.data, ActivationCache):
-        raise DataError("XNNs can be saved from an activation cache alone")
-    return describe_xnn(
+def _kept(work: _Work, embedding: Embedding, report: FitReport) -> _Answer:
+    """A finished class with its embedding, or with the place where that was saved."""
+    place, data = _place(work, report.targets), work.data
+    if place is None or not isinstance(data, ActivationCache):
+        return FittedClass(report.targets, report), embedding
+    about = describe_xnn(
         embedding,
         report,
-        fingerprint=work.data.model_fingerprint,
+        fingerprint=data.model_fingerprint,
         layer=work.layer,
         targets=report.targets,
-        outputs=work.data.n_outputs,
-        class_names=work.data.class_names,
-        preprocessing=work.data.preprocessing,
-        source=work.data.source,
+        outputs=data.n_outputs,
+        class_names=data.class_names,
+        preprocessing=data.preprocessing,
+        source=data.source,
     )
+    write_saved(place, {**about, "fit_key": work.key}, embedding.state_dict())
+    return FittedClass(report.targets, report, location=str(place)), None

@@ -9,15 +9,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from jaxtyping import Int64
-from torch import Tensor
 
 from torchxnn.data.activations import Activations
 from torchxnn.data.positives import find_positives, sample_weights, split_validation
-from torchxnn.embeddings.apply import apply_embedding
 from torchxnn.embeddings.base import Embedding
 from torchxnn.errors import DataError, XNNError
-from torchxnn.metrics.faithfulness import Faithfulness, measure_faithfulness
+from torchxnn.metrics.evaluation import measure_activations
+from torchxnn.metrics.faithfulness import Faithfulness
 from torchxnn.training.config import ComputeConfig, Split, TrainConfig
 from torchxnn.training.objective import full_set_losses
 from torchxnn.training.report import FitReport
@@ -86,7 +84,13 @@ class Restarts:
         if data.held_out == "split":  # as many as the caller gave
             held_out = find_positives(data.validation, targets)[0]
             counts, images = counts + held_out.sum(0), images + len(held_out)
-        _check_positives(counts, images, targets, self.positives_by, config)
+        for target, count in zip(targets, counts.tolist(), strict=True):
+            if count < config.minimum_positives:
+                raise DataError(
+                    f"target {target} has {count} positive image(s) by {self.positives_by} among "
+                    f"{images}; at least {config.minimum_positives} are needed: add images of "
+                    "the class"
+                )
         self.splits = (
             _prepare(data.train, targets, config),
             _prepare(data.validation, targets, config),
@@ -110,7 +114,8 @@ class Restarts:
         """Note a trial's result."""
         self.trials += 1
         trial.embedding.cpu().eval()
-        figures = _measure(trial.embedding, self.splits[1], self.targets)
+        data = self.data.validation
+        figures = measure_activations(trial.embedding, data, self.targets).faithfulness
         if self.best is None or _rank(trial, figures, self.config) > _rank(*self.best, self.config):
             self.best = (trial, figures)
 
@@ -132,7 +137,7 @@ class Restarts:
             targets=self.targets,
             positives_by=self.positives_by,
             held_out=self.data.held_out,
-            train=_measure(embedding, self.splits[0], self.targets),
+            train=measure_activations(embedding, self.data.train, self.targets).faithfulness,
             validation=figures,
             train_losses=full_set_losses(embedding, self.splits[0], self.spread, config),
             validation_losses=full_set_losses(embedding, self.splits[1], self.spread, config),
@@ -230,22 +235,6 @@ def _check_targets(targets: tuple[int, ...], n_features: int) -> None:
         )
 
 
-def _check_positives(
-    counts: Int64[Tensor, " targets"],
-    images: int,
-    targets: tuple[int, ...],
-    positives_by: str,
-    config: TrainConfig,
-) -> None:
-    for target, count in zip(targets, counts.tolist(), strict=True):
-        if count < config.minimum_positives:
-            raise DataError(
-                f"target {target} has {count} positive image(s) by {positives_by} among "
-                f"{images}; at least {config.minimum_positives} are needed: add images of "
-                "the class"
-            )
-
-
 def _prepare(data: Activations, targets: tuple[int, ...], config: TrainConfig) -> Split:
     positives, _ = find_positives(data, targets)
     if not bool(positives.any(0).all()):
@@ -254,19 +243,6 @@ def _prepare(data: Activations, targets: tuple[int, ...], config: TrainConfig) -
         )
     weights = sample_weights(data, targets, config.positive_share)
     return Split(data, data.logits[:, list(targets)], positives, weights)
-
-
-@torch.no_grad()
-def _measure(embedding: Embedding, split: Split, targets: tuple[int, ...]) -> Faithfulness:
-    found = apply_embedding(embedding, split.data.z)
-    return measure_faithfulness(
-        found.features,
-        found.contributions,
-        found.reproduced,
-        split.data.logits,
-        targets,
-        split.positives,
-    )
 
 
 def _rank(trial: Trial, figures: Faithfulness, config: TrainConfig) -> tuple[bool, int, float]:

@@ -132,7 +132,7 @@ def test_figures_are_those_of_the_xnn_itself(made, parts):
     data = parts.cache.activations(LAYER)
     for entry, place in zip(made.entries, parts.folders, strict=True):
         xnn = XNN.from_pretrained(parts.runs / place, net)
-        expected, _, _ = xnn.measure(data)
+        expected = xnn.measure(data).faithfulness
         assert entry.r2 == pytest.approx(expected.r2, abs=1e-6)
         assert entry.f_cls_positives == expected.f_cls_positives
         assert entry.f_reg_positives == pytest.approx(expected.f_reg_positives, abs=1e-6)

@@ -30,7 +30,8 @@ from torchxnn.embeddings.apply import apply_embedding
 from torchxnn.embeddings.base import Embedding
 from torchxnn.embeddings.dimensions import fit_dimensions
 from torchxnn.errors import XNNWarning
-from torchxnn.metrics.faithfulness import Faithfulness, measure_faithfulness
+from torchxnn.metrics.evaluation import measure_activations
+from torchxnn.metrics.faithfulness import Faithfulness
 from torchxnn.metrics.masking import combine_maps, masked_accuracy
 from torchxnn.training.report import FitReport
 
@@ -139,11 +140,7 @@ def fit_class(ready: Prepared, target: int) -> ClassFits:
 
 def faithfulness(embedding: Embedding, data: Activations, target: int) -> Faithfulness:
     """Faithfulness of an embedding of one class on recorded activations."""
-    found = apply_embedding(embedding, data.z)
-    positives, _ = find_positives(data, [target])
-    return measure_faithfulness(
-        found.features, found.contributions, found.reproduced, data.logits, (target,), positives
-    )
+    return measure_activations(embedding, data, (target,)).faithfulness
 
 
 def measure_class(ready: Prepared, target: int) -> tuple[ClassRecord, ClassFits]:

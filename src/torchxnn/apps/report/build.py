@@ -13,10 +13,9 @@ from torchxnn.apps.report.content import FeatureSheet, Report, SheetItem
 from torchxnn.data.datasets.base import ImageDataset, make_loader
 from torchxnn.data.positives import find_positives
 from torchxnn.data.record import record_activations
-from torchxnn.embeddings.apply import Embedded
 from torchxnn.errors import XNNError
 from torchxnn.explanations.image import Explanation
-from torchxnn.metrics.faithfulness import Faithfulness
+from torchxnn.metrics.evaluation import Measured
 from torchxnn.xnn import XNN
 
 
@@ -84,10 +83,9 @@ def build_report(
         raise XNNError("this XNN has no record of its fit; call fit() or load one that has")
     loader = make_loader(dataset, config.batch_size, config.workers)
     data = record_activations(xnn.model, xnn.layer, loader, on_batch)
-    evaluation, _, _ = xnn.measure(data)
+    measured = xnn.measure(data)
     positives = find_positives(data, xnn.targets)[0]
-    embedded = xnn.embed(data.z)
-    features = embedded.features
+    features = measured.embedded.features
     chosen = choose_examples(data.logits[:, xnn.targets[0]], positives[:, 0], config.images)
     tops = [largest(features[:, i], config.sheet) for i in range(features.shape[1])]
     total = len(chosen) + len({index for top in tops for index in top})
@@ -100,9 +98,9 @@ def build_report(
         layer=xnn.layer,
         targets=tuple(xnn.target_name(target) for target in xnn.targets),
         fit=xnn.report,
-        evaluation=evaluation,
+        evaluation=measured.faithfulness,
         explanations=explanations,
-        sheets=_sheets(xnn, dataset, embedded, tops, evaluation, drawn),
+        sheets=_sheets(xnn, dataset, measured, tops, drawn),
         notes=tuple(notes),
         provenance=tuple(provenance),
     )
@@ -128,9 +126,8 @@ def _explain(xnn: XNN, dataset: ImageDataset, index: int, drawn: _Counter) -> Ex
 def _sheets(
     xnn: XNN,
     dataset: ImageDataset,
-    embedded: Embedded,
+    measured: Measured,
     tops: Sequence[tuple[int, ...]],
-    evaluation: Faithfulness,
     drawn: _Counter,
 ) -> tuple[FeatureSheet, ...]:
     wanted = sorted({index for top in tops for index in top})
@@ -138,8 +135,9 @@ def _sheets(
     for index, _, found in heatmaps(xnn, dataset, wanted):
         maps[index] = found
         drawn()
+    embedded, shares = measured.embedded, measured.faithfulness.share
     # Each x-feature is shown with the target that it matters most for.
-    best = torch.tensor(evaluation.share).argmax(0)
+    best = torch.tensor(shares).argmax(0)
     several = len(xnn.targets) > 1
     names = [
         f"{name} (for {xnn.target_name(xnn.targets[t])})" if several else name
@@ -149,7 +147,7 @@ def _sheets(
         FeatureSheet(
             index=feature,
             name=names[feature],
-            share=evaluation.share[int(best[feature])][feature],
+            share=shares[int(best[feature])][feature],
             items=tuple(
                 SheetItem(
                     image=dataset.preprocessing.picture(dataset[index].image),
