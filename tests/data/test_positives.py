@@ -1,9 +1,15 @@
+import json
+
+import pytest
 import torch
 
 from conftest import make_images, make_net
+from torchxnn.data.activation_cache import ActivationCache
 from torchxnn.data.activations import Activations
 from torchxnn.data.positives import find_positives, sample_classes, split_validation
 from torchxnn.data.record import cache_activations
+from torchxnn.errors import DataError
+from torchxnn.storage.artifact import digest
 
 Z = torch.zeros(8, 2)
 LABELS = torch.tensor([0, 1, 1, 2, 0, 1, 2, 0])
@@ -32,6 +38,38 @@ def test_a_cache_of_a_single_logit_predicts_two_classes(tmp_path):
     assert set(expected.tolist()) == {0, 1}
     assert torch.equal(cache.predicted, expected)
     assert torch.equal(sample_classes(cache), expected)
+
+
+def as_version(cache, version, outputs):
+    """A cache in the same folder as another version of torchxnn wrote it."""
+    file = cache.store.location / "manifest.json"
+    manifest = json.loads(file.read_text())
+    about = manifest["about"] | {"kind_version": version}
+    assert about["outputs"] == outputs
+    values = {name: manifest[name] for name in ("rows", "chunk_rows", "notes")} | {"about": about}
+    file.write_text(json.dumps(manifest | values | {"checksum": digest(values)}))
+    key = digest({name: values[name] for name in ("about", "rows", "chunk_rows")})
+    for chunk in file.parent.glob("chunk-*"):
+        chunk.write_bytes(chunk.read_bytes().replace(cache.store._key.encode(), key.encode()))
+    return cache.store.location
+
+
+@pytest.mark.parametrize("complete", [True, False])
+def test_a_cache_with_the_wrong_predictions_of_version_1_is_refused(tmp_path, complete):
+    data = make_images(6)[0]
+    cache = cache_activations(make_net(outputs=1), "classifier.1", data, tmp_path / "cache")
+    with pytest.raises(DataError, match=r"class 0 .* every image .* one output; .* record it"):
+        ActivationCache.open(as_version(cache, 1, 1), complete=complete)
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_cache_of_several_outputs_is_right_in_both_versions(tmp_path, version):
+    net, data = make_net(outputs=4), make_images(6)[0]
+    cache = cache_activations(net, "classifier.1", data, tmp_path / "cache")
+    again = ActivationCache.open(as_version(cache, version, 4))
+    assert torch.equal(again.predicted, cache.predicted)
+    with pytest.raises(DataError, match=r"version 3; this torchxnn reads .* version 1 or 2"):
+        ActivationCache.open(as_version(cache, 3, 4))
 
 
 def test_split_keeps_the_share_of_positives():

@@ -20,10 +20,19 @@ from torchxnn.storage.artifact import structure
 from torchxnn.storage.chunk_store import ChunkStore
 from torchxnn.storage.paths import Location
 
-KIND, KIND_VERSION = "activations", 2
+KIND = "activations"
 CacheDtype = Literal["float32", "float16", "bfloat16"]
 LOGITS, PREDICTED, LABELS = "logits", "predicted", "labels"
 PICTURE, COPY, HELD_OUT = "picture", "copy", "held_out"
+
+
+def kind_version(outputs: int) -> int:
+    """Version of the caches of a model with so many outputs.
+
+    Version 2 predicts by the sign of a single logit, where version 1 wrote class 0 for every image;
+    with several outputs both say the same.
+    """
+    return 2 if outputs == 1 else 1
 
 
 def layer_tensor(layer: str) -> str:
@@ -61,9 +70,19 @@ class ActivationCache:
             complete: False opens one that is still being recorded, too.
 
         Raises:
-            DataError: there is none, it holds something else, or it is not complete.
+            DataError: there is none, it holds something else, its predictions are wrong (see
+                `kind_version`), or it is not complete.
         """
-        return cls(ChunkStore.open_kind(location, KIND, KIND_VERSION, complete=complete))
+        store = ChunkStore.open_kind(location, KIND, 1, 2)
+        if store.about["kind_version"] < kind_version(store.about["outputs"]):
+            raise DataError(
+                f"{store.location} was recorded by an earlier torchxnn, which noted class 0 as the "
+                "prediction for every image of a model with one output; remove it and record it "
+                "again"
+            )
+        if complete:
+            store.check_complete()
+        return cls(store)
 
     def __len__(self) -> int:
         """Number of images."""

@@ -20,13 +20,13 @@ from torchxnn.data.activation_cache import (
     COPY,
     HELD_OUT,
     KIND,
-    KIND_VERSION,
     LABELS,
     LOGITS,
     PICTURE,
     PREDICTED,
     ActivationCache,
     CacheDtype,
+    kind_version,
     layer_tensor,
 )
 from torchxnn.data.activations import Activations, RowStore
@@ -272,7 +272,7 @@ def _about(
         columns += [PICTURE, COPY, HELD_OUT]
     return {
         "kind": KIND,
-        "kind_version": KIND_VERSION,
+        "kind_version": kind_version(logits.shape[1]),
         "model": {"class": type(inner).__name__, "fingerprint": fingerprint(inner)},
         "layers": {layer: list(z.shape[1:]) for layer, z in zip(layers, outputs, strict=True)},
         "outputs": logits.shape[1],

@@ -141,33 +141,37 @@ class ChunkStore:
         return cls(place, **values)
 
     @classmethod
-    def open_kind(
-        cls, location: Location, kind: str, version: int, *, complete: bool
-    ) -> ChunkStore:
-        """Open a store whose `about` says what kind of rows it holds.
+    def open_kind(cls, location: Location, kind: str, *versions: int) -> ChunkStore:
+        """Open a store whose `about` says what kind of rows it holds, complete or not.
 
         Args:
             location: a path, or an fsspec URL.
             kind: what `about` has as "kind".
-            version: what it has as "kind_version".
-            complete: refuse a store that is not all there.
+            versions: what it may have as "kind_version".
 
         Raises:
-            DataError: there is none, it holds another kind, or it is not complete.
+            DataError: there is none, or it holds another kind.
         """
         store = cls.open(location)
-        found = store.about.get("kind"), store.about.get("kind_version")
-        if found != (kind, version):
+        found, version = store.about.get("kind"), store.about.get("kind_version")
+        if found != kind or version not in versions:
             raise DataError(
-                f"{store.location} holds {found[0]!r} version {found[1]}; this torchxnn reads "
-                f"{kind!r} version {version}"
-            )
-        if complete and (missing := store.missing()):
-            raise DataError(
-                f"{store.location} is not complete: {len(missing)} of {store.chunks} chunks are "
-                "missing; run again what writes it, it goes on where it stopped"
+                f"{store.location} holds {found!r} version {version}; this torchxnn reads "
+                f"{kind!r} version {' or '.join(map(str, versions))}"
             )
         return store
+
+    def check_complete(self) -> None:
+        """Refuse a store that is not all there.
+
+        Raises:
+            DataError: chunks are missing; the message says how many.
+        """
+        if missing := self.missing():
+            raise DataError(
+                f"{self.location} is not complete: {len(missing)} of {self.chunks} chunks are "
+                "missing; run again what writes it, it goes on where it stopped"
+            )
 
     @property
     def chunks(self) -> int:

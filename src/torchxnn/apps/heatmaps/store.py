@@ -92,7 +92,10 @@ class Heatmaps(Sequence[ImageHeatmaps]):
         Raises:
             DataError: no heatmaps there, of a newer version, or not complete.
         """
-        return cls(ChunkStore.open_kind(location, KIND, KIND_VERSION, complete=complete))
+        store = ChunkStore.open_kind(location, KIND, KIND_VERSION)
+        if complete:
+            store.check_complete()
+        return cls(store)
 
     def __len__(self) -> int:
         return self.store.rows
