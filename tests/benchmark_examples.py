@@ -104,7 +104,8 @@ def write_weights(root: Path, path: Path) -> Path:
     """Train the network for a moment and write its state dict."""
     from safetensors.torch import save_file
 
-    from torchxnn.data.datasets import CUB, make_loader
+    from torchxnn.data.datasets.base import make_loader
+    from torchxnn.data.datasets.cub import CUB
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from image_examples import write_noise
-from torchxnn.data.datasets import ImageFolder
 from torchxnn.data.datasets.augment import AugmentedImages, alter, with_copies
+from torchxnn.data.datasets.folder import ImageFolder
 from torchxnn.errors import DataError
 from torchxnn.models.preprocessing import Preprocessing
 

@@ -8,8 +8,7 @@ import importlib
 import inspect
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -288,13 +287,16 @@ def _timm_preprocessing(timm: Any, name: str) -> Preprocessing | None:
 
 def _find_factory(spec: str) -> _Source:
     module_name, _, name = spec.partition(":")
+    here = str(Path.cwd())
+    sys.path.append(here)
     try:
-        with _current_folder_importable():
-            module = importlib.import_module(module_name)
+        module = importlib.import_module(module_name)
     except ImportError as error:
         raise ModelError(
             f"cannot import {module_name!r} of the network {spec!r}: {error}"
         ) from error
+    finally:
+        sys.path.remove(here)
     factory = getattr(module, name, None)
     if not callable(factory):
         known = [key for key, value in vars(module).items() if callable(value)]
@@ -315,16 +317,6 @@ def _find_factory(spec: str) -> _Source:
         return model
 
     return _Source(spec, build, None, None)
-
-
-@contextmanager
-def _current_folder_importable() -> Iterator[None]:
-    here = str(Path.cwd())
-    sys.path.append(here)
-    try:
-        yield
-    finally:
-        sys.path.remove(here)
 
 
 # --- weights

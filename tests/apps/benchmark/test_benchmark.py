@@ -77,7 +77,7 @@ def test_every_method_is_measured_on_every_class(ran):
 def test_the_faithfulness_figures_are_those_of_the_saved_xnn(ran, source):
     folder, records = ran
     task = TASKS["cub"](source)
-    from torchxnn.data.datasets import make_loader
+    from torchxnn.data.datasets.base import make_loader
 
     xnn = XNN.from_pretrained(saved_xnn(folder, 1), model=task.model)
     found = xnn.evaluate(make_loader(task.test))

@@ -13,7 +13,7 @@ from torchxnn.apps.benchmark.class_by_class import Plan
 from torchxnn.apps.benchmark.run import run_benchmark
 from torchxnn.apps.benchmark.tasks import ROOMS, TASKS, TaskSource
 from torchxnn.cli.benchmark import Nyu, Places
-from torchxnn.data.datasets import PLACES_ROOMS
+from torchxnn.data.datasets.places365 import PLACES_ROOMS
 from torchxnn.errors import DataError, ModelError
 
 

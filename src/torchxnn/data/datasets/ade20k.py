@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Int32, Integer, UInt8
 
 from torchxnn.data.datasets.base import Sample
-from torchxnn.data.datasets.official import SelectableDataset, select
+from torchxnn.data.datasets.official import SelectableDataset
 from torchxnn.data.datasets.reading import (
     broken_line,
     is_inside,
@@ -102,16 +102,10 @@ class ADE20K(SelectableDataset):
         if self.release == "challenge":
             self._names = _read_object_info(self.root / "objectInfo150.txt")
         everything = _list(self.root, self.release, self.halves)
-        selection = select((picture.scene for _, picture in everything), classes, self.root)
-        self.classes = selection.classes
-        self._pictures = tuple(
-            picture
-            for half, picture in everything
-            if half in self.halves and picture.scene in selection.labels
-        )
+        found = self._keep(((each, each.scene, half) for half, each in everything), classes)
+        self._pictures = tuple(picture for picture, _ in found)
         self._settle(
-            ((picture.path, selection.labels[picture.scene]) for picture in self._pictures),
-            classes is not None,
+            ((picture.path, label) for picture, label in found),
             masks=(picture.mask for picture in self._pictures),
             texts_that_name_the_objects=(each.notes for each in self._pictures if each.notes),
         )

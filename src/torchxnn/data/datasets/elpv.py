@@ -4,7 +4,6 @@ Electroluminescence pictures of 44 solar modules, 300 x 300 pixels, grey. Expert
 probability of being defective: 0, 1/3, 2/3 or 1.
 """
 
-import csv
 from collections import defaultdict
 from importlib import resources
 from importlib.resources.abc import Traversable
@@ -111,15 +110,12 @@ def _read_labels(
     file: Traversable,
 ) -> tuple[tuple[str, ...], tuple[float, ...], tuple[str, ...]]:
     rows = []
-    with file.open("r", encoding="utf-8") as stream:
-        for number, words in enumerate(csv.reader(stream, delimiter=" ", skipinitialspace=True), 1):
-            try:
-                path, probability, kind = (word for word in words if word)
-                rows.append((path, float(probability), kind))
-            except ValueError as error:
-                raise DataError(
-                    f"{file}, line {number}: expected path, probability, type"
-                ) from error
+    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+        try:
+            path, probability, kind = line.split()
+            rows.append((path, float(probability), kind))
+        except ValueError as error:
+            raise DataError(f"{file}, line {number}: expected path, probability, type") from error
     if not rows:
         raise DataError(f"{file} is empty")
     paths, probabilities, kinds = zip(*rows, strict=True)

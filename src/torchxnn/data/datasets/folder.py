@@ -4,7 +4,7 @@ import difflib
 import os
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,20 +108,21 @@ class ImageFolder(ImageDataset):
         return Sample(image, None if self.labels is None else self.labels[index], path)
 
     def _check(self, files: list[Place], progress: Progress | None) -> tuple[SkippedImage, ...]:
-        task = progress.add_task("Checking images", total=len(files)) if progress else None
-        skipped = []
         with quiet_pillow(), ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
-            for file, reason in zip(files, threads.map(check_image, files), strict=True):
-                if reason is not None:
-                    skipped.append(SkippedImage(_below(file, self._folder), reason))
-                if progress and task is not None:
-                    progress.advance(task)
+            reasons: Iterable[str | None] = threads.map(check_image, files)
+            if progress:
+                reasons = progress.track(reasons, len(files), description="Checking images")
+            skipped = tuple(
+                SkippedImage(_below(file, self._folder), reason)
+                for file, reason in zip(files, reasons, strict=True)
+                if reason is not None
+            )
         if len(skipped) == len(files):
             raise DataError(
                 f"none of the {len(files)} images in {self._folder} can be read; the first, "
                 f"{skipped[0].path}: {skipped[0].reason}"
             )
-        return tuple(skipped)
+        return skipped
 
     def _warn(self, found: int) -> None:
         remarks = []

@@ -8,6 +8,7 @@ import gzip
 import struct
 import zlib
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 from typing import ClassVar, final
 
@@ -108,12 +109,10 @@ def _read_half(
 
 
 def _find(root: Path, name: str, dimensions: int) -> Path:
-    for folder in _FOLDERS:
-        for joint in "-.":
-            for suffix in _SUFFIXES:
-                path = root / folder / f"{name}{joint}idx{dimensions}-ubyte{suffix}"
-                if path.is_file():
-                    return path
+    for folder, joint, suffix in product(_FOLDERS, "-.", _SUFFIXES):
+        path = root / folder / f"{name}{joint}idx{dimensions}-ubyte{suffix}"
+        if path.is_file():
+            return path
     raise DataError(
         f"{root} is not MNIST: there is no {name}-idx{dimensions}-ubyte, with or without .gz"
     )

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import final
 
 from torchxnn.data.datasets.base import Sample
-from torchxnn.data.datasets.official import SelectableDataset, select
+from torchxnn.data.datasets.official import SelectableDataset
 from torchxnn.data.datasets.reading import (
     broken_line,
     preprocess_with_mask,
@@ -56,19 +56,11 @@ class NYUDepth(SelectableDataset):
                 "labels.csv, classes.txt, images/NNNN.jpg and masks/NNNN.png)"
             )
         self.object_names = read_names(self.root / "classes.txt")
-        rows = _read_labels(self.root / "labels.csv")
-        selection = select((scene for scene, _ in rows.values()), classes, self.root)
-        self.classes = selection.classes
-        found = {
-            image: selection.labels[scene]
-            for image, (scene, half) in rows.items()
-            if half in self.halves and scene in selection.labels
-        }
-        self.ids = tuple(found)
+        found = self._keep(_read_labels(self.root / "labels.csv"), classes)
+        self.ids = tuple(image for image, _ in found)
         self._settle(
-            ((f"images/{image}.jpg", label) for image, label in found.items()),
-            classes is not None,
-            masks=(f"masks/{image}.png" for image in found),
+            ((f"images/{image}.jpg", label) for image, label in found),
+            masks=(f"masks/{image}.png" for image in self.ids),
         )
 
     def load(self, index: int) -> Sample:
@@ -80,9 +72,9 @@ class NYUDepth(SelectableDataset):
         return Sample(image, self.labels[index], self.paths[index], masks=masks)
 
 
-def _read_labels(path: Path) -> dict[str, tuple[str, str]]:
-    """Scene type and half of the split by the number of the picture."""
-    rows: dict[str, tuple[str, str]] = {}
+def _read_labels(path: Path) -> list[tuple[str, str, str]]:
+    """Number, scene type and half of the split of every picture."""
+    rows: dict[str, tuple[str, str, str]] = {}
     for line, row in read_table(path, ("id", "scene", "split")):
         image, scene, half = row["id"], row["scene"], row["split"]
         if not image.isdecimal():
@@ -93,5 +85,5 @@ def _read_labels(path: Path) -> dict[str, tuple[str, str]]:
             raise broken_line(path, line, "train or test as split", half)
         if image in rows:
             raise DataError(f"{path}, line {line}: image {image} is there twice")
-        rows[image] = scene, half
-    return rows
+        rows[image] = image, scene, half
+    return list(rows.values())

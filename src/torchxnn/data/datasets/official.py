@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypeVar
 
 from torchxnn.data.class_names import comparable
 from torchxnn.data.datasets.base import ImageDataset
@@ -15,6 +15,7 @@ from torchxnn.errors import DataError, XNNWarning
 from torchxnn.models.preprocessing import Preprocessing
 
 Split = Literal["train", "test", "all"]
+Item = TypeVar("Item")
 SPLITS = {"train": ("train",), "test": ("test",), "all": ("train", "test")}
 
 
@@ -58,14 +59,11 @@ class OfficialDataset(ImageDataset):
         there = set(self.labels)
         return tuple(name for index, name in enumerate(self.classes) if index not in there)
 
-    def _settle(
-        self, found: Iterable[tuple[str, int]], chosen: bool = False, **beside: Iterable[str]
-    ) -> None:
+    def _settle(self, found: Iterable[tuple[str, int]], **beside: Iterable[str]) -> None:
         """Take over paths and labels, and see that the files are there.
 
         Args:
             found: path below the root and label index of every picture.
-            chosen: whether the user chose the classes; a warning then names those without one.
             beside: other files that must be there, by what they are.
 
         Raises:
@@ -79,13 +77,6 @@ class OfficialDataset(ImageDataset):
         if not pictures:
             kept = ", ".join(self.classes[:5]) + (", ..." if len(self.classes) > 5 else "")
             raise DataError(f"{self.name} has no images of {kept}")
-        if self.absent and chosen:
-            warnings.warn(
-                f"{self.name} has no images of {', '.join(self.absent)}; the other classes keep "
-                "their indices",
-                XNNWarning,
-                stacklevel=4,
-            )
 
 
 class SelectableDataset(OfficialDataset):
@@ -107,10 +98,33 @@ class SelectableDataset(OfficialDataset):
     ) -> None:
         super().__init__(root, preprocessing, split)
         self._read(classes)
+        if self.absent and classes is not None:
+            warnings.warn(
+                f"{self.name} has no images of {', '.join(self.absent)}; the other classes keep "
+                "their indices",
+                XNNWarning,
+                stacklevel=2,
+            )
 
     @abstractmethod
     def _read(self, classes: Sequence[str] | None) -> None:
         """Read the layout below `root`, set `classes` and settle the pictures."""
+
+    def _keep(
+        self,
+        found: Iterable[tuple[Item, str, str]],
+        classes: Sequence[str] | None,
+        required: bool = False,
+    ) -> list[tuple[Item, int]]:
+        """Set `classes`; what is kept of both halves (item, class, half), with label indices."""
+        rows = list(found)
+        selection = select((name for _, name, _ in rows), classes, self.root, required)
+        self.classes = selection.classes
+        return [
+            (item, selection.labels[name])
+            for item, name, half in rows
+            if half in self.halves and name in selection.labels
+        ]
 
 
 def _check_files(root: Path, paths: Sequence[str], kind: str) -> None:

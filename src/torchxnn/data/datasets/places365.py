@@ -67,17 +67,16 @@ class Places365(SelectableDataset):
 
     def _read(self, classes: Sequence[str] | None) -> None:
         self.layout = _find_layout(self.root)
-        read = _read_standard if self.layout == "standard" else _read_rooms
-        self.classes, pictures = read(self.root, self.halves, classes)
-        self._settle(pictures, classes is not None)
+        if self.layout == "standard":
+            self.classes, pictures = _read_standard(self.root, self.halves, classes)
+        else:
+            pictures = self._keep(_read_rooms(self.root / "labels.csv"), classes, required=True)
+        self._settle(pictures)
 
     def load(self, index: int) -> Sample:
         """Read and preprocess the picture at an index from 0 to len - 1."""
         image = self.preprocessing(read_image(self.root / self.paths[index]))
         return Sample(image, self.labels[index], self.paths[index])
-
-
-_Pictures = tuple[tuple[str, ...], list[tuple[str, int]]]
 
 
 def _find_layout(root: Path) -> str:
@@ -92,7 +91,9 @@ def _find_layout(root: Path) -> str:
     )
 
 
-def _read_standard(root: Path, halves: Iterable[str], wanted: Sequence[str] | None) -> _Pictures:
+def _read_standard(
+    root: Path, halves: Iterable[str], wanted: Sequence[str] | None
+) -> tuple[tuple[str, ...], list[tuple[str, int]]]:
     categories = _read_categories(root / "categories_places365.txt")
     selection = select(categories, wanted, root, required=True)
     if wanted is None:  # the official order, which is almost but not quite that of the names
@@ -133,9 +134,9 @@ def _find_folder(root: Path, half: str) -> str:
     raise DataError(f"{root} has no folder {' or '.join(_FOLDERS[half])} for its {half} images")
 
 
-def _read_rooms(root: Path, halves: Iterable[str], wanted: Sequence[str] | None) -> _Pictures:
-    path = root / "labels.csv"
-    rows: dict[str, tuple[str, str]] = {}
+def _read_rooms(path: Path) -> list[tuple[str, str, str]]:
+    """File below the root, class and half of the split of every picture."""
+    rows: dict[str, tuple[str, str, str]] = {}
     for line, row in read_table(path, ("file", "class", "split")):
         file, name, half = row["file"], row["class"], _SPLIT_NAMES.get(row["split"])
         if not is_inside(file) or not name:
@@ -146,11 +147,5 @@ def _read_rooms(root: Path, halves: Iterable[str], wanted: Sequence[str] | None)
             )
         if file in rows:
             raise DataError(f"{path}, line {line}: {file} is there twice")
-        rows[file] = name, half
-    selection = select((name for name, _ in rows.values()), wanted, root, required=True)
-    pictures = [
-        (f"images/{file}", selection.labels[name])
-        for file, (name, half) in rows.items()
-        if half in halves and name in selection.labels
-    ]
-    return selection.classes, pictures
+        rows[file] = f"images/{file}", name, half
+    return list(rows.values())
