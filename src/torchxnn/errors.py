@@ -3,6 +3,15 @@
 The command line turns every `XNNError` into one line and exit code 2.
 """
 
+import difflib
+from collections.abc import Iterable
+
+
+def near_ones(name: str, known: Iterable[str], most: int = 3, cutoff: float = 0.6) -> str:
+    """The end of a message about a name that is not known: those most like it, if there are any."""
+    near = difflib.get_close_matches(name, list(known), most, cutoff)
+    return f"; near ones: {', '.join(near)}" if near else ""
+
 
 class XNNError(ValueError):
     """Base of all errors that torchxnn raises about its input."""

@@ -212,7 +212,7 @@ class ActivationCache:
         """
         check_targets(targets, self.n_outputs)
         out = torch.empty((len(targets), len(self)))
-        for chunk in self._chunks():
+        for chunk in range(self.store.chunks):
             span = self.store.span(chunk)
             for place, target in enumerate(targets):
                 row = self.store.read_part(chunk, LOGITS, target, target + 1)
@@ -269,20 +269,14 @@ class ActivationCache:
         """Bytes that all rows of a layer take in memory."""
         return len(self) * math.prod(self.dims(layer)) * (dtype or self.dtype).itemsize
 
-    def _chunks(self) -> range:
-        return range(self.store.chunks)
-
     def _column(self, name: str) -> Any:
         if name not in self.store.about["columns"]:
             return None
         if name not in self._columns:
-            dtype = torch.bool if name == HELD_OUT else torch.int64
-            column = torch.empty(len(self), dtype=dtype)
-            for chunk in self._chunks():
-                span = self.store.span(chunk)
-                part = self.store.read_part(chunk, name, 0, len(span))
-                column[span.start : span.stop] = part
-            self._columns[name] = column
+            spans = [self.store.span(chunk) for chunk in range(self.store.chunks)]
+            self._columns[name] = torch.cat(
+                [self.store.read_part(i, name, 0, len(span)) for i, span in enumerate(spans)]
+            )
         return self._columns[name]
 
     def _count(self, rows: Tensor | None) -> int:
@@ -293,7 +287,7 @@ class ActivationCache:
     def _found(self, rows: Tensor | None) -> Iterator[tuple[int, Any, Any]]:
         """Chunk by chunk: which of its rows are wanted, and their places in the result."""
         if rows is None:
-            for chunk in self._chunks():
+            for chunk in range(self.store.chunks):
                 span = self.store.span(chunk)
                 yield chunk, slice(None), slice(span.start, span.stop)
             return

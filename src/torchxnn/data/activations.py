@@ -19,8 +19,6 @@ from torch import Tensor
 from torchxnn.errors import DataError
 from torchxnn.models.outputs import predicted_classes
 
-GIGABYTE = 1e9
-
 CHUNK = 2**26
 """Bytes of rows that are kept in one piece. Small tensors kept between the large ones of a model's
 passes would split the heap, which then grows by about a batch of images per batch; the system gives
@@ -126,7 +124,7 @@ class RowStore:
     """
 
     def __init__(self, limit: float) -> None:
-        self._limit = limit * GIGABYTE
+        self._limit = limit * 1e9
         self._parts: list[Tensor] = []
         self._free = 0
         self._bytes = 0
@@ -152,11 +150,11 @@ class RowStore:
         if self._file is None and rows.ndim == 4 and self._bytes > self._limit:
             self._file = tempfile.TemporaryFile(prefix="torchxnn-")  # noqa: SIM115
             for part in self._taken():
-                self._write(part)
+                part.contiguous().numpy().tofile(self._file)
         if self._file is None:
             self._keep(rows)
         else:
-            self._write(rows)
+            rows.contiguous().numpy().tofile(self._file)
 
     def result(self) -> Shaped[Tensor, "rows ..."]:
         """All rows as one tensor; the store is empty afterwards.
@@ -168,8 +166,9 @@ class RowStore:
         if like is None:
             raise DataError("there are no activations")
         shape = (self._rows, *like.shape[1:])
-        if self._file is not None:
-            return self._mapped(shape, like.dtype)
+        file, self._file = self._file, None
+        if file is not None:
+            return _mapped(file, shape, like.dtype)
         # Copied part by part, each freed at once: `torch.cat` would hold everything twice.
         whole = torch.empty(shape, dtype=like.dtype)
         start = 0
@@ -196,16 +195,9 @@ class RowStore:
             yield part if self._parts else part[: len(part) - self._free]
         self._free = 0
 
-    def _write(self, rows: Tensor) -> None:
-        if self._file is not None:
-            rows.contiguous().numpy().tofile(self._file)
 
-    def _mapped(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-        file, self._file = self._file, None
-        if file is None:
-            raise DataError("there are no activations")
-        with file:
-            file.flush()
-            kind = torch.empty(0, dtype=dtype).numpy().dtype
-            mapped = np.memmap(file, dtype=kind, mode="c", shape=shape)
-        return torch.from_numpy(mapped)
+def _mapped(file: IO[bytes], shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    with file:
+        file.flush()
+        kind = torch.empty(0, dtype=dtype).numpy().dtype
+        return torch.from_numpy(np.memmap(file, dtype=kind, mode="c", shape=shape))

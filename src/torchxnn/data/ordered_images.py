@@ -80,7 +80,8 @@ class ImageRows:
         )
         for rows, batch in zip(wanted, loader, strict=True):
             if isinstance(batch, _Failure):
-                raise DataError(f"{self.name(_only(rows, batch.row))}: {batch.reason}")
+                where = rows if batch.row is None else range(batch.row, batch.row + 1)
+                raise DataError(f"{self.name(where)}: {batch.reason}")
             images, labels = split_batch(batch)
             if len(images) != len(rows):
                 raise DataError(
@@ -221,10 +222,6 @@ def _guarded_collate(collate: Collate, samples: list[Any]) -> Any:
 def _reason(error: Exception) -> str:
     text = " ".join(str(error).split())
     return text if isinstance(error, XNNError) else f"{type(error).__name__}: {text}"
-
-
-def _only(rows: range, row: int | None) -> range:
-    return rows if row is None else range(row, row + 1)
 
 
 def _from_stream(loader: Iterable[Any], wanted: Sequence[range]) -> Iterator[Batch]:

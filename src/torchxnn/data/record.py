@@ -8,9 +8,11 @@ case: batches start at the first row of their chunk.
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 from typing import Any, Literal, get_args
 
 import torch
@@ -54,6 +56,9 @@ from torchxnn.storage.paths import Location
 CHUNK_BYTES = 2**26
 CHUNK_ROWS = 4096
 """Most bytes and rows of a chunk by default: what a kill can cost, and what a worker takes."""
+
+_COLUMNS = (PICTURE, COPY, HELD_OUT)
+"""What `HeldOutCopies` knows about its images, by the names of its attributes."""
 
 OnImages = Callable[[int], None]
 
@@ -195,7 +200,7 @@ def cache_activations(
         _record(model, cache, images, missing, on_images)
     else:
         given = (model, data, cache.store.location, batch_size)
-        for _, count in engine.run(_Recording, given, _record_in_worker, missing):
+        for _, count in engine.run(_recorder, given, operator.call, missing):
             if on_images is not None:
                 on_images(count)
     return ActivationCache.open(cache.store.location)
@@ -217,7 +222,7 @@ def record_chunk(
     batch_size: int = 32,
     workers: int = 0,
     on_images: OnImages | None = None,
-) -> None:
+) -> int:
     """Record one chunk of a cache whose manifest is there; for processes of your own.
 
     Args:
@@ -229,6 +234,9 @@ def record_chunk(
         workers: processes that read ahead.
         on_images: called with the number of images of each batch.
 
+    Returns:
+        The number of images in the chunk.
+
     Raises:
         DataError: see `cache_activations`; also data that can only be read from their start.
     """
@@ -239,21 +247,14 @@ def record_chunk(
             "single chunks of an iterable data set cannot be recorded; use cache_activations"
         )
     _record(model, cache, images, [chunk], on_images)
+    return len(cache.store.span(chunk))
 
 
-@dataclass(frozen=True, eq=False)
-class _Recording:
-    """What a worker process records from and into."""
-
-    model: nn.Module
-    data: Any
-    location: Location
-    batch_size: int
-
-
-def _record_in_worker(given: _Recording, chunk: int) -> int:
-    record_chunk(given.model, given.data, given.location, chunk, batch_size=given.batch_size)
-    return len(ActivationCache.open(given.location, complete=False).store.span(chunk))
+def _recorder(
+    model: nn.Module, data: Any, location: Location, batch_size: int
+) -> Callable[[int], int]:
+    """The state of a worker process: records the chunk of a number."""
+    return partial(record_chunk, model, data, location, batch_size=batch_size)
 
 
 def _about(
@@ -269,7 +270,7 @@ def _about(
     _, outputs, logits, labels = next(_passes(model, layers, probe, images.name))
     columns = [PREDICTED] + ([LABELS] if labels is not None else [])
     if isinstance(images.dataset, HeldOutCopies):
-        columns += [PICTURE, COPY, HELD_OUT]
+        columns += _COLUMNS
     return {
         "kind": KIND,
         "kind_version": kind_version(logits.shape[1]),
@@ -311,7 +312,8 @@ def _chunk(
     """All tensors of a chunk, allocated once: pieces kept between passes would split the heap."""
     span = cache.store.span(chunk)
     count = len(span)
-    tensors = _known_columns(images.dataset, span)
+    known = _COLUMNS if isinstance(images.dataset, HeldOutCopies) else ()
+    tensors = {name: getattr(images.dataset, name)[span.start : span.stop] for name in known}
     for layer in cache.layers:
         tensors[layer_tensor(layer)] = torch.empty((count, *cache.dims(layer)), dtype=cache.dtype)
     tensors[LOGITS] = torch.empty((cache.n_outputs, count))  # so that one output lies in one piece
@@ -338,17 +340,6 @@ def _chunk(
             tensors[LABELS][here] = labels
         span = span[len(rows) :]
     return tensors
-
-
-def _known_columns(dataset: Any, span: range) -> dict[str, Tensor]:
-    if not isinstance(dataset, HeldOutCopies):
-        return {}
-    here = slice(span.start, span.stop)
-    return {
-        PICTURE: dataset.picture[here],
-        COPY: dataset.copy[here],
-        HELD_OUT: dataset.held_out[here],
-    }
 
 
 def _passes(

@@ -241,20 +241,7 @@ def record_layer(
 def record_layers(
     model: nn.Module, layers: Sequence[str | nn.Module], images: Tensor
 ) -> tuple[list[Tensor], Float[Tensor, "batch outputs"]]:
-    """One full forward pass: copies of the outputs of several layers, and the logits.
-
-    Args:
-        model: the explained model.
-        layers: dotted names or submodules.
-        images: a batch.
-
-    Returns:
-        The outputs in the order of the layers, and the logits; see `record_layer`.
-
-    Raises:
-        LayerError: a layer does not exist, did not run, or ran more than once.
-        DataError: the model does not return a tensor of logits.
-    """
+    """The same as `record_layer` of several layers, whose outputs are in the order of `layers`."""
     with torch.no_grad():
         outputs, output = run_past_layers(model, layers, images)
     return outputs, as_logits(output)
@@ -345,7 +332,8 @@ def list_layers(model: nn.Module, images: Tensor) -> list[LayerInfo]:
         images: an example batch; its contents do not matter.
     """
     inner = unwrap(model)
-    calls: dict[str, list[tuple[int, ...] | None]] = {n: [] for n, _ in inner.named_modules() if n}
+    layers = {name: module for name, module in inner.named_modules() if name}
+    calls: dict[str, list[tuple[int, ...] | None]] = {name: [] for name in layers}
 
     def note(name: str) -> Callable[[Any], None]:
         return lambda output: calls[name].append(
@@ -353,12 +341,10 @@ def list_layers(model: nn.Module, images: Tensor) -> list[LayerInfo]:
         )
 
     with torch.no_grad(), preserve_state(inner), ExitStack() as stack:
-        for name, module in inner.named_modules():
-            if name:
-                stack.enter_context(watch_output(module, note(name)))
+        for name, module in layers.items():
+            stack.enter_context(watch_output(module, note(name)))
         inner(images)
-    kinds = {name: type(module).__name__ for name, module in inner.named_modules()}
     return [
-        LayerInfo(name, kinds[name], shapes[0] if shapes else None, len(shapes))
+        LayerInfo(name, type(layers[name]).__name__, shapes[0] if shapes else None, len(shapes))
         for name, shapes in calls.items()
     ]

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import importlib
 import inspect
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,12 +17,14 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from torchxnn.errors import ModelError, XNNWarning
+from torchxnn.errors import ModelError, XNNWarning, near_ones
 from torchxnn.models.hooks import preserve_state
 from torchxnn.models.layers import unwrap
 from torchxnn.models.outputs import as_logits
 from torchxnn.models.preprocessing import Preprocessing
 from torchxnn.models.weights import load_state, read_state
+
+_NEAR = 4, 0.5  # names of networks in a message, and how like they must be
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,11 +139,6 @@ def _find_source(spec: str) -> _Source:
     return finders.get(library, _find_factory)(spec)
 
 
-def _nearest(name: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, list(known), n=4, cutoff=0.5)
-    return f"; near ones: {', '.join(near)}" if near else ""
-
-
 def _as_loaded(
     model: nn.Module | LoadedModel,
     source: _Source,
@@ -163,9 +159,8 @@ def _find_torchvision(spec: str) -> _Source:
     name = spec.partition(":")[2]
     known = torchvision.models.list_models(module=torchvision.models)
     if name not in known:
-        raise ModelError(
-            f"torchvision has no classification network {name!r}{_nearest(name, known)}"
-        )
+        near = near_ones(name, known, *_NEAR)
+        raise ModelError(f"torchvision has no classification network {name!r}{near}")
     members = list(torchvision.models.get_model_weights(name))
 
     def build(num_classes: int | None) -> nn.Module:
@@ -224,8 +219,8 @@ def _find_timm(spec: str) -> _Source:
     except ModuleNotFoundError as error:
         raise ModelError(f"{spec} needs the package timm: pip install timm") from error
     if not timm.is_model(name):
-        known = timm.list_models()
-        raise ModelError(f"timm has no network {name!r}{_nearest(name, known)}")
+        near = near_ones(name, timm.list_models(), *_NEAR)
+        raise ModelError(f"timm has no network {name!r}{near}")
 
     def build(num_classes: int | None) -> nn.Module:
         options: dict[str, Any] = {} if num_classes is None else {"num_classes": num_classes}
@@ -300,7 +295,8 @@ def _find_factory(spec: str) -> _Source:
     factory = getattr(module, name, None)
     if not callable(factory):
         known = [key for key, value in vars(module).items() if callable(value)]
-        raise ModelError(f"{module_name} has no function {name!r}{_nearest(name, known)}")
+        near = near_ones(name, known, *_NEAR)
+        raise ModelError(f"{module_name} has no function {name!r}{near}")
     takes_classes = "num_classes" in inspect.signature(factory).parameters
 
     def build(num_classes: int | None) -> Any:

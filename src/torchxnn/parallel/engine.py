@@ -94,7 +94,7 @@ class LocalEngine(Engine):
 
     def _run(self, task: Task, jobs: Sequence[Any]) -> Iterator[tuple[int, Any]]:
         if self.jobs == 1:
-            yield from _run_here(*task, jobs)
+            yield from _run_here(task, jobs)
             return
         try:
             content = pickle.dumps(task)
@@ -106,12 +106,8 @@ class LocalEngine(Engine):
         yield from work_through(_Processes(content), count, jobs, self.retries)
 
 
-def _run_here(
-    start: Callable[..., State],
-    arguments: tuple[Any, ...],
-    work: Callable[[State, Job], Result],
-    jobs: Sequence[Job],
-) -> Iterator[tuple[int, Result]]:
+def _run_here(task: Task, jobs: Sequence[Any]) -> Iterator[tuple[int, Any]]:
+    start, arguments, work = task
     with one_thread():
         state = start(*arguments)
     for index, job in enumerate(jobs):

@@ -71,7 +71,8 @@ def check_replaceable(path: Path, marker: str) -> None:
     Raises:
         FileExistsError: Something else is at `path`.
     """
-    if path.exists() and not _replaceable(path, marker):
+    ours = path.is_dir() and ((path / marker).is_file() or not any(path.iterdir()))
+    if path.exists() and not ours:
         raise FileExistsError(
             f"{path} exists and holds no {marker}, so it was not written by torchxnn; "
             "choose another name or remove it yourself"
@@ -111,10 +112,6 @@ def replace_folder(path: Path, marker: str) -> Iterator[Path]:
 def without_formula(text: str) -> str:
     """A text for a CSV file: one that a spreadsheet would run gets an apostrophe before it."""
     return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
-
-
-def _replaceable(path: Path, marker: str) -> bool:
-    return path.is_dir() and ((path / marker).is_file() or not any(path.iterdir()))
 
 
 def _swap(new: Path, path: Path) -> None:

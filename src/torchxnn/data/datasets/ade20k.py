@@ -73,13 +73,8 @@ class ADE20K(SelectableDataset):
     tells instances apart. The index files (`index_ade20k.mat`, `index_ade20k.pkl`) are not read: a
     pickle can run any code.
 
-    Args:
-        root: the folder with these files.
-        preprocessing: how pictures become tensors.
-        split: "train" (training), "test" (validation) or "all".
-        classes: the scene categories to keep, in the order of the label indices, such as those of
-            the explained network ("living room" matches living_room). One that has no picture here
-            keeps its index, with a warning; by default all categories, sorted by name.
+    The arguments are those of `SelectableDataset`; the split "test" is the validation part, and the
+    classes are scene categories.
 
     Attributes:
         release: "challenge", "2016" or "2021".

@@ -103,11 +103,7 @@ def with_copies(
 class HeldOutCopies(ImageDataset):
     """Both parts of `with_copies` as one data set: first all that is fitted, then all held out.
 
-    Args:
-        dataset: the pictures.
-        copies: altered copies per picture.
-        held_out: share of each class that is held out, in (0, 1).
-        seed: of the choice and of the alterations.
+    The arguments are those of `with_copies`.
 
     Attributes:
         picture: (M,) which picture of `dataset` each image shows.

@@ -1,6 +1,5 @@
 """Any folder of images: class folders, or a flat folder without labels."""
 
-import difflib
 import os
 import warnings
 from collections import Counter
@@ -14,7 +13,7 @@ from rich.progress import Progress
 
 from torchxnn.data.datasets.base import ImageDataset, Sample
 from torchxnn.data.datasets.images import check_image, quiet_pillow, read_image
-from torchxnn.errors import DataError, SkippedImagesWarning
+from torchxnn.errors import DataError, SkippedImagesWarning, near_ones
 from torchxnn.models.preprocessing import Preprocessing
 from torchxnn.storage.paths import Location, Place, as_place, list_folder
 
@@ -202,9 +201,8 @@ def _class_names(
         raise DataError(f"the class name {repeated[0]!r} is given twice")
     for name in names:
         if name not in classes:
-            near = difflib.get_close_matches(name, classes, n=3)
-            hint = f"; near ones: {', '.join(near)}" if near else ""
-            raise DataError(f"{root / name} is none of the {len(classes)} classes given{hint}")
+            near = near_ones(name, classes)
+            raise DataError(f"{root / name} is none of the {len(classes)} classes given{near}")
     return tuple(classes)
 
 

@@ -128,7 +128,9 @@ def _turn(image: Image.Image) -> Image.Transpose | None:
 
 
 def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I;16") or (image.mode == "I" and _is_16_bit(image)):
+    # Some versions of Pillow open 16-bit PNG and PGM files in the 32-bit mode.
+    wide = image.mode == "I" and image.format in ("PNG", "PPM")
+    if wide or image.mode.startswith("I;16"):
         return _from_16_bit(image)
     if image.mode in ("I", "F"):
         kind = "integers" if image.mode == "I" else "floats"
@@ -138,11 +140,6 @@ def _rgb(image: Image.Image) -> Image.Image:
         background = Image.new("RGBA", transparent.size, "white")
         return Image.alpha_composite(background, transparent).convert("RGB")
     return image.convert("RGB")
-
-
-def _is_16_bit(image: Image.Image) -> bool:
-    # Some versions of Pillow open 16-bit PNG and PGM files in the 32-bit mode.
-    return image.format in ("PNG", "PPM")
 
 
 def _from_16_bit(image: Image.Image) -> Image.Image:

@@ -30,13 +30,7 @@ class NYUDepth(SelectableDataset):
     every pixel). Pictures are in the order of `labels.csv`. `Sample.masks` is moved into the
     preprocessed picture by nearest neighbour; 0 is void.
 
-    Args:
-        root: the folder with these files.
-        preprocessing: how pictures become tensors.
-        split: "train" or "test" of the official split, or "all".
-        classes: the scene types to keep, in the order of the label indices, such as the classes of
-            the explained network ("living room" matches living_room). One that has no picture here
-            keeps its index, with a warning; by default all types, sorted by name.
+    The arguments are those of `SelectableDataset`; the classes are scene types.
 
     Attributes:
         ids: the number of every picture as written in `labels.csv`.

@@ -1,6 +1,5 @@
 """Data sets in the layout and with the split of their authors: what the loaders have in common."""
 
-import difflib
 import warnings
 from abc import abstractmethod
 from collections import defaultdict
@@ -11,7 +10,7 @@ from typing import Any, ClassVar, Literal, TypeVar
 
 from torchxnn.data.class_names import comparable
 from torchxnn.data.datasets.base import ImageDataset
-from torchxnn.errors import DataError, XNNWarning
+from torchxnn.errors import DataError, XNNWarning, near_ones
 from torchxnn.models.preprocessing import Preprocessing
 
 Split = Literal["train", "test", "all"]
@@ -86,7 +85,9 @@ class SelectableDataset(OfficialDataset):
         root: the folder.
         preprocessing: how pictures become tensors.
         split: "train" or "test" of the official split, or "all".
-        classes: the classes to keep, in the order of the label indices; None keeps all.
+        classes: the classes to keep, in the order of the label indices, such as those of the
+            explained network ("living room" matches living_room). One that has no picture here
+            keeps its index, with a warning; by default all classes, sorted by name.
     """
 
     def __init__(
@@ -187,7 +188,6 @@ def select(
     labels = {name: numbers[key] for name, key in keys.items() if key in numbers}
     absent = [name for index, name in enumerate(wanted) if index not in labels.values()]
     if absent and (required or not labels):
-        near = difflib.get_close_matches(comparable(absent[0]), keys.values(), n=3)
-        hint = f"; near ones: {', '.join(near)}" if near else ""
-        raise DataError(f"{where} has no class {absent[0]!r}{hint}")
+        near = near_ones(comparable(absent[0]), keys.values())
+        raise DataError(f"{where} has no class {absent[0]!r}{near}")
     return Selection(tuple(wanted), labels)

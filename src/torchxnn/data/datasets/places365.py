@@ -47,13 +47,9 @@ class Places365(SelectableDataset):
     so the test split is its validation part. The folder of rooms has `labels.csv` (columns file,
     class, split; "eval" and "val" are the test split) and `images/FILE`.
 
-    Args:
-        root: the folder with these files.
-        preprocessing: how pictures become tensors.
-        split: "train", "test" or "all".
-        classes: the categories to keep, in the order of the label indices, such as `PLACES_ROOMS`;
-            "living room", "living_room" and "/l/living_room" are the same. By default all: in the
-            official order, or sorted by name in a folder of rooms.
+    The arguments are those of `SelectableDataset`; the classes are categories, such as
+    `PLACES_ROOMS`, of which each must exist. "living room", "living_room" and "/l/living_room" are
+    the same. In the official layout all of them are in the official order.
 
     Attributes:
         layout: "standard" or "rooms".
