@@ -52,13 +52,9 @@ OnImages = Callable[[str, int, int], None]
 
 
 def build_study(config: StudyConfig, out: Path, on_images: OnImages | None = None) -> StudyPlan:
-    """Build a study folder; it appears whole or not at all.
+    """Build a study folder `out`; it appears whole or not at all.
 
-    Args:
-        config: what to build.
-        out: the folder, which must not exist or be empty: a study that was served is never
-            replaced.
-        on_images: progress.
+    It must not exist or be empty: a study that was served is never replaced.
 
     Raises:
         DataError: too few pictures, classes that do not match, or the folder exists.

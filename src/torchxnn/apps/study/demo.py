@@ -58,13 +58,6 @@ def build_demo(
 ) -> StudyPlan:
     """Train the networks, fit an XNN with 7 x-features to each, and build the study.
 
-    Args:
-        out: folder of the study.
-        data: which data sets.
-        seed: of everything random.
-        progress: shows the bars of the training.
-        on_images: progress of the drawing.
-
     Raises:
         DataError: the packages with the pictures are not installed, or the folder exists.
     """

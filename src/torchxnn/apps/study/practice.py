@@ -25,11 +25,6 @@ def make_practice(media: Media, features: int, seed: int) -> tuple[StudyImage, .
 
     The first heatmap lies on the inside of the shape, the second on its outline, the third, which
     speaks against, on the ground; the others hold nothing but noise and count for little.
-
-    Args:
-        media: keeps the pictures.
-        features: heatmaps per picture.
-        seed: of sizes and places.
     """
     generator = random.Random(f"{seed}/practice")
     found = []

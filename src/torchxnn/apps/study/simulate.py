@@ -87,12 +87,9 @@ class Simulated:
 def simulate(
     url: str, config: SimulationConfig, on_finished: Callable[[], None] | None = None
 ) -> Simulated:
-    """Send synthetic participants through a study.
+    """Send synthetic participants through the study that is served at an address.
 
-    Args:
-        url: where it is served.
-        config: how many, and how they behave.
-        on_finished: called when one has left, in whatever way.
+    `on_finished` is called when one has left, in whatever way.
 
     Raises:
         DataError: nothing answers there, or it is no study.

@@ -119,15 +119,7 @@ def describe_cells(
     stages: Sequence[str],
     options: AnalysisOptions,
 ) -> tuple[Cell, ...]:
-    """Figures of every cell that has trials, in the given orders.
-
-    Args:
-        scores: see `score_trials`.
-        arms: names, in the wanted order.
-        data_sets: keys, in the wanted order.
-        stages: names, in the wanted order.
-        options: of the intervals.
-    """
+    """Figures of every cell of `score_trials` that has trials, in the orders of the lists."""
     found = []
     parts = {tuple(key): part for key, part in scores.groupby(["arm", "data_set", "stage"])}
     for arm in arms:

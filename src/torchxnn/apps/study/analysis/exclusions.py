@@ -109,11 +109,7 @@ def check_tables(tables: Mapping[str, pd.DataFrame]) -> None:
 
 
 def select_participants(tables: Mapping[str, pd.DataFrame], options: AnalysisOptions) -> Selection:
-    """Apply the exclusion rules.
-
-    Args:
-        tables: the export.
-        options: whose `exclusions` and kinds count.
+    """Apply the exclusion rules to an export.
 
     Raises:
         DataError: a table or a column is missing.

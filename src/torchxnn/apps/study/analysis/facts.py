@@ -24,11 +24,7 @@ _ABOUT = {
 
 
 def facts_of(plan: StudyPlan) -> PlanFacts:
-    """The facts of a study; the main arm is the first one that shows XNN, else the first.
-
-    Args:
-        plan: the study.
-    """
+    """The facts of a study; the main arm is the first one that shows XNN, else the first."""
     settings = plan.settings
     arms = sorted(settings.arms, key=lambda arm: XNN_STAGE not in arm.stages)
     return PlanFacts(

@@ -93,13 +93,8 @@ def purity_figure(
     """Box plots of purity, a panel per data set, a box per stage (paper figure 4).
 
     Boxes span the quartiles, whiskers reach the farthest point within 1.5 of their length; every
-    point is a participant, with a horizontal jitter. NoVis is that of the main arm.
-
-    Args:
-        scores: of the analysed trials, see `score_trials`.
-        cells: descriptives of the same trials.
-        facts: of the study.
-        seed: of the jitter.
+    point is a participant, with a horizontal jitter drawn from `seed`. NoVis is that of the main
+    arm.
     """
     columns = _columns(cells, facts)
     keys = [d.key for d in facts.data_sets if any(c.data_set == d.key for c in cells)]

@@ -61,14 +61,8 @@ def fit_ordinal_model(
     Source: McCullagh, Regression models for ordinal data, 1980 (`statsmodels` OrderedModel). It has
     no random participant: it describes the population of answers, and a sandwich covariance
     clustered by participant accounts for the dependence of a participant's answers. Tests are
-    normal and chi squared, for large samples.
-
-    Args:
-        scores: trials of one arm, see `score_trials`.
-        stages: in the wanted order.
-        data_sets: keys, in the wanted order.
-        options: level of the intervals.
-        measure: column of `scores` with integers.
+    normal and chi squared, for large samples. Arguments are those of `fit_linear_model`; the column
+    `measure` holds integers.
     """
     trials = scores[scores[measure].notna()].reset_index(drop=True)
     people = trials["participant"].nunique()

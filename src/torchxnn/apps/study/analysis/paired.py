@@ -141,9 +141,6 @@ def signed_rank(differences: Float[np.ndarray, " pairs"]) -> SignedRank:
     ranks then has a distribution that is found rank by rank. Above 300 pairs p is the normal
     approximation of `scipy.stats.wilcoxon`.
 
-    Args:
-        differences: one per participant, finite.
-
     Raises:
         DataError: a difference is not finite.
     """
@@ -222,14 +219,7 @@ def compare_paired(
     options: AnalysisOptions,
     question: Question,
 ) -> PairedComparison:
-    """Test and effect sizes of two conditions of the same participants.
-
-    Args:
-        first: figure of every participant in the first condition; NaN is missing.
-        second: the same of the second condition, in the same order.
-        options: of the intervals.
-        question: what is compared.
-    """
+    """Test and effect sizes of two conditions of the same participants; NaN is missing."""
     differences = np.round(first - second, DECIMALS)
     differences = differences[~np.isnan(differences)]
     n = len(differences)
@@ -261,13 +251,8 @@ def compare_unpaired(
     """Mann and Whitney's test and Cliff's delta of two groups of participants.
 
     p is exact, over all splits into two groups, where there are at most 20,000 of them; else the
-    normal approximation with corrections for ties and continuity (`scipy.stats.mannwhitneyu`).
-
-    Args:
-        first: a figure per participant of the first group; NaN is left out.
-        second: the same of the second group.
-        options: of the intervals.
-        question: what is compared.
+    normal approximation with corrections for ties and continuity (`scipy.stats.mannwhitneyu`). NaN
+    is left out.
     """
     first, second = (np.round(v[~np.isnan(v)], DECIMALS) for v in (first, second))
     empty = UnpairedComparison(**vars(question), n_first=len(first), n_second=len(second))
@@ -301,10 +286,8 @@ def _mean_difference(first: np.ndarray, second: np.ndarray, axis: int = -1) -> A
 def holm(comparisons: Sequence[Comparison]) -> list[Comparison]:
     """Correct the p of each family after Holm; tests without data are not part of a family.
 
-    Source: Holm, A simple sequentially rejective multiple test procedure, 1979.
-
-    Args:
-        comparisons: of any families, in any order; those without a family stay as they are.
+    Those without a family stay as they are, and so does the order. Source: Holm, A simple
+    sequentially rejective multiple test procedure, 1979.
     """
     found = list(comparisons)
     for family in dict.fromkeys(c.family for c in found if c.family):

@@ -110,11 +110,8 @@ def find_sample_size(options: PowerOptions, source: str = "given") -> SampleSize
     """Smallest number of participants with the wanted power, by doubling and then halving.
 
     The same simulated participants come in the same order at every number, so that the curve is
-    smooth. The exact signed-rank test needs at least 6 differences that are not 0.
-
-    Args:
-        options: assumptions.
-        source: where they come from, for reports.
+    smooth. The exact signed-rank test needs at least 6 differences that are not 0. `source` says,
+    for reports, where the assumptions come from.
 
     Example:
         >>> answer = find_sample_size(PowerOptions(effect=15, runs=200))
@@ -152,9 +149,6 @@ def simulate_differences(
     A participant's purity is normal about the stage's mean with a deviation of the participant's
     own, rounded to whole pictures and cut off at what the purity of a batch can be: from the share
     of the largest of evenly spread classes to 1.
-
-    Args:
-        options: assumptions.
     """
     rng = np.random.default_rng(options.seed)
     shape = (options.runs, options.data_sets, options.largest)
@@ -192,13 +186,8 @@ def assumptions_from_pilots(
 ) -> dict[str, float]:
     """Standard deviations and mean purity with 1-Heatmap of the pilots of the main arm.
 
-    Participants who are not pilots are never looked at, and the effect is not estimated: pilots are
-    too few for it.
-
-    Args:
-        tables: the export.
-        facts: of the study.
-        options: its exclusion rules.
+    The exclusion rules are those of `options`. Participants who are not pilots are never looked at,
+    and the effect is not estimated: pilots are too few for it.
 
     Returns:
         `PowerOptions` by name: baseline, sd_between, sd_within, in percentage points.

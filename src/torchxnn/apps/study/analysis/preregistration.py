@@ -106,13 +106,9 @@ def write_preregistration(
 ) -> None:
     """Write the plan as HTML if `out` ends in .html, else as Markdown.
 
-    Args:
-        facts: of the study.
-        options: of the analysis.
-        answers: who had come by now.
-        out: file; must not exist.
-        created: date, ISO 8601; nothing else in the document changes from one writing to the next.
-        power: where the number of participants comes from, if it was computed.
+    Nothing but the date `created` (ISO 8601) changes from one writing to the next. `answers` tells
+    who had come by then, and `power` where the number of participants comes from, if it was
+    computed.
 
     Raises:
         DataError: `out` exists, the power is of another design, or pilots or simulated participants

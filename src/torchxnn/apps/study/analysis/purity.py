@@ -58,11 +58,7 @@ def adjusted_rand_index(groups: Sequence[Hashable], classes: Sequence[Hashable])
 
     in exact integers until the last division. Source: Hubert and Arabie, Comparing partitions,
     1985. Higher is better. Two partitions that are both one group, or both single pictures, are
-    equal: 1.
-
-    Args:
-        groups: the group of every picture, whatever the names.
-        classes: the class of every picture, in the same order.
+    equal: 1. Arguments are those of `purity`.
 
     Returns:
         At most 1; negative is worse than chance.
@@ -88,11 +84,8 @@ def expected_purity(groups: Sequence[Hashable], classes: Sequence[Hashable]) -> 
     .. math:: P(\max_c X_c\le m)=\frac{[x^s]\prod_c\sum_{k\le m}\binom{n_c}kx^k}{\binom Ns},
 
     and expectations add up over groups whatever their dependence. Integers until the last division,
-    no simulation.
-
-    Args:
-        groups: the group of every picture; only its sizes matter.
-        classes: the class of every picture; only their counts matter.
+    no simulation. Arguments are those of `purity`, of which only the sizes of groups and the counts
+    of classes matter.
 
     Returns:
         In (0, 1].
@@ -113,12 +106,9 @@ def expected_purity(groups: Sequence[Hashable], classes: Sequence[Hashable]) -> 
 def score_trials(
     trials: pd.DataFrame, placements: pd.DataFrame, participants: Sequence[int] | None = None
 ) -> pd.DataFrame:
-    """Score every submitted trial but the practice round.
+    """Score every submitted trial of an export but the practice round.
 
-    Args:
-        trials: as exported.
-        placements: as exported.
-        participants: whom to score; None is everybody.
+    `participants` are those to score; None is everybody.
 
     Returns:
         A row per trial, by participant and position: participant, position, arm, kind, data_set,

@@ -76,15 +76,9 @@ class Section:
 def write_report(
     tables: Mapping[str, pd.DataFrame], facts: PlanFacts, options: AnalysisOptions, out: Path
 ) -> Results:
-    """Analyse a study and write report.html, results.json, scores.csv and figures.
+    """Analyse an export and write report.html, results.json, scores.csv and figures.
 
-    The folder appears whole or not at all.
-
-    Args:
-        tables: the export.
-        facts: of the study.
-        options: settings.
-        out: folder; an earlier report there is replaced.
+    The folder `out` appears whole or not at all and replaces an earlier report.
 
     Raises:
         DataError: tables that are not an export, or a grouping that cannot be scored.

@@ -127,12 +127,7 @@ class Results:
 def compute(
     tables: Mapping[str, pd.DataFrame], facts: PlanFacts, options: AnalysisOptions
 ) -> tuple[Results, pd.DataFrame]:
-    """All statistics, and the scores of the analysed trials that they are made of.
-
-    Args:
-        tables: the export.
-        facts: of the study.
-        options: settings.
+    """All statistics of an export, and the scores of the analysed trials that they are made of.
 
     Raises:
         DataError: tables that are not an export, or a grouping that cannot be scored.

@@ -1,1 +1,4 @@
-"""What participants answered: every call that returns has reached the disk."""
+"""What participants answered: every call that returns has reached the disk.
+
+Times such as `now` are seconds since 1970.
+"""

@@ -102,12 +102,6 @@ def begin(
     withdrew or were silent for too long are free again. Pilots and synthetic participants have
     places of their own, so that they leave no gaps.
 
-    Args:
-        database: where.
-        plan: the study.
-        new: who.
-        now: seconds since 1970.
-
     Returns:
         The participant and the token for the cookie, which is not kept.
 
@@ -192,18 +186,10 @@ def go_on(
     given: Mapping[str, str],
     now: float,
 ) -> Participant:
-    """Keep the answers of a page and move to the next one.
+    """Keep the answers `given` on the page `step`, by question, and move to the next page.
 
     If the participant is not at that page any more (a second tab, a request sent twice), nothing
     changes.
-
-    Args:
-        database: where.
-        plan: the study.
-        participant: as read before.
-        step: the page that is answered.
-        given: answers by question.
-        now: seconds since 1970.
     """
     with database.writing() as connection:
         if not lock_step(connection, participant.number, step):

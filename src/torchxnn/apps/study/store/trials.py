@@ -127,15 +127,7 @@ def submit_trial(
     images: Sequence[str],
     now: float,
 ) -> str:
-    """Close a batch whose pictures are all placed.
-
-    Args:
-        database: where.
-        plan: the study.
-        participant: whose.
-        position: which batch.
-        images: ids of its pictures.
-        now: seconds since 1970.
+    """Close a batch whose pictures, named by `images`, are all placed.
 
     Returns:
         The next page.
