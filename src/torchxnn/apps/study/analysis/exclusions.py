@@ -78,16 +78,13 @@ class Selection:
     @property
     def banner(self) -> str:
         """What every page of a report must say of its data; empty if all are participants."""
-        count, odd = len(self.kept), []
-        for kind, word in ((SYNTHETIC, "synthetic"), (PILOT, "pilot")):
-            if self.kept_kinds.get(kind):
-                odd.append(f"{self.kept_kinds[kind]} of {count} analysed participants: {word}")
-        words = " and ".join(
-            word
-            for kind, word in ((SYNTHETIC, "Synthetic"), (PILOT, "Pilot"))
-            if self.kept_kinds.get(kind)
+        words = {"Synthetic": SYNTHETIC, "Pilot": PILOT}
+        odd = {word: n for word, kind in words.items() if (n := self.kept_kinds.get(kind))}
+        counts = (
+            f"{n} of {len(self.kept)} analysed participants: {word.lower()}"
+            for word, n in odd.items()
         )
-        return f"{words} data: no finding ({'; '.join(odd)})." if odd else ""
+        return f"{' and '.join(odd)} data: no finding ({'; '.join(counts)})." if odd else ""
 
 
 def check_tables(tables: Mapping[str, pd.DataFrame]) -> None:
@@ -166,22 +163,19 @@ def check_anybody(selection: Selection) -> None:
 def describe_rules(options: AnalysisOptions) -> tuple[str, ...]:
     """The rules in sentences, for a report and for a preregistration."""
     rules = options.exclusions
-    sentences = ["People who withdrew are left out."]
-    if rules.unfinished:
-        sentences.append("People who did not finish are left out.")
-    else:
-        sentences.append("People who did not finish count wherever a pair of trials is complete.")
-    if rules.attention:
-        sentences.append("People who failed an attention check are left out.")
-    else:
-        sentences.append("Attention checks exclude nobody.")
-    if rules.minimum_seconds > 0:
-        sentences.append(
-            f"People with less than {rules.minimum_seconds:g} s of active time (page visible) on "
-            "any analysed trial are left out."
-        )
-    else:
-        sentences.append("No minimum time is asked for.")
+    sentences = [
+        "People who withdrew are left out.",
+        "People who did not finish are left out."
+        if rules.unfinished
+        else "People who did not finish count wherever a pair of trials is complete.",
+        "People who failed an attention check are left out."
+        if rules.attention
+        else "Attention checks exclude nobody.",
+        f"People with less than {rules.minimum_seconds:g} s of active time (page visible) on any "
+        "analysed trial are left out."
+        if rules.minimum_seconds > 0
+        else "No minimum time is asked for.",
+    ]
     kinds = [kind for kind in (PILOT, SYNTHETIC) if kind not in options.kinds]
     if kinds:
         sentences.append(f"Participants marked as {' or '.join(kinds)} are not analysed.")

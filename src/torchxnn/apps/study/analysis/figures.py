@@ -51,6 +51,10 @@ _STYLE: dict[Any, Any] = {
     "xtick.color": INK,
     "ytick.color": INK,
     "text.color": INK,
+    "axes.titlelocation": "left",
+    "axes.titleweight": "bold",
+    "legend.frameon": False,
+    "legend.fontsize": 9,
     "svg.hashsalt": "torchxnn",
     "pdf.fonttype": 42,
 }
@@ -106,15 +110,9 @@ def purity_figure(
         for letter, axis, key in zip("abcdefgh"[: len(keys)], axes, keys, strict=True):
             _boxes(axis, scores, [c for c in cells if c.data_set == key], columns, rng)
             prefix = f"({letter}) " if len(keys) > 1 else ""
-            axis.set_title(prefix + facts.data_set_name(key), loc="left", fontweight="bold")
+            axis.set_title(prefix + facts.data_set_name(key))
         axes[0].set_ylabel("Clustering purity (%)")
-        figure.legend(
-            handles=_purity_legend(),
-            loc="outside lower center",
-            ncols=4,
-            frameon=False,
-            fontsize=9,
-        )
+        figure.legend(handles=_purity_legend(), loc="outside lower center", ncols=4)
     return figure
 
 
@@ -260,7 +258,7 @@ def _likert(
             for row, (_, counts) in enumerate(bars):
                 _bar(axis, row, counts)
             prefix = f"({letter}) " if letter else ""
-            axis.set_title(prefix + title, loc="left", fontweight="bold")
+            axis.set_title(prefix + title)
             names = [f"{name}, n = {sum(counts)}" for name, counts in bars]
             axis.set_yticks(range(len(bars)), names)
             axis.set_ylim(len(bars) - 0.5, -0.5)
@@ -278,8 +276,6 @@ def _likert(
             ],
             loc="outside lower center",
             ncols=7,
-            frameon=False,
-            fontsize=9,
             handlelength=1.2,
             columnspacing=1.2,
         )

@@ -7,11 +7,12 @@ from the same settings, so that the two cannot drift apart.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from torchxnn.apps.study.analysis.exclusions import describe_rules
 from torchxnn.apps.study.analysis.options import (
@@ -22,7 +23,7 @@ from torchxnn.apps.study.analysis.options import (
     PlanFacts,
 )
 from torchxnn.apps.study.analysis.power import SampleSize, describe_curve, design_of
-from torchxnn.apps.study.analysis.report import Section, render_page
+from torchxnn.apps.study.analysis.report import TEMPLATES, Section, render_page
 from torchxnn.apps.study.analysis.results import software
 from torchxnn.apps.study.analysis.tables import Table, shown_table
 from torchxnn.apps.study.analysis.wording import (
@@ -122,7 +123,7 @@ def write_preregistration(
         raise DataError("a preregistration is about participants; leave pilots and synthetic out")
     if power is not None:
         _check_power(power, facts, options)
-    sections = plan_sections(facts, options, answers, power)
+    markdown = out.suffix.lower() not in HTML_SUFFIXES
     provenance = [
         ("Study, SHA-256", facts.study_hash),
         ("Seed of the study", str(facts.seed)),
@@ -133,18 +134,16 @@ def write_preregistration(
         ),
         *software().items(),
     ]
-    if out.suffix.lower() in HTML_SUFFIXES:
-        text = render_page(
-            title=facts.title,
-            lead="Plan of a human study",
-            files="",
-            banner=answers.late,
-            key=[("Written", created), ("Study", facts.study_hash[:16])],
-            provenance=provenance,
-            sections=sections,
-        )
-    else:
-        text = _markdown(facts.title, answers.late, created, sections, provenance)
+    text = (_render_markdown if markdown else render_page)(
+        title=facts.title,
+        lead="Plan of a human study",
+        files="",
+        banner=answers.late,
+        created=created,
+        key=[("Written", created), ("Study", facts.study_hash[:16])],
+        provenance=provenance,
+        sections=plan_sections(facts, options, answers, power),
+    )
     replace_file(out, text.encode())
 
 
@@ -221,36 +220,17 @@ def _check_power(power: SampleSize, facts: PlanFacts, options: AnalysisOptions) 
         )
 
 
-def _markdown(
-    title: str,
-    banner: str,
-    created: str,
-    sections: Sequence[Section],
-    provenance: Sequence[tuple[str, str]],
-) -> str:
-    lines = [f"# Plan of the study: {_escape(title)}", "", f"Written {created}.", ""]
-    if banner:
-        lines += [f"**{banner}**", ""]
-    for section in sections:
-        lines += [f"## {section.title}", ""]
-        for text in section.paragraphs:
-            lines += [_escape(text), ""]
-        if section.points:
-            lines += [*(f"- {_escape(text)}" for text in section.points), ""]
-        for table in section.tables:
-            lines += [*_table(table), ""]
-    lines += ["## Provenance", "", *(f"- {name}: {value}" for name, value in provenance)]
-    return "\n".join(lines) + "\n"
+def _render_markdown(**context: Any) -> str:
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["plain"] = _plain
+    return environment.get_template("plan.md").render(context)
 
 
-def _table(table: Table) -> list[str]:
-    rows = [table.columns, *table.rows]
-    cells = ["| " + " | ".join(_escape(cell) for cell in row) + " |" for row in rows]
-    ruler = "|" + "---|" * len(table.columns)
-    note = ["", _escape(table.note)] if table.note else []
-    return [f"{_escape(table.caption)}:", "", cells[0], ruler, *cells[1:], *note]
-
-
-def _escape(text: str) -> str:
+def _plain(text: str) -> str:
     """Text that Markdown shows as it is: names of studies and pictures may hold anything."""
     return re.sub(r"([\\`*_\[\]<>|#])", r"\\\1", " ".join(text.split()))

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from matplotlib.figure import Figure
 
 from torchxnn.apps.study.analysis import tables as made
+from torchxnn.apps.study.analysis.descriptives import Cell
 from torchxnn.apps.study.analysis.exclusions import describe_rules
 from torchxnn.apps.study.analysis.figures import (
     Drawing,
@@ -22,7 +24,7 @@ from torchxnn.apps.study.analysis.findings import arm_sentence, model_sentences,
 from torchxnn.apps.study.analysis.models import Unavailable
 from torchxnn.apps.study.analysis.options import AnalysisOptions, PlanFacts
 from torchxnn.apps.study.analysis.paired import PairedComparison
-from torchxnn.apps.study.analysis.results import PRIMARY, Ratings, Results, compute
+from torchxnn.apps.study.analysis.results import PRIMARY, Results, compute
 from torchxnn.apps.study.analysis.tables import Table
 from torchxnn.apps.study.analysis.wording import (
     decimal,
@@ -43,7 +45,7 @@ from torchxnn.storage.files import check_replaceable, replace_folder
 
 REPORT, NUMBERS, SCORES, FIGURES = "report.html", "results.json", "scores.csv", "figures"
 
-_TEMPLATES = Path(__file__).parent / "templates"
+TEMPLATES = Path(__file__).parent / "templates"
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,51 +103,38 @@ def write_report(
 
 def draw_figures(results: Results, scores: pd.DataFrame, facts: PlanFacts) -> list[Drawing]:
     """Purity as in the paper's figure 4, confidence and ratings as in its figure 5."""
-    cells, found = results.cells, []
+    cells, ratings, found = results.cells, results.ratings, list[Drawing]()
     stars = "".join(
         f" {'*' * count}: other participants, in the arm {arm.name}."
         for count, arm in enumerate(facts.arms)
         if count and arm.name in results.selection.kept_arms
     )
+
+    def place(cell: Cell) -> str:
+        return f"{facts.data_set_name(cell.data_set)}, {cell.name}"
+
+    def add(name: str, figure: Figure, caption: str, shown: str, means: list[str]) -> None:
+        alternative = f"{shown}: {listed(means)}."
+        found.append(draw_files(figure, name, caption, alternative, results.banner))
+
     if cells:
-        means = listed(
-            [
-                f"{facts.data_set_name(c.data_set)}, {c.name}: {percent(c.purity.mean)}"
-                for c in cells
-            ]
-        )
         caption = (
             "Clustering purity with respect to the network's predictions. Boxes span the "
             f"quartiles, whiskers 1.5 of their length at most.{stars}"
         )
         figure = purity_figure(scores, cells, facts, results.options.seed)
-        alternative = f"Box plots of purity. Means: {means}."
-        found.append(draw_files(figure, "purity", caption, alternative, results.banner))
-    if any(cell.confidence for cell in cells):
-        means = listed(
-            [
-                f"{facts.data_set_name(c.data_set)}, {c.name}: {decimal(c.confidence.mean)}"
-                for c in cells
-                if c.confidence
-            ]
-        )
+        means = [f"{place(c)}: {percent(c.purity.mean)}" for c in cells]
+        add("purity", figure, caption, "Box plots of purity. Means", means)
+    bars = "Bars of the seven answers. Means from 1 to 7"
+    means = [f"{place(c)}: {decimal(c.confidence.mean)}" for c in cells if c.confidence]
+    if means:
         caption = f"Confidence that all pictures are grouped correctly.{stars}"
-        alternative = f"Bars of the seven answers. Means from 1 to 7: {means}."
-        figure = confidence_figure(cells, facts)
-        found.append(draw_files(figure, "confidence", caption, alternative, results.banner))
-    ratings = results.ratings
-    if ratings.one_heatmap or ratings.xnn:
+        add("confidence", confidence_figure(cells, facts), caption, bars, means)
+    agents = (("1-Heatmap", ratings.one_heatmap), ("XNN", ratings.xnn))
+    means = [f"{name} {decimal(agent.mean)}" for name, agent in agents if agent]
+    if means:
         caption = f"Rating of the two agents at the end of the arm {facts.main.name}."
-        means = listed(
-            [
-                f"{name} {decimal(summary.mean)}"
-                for name, summary in (("1-Heatmap", ratings.one_heatmap), ("XNN", ratings.xnn))
-                if summary
-            ]
-        )
-        alternative = f"Bars of the seven answers. Means from 1 to 7: {means}."
-        figure = rating_figure(ratings, facts)
-        found.append(draw_files(figure, "ratings", caption, alternative, results.banner))
+        add("ratings", rating_figure(ratings, facts), caption, bars, means)
     return found
 
 
@@ -235,6 +224,8 @@ def _answers(
 ) -> tuple[Section, ...]:
     ordinal, ratings = results.confidence_model, results.ratings
     rated = (ratings.comparison,) if ratings.comparison.n else ()
+    p = ratings.comparison.sign_test_p
+    sign_test = () if p is None else (f"Sign test of the two ratings: {p_text(p)}.",)
     steps = "in steps of the scale"
     return (
         Section(
@@ -256,7 +247,10 @@ def _answers(
         Section(
             "ratings",
             "Ratings and difficulty",
-            _about_ratings(ratings),
+            (
+                *sign_test,
+                f"{plural(ratings.comments, 'participant')} wrote a comment; see the export.",
+            ),
             drawings=drawings.get("ratings", ()),
             tables=(
                 made.ratings_table(results),
@@ -265,12 +259,6 @@ def _answers(
         ),
         Section("behaviour", "Behaviour", tables=(made.behaviour_table(results, facts),)),
     )
-
-
-def _about_ratings(ratings: Ratings) -> tuple[str, ...]:
-    wrote = f"{plural(ratings.comments, 'participant')} wrote a comment; see the export."
-    p = ratings.comparison.sign_test_p
-    return (wrote,) if p is None else (f"Sign test of the two ratings: {p_text(p)}.", wrote)
 
 
 def _sensitivity(results: Results, facts: PlanFacts) -> tuple[Table, ...]:
@@ -317,5 +305,5 @@ def render_report(results: Results, facts: PlanFacts, drawings: list[Drawing]) -
 
 def render_page(**context: Any) -> str:
     """The page of a report or plan; it is self-contained and requests nothing."""
-    style = (_TEMPLATES / "study.css").read_text("utf-8")
-    return render(_TEMPLATES / "study_report.html", style, **context).decode()
+    style = (TEMPLATES / "study.css").read_text("utf-8")
+    return render(TEMPLATES / "study_report.html", style, **context).decode()

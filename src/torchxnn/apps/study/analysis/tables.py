@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from torchxnn.apps.study.analysis.descriptives import Cell, Summary
 from torchxnn.apps.study.analysis.models import Estimate, LinearModel, TermTest, Unavailable
 from torchxnn.apps.study.analysis.options import PlanFacts
 from torchxnn.apps.study.analysis.ordinal import OrdinalModel
-from torchxnn.apps.study.analysis.paired import PairedComparison, UnpairedComparison
+from torchxnn.apps.study.analysis.paired import PairedComparison
 from torchxnn.apps.study.analysis.results import Results
 from torchxnn.apps.study.analysis.wording import (
     DASH,
@@ -160,7 +160,20 @@ def paired_table(
 def arms_table(results: Results, facts: PlanFacts) -> Table:
     """Arms against each other."""
     level = f"{results.options.level:.0%} interval"
-    rows = [_arm_row(c, facts) for c in results.between]
+    rows = [
+        (
+            f"{_data_set(c.data_set, facts)}{c.first} against {c.second}",
+            f"{c.n_first}, {c.n_second}",
+            points(c.mean_difference),
+            between(c.mean_interval, 100.0, 1),
+            decimal(c.statistic, 1),
+            p_value(c.p),
+            p_value(c.p_holm),
+            decimal(c.cliffs_delta),
+            between(c.cliffs_delta_interval),
+        )
+        for c in results.between
+    ]
     columns = (
         *("Data set: first against second", "n", "Mean difference (points)", level, "U", "p"),
         *("p (Holm)", "Cliff's delta", level),
@@ -175,61 +188,50 @@ def arms_table(results: Results, facts: PlanFacts) -> Table:
 def ratings_table(results: Results) -> Table:
     """Ratings and difficulty."""
     ratings = results.ratings
-    rows = [
-        _summary_row("Agent with one heatmap (1 to 7)", ratings.one_heatmap),
-        _summary_row("Agent with x-features (1 to 7)", ratings.xnn),
-        _summary_row("Difficulty (0 to 7)", ratings.difficulty),
-    ]
-    level = f"{results.options.level:.0%} interval"
-    return Table("Ratings and difficulty", ("", "n", "Mean", level, "SD", "Median"), tuple(rows))
+    rows = {
+        "Agent with one heatmap (1 to 7)": ratings.one_heatmap,
+        "Agent with x-features (1 to 7)": ratings.xnn,
+        "Difficulty (0 to 7)": ratings.difficulty,
+    }
+    return _summaries("Ratings and difficulty", "", rows, results)
 
 
 def confidence_table(results: Results, facts: PlanFacts) -> Table:
     """Confidence per stage."""
-    rows = [_summary_row(_where(cell, facts), cell.confidence) for cell in results.cells]
-    level = f"{results.options.level:.0%} interval"
-    columns = ("Data set, stage (arm)", "n", "Mean", level, "SD", "Median")
-    return Table("Confidence, 1 (zero) to 7 (100%)", columns, tuple(rows))
-
-
-def term_table(model: LinearModel | OrdinalModel) -> Table:
-    """Tests of the terms."""
-    squared = isinstance(model, OrdinalModel)
-
-    def row(term: TermTest) -> tuple[str, ...]:
-        if squared:
-            return (term.term, decimal(term.statistic * term.df), str(term.df), p_value(term.p))
-        df = f"{term.df}, {term.df_residual}"
-        return (term.term, decimal(term.statistic), df, p_value(term.p))
-
-    columns = ("Term", "Chi squared" if squared else "F", "df", "p")
-    return Table("Wald tests of the terms (type III)", columns, tuple(map(row, model.terms)))
-
-
-def contrast_table(model: LinearModel | OrdinalModel, level: float, facts: PlanFacts) -> Table:
-    """Differences of stages in a model."""
-    ordinal = isinstance(model, OrdinalModel)
-    scale, digits = (1.0, 2) if ordinal else (100.0, 1)
-
-    def row(one: Estimate) -> tuple[str, ...]:
-        numbers = (one.value, one.standard_error, one.low, one.high)
-        value, error, low, high = (decimal(scale * number, digits) for number in numbers)
-        name = f"{_data_set(one.data_set, facts)}{one.name.replace(' - ', f' {MINUS} ')}"
-        return (name, value, error, f"{low} to {high}", p_value(one.p), p_value(one.p_holm))
-
-    unit = "Log odds ratio" if ordinal else "Difference (points)"
-    columns = ("Data set: difference", unit, "SE", f"{level:.0%} interval", "p", "p (Holm)")
-    caption = "Stages compared by the model, at equal order"
-    return Table(caption, columns, tuple(map(row, model.contrasts)))
+    rows = {_where(cell, facts): cell.confidence for cell in results.cells}
+    caption = "Confidence, 1 (zero) to 7 (100%)"
+    return _summaries(caption, "Data set, stage (arm)", rows, results)
 
 
 def model_tables(
     model: LinearModel | OrdinalModel | Unavailable, results: Results, facts: PlanFacts
 ) -> tuple[Table, ...]:
-    """Both tables of a model; none if it was not fitted."""
+    """Tests of the terms and differences of stages in a model; none if it was not fitted."""
     if isinstance(model, Unavailable):
         return ()
-    return term_table(model), contrast_table(model, results.options.level, facts)
+    ordinal = isinstance(model, OrdinalModel)
+    scale, digits = (1.0, 2) if ordinal else (100.0, 1)
+
+    def test(term: TermTest) -> tuple[str, ...]:
+        statistic = term.statistic * term.df if ordinal else term.statistic
+        df = str(term.df) if ordinal else f"{term.df}, {term.df_residual}"
+        return (term.term, decimal(statistic), df, p_value(term.p))
+
+    def contrast(one: Estimate) -> tuple[str, ...]:
+        numbers = (one.value, one.standard_error, one.low, one.high)
+        value, error, low, high = (decimal(scale * number, digits) for number in numbers)
+        name = f"{_data_set(one.data_set, facts)}{one.name.replace(' - ', f' {MINUS} ')}"
+        return (name, value, error, f"{low} to {high}", p_value(one.p), p_value(one.p_holm))
+
+    tests = ("Term", "Chi squared" if ordinal else "F", "df", "p")
+    unit = "Log odds ratio" if ordinal else "Difference (points)"
+    level = f"{results.options.level:.0%} interval"
+    contrasts = ("Data set: difference", unit, "SE", level, "p", "p (Holm)")
+    compared = "Stages compared by the model, at equal order"
+    return (
+        Table("Wald tests of the terms (type III)", tests, tuple(map(test, model.terms))),
+        Table(compared, contrasts, tuple(map(contrast, model.contrasts))),
+    )
 
 
 def shown_table(facts: PlanFacts) -> Table:
@@ -243,31 +245,18 @@ def shown_table(facts: PlanFacts) -> Table:
     return Table("Data sets", ("", *(data.name for data in facts.data_sets)), tuple(rows))
 
 
-def _arm_row(c: UnpairedComparison, facts: PlanFacts) -> tuple[str, ...]:
-    return (
-        f"{_data_set(c.data_set, facts)}{c.first} against {c.second}",
-        f"{c.n_first}, {c.n_second}",
-        points(c.mean_difference),
-        between(c.mean_interval, 100.0, 1),
-        decimal(c.statistic, 1),
-        p_value(c.p),
-        p_value(c.p_holm),
-        decimal(c.cliffs_delta),
-        between(c.cliffs_delta_interval),
-    )
-
-
-def _summary_row(name: str, summary: Summary | None) -> tuple[str, ...]:
-    if summary is None:
-        return (name, "0", *[DASH] * 4)
-    return (
-        name,
-        str(summary.n),
-        decimal(summary.mean),
-        between(summary.interval),
-        decimal(summary.sd),
-        decimal(summary.median, 1),
-    )
+def _summaries(
+    caption: str, heading: str, summaries: Mapping[str, Summary | None], results: Results
+) -> Table:
+    rows = []
+    for name, found in summaries.items():
+        figures: tuple[str, ...] = ("0", *[DASH] * 4)
+        if found is not None:
+            numbers = decimal(found.sd), decimal(found.median, 1)
+            figures = (str(found.n), decimal(found.mean), between(found.interval), *numbers)
+        rows.append((name, *figures))
+    level = f"{results.options.level:.0%} interval"
+    return Table(caption, (heading, "n", "Mean", level, "SD", "Median"), tuple(rows))
 
 
 def _where(cell: Cell, facts: PlanFacts) -> str:
