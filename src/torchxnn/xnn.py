@@ -15,7 +15,6 @@ from torchxnn.data.positives import as_targets, default_features
 from torchxnn.data.record import record_activations
 from torchxnn.embeddings.apply import Embedded, apply_embedding
 from torchxnn.embeddings.base import Embedding
-from torchxnn.embeddings.output import XNNOutput, fit_to
 from torchxnn.errors import DataError, ModelError, XNNError
 from torchxnn.explanations import functions, maps
 from torchxnn.explanations.drawing.html import xnn_fragment
@@ -23,8 +22,7 @@ from torchxnn.explanations.names import adopt
 from torchxnn.explanations.names.file import read_names, save_with_names
 from torchxnn.explanations.names.judgements import FeatureNames
 from torchxnn.metrics import evaluation
-from torchxnn.models.attached import AttachedLayer
-from torchxnn.models.layers import unwrap
+from torchxnn.models.attached import AttachedLayer, XNNOutput, fit_to
 from torchxnn.models.outputs import class_of_target
 from torchxnn.models.preprocessing import Preprocessing
 from torchxnn.models.weights import fingerprint
@@ -210,9 +208,7 @@ class XNN(nn.Module):
             NonFiniteError: NaN or infinity in the images, the activations or the logits.
             LayerError: the layer did not run exactly once.
         """
-        embedding = self.fitted()
-        z, logits = self.attached.run(images)
-        return maps.read_pass(embedding, z, logits, self.layer)
+        return XNNOutput.of(self.fitted(), *self.attached.run(images), self.layer)
 
     run_with_maps = maps.run_with_maps
 
@@ -389,12 +385,4 @@ class XNN(nn.Module):
         return xnn
 
     def _repr_html_(self) -> str:
-        fitted = self.embedding is not None
-        targets = [self.target_name(target) for target in self.targets]
-        facts = [
-            ("Model", type(unwrap(self.model)).__name__),
-            ("Layer", self.layer),
-            ("Targets", ", ".join(targets) or "none yet"),
-        ]
-        names = self.feature_names if fitted else ()
-        return xnn_fragment(facts, self.report if fitted else None, names, targets)
+        return xnn_fragment(self, () if self.embedding is None else self.feature_names)

@@ -17,12 +17,11 @@ from torchxnn.attribution.tokens_and_rows import (
     attribute_tokens,
     find_token_embedding,
 )
-from torchxnn.embeddings.output import XNNOutput
 from torchxnn.errors import DataError
 from torchxnn.explanations.image import Explanation
 from torchxnn.explanations.maps import Units, attributor, run_with_maps
 from torchxnn.explanations.text_table import TableExplanation, TextExplanation
-from torchxnn.metrics.fitted import FittedXNN, NamedXNN
+from torchxnn.models.attached import FittedXNN, NamedXNN, XNNOutput
 from torchxnn.models.inputs import kind_of
 from torchxnn.models.preprocessing import Preprocessing
 

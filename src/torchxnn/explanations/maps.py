@@ -14,12 +14,9 @@ from torchxnn.attribution.base import Attributor, Certificate
 from torchxnn.attribution.excitation_backprop.method import ExcitationBackprop
 from torchxnn.attribution.methods import METHODS
 from torchxnn.embeddings.base import Embedding
-from torchxnn.embeddings.output import XNNOutput, fit_to
 from torchxnn.errors import XNNError
-from torchxnn.metrics.fitted import FittedXNN
-from torchxnn.models.attached import AttachedLayer
+from torchxnn.models.attached import AttachedLayer, FittedXNN, XNNOutput, fit_to
 from torchxnn.models.inputs import check_inputs
-from torchxnn.models.outputs import predicted_classes
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,11 +50,8 @@ def attributor(method: str, module: nn.Module) -> Attributor:
     return METHODS[method](module)
 
 
-@final
-class Units(nn.Module):
+class _OnLayer(nn.Module):
     """Images to the units whose heatmaps are drawn, one per x-feature; see `Embedding.salience`.
-
-    The pass of the model stops at the layer.
 
     Args:
         attached: the layer.
@@ -69,19 +63,24 @@ class Units(nn.Module):
         self.attached = attached
         self.embedding = embedding
 
-    def forward(self, images: Tensor) -> Float[Tensor, "batch features"]:
-        """The units, (B, n); gradients flow."""
-        z = fit_to(self.embedding, self.attached.run_to(images), self.attached.name)
+    def units(self, z: Tensor) -> Float[Tensor, "batch features"]:
+        """The units, (B, n), of the layer's output; gradients flow."""
+        z = fit_to(self.embedding, z, self.attached.name)
         return self.embedding.salience(self.embedding.encode(z))
 
 
 @final
-class UnitsBesideLogits(nn.Module):
-    """The same units from a full pass of the model, beside what the model returns.
+class Units(_OnLayer):
+    """The units alone: the pass of the model stops at the layer."""
 
-    Args:
-        attached: the layer.
-        embedding: fitted to it.
+    def forward(self, images: Tensor) -> Float[Tensor, "batch features"]:
+        """The units, (B, n); gradients flow."""
+        return self.units(self.attached.run_to(images))
+
+
+@final
+class UnitsBesideLogits(_OnLayer):
+    """The units from a full pass of the model, beside what the model returns.
 
     Attributes:
         passed: Z and what the model returned, of the last pass.
@@ -89,26 +88,10 @@ class UnitsBesideLogits(nn.Module):
 
     passed: tuple[Tensor, Any]
 
-    def __init__(self, attached: AttachedLayer, embedding: Embedding) -> None:
-        super().__init__()
-        self.attached = attached
-        self.embedding = embedding
-
     def forward(self, images: Tensor) -> tuple[Float[Tensor, "batch features"], Any]:
         """The units (B, n), and what the model returns; gradients flow."""
-        z, returned = self.passed = self.attached.run_past(images)
-        z = fit_to(self.embedding, z, self.attached.name)
-        return self.embedding.salience(self.embedding.encode(z)), returned
-
-
-def read_pass(embedding: Embedding, z: Tensor, logits: Tensor, layer: str) -> XNNOutput:
-    """Every number that rests on Z (B, S_z) or (B, C, h, w) and the logits (B, K) of one pass.
-
-    Raises:
-        DataError: Z does not fit the embedding; the message names the layer.
-    """
-    z = fit_to(embedding, z, layer)
-    return XNNOutput.of(embedding, z, logits, predicted_classes(logits))
+        self.passed = self.attached.run_past(images)
+        return self.units(self.passed[0]), self.passed[1]
 
 
 @torch.no_grad()
@@ -148,7 +131,7 @@ def run_with_maps(
         for drawn in found if warn else ():
             drawn.warn(stacklevel=3)
         return XNNMaps(
-            output=read_pass(embedding, *attached.checked(*both.passed), attached.name),
+            output=XNNOutput.of(embedding, *attached.checked(*both.passed), attached.name),
             heatmaps=found[0].maps,
             logit_heatmaps=found[1].maps if logits else found[0].maps[:, :0],
             certificate=found[0].certificate() if certify else None,

@@ -15,8 +15,8 @@ from torchxnn.embeddings.apply import Embedded, apply_embedding
 from torchxnn.embeddings.base import Embedding
 from torchxnn.errors import DataError
 from torchxnn.metrics.faithfulness import Faithfulness, measure_faithfulness
-from torchxnn.metrics.fitted import FittedXNN
 from torchxnn.metrics.orthogonality import MapCovariance, Orthogonality
+from torchxnn.models.attached import FittedXNN
 from torchxnn.models.inputs import kind_of
 
 CERTIFIED_IMAGES = 8

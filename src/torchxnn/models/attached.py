@@ -1,14 +1,21 @@
-"""A layer of a trained model, and the two forward passes that are made to look at its output."""
+"""A layer of a trained model and an embedding on it: the forward passes and what they say.
+
+`AttachedLayer` makes the passes, `XNNOutput` holds every number that rests on one, and `FittedXNN`
+is what a function about an XNN, such as `evaluate` or `explain_image`, asks of it.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Any, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from torchxnn.errors import NonFiniteError
+from torchxnn.embeddings.base import Embedding
+from torchxnn.errors import DataError, NonFiniteError
 from torchxnn.models.inputs import check_inputs
 from torchxnn.models.layers import (
     as_activations,
@@ -17,7 +24,8 @@ from torchxnn.models.layers import (
     run_past_layers,
     run_to_layer,
 )
-from torchxnn.models.outputs import as_logits
+from torchxnn.models.outputs import as_logits, predicted_classes
+from torchxnn.models.preprocessing import Preprocessing
 
 
 class AttachedLayer:
@@ -98,6 +106,105 @@ class AttachedLayer:
             record_layer(self.model, self._module, images[:1])
             self._runs_once = True
         return as_activations(run_to_layer(self.model, self._module, images), self.name, images)
+
+
+@dataclass(frozen=True, eq=False)
+class XNNOutput:
+    r"""The numbers of one forward pass, for B images, K outputs, k targets and n x-features.
+
+    For each target :math:`\hat y_k = \sum_i v_{ki} E_i + b_k` (paper section 2.1).
+
+    Attributes:
+        logits: (B, K), the model's own, before the softmax.
+        z: the layer's output, (B, S_z) or maps (B, C, h, w), in the precision of the embedding.
+        features: the x-features E, (B, n); spatial means where x-features are maps.
+        contributions: (B, k, n), v_i E_i per target, in logits.
+        reproduced: (B, k), the logits that the contributions and the intercept add up to.
+        predicted: (B,), 0-based class that the model predicts; see `models.outputs`.
+    """
+
+    logits: Float[Tensor, "batch outputs"]
+    z: Float[Tensor, "batch dims *map"]
+    features: Float[Tensor, "batch features"]
+    contributions: Float[Tensor, "batch targets features"]
+    reproduced: Float[Tensor, "batch targets"]
+    predicted: Int64[Tensor, " batch"]
+
+    @classmethod
+    def of(cls, embedding: Embedding, z: Tensor, logits: Tensor, layer: str) -> XNNOutput:
+        """What an embedding makes of Z, beside what the model says itself; gradients flow.
+
+        Raises:
+            DataError: Z does not fit the embedding; the message names the layer.
+        """
+        z = fit_to(embedding, z, layer)
+        features = embedding.encode(z)
+        return cls(
+            logits=logits,
+            z=z,
+            features=embedding.summarise(features),
+            contributions=embedding.contributions(features),
+            reproduced=embedding.reproduce(features),
+            predicted=predicted_classes(logits),
+        )
+
+    def cpu(self) -> XNNOutput:
+        """The same on the CPU."""
+        return XNNOutput(**{field.name: getattr(self, field.name).cpu() for field in fields(self)})
+
+
+def fit_to(embedding: Embedding, z: Float[Tensor, "batch dims *map"], layer: str) -> Tensor:
+    """Z in the precision of an embedding, if it is of the kind that the embedding was fitted to.
+
+    Raises:
+        DataError: Z lies on another device, or has another shape.
+    """
+    reference = embedding.readout.weight
+    if reference.device != z.device:
+        raise DataError(
+            f"the embedding is on {reference.device} and the model on {z.device}; "
+            f"move it: xnn.to('{z.device}')"
+        )
+    if tuple(z.shape[1:]) != embedding.activation_shape:
+        raise DataError(
+            f"layer {layer!r} gives {tuple(z.shape[1:])} for these images, and the XNN was fitted "
+            f"on {embedding.activation_shape}; give images of the size that it was fitted on"
+        )
+    return z.to(reference.dtype)
+
+
+@runtime_checkable
+class FittedXNN(Protocol):
+    """An XNN as the rooms below it see it; `torchxnn.xnn.XNN` says what each member means."""
+
+    attached: AttachedLayer
+    embedding: Embedding | None
+    targets: tuple[int, ...]
+    preprocessing: Preprocessing | None
+    report: Any
+
+    def fitted(self) -> Embedding:
+        """The embedding."""
+
+    def run(self, images: Tensor) -> XNNOutput:
+        """One forward pass."""
+
+    @property
+    def attribute(self) -> Callable[..., Any]:
+        """Heatmaps of images."""
+
+    def target_name(self, target: int) -> str:
+        """Name of what an output speaks for."""
+
+    def class_name(self, index: int) -> str:
+        """Name of a class."""
+
+
+@runtime_checkable
+class NamedXNN(FittedXNN, Protocol):
+    """The same with names of its x-features, which an XNN without a fit refuses to tell."""
+
+    names: Any
 
 
 def _check_finite(values: Tensor, what: str) -> None:

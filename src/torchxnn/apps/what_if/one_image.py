@@ -26,9 +26,9 @@ from torchxnn.apps.what_if.painting import (
 )
 from torchxnn.apps.what_if.result import Change, WhatIf
 from torchxnn.data.positives import target_position
-from torchxnn.embeddings.output import XNNOutput
 from torchxnn.errors import DataError
 from torchxnn.metrics.insertion_deletion import shifted_regions
+from torchxnn.models.attached import XNNOutput
 from torchxnn.models.layers import run_with_output
 from torchxnn.models.preprocessing import Preprocessing
 from torchxnn.xnn import XNN

@@ -30,6 +30,8 @@ from torchxnn.explanations.drawing.overlay import (
     signed,
     tint,
 )
+from torchxnn.models.attached import FittedXNN
+from torchxnn.models.layers import unwrap
 from torchxnn.storage.artifact import __version__
 from torchxnn.training.report import FitReport
 
@@ -101,26 +103,19 @@ def card_view(card: Card) -> dict[str, Any]:
         | {"values": [{"text": number(row.logit), "sign": "", "target": row.name}]}
         for row, panel in zip(card.rows, card.logit_panels, strict=True)
     ]
-    return {
+    return vars(card) | {
         "kind": card.kind,
         "image": data_uri(card.image, 2 * LONGEST_SIDE) if card.kind == "image" else None,
-        "sentence": card.sentence,
-        "facts": card.facts,
         "rows": [_row_view(card, index) for index in range(len(card.rows))],
         "panels": panels,
         "logits": logits,
         "numbers": _numbers(card),
-        "certificate": card.certificate,
-        "warnings": card.warnings,
-        "caption": card.caption,
     }
 
 
 def _row_view(card: Card, index: int) -> dict[str, Any]:
     row = card.rows[index]
-    return {
-        "name": row.name,
-        "equation": row.equation,
+    return vars(row) | {
         "logit": number(row.logit),
         "reproduced": number(row.reproduced),
         "intercept": signed(row.intercept),
@@ -189,39 +184,35 @@ def _numbers(card: Card) -> list[dict[str, Any]]:
     ]
 
 
-def xnn_fragment(
-    facts: Sequence[tuple[str, str]],
-    report: FitReport | None,
-    feature_names: Sequence[str],
-    target_names: Sequence[str],
-) -> str:
-    """An XNN as a table.
-
-    Args:
-        facts: One (term, text) each, such as model and layer.
-        report: The report of the fit; None if it is not fitted, or was made by other means.
-        feature_names: One per x-feature; empty if it is not fitted.
-        target_names: One per target.
-    """
-    found, more = None if report is None else report.validation, []
-    if report is not None and found is not None:
+def xnn_fragment(xnn: FittedXNN, feature_names: Sequence[str]) -> str:
+    """An XNN as a table; without names of x-features as one that is not fitted."""
+    targets = [xnn.target_name(target) for target in xnn.targets]
+    facts = [
+        ("Model", type(unwrap(xnn.attached.model)).__name__),
+        ("Layer", xnn.attached.name),
+        ("Targets", ", ".join(targets) or "none yet"),
+    ]
+    report: FitReport | None = xnn.report
+    shares: list[list[str]] = []
+    if report is not None:
+        found = report.validation
         origin = "given" if report.held_out == "given" else "a share of the training data"
-        more = [
+        facts += [
             ("Held-out data", f"{found.images} ({origin}), {found.positives} positives"),
             ("R²", f"{found.r2:.3f}"),
             ("F_reg", f"{found.f_reg:.3g} ({found.f_reg_positives:.3g} on positives)"),
             ("F_cls", f"{found.f_cls:.1%} ({found.f_cls_positives:.1%} on positives)"),
             ("Active, dead", f"{found.active} and {found.dead} of {found.n_features} x-features"),
         ]
-    shares = [] if found is None else [[f"{s:.0%}" for s in row] for row in found.share]
+        shares = [[f"{share:.0%}" for share in row] for row in found.share]
     features = [
         {"name": name, "shares": [row[i] for row in shares]} for i, name in enumerate(feature_names)
     ]
     return fill(
         TEMPLATES / "notebook_xnn.html.j2",
-        facts=[*facts, *more],
+        facts=facts,
         features=features,
-        targets=target_names if shares else (),
+        targets=targets if shares else (),
         degenerate=() if report is None else report.degenerate,
         fitted=bool(feature_names),
     ).decode()

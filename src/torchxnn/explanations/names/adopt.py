@@ -18,8 +18,8 @@ from torchxnn.embeddings.apply import apply_embedding
 from torchxnn.embeddings.base import Embedding
 from torchxnn.errors import DataError, XNNWarning
 from torchxnn.explanations.names.judgements import ANONYMOUS, FeatureNames, Flag
-from torchxnn.metrics.fitted import NamedXNN
 from torchxnn.metrics.stability import feature_correlation, match_features
+from torchxnn.models.attached import NamedXNN
 
 THRESHOLD = 0.7
 """Correlation from which a matched x-feature counts as the same."""
