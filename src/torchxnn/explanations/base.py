@@ -156,6 +156,10 @@ class Reasons(SavedResult, ABC):
             label=self.label,
         )
 
+    @property
+    def _measured_bounds(self) -> tuple[float, ...] | None:
+        return None if self.faithfulness is None else self.faithfulness.error_bound
+
     def error_bound(self, target_index: int = 0) -> float:
         """How far the reproduced logit may be off for the x-features to count as the reason.
 
@@ -163,8 +167,8 @@ class Reasons(SavedResult, ABC):
         within; of a fit that has no record of it, a quarter of the larger of |logit| and the sum
         of |v_i E_i|.
         """
-        if self.faithfulness is not None and self.faithfulness.error_bound is not None:
-            return self.faithfulness.error_bound[target_index]
+        if self._measured_bounds is not None:
+            return self._measured_bounds[target_index]
         size = float(self.contributions[target_index].abs().sum())
         return FAR_OFF * max(abs(float(self.logits[target_index])), size)
 
@@ -176,9 +180,8 @@ class Reasons(SavedResult, ABC):
         bound = self.error_bound(target_index)
         if abs(logit - reproduced) <= bound:
             return ""
-        known = self.faithfulness is not None and self.faithfulness.error_bound is not None
         measured = f"that 99% of held-out {self.unit}s stay within"
-        origin = measured if known else "of a quarter of its size"
+        origin = "of a quarter of its size" if self._measured_bounds is None else measured
         return (
             f"on this {self.unit} they reproduce a logit of {number(reproduced)} instead of "
             f"{number(logit)}, which is off by {_above(abs(logit - reproduced), bound)} {origin}"
@@ -186,18 +189,17 @@ class Reasons(SavedResult, ABC):
 
     def certificate_lines(self) -> tuple[str, ...]:
         """How far the explanation can be trusted: faithfulness, x-features, heatmaps."""
-        lines = []
-        if self.faithfulness is None:
+        f, lines = self.faithfulness, []
+        if f is None:
             lines.append("Faithfulness on held-out data: not measured.")
         else:
-            f = self.faithfulness
             lines.append(
                 f"Faithfulness on {f.images} held-out {self.unit}s: F_reg {f.f_reg:.3g} "
                 f"({f.f_reg_positives:.3g} on the {f.positives} positives), F_cls {f.f_cls:.1%} "
                 f"({f.f_cls_positives:.1%}), R² {f.r2:.3f}. "
                 f"x-features: {f.active} of {f.n_features} active, {f.dead} dead."
             )
-        if self.faithfulness is not None and self.faithfulness.error_bound is not None:
+        if self._measured_bounds is not None:
             bounds = [
                 f"{number(abs(float(self.logits[k] - self.reproduced[k])))} of at most "
                 f"{number(self.error_bound(k))}"

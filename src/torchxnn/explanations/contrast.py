@@ -18,7 +18,7 @@ from torchxnn.explanations.drawing.html import card_fragment, render_card
 from torchxnn.explanations.drawing.overlay import Scale, number, signed
 from torchxnn.explanations.image import Explanation
 from torchxnn.explanations.saved_result import SavedResult
-from torchxnn.explanations.sentences import Summand, listed, noun, shared, summands_of, weaker
+from torchxnn.explanations.sentences import Summand, listed, noun, rest, shared, summands_of, weaker
 from torchxnn.explanations.text_table import ListExplanation, TableExplanation, TextExplanation
 from torchxnn.storage.artifact import Format
 
@@ -86,7 +86,9 @@ class Contrast(SavedResult):
         why = f" because of {pro}" if pro else ", but no x-feature says why"
         verb = "speaks" if len(self._notable(-1)) == 1 else "speak"
         other = f"; the other way {verb} {contra}" if contra else ""
-        return f"{start}{why}{other}; {self._rest()}."
+        rest_of = f"the rest of the logit difference of {number(self.difference)}"
+        texts = rest("the intercepts", self.intercept, weaker(self.summands), self.unexplained)
+        return f"{start}{why}{other}; {rest_of} is {texts}."
 
     def card(self, scale: Scale = "each") -> Card:
         """Put the contrast into words and order: A is the first class, B the second.
@@ -167,13 +169,6 @@ class Contrast(SavedResult):
     def _notable(self, sign: int) -> list[Summand]:
         return [one for one in self.summands if one.is_notable and sign * one.value > 0]
 
-    def _rest(self) -> str:
-        rest, others = [f"the intercepts ({signed(self.intercept)})"], weaker(self.summands)
-        if others is not None:
-            rest.append(f"weaker x-features ({signed(others)})")
-        rest.append(f"what remains unexplained ({signed(self.unexplained)})")
-        return f"the rest of the logit difference of {number(self.difference)} is {listed(rest)}"
-
     def _row(self) -> Row:
         explained = self.difference - self.unexplained
         equation = (
@@ -208,29 +203,23 @@ def contrast(
     _check(first, second, first_index, second_index)
     if float(second.logits[second_index]) > float(first.logits[first_index]):
         first, second, first_index, second_index = second, first, second_index, first_index
-    accounts = (first.account(first_index), second.account(second_index))
+    a, b = first.account(first_index), second.account(second_index)
     own, other = first.contributions[first_index], -second.contributions[second_index]
     summands = [
         *summands_of(first.feature_names, own.tolist(), "first"),
         *summands_of(second.feature_names, other.tolist(), "second"),
     ]
-    refusals = [
-        f"for {noun(name)}, {reason}"
-        for name, reason in (
-            (accounts[0].target, first.declined(first_index)),
-            (accounts[1].target, second.declined(second_index)),
-        )
-        if reason
-    ]
+    reasons = [(a.target, first.declined(first_index)), (b.target, second.declined(second_index))]
+    refusals = [f"for {noun(name)}, {reason}" for name, reason in reasons if reason]
     return Contrast(
-        first=accounts[0].target,
-        second=accounts[1].target,
-        predicted=first.predicted_name,
-        logits=(accounts[0].logit, accounts[1].logit),
-        difference=accounts[0].logit - accounts[1].logit,
+        first=a.target,
+        second=b.target,
+        predicted=a.predicted,
+        logits=(a.logit, b.logit),
+        difference=a.logit - b.logit,
         summands=shared(summands),
-        intercept=accounts[0].intercept - accounts[1].intercept,
-        unexplained=accounts[0].unexplained - accounts[1].unexplained,
+        intercept=a.intercept - b.intercept,
+        unexplained=a.unexplained - b.unexplained,
         declined="; ".join(refusals),
         explanations=((first, first_index), (second, second_index)),
     )

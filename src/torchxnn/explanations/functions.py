@@ -64,10 +64,9 @@ def attribute(
     Raises:
         UnsupportedOperationError: an operation without a rule lies on the way.
     """
-    features, model = range(xnn.fitted().n_features), xnn.attached.model
-    units = Units(xnn.attached, xnn.fitted())
+    features, units = range(xnn.fitted().n_features), Units(xnn.attached, xnn.fitted())
     if kind_of(images) != "image":
-        found = attribute_entries(units, model, images, features, method)
+        found = attribute_entries(units, xnn.attached.model, images, features, method)
         return found if return_certificate else found[0]
     drawing: Any = attributor(method or "excitation_backprop", units)
     return drawing.attribute_many(images, features, return_certificate)
@@ -130,10 +129,10 @@ def explain_text(
         xnn: fitted, of a network of token ids (B, T).
         ids: (T,), int64 or int32, as the model takes them in a batch (B, T).
         tokens: T strings for people.
-        label: true class, if known.
-        path: where the text came from.
-        method: attribution method; integrated gradients certify that they add up. Excitation
-            backprop has rules for attention and refuses recurrent layers.
+        label: as in `explain_image`.
+        path: as in `explain_image`.
+        method: integrated gradients certify that they add up. Excitation backprop has rules for
+            attention and refuses recurrent layers.
         baseline: id of the token to compare with, such as the padding; None is a zero vector.
         token_layer: the layer that embeds the ids, if there is doubt.
 
@@ -149,8 +148,7 @@ def explain_text(
             f"explain_text takes the integer ids (T,) of one text, got {ids.dtype} of shape "
             f"{tuple(ids.shape)}"
         )
-    options = {"method": method, "baseline": baseline, "token_layer": token_layer}
-    found = _explain_entries(xnn, ids.unsqueeze(0), label, path, options)
+    found = _explain_entries(xnn, ids, label, path, method, baseline, token_layer)
     return TextExplanation(entries=tuple(tokens), **found)
 
 
@@ -173,9 +171,9 @@ def explain_row(
         row: (D,), floating point, in the scale of the model's input.
         names: of the D columns.
         values: the row's values as people know them, in their own units; None shows `row`.
-        label: true class, if known.
-        path: where the row came from.
-        method: attribution method.
+        label: as in `explain_image`.
+        path: as in `explain_image`.
+        method: name in `METHODS`.
         baseline: what the row is compared with; None is zero, the mean of standardised columns.
 
     Raises:
@@ -189,21 +187,21 @@ def explain_row(
             f"explain_row takes one floating point row (D,), got {row.dtype} of shape "
             f"{tuple(row.shape)}"
         )
-    options = {"method": method, "baseline": baseline}
-    found = _explain_entries(xnn, row.unsqueeze(0), label, path, options)
+    found = _explain_entries(xnn, row, label, path, method, baseline)
     shown = row.float() if values is None else torch.tensor([float(v) for v in values])
     return TableExplanation(entries=tuple(str(name) for name in names), values=shown, **found)
 
 
 def _explain_entries(
-    xnn: NamedXNN, batch: Tensor, label: int | None, path: str | None, options: dict[str, Any]
+    xnn: NamedXNN, entries: Tensor, label: int | None, path: str | None, *options: Any
 ) -> dict[str, Any]:
-    """What explanations of texts and of rows share, for a batch of one."""
+    """What explanations of a text and of a row share; options as of `attribute_entries`."""
+    batch = entries.unsqueeze(0)
     numbers = reasons(xnn, xnn.run(batch), label, path)
-    features, model = range(len(numbers["features"])), xnn.attached.model
+    features, model = range(xnn.fitted().n_features), xnn.attached.model
     units = Units(xnn.attached, xnn.fitted())
-    own, certificate = attribute_entries(units, model, batch, features, **options)
-    logits, _ = attribute_entries(model, model, batch, xnn.targets, **options)
+    own, certificate = attribute_entries(units, model, batch, features, *options)
+    logits, _ = attribute_entries(model, model, batch, xnn.targets, *options)
     found = {"attributions": own[0], "logit_attributions": logits[0], "certificate": certificate}
     return numbers | found
 
@@ -211,14 +209,7 @@ def _explain_entries(
 def reasons(
     xnn: NamedXNN, output: XNNOutput, label: int | None = None, path: str | None = None
 ) -> dict[str, Any]:
-    """The fields of `Reasons` that the numbers of one input give; its certificate is not there.
-
-    Args:
-        xnn: fitted.
-        output: what it says of a batch of one input.
-        label: true class if known.
-        path: where the input came from, for people.
-    """
+    """The fields of `Reasons`, but the certificate, that the output for a batch of one gives."""
     predicted, report = int(output.predicted[0]), xnn.report
     return {
         "features": output.features[0],

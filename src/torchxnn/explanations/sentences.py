@@ -119,12 +119,9 @@ class Account:
         return f"; against it {speaks} {listed([one.text() for one in self.objections])}"
 
     def _rest(self) -> str:
-        parts = [f"the intercept ({signed(self.intercept)})"]
-        if self.weaker is not None:
-            parts.append(f"weaker x-features ({signed(self.weaker)})")
-        parts.append(f"what remains unexplained ({signed(self.unexplained)})")
         whose = "the" if self.target == self.predicted else "its"
-        return f"the rest of {whose} logit of {number(self.logit)} is {listed(parts)}"
+        texts = rest("the intercept", self.intercept, self.weaker, self.unexplained)
+        return f"the rest of {whose} logit of {number(self.logit)} is {texts}"
 
 
 def account_for(
@@ -183,6 +180,14 @@ def weaker(summands: Sequence[Summand]) -> float | None:
     return sum(others) if others else None
 
 
+def rest(what: str, intercept: float, others: float | None, unexplained: float) -> str:
+    """The summands that are no reasons: intercept (named by `what`), weaker ones, what is left."""
+    parts = [f"{what} ({signed(intercept)})"]
+    if others is not None:
+        parts.append(f"weaker x-features ({signed(others)})")
+    return listed([*parts, f"what remains unexplained ({signed(unexplained)})"])
+
+
 def noun(name: str) -> str:
     """A class name with its article: "a European Goldfinch", "an Indigo Bunting".
 
@@ -200,12 +205,10 @@ def noun(name: str) -> str:
 
 def article(name: str) -> str:
     """The article "a" or "an", by how an English name starts when it is spoken."""
-    spelled = _SPELLED.match(name)
     if name[0].isdigit():
-        digits = re.match(r"\d+", name)
-        text = digits.group() if digits else ""
-        return "an" if text.startswith("8") or text in ("11", "18") else "a"
-    if spelled and spelled.group()[0].isalpha():
+        digits = re.findall(r"^\d*", name)[0]
+        return "an" if digits.startswith("8") or digits in ("11", "18") else "a"
+    if _SPELLED.match(name):
         return "an" if name[0] in _VOWEL_LETTERS else "a"
     if _SILENT_H.match(name):
         return "an"

@@ -37,10 +37,8 @@ Style = Literal["screen", "paper"]
 PaperColumns = Literal[1, 2]
 
 MARGIN, GAP, WIDE_GAP = 0.3, 0.12, 0.38  # inches, on a screen
-PANEL, PER_LINE = (
-    1.65,
-    7,
-)  # on a screen: height of a heatmap in inches, x-features beside each other
+PANEL = 1.65  # height of a heatmap in inches, on a screen
+PER_LINE = 7  # x-features beside each other, on a screen
 
 
 @dataclass(frozen=True)

@@ -23,13 +23,7 @@ from PIL import features
 
 from torchxnn.explanations.card import TOP, Card, Columns, Heatmap, Panel, Tokens
 from torchxnn.explanations.drawing.encode import encode
-from torchxnn.explanations.drawing.overlay import (
-    colour_scale,
-    number,
-    sign_of,
-    signed,
-    tint,
-)
+from torchxnn.explanations.drawing.overlay import colour_scale, number, sign_of, signed, tint
 from torchxnn.models.attached import FittedXNN
 from torchxnn.models.layers import unwrap
 from torchxnn.storage.artifact import __version__

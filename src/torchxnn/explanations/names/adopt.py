@@ -71,8 +71,8 @@ class Adoption:
         for match in self.matches:
             name = match.name or "no agreed name"
             found = "no x-feature left" if match.new is None else f"x-feature {match.new + 1}"
-            kept = "carried over" if match.adopted else f"not carried over (below {self.threshold})"
-            kept = kept if match.new is not None else "not carried over"
+            below = "" if match.new is None else f" (below {self.threshold})"
+            kept = "carried over" if match.adopted else f"not carried over{below}"
             lines.append(
                 f"x-feature {match.old + 1} ({name}) -> {found}, correlation "
                 f"{match.correlation:.2f}: {kept}"
@@ -223,29 +223,24 @@ def carry_over(
         there = j < found.shape[1]
         value = float(found[i, j]) if there else 0.0
         matches.append(Match(i, j if there else None, value, names.agreed(i), value >= threshold))
-    kept = {m.old: m for m in matches if m.adopted and m.new is not None}
-    return (
-        _renumbered(names, kept, new.shape[1]),
-        Adoption(tuple(matches), threshold, len(old)),
-    )
+    kept = {match.old: match for match in matches if match.adopted}
+    adoption = Adoption(tuple(matches), threshold, len(old))
+    return _renumbered(names, kept, new.shape[1]), adoption
 
 
 def _renumbered(names: FeatureNames, kept: dict[int, Match], n_features: int) -> FeatureNames:
-    judgements, actions = [], []
-    for judgement in names.judgements:
-        if judgement.feature in kept:
-            match = kept[judgement.feature]
-            origin = (
-                f"x-feature {match.old + 1} of an earlier fit, correlation {match.correlation:.2f}"
-            )
-            judgements.append(replace(judgement, feature=_new(match), origin=origin))
-    for action in names.actions:
-        if action.feature in kept:
-            actions.append(replace(action, feature=_new(kept[action.feature])))
+    """The records of the x-features that were kept, under their new numbers."""
+    new = {i: match.new for i, match in kept.items() if match.new is not None}
+    origin = {
+        i: f"x-feature {i + 1} of an earlier fit, correlation {match.correlation:.2f}"
+        for i, match in kept.items()
+    }
+    judgements = [
+        replace(j, feature=new[j.feature], origin=origin[j.feature])
+        for j in names.judgements
+        if j.feature in new
+    ]
+    actions = [
+        replace(one, feature=new[one.feature]) for one in names.actions if one.feature in new
+    ]
     return FeatureNames(n_features, tuple(judgements), tuple(actions))
-
-
-def _new(match: Match) -> int:
-    if match.new is None:
-        raise DataError(f"x-feature {match.old} has no match")
-    return match.new

@@ -75,16 +75,13 @@ def write_names(folder: Location, names: FeatureNames, embedding: str) -> Featur
         ModelError: see `read_names`.
         OSError: the file cannot be written; the old one is as it was.
     """
-    folder = as_place(folder)
-    file = folder / NAMES
-    if isinstance(file, Path):
-        with locked(file):
+    file = as_place(folder) / NAMES
+    for _ in range(_ATTEMPTS):
+        with locked(file) if isinstance(file, Path) else nullcontext():
             together = read_names(folder, embedding, names.n_features).union(names)
             write_bytes(file, [_encode(together, embedding)])
-        return together
-    for _ in range(_ATTEMPTS):
-        together = read_names(folder, embedding, names.n_features).union(names)
-        write_bytes(file, [_encode(together, embedding)])
+            if isinstance(file, Path):
+                return together
         found = read_names(folder, embedding, names.n_features)
         if found == found.union(names):
             return found
@@ -170,13 +167,12 @@ def names_csv(names: FeatureNames) -> bytes:
     )  # fmt: skip
     for feature in range(names.n_features):
         settled, latest = names.settled(feature), names.latest(feature)
-        agreed = [settled.name, settled.flag, str(settled.people)]
-        start = [str(feature), f"x-feature {feature + 1}"]
-        judged = [j for j in names.judgements if j.feature == feature]
         rows = [
-            [*start, j.who, j.name, j.flag, j.note, j.when, j.origin,
-             "yes" if latest.get(j.who) == j else "no", *agreed]
-            for j in judged
-        ] or [[*start, *[""] * 7, *agreed]]  # fmt: skip
-        table.writerows([without_formula(cell) for cell in row] for row in rows)
+            (j.who, j.name, j.flag, j.note, j.when, j.origin,
+             "yes" if latest.get(j.who) == j else "no")
+            for j in names.judgements if j.feature == feature
+        ] or [("",) * 7]  # fmt: skip
+        start = str(feature), f"x-feature {feature + 1}"
+        agreed = settled.name, settled.flag, str(settled.people)
+        table.writerows(map(without_formula, (*start, *row, *agreed)) for row in rows)
     return stream.getvalue().encode()

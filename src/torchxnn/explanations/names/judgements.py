@@ -54,11 +54,9 @@ class Judgement:
     origin: str = ""
 
     def __post_init__(self) -> None:
-        _check_feature(self.feature)
+        _settle_head(self)
         object.__setattr__(self, "name", _line(self.name, "name", NAME_LENGTH))
-        object.__setattr__(self, "who", _line(self.who, "person", WHO_LENGTH) or ANONYMOUS)
         object.__setattr__(self, "note", _text(self.note))
-        object.__setattr__(self, "when", _time(self.when))
         if self.flag not in get_args(Flag):
             raise DataError(f"flag is {self.flag!r}; it must be 'mixed', 'unclear' or ''")
         if re.fullmatch(r"x feature #?\d*", normalised(self.name)):
@@ -91,12 +89,10 @@ class Action:
     when: str = ""
 
     def __post_init__(self) -> None:
-        _check_feature(self.feature)
+        _settle_head(self)
         names = tuple(_line(name, "name", NAME_LENGTH) for name in self.names)
         object.__setattr__(self, "names", names)
         object.__setattr__(self, "into", _line(self.into, "name", NAME_LENGTH))
-        object.__setattr__(self, "who", _line(self.who, "person", WHO_LENGTH) or ANONYMOUS)
-        object.__setattr__(self, "when", _time(self.when))
         if self.kind not in ("merge", "split"):
             raise DataError(f"kind is {self.kind!r}; it must be 'merge' or 'split'")
         if not names or not all(names) or (self.kind == "merge" and not self.into):
@@ -169,10 +165,10 @@ class FeatureNames:
 
     def __post_init__(self) -> None:
         features = [j.feature for j in self.judgements] + [a.feature for a in self.actions]
-        if features and max(features) >= self.n_features:
+        last = max(features, default=-1)
+        if last >= self.n_features:
             raise DataError(
-                f"no x-feature {max(features)}: there are {self.n_features}, so 0 to "
-                f"{self.n_features - 1}"
+                f"no x-feature {last}: there are {self.n_features}, so 0 to {self.n_features - 1}"
             )
         object.__setattr__(self, "judgements", _in_order(self.judgements))
         object.__setattr__(self, "actions", _in_order(self.actions))
@@ -214,10 +210,10 @@ class FeatureNames:
                 f"names of {self.n_features} and of {other.n_features} x-features belong to "
                 "different XNNs; `XNN.adopt_names` carries names over to a refitted one"
             )
-        return FeatureNames(
-            self.n_features,
-            self.judgements + other.judgements,
-            self.actions + other.actions,
+        return replace(
+            self,
+            judgements=self.judgements + other.judgements,
+            actions=self.actions + other.actions,
         )
 
     def latest(self, feature: int) -> dict[str, Judgement]:
@@ -268,12 +264,8 @@ class FeatureNames:
         rows = []
         for feature in range(self.n_features):
             synonyms, latest = self._synonyms(feature), self.latest(feature)
-            rows.append(
-                tuple(
-                    _canonical(latest[who].name, synonyms) if who in latest else None
-                    for who in self.people
-                )
-            )
+            said = {who: _canonical(one.name, synonyms) for who, one in latest.items()}
+            rows.append(tuple(map(said.get, self.people)))
         return tuple(rows)
 
     @cached_property
@@ -290,17 +282,14 @@ class FeatureNames:
             key: synonyms.get(key, spellings.most_common(1)[0][0])
             for key, spellings in spelled.items()
         }
-        votes = sorted(
-            ((shown[key], spellings.total()) for key, spellings in spelled.items()),
-            key=lambda vote: -vote[1],
-        )
-        people = len(latest)
+        counted = Counter({shown[key]: spellings.total() for key, spellings in spelled.items()})
+        votes, people = tuple(counted.most_common()), len(latest)
         name = next((name for name, count in votes if name and 2 * count > people), "")
         flags = Counter(judgement.flag for judgement in latest.values())
         return Settled(
             feature=feature,
             name=name,
-            votes=tuple(votes),
+            votes=votes,
             people=people,
             flags=tuple((flag, flags[flag]) for flag in ("mixed", "unclear")),
             disagreement=not name and any(text for text, _ in votes),
@@ -356,9 +345,13 @@ def _canonical(name: str, synonyms: Mapping[str, str]) -> str:
     return normalised(synonyms.get(key, key))
 
 
-def _check_feature(feature: int) -> None:
+def _settle_head(record: Judgement | Action) -> None:
+    """Check what every record has, and bring person and time into one form."""
+    feature = record.feature
     if isinstance(feature, bool) or not isinstance(feature, int) or feature < 0:
         raise DataError(f"an x-feature is a number from 0, got {feature!r}")
+    object.__setattr__(record, "who", _line(record.who, "person", WHO_LENGTH) or ANONYMOUS)
+    object.__setattr__(record, "when", _time(record.when))
 
 
 def _time(when: str) -> str:
