@@ -18,7 +18,7 @@ from conftest import make_images, make_net
 from dataset_examples import write_noise
 from torchxnn.data.activation_cache import ActivationCache
 from torchxnn.data.datasets.augment import AugmentedImages, HeldOutCopies, with_copies
-from torchxnn.data.datasets.base import make_loader, subset
+from torchxnn.data.datasets.base import ImageSubset, make_loader
 from torchxnn.data.datasets.folder import ImageFolder
 from torchxnn.data.record import cache_activations, record_activations, record_chunk
 from torchxnn.errors import DataError, LayerError, ModelError, NonFiniteError
@@ -288,7 +288,7 @@ def test_our_data_sets_are_known_by_their_files(net, folder, tmp_path):
     changes = (
         (ImageFolder(folder, other_size), r"preprocessing\.size is 12, not 14"),
         (ImageFolder(folder, SMALL, labelled=False), r"labels"),
-        (subset(dataset, range(11)), r"data\.images is 12, not 11"),
+        (ImageSubset(dataset, range(11)), r"data\.images is 12, not 11"),
         (AugmentedImages(dataset, 1), r"data\.copies is null, not 1"),
     )
     for changed, message in changes:

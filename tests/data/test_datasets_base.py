@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from torchvision.transforms import v2
 
-from torchxnn.data.datasets.base import ImageDataset, Sample, make_loader, subset
+from torchxnn.data.datasets.base import ImageDataset, ImageSubset, Sample, make_loader
 from torchxnn.errors import DataError
 from torchxnn.models.preprocessing import Frame, Preprocessing
 from torchxnn.storage.artifact import structure, to_json
@@ -242,19 +242,19 @@ def test_a_missing_label_never_becomes_a_number():
 
 
 def test_subset_keeps_order_labels_and_paths():
-    part = subset(Squares(5, (0, 1, 0, 1, 1)), [4, 0, 3])
+    part = ImageSubset(Squares(5, (0, 1, 0, 1, 1)), [4, 0, 3])
     assert part.labels == (1, 0, 1)
     assert part.paths == ("4.png", "0.png", "3.png")
     assert part.classes == ("dark", "light")
     assert [sample.image[0, 0, 0].item() for sample in (part[0], part[1], part[-1])] == [4, 0, 3]
-    assert subset(part, [1]).paths == ("0.png",)
-    assert subset(Squares(3, None), [0]).labels is None
+    assert ImageSubset(part, [1]).paths == ("0.png",)
+    assert ImageSubset(Squares(3, None), [0]).labels is None
 
 
 @pytest.mark.parametrize("index", [5, -1])
 def test_subset_refuses_an_index_outside(index):
     with pytest.raises(DataError, match=f"must be 0 to 4, got {index}"):
-        subset(Squares(5, None), [index])
+        ImageSubset(Squares(5, None), [index])
 
 
 def test_index_outside():

@@ -7,7 +7,7 @@ import torch
 
 from dataset_examples import write_ade_challenge, write_cub, write_mnist, write_nyu, write_places
 from image_examples import write_noise
-from torchxnn.data.datasets.base import make_loader, subset
+from torchxnn.data.datasets.base import ImageSubset, make_loader
 from torchxnn.data.datasets.elpv import ELPV
 from torchxnn.data.datasets.folder import ImageFolder
 from torchxnn.data.datasets.images import read_image
@@ -38,7 +38,7 @@ def dataset(request, tmp_path):
     name = request.param
     if name == "elpv":
         pytest.importorskip("elpv_dataset", reason="needs the extra 'demo'")
-        return subset(ELPV(SMALL), range(3))
+        return ImageSubset(ELPV(SMALL), range(3))
     if name == "folder":
         return ImageFolder(write_folder(tmp_path), SMALL)
     return DATASETS[name](WRITERS[name](tmp_path), SMALL)
@@ -74,7 +74,7 @@ def test_every_data_set_keeps_the_contract(dataset):
 def test_pictures_that_are_files_are_found(tmp_path, name):
     dataset = DATASETS[name](WRITERS[name](tmp_path), SMALL)
     assert all(dataset.file(index) for index in range(len(dataset)))
-    assert subset(dataset, [1]).file(0) == dataset.file(1)
+    assert ImageSubset(dataset, [1]).file(0) == dataset.file(1)
 
 
 def test_every_data_set_can_be_batched_and_copied(dataset):

@@ -38,13 +38,13 @@ def files(folder):
 
 def test_what_is_written_comes_back(place):
     store = ChunkStore.create(place, ABOUT, rows=10, chunk_rows=4, notes={"who": "me"})
-    assert (store.chunks, store.missing(), store.complete) == (3, [0, 1, 2], False)
+    assert (store.chunks, store.missing()) == (3, [0, 1, 2])
     assert [list(store.span(2)), len(store.span(0))] == [[8, 9], 4]
     fill(store, [2, 0])
     assert store.missing() == [1]
     fill(store)
     again = ChunkStore.open(place)
-    assert again.complete
+    assert not again.missing()
     assert again.verify() == []
     assert (again.about, again.notes, again.rows) == (ABOUT, {"who": "me"}, 10)
     for chunk in range(3):
@@ -94,7 +94,7 @@ def test_mapped_tensors_do_not_change_the_file(tmp_path):
 def test_another_store_is_refused_with_what_differs(place):
     fill(ChunkStore.create(place, ABOUT, 10, 4, notes={"a": 1}))
     same_again = ChunkStore.create(place, ABOUT, 10, 4, notes={"a": 2})
-    assert same_again.complete
+    assert not same_again.missing()
     assert same_again.notes == {"a": 1}
     other = {"model": {"name": "b", "size": (1, 2)}, "share": 0.5}
     with pytest.raises(DataError, match=r'model\.name is "a", not "b"\. Choose another folder'):
@@ -215,7 +215,7 @@ def test_verify_finds_damage_and_the_chunk_is_written_again(place):
         fsspec.filesystem("memory").pipe_file(f"{place}/chunk-000001.safetensors", mixed)
     else:
         (Path(place) / "chunk-000001.safetensors").write_bytes(mixed)
-    assert ChunkStore.open(place).complete  # its size is right
+    assert not ChunkStore.open(place).missing()  # its size is right
     seen = []
     assert store.verify(seen.append) == [1]
     assert (seen, store.missing()) == ([0, 1, 2], [1])
@@ -224,7 +224,7 @@ def test_verify_finds_damage_and_the_chunk_is_written_again(place):
     assert store.verify(remove=True) == [1]
     assert ChunkStore.open(place).missing() == [1]
     fill(store)
-    assert store.complete
+    assert not store.missing()
     assert store.verify() == []
 
 
@@ -253,7 +253,7 @@ def test_a_full_disk_says_what_to_do_and_leaves_whole_chunks(tmp_path, monkeypat
             fill(store)
     assert files(store.location) == before
     fill(ChunkStore.create(tmp_path / "store", ABOUT, 10, 4))
-    assert store.complete
+    assert not store.missing()
 
 
 def test_other_errors_of_the_disk_pass(tmp_path, monkeypatch):

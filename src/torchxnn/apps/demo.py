@@ -14,7 +14,7 @@ from rich.progress import Progress
 from torch import nn
 
 from torchxnn.data.class_names import spoken
-from torchxnn.data.datasets.base import ImageDataset, make_loader, subset
+from torchxnn.data.datasets.base import ImageDataset, ImageSubset, make_loader
 from torchxnn.data.datasets.cub import CUB
 from torchxnn.data.datasets.elpv import CITATION, ELPV, LICENCE
 from torchxnn.errors import DataError, ModelError
@@ -95,8 +95,8 @@ def prepare_solar(seed: int = 0, progress: Progress | None = None, images: int =
     sure = set(cells.sure())
     drawn = [index for index in cells.stratified(len(cells), seed) if index in sure][:images]
     ends = [round(len(drawn) * share) for share in (0.0, 0.65, 0.75, 1.0)]
-    parts = [subset(cells, drawn[start:end]) for start, end in pairwise(ends)]
-    pooled = pool_features(network, make_loader(subset(cells, drawn)), progress)
+    parts = [ImageSubset(cells, drawn[start:end]) for start, end in pairwise(ends)]
+    pooled = pool_features(network, make_loader(ImageSubset(cells, drawn)), progress)
     labels = torch.tensor([cells.labels[index] for index in drawn])
     network.classifier = train_head(
         pooled[: ends[1]], labels[: ends[1]], 2, hidden=SOLAR_HIDDEN, seed=seed, progress=progress

@@ -8,7 +8,7 @@ from torchxnn.data.activation_cache import ActivationCache
 from torchxnn.data.activations import Activations
 from torchxnn.data.datasets.ade20k import ADE20K
 from torchxnn.data.datasets.augment import AugmentedImages
-from torchxnn.data.datasets.base import ImageDataset, ImageSubset, Sample, make_loader, subset
+from torchxnn.data.datasets.base import ImageDataset, ImageSubset, Sample, make_loader
 from torchxnn.data.datasets.cub import CUB
 from torchxnn.data.datasets.elpv import ELPV
 from torchxnn.data.datasets.folder import ImageFolder
@@ -41,5 +41,4 @@ __all__ = [
     "read_image",
     "record_activations",
     "record_chunk",
-    "subset",
 ]

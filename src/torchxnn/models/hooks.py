@@ -90,11 +90,8 @@ def replace_output(module: nn.Module, change: Callable[[Any], Any]) -> Iterator[
     def hook(_: nn.Module, __: Any, output: Any) -> Any:
         return change(output) if threading.get_ident() == thread else None
 
-    handle = module.register_forward_hook(hook)
-    try:
+    with module.register_forward_hook(hook):
         yield
-    finally:
-        handle.remove()
 
 
 @contextmanager
@@ -119,8 +116,5 @@ def watch_inputs(
         if threading.get_ident() == thread:
             on_inputs(given)
 
-    handle = module.register_forward_pre_hook(hook)
-    try:
+    with module.register_forward_pre_hook(hook):
         yield
-    finally:
-        handle.remove()

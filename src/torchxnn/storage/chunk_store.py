@@ -178,11 +178,6 @@ class ChunkStore:
         """Number of chunks."""
         return -(-self.rows // self.chunk_rows)
 
-    @property
-    def complete(self) -> bool:
-        """Whether every chunk is there."""
-        return not self.missing()
-
     def span(self, chunk: int) -> range:
         """The rows of a chunk."""
         if not 0 <= chunk < self.chunks:

@@ -33,7 +33,7 @@ from torchxnn.apps.study.practice import make_practice
 from torchxnn.apps.study.settings import StudySettings
 from torchxnn.apps.study.texts import default_consent, default_texts
 from torchxnn.attribution.methods import METHODS
-from torchxnn.data.datasets.base import ImageDataset, make_loader, subset
+from torchxnn.data.datasets.base import ImageDataset, ImageSubset, make_loader
 from torchxnn.data.datasets.images import read_image
 from torchxnn.data.datasets.open import DataConfig, open_dataset
 from torchxnn.errors import DataError, XNNWarning
@@ -198,7 +198,7 @@ def _draw(
 ) -> StudyDataSet:
     xnn, generator = source.xnn, random.Random(f"{settings.seed}/{source.key}")
     chosen = source.choose(generator)
-    loader = make_loader(subset(source.dataset, chosen))
+    loader = make_loader(ImageSubset(source.dataset, chosen))
     with torch.no_grad():
         logits = torch.cat([xnn.model(images)[:, list(xnn.targets)] for images, _ in loader])
     predicted = logits.argmax(1).tolist()

@@ -20,7 +20,7 @@ from torchxnn.apps.study.build import OnImages, Source, write_study
 from torchxnn.apps.study.plan import StudyPlan
 from torchxnn.apps.study.settings import StudySettings
 from torchxnn.data.datasets.augment import with_copies
-from torchxnn.data.datasets.base import ImageDataset, Sample, make_loader, subset
+from torchxnn.data.datasets.base import ImageDataset, ImageSubset, Sample, make_loader
 from torchxnn.data.datasets.elpv import CITATION, ELPV, LICENCE
 from torchxnn.errors import DataError
 from torchxnn.models.bundled import (
@@ -107,7 +107,7 @@ def _split(dataset: ImageDataset, seed: int) -> tuple[ImageDataset, ImageDataset
         for side, part in zip(sides, (members[:cut], members[cut:]), strict=True):
             side += part.tolist()
     train, test = sides
-    return subset(dataset, sorted(train)), subset(dataset, sorted(test))
+    return ImageSubset(dataset, sorted(train)), ImageSubset(dataset, sorted(test))
 
 
 def _explain(

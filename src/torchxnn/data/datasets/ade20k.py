@@ -20,11 +20,11 @@ from torchxnn.data.datasets.official import SelectableDataset
 from torchxnn.data.datasets.reading import (
     broken_line,
     is_inside,
-    preprocess_with_mask,
     read_class_map,
     read_colour_map,
     read_pairs,
     read_text,
+    sample_with_mask,
 )
 from torchxnn.errors import DataError
 
@@ -122,12 +122,8 @@ class ADE20K(SelectableDataset):
 
     def load(self, index: int) -> Sample:
         """Read the picture at an index, with its object masks."""
-        picture = self._pictures[index]
-        path = self.root / picture.mask
-        image, masks = preprocess_with_mask(
-            self.preprocessing, self.root / picture.path, self._read_mask(path), path
-        )
-        return Sample(image, self.labels[index], picture.path, masks=masks)
+        path = self.root / self._pictures[index].mask
+        return sample_with_mask(self, index, self._read_mask(path), path)
 
     def _read_mask(self, path: Path) -> Integer[np.ndarray, "height width"]:
         if self.release != "challenge":

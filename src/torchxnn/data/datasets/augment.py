@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torchvision.transforms import v2
 
-from torchxnn.data.datasets.base import ImageDataset, Sample, subset
+from torchxnn.data.datasets.base import ImageDataset, ImageSubset, Sample
 from torchxnn.data.positives import split_kinds
 from torchxnn.errors import DataError
 
@@ -94,7 +94,7 @@ def with_copies(
     """
     halves = _halves(dataset, held_out, seed)
     train, validation = (
-        AugmentedImages(subset(dataset, half.tolist()), copies, seed=seed) for half in halves
+        AugmentedImages(ImageSubset(dataset, half.tolist()), copies, seed=seed) for half in halves
     )
     return train, validation
 

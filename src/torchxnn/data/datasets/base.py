@@ -88,7 +88,11 @@ class ImageDataset(Dataset[Sample], ABC):
 
 @final
 class ImageSubset(ImageDataset):
-    """Some pictures of another data set; made by `subset`."""
+    """Some pictures of another data set, in the given order.
+
+    Raises:
+        DataError: if an index lies outside the data set.
+    """
 
     def __init__(self, dataset: ImageDataset, indices: Sequence[int]):
         self.dataset = dataset
@@ -110,15 +114,6 @@ class ImageSubset(ImageDataset):
     def load(self, index: int) -> Sample:
         """Read the picture at an index of the subset."""
         return self.dataset[self.indices[index]]
-
-
-def subset(dataset: ImageDataset, indices: Sequence[int]) -> ImageSubset:
-    """Some pictures of a data set, in the given order.
-
-    Raises:
-        DataError: if an index lies outside the data set.
-    """
-    return ImageSubset(dataset, indices)
 
 
 def make_loader(dataset: ImageDataset, batch_size: int = 32, workers: int = 0) -> DataLoader[Any]:

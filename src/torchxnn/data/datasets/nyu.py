@@ -13,10 +13,10 @@ from torchxnn.data.datasets.base import Sample
 from torchxnn.data.datasets.official import SelectableDataset
 from torchxnn.data.datasets.reading import (
     broken_line,
-    preprocess_with_mask,
     read_class_map,
     read_names,
     read_table,
+    sample_with_mask,
 )
 from torchxnn.errors import DataError
 
@@ -61,9 +61,7 @@ class NYUDepth(SelectableDataset):
         """Read the picture at an index, with its object masks."""
         path = self.root / "masks" / f"{self.ids[index]}.png"
         mask = read_class_map(path, len(self.object_names), "classes.txt")
-        picture = self.root / self.paths[index]
-        image, masks = preprocess_with_mask(self.preprocessing, picture, mask, path)
-        return Sample(image, self.labels[index], self.paths[index], masks=masks)
+        return sample_with_mask(self, index, mask, path)
 
 
 def _read_labels(path: Path) -> list[tuple[str, str, str]]:

@@ -4,7 +4,6 @@ import warnings
 from abc import abstractmethod
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
@@ -119,12 +118,12 @@ class SelectableDataset(OfficialDataset):
     ) -> list[tuple[Item, int]]:
         """Set `classes`; what is kept of both halves (item, class, half), with label indices."""
         rows = list(found)
-        selection = select((name for _, name, _ in rows), classes, self.root, required)
-        self.classes = selection.classes
+        names = (name for _, name, _ in rows)
+        self.classes, labels = select(names, classes, self.root, required)
         return [
-            (item, selection.labels[name])
+            (item, labels[name])
             for item, name, half in rows
-            if half in self.halves and name in selection.labels
+            if half in self.halves and name in labels
         ]
 
 
@@ -148,22 +147,9 @@ def _check_files(root: Path, paths: Sequence[str], kind: str) -> None:
         )
 
 
-@dataclass(frozen=True)
-class Selection:
-    """Which classes of a data set are kept, and in which order.
-
-    Attributes:
-        classes: in the order of the label indices.
-        labels: class index by the name that the data set uses; names left out are not in it.
-    """
-
-    classes: tuple[str, ...]
-    labels: dict[str, int]
-
-
 def select(
     found: Iterable[str], wanted: Sequence[str] | None, where: object, required: bool = False
-) -> Selection:
+) -> tuple[tuple[str, ...], dict[str, int]]:
     """Keep some of the classes of a data set, in a given order; see `comparable` for equal names.
 
     Args:
@@ -172,12 +158,16 @@ def select(
         where: names the data set in messages.
         required: whether every wanted class must be there; otherwise one of them is enough.
 
+    Returns:
+        The classes in the order of the label indices, and the class index by the name that the data
+        set uses, without the names that are left out.
+
     Raises:
         DataError: if `wanted` is empty, repeats a class, or names classes that are not there.
     """
     names = sorted(set(found))
     if wanted is None:
-        return Selection(tuple(names), {name: index for index, name in enumerate(names)})
+        return tuple(names), {name: index for index, name in enumerate(names)}
     if isinstance(wanted, str) or not wanted:
         raise DataError(f"give the classes of {where} as a list of names, got {wanted!r}")
     numbers: dict[str, int] = {}
@@ -190,4 +180,4 @@ def select(
     if absent and (required or not labels):
         near = near_ones(comparable(absent[0]), keys.values())
         raise DataError(f"{where} has no class {absent[0]!r}{near}")
-    return Selection(tuple(wanted), labels)
+    return tuple(wanted), labels

@@ -130,11 +130,9 @@ def open_dataset(
     folders = sorted(
         p.name for p, size in entries.items() if size is None and not p.name.startswith(".")
     )
-    if names is not None and folders and set(folders) <= set(names):
+    fit = len(folders) == count_classes(outputs) if names is None else set(folders) <= set(names)
+    if folders and fit:
         labelled = ImageFolder(root, preprocessing, classes=names, progress=progress)
-        return OpenedData(labelled, names)
-    if folders and len(folders) == count_classes(outputs) and names is None:
-        labelled = ImageFolder(root, preprocessing, progress=progress)
         return OpenedData(labelled, labelled.classes)
     dataset = ImageFolder(root, preprocessing, labelled=False, progress=progress)
     if folders:

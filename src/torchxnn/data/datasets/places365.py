@@ -10,7 +10,7 @@ from typing import final
 
 from torchxnn.data.datasets.base import Sample
 from torchxnn.data.datasets.images import read_image
-from torchxnn.data.datasets.official import SelectableDataset, Selection, select
+from torchxnn.data.datasets.official import SelectableDataset, select
 from torchxnn.data.datasets.reading import broken_line, is_inside, read_pairs, read_table
 from torchxnn.errors import DataError
 
@@ -91,11 +91,11 @@ def _read_standard(
     root: Path, halves: Iterable[str], wanted: Sequence[str] | None
 ) -> tuple[tuple[str, ...], list[tuple[str, int]]]:
     categories = _read_categories(root / "categories_places365.txt")
-    selection = select(categories, wanted, root, required=True)
+    classes, numbers = select(categories, wanted, root, required=True)
     if wanted is None:  # the official order, which is almost but not quite that of the names
-        names = tuple(categories)
-        selection = Selection(names, {name: index for index, name in enumerate(names)})
-    labels = [selection.labels.get(name) for name in categories]
+        classes = tuple(categories)
+        numbers = {name: index for index, name in enumerate(categories)}
+    labels = [numbers.get(name) for name in categories]
     pictures = []
     for half in halves:
         folder = _find_folder(root, half)
@@ -107,7 +107,7 @@ def _read_standard(
             if label < 0 or not is_inside(file.lstrip("/")):
                 raise broken_line(path, line, "a file and a category number", f"{file} {word}")
             pictures.append((f"{folder}/{file.lstrip('/')}", label))
-    return selection.classes, pictures
+    return classes, pictures
 
 
 def _read_categories(path: Path) -> list[str]:

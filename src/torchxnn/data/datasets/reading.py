@@ -5,18 +5,18 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, Int64, Integer, UInt8
+from jaxtyping import Integer, UInt8
 from PIL import Image
-from torch import Tensor
 
+from torchxnn.data.datasets.base import Sample
 from torchxnn.data.datasets.images import (
     UnreadableImageError,
     check_image,
     quiet_pillow,
     read_image,
 )
+from torchxnn.data.datasets.official import OfficialDataset
 from torchxnn.errors import DataError
-from torchxnn.models.preprocessing import Preprocessing
 
 _LABEL_MODES = ("L", "P", "I", "I;16", "I;16B", "I;16L")
 
@@ -157,21 +157,24 @@ def _read_pixels(path: Path, modes: Sequence[str], expected: str) -> np.ndarray:
     return pixels
 
 
-def preprocess_with_mask(
-    preprocessing: Preprocessing,
-    picture: Path,
+def sample_with_mask(
+    dataset: OfficialDataset,
+    index: int,
     mask: Integer[np.ndarray, "height width"],
     mask_path: Path,
-) -> tuple[Float[Tensor, "3 size size"], Int64[Tensor, "size size"]]:
-    """Read a picture and lay its class map into the same frame.
+) -> Sample:
+    """Read the picture at an index and lay its class map into the same frame.
 
     Raises:
         DataError: if the picture cannot be read or is not as large as the class map.
     """
+    picture = dataset.root / dataset.paths[index]
     image = read_image(picture)
     if mask.shape != (image.height, image.width):
         raise DataError(
             f"{mask_path} has {mask.shape[1]} x {mask.shape[0]} pixels, its picture {picture} "
             f"{image.width} x {image.height}"
         )
-    return preprocessing(image), preprocessing.frame(image.width, image.height).mask(mask)
+    frame = dataset.preprocessing.frame(image.width, image.height)
+    pixels, label = dataset.preprocessing(image), dataset.labels[index]
+    return Sample(pixels, label, dataset.paths[index], masks=frame.mask(mask))
