@@ -46,12 +46,12 @@ class DemoSetup:
         target: the class that is explained.
         target_name: its name for people.
         accuracy: the network's share of right answers on `test`; None if not measured.
-        preprocessing: how images become tensors.
-        layer: where the XNN attaches.
         title: of the report, a question.
         network: what the model is, for people.
         factory: its name for `load_model`.
         notes: licence and sources, to be printed with every image.
+        preprocessing: how images become tensors.
+        layer: where the XNN attaches.
     """
 
     model: nn.Module
@@ -62,12 +62,12 @@ class DemoSetup:
     target: int
     target_name: str
     accuracy: float | None
-    preprocessing: Preprocessing
-    layer: str
     title: str
     network: str
     factory: str
     notes: tuple[str, ...]
+    preprocessing: Preprocessing = PREPROCESSING
+    layer: str = LAYER
 
 
 # --- solar cells
@@ -114,8 +114,6 @@ def prepare_solar(seed: int = 0, progress: Progress | None = None, images: int =
         target=1,
         target_name=cells.classes[1],
         accuracy=float(right.double().mean()),
-        preprocessing=PREPROCESSING,
-        layer=LAYER,
         title="Why is this solar cell defective?",
         network="SqueezeNet 1.1 with a head trained on solar cells",
         factory="torchxnn.models.bundled:solar_network",
@@ -166,8 +164,6 @@ def prepare_cub(root: str | Path, weights: str | Path, target: int = GOLDFINCH) 
         target=target,
         target_name=names[target],
         accuracy=None,
-        preprocessing=PREPROCESSING,
-        layer=LAYER,
         title=f"Why is this a {names[target]}?",
         network=f"SqueezeNet 1.1 trained on {len(names)} kinds of birds",
         factory="torchxnn.models.bundled:squeezenet_with_head",

@@ -59,7 +59,7 @@ def write_index(
         title=title,
         model=model,
         facts=tuple(facts),
-        entries=[_shown(entry) for entry in entries],
+        entries=tuple(entries),
         failures=tuple(failures),
         total=sum(len(entry.feature_names) for entry in entries),
         labelled=labelled,
@@ -76,18 +76,4 @@ def _searched(entry: Entry) -> dict[str, Any]:
         "active": entry.active,
         "recall": entry.recall,
         "degenerate": bool(entry.degenerate),
-    }
-
-
-def _shown(entry: Entry) -> dict[str, Any]:
-    return {
-        "name": entry.name,
-        "title": entry.title,
-        "image": entry.image,
-        "sentence": entry.sentence.partition(";")[0].rstrip("."),  # the page has all of it
-        "r2": "unknown" if entry.r2 is None else f"{entry.r2:.2f}",
-        "active": entry.active,
-        "features": len(entry.feature_names),
-        "recall": "" if entry.recall is None else f"{entry.recall:.0%}",
-        "degenerate": entry.degenerate,
     }

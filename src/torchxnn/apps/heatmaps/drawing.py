@@ -27,11 +27,10 @@ from torchxnn.apps.heatmaps.store import (
 )
 from torchxnn.attribution.excitation_backprop.method import ExcitationBackprop
 from torchxnn.attribution.methods import METHODS
-from torchxnn.data.activations import Activations
 from torchxnn.data.datasets.base import ImageDataset
 from torchxnn.data.ordered_images import stack_samples
-from torchxnn.data.positives import find_positives
 from torchxnn.errors import DataError, NonFiniteError, XNNError
+from torchxnn.models.outputs import class_of_target
 from torchxnn.storage.chunk_store import ChunkStore
 from torchxnn.xnn import XNN
 
@@ -257,6 +256,7 @@ def find_part(given: Drawing, rows: range) -> tuple[list[int], list[tuple[str, s
         Their rows; and the images that could not be read, with the reason.
     """
     xnn, dataset, config = given.xnn, given.dataset, given.config
+    wanted = {class_of_target(target, xnn.outputs) for target in xnn.targets}
     positives: list[int] = []
     unread: list[tuple[str, str]] = []
     for first in range(0, len(rows), config.images_at_once):
@@ -265,8 +265,6 @@ def find_part(given: Drawing, rows: range) -> tuple[list[int], list[tuple[str, s
         unread += [(image_names(dataset, [row])[0], text) for row, text in problems.items()]
         there = [row for row in part if row not in problems]
         if there:
-            said = xnn.run(images.to(xnn.device)).cpu()
-            data = Activations(said.features, said.logits, None)
-            chosen = find_positives(data, xnn.targets)[0].any(1)
-            positives += [row for row, yes in zip(there, chosen.tolist(), strict=True) if yes]
+            predicted = xnn.run(images.to(xnn.device)).predicted.tolist()
+            positives += [row for row, of in zip(there, predicted, strict=True) if of in wanted]
     return positives, unread

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import count
 
 import torch
 from torch import Tensor
@@ -85,11 +86,15 @@ def build_report(
     data = record_activations(xnn.model, xnn.layer, loader, on_batch)
     measured = xnn.measure(data)
     positives = find_positives(data, xnn.targets)[0]
-    features = measured.embedded.features
     chosen = choose_examples(data.logits[:, xnn.targets[0]], positives[:, 0], config.images)
-    tops = [largest(features[:, i], config.sheet) for i in range(features.shape[1])]
+    tops = [largest(column, config.sheet) for column in measured.embedded.features.T]
     total = len(chosen) + len({index for top in tops for index in top})
-    drawn = _Counter(total, on_drawing)
+    done = count(1)
+
+    def drawn() -> None:
+        if on_drawing is not None:
+            on_drawing(next(done), total)
+
     explanations = tuple(_explain(xnn, dataset, index, drawn) for index in chosen)
     return Report(
         title=title,
@@ -106,17 +111,7 @@ def build_report(
     )
 
 
-class _Counter:
-    def __init__(self, total: int, report: Callable[[int, int], None] | None) -> None:
-        self.done, self.total, self.report = 0, total, report
-
-    def __call__(self) -> None:
-        self.done += 1
-        if self.report is not None:
-            self.report(self.done, self.total)
-
-
-def _explain(xnn: XNN, dataset: ImageDataset, index: int, drawn: _Counter) -> Explanation:
+def _explain(xnn: XNN, dataset: ImageDataset, index: int, drawn: Callable[[], None]) -> Explanation:
     sample = dataset[index]
     explanation = xnn.explain(sample.image.to(xnn.device), label=sample.label, path=sample.path)
     drawn()
@@ -128,7 +123,7 @@ def _sheets(
     dataset: ImageDataset,
     measured: Measured,
     tops: Sequence[tuple[int, ...]],
-    drawn: _Counter,
+    drawn: Callable[[], None],
 ) -> tuple[FeatureSheet, ...]:
     wanted = sorted({index for top in tops for index in top})
     maps: dict[int, Tensor] = {}

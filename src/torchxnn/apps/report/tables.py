@@ -77,12 +77,4 @@ def provenance(report: Report, versions: dict[str, str]) -> list[tuple[str, str]
 def _setting(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return ", ".join(str(item) for item in value)
-    return (
-        "none"
-        if value is None
-        else "yes"
-        if value is True
-        else "no"
-        if value is False
-        else str(value)
-    )
+    return {"None": "none", "True": "yes", "False": "no"}.get(str(value), str(value))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -136,9 +136,7 @@ def _view(entry: GalleryEntry, folder: Path) -> dict[str, Any]:
             f"the picture of {entry.name} is missing or broken: {folder / entry.file}"
         ) from error
     return {
-        "name": entry.name,
-        "alt": entry.alt,
-        "facts": entry.facts,
+        **asdict(entry),
         "address": "./" + quote(entry.file),
         "width": width,
         "height": height,
