@@ -18,7 +18,12 @@ from torch import Tensor, nn
 from torchxnn.errors import DataError, NonFiniteError, XNNError
 from torchxnn.models.hooks import preserve_state
 from torchxnn.models.layers import check_images, unwrap
+from torchxnn.models.outputs import shape_or_type
 from torchxnn.storage.artifact import __version__
+
+Maps = Float[Tensor, "batch targets height width"]
+Images = Float[Tensor, "batch channels height width"]
+Targets = Int[Tensor, "batch targets"]
 
 CHUNK_SIZE = 32
 """Most images in one pass of the network, unless a method is told otherwise."""
@@ -82,6 +87,7 @@ def versions() -> dict[str, str]:
     return {"torchxnn": __version__, "torch": str(torch.__version__)}
 
 
+@dataclass(eq=False, repr=False)
 class Attributor(ABC):
     """Heatmaps of the outputs of a module: (images, target) -> one map per image.
 
@@ -92,18 +98,21 @@ class Attributor(ABC):
         module: any module with (B, k) outputs.
     """
 
-    def __init__(self, module: nn.Module) -> None:
-        self.module = module
+    module: nn.Module
+
+    def __post_init__(self) -> None:
+        """Check the parameters."""
+        self._network = unwrap(self.module)
 
     @abstractmethod
     def _explain(
-        self, images: Tensor, targets: Int[Tensor, "_ targets"], certify: bool
+        self, images: Tensor, targets: Targets, certify: bool
     ) -> tuple[Tensor, Certificate | None]:
         """Maps (B, n, H, W) and, if asked for, the certificate.
 
         Args:
             images: (B, C, H, W), not checked yet.
-            targets: n output indices per image, not checked yet, maybe of another number of images.
+            targets: n output indices per image, not checked yet.
             certify: whether a certificate is wanted.
         """
 
@@ -140,8 +149,11 @@ class Attributor(ABC):
             UnsupportedOperationError: the method has no rule for an operation of the network.
             NonFiniteError: NaN or infinity in the images, on the way or in the maps.
         """
-        targets = target if isinstance(target, Tensor) else torch.full((len(images),), target)
-        maps, certificate = self._explain(images, targets.reshape(-1, 1), return_certificate)
+        each = target if isinstance(target, Tensor) else torch.full((len(images),), target)
+        targets = each.reshape(-1, 1)
+        if len(targets) != len(images):
+            raise XNNError(f"{len(targets)} targets for {len(images)} images")
+        maps, certificate = self._explain(images, targets, return_certificate)
         return (maps[:, 0], certificate) if certificate is not None else maps[:, 0]
 
     @overload
@@ -179,7 +191,7 @@ class Attributor(ABC):
         return (maps, certificate) if certificate is not None else maps
 
 
-def for_each(targets: Sequence[int], images: Tensor) -> Int[Tensor, "batch targets"]:
+def for_each(targets: Sequence[int], images: Tensor) -> Targets:
     """The same targets for every image.
 
     Raises:
@@ -190,6 +202,21 @@ def for_each(targets: Sequence[int], images: Tensor) -> Int[Tensor, "batch targe
     return torch.tensor([int(target) for target in targets]).expand(len(images), -1)
 
 
+def check_range(targets: Tensor, outputs: Tensor) -> None:
+    """Refuse targets that are none of the outputs (B, k).
+
+    Raises:
+        XNNError: a target is out of range.
+    """
+    wrong = targets[(targets < 0) | (targets >= outputs.shape[1])]
+    if len(wrong):
+        raise XNNError(
+            f"target {int(wrong[0])} is out of range: the module has outputs 0 to "
+            f"{outputs.shape[1] - 1}"
+        )
+
+
+@dataclass(eq=False, repr=False, kw_only=True)
 class MapMethod(Attributor):
     """A method that computes maps (b, n, H, W) from a chunk of images.
 
@@ -212,19 +239,16 @@ class MapMethod(Attributor):
     needs_gradient: ClassVar[bool] = True
     complete: ClassVar[bool] = False
 
-    def __init__(self, module: nn.Module, *, chunk_size: int = CHUNK_SIZE) -> None:
-        if chunk_size < 1:
-            raise XNNError(f"chunk_size is {chunk_size}; it must be at least 1")
-        super().__init__(module)
-        self._network = unwrap(module)
-        self._chunk_size = chunk_size
+    chunk_size: int = CHUNK_SIZE
+
+    def __post_init__(self) -> None:
+        """Check the parameters."""
+        if self.chunk_size < 1:
+            raise XNNError(f"chunk_size is {self.chunk_size}; it must be at least 1")
+        super().__post_init__()
 
     @abstractmethod
-    def _maps(
-        self,
-        images: Float[Tensor, "batch channels height width"],
-        targets: Int[Tensor, "batch targets"],
-    ) -> Float[Tensor, "batch targets height width"]:
+    def _maps(self, images: Images, targets: Targets) -> Maps:
         """Maps of a chunk, summed over colour channels.
 
         Args:
@@ -240,8 +264,6 @@ class MapMethod(Attributor):
             raise DataError(
                 f"a map needs images (B, C, H, W), got a batch of shape {tuple(images.shape)}"
             )
-        if len(targets) != len(images):
-            raise XNNError(f"{len(targets)} targets for {len(images)} images")
         off = torch.autocast(images.device.type, enabled=False)
         with (
             torch.inference_mode(False),
@@ -252,9 +274,7 @@ class MapMethod(Attributor):
             private = images.detach().as_subclass(Tensor).clone()
             targets = targets.to(private.device, torch.int64).clone()
             self._check(private[:1], targets)
-            parts = zip(
-                private.split(self._chunk_size), targets.split(self._chunk_size), strict=True
-            )
+            parts = zip(private.split(self.chunk_size), targets.split(self.chunk_size), strict=True)
             maps = torch.cat([self._maps(*part).detach() for part in parts]).to(images.dtype)
             _check_finite(maps)
             if not certify:
@@ -263,37 +283,27 @@ class MapMethod(Attributor):
         dtype = str(maps.dtype).removeprefix("torch.")
         return maps, Certificate(None, None, dtype, self.name, versions(), error)
 
-    def _outputs(
-        self, images: Float[Tensor, "batch channels height width"]
-    ) -> Float[Tensor, "batch outputs"]:
+    def _outputs(self, images: Images) -> Float[Tensor, "batch outputs"]:
         """The network's outputs as (B, k); the images survive a network that writes into them."""
         outputs = self._network(images.clone())
         if isinstance(outputs, Tensor) and outputs.ndim == 1:
             outputs = outputs.unsqueeze(1)
         if not isinstance(outputs, Tensor) or outputs.ndim != 2 or len(outputs) != len(images):
-            what = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
             raise DataError(
                 f"the module must return (B, k) outputs for {len(images)} image(s), it returns "
-                f"{what}"
+                f"{shape_or_type(outputs)}"
             )
         return outputs
 
     def _check(self, image: Tensor, targets: Tensor) -> None:
         """Run one image, to find out about outputs and gradients before the work begins."""
         outputs = self._outputs(image.clone().requires_grad_(self.needs_gradient))
-        wrong = targets[(targets < 0) | (targets >= outputs.shape[1])]
-        if len(wrong):
-            raise XNNError(
-                f"target {int(wrong[0])} is out of range: the module has outputs 0 to "
-                f"{outputs.shape[1] - 1}"
-            )
+        check_range(targets, outputs)
         if not bool(torch.isfinite(outputs).all()):
             raise NonFiniteError(
                 "the network computes NaN or infinity from these images; check its weights"
             )
-        if not self.needs_gradient:
-            return
-        if outputs.grad_fn is None:
+        if self.needs_gradient and outputs.grad_fn is None:
             raise XNNError(
                 f"{self.name} needs gradients, and the network's outputs carry none (it may "
                 "compute under no_grad or detach); use excitation_backprop, occlusion or rise"
@@ -301,7 +311,7 @@ class MapMethod(Attributor):
 
     def _completeness(self, images: Tensor, targets: Tensor, maps: Tensor) -> float:
         gaps, deltas = [], []
-        for part in torch.arange(len(images), device=images.device).split(self._chunk_size):
+        for part in torch.arange(len(images), device=images.device).split(self.chunk_size):
             delta = self._delta(images[part], targets[part])
             gaps.append((maps[part].flatten(2).sum(2) - delta).abs().max())
             deltas.append(delta.abs().max())
@@ -319,25 +329,16 @@ class MapMethod(Attributor):
         return torch.zeros_like(images)
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
 class BaselineMethod(MapMethod):
-    """A method that compares the image with another one, its baseline.
+    """A method that compares the image with another one, its baseline; else as `MapMethod`.
 
     Args:
-        module: any module with (B, k) or (B,) outputs.
         baseline: one number, or a tensor that broadcasts to (B, C, H, W), such as (C, 1, 1) or
             (C, H, W), in the preprocessed scale; there 0 is the mean colour of the training images.
-        chunk_size: most images in one pass of the network.
     """
 
-    def __init__(
-        self,
-        module: nn.Module,
-        *,
-        baseline: float | Tensor = 0.0,
-        chunk_size: int = CHUNK_SIZE,
-    ) -> None:
-        super().__init__(module, chunk_size=chunk_size)
-        self._given = baseline
+    baseline: float | Tensor = 0.0
 
     def _baseline(self, images: Tensor) -> Tensor:
         """The baseline of every image of a batch.
@@ -345,7 +346,7 @@ class BaselineMethod(MapMethod):
         Raises:
             DataError: its shape does not fit the images.
         """
-        value = torch.as_tensor(self._given, dtype=images.dtype, device=images.device)
+        value = torch.as_tensor(self.baseline, dtype=images.dtype, device=images.device)
         try:
             return value.expand_as(images).clone()
         except RuntimeError as error:

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from torchxnn.attribution.base import CHUNK_SIZE, BaselineMethod, MapMethod
+from torchxnn.attribution.base import BaselineMethod, Images, MapMethod, Maps, Targets
 from torchxnn.attribution.captum_wrappers import (
     GUIDED,
     NO_RESCALE,
@@ -29,16 +29,13 @@ from torchxnn.attribution.captum_wrappers import (
 from torchxnn.errors import AttributionWarning, UnsupportedOperationError, XNNError
 from torchxnn.models.layers import resolve_layer
 
-Maps = Float[Tensor, "batch targets height width"]
-Images = Float[Tensor, "batch channels height width"]
-Targets = Int[Tensor, "batch targets"]
-
 INCOMPLETE = 0.05
 """Completeness error of integrated gradients from which a warning is given."""
 
 _lock = threading.RLock()
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
 class Gradient(MapMethod):
     r"""The gradient of the output, :math:`\sum_c \partial f/\partial x_c`, signed.
 
@@ -47,25 +44,18 @@ class Gradient(MapMethod):
     channels are summed as for every other method.
 
     Args:
-        module: any differentiable module with (B, k) outputs.
         absolute: sum the absolute values instead: where the output is sensitive at all.
-        chunk_size: most images in one pass.
     """
 
     name = "gradient"
-
-    def __init__(
-        self, module: nn.Module, *, absolute: bool = False, chunk_size: int = CHUNK_SIZE
-    ) -> None:
-        super().__init__(module, chunk_size=chunk_size)
-        self._absolute = absolute
+    absolute: bool = False
 
     def _maps(self, images: Images, targets: Targets) -> Maps:
         from captum.attr import Saliency
 
         method = Saliency(self._outputs)
         return _each_target(
-            lambda target: method.attribute(_leaf(images), target, abs=self._absolute), targets
+            lambda target: method.attribute(_leaf(images), target, abs=self.absolute), targets
         )
 
 
@@ -86,6 +76,7 @@ class InputXGradient(MapMethod):
         return _each_target(lambda target: method.attribute(_leaf(images), target), targets)
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
 class IntegratedGradients(BaselineMethod):
     r"""Mean gradient on the way from a baseline b to the image, times x - b, signed.
 
@@ -95,27 +86,18 @@ class IntegratedGradients(BaselineMethod):
     a warning. Source: Sundararajan, Taly, Yan, Axiomatic attribution for deep networks, 2017.
 
     Args:
-        module: any differentiable module with (B, k) outputs.
-        baseline: a number or a tensor (C, 1, 1) or (C, H, W) in the preprocessed scale.
         steps: points of the Gauss-Legendre quadrature.
-        chunk_size: most images in one pass.
     """
 
     name = "integrated_gradients"
     complete = True
+    steps: int = 50
 
-    def __init__(
-        self,
-        module: nn.Module,
-        *,
-        baseline: float | Tensor = 0.0,
-        steps: int = 50,
-        chunk_size: int = CHUNK_SIZE,
-    ) -> None:
-        if steps < 1:
-            raise XNNError(f"steps is {steps}; it must be at least 1")
-        super().__init__(module, baseline=baseline, chunk_size=chunk_size)
-        self._steps = steps
+    def __post_init__(self) -> None:
+        """Check the parameters."""
+        if self.steps < 1:
+            raise XNNError(f"steps is {self.steps}; it must be at least 1")
+        super().__post_init__()
 
     def _maps(self, images: Images, targets: Targets) -> Maps:
         from captum.attr import IntegratedGradients as CaptumMethod
@@ -127,8 +109,8 @@ class IntegratedGradients(BaselineMethod):
                 _leaf(images),
                 baseline,
                 target,
-                n_steps=self._steps,
-                internal_batch_size=self._chunk_size,
+                n_steps=self.steps,
+                internal_batch_size=self.chunk_size,
             )
 
         maps = _each_target(one, targets)
@@ -136,7 +118,7 @@ class IntegratedGradients(BaselineMethod):
         if error > INCOMPLETE:
             warnings.warn(
                 f"integrated gradients miss {error:.0%} of the difference to the baseline; take "
-                f"more than {self._steps} steps",
+                f"more than {self.steps} steps",
                 AttributionWarning,
                 stacklevel=5,
             )
@@ -151,12 +133,8 @@ class DeepLift(BaselineMethod):
     through propagating activation differences, 2017; section 3.5.2. The paper's second baseline.
 
     Rules exist for ReLU, leaky ReLU, ELU, softplus, sigmoid, tanh and max pooling; everything that
-    is not linear besides is refused, if not by name then because the map does not add up.
-
-    Args:
-        module: any differentiable module with (B, k) outputs.
-        baseline: a number or a tensor (C, 1, 1) or (C, H, W) in the preprocessed scale.
-        chunk_size: most images in one pass; Captum's rules mix up images, so it is one here.
+    is not linear besides is refused, if not by name then because the map does not add up. Captum's
+    rules mix up images, so they pass one at a time, whatever `chunk_size` says.
     """
 
     name = "deep_lift"
@@ -165,9 +143,8 @@ class DeepLift(BaselineMethod):
     def _maps(self, images: Images, targets: Targets) -> Maps:
         from captum.attr import DeepLift as CaptumMethod
 
-        refused = _refuse(
-            NO_RESCALE, "DeepLIFT has no rule for this network", "integrated_gradients"
-        )
+        why = "DeepLIFT has no rule for this network; use integrated_gradients"
+        refused = dict.fromkeys(NO_RESCALE, why)
         network = Unrolled(self._outputs, _leaf(images[:1]), RESCALE, refused)
         baseline = self._baseline(images)
         rows = []
@@ -220,7 +197,7 @@ class GuidedBackprop(MapMethod):
         from captum.attr import GuidedBackprop as CaptumMethod
 
         why = "guided backprop is defined for ReLU alone"
-        refused = _refuse(RECTIFIERS, why, "gradient")
+        refused = dict.fromkeys(RECTIFIERS, f"{why}; use gradient")
         network = Unrolled(self._outputs, _leaf(images[:1]), GUIDED, refused)
         if len(network.calls) == 0:
             raise UnsupportedOperationError(f"{why}, this network has none; use gradient")
@@ -233,6 +210,7 @@ class GuidedBackprop(MapMethod):
         return _each_target(one, targets)
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
 class GradCAM(MapMethod):
     r"""Grad-CAM: feature maps A_c of one layer, weighted by their mean gradient, enlarged, signed.
 
@@ -242,26 +220,19 @@ class GradCAM(MapMethod):
     Source: Selvaraju et al., Grad-CAM, 2017.
 
     Args:
-        module: any differentiable module with (B, k) outputs.
         layer: a submodule with outputs (B, C, h, w) or its dotted name; None takes the last feature
             maps before the final pooling. For a layer of the model that an XNN explains, give the
             module itself.
-        chunk_size: most images in one pass.
     """
 
     name = "grad_cam"
+    layer: str | nn.Module | None = None
 
-    def __init__(
-        self,
-        module: nn.Module,
-        *,
-        layer: str | nn.Module | None = None,
-        chunk_size: int = CHUNK_SIZE,
-    ) -> None:
-        super().__init__(module, chunk_size=chunk_size)
-        if isinstance(layer, str):
-            layer = resolve_layer(self._network, layer)[1]
-        self._layer = layer
+    def __post_init__(self) -> None:
+        """Check the parameters and find the layer."""
+        super().__post_init__()
+        layer = self.layer
+        self._layer = resolve_layer(self._network, layer)[1] if isinstance(layer, str) else layer
 
     def _maps(self, images: Images, targets: Targets) -> Maps:
         from captum.attr import LayerGradCam
@@ -277,6 +248,7 @@ class GradCAM(MapMethod):
         return _each_target(one, targets)
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
 class Occlusion(BaselineMethod):
     r"""How far the output falls when a square that covers the pixel is hidden, signed.
 
@@ -285,40 +257,31 @@ class Occlusion(BaselineMethod):
     convolutional networks, 2014.
 
     Args:
-        module: any module with (B, k) outputs; needs no gradients.
-        baseline: a number or a tensor (C, 1, 1) or (C, H, W) in the preprocessed scale.
         window: side of the square in pixels; None takes a seventh of the longer side.
         stride: pixels between squares; None takes half a window.
-        chunk_size: most images in one pass.
     """
 
     name = "occlusion"
     needs_gradient = False
+    window: int | None = None
+    stride: int | None = None
 
-    def __init__(
-        self,
-        module: nn.Module,
-        *,
-        baseline: float | Tensor = 0.0,
-        window: int | None = None,
-        stride: int | None = None,
-        chunk_size: int = CHUNK_SIZE,
-    ) -> None:
-        if window is not None and window < 1:
-            raise XNNError(f"window is {window}; it must be at least 1")
-        if stride is not None and stride < 1:
-            raise XNNError(f"stride is {stride}; it must be at least 1")
+    def __post_init__(self) -> None:
+        """Check the parameters."""
+        window, stride = self.window, self.stride
+        for name, value in (("window", window), ("stride", stride)):
+            if value is not None and value < 1:
+                raise XNNError(f"{name} is {value}; it must be at least 1")
         if window is not None and stride is not None and stride > window:
             raise XNNError(f"stride {stride} above window {window} leaves pixels uncovered")
-        super().__init__(module, baseline=baseline, chunk_size=chunk_size)
-        self._window, self._stride = window, stride
+        super().__post_init__()
 
     def _maps(self, images: Images, targets: Targets) -> Maps:
         from captum.attr import Occlusion as CaptumMethod
 
         channels, height, width = images.shape[1:]
-        side = min(self._window or -(-max(height, width) // 7), height, width)
-        step = min(self._stride or max(1, side // 2), side)
+        side = min(self.window or -(-max(height, width) // 7), height, width)
+        step = min(self.stride or max(1, side // 2), side)
         baseline = self._baseline(images)
         maps = []
         for image, hidden, wanted in zip(images, baseline, targets, strict=True):
@@ -329,7 +292,7 @@ class Occlusion(BaselineMethod):
                 sliding_window_shapes=(channels, side, side),
                 strides=(channels, step, step),
                 baselines=hidden.unsqueeze(0),
-                perturbations_per_eval=self._chunk_size,
+                perturbations_per_eval=self.chunk_size,
             )
             maps.append(found[:, 0])  # the square covers all channels: they are alike
         return torch.stack(maps)
@@ -342,10 +305,6 @@ def _leaf(images: Tensor) -> Tensor:
 def _each_target(one: Callable[[Tensor], Tensor], targets: Tensor) -> Tensor:
     """Stack the maps of every column of targets, summed over channels."""
     return torch.stack([one(target).detach().sum(1) for target in targets.T], 1)
-
-
-def _refuse(names: tuple[str, ...], why: str, instead: str) -> Mapping[str, str]:
-    return dict.fromkeys(names, f"{why}; use {instead}")
 
 
 @contextmanager

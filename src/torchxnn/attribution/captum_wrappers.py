@@ -20,6 +20,7 @@ from torch.overrides import TorchFunctionMode
 from torchxnn.attribution.excitation_backprop.tape import leaves
 from torchxnn.errors import LayerError, UnsupportedOperationError
 from torchxnn.models.hooks import replace_output
+from torchxnn.models.outputs import shape_or_type
 
 Run = Callable[[Tensor], Tensor]
 Rule = Callable[..., nn.Module | None]
@@ -166,10 +167,9 @@ class Tapped(nn.Module):
             nonlocal calls
             calls += 1
             if not isinstance(output, Tensor) or output.ndim != 4:
-                what = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
                 raise LayerError(
                     f"Grad-CAM needs a layer with feature maps (B, C, h, w); "
-                    f"{type(layer).__name__} returns {what}"
+                    f"{type(layer).__name__} returns {shape_or_type(output)}"
                 )
             return self.tap(output.clone()).clone()
 
@@ -246,11 +246,19 @@ class MaxPool(nn.Module):
     hands each module a tensor of its own.
     """
 
-    def __init__(self, kernel: Any, stride: Any, padding: Any, dilation: Any, ceil: bool) -> None:
+    def __init__(
+        self,
+        kernel_size: Any,
+        stride: Any = None,
+        padding: Any = 0,
+        dilation: Any = 1,
+        ceil_mode: bool = False,
+        return_indices: bool = False,  # True arrives under another name
+    ) -> None:
         super().__init__()
-        self._kernel, self._dilation = _pair(kernel), _pair(dilation)
-        self._stride, self._padding = _pair(stride or kernel), _pair(padding)
-        self._ceil = ceil
+        self._kernel, self._dilation = _pair(kernel_size), _pair(dilation)
+        self._stride, self._padding = _pair(stride or kernel_size), _pair(padding)
+        self._ceil = ceil_mode
         self.pool = nn.MaxPool2d((self._kernel[0] * self._kernel[1], 1))
 
     def forward(self, maps: Tensor) -> Tensor:
@@ -279,44 +287,17 @@ def _pair(value: Any) -> tuple[int, int]:
     return (int(value), int(value))
 
 
-def _relu(*_: Any, **__: Any) -> nn.Module:
-    return nn.ReLU()
-
-
 def _clamp(min: Any = None, max: Any = None, **_: Any) -> nn.Module | None:
     return nn.ReLU() if min == 0 and max is None else None
 
 
-def _leaky_relu(negative_slope: float = 0.01, *_: Any) -> nn.Module:
-    return nn.LeakyReLU(negative_slope)
-
-
-def _elu(alpha: float = 1.0, *_: Any) -> nn.Module:
-    return nn.ELU(alpha)
-
-
-def _softplus(beta: float = 1.0, threshold: float = 20.0) -> nn.Module:
-    return nn.Softplus(beta, threshold)
-
-
-def _max_pool(
-    kernel_size: Any,
-    stride: Any = None,
-    padding: Any = 0,
-    dilation: Any = 1,
-    ceil_mode: bool = False,
-    return_indices: bool = False,  # True arrives under another name
-) -> nn.Module:
-    return MaxPool(kernel_size, stride, padding, dilation, ceil_mode)
-
-
-GUIDED: dict[str, Rule] = {"relu": _relu, "clamp": _clamp, "clamp_min": _clamp}
+GUIDED: dict[str, Rule] = {"relu": lambda *_, **__: nn.ReLU(), "clamp": _clamp, "clamp_min": _clamp}
 RESCALE: dict[str, Rule] = {
     **GUIDED,
-    "leaky_relu": _leaky_relu,
-    "elu": _elu,
-    "softplus": _softplus,
+    "leaky_relu": lambda negative_slope=0.01, *_: nn.LeakyReLU(negative_slope),
+    "elu": lambda alpha=1.0, *_: nn.ELU(alpha),
+    "softplus": nn.Softplus,
     "sigmoid": lambda *_: nn.Sigmoid(),
     "tanh": lambda *_: nn.Tanh(),
-    "max_pool2d": _max_pool,
+    "max_pool2d": MaxPool,
 }

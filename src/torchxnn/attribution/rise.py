@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
-from torch import Tensor, nn
+from jaxtyping import Float
+from torch import Tensor
 from torch.nn import functional
 
-from torchxnn.attribution.base import CHUNK_SIZE, BaselineMethod
+from torchxnn.attribution.base import BaselineMethod, Images, Maps, Targets
 from torchxnn.errors import XNNError
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
 class RISE(BaselineMethod):
     r"""Randomized input sampling: the mean output over random masks that show the pixel, signed.
 
@@ -24,43 +26,30 @@ class RISE(BaselineMethod):
     constant. All targets and images share the masks, so a batch equals its single images.
 
     Args:
-        module: any module with (B, k) outputs; needs no gradients.
-        baseline: what hidden pixels show: a number or a tensor (C, 1, 1) or (C, H, W).
+        baseline: what hidden pixels show; see `BaselineMethod`.
         masks: number of masks N; the source takes 4000 to 8000. The noise falls with its root.
         cells: cells of the mask's grid along each side.
         visible: probability that a cell is visible.
         seed: of the masks.
-        chunk_size: most images in one pass.
     """
 
     name = "rise"
     needs_gradient = False
+    masks: int = 1000
+    cells: int = 7
+    visible: float = 0.5
+    seed: int = 0
 
-    def __init__(
-        self,
-        module: nn.Module,
-        *,
-        baseline: float | Tensor = 0.0,
-        masks: int = 1000,
-        cells: int = 7,
-        visible: float = 0.5,
-        seed: int = 0,
-        chunk_size: int = CHUNK_SIZE,
-    ) -> None:
-        if masks < 1 or cells < 1:
-            raise XNNError(f"masks and cells must be at least 1, got {masks} and {cells}")
-        if not 0 < visible < 1:
-            raise XNNError(f"visible must lie between 0 and 1, got {visible}")
-        super().__init__(module, baseline=baseline, chunk_size=chunk_size)
-        self._masks, self._cells = masks, cells
-        self._visible, self._seed = visible, seed
+    def __post_init__(self) -> None:
+        """Check the parameters."""
+        if self.masks < 1 or self.cells < 1:
+            raise XNNError(f"masks and cells must be at least 1, got {self.masks} and {self.cells}")
+        if not 0 < self.visible < 1:
+            raise XNNError(f"visible must lie between 0 and 1, got {self.visible}")
+        super().__post_init__()
 
     @torch.no_grad()
-    def _maps(
-        self,
-        images: Float[Tensor, "batch channels height width"],
-        targets: Int[Tensor, "batch targets"],
-    ) -> Float[Tensor, "batch targets height width"]:
+    def _maps(self, images: Images, targets: Targets) -> Maps:
         size = (images.shape[2], images.shape[3])
         baseline = self._baseline(images)
         seen = torch.zeros(size, dtype=torch.float64, device=images.device)
@@ -76,7 +65,7 @@ class RISE(BaselineMethod):
                 outputs = self._outputs(shown)[:, wanted].double()
                 weighted[row] += torch.einsum("mt,mhw->thw", outputs, masks.double())
                 total[row] += outputs.sum(0)
-        mean = (total / self._masks)[:, :, None, None]
+        mean = (total / self.masks)[:, :, None, None]
         maps = weighted / seen.clamp(min=torch.finfo(torch.float64).tiny) - mean
         return torch.where(seen > 0, maps, 0.0).to(images.dtype)
 
@@ -89,15 +78,15 @@ class RISE(BaselineMethod):
         Args:
             size: height and width of the image.
         """
-        generator = torch.Generator().manual_seed(self._seed)
-        cell = [-(-side // self._cells) for side in size]
-        shape = (self._masks, 1, self._cells, self._cells)
-        grids = (torch.rand(shape, generator=generator) < self._visible).float()
+        generator = torch.Generator().manual_seed(self.seed)
+        cell = [-(-side // self.cells) for side in size]
+        shape = (self.masks, 1, self.cells, self.cells)
+        grids = (torch.rand(shape, generator=generator) < self.visible).float()
         shifts = torch.stack(
-            [torch.randint(side, (self._masks,), generator=generator) for side in cell], 1
+            [torch.randint(side, (self.masks,), generator=generator) for side in cell], 1
         )
-        large = [(self._cells + 1) * side for side in cell]
-        for part in torch.arange(self._masks).split(self._chunk_size):
+        large = [(self.cells + 1) * side for side in cell]
+        for part in torch.arange(self.masks).split(self.chunk_size):
             enlarged = functional.interpolate(
                 grids[part], large, mode="bilinear", align_corners=False
             )[:, 0]

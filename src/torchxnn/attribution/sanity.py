@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 
@@ -18,7 +17,7 @@ from scipy.stats import spearmanr
 from torch import Tensor, nn
 
 from torchxnn.errors import ModelError
-from torchxnn.models.hooks import preserve_state, watch_output
+from torchxnn.models.hooks import run_watched, watch_output
 from torchxnn.models.layers import unwrap
 
 Draw = Callable[[nn.Module], Tensor]
@@ -59,10 +58,9 @@ def layers_from_the_top(model: nn.Module, images: Tensor) -> list[str]:
     def note(name: str, _: object) -> None:
         ran.append(name)
 
-    with torch.no_grad(), preserve_state(inner), ExitStack() as stack:
-        for name, module in named.items():
-            stack.enter_context(watch_output(module, partial(note, name)))
-        inner(images)
+    with torch.no_grad():
+        watches = [watch_output(module, partial(note, name)) for name, module in named.items()]
+        run_watched(inner, images, watches)
     last_run = list(dict.fromkeys(reversed(ran)))
     return last_run + [name for name in reversed(named) if name not in set(last_run)]
 

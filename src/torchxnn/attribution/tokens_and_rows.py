@@ -13,7 +13,6 @@ So signs, certificates and refusals are those of the methods, and no method is w
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -25,7 +24,7 @@ from torch import Tensor, nn
 from torchxnn.attribution.base import Attributor, Certificate
 from torchxnn.attribution.methods import METHODS
 from torchxnn.errors import LayerError, XNNError
-from torchxnn.models.hooks import preserve_state, replace_output, watch_inputs
+from torchxnn.models.hooks import preserve_state, replace_output, run_watched, watch_inputs
 from torchxnn.models.inputs import check_inputs
 from torchxnn.models.layers import resolve_layer, unwrap
 
@@ -140,8 +139,9 @@ def attribute_tokens(
     maps, certificates = [], []
     for one in ids.split(1):
         vectors = _embed(embedding, one)
-        start = None if baseline is None else _embed(embedding, one.new_tensor([[baseline]]))
-        start = start if start is None else start.reshape(-1, 1, 1)
+        start = None
+        if baseline is not None:
+            start = _embed(embedding, one.new_tensor([[baseline]])).reshape(-1, 1, 1)
         found = _method(method, TokensAsImages(network, embedding, one), start)
         images = vectors.transpose(1, 2).unsqueeze(2)
         part, certificate = found.attribute_many(images, targets, return_certificate=True)
@@ -183,10 +183,8 @@ def find_token_embedding(
         if isinstance(first, Tensor) and first.shape == ids.shape and torch.equal(first, ids):
             seen.append(name)
 
-    with torch.no_grad(), preserve_state(inner), ExitStack() as stack:
-        for name, module in tables.items():
-            stack.enter_context(watch_inputs(module, partial(note, name)))
-        inner(ids)
+    with torch.no_grad():
+        run_watched(inner, ids, [watch_inputs(m, partial(note, n)) for n, m in tables.items()])
     if len(seen) != 1:
         found = ", ".join(repr(name) for name in seen) or "none"
         raise LayerError(

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -118,3 +118,13 @@ def watch_inputs(
 
     with module.register_forward_pre_hook(hook):
         yield
+
+
+def run_watched(
+    model: nn.Module, inputs: Tensor, watches: Iterable[AbstractContextManager[None]]
+) -> Any:
+    """What a model returns in evaluation mode, run while `watches` are open and left as it was."""
+    with preserve_state(model), ExitStack() as stack:
+        for watch in watches:
+            stack.enter_context(watch)
+        return model(inputs)

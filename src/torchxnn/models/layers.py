@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,8 +15,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from torchxnn.errors import DataError, LayerError, NonFiniteError
-from torchxnn.models.hooks import preserve_state, replace_output, watch_output
-from torchxnn.models.outputs import as_logits
+from torchxnn.models.hooks import preserve_state, replace_output, run_watched, watch_output
+from torchxnn.models.outputs import as_logits, shape_or_type
 
 
 @dataclass(frozen=True)
@@ -262,10 +261,9 @@ def run_past_layers(
     def keep(name: str, outputs: list[Tensor]) -> Callable[[Any], None]:
         return lambda output: outputs.append(_one_tensor(output, name).clone())
 
-    with preserve_state(inner), ExitStack() as stack:
-        for (name, module), outputs in zip(found, seen, strict=True):
-            stack.enter_context(watch_output(module, keep(name, outputs)))
-        output = inner(images)
+    pairs = zip(found, seen, strict=True)
+    watches = [watch_output(module, keep(name, outputs)) for (name, module), outputs in pairs]
+    output = run_watched(inner, images, watches)
     for (name, _), outputs in zip(found, seen, strict=True):
         if len(outputs) != 1:
             raise LayerError(
@@ -308,9 +306,9 @@ def run_with_output(
         nonlocal runs
         runs += 1
         if not isinstance(own, Tensor) or own.numel() != output.numel():
-            shape = tuple(own.shape) if isinstance(own, Tensor) else type(own).__name__
             raise DataError(
-                f"layer {name!r} gives {shape}, which {tuple(output.shape)} cannot replace"
+                f"layer {name!r} gives {shape_or_type(own)}, which {tuple(output.shape)} cannot "
+                "replace"
             )
         return output.detach().clone().reshape(own.shape).to(own)
 
@@ -340,10 +338,8 @@ def list_layers(model: nn.Module, images: Tensor) -> list[LayerInfo]:
             tuple(output.shape[1:]) if isinstance(output, Tensor) else None
         )
 
-    with torch.no_grad(), preserve_state(inner), ExitStack() as stack:
-        for name, module in layers.items():
-            stack.enter_context(watch_output(module, note(name)))
-        inner(images)
+    with torch.no_grad():
+        run_watched(inner, images, [watch_output(m, note(name)) for name, m in layers.items()])
     return [
         LayerInfo(name, type(layers[name]).__name__, shapes[0] if shapes else None, len(shapes))
         for name, shapes in calls.items()

@@ -25,9 +25,13 @@ def as_logits(output: Any) -> Float[Tensor, "batch outputs"]:
     if isinstance(output, Tensor) and output.ndim == 1:
         output = output.unsqueeze(1)
     if not isinstance(output, Tensor) or output.ndim != 2:
-        what = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-        raise DataError(f"the model must return logits (B, k), it returns {what}")
+        raise DataError(f"the model must return logits (B, k), it returns {shape_or_type(output)}")
     return output.detach().float() if output.dtype != torch.float64 else output.detach()
+
+
+def shape_or_type(output: Any) -> str:
+    """What a module returned, for messages: the shape of a tensor, the type of anything else."""
+    return str(tuple(output.shape)) if isinstance(output, Tensor) else type(output).__name__
 
 
 def count_classes(outputs: int) -> int:
