@@ -196,9 +196,9 @@ def measured(
     module: nn.Module, images: Tensor, target: int, at: nn.Module | None, *, contrastive: bool
 ) -> Tensor:
     """The library's relevance of a layer's output or of the images, (B, ...), not summed."""
-    (tape,), output = record(module.eval(), images, known=has_rule, stop=at)
+    (tape,) = record(module.eval(), images, known=has_rule, stop=at)
     with torch.no_grad():
-        seeds = torch.zeros((1, *output.shape), dtype=output.dtype)
+        seeds = torch.zeros((1, *tape.output.shape), dtype=images.dtype)
         seeds[:, :, target] = 1
         walk = Walk(prepare(tape, certify=False), contrastive=contrastive, free=True)
         return walk.run(seeds, tape.images if tape.stop is None else tape.stop)[0]

@@ -14,7 +14,7 @@ without an agreeing contribution shares by |x_j| instead: there is no evidence a
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -136,22 +136,20 @@ class Competition:
                     share[unit] = 0
                     mine = True
             scaled = share.div_(denominator) if mine and _dense(share) else share / denominator
-            for side, _, weight in self._contributors(sign):
-                result = self._add_products(result, scaled, side, weight)
+            for x, weight in self._contributors(sign):
+                result = self._add_products(result, scaled, x, weight)
         for lost in losers:
             note(lost)
             extra = self._fall_back(lost, dual=dual)
             result = extra if result is None else result.add_(extra)
         if result is None:
-            x = self._inputs[1]
-            return relevance.new_zeros((relevance.shape[0], *x.shape))
+            return relevance.new_zeros((relevance.shape[0], *self._inputs[1].shape))
         return result
 
     def _add_products(
-        self, result: Tensor | None, scaled: Tensor, side: int, weight: Tensor | None
+        self, result: Tensor | None, scaled: Tensor, x: Tensor, weight: Tensor | None
     ) -> Tensor:
         """Add x * W^T r, a few seeds at a time, so that working buffers do not grow with them."""
-        x = self._inputs[side]
         seeds = scaled.shape[0]
         step = max(1, math.ceil(IMAGES_AT_ONCE / max(1, x.shape[0])))
         if step >= seeds:
@@ -170,18 +168,14 @@ class Competition:
                 result[chunk].addcmul_(part, x)
         return result
 
-    def _contributors(self, sign: int) -> list[tuple[int, Tensor, Tensor | None]]:
-        """(side of x, |x| of that side, weights) that contribute with the given sign."""
-        found: list[tuple[int, Tensor, Tensor | None]] = []
+    def _contributors(self, sign: int) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """(|x| of one side of x, weights) that contribute with the given sign."""
         for side, x in self._inputs.items():
             if self._linear.weight is None:
                 if side == sign:
-                    found.append((side, x, None))
-            else:
-                weight = self._weight(side * sign)
-                if weight is not None:
-                    found.append((side, x, weight))
-        return found
+                    yield x, None
+            elif (weight := self._weight(side * sign)) is not None:
+                yield x, weight
 
     def _weight(self, sign: int) -> Tensor | None:
         """The positive or the negative part of the weights; None if it is zero."""
@@ -197,7 +191,7 @@ class Competition:
     def _denominator(self, sign: int) -> Tensor | None:
         if sign not in self._denominators:
             total = None
-            for _, x, weight in self._contributors(sign):
+            for x, weight in self._contributors(sign):
                 part = self._linear.apply(x, weight)
                 total = part if total is None else total.add_(part)
             if total is None:
@@ -254,12 +248,9 @@ def split_by_sign(relevance: Tensor, negative: Negative) -> list[tuple[int, Tens
     """Relevance of the positive and of the negative units, leaving out a part that is zero."""
     if isinstance(negative, bool):
         return [(-1 if negative else 1, relevance)]
-    if not bool(negative.any()):
+    if not bool(negative.any()) or not _reaches(relevance, negative):
         return [(1, relevance)]
-    if not _reaches(relevance, negative):
-        return [(1, relevance)]
-    of_negative = relevance.masked_fill(~negative, 0)
-    return [(1, relevance.masked_fill(negative, 0)), (-1, of_negative)]
+    return [(1, relevance.masked_fill(negative, 0)), (-1, relevance.masked_fill(~negative, 0))]
 
 
 def _reaches(relevance: Tensor, units: Tensor) -> bool:

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional
 
 from torchxnn.attribution.base import (
     CONSERVATION_LIMIT,
@@ -25,6 +26,7 @@ from torchxnn.attribution.base import (
     Attributor,
     Certificate,
     LayerCertificate,
+    check_range,
     for_each,
     versions,
 )
@@ -32,7 +34,7 @@ from torchxnn.attribution.excitation_backprop.propagation import (
     LayerTally,
     Prepared,
     Walk,
-    find_non_finite,
+    first_non_finite,
     prepare,
 )
 from torchxnn.attribution.excitation_backprop.rules import elementwise as rules_elementwise
@@ -42,12 +44,14 @@ from torchxnn.attribution.excitation_backprop.rules.table import has_rule
 from torchxnn.attribution.excitation_backprop.tape import Tape, erase
 from torchxnn.attribution.excitation_backprop.tracing import record
 from torchxnn.errors import AttributionWarning, DataError, LayerError, NonFiniteError, XNNError
-from torchxnn.models.layers import check_images, preserve_state, resolve_layer, unwrap
+from torchxnn.models.hooks import preserve_state
+from torchxnn.models.layers import check_images, resolve_layer
 
 RULE_MODULES = (rules_elementwise, rules_linear, rules_shape)
 """Importing them fills the table of rules."""
 
 
+@dataclass(eq=False, repr=False)
 class ExcitationBackprop(Attributor):
     """Excitation backprop through any network, by rules on the operations it runs.
 
@@ -71,25 +75,20 @@ class ExcitationBackprop(Attributor):
         >>> maps = method.attribute(images, target=3)        # (B, H, W)
     """
 
-    def __init__(
-        self,
-        module: nn.Module,
-        contrastive: bool = True,
-        stop_at: str | nn.Module | None = None,
-        chunk_size: int | None = None,
-        channel_dim: int = 1,
-    ) -> None:
-        if chunk_size is not None and chunk_size < 1:
-            raise XNNError(f"chunk_size is {chunk_size}; it must be at least 1, or None for all")
-        super().__init__(module)
-        self._module = unwrap(module)
-        self._contrastive = contrastive
-        self._chunk_size = chunk_size
-        self._channel_dim = channel_dim
-        if isinstance(stop_at, str):
-            stop_at = resolve_layer(self._module, stop_at)[1]
+    contrastive: bool = True
+    stop_at: str | nn.Module | None = None
+    chunk_size: int | None = None
+    channel_dim: int = 1
+
+    def __post_init__(self) -> None:
+        """Check the parameters and find the layer to stop at."""
+        size = self.chunk_size
+        if size is not None and size < 1:
+            raise XNNError(f"chunk_size is {size}; it must be at least 1, or None for all")
+        super().__post_init__()
+        stop = self.stop_at
         # A module is taken as it is: it may be one that `module` holds without registering it.
-        self._stop = stop_at
+        self._stop = resolve_layer(self._network, stop)[1] if isinstance(stop, str) else stop
 
     def attribute_outputs(
         self,
@@ -122,9 +121,9 @@ class ExcitationBackprop(Attributor):
         Raises:
             XNNError: as `attribute`.
         """
-        check_images(self._module, images)
+        check_images(self._network, images)
         each = for_each(targets, images).T
-        with preserve_state(self._module):
+        with preserve_state(self._network):
             (found,) = self._explain_part(images, [each], [True], each.numel())
         return tuple(
             LayerCertificate(name, tally.operations, tally.error, min(1.0, tally.fallback))
@@ -146,13 +145,10 @@ class ExcitationBackprop(Attributor):
         several: bool = False,
     ) -> list[DrawnMaps]:
         """Maps of each group of targets (B, n); see `attribute_outputs` for several outputs."""
-        check_images(self._module, images)
-        for targets in groups:
-            if len(targets) != len(images):
-                raise XNNError(f"{len(targets)} targets for {len(images)} images")
-        limit = self._chunk_size or max(targets.numel() for targets in groups)
+        check_images(self._network, images)
+        limit = self.chunk_size or max(targets.numel() for targets in groups)
         parts = []
-        with preserve_state(self._module):
+        with preserve_state(self._network):
             for first in range(0, images.shape[0], limit):
                 part = slice(first, first + limit)
                 given = images[part], [targets[part].T for targets in groups]
@@ -172,7 +168,7 @@ class ExcitationBackprop(Attributor):
         limit: int,
         several: bool = False,
     ) -> list[DrawnMaps]:
-        tapes, _ = record(self._module, images, known=has_rule, stop=self._stop, several=several)
+        tapes = record(self._network, images, known=has_rule, stop=self._stop, several=several)
         walked, operations = tapes[: len(groups)], tapes[0].operations
         off = torch.autocast(images.device.type, enabled=False)
         found = []
@@ -198,16 +194,13 @@ class ExcitationBackprop(Attributor):
         maps, error, fallback = [], 0.0, 0.0
         layers: dict[str, LayerTally] = {}
         for chosen in targets.to(outputs.device, torch.int64).split(group):
-            seeds = torch.zeros(
-                (chosen.shape[0], *outputs.shape), dtype=prepared.dtype, device=outputs.device
-            )
-            seeds.scatter_(2, chosen.unsqueeze(2), 1)
+            seeds = functional.one_hot(chosen, outputs.shape[1]).to(prepared.dtype)
             seeds = seeds.reshape(chosen.shape[0], *tape.output.shape)
             free = last and group >= targets.shape[0]
-            walk = Walk(prepared, contrastive=self._contrastive, free=free)
+            walk = Walk(prepared, contrastive=self.contrastive, free=free)
             walk.ledger.layers = layers
             relevance = walk.run(seeds, goal)
-            if certify and self._contrastive:
+            if certify and self.contrastive:
                 positive, negative = relevance.chunk(2)
                 relevance = positive - negative
             summed = self._summed(relevance)
@@ -215,7 +208,7 @@ class ExcitationBackprop(Attributor):
             error = max(error, walk.ledger.error, self._leak(summed) if not certify else 0.0)
             lost = walk.ledger.fallback
             if lost is not None:
-                scale = 0.5 if self._contrastive and not certify else 1.0
+                scale = 0.5 if self.contrastive and not certify else 1.0
                 lost = _without_off(lost, outputs, chosen)
                 fallback = max(fallback, min(1.0, scale * float(lost.max())))
         return DrawnMaps(torch.cat(maps, 1), error, fallback, layers)
@@ -226,14 +219,14 @@ class ExcitationBackprop(Attributor):
                 f"a map of a tensor of shape {tuple(relevance.shape[1:])} is one number per image; "
                 "give images (B, C, H, W), or stop at a layer with feature maps"
             )
-        dim = self._channel_dim + 1 if self._channel_dim >= 0 else self._channel_dim
+        dim = self.channel_dim + 1 if self.channel_dim >= 0 else self.channel_dim
         return relevance.sum(dim)
 
     def _leak(self, summed: Tensor) -> float:
         """Distance of the final sums from what they should be; nothing is known at a layer."""
         if self._stop is not None:
             return 0.0
-        goal = 0.0 if self._contrastive else 1.0
+        goal = 0.0 if self.contrastive else 1.0
         return float((summed.flatten(2).sum(2, dtype=torch.float64) - goal).abs().max())
 
 
@@ -271,20 +264,19 @@ class DrawnMaps:
 
     def warn(self, stacklevel: int = 2) -> None:
         """Warn of figures beyond their limits."""
+        messages = []
         if self.conservation_error > CONSERVATION_LIMIT:
-            warnings.warn(
+            messages.append(
                 f"relevance is conserved only to {self.conservation_error:.1e}; use float64 or no "
-                "TF32",
-                AttributionWarning,
-                stacklevel=stacklevel + 1,
+                "TF32"
             )
         if self.fallback_share > FALLBACK_LIMIT:
-            warnings.warn(
+            messages.append(
                 f"{self.fallback_share:.0%} of the relevance met units without a contribution that "
-                "agrees with their sign and was shared by size alone; read the heatmap with care",
-                AttributionWarning,
-                stacklevel=stacklevel + 1,
+                "agrees with their sign and was shared by size alone; read the heatmap with care"
             )
+        for message in messages:
+            warnings.warn(message, AttributionWarning, stacklevel=stacklevel + 1)
 
 
 def _without_off(lost: Tensor, outputs: Tensor, chosen: Tensor) -> Tensor:
@@ -310,14 +302,9 @@ def _check_output(tape: Tape, targets: Tensor) -> Tensor:
             f"{tuple(tape.output.shape)}"
         )
     outputs = tensor.reshape(images, -1)
-    low, high = int(targets.min()), int(targets.max())
-    if low < 0 or high >= outputs.shape[1]:
-        bad = low if low < 0 else high
-        raise XNNError(
-            f"target {bad} is out of range: the module has outputs 0 to {outputs.shape[1] - 1}"
-        )
+    check_range(targets, outputs)
     if not bool(torch.isfinite(outputs).all()):
-        first = next(find_non_finite(tape), None)
+        first = first_non_finite(tape)
         where = f"first at {first.full_name} in {first.place}" if first else "at its output"
         raise NonFiniteError(
             f"the network computes NaN or infinity from these images, {where}; check its weights"

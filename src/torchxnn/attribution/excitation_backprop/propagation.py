@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import torch
@@ -50,15 +49,12 @@ class Prepared:
 
 def prepare(tape: Tape, *, certify: bool) -> Prepared:
     """Find out which elements depend on the images and how often each value is read."""
-    dtype = torch.promote_types(_dtype(tape.output), torch.float32)
+    output = tape.output.tensor
+    dtype = torch.float32 if output is None else torch.promote_types(output.dtype, torch.float32)
     prepared = Prepared(tape, tape.images.shape[0], dtype, certify)
     _count_readers(prepared)
     _spread_owners(prepared)
     return prepared
-
-
-def _dtype(value: Value) -> torch.dtype:
-    return torch.float32 if value.tensor is None else value.tensor.dtype
 
 
 def _count_readers(prepared: Prepared) -> None:
@@ -81,8 +77,8 @@ def _spread_owners(prepared: Prepared) -> None:
         if value in owners:
             return owners[value]
         device = None if value.tensor is None else value.tensor.device
-        one = torch.ones((), dtype=torch.int32, device=device)
-        return (one if value.dependent else one * 0).expand(value.shape)
+        one = torch.full((), int(value.dependent), dtype=torch.int32, device=device)
+        return one.expand(value.shape)
 
     for operation in tape.operations:
         rule = rule_of(operation)
@@ -98,7 +94,8 @@ def _spread_owners(prepared: Prepared) -> None:
         except UnsupportedOperationError as error:
             prepared.refusals.append(error)  # raised later, and only if relevance arrives there
             continue
-        for output, owner in zip(operation.outputs, _listed(found), strict=False):
+        each = [found] if isinstance(found, Tensor) else found
+        for output, owner in zip(operation.outputs, each, strict=False):
             if output is not None and output.tensor is not None and output.tensor.is_complex():
                 prepared.refusals.append(refuse(operation, "complex numbers have no rule"))
             if output is None or not output.floating:
@@ -122,10 +119,6 @@ def shared_out(owner: Tensor) -> Tensor:
             first = owner.narrow(dim, 0, 1)
             owner = first if bool((owner == first).all()) else owner
     return owner
-
-
-def _listed(found: Tensor | list[Tensor]) -> list[Tensor]:
-    return [found] if isinstance(found, Tensor) else found
 
 
 ROW_LENGTH = 1024
@@ -155,7 +148,7 @@ class Ledger:
             by a certified walk.
     """
 
-    cut: Tensor | None = None
+    cut: Tensor = _NOTHING
     error: float = 0.0
     fallback: Tensor | None = None
     layers: dict[str, LayerTally] = field(default_factory=dict)
@@ -183,7 +176,7 @@ class Walk:
         self._signs: dict[Value, Negative] = {}
         self._crossing = False
 
-    # What rules may ask (`registry.Pass`).
+    # What rules may ask (`Pass`).
 
     def data(self, value: Value) -> Tensor:
         """The value in the precision of the walk."""
@@ -216,8 +209,7 @@ class Walk:
         if competition is None:
             competition = Competition(linear, self.data(value), self.takes_part(value))
             operation.cache["competition"] = competition
-        output = operation.outputs[0]
-        negative = False if output is None else self.negative(output)
+        negative = self.negative(operation.output)
 
         def note(lost: Tensor) -> None:
             self.note(operation, lost)
@@ -234,8 +226,7 @@ class Walk:
 
     def note(self, operation: Operation, lost: Tensor) -> None:
         """Count relevance that a fallback shared out."""
-        output = next(output for output in operation.outputs if output is not None)
-        sums = self._sums(output, lost.abs())
+        sums = self._sums(operation.output, lost.abs())
         if self._crossing and self._prepared.certify:
             sums = torch.cat([sums, torch.zeros_like(sums)])
         if self._prepared.certify:
@@ -324,7 +315,7 @@ class Walk:
 
     def _balance(self, operation: Operation, change: Tensor) -> None:
         """Enter into the ledger what an operation added to all sums and took from them."""
-        if not self._prepared.certify or self.ledger.cut is None:
+        if not self._prepared.certify:
             return
         if not bool(torch.isfinite(change).all()):
             raise NonFiniteError(
@@ -335,8 +326,6 @@ class Walk:
         self._measure(operation)
 
     def _measure(self, operation: Operation | None = None) -> None:
-        if self.ledger.cut is None:
-            return
         error = float((self.ledger.cut - 1).abs().max())
         self.ledger.error = max(self.ledger.error, error)
         if operation is not None:
@@ -360,32 +349,26 @@ class Walk:
         """Sum of two tallies; one of the seeds alone counts for the unit and for its dual."""
         first = first.to(second.device)
         if first.ndim and second.ndim and first.shape[0] < second.shape[0]:
-            first = self._both(first)
+            first = torch.cat([first, first])
         elif first.ndim and second.ndim and first.shape[0] > second.shape[0]:
-            second = self._both(second)
+            second = torch.cat([second, second])
         return first + second
-
-    @staticmethod
-    def _both(sums: Tensor) -> Tensor:
-        return torch.cat([sums, sums])
 
     def _fold(self, operation: Operation, rule: Rule) -> None:
         """Hand the sign of a unit to the linear operation that belongs to it."""
-        output = operation.outputs[0]
-        if output is None or not operation.dependents:
-            return
+        output, dependents = operation.output, operation.dependents
         target = self._signs.get(output)
         if isinstance(target, bool) and rule.keeps_target(operation):
-            for value in operation.dependents:
+            for value in dependents:
                 if self._prepared.readers[value] == 1:
                     self._signs[value] = target
             return
-        if rule.sign is None:
+        if rule.sign is None or len(dependents) != 1:
             return
-        value = operation.dependents[0]
-        if len(operation.dependents) > 1 or self._prepared.readers[value] > 1:
+        value = dependents[0]
+        if self._prepared.readers[value] > 1:
             return
-        if self._signs.get(output) is not False and not self._feeds(value):
+        if target is not False and not self._feeds(value):
             return
         negative = rule.sign(operation, self.negative(output))
         if negative is not None:
@@ -444,13 +427,11 @@ def precise_sum(tensor: Tensor, dims: list[int]) -> Tensor:
     return tensor.sum(dims, dtype=torch.float64) if rest or rows else tensor.to(torch.float64)
 
 
-def find_non_finite(tape: Tape) -> Iterator[Operation]:
-    """The operations whose results hold NaN or infinity, first first."""
+def first_non_finite(tape: Tape) -> Operation | None:
+    """The first operation whose results hold NaN or infinity."""
     for operation in tape.operations:
-        for output in operation.outputs:
-            tensor = None if output is None else output.tensor
-            if tensor is None or not tensor.is_floating_point():
-                continue
-            if not bool(torch.isfinite(tensor).all()):
-                yield operation
-                break
+        tensors = [output.tensor for output in operation.outputs if output is not None]
+        for tensor in tensors:
+            if tensor is not None and not bool(torch.isfinite(tensor).all()):
+                return operation
+    return None

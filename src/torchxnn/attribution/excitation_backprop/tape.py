@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_iter
 
 _Leaf = TypeVar("_Leaf")
 
@@ -33,6 +34,11 @@ class Value:
     geometry: Geometry
     dependent: bool
     producer: Operation | None = None
+
+    @classmethod
+    def of(cls, tensor: Tensor, *, dependent: bool, producer: Operation | None = None) -> Value:
+        """The present version of a tensor."""
+        return cls(tensor, tensor.shape, geometry_of(tensor), dependent, producer)
 
     @property
     def floating(self) -> bool:
@@ -84,14 +90,15 @@ class Operation:
         return str(self.func)
 
     @property
-    def inputs(self) -> list[Value]:
-        """Every tensor argument in order of appearance, constants too."""
-        return list(leaves((self.args, tuple(self.kwargs.values())), Value))
+    def output(self) -> Value:
+        """The first tensor that it returned; every operation with a rule returns one."""
+        return next(output for output in self.outputs if output is not None)
 
     @property
     def dependents(self) -> list[Value]:
-        """The tensor arguments that hold real numbers computed from the images."""
-        return [value for value in self.inputs if value.dependent and value.floating]
+        """The tensor arguments that hold real numbers computed from the images, in their order."""
+        given = leaves((self.args, self.kwargs), Value)
+        return [value for value in given if value.dependent and value.floating]
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,10 +157,4 @@ def positions(geometry: Geometry, device: torch.device) -> Tensor:
 
 def leaves(tree: Any, kind: type[_Leaf]) -> Iterator[_Leaf]:
     """Everything of one kind in nested lists, tuples and dictionaries, in their order."""
-    if isinstance(tree, kind):
-        yield tree
-    elif isinstance(tree, (list, tuple)):
-        for item in tree:
-            yield from leaves(item, kind)
-    elif isinstance(tree, dict):
-        yield from leaves(list(tree.values()), kind)
+    return (leaf for leaf in tree_iter(tree) if isinstance(leaf, kind))

@@ -16,6 +16,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -25,6 +26,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map_only
 
 from torchxnn.attribution.excitation_backprop.tape import (
     Geometry,
@@ -38,6 +40,7 @@ from torchxnn.attribution.excitation_backprop.tape import (
 )
 from torchxnn.errors import LayerError
 from torchxnn.models.hooks import watch_output
+from torchxnn.models.outputs import shape_or_type
 
 _CALL = nn.Module._call_impl.__code__
 _ROOMS = (Path(torch.__file__).parent, Path(jaxtyping.__file__).parent, Path(__file__).parents[1])
@@ -101,7 +104,7 @@ class Tracer(TorchDispatchMode):
 
     def watch(self, images: Tensor) -> Value:
         """Declare the tensor from which everything of interest is computed."""
-        return self._created(images, dependent=True, producer=None)
+        return self._write(images, Value.of(images, dependent=True))
 
     def value_of(self, tensor: Tensor) -> Value | None:
         """The current version of a tensor; None for a constant that no recorded operation read."""
@@ -109,11 +112,9 @@ class Tracer(TorchDispatchMode):
         memory = self._memories.get(key) if key is not None else None
         if memory is None:
             return None
-        binding = self._bindings.get(id(tensor))
-        if binding is None:
-            binding = _Binding(tensor, _constant(tensor), 0)
-            self._bindings[id(tensor)] = binding
-            memory.living.append(binding.value)
+        if id(tensor) not in self._bindings:
+            self._show(tensor, Value.of(tensor, dependent=False), seen=0)
+        binding = self._bindings[id(tensor)]
         for geometry, written in memory.writes[binding.seen :]:
             binding.value = self._patched(tensor, binding.value, geometry, written, memory)
         binding.seen = len(memory.writes)
@@ -122,10 +123,7 @@ class Tracer(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run the operation and record it if it reads a value computed from the images."""
         kwargs = kwargs or {}
-        dependent = any(
-            value is not None and value.dependent
-            for value in (self.value_of(tensor) for tensor in leaves((args, kwargs), Tensor))
-        )
+        dependent = self._reads((args, kwargs))
         mutable = func._schema.is_mutable
         name = func._schema.name.split("::")[1]
         if not mutable and (not dependent or name in _SHAPE_ONLY):
@@ -138,19 +136,18 @@ class Tracer(TorchDispatchMode):
             if result is not NotImplemented:
                 return result
         written = _written(func, args, kwargs) if mutable else []
-        if name in _OVERWRITE and not any(self._reads(argument) for argument in (args[1:], kwargs)):
+        if name in _OVERWRITE and not self._reads((args[1:], kwargs)):
             return self._run_constant(func, args, kwargs)
         return self._run(func, args, kwargs, written)
 
-    def _reads(self, argument: Any) -> bool:
-        values = (self.value_of(tensor) for tensor in leaves(argument, Tensor))
+    def _reads(self, arguments: Any) -> bool:
+        values = (self.value_of(tensor) for tensor in leaves(arguments, Tensor))
         return any(value is not None and value.dependent for value in values)
 
     def _run(self, func: Any, args: Any, kwargs: dict[str, Any], written: list[Tensor]) -> Any:
         recorded = _functional(func) if written else func
-        operation = Operation(
-            recorded, _map(args, self._read), _map(kwargs, self._read), (), self._place()
-        )
+        given, named = tree_map_only(Tensor, self._read, (args, kwargs))
+        operation = Operation(recorded, given, named, (), self._place())
         moves_only = torch.Tag.inplace_view in func.tags
         for tensor in written:
             if moves_only:
@@ -176,39 +173,31 @@ class Tracer(TorchDispatchMode):
             self._keep_data(tensor)
         result = func(*args, **kwargs)
         for tensor in written:
-            self._write(tensor, _constant(tensor))
+            self._write(tensor, Value.of(tensor, dependent=False))
         return result
 
     def _bind(
         self, tensor: Tensor, operation: Operation, written: list[Tensor], moves_only: bool
     ) -> Value:
+        value = Value.of(tensor, dependent=True, producer=operation)
         if any(tensor is other for other in written):
-            value = Value(tensor, tensor.shape, geometry_of(tensor), True, operation)
-            if moves_only:
-                memory = self._memory(tensor)
-                memory.living.append(value)
-                self._bindings[id(tensor)] = _Binding(tensor, value, len(memory.writes))
-            else:
-                self._write(tensor, value)
-            return value
-        if _memory_key(tensor) not in self._memories:
-            return self._created(tensor, dependent=True, producer=operation)
-        value = Value(tensor, tensor.shape, geometry_of(tensor), True, operation)
+            writes = not moves_only
+        else:
+            writes = _memory_key(tensor) not in self._memories
+        return self._write(tensor, value) if writes else self._show(tensor, value)
+
+    def _write(self, tensor: Tensor, value: Value) -> Value:
+        """Note that a version was written to the memory that a tensor shows."""
+        self._memory(tensor).writes.append((value.geometry, value))
+        return self._show(tensor, value)
+
+    def _show(self, tensor: Tensor, value: Value, seen: int | None = None) -> Value:
+        """Note that a tensor shows a version, after as many writes as it has seen (None: all)."""
         memory = self._memory(tensor)
         memory.living.append(value)
-        self._bindings[id(tensor)] = _Binding(tensor, value, len(memory.writes))
+        count = len(memory.writes) if seen is None else seen
+        self._bindings[id(tensor)] = _Binding(tensor, value, count)
         return value
-
-    def _created(self, tensor: Tensor, *, dependent: bool, producer: Operation | None) -> Value:
-        value = Value(tensor, tensor.shape, geometry_of(tensor), dependent, producer)
-        self._write(tensor, value)
-        return value
-
-    def _write(self, tensor: Tensor, value: Value) -> None:
-        memory = self._memory(tensor)
-        memory.writes.append((value.geometry, value))
-        memory.living.append(value)
-        self._bindings[id(tensor)] = _Binding(tensor, value, len(memory.writes))
 
     def _memory(self, tensor: Tensor) -> _Memory:
         key = _memory_key(tensor)
@@ -216,12 +205,7 @@ class Tracer(TorchDispatchMode):
 
     def _read(self, tensor: Tensor) -> Value:
         value = self.value_of(tensor)
-        if value is None:
-            value = _constant(tensor)
-            memory = self._memory(tensor)
-            memory.living.append(value)
-            self._bindings[id(tensor)] = _Binding(tensor, value, len(memory.writes))
-        return value
+        return self._show(tensor, Value.of(tensor, dependent=False)) if value is None else value
 
     def _keep_data(self, tensor: Tensor) -> None:
         """Copy a memory block before a write, for the versions that still live in it."""
@@ -253,15 +237,11 @@ class Tracer(TorchDispatchMode):
             return written
         if not _overlap(mine, geometry):
             return old
-        if not (old.dependent or written.dependent):
-            value = _constant(tensor)
-            memory.living.append(value)
-            return value
-        operation = Operation("alias_update", (old, written), {}, (), self._place())
-        value = Value(tensor, tensor.shape, mine, True, operation)
+        value = Value.of(tensor, dependent=old.dependent or written.dependent)
         memory.living.append(value)
-        operation.outputs = (value,)
-        self.operations.append(operation)
+        if value.dependent:
+            value.producer = Operation("alias_update", (old, written), {}, (value,), self._place())
+            self.operations.append(value.producer)
         return value
 
     def _place(self) -> Place:
@@ -299,7 +279,7 @@ def record(
     known: Callable[[Any], bool],
     stop: nn.Module | None = None,
     several: bool = False,
-) -> tuple[list[Tape], Any]:
+) -> list[Tape]:
     """Run a module on images and record the operations.
 
     Args:
@@ -310,26 +290,23 @@ def record(
         several: whether the module returns a tuple of tensors instead of one.
 
     Returns:
-        A tape per output, which share their operations, and what the module returned.
+        A tape per output, which share their operations.
 
     Raises:
         LayerError: the output does not depend on the images, or the layer to stop at did not run
             exactly once or did not return one tensor.
     """
     names = {owner: name for name, owner in module.named_modules()}
-    seen: list[Value | None] = []
+    seen: list[Value] = []
     with torch.inference_mode(False), torch.no_grad():
         start = images.detach().as_subclass(Tensor).clone()
         tracer = Tracer(names, known)
         start_value = tracer.watch(start)
         label = names.get(stop, type(stop).__name__) if stop is not None else ""
-
-        def note(output: Any) -> None:
-            seen.append(_layer_value(tracer, output, label))
-
+        watch = partial(_note_value, seen, tracer, label)
         with (
             _erased_on_error(tracer.operations),
-            nullcontext() if stop is None else watch_output(stop, note),
+            nullcontext() if stop is None else watch_output(stop, watch),
             WithoutFastPath(),
             tracer,
         ):
@@ -341,29 +318,25 @@ def record(
     found = [value for value in values if value is not None and value.dependent]
     if len(found) < len(values):
         raise LayerError(
-            f"the output of the {type(module).__name__} ({_kind(output)}) is not a tensor computed "
-            "from the images; it must return (B, k) outputs, in this thread, without NumPy"
+            f"the output of the {type(module).__name__} ({shape_or_type(output)}) is not a tensor "
+            "computed from the images; it must return (B, k) outputs, in this thread, without NumPy"
         )
     if stop is not None and len(seen) != 1:
         raise LayerError(
             f"layer {label!r} ran {len(seen)} times in one forward pass; choose one that runs once"
         )
     layer = seen[0] if seen else None
-    return [Tape(tracer.operations, start_value, each, layer) for each in found], output
+    return [Tape(tracer.operations, start_value, each, layer) for each in found]
 
 
-def _layer_value(tracer: Tracer, output: Any, label: str) -> Value:
+def _note_value(seen: list[Value], tracer: Tracer, label: str, output: Any) -> None:
     value = tracer.value_of(output) if isinstance(output, Tensor) else None
     if value is None or not value.dependent:
         raise LayerError(
-            f"layer {label!r} returns {_kind(output)}, not one tensor computed from the images; "
-            "choose another layer to stop at"
+            f"layer {label!r} returns {shape_or_type(output)}, not one tensor computed from the "
+            "images; choose another layer to stop at"
         )
-    return value
-
-
-def _kind(output: Any) -> str:
-    return str(tuple(output.shape)) if isinstance(output, Tensor) else type(output).__name__
+    seen.append(value)
 
 
 @contextmanager
@@ -383,10 +356,6 @@ def _overlap(first: Geometry, second: Geometry) -> bool:
         steps = (step * (length - 1) for length, step in zip(size, stride, strict=True))
         spans.append((offset, offset + sum(steps)))
     return spans[0][0] <= spans[1][1] and spans[1][0] <= spans[0][1]
-
-
-def _constant(tensor: Tensor) -> Value:
-    return Value(tensor, tensor.shape, geometry_of(tensor), False)
 
 
 def _memory_key(tensor: Tensor) -> int | None:
@@ -413,13 +382,3 @@ def _written(func: Any, args: Any, kwargs: dict[str, Any]) -> list[Tensor]:
         given = args[index] if index < len(args) else kwargs.get(argument.name)
         found.extend(leaves(given, Tensor))
     return found
-
-
-def _map(tree: Any, change: Callable[[Tensor], Value]) -> Any:
-    if isinstance(tree, Tensor):
-        return change(tree)
-    if isinstance(tree, (list, tuple)):
-        return type(tree)(_map(item, change) for item in tree)
-    if isinstance(tree, dict):
-        return {key: _map(item, change) for key, item in tree.items()}
-    return tree

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import reduce
 
 import torch
 from torch import Tensor
@@ -21,25 +22,10 @@ from torchxnn.attribution.excitation_backprop.rules.table import (
 from torchxnn.attribution.excitation_backprop.tape import Operation, Value
 
 
-def _spread(values: list[Value], operation: Operation, get: Callable[[Value], Tensor]) -> Tensor:
-    output = operation.outputs[0]
-    owners = [get(value) for value in values]
-    if output is not None:
-        owners = [owner.expand(output.shape) for owner in owners]
-    result = owners[0]
-    for owner in owners[1:]:
-        result = torch.maximum(result, owner)
-    return result
-
-
 def _owners(operation: Operation, get: Callable[[Value], Tensor]) -> Tensor:
-    return _spread(_carriers(operation), operation, get)
-
-
-def _carriers(operation: Operation) -> list[Value]:
-    if operation.name in ("mul", "div"):
-        return [carrier(operation)[0]]
-    return operation.dependents
+    product = operation.name in ("mul", "div")
+    values = [carrier(operation)[0]] if product else operation.dependents
+    return reduce(torch.maximum, [get(value).expand(operation.output.shape) for value in values])
 
 
 @register(
@@ -128,8 +114,7 @@ def _scale_sign(operation: Operation, negative: Negative) -> Negative | None:
         return negative if factor is None else negative ^ (float(factor) < 0)
     if factor.tensor is None or not bool((factor.tensor < 0).any()):
         return negative
-    output = operation.outputs[0]
-    same = output is not None and output.shape == value.shape
+    same = operation.output.shape == value.shape
     return negative ^ (factor.tensor < 0) if same else None
 
 
@@ -220,12 +205,12 @@ def gate_rank(value: Value, *, direct: bool = False) -> int:
 def _sum_sign(operation: Operation, negative: Negative) -> Negative | None:
     if len(operation.dependents) != 1:
         return None
-    value, output = operation.dependents[0], operation.outputs[0]
+    flipped = _terms(operation)[0][1] < 0
     if isinstance(negative, bool):
-        return negative ^ (_terms(operation)[0][1] < 0)
-    if output is not None and output.shape != value.shape:
+        return negative ^ flipped
+    if operation.output.shape != operation.dependents[0].shape:
         return None
-    return ~negative if _terms(operation)[0][1] < 0 else negative
+    return ~negative if flipped else negative
 
 
 def _terms(operation: Operation) -> list[tuple[Value, float, Tensor | None]]:
@@ -275,10 +260,7 @@ def addition(operation: Operation, relevance: list[Tensor | None], walk: Pass) -
     if len(terms) == 1:
         value = terms[0][0]
         return [(value, sum_to(received, value.shape))]
-    output = operation.outputs[0]
     shape = torch.broadcast_shapes(*(value.shape for value, _, _ in terms))
-    if output is None:
-        return []
     if "shares" not in operation.cache:
         contributions, masks = [], []
         for value, factor, weight in terms:
@@ -287,7 +269,7 @@ def addition(operation: Operation, relevance: list[Tensor | None], walk: Pass) -
             mask = walk.takes_part(value)
             contributions.append(term.expand(shape))
             masks.append(None if mask is None else mask.expand(shape))
-        operation.cache["shares"] = shares(contributions, masks, walk.negative(output))
+        operation.cache["shares"] = shares(contributions, masks, walk.negative(operation.output))
     parts, fallback = operation.cache["shares"]
     if bool(fallback.any()):
         walk.note(operation, received * fallback)

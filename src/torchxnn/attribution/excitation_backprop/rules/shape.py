@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map_only
 
 from torchxnn.attribution.excitation_backprop.competition import Negative, laid_out
 from torchxnn.attribution.excitation_backprop.rules.table import (
@@ -30,44 +31,33 @@ from torchxnn.attribution.excitation_backprop.tape import Operation, Value, posi
 _register = partial(register, copies=True)
 
 
-def replay(
-    operation: Operation, constant: Callable[[Tensor], Tensor]
-) -> tuple[list[Value], Callable[..., Any]]:
-    """The operation as a function of its dependent inputs.
+def replay(operation: Operation, constant: Callable[[Tensor], Tensor]) -> Callable[..., Any]:
+    """The operation as a function of its dependent inputs, in their order.
 
     Args:
         operation: a recorded operation.
         constant: what to put in place of the other real-valued tensors.
-
-    Returns:
-        The dependent inputs in order of appearance, and the function.
     """
-    dependents = operation.dependents
 
     def run(*tensors: Tensor) -> Any:
         given = iter(tensors)
 
-        def fill(tree: Any) -> Any:
-            if isinstance(tree, Value):
-                if tree.dependent and tree.floating:
-                    return next(given)
-                tensor = tree.tensor
-                return constant(tensor) if tensor is not None and tree.floating else tensor
-            if isinstance(tree, (list, tuple)):
-                return type(tree)(fill(item) for item in tree)
-            return tree
+        def fill(value: Value) -> Tensor | None:
+            if value.dependent and value.floating:
+                return next(given)
+            tensor = value.tensor
+            return constant(tensor) if tensor is not None and value.floating else tensor
 
-        args = fill(operation.args)
-        kwargs = {name: fill(value) for name, value in operation.kwargs.items()}
+        args, kwargs = tree_map_only(Value, fill, (operation.args, operation.kwargs))
         return operation.func(*args, **kwargs)
 
-    return dependents, run
+    return run
 
 
 def moved_owners(operation: Operation, get: Callable[[Value], Tensor]) -> list[Tensor]:
     """Owners move as the elements do; an element that a zero input also gives is a constant."""
-    dependents, run = replay(operation, lambda tensor: torch.zeros_like(tensor, dtype=torch.float))
-    owners = [get(value).float() for value in dependents]
+    run = replay(operation, lambda tensor: torch.zeros_like(tensor, dtype=torch.float))
+    owners = [get(value).float() for value in operation.dependents]
     moved = run(*owners)
     base = run(*(torch.zeros_like(owner) for owner in owners))
     if isinstance(moved, Tensor):
@@ -76,9 +66,7 @@ def moved_owners(operation: Operation, get: Callable[[Value], Tensor]) -> list[T
 
 
 def _reshaped_owners(operation: Operation, get: Callable[[Value], Tensor]) -> Tensor:
-    output = operation.outputs[0]
-    owner = get(only_dependent(operation))
-    return owner if output is None else owner.reshape(output.shape)
+    return get(only_dependent(operation)).reshape(operation.output.shape)
 
 
 def _reshaped_sign(operation: Operation, negative: Negative) -> Negative:
@@ -196,8 +184,8 @@ def permute(operation: Operation, relevance: list[Tensor | None], walk: Pass) ->
 )
 def move(operation: Operation, relevance: list[Tensor | None], walk: Pass) -> Shares:
     """Each output element copies one input element (or none): R_x = S^T R_y."""
-    dtype = _first(relevance).dtype
-    dependents, run = replay(operation, lambda tensor: tensor.to(dtype))
+    dtype, dependents = _first(relevance).dtype, operation.dependents
+    run = replay(operation, lambda tensor: tensor.to(dtype))
     shapes = [value.shape for value in dependents]
     return list(zip(dependents, by_autograd(run, shapes, relevance), strict=True))
 
@@ -215,33 +203,35 @@ def copy(operation: Operation, relevance: list[Tensor | None], walk: Pass) -> Sh
 
 def _aliased_owners(operation: Operation, get: Callable[[Value], Tensor]) -> Tensor:
     old, written = operation.args
-    source, inside = _inside(operation)
+    source, inside = _overwritten(operation)
     owner = get(old).reshape(-1).clone()
     owner[inside] = get(written).reshape(-1)[source[inside]].to(owner.dtype)
     return owner.reshape(old.shape)
 
 
-def _inside(operation: Operation) -> tuple[Tensor, Tensor]:
+def _index_in(other: Value, view: Value) -> Tensor:
+    """For each element of a view: its index in another view of the same memory, or -1."""
+    device = torch.device("cpu") if other.tensor is None else other.tensor.device
+    theirs, mine = positions(other.geometry, device), positions(view.geometry, device)
+    table = torch.full((int(torch.maximum(mine.max(), theirs.max())) + 1,), -1, device=device)
+    table[theirs] = torch.arange(theirs.numel(), device=device)
+    return table[mine]
+
+
+def _overwritten(operation: Operation) -> tuple[Tensor, Tensor]:
     """For each element of the old view: its index in the written view, and whether it has one."""
-    if "inside" not in operation.cache:
+    if "source" not in operation.cache:
         old, written = operation.args
-        device = written.tensor.device if written.tensor is not None else torch.device("cpu")
-        mine = positions(old.geometry, device)
-        theirs = positions(written.geometry, device)
-        top = int(torch.maximum(mine.max(), theirs.max())) + 1
-        table = torch.full((top,), -1, dtype=torch.int64, device=device)
-        table[theirs] = torch.arange(theirs.numel(), device=device)
-        source = table[mine]
-        operation.cache["inside"] = (source, source >= 0)
-    result: tuple[Tensor, Tensor] = operation.cache["inside"]
-    return result
+        operation.cache["source"] = _index_in(written, old)
+    source = operation.cache["source"]
+    return source, source >= 0
 
 
 @_register("alias_update", owners=_aliased_owners, mixes_constants=lambda operation: True)
 def alias_update(operation: Operation, relevance: list[Tensor | None], walk: Pass) -> Shares:
     """A view whose memory another view partly overwrote: each element to its last writer."""
     old, written = operation.args
-    source, inside = _inside(operation)
+    source, inside = _overwritten(operation)
     flat = _first(relevance).flatten(1)
     shares: Shares = []
     if old.dependent:
@@ -255,46 +245,41 @@ def alias_update(operation: Operation, relevance: list[Tensor | None], walk: Pas
 
 
 def _strided_owners(operation: Operation, get: Callable[[Value], Tensor]) -> Tensor:
-    output = operation.outputs[0]
     owner = get(only_dependent(operation))
-    if output is None or output.geometry == only_dependent(operation).geometry:
+    if _same_view(operation):
         return owner
-    return owner.reshape(-1)[_strided_source(operation, output)].reshape(output.shape)
+    return owner.reshape(-1)[_strided_source(operation)].reshape(operation.output.shape)
 
 
-def _strided_source(operation: Operation, output: Value) -> Tensor:
-    value = only_dependent(operation)
-    device = torch.device("cpu") if value.tensor is None else value.tensor.device
-    mine, theirs = positions(value.geometry, device), positions(output.geometry, device)
-    table = torch.full((int(max(mine.max(), theirs.max())) + 1,), -1, device=device)
-    table[mine] = torch.arange(mine.numel(), device=device)
-    source = table[theirs]
+def _strided_source(operation: Operation) -> Tensor:
+    source = _index_in(only_dependent(operation), operation.output)
     if bool((source < 0).any()):
         raise refuse(operation, "it reads memory outside its input; use slicing instead")
     return source
 
 
+def _same_view(operation: Operation) -> bool:
+    return operation.output.geometry == only_dependent(operation).geometry
+
+
 def _strided_sign(operation: Operation, negative: Negative) -> Negative | None:
-    output = operation.outputs[0]
-    same = output is not None and output.geometry == only_dependent(operation).geometry
-    return negative if same else None
+    return negative if _same_view(operation) else None
 
 
 @_register("as_strided", owners=_strided_owners, sign=_strided_sign)
 def as_strided(operation: Operation, relevance: list[Tensor | None], walk: Pass) -> Shares:
     """Another view of the same memory: each element back to the one at its position."""
-    value, output = only_dependent(operation), operation.outputs[0]
-    received = _first(relevance)
-    if output is None or output.geometry == value.geometry:
+    value, received = only_dependent(operation), _first(relevance)
+    if _same_view(operation):
         return [(value, received)]
     back = received.new_zeros((received.shape[0], value.shape.numel()))
-    back.index_add_(1, _strided_source(operation, output), received.flatten(1))
+    back.index_add_(1, _strided_source(operation), received.flatten(1))
     return [(value, back.reshape(received.shape[0], *value.shape))]
 
 
 def _selected_owners(operation: Operation, get: Callable[[Value], Tensor]) -> Tensor:
-    dependents, run = replay(operation, lambda tensor: torch.zeros_like(tensor, dtype=torch.float))
-    result = run(*(get(value).float() for value in dependents))
+    run = replay(operation, lambda tensor: torch.zeros_like(tensor, dtype=torch.float))
+    result = run(*(get(value).float() for value in operation.dependents))
     return result if isinstance(result, Tensor) else result[0]
 
 
@@ -319,14 +304,13 @@ def select_largest(operation: Operation, relevance: list[Tensor | None], walk: P
         if walk.takes_part(value) is None and index is not None and index.tensor is not None:
             back = _to_recorded_maxima(operation, received, walk.data(value), index.tensor)
             return [(value, back)]
-    dtype = received.dtype
-    dependents, run = replay(operation, lambda tensor: tensor.to(dtype))
+    run = replay(operation, lambda tensor: tensor.to(received.dtype))
     data = []
-    for value in dependents:
+    for value in operation.dependents:
         mask = walk.takes_part(value)
         x = walk.data(value)
         data.append(x if mask is None else torch.where(mask, x, -torch.inf))
-    return list(zip(dependents, by_autograd(run, data, relevance), strict=True))
+    return list(zip(operation.dependents, by_autograd(run, data, relevance), strict=True))
 
 
 def _to_recorded_maxima(operation: Operation, received: Tensor, x: Tensor, index: Tensor) -> Tensor:

@@ -23,25 +23,20 @@ class Pass(Protocol):
 
     def data(self, value: Value) -> Tensor:
         """The value in the precision of the walk."""
-        ...
 
     def takes_part(self, value: Value) -> Tensor | None:
         """Mask of the elements that depend on the images; None if all do."""
-        ...
 
     def negative(self, value: Value) -> Negative:
         """Which units of an operation's output count as negative, after folding."""
-        ...
 
     def compete(
         self, operation: Operation, linear: LinearMap, value: Value, relevance: Tensor
     ) -> Tensor:
         """Relevance that the input `value` receives through a linear operation."""
-        ...
 
     def note(self, operation: Operation, lost: Tensor) -> None:
         """Count relevance that a fallback shared out."""
-        ...
 
 
 Propagate = Callable[[Operation, list[Tensor | None], Pass], Shares]
