@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 
 from torchxnn.attribution.excitation_backprop.propagation import Walk, prepare
-from torchxnn.attribution.excitation_backprop.rules.table import has_rule
 from torchxnn.attribution.excitation_backprop.tracing import record
 
 
@@ -196,7 +195,7 @@ def measured(
     module: nn.Module, images: Tensor, target: int, at: nn.Module | None, *, contrastive: bool
 ) -> Tensor:
     """The library's relevance of a layer's output or of the images, (B, ...), not summed."""
-    (tape,) = record(module.eval(), images, known=has_rule, stop=at)
+    (tape,) = record(module.eval(), images, stop=at)
     with torch.no_grad():
         seeds = torch.zeros((1, *tape.output.shape), dtype=images.dtype)
         seeds[:, :, target] = 1

@@ -31,7 +31,6 @@ from torchxnn.attribution.base import (
     versions,
 )
 from torchxnn.attribution.excitation_backprop.propagation import (
-    LayerTally,
     Prepared,
     Walk,
     first_non_finite,
@@ -40,7 +39,6 @@ from torchxnn.attribution.excitation_backprop.propagation import (
 from torchxnn.attribution.excitation_backprop.rules import elementwise as rules_elementwise
 from torchxnn.attribution.excitation_backprop.rules import linear as rules_linear
 from torchxnn.attribution.excitation_backprop.rules import shape as rules_shape
-from torchxnn.attribution.excitation_backprop.rules.table import has_rule
 from torchxnn.attribution.excitation_backprop.tape import Tape, erase
 from torchxnn.attribution.excitation_backprop.tracing import record
 from torchxnn.errors import AttributionWarning, DataError, LayerError, NonFiniteError, XNNError
@@ -125,10 +123,7 @@ class ExcitationBackprop(Attributor):
         each = for_each(targets, images).T
         with preserve_state(self._network):
             (found,) = self._explain_part(images, [each], [True], each.numel())
-        return tuple(
-            LayerCertificate(name, tally.operations, tally.error, min(1.0, tally.fallback))
-            for name, tally in found.layers.items()
-        )
+        return tuple(found.layers.values())
 
     def _explain(
         self, images: Tensor, targets: Tensor, certify: bool
@@ -168,7 +163,7 @@ class ExcitationBackprop(Attributor):
         limit: int,
         several: bool = False,
     ) -> list[DrawnMaps]:
-        tapes = record(self._network, images, known=has_rule, stop=self._stop, several=several)
+        tapes = record(self._network, images, stop=self._stop, several=several)
         walked, operations = tapes[: len(groups)], tapes[0].operations
         off = torch.autocast(images.device.type, enabled=False)
         found = []
@@ -192,21 +187,21 @@ class ExcitationBackprop(Attributor):
         goal = tape.images if tape.stop is None else tape.stop
         group = max(1, limit // targets.shape[1])
         maps, error, fallback = [], 0.0, 0.0
-        layers: dict[str, LayerTally] = {}
+        layers: dict[str, LayerCertificate] = {}
         for chosen in targets.to(outputs.device, torch.int64).split(group):
             seeds = functional.one_hot(chosen, outputs.shape[1]).to(prepared.dtype)
             seeds = seeds.reshape(chosen.shape[0], *tape.output.shape)
             free = last and group >= targets.shape[0]
             walk = Walk(prepared, contrastive=self.contrastive, free=free)
-            walk.ledger.layers = layers
+            walk.layers = layers
             relevance = walk.run(seeds, goal)
             if certify and self.contrastive:
                 positive, negative = relevance.chunk(2)
                 relevance = positive - negative
             summed = self._summed(relevance)
             maps.append(summed.transpose(0, 1))
-            error = max(error, walk.ledger.error, self._leak(summed) if not certify else 0.0)
-            lost = walk.ledger.fallback
+            error = max(error, walk.error, self._leak(summed) if not certify else 0.0)
+            lost = walk.fallback
             if lost is not None:
                 scale = 0.5 if self.contrastive and not certify else 1.0
                 lost = _without_off(lost, outputs, chosen)
@@ -238,13 +233,13 @@ class DrawnMaps:
         maps: (B, n, H, W).
         conservation_error: see `Certificate`; without a certified walk that of the final sums.
         fallback_share: see `Certificate`; without a certified walk a mean over the images.
-        layers: tallies by the dotted name of the innermost module, of a certified walk.
+        layers: figures by the dotted name of the innermost module, of a certified walk.
     """
 
     maps: Float[Tensor, "batch targets *map"]
     conservation_error: float
     fallback_share: float
-    layers: dict[str, LayerTally]
+    layers: dict[str, LayerCertificate]
 
     @classmethod
     def cat(cls, parts: Sequence[DrawnMaps]) -> DrawnMaps:

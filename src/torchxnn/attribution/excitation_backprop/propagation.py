@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from torchxnn.attribution.base import LayerCertificate
 from torchxnn.attribution.excitation_backprop.competition import Competition, LinearMap, Negative
 from torchxnn.attribution.excitation_backprop.rules.table import Rule, Shares, refuse, rule_of
 from torchxnn.attribution.excitation_backprop.tape import Operation, Tape, Value, forget
@@ -127,33 +128,6 @@ ROW_LENGTH = 1024
 _NOTHING = torch.zeros((), dtype=torch.float64)
 
 
-@dataclass(eq=False)
-class LayerTally:
-    """The same as `Ledger` for the operations of one module."""
-
-    operations: int = 0
-    error: float = 0.0
-    fallback: float = 0.0
-
-
-@dataclass(eq=False)
-class Ledger:
-    """What was conserved and what was shared out by a fallback, in float64.
-
-    Attributes:
-        cut: sum of the relevance on all values of the present cut, (seeds, images).
-        error: largest |cut - 1| so far.
-        fallback: relevance shared out by a fallback so far, (seeds, images).
-        layers: tallies by the dotted name of the innermost module, from the top down; kept only
-            by a certified walk.
-    """
-
-    cut: Tensor = _NOTHING
-    error: float = 0.0
-    fallback: Tensor | None = None
-    layers: dict[str, LayerTally] = field(default_factory=dict)
-
-
 class Walk:
     """One backward walk with a group of seeds.
 
@@ -161,17 +135,26 @@ class Walk:
         prepared: the tape.
         contrastive: whether the last linear operation is answered by the unit minus its dual.
         free: whether this is the last walk, so that activations are freed on the way.
+
+    Attributes:
+        error: largest distance from 1 so far of the relevance of a cut, if the walk is certified.
+        fallback: relevance shared out by a fallback so far, (seeds, images) in float64.
+        layers: what was conserved by the dotted name of the innermost module, from the top down;
+            kept only by a certified walk.
     """
 
     def __init__(self, prepared: Prepared, *, contrastive: bool, free: bool) -> None:
-        self.ledger = Ledger()
+        self.error = 0.0
+        self.fallback: Tensor | None = None
+        self.layers: dict[str, LayerCertificate] = {}
         self._prepared = prepared
         self._contrastive = contrastive
         self._free = free
         # Relevance above and below the last linear operation that feeds the target.
         self._above: dict[Value, Tensor] = {}
         self._below: dict[Value, Tensor] = {}
-        # Sums of them per image, as far as the walk is certified.
+        # Sums of them per image, of all values of the present cut and of each, if it is certified.
+        self._cut = _NOTHING
         self._tallies: dict[tuple[Value, bool], Tensor] = {}
         self._signs: dict[Value, Negative] = {}
         self._crossing = False
@@ -230,10 +213,9 @@ class Walk:
         if self._crossing and self._prepared.certify:
             sums = torch.cat([sums, torch.zeros_like(sums)])
         if self._prepared.certify:
-            tally = self.ledger.layers.setdefault(operation.place.module, LayerTally())
-            tally.fallback = max(tally.fallback, float(sums.max()))
-        known = self.ledger.fallback
-        self.ledger.fallback = sums if known is None else self._added(known, sums)
+            self._enter(operation, fallback=float(sums.max()))
+        known = self.fallback
+        self.fallback = sums if known is None else self._added(known, sums)
 
     # The walk itself.
 
@@ -249,8 +231,8 @@ class Walk:
         start[tape.output] = seeds.to(self._prepared.dtype)
         self._signs[tape.output] = False
         if self._prepared.certify:
-            self.ledger.cut = self._sums(tape.output, start[tape.output])
-            self._tallies[tape.output, self._contrastive] = self.ledger.cut
+            self._cut = self._sums(tape.output, start[tape.output])
+            self._tallies[tape.output, self._contrastive] = self._cut
             self._measure()
         operations = tape.operations
         last = 0 if target.producer is None else operations.index(target.producer) + 1
@@ -314,7 +296,7 @@ class Walk:
         return change
 
     def _balance(self, operation: Operation, change: Tensor) -> None:
-        """Enter into the ledger what an operation added to all sums and took from them."""
+        """Keep account of what an operation added to all sums and took from them."""
         if not self._prepared.certify:
             return
         if not bool(torch.isfinite(change).all()):
@@ -322,16 +304,26 @@ class Walk:
                 f"relevance became NaN or infinite at {operation.full_name} in {operation.place}; "
                 "check the activations and weights there"
             )
-        self.ledger.cut = self._added(self.ledger.cut, change)
-        self._measure(operation)
+        self._cut = self._added(self._cut, change)
+        self._enter(operation, count=1, error=self._measure())
 
-    def _measure(self, operation: Operation | None = None) -> None:
-        error = float((self.ledger.cut - 1).abs().max())
-        self.ledger.error = max(self.ledger.error, error)
-        if operation is not None:
-            tally = self.ledger.layers.setdefault(operation.place.module, LayerTally())
-            tally.operations += 1
-            tally.error = max(tally.error, error)
+    def _measure(self) -> float:
+        error = float((self._cut - 1).abs().max())
+        self.error = max(self.error, error)
+        return error
+
+    def _enter(
+        self, operation: Operation, *, count: int = 0, error: float = 0.0, fallback: float = 0.0
+    ) -> None:
+        """Add figures of an operation to those of its module; the worst ones count."""
+        layer = operation.place.module
+        known = self.layers.get(layer, LayerCertificate(layer, 0, 0.0, 0.0))
+        self.layers[layer] = LayerCertificate(
+            layer,
+            known.operations + count,
+            max(known.conservation_error, error),
+            max(known.fallback_share, min(1.0, fallback)),
+        )
 
     def _sums(self, value: Value, relevance: Tensor) -> Tensor:
         """Sums over each image if certified, over all images if not, (seeds, images or 1)."""

@@ -13,7 +13,7 @@ would destroy is copied first.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
@@ -28,6 +28,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
+from torchxnn.attribution.excitation_backprop.rules.table import has_rule
 from torchxnn.attribution.excitation_backprop.tape import (
     Geometry,
     Operation,
@@ -90,15 +91,13 @@ class Tracer(TorchDispatchMode):
 
     Args:
         names: dotted name of every module, by module.
-        known: whether an operation has a rule of its own; others are taken apart if they can be.
     """
 
-    def __init__(self, names: dict[nn.Module, str], known: Callable[[Any], bool]) -> None:
+    def __init__(self, names: dict[nn.Module, str]) -> None:
         super().__init__()
         self.operations: list[Operation] = []
         self._names = names
         self._found: dict[nn.Module, str] = {}
-        self._known = known
         self._memories: dict[int, _Memory] = {}
         self._bindings: dict[int, _Binding] = {}
 
@@ -130,7 +129,7 @@ class Tracer(TorchDispatchMode):
             return func(*args, **kwargs)
         if not dependent:
             return self._run_constant(func, args, kwargs)
-        if not mutable and not self._known(func):
+        if not mutable and not has_rule(func):  # it is taken apart if it can be
             with self:
                 result = func.decompose(*args, **kwargs)
             if result is not NotImplemented:
@@ -276,7 +275,6 @@ def record(
     module: nn.Module,
     images: Tensor,
     *,
-    known: Callable[[Any], bool],
     stop: nn.Module | None = None,
     several: bool = False,
 ) -> list[Tape]:
@@ -285,7 +283,6 @@ def record(
     Args:
         module: the explained module.
         images: its input; not changed, since the pass works on a copy.
-        known: whether an operation has a rule.
         stop: a submodule whose output is to be found on the tape.
         several: whether the module returns a tuple of tensors instead of one.
 
@@ -300,7 +297,7 @@ def record(
     seen: list[Value] = []
     with torch.inference_mode(False), torch.no_grad():
         start = images.detach().as_subclass(Tensor).clone()
-        tracer = Tracer(names, known)
+        tracer = Tracer(names)
         start_value = tracer.watch(start)
         label = names.get(stop, type(stop).__name__) if stop is not None else ""
         watch = partial(_note_value, seen, tracer, label)

@@ -69,22 +69,14 @@ def activation(operation: Operation, relevance: list[Tensor | None], walk: Pass)
 
 
 def _norm_sign(operation: Operation, negative: Negative) -> Negative | None:
-    weight = _norm_weight(operation)
-    if isinstance(negative, bool) or weight is None:
-        return negative
-    return negative ^ (weight < 0)
-
-
-def _norm_weight(operation: Operation) -> Tensor | None:
-    """The scale of a normalisation, shaped to broadcast over its input."""
     trailing = operation.name in ("native_layer_norm", "_fused_rms_norm")
     weight = operation.args[2 if trailing else 1]
-    if weight is None:
-        return None
-    tensor: Tensor = weight.tensor
-    if trailing:
-        return tensor
-    return tensor.reshape(1, -1, *(1 for _ in operation.args[0].shape[2:]))
+    if isinstance(negative, bool) or weight is None:
+        return negative
+    scale: Tensor = weight.tensor
+    if not trailing:  # one scale per channel
+        scale = scale.reshape(1, -1, *(1 for _ in operation.args[0].shape[2:]))
+    return negative ^ (scale < 0)
 
 
 @register(
@@ -215,30 +207,21 @@ def _sum_sign(operation: Operation, negative: Negative) -> Negative | None:
 
 def _terms(operation: Operation) -> list[tuple[Value, float, Tensor | None]]:
     """The dependent terms of a sum with their constant factors."""
-    found: list[tuple[Value, float, Tensor | None]] = []
     if operation.name == "neg":
         return [(operation.args[0], -1.0, None)]
     if operation.name == "addcmul":
         base, first, second = operation.args
-        if _varies(base):
-            found.append((base, 1.0, None))
         if _varies(first) and _varies(second):
             raise refuse(operation, "it multiplies two values that depend on the images")
         factor = float(operation.kwargs.get("value", 1))
-        for value, other in ((first, second), (second, first)):
-            if _varies(value):
-                found.append((value, factor, other.tensor))
-        return found
-    alpha = operation.args[2] if len(operation.args) > 2 else operation.kwargs.get("alpha", 1)
-    factors = {
-        "add": (1.0, float(alpha)),
-        "sub": (1.0, -float(alpha)),
-        "rsub": (-float(alpha), 1.0),
-    }[operation.name]
-    for value, factor in zip(operation.args[:2], factors, strict=True):
-        if _varies(value):
-            found.append((value, factor, None))
-    return found
+        terms = [(base, 1.0, None), (first, factor, second.tensor), (second, factor, first.tensor)]
+    else:
+        args = operation.args
+        alpha = float(args[2] if len(args) > 2 else operation.kwargs.get("alpha", 1))
+        factors = {"add": (1.0, alpha), "sub": (1.0, -alpha), "rsub": (-alpha, 1.0)}
+        pairs = zip(args[:2], factors[operation.name], strict=True)
+        terms = [(value, factor, None) for value, factor in pairs]
+    return [term for term in terms if _varies(term[0])]
 
 
 def _adds_up(operation: Operation) -> bool:
