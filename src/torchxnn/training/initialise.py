@@ -226,7 +226,7 @@ class Evidence:
         off: share of these points at which an x-feature starts at 0.
     """
 
-    contributions: Sequence[Float[Tensor, "positives units"]]
+    contributions: Sequence[Float[Tensor, "_ units"]]
     weights: Float[Tensor, "targets units"]
     points: Float[Tensor, "points units"]
     off: float
