@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from torchxnn.attribution.base import Attributor
+from torchxnn.attribution.methods import attributor
 from torchxnn.data.activations import Activations
 from torchxnn.data.positives import as_targets, default_features
 from torchxnn.data.record import record_activations
@@ -274,7 +275,7 @@ class XNN(nn.Module):
 
     def attributor(self, method: str = "excitation_backprop") -> Attributor:
         """The method of a name on the n x-features as its outputs; see `attribute`."""
-        return maps.attributor(method, maps.Units(self.attached, self.fitted()))
+        return attributor(method, maps.Units(self.attached, self.fitted()))
 
     explain = functions.explain_image
     explain_text = functions.explain_text

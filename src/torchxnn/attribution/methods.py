@@ -1,5 +1,9 @@
 """The attribution methods by the names that users pass; a new one is one file and one line here."""
 
+from typing import Any
+
+from torch import nn
+
 from torchxnn.attribution.base import Attributor
 from torchxnn.attribution.captum_methods import (
     DeepLift,
@@ -12,6 +16,7 @@ from torchxnn.attribution.captum_methods import (
 )
 from torchxnn.attribution.excitation_backprop.method import ExcitationBackprop
 from torchxnn.attribution.rise import RISE
+from torchxnn.errors import XNNError
 
 METHODS: dict[str, type[Attributor]] = {
     "excitation_backprop": ExcitationBackprop,
@@ -24,3 +29,20 @@ METHODS: dict[str, type[Attributor]] = {
     "occlusion": Occlusion,
     "rise": RISE,
 }
+
+
+def attributor(method: str, module: nn.Module, **options: Any) -> Attributor:
+    """The attribution method of a name, for the outputs of a module.
+
+    Args:
+        method: name in `METHODS`.
+        module: any module with (B, k) outputs.
+        options: parameters of the method.
+
+    Raises:
+        XNNError: there is no such method.
+        TypeError: the method has no such parameter.
+    """
+    if method not in METHODS:
+        raise XNNError(f"unknown attribution method {method!r}; known: {', '.join(METHODS)}")
+    return METHODS[method](module, **options)

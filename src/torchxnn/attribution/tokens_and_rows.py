@@ -22,7 +22,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from torchxnn.attribution.base import Attributor, Certificate
-from torchxnn.attribution.methods import METHODS
+from torchxnn.attribution.methods import attributor
 from torchxnn.errors import LayerError, XNNError
 from torchxnn.models.hooks import preserve_state, replace_output, run_watched, watch_inputs
 from torchxnn.models.inputs import check_inputs
@@ -195,26 +195,19 @@ def find_token_embedding(
 
 
 def _method(name: str, network: nn.Module, baseline: float | Tensor | None) -> Attributor:
-    if name not in METHODS:
-        raise XNNError(f"unknown attribution method {name!r}; known: {', '.join(METHODS)}")
     if name in UNSUITED:
         raise XNNError(f"{name} needs pictures: {UNSUITED[name]}; use {DEFAULT}")
     if baseline is None:
-        return METHODS[name](network)
+        return attributor(name, network)
     try:
-        return METHODS[name](network, baseline=baseline)  # type: ignore[call-arg]
+        return attributor(name, network, baseline=baseline)
     except TypeError as error:
         raise XNNError(f"{name} compares with no baseline; leave it out") from error
 
 
 def _worst(certificates: Sequence[Certificate]) -> Certificate:
-    def largest(name: str) -> float | None:
+    worst: dict[str, Any] = {}
+    for name in ("conservation_error", "fallback_share", "completeness_error"):
         known = [value for c in certificates if (value := getattr(c, name)) is not None]
-        return max(known, default=None)
-
-    return replace(
-        certificates[0],
-        conservation_error=largest("conservation_error"),
-        fallback_share=largest("fallback_share"),
-        completeness_error=largest("completeness_error"),
-    )
+        worst[name] = max(known, default=None)
+    return replace(certificates[0], **worst)

@@ -11,6 +11,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from torchxnn.attribution.base import Certificate
+from torchxnn.attribution.methods import attributor
 from torchxnn.attribution.tokens_and_rows import (
     DEFAULT,
     attribute_rows,
@@ -19,7 +20,7 @@ from torchxnn.attribution.tokens_and_rows import (
 )
 from torchxnn.errors import DataError
 from torchxnn.explanations.image import Explanation
-from torchxnn.explanations.maps import Units, attributor, run_with_maps
+from torchxnn.explanations.maps import Units, run_with_maps
 from torchxnn.explanations.text_table import TableExplanation, TextExplanation
 from torchxnn.models.attached import FittedXNN, NamedXNN, XNNOutput
 from torchxnn.models.inputs import kind_of

@@ -10,11 +10,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from torchxnn.attribution.base import Attributor, Certificate
+from torchxnn.attribution.base import Certificate
 from torchxnn.attribution.excitation_backprop.method import ExcitationBackprop
-from torchxnn.attribution.methods import METHODS
+from torchxnn.attribution.methods import attributor
 from torchxnn.embeddings.base import Embedding
-from torchxnn.errors import XNNError
 from torchxnn.models.attached import AttachedLayer, FittedXNN, XNNOutput, fit_to
 from torchxnn.models.inputs import check_inputs
 
@@ -37,17 +36,6 @@ class XNNMaps:
     logit_heatmaps: Float[Tensor, "batch targets *map"]
     certificate: Certificate | None
     fallback_share: float | None
-
-
-def attributor(method: str, module: nn.Module) -> Attributor:
-    """The attribution method of a name, for the outputs of a module.
-
-    Raises:
-        XNNError: there is no such method.
-    """
-    if method not in METHODS:
-        raise XNNError(f"unknown attribution method {method!r}; known: {', '.join(METHODS)}")
-    return METHODS[method](module)
 
 
 class _OnLayer(nn.Module):

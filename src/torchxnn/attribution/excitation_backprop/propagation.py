@@ -159,7 +159,7 @@ class Walk:
         self._signs: dict[Value, Negative] = {}
         self._crossing = False
 
-    # What rules may ask (`Pass`).
+    # What rules may ask.
 
     def data(self, value: Value) -> Tensor:
         """The value in the precision of the walk."""
@@ -177,7 +177,7 @@ class Walk:
         return masks[value]
 
     def negative(self, value: Value) -> Negative:
-        """Which elements of an operation's output are negative, as units after folding."""
+        """Which elements of an operation's output count as negative, as units after folding."""
         if value in self._signs:
             return self._signs[value]
         if value.tensor is None:
@@ -187,7 +187,10 @@ class Walk:
     def compete(
         self, operation: Operation, linear: LinearMap, value: Value, relevance: Tensor
     ) -> Tensor:
-        """Relevance that `value` receives; below the last linear operation minus its dual's."""
+        """Relevance that the input `value` receives through a linear operation.
+
+        Below the last linear operation of a contrastive walk it is the unit's minus its dual's.
+        """
         competition = operation.cache.get("competition")
         if competition is None:
             competition = Competition(linear, self.data(value), self.takes_part(value))

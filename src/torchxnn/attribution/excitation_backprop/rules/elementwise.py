@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from torchxnn.attribution.excitation_backprop.competition import Negative, shares
+from torchxnn.attribution.excitation_backprop.propagation import Walk
 from torchxnn.attribution.excitation_backprop.rules.table import (
-    Pass,
     Shares,
     only_dependent,
     refuse,
@@ -61,7 +61,7 @@ def _owners(operation: Operation, get: Callable[[Value], Tensor]) -> Tensor:
     owners=_owners,
     sign=sign_of_target,
 )
-def activation(operation: Operation, relevance: list[Tensor | None], walk: Pass) -> Shares:
+def activation(operation: Operation, relevance: list[Tensor | None], walk: Walk) -> Shares:
     """y_i = f(x_i) has one input, which wins with probability 1: R_x = R_y."""
     value = only_dependent(operation)
     received = _received(operation, relevance)
@@ -92,7 +92,7 @@ def _norm_sign(operation: Operation, negative: Negative) -> Negative | None:
     owners=lambda operation, get: get(operation.args[0]),
     sign=_norm_sign,
 )
-def normalisation(operation: Operation, relevance: list[Tensor | None], walk: Pass) -> Shares:
+def normalisation(operation: Operation, relevance: list[Tensor | None], walk: Walk) -> Shares:
     """Normalisation with frozen statistics, y = gamma / sigma (x - mu) + beta: R_x = R_y.
 
     Fed by one linear operation it is folded into it: the unit's sign is s = sign(y) sign(gamma).
@@ -111,7 +111,7 @@ def _scale_sign(operation: Operation, negative: Negative) -> Negative | None:
 
 
 @register("mul", "div", owners=_owners, sign=_scale_sign)
-def scaling(operation: Operation, relevance: list[Tensor | None], walk: Pass) -> Shares:
+def scaling(operation: Operation, relevance: list[Tensor | None], walk: Walk) -> Shares:
     """Scaling by a constant or a gate, y = x g or y = x / g: the factor is frozen, R_x = R_y.
 
     Layer scale, squeeze-and-excitation (g = sigmoid(...)) and hand-written swish are all of this
@@ -233,7 +233,7 @@ def _adds_up(operation: Operation) -> bool:
     "add", "sub", "rsub", "neg", "addcmul",
     owners=_owners, sign=_sum_sign, keeps_target=_adds_up,
 )  # fmt: skip
-def addition(operation: Operation, relevance: list[Tensor | None], walk: Pass) -> Shares:
+def addition(operation: Operation, relevance: list[Tensor | None], walk: Walk) -> Shares:
     """A sum y = a + b: P(a) = (s a)+ / ((s a)+ + (s b)+); next to a constant R_a = R_y.
 
     With `alpha` or in `addcmul` the terms carry their constant factors.

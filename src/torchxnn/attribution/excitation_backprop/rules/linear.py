@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from torchxnn.attribution.excitation_backprop.competition import LinearMap
+from torchxnn.attribution.excitation_backprop.propagation import Walk
 from torchxnn.attribution.excitation_backprop.rules.elementwise import gate_rank
 from torchxnn.attribution.excitation_backprop.rules.shape import replay
 from torchxnn.attribution.excitation_backprop.rules.table import (
-    Pass,
     Shares,
     by_autograd,
     only_dependent,
@@ -29,7 +29,7 @@ from torchxnn.attribution.excitation_backprop.tape import Operation, Value
 def _compete(
     operation: Operation,
     relevance: list[Tensor | None],
-    walk: Pass,
+    walk: Walk,
     value: Value,
     linear: LinearMap,
 ) -> Shares:
@@ -102,7 +102,7 @@ def _convolution(operation: Operation, weight: Tensor) -> LinearMap:
 
 
 @register("convolution", owners=_convolution_owners, linear=True, mixes_constants=_has_gaps)
-def convolution(operation: Operation, relevance: list[Tensor | None], walk: Pass) -> Shares:
+def convolution(operation: Operation, relevance: list[Tensor | None], walk: Walk) -> Shares:
     """Convolution of any stride, padding, dilation, groups, transposed: see `competition`."""
     value, weight = operation.args[:2]
     if weight.dependent:
@@ -173,7 +173,7 @@ def _product_owners(operation: Operation, get: Callable[[Value], Tensor]) -> Ten
 
 
 @register("mm", "bmm", "addmm", "baddbmm", owners=_product_owners, linear=True)
-def product(operation: Operation, relevance: list[Tensor | None], walk: Pass) -> Shares:
+def product(operation: Operation, relevance: list[Tensor | None], walk: Walk) -> Shares:
     """Product y = x W + b or y = W x + b: see `competition`; attention weights are constants."""
     if operation.name not in _WITHOUT_BIAS:
         if operation.args[0].dependent:
@@ -188,7 +188,7 @@ def product(operation: Operation, relevance: list[Tensor | None], walk: Pass) ->
 # --- attention -------------------------------------------------------------------------------
 
 
-def attention_weights(operation: Operation, walk: Pass) -> Tensor:
+def attention_weights(operation: Operation, walk: Walk) -> Tensor:
     """softmax(scale q k^T + mask), the constant weights with which attention averages v."""
     query, key = (walk.data(argument(operation, name)) for name in ("query", "key"))
     scale = argument(operation, "scale")
@@ -218,7 +218,7 @@ def _attention_owners(operation: Operation, get: Callable[[Value], Tensor]) -> T
     "_scaled_dot_product_fused_attention_overrideable",
     owners=_attention_owners,
 )
-def attention(operation: Operation, relevance: list[Tensor | None], walk: Pass) -> Shares:
+def attention(operation: Operation, relevance: list[Tensor | None], walk: Walk) -> Shares:
     """Attention y = A v, frozen A = softmax(...): P(j|i) = (s A_ij v_j)+ / sum (s A_ik v_k)+."""
     value = argument(operation, "value")
     if not value.dependent:
@@ -261,7 +261,7 @@ def _average_owners(operation: Operation, get: Callable[[Value], Tensor]) -> Ten
     owners=_average_owners,
     keeps_target=lambda operation: True,
 )
-def average(operation: Operation, relevance: list[Tensor | None], walk: Pass) -> Shares:
+def average(operation: Operation, relevance: list[Tensor | None], walk: Walk) -> Shares:
     """Average y = A x with fixed A >= 0: P(j | i) = (s a_ij x_j)+ / sum_k (s a_ik x_k)+."""
     value = only_dependent(operation)
     run = replay(operation, lambda tensor: tensor)

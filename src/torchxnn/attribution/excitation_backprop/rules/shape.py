@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
 from torchxnn.attribution.excitation_backprop.competition import Negative, laid_out
+from torchxnn.attribution.excitation_backprop.propagation import Walk
 from torchxnn.attribution.excitation_backprop.rules.table import (
-    Pass,
     Shares,
     by_autograd,
     only_dependent,
@@ -91,7 +91,7 @@ def _reshaped_sign(operation: Operation, negative: Negative) -> Negative:
     owners=_reshaped_owners,
     sign=_reshaped_sign,
 )
-def reshape(operation: Operation, relevance: list[Tensor | None], walk: Pass) -> Shares:
+def reshape(operation: Operation, relevance: list[Tensor | None], walk: Walk) -> Shares:
     """Same elements in the same order: R_x = R_y in the shape of x."""
     value = only_dependent(operation)
     received = _first(relevance)
@@ -126,7 +126,7 @@ def _permuted_sign(operation: Operation, negative: Negative) -> Negative:
 
 
 @_register("permute", "transpose", "t", owners=_permuted_owners, sign=_permuted_sign)
-def permute(operation: Operation, relevance: list[Tensor | None], walk: Pass) -> Shares:
+def permute(operation: Operation, relevance: list[Tensor | None], walk: Walk) -> Shares:
     """Dimensions in another order: R_x is R_y with the order undone."""
     back = [0, *(index + 1 for index in _inverse(_order(operation)))]
     return [(only_dependent(operation), _first(relevance).permute(back))]
@@ -182,7 +182,7 @@ def permute(operation: Operation, relevance: list[Tensor | None], walk: Pass) ->
     sign=sign_of_target,
     mixes_constants=lambda operation: True,
 )
-def move(operation: Operation, relevance: list[Tensor | None], walk: Pass) -> Shares:
+def move(operation: Operation, relevance: list[Tensor | None], walk: Walk) -> Shares:
     """Each output element copies one input element (or none): R_x = S^T R_y."""
     dtype, dependents = _first(relevance).dtype, operation.dependents
     run = replay(operation, lambda tensor: tensor.to(dtype))
@@ -195,7 +195,7 @@ def _copied_owners(operation: Operation, get: Callable[[Value], Tensor]) -> Tens
 
 
 @_register("copy", owners=_copied_owners)
-def copy(operation: Operation, relevance: list[Tensor | None], walk: Pass) -> Shares:
+def copy(operation: Operation, relevance: list[Tensor | None], walk: Walk) -> Shares:
     """`x.copy_(source)`: the old content is gone, the source receives all (broadcasting summed)."""
     source = operation.args[1]
     return [(source, sum_to(_first(relevance), source.shape))]
@@ -228,7 +228,7 @@ def _overwritten(operation: Operation) -> tuple[Tensor, Tensor]:
 
 
 @_register("alias_update", owners=_aliased_owners, mixes_constants=lambda operation: True)
-def alias_update(operation: Operation, relevance: list[Tensor | None], walk: Pass) -> Shares:
+def alias_update(operation: Operation, relevance: list[Tensor | None], walk: Walk) -> Shares:
     """A view whose memory another view partly overwrote: each element to its last writer."""
     old, written = operation.args
     source, inside = _overwritten(operation)
@@ -267,7 +267,7 @@ def _strided_sign(operation: Operation, negative: Negative) -> Negative | None:
 
 
 @_register("as_strided", owners=_strided_owners, sign=_strided_sign)
-def as_strided(operation: Operation, relevance: list[Tensor | None], walk: Pass) -> Shares:
+def as_strided(operation: Operation, relevance: list[Tensor | None], walk: Walk) -> Shares:
     """Another view of the same memory: each element back to the one at its position."""
     value, received = only_dependent(operation), _first(relevance)
     if _same_view(operation):
@@ -295,7 +295,7 @@ def _selected_owners(operation: Operation, get: Callable[[Value], Tensor]) -> Te
     owners=_selected_owners,
     sign=sign_of_target,
 )
-def select_largest(operation: Operation, relevance: list[Tensor | None], walk: Pass) -> Shares:
+def select_largest(operation: Operation, relevance: list[Tensor | None], walk: Walk) -> Shares:
     """The winner takes all: R_y goes to the arg max (ties as PyTorch's derivative breaks them)."""
     received = _first(relevance)
     if operation.name == "max_pool2d_with_indices" and received.ndim == 5:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from torchxnn.attribution.excitation_backprop.competition import LinearMap, Negative
+from torchxnn.attribution.excitation_backprop.competition import Negative
 from torchxnn.attribution.excitation_backprop.tape import Operation, Value
 from torchxnn.errors import UnsupportedOperationError
 
@@ -17,29 +17,8 @@ Shares = list[tuple[Value, Tensor]]
 """What a rule returns: inputs of the operation and the relevance (seeds, *shape) each receives."""
 
 
-@runtime_checkable
-class Pass(Protocol):
-    """What a rule may ask of the backward walk that calls it."""
-
-    def data(self, value: Value) -> Tensor:
-        """The value in the precision of the walk."""
-
-    def takes_part(self, value: Value) -> Tensor | None:
-        """Mask of the elements that depend on the images; None if all do."""
-
-    def negative(self, value: Value) -> Negative:
-        """Which units of an operation's output count as negative, after folding."""
-
-    def compete(
-        self, operation: Operation, linear: LinearMap, value: Value, relevance: Tensor
-    ) -> Tensor:
-        """Relevance that the input `value` receives through a linear operation."""
-
-    def note(self, operation: Operation, lost: Tensor) -> None:
-        """Count relevance that a fallback shared out."""
-
-
-Propagate = Callable[[Operation, list[Tensor | None], Pass], Shares]
+# The last argument is the `Walk` that calls the rule; its module imports this table.
+Propagate = Callable[[Operation, list[Tensor | None], Any], Shares]
 Owners = Callable[[Operation, Callable[[Value], Tensor]], Tensor | list[Tensor]]
 Signs = Callable[[Operation, Negative], Negative | None]
 
