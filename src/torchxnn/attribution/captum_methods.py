@@ -103,17 +103,10 @@ class IntegratedGradients(BaselineMethod):
         from captum.attr import IntegratedGradients as CaptumMethod
 
         method, baseline = CaptumMethod(self._outputs), self._baseline(images)
-
-        def one(target: Tensor) -> Tensor:
-            return method.attribute(
-                _leaf(images),
-                baseline,
-                target,
-                n_steps=self.steps,
-                internal_batch_size=self.chunk_size,
-            )
-
-        maps = _each_target(one, targets)
+        settings = {"n_steps": self.steps, "internal_batch_size": self.chunk_size}
+        maps = _each_target(
+            lambda target: method.attribute(_leaf(images), baseline, target, **settings), targets
+        )
         error = self._completeness(images, targets, maps)
         if error > INCOMPLETE:
             warnings.warn(
@@ -202,12 +195,8 @@ class GuidedBackprop(MapMethod):
         if len(network.calls) == 0:
             raise UnsupportedOperationError(f"{why}, this network has none; use gradient")
         method = CaptumMethod(network)
-
-        def one(target: Tensor) -> Tensor:
-            with _without_hook_warnings():
-                return method.attribute(_leaf(images), target)
-
-        return _each_target(one, targets)
+        with _without_hook_warnings():
+            return _each_target(lambda target: method.attribute(_leaf(images), target), targets)
 
 
 @dataclass(eq=False, repr=False, kw_only=True)

@@ -13,8 +13,7 @@ would destroy is copied first.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -24,7 +23,7 @@ from typing import Any
 import jaxtyping
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
+from torch.overrides import BaseTorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
@@ -72,18 +71,6 @@ class _Binding:
     tensor: Tensor
     value: Value
     seen: int
-
-
-class WithoutFastPath(TorchFunctionMode):
-    """Makes `nn.MultiheadAttention` and `nn.TransformerEncoderLayer` run their ordinary code.
-
-    Their fused inference kernels hide the operations; they are skipped whenever a torch function
-    mode is active, which is a per-thread switch, unlike the global setting.
-    """
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Call the function as it is: being asked for it is what switches the fast path off."""
-        return func(*args, **(kwargs or {}))
 
 
 class Tracer(TorchDispatchMode):
@@ -301,13 +288,14 @@ def record(
         start_value = tracer.watch(start)
         label = names.get(stop, type(stop).__name__) if stop is not None else ""
         watch = partial(_note_value, seen, tracer, label)
-        with (
-            _erased_on_error(tracer.operations),
-            nullcontext() if stop is None else watch_output(stop, watch),
-            WithoutFastPath(),
-            tracer,
-        ):
-            output = module(start)
+        watching = nullcontext() if stop is None else watch_output(stop, watch)
+        with ExitStack() as on_error:
+            on_error.callback(erase, tracer.operations)
+            # The fused kernels of `nn.MultiheadAttention` and `nn.TransformerEncoderLayer` hide
+            # their operations. They are skipped while any function mode is active, in this thread.
+            with watching, BaseTorchFunctionMode(), tracer:
+                output = module(start)
+            on_error.pop_all()
         values = [
             tracer.value_of(each) if isinstance(each, Tensor) else None
             for each in (output if several else (output,))
@@ -334,15 +322,6 @@ def _note_value(seen: list[Value], tracer: Tracer, label: str, output: Any) -> N
             "images; choose another layer to stop at"
         )
     seen.append(value)
-
-
-@contextmanager
-def _erased_on_error(operations: list[Operation]) -> Iterator[None]:
-    try:
-        yield
-    except BaseException:
-        erase(operations)
-        raise
 
 
 def _overlap(first: Geometry, second: Geometry) -> bool:
