@@ -101,11 +101,7 @@ class RelevanceHistograms:
             raise DataError("locality needs the names of at least one part or object")
         self.names = tuple(names)
         self._n_features = n_features
-        self._relevance: list[Float[Tensor, "batch features parts"]] = []
-        self._used: list[Bool[Tensor, "batch features"]] = []
-        self._void: list[Float[Tensor, "batch features"]] = []
-        self._uniform: list[Float[Tensor, "1 parts"]] = []
-        self._measured: list[Bool[Tensor, "1 parts"]] = []
+        self._images: list[tuple[Tensor, ...]] = []
         self._has_void = False
 
     def update(
@@ -132,12 +128,9 @@ class RelevanceHistograms:
         for image, weight in zip(maps, weights, strict=True):
             # float32 loses up to four digits in sums over so many pixels
             relevance, total = _relevance_of_parts(image.double().clamp_(min=0), weight)
-            share = torch.where(total > 0, relevance / total, 0.0)
-            self._relevance.append(share[None, :, : weight.n_parts])
-            self._void.append(share[None, :, weight.n_parts])
-            self._used.append((total > 0).T)
-            self._uniform.append(weight.uniform().unsqueeze(0))
-            self._measured.append(weight.measured.unsqueeze(0))
+            used = total > 0
+            share, void = torch.where(used, relevance / total, 0.0).split([weight.n_parts, 1], 1)
+            self._images.append((share, used[:, 0], weight.measured, void[:, 0], weight.uniform()))
             self._has_void |= weight.has_void
 
     def per_image(self) -> Float[Tensor, "images features parts"]:
@@ -146,9 +139,13 @@ class RelevanceHistograms:
         Raises:
             DataError: no maps were added.
         """
-        if not self._relevance:
+        return self._all_images()[0]
+
+    def _all_images(self) -> list[Tensor]:
+        """S, maps used, parts measured, shares of void and S of a uniform map, of every image."""
+        if not self._images:
             raise DataError("no heatmaps were given to measure locality on")
-        return torch.cat(self._relevance)
+        return [torch.stack(each) for each in zip(*self._images, strict=True)]
 
     def result(
         self,
@@ -176,9 +173,7 @@ class RelevanceHistograms:
             DataError: no maps were added, or there is no x-feature of a number in `dead` or no part
                 of a name in `without`.
         """
-        relevance = self.per_image()
-        used, measured = torch.cat(self._used), torch.cat(self._measured)
-        void = torch.cat(self._void)
+        relevance, used, measured, void, uniform = self._all_images()
         self._check_left_out(dead, without)
         parts = [p for p, name in enumerate(self.names) if name not in without]
         once = torch.ones(1, len(relevance), dtype=torch.float64)
@@ -191,8 +186,7 @@ class RelevanceHistograms:
         resampled = _resampled_locality(
             relevance[:, alive][:, :, parts], used[:, alive], measured[:, parts], counts
         )
-        uniform = torch.cat(self._uniform).unsqueeze(1)
-        chance = _weighted_histograms(uniform, once.bool().T, measured, once)[0]
+        chance = _weighted_histograms(uniform.unsqueeze(1), once.bool().T, measured, once)[0]
         return Locality(
             value=float(per_feature[alive].mean()),
             per_feature=tuple(per_feature.tolist()),

@@ -91,13 +91,11 @@ class MapCovariance:
         squared = torch.ones(n, n, dtype=torch.float64)
         index = torch.tensor(alive, dtype=torch.long)
         squared[index.unsqueeze(1), index] = inside.square()
-        pairs = n * (n - 1)
+        different = float(squared.sum() - squared.diagonal().sum())
         return Orthogonality(
             o1=float(inside.norm()) - math.sqrt(len(alive)),
             o2=_minus_log_det(inside),
-            mean_squared_correlation=float(squared.sum() - squared.diagonal().sum()) / pairs
-            if pairs
-            else 0.0,
+            mean_squared_correlation=different / max(1, n * (n - 1)),
             alive=len(alive),
             n_features=n,
             maps=self._images,

@@ -55,13 +55,11 @@ class ManyConfig:
 class _Work:
     """What every worker is given."""
 
-    data: Activations | ActivationCache
+    needs: Needs
     validation: Activations | None
-    layer: str
     n_features: int | None
-    config: TrainConfig
     compute: ComputeConfig
-    many: ManyConfig
+    block: int
     out: Place | None
     key: str
 
@@ -120,14 +118,13 @@ def fit_many(
     """
     if not isinstance(data, (Activations, ActivationCache)):
         data = ActivationCache.open(data)
+    many = many or ManyConfig()
     work = _Work(
-        data=data,
+        needs=Needs(data, _layer(data, layer), config or TrainConfig(), many.memory),
         validation=validation,
-        layer=_layer(data, layer),
         n_features=n_features,
-        config=config or TrainConfig(),
         compute=compute or ComputeConfig(),
-        many=many or ManyConfig(),
+        block=many.block,
         out=None if out is None else as_place(out),
         key="",
     )
@@ -149,7 +146,7 @@ def fit_many(
         report = finished_report(place)
         if report is not None:
             note(FittedClass(target, report, location=str(place), resumed=True))
-    blocks = _blocks([target for target in wanted if target not in found], work.many.block)
+    blocks = _blocks([target for target in wanted if target not in found], work.block)
     for _, answers in (engine or LocalEngine()).run(_start, (work,), _fit_block, blocks):
         for fitted, embedding in answers:
             if embedding is not None:
@@ -169,31 +166,33 @@ def _layer(data: Activations | ActivationCache, layer: str | None) -> str:
 
 
 def _check(work: _Work) -> None:
-    if work.many.block < 1 or work.many.memory <= 0 or work.compute.slots < 1:
+    data, memory = work.needs.data, work.needs.memory
+    if work.block < 1 or memory <= 0 or work.compute.slots < 1:
         raise XNNError(
             "block and slots must be at least 1 and memory above 0, got "
-            f"{work.many.block}, {work.compute.slots} and {work.many.memory}"
+            f"{work.block}, {work.compute.slots} and {memory}"
         )
-    if work.out is not None and not isinstance(work.data, ActivationCache):
+    if work.out is not None and not isinstance(data, ActivationCache):
         raise DataError(
             "XNNs can be saved from an activation cache alone, which says what model and data "
             "they belong to; give a cache, or leave out `out`"
         )
-    if work.validation is not None and not isinstance(work.data, Activations):
+    if work.validation is not None and not isinstance(data, Activations):
         raise DataError("validation goes with Activations; a cache has its own held-out images")
 
 
 def _key(work: _Work) -> str:
     """A fingerprint of all that decides what a class gives, but for rounding."""
-    if not isinstance(work.data, ActivationCache):
+    needs = work.needs
+    if not isinstance(needs.data, ActivationCache):
         return ""
     parts = {
-        "cache": work.data.store.about,
-        "layer": work.layer,
+        "cache": needs.data.store.about,
+        "layer": needs.layer,
         "n_features": work.n_features,
-        "config": work.config,
+        "config": needs.config,
         "autocast": work.compute.autocast,
-        "memory": None if _needs(work).all_fit else work.many.memory,
+        "memory": None if needs.all_fit else needs.memory,
     }
     return digest(parts)
 
@@ -201,14 +200,14 @@ def _key(work: _Work) -> str:
 def _wanted(
     work: _Work, targets: Sequence[SupportsIndex | Sequence[SupportsIndex]] | None
 ) -> list[tuple[int, ...]]:
-    data = work.data
+    data = work.needs.data
     if targets is not None:
         wanted = [as_targets(target) for target in targets]
         if not wanted or len(set(wanted)) < len(wanted):
             raise DataError("targets must be different classes, and at least one")
         check_targets([each for target in wanted for each in target], data.n_outputs)
         return wanted
-    return targets_with_positives(data, work.config)
+    return targets_with_positives(data, work.needs.config)
 
 
 def targets_with_positives(
@@ -241,9 +240,10 @@ def _blocks(targets: Sequence[tuple[int, ...]], most: int) -> list[_Block]:
 
 
 def _place(work: _Work, targets: tuple[int, ...]) -> Place | None:
-    if work.out is None or not isinstance(work.data, ActivationCache):
+    data = work.needs.data
+    if work.out is None or not isinstance(data, ActivationCache):
         return None
-    return work.out / class_folder(targets, work.data.class_names)
+    return work.out / class_folder(targets, data.class_names)
 
 
 # Workers
@@ -253,14 +253,14 @@ _State = tuple[_Work, tuple[Activations, Activations | None] | None]
 
 
 def _start(work: _Work) -> _State:
-    needs = _needs(work)
+    needs = work.needs
     return work, load_splits(needs, None, work.validation) if needs.all_fit else None
 
 
 def _fit_block(state: _State, block: _Block) -> list[_Answer]:
     work, splits = state
     try:
-        train, validation = splits or load_splits(_needs(work), block)
+        train, validation = splits or load_splits(work.needs, block)
     except XNNError as error:
         return [(FittedClass(targets, error=_said(error)), None) for targets in block]
     answers: list[_Answer] = []
@@ -273,7 +273,8 @@ def _fit_block(state: _State, block: _Block) -> list[_Answer]:
 
     n = work.n_features or default_features(len(block[0]))
     held_out: Literal["given", "split"] = "split" if work.validation is None else "given"
-    fit_group(train, validation, block, n, work.config, work.compute, done, held_out=held_out)
+    config, compute = work.needs.config, work.compute
+    fit_group(train, validation, block, n, config, compute, done, held_out=held_out)
     return answers
 
 
@@ -281,20 +282,16 @@ def _said(error: XNNError) -> str:
     return f"{type(error).__name__}: {error}"
 
 
-def _needs(work: _Work) -> Needs:
-    return Needs(work.data, work.layer, work.config, work.many.memory)
-
-
 def _kept(work: _Work, embedding: Embedding, report: FitReport) -> _Answer:
     """A finished class with its embedding, or with the place where that was saved."""
-    place, data = _place(work, report.targets), work.data
+    place, data = _place(work, report.targets), work.needs.data
     if place is None or not isinstance(data, ActivationCache):
         return FittedClass(report.targets, report), embedding
     about = describe_xnn(
         embedding,
         report,
         fingerprint=data.model_fingerprint,
-        layer=work.layer,
+        layer=work.needs.layer,
         targets=report.targets,
         outputs=data.n_outputs,
         class_names=data.class_names,

@@ -55,9 +55,9 @@ class GroupData:
         if validation is None:
             held_out = "split"
             known = [t for target in targets for t in target if 0 <= t < train.logits.shape[1]]
-            positives = find_positives(train, list(dict.fromkeys(known)))[0] if known else None
-            if positives is None:
-                positives = torch.zeros(len(train), 1, dtype=torch.bool)
+            positives = torch.zeros(len(train), 1, dtype=torch.bool)
+            if known:
+                positives = find_positives(train, list(dict.fromkeys(known)))[0]
             mask = split_validation(positives, config.validation_share, config.seed)
             train, validation = train.select(~mask), train.select(mask)
         elif (train.labels is None) != (validation.labels is None):

@@ -249,26 +249,19 @@ class _Group:
             terms = self.statistics(
                 stack, inputs, z, logits, spread, groups, config.reconstruction, places
             )
-        terms = replace(
-            terms,
-            errors=self._mean("errors", terms.errors, share),
-            moments=self.means.update("moments", terms.moments, share),
-            means=self._mean("means", terms.means, share),
-        )
-        loss = loss_of_terms(terms, shares, config)
+        found = {name: getattr(terms, name) for name in ("errors", "moments", "means")}
+        means = {k: self.means.update(k, v, share) for k, v in found.items() if v is not None}
+        loss = loss_of_terms(replace(terms, **means), shares, config)
         if config.relevance:
             positives = torch.stack([f.train.positives[i].any(1) for f, i in rows])
-            moments, means = overlap_terms(stack, z, positives)
+            moments, first = overlap_terms(stack, z, positives)
             valid = positives.any(1)
             overlap = losses.pull_away(
                 self.means.update("relevance", moments, share, valid),
-                self.means.update("relevance means", means, share, valid),
+                self.means.update("relevance means", first, share, valid),
             )
             loss = loss + config.relevance * torch.where(valid, overlap, 0.0)
         return loss
-
-    def _mean(self, name: str, batch: Tensor | None, share: float) -> Tensor | None:
-        return None if batch is None else self.means.update(name, batch, share)
 
     def measure(self, on_trial: OnTrial, on_epoch: OnEpoch | None) -> None:
         """Restart weak x-features, measure the held-out losses, and end what has ended."""
