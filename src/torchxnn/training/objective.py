@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from torchxnn.embeddings.autoencoder import Autoencoder
-from torchxnn.embeddings.linear import group_moments, second_moments
+from torchxnn.embeddings.linear import group_moments, normalised, second_moments
 from torchxnn.errors import XNNError
 from torchxnn.training import losses
 from torchxnn.training.config import Losses, Reconstruction, Split, TrainConfig
@@ -146,8 +146,7 @@ def exact_losses(
     """
     z = splits[0].data.z
     groups = [split.groups(config.pull_away) for split in splits]
-    weights = torch.stack([split.weights for split in splits])
-    weights = weights / weights.sum(1, keepdim=True)
+    weights = normalised(torch.stack([split.weights for split in splits]))
     found: list[Tensor] | None = None
     rows = max(1, VALUES_AT_ONCE // (len(splits) * z[0].numel()))
     for start in range(0, len(z), rows):

@@ -142,16 +142,6 @@ class _Fit:
         )
         return drawn.view(steps, size)
 
-    def draw_places(self, positions: int, count: int) -> Int64[Tensor, " places"]:
-        """Positions of maps at which a batch is reconstructed."""
-        return torch.randperm(positions, generator=self.generator)[:count]
-
-    def revive(self) -> bool:
-        """Restart weak x-features; whether there were any."""
-        restarted = self.starter.restart_weak()
-        self.revived += restarted
-        return restarted > 0
-
     def result(self) -> Trial:
         """The fit as it was at its lowest held-out loss."""
         self.embedding.load_state_dict(self.best)
@@ -243,8 +233,8 @@ class _Group:
             shares = torch.stack([fit.shares for fit in fits if fit.shares is not None])
         places, count = None, config.conv.map_positions
         if count is not None and count < stack.positions:
-            drawn = [fit.draw_places(stack.positions, count) for fit in fits]
-            places = torch.stack(drawn).to(device)
+            drawn = [torch.randperm(stack.positions, generator=fit.generator) for fit in fits]
+            places = torch.stack(drawn)[:, :count].to(device)
         with precision(device, self.compute.autocast):
             terms = self.statistics(
                 stack, inputs, z, logits, spread, groups, config.reconstruction, places
@@ -269,7 +259,9 @@ class _Group:
         for place, fit in enumerate(self.fits):
             if fit.schedule.revives_after(fit.schedule.epoch + 1):
                 stack.take(place, fit.embedding)
-                if fit.revive():
+                restarted = fit.starter.restart_weak()
+                fit.revived += restarted
+                if restarted:
                     stack.put(place, fit.embedding)
                     self.means.forget(place)
                     fit.forget_moments(stack.values)

@@ -22,7 +22,7 @@ from torchxnn.apps.study.analysis.paired import (
     rank_biserial,
     signed_rank,
 )
-from torchxnn.apps.study.analysis.resampling import bootstrap_interval
+from torchxnn.apps.study.analysis.resampling import participants_interval
 from torchxnn.errors import DataError
 
 FAST = AnalysisOptions(resamples=200)
@@ -141,17 +141,17 @@ def test_intervals_are_reproducible_and_cover():
     rng = np.random.default_rng(1)
     sample = rng.normal(0.1, 0.2, 25)
     options = AnalysisOptions(resamples=500, seed=3)
-    found = bootstrap_interval([sample], np.mean, options)
-    assert found == bootstrap_interval([sample], np.mean, options)
-    assert found != bootstrap_interval([sample], np.mean, AnalysisOptions(resamples=500, seed=4))
+    found = participants_interval([sample], np.mean, options)
+    assert found == participants_interval([sample], np.mean, options)
+    assert found != participants_interval([sample], np.mean, AnalysisOptions(resamples=500, seed=4))
     assert found.method == "BCa"
     half = stats.t(24).ppf(0.975) * sample.std(ddof=1) / 5
     bounds = (sample.mean() - half, sample.mean() + half)
     assert (found.low, found.high) == pytest.approx(bounds, abs=0.25 * half)
     hits = 0
     for _ in range(60):
-        one = bootstrap_interval([rng.normal(0.1, 0.2, 25)], np.mean, FAST)
+        one = participants_interval([rng.normal(0.1, 0.2, 25)], np.mean, FAST)
         hits += one.low <= 0.1 <= one.high
     assert hits >= 50  # of 60 at 95%: fewer would happen once in 1,000 times
-    rare = bootstrap_interval([floats(0.1, 0.1, 0.2)], cohens_dz, FAST)
+    rare = participants_interval([floats(0.1, 0.1, 0.2)], cohens_dz, FAST)
     assert (rare.method, rare.undefined > 0) == ("percentile", True)

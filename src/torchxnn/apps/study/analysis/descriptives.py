@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from torchxnn.apps.study.analysis.options import AnalysisOptions, floats, stage_name
-from torchxnn.apps.study.analysis.resampling import BootstrapInterval, bootstrap_interval
+from torchxnn.apps.study.analysis.resampling import BootstrapInterval, participants_interval
 
 QUESTIONS = {
     "age": "Age",
@@ -108,7 +108,7 @@ def summarise(values: pd.Series, options: AnalysisOptions) -> Summary | None:
         median=float(np.median(known)),
         minimum=float(known.min()),
         maximum=float(known.max()),
-        interval=bootstrap_interval([known], np.mean, options),
+        interval=participants_interval([known], np.mean, options),
     )
 
 

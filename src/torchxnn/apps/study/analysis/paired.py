@@ -12,7 +12,7 @@ from jaxtyping import Float
 from scipy.stats import PermutationMethod, binomtest, mannwhitneyu, rankdata, wilcoxon
 
 from torchxnn.apps.study.analysis.options import AnalysisOptions
-from torchxnn.apps.study.analysis.resampling import BootstrapInterval, bootstrap_interval
+from torchxnn.apps.study.analysis.resampling import BootstrapInterval, participants_interval
 from torchxnn.errors import DataError
 
 DECIMALS = 9
@@ -231,13 +231,13 @@ def compare_paired(
     return replace(
         empty,
         mean_difference=float(differences.mean()),
-        mean_interval=bootstrap_interval([differences], np.mean, options),
+        mean_interval=participants_interval([differences], np.mean, options),
         median_difference=float(np.median(differences)),
         test=signed_rank(differences),
         rank_biserial=float(rank_biserial(differences)),
-        rank_biserial_interval=bootstrap_interval([differences], rank_biserial, options),
+        rank_biserial_interval=participants_interval([differences], rank_biserial, options),
         cohens_dz=float(cohens_dz(differences)) if spread else None,
-        cohens_dz_interval=bootstrap_interval([differences], cohens_dz, options),
+        cohens_dz_interval=participants_interval([differences], cohens_dz, options),
         sign_test_p=float(binomtest(int(signs.sum()), len(signs)).pvalue) if len(signs) else 1.0,
     )
 
@@ -270,12 +270,12 @@ def compare_unpaired(
     return replace(
         empty,
         mean_difference=float(first.mean() - second.mean()),
-        mean_interval=bootstrap_interval([first, second], _mean_difference, options),
+        mean_interval=participants_interval([first, second], _mean_difference, options),
         statistic=statistic,
         p=p,
         method=name,
         cliffs_delta=float(cliffs_delta(first, second)),
-        cliffs_delta_interval=bootstrap_interval([first, second], cliffs_delta, options),
+        cliffs_delta_interval=participants_interval([first, second], cliffs_delta, options),
     )
 
 

@@ -37,7 +37,7 @@ class BootstrapInterval:
     undefined: int = 0
 
 
-def bootstrap_interval(
+def participants_interval(
     samples: Sequence[np.ndarray], statistic: Callable[..., Any], options: AnalysisOptions
 ) -> BootstrapInterval:
     """Resample the participants of each sample, bias-corrected and accelerated.
@@ -52,7 +52,7 @@ def bootstrap_interval(
         options: level, number of resamples and seed.
 
     Example:
-        >>> interval = bootstrap_interval([np.array([0.1, 0.2, 0.4])], np.mean, AnalysisOptions())
+        >>> interval = participants_interval([np.array([0.1, 0.4])], np.mean, AnalysisOptions())
     """
     if min(len(sample) for sample in samples) < 2:
         return BootstrapInterval(None, None, "none", "fewer than 2 participants")
