@@ -7,7 +7,7 @@ they are kept in float16, in memory up to a limit and in a temporary file beyond
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import IO, Any
 
@@ -57,6 +57,19 @@ class Activations:
     def predicted(self) -> Int64[Tensor, " samples"]:
         """The class that the model predicts for every sample; see `predicted_classes`."""
         return predicted_classes(self.logits)
+
+    @classmethod
+    def cat(cls, parts: Sequence[Activations]) -> Activations:
+        """The sets of several batches, one after the other.
+
+        Raises:
+            DataError: only some of them have labels.
+        """
+        labels = [part.labels for part in parts if part.labels is not None]
+        if len(labels) not in (0, len(parts)):
+            raise DataError("the loader gives labels for some batches only")
+        z, logits = torch.cat([p.z for p in parts]), torch.cat([p.logits for p in parts])
+        return cls(z, logits, torch.cat(labels) if labels else None)
 
     def select(self, index: Tensor) -> Activations:
         """The samples at the given positions or under the given mask."""

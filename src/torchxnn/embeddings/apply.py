@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from jaxtyping import Float
@@ -31,11 +31,8 @@ class Embedded:
     @classmethod
     def cat(cls, parts: list[Embedded]) -> Embedded:
         """Several sets as one."""
-        return cls(
-            torch.cat([part.features for part in parts]),
-            torch.cat([part.contributions for part in parts]),
-            torch.cat([part.reproduced for part in parts]),
-        )
+        names = [field.name for field in fields(cls)]
+        return cls(*(torch.cat([getattr(part, name) for part in parts]) for name in names))
 
 
 def batches(activations: Float[Tensor, "samples ..."]) -> Sequence[Float[Tensor, "batch ..."]]:

@@ -6,8 +6,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import torch
-
 from torchxnn.attribution.base import Certificate
 from torchxnn.data.activations import Activations, split_batch
 from torchxnn.data.positives import find_positives
@@ -135,21 +133,8 @@ def evaluate(
                 _, certificate = xnn.attribute(few, return_certificate=True)
         if on_batch is not None:
             on_batch(len(images))
-    data = _concatenate(outputs)
-    measured = _measure(Embedded.cat(parts), data, xnn.targets)
+    if not outputs:
+        raise DataError("the loader is empty: there are no images to evaluate on")
+    measured = _measure(Embedded.cat(parts), Activations.cat(outputs), xnn.targets)
     orthogonality = covariance.result(measured.dead) if maps and covariance else None
     return Evaluation(measured.faithfulness, orthogonality, certificate, measured.positives_by)
-
-
-def _concatenate(parts: list[Activations]) -> Activations:
-    if not parts:
-        raise DataError("the loader is empty: there are no images to evaluate on")
-    labels = [part.labels for part in parts if part.labels is not None]
-    if labels and len(labels) != len(parts):
-        raise DataError("the loader gives labels for some batches only")
-
-    return Activations(
-        torch.cat([part.z for part in parts]),
-        torch.cat([part.logits for part in parts]),
-        torch.cat(labels) if labels else None,
-    )

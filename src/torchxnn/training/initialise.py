@@ -23,6 +23,7 @@ from torchxnn.embeddings.autoencoder import Autoencoder
 from torchxnn.embeddings.linear import deviation, fit_linear
 from torchxnn.embeddings.srae import SRAE
 from torchxnn.embeddings.subspace import Subspace, principal_subspace
+from torchxnn.metrics.faithfulness import ACTIVE_SHARE
 from torchxnn.training.config import Split, TrainConfig
 
 _PRETRAINED: WeakKeyDictionary[Activations, dict[tuple[object, ...], tuple[Any, Tensor]]] = (
@@ -315,7 +316,7 @@ def weak_features(
     features: Float[Tensor, "samples features"],
     contributions: Float[Tensor, "samples targets features"],
     positives: Bool[Tensor, "samples targets"],
-    least: float = 0.05,
+    least: float = ACTIVE_SHARE,
 ) -> list[int]:
     r"""X-features that are 0 on every positive, or carry less than a share of every target.
 

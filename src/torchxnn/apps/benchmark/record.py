@@ -70,11 +70,7 @@ def join(first: Activations, second: Activations) -> Activations:
     """Two recordings, one after the other."""
     if first.labels is None or second.labels is None:
         raise DataError("the benchmark needs labels")
-    return Activations(
-        torch.cat([first.z, second.z]),
-        torch.cat([first.logits, second.logits]),
-        torch.cat([first.labels, second.labels]),
-    )
+    return Activations.cat([first, second])
 
 
 def record_task(
