@@ -22,7 +22,7 @@ from torchxnn.data.datasets.base import ImageSubset, make_loader
 from torchxnn.data.datasets.folder import ImageFolder
 from torchxnn.data.record import cache_activations, record_activations, record_chunk
 from torchxnn.errors import DataError, LayerError, ModelError, NonFiniteError
-from torchxnn.models.layers import record_layer, record_layers
+from torchxnn.models.layers import record_layers
 from torchxnn.models.preprocessing import Preprocessing
 
 LAYERS = ["features.3", "classifier.1"]
@@ -153,7 +153,7 @@ def test_rows_that_are_not_there_are_refused(small_cache, rows, message):
 def test_several_layers_in_one_pass_are_each_as_alone(net, images):
     outputs, logits = record_layers(net, LAYERS, images)
     for layer, output in zip(LAYERS, outputs, strict=True):
-        alone, same_logits = record_layer(net, layer, images)
+        (alone,), same_logits = record_layers(net, [layer], images)
         assert torch.equal(output, alone)
         assert torch.equal(logits, same_logits)
     twice = nn.Sequential(relu := nn.ReLU(), nn.Flatten(), relu, nn.Linear(432, 2))

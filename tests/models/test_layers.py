@@ -13,7 +13,7 @@ from torchxnn.models.layers import (
     check_images,
     flat_shape,
     list_layers,
-    record_layer,
+    record_layers,
     resolve_layer,
     run_to_layer,
 )
@@ -45,8 +45,8 @@ def test_names_resolve_through_data_parallel(net):
 
 def test_recorded_activations_are_copies_before_an_in_place_relu(images):
     plain, inplace = make_net(), make_net(inplace=True)
-    expected, _ = record_layer(plain, "classifier.0", images[:4])
-    recorded, logits = record_layer(inplace, "classifier.0", images[:4])
+    (expected,), _ = record_layers(plain, ["classifier.0"], images[:4])
+    (recorded,), logits = record_layers(inplace, ["classifier.0"], images[:4])
     assert bool((recorded < 0).any())
     assert torch.equal(recorded, expected)
     assert torch.equal(run_to_layer(inplace, "classifier.0", images[:4]), expected)
@@ -67,12 +67,12 @@ class Twice(SmallNet):
 
 def test_a_layer_that_runs_twice_is_refused(images):
     with pytest.raises(LayerError, match="runs 2 times"):
-        record_layer(Twice(), "features.2", images[:2])
+        record_layers(Twice(), ["features.2"], images[:2])
 
 
 def test_a_layer_that_never_runs_is_refused(images):
     with pytest.raises(LayerError, match="runs 0 times"):
-        record_layer(Twice(), "features.1", images[:2])
+        record_layers(Twice(), ["features.1"], images[:2])
     with pytest.raises(LayerError, match="did not run"):
         run_to_layer(Twice(), "features.1", images[:2])
 
@@ -87,7 +87,7 @@ def test_layer_with_several_outputs_is_refused():
             return self.lstm(x)[0][:, -1]
 
     with pytest.raises(LayerError, match="tuple"):
-        record_layer(Pair(), "lstm", torch.zeros(2, 5, 4))
+        record_layers(Pair(), ["lstm"], torch.zeros(2, 5, 4))
 
 
 @pytest.mark.parametrize(
@@ -143,11 +143,11 @@ def test_the_model_is_left_as_it_was(training, images):
     model.features[1].train(not training)
     model.classifier[0].weight.requires_grad_(False)
     before = state_of(model)
-    record_layer(model, "classifier.1", images[:4])
+    record_layers(model, ["classifier.1"], images[:4])
     run_to_layer(model, "classifier.1", images[:4])
     list_layers(model, images[:1])
     with pytest.raises(RuntimeError):
-        record_layer(model, "classifier.1", torch.zeros(2, 5, 12, 12))
+        record_layers(model, ["classifier.1"], torch.zeros(2, 5, 12, 12))
     assert_same_state(before, state_of(model))
 
 
@@ -162,19 +162,19 @@ def test_buffers_that_a_model_changes_in_evaluation_are_put_back(images):
             return super().forward(x)
 
     model = Counting()
-    record_layer(model, "classifier.1", images[:1])
+    record_layers(model, ["classifier.1"], images[:1])
     assert float(model.count) == 0
 
 
 def test_two_threads_share_a_model(images):
     model = make_net().train()
     before = state_of(model)
-    expected, _ = record_layer(make_net(), "classifier.1", images)
+    (expected,), _ = record_layers(make_net(), ["classifier.1"], images)
     failures = []
 
     def work():
         for i in range(20):
-            z, _ = record_layer(model, "classifier.1", images[i : i + 5])
+            (z,), _ = record_layers(model, ["classifier.1"], images[i : i + 5])
             if not torch.allclose(z, expected[i : i + 5], atol=1e-6):
                 failures.append(i)
 

@@ -3,7 +3,7 @@ import torch
 
 from conftest import SmallNet
 from torchxnn.errors import DataError
-from torchxnn.models.layers import record_layer
+from torchxnn.models.layers import record_layers
 from torchxnn.models.outputs import (
     check_targets,
     class_margins,
@@ -24,7 +24,7 @@ def test_outputs_that_are_not_logits_are_refused(images):
             return self.features(x)
 
     with pytest.raises(DataError, match="logits"):
-        record_layer(Maps(), "classifier.1", images[:2])
+        record_layers(Maps(), ["classifier.1"], images[:2])
 
 
 def test_a_single_logit_without_dimension_becomes_a_column(images):
@@ -32,7 +32,7 @@ def test_a_single_logit_without_dimension_becomes_a_column(images):
         def forward(self, x):
             return super().forward(x)[:, 0]
 
-    assert record_layer(Flat(), "classifier.1", images[:2])[1].shape == (2, 1)
+    assert record_layers(Flat(), ["classifier.1"], images[:2])[1].shape == (2, 1)
 
 
 def test_a_single_logit_speaks_for_class_1_of_two():

@@ -225,9 +225,8 @@ class ActivationCache:
         Args:
             rows: indices in any order, also repeated, or a mask; None: all.
         """
-        found = self._found(rows)
         out = torch.empty((self._count(rows), self.n_outputs))
-        for chunk, inside, places in found:
+        for chunk, inside, places in self._found(rows):
             out[places] = self.store.read(chunk, [LOGITS])[LOGITS][:, inside].T
         return out
 
@@ -250,9 +249,8 @@ class ActivationCache:
         """
         name = layer_tensor(layer)
         dims = self.dims(layer)
-        found = self._found(rows)
         out = torch.empty((self._count(rows), *dims), dtype=dtype or self.dtype)
-        for chunk, inside, places in found:
+        for chunk, inside, places in self._found(rows):
             out[places] = self._rows_of(chunk, name, inside).to(out.dtype)
         return out
 

@@ -92,7 +92,7 @@ def record_activations(
     Raises:
         DataError: the loader is empty, yields something else, or images whose maps differ in size.
         NonFiniteError: NaN or infinity in images, activations or logits.
-        LayerError: see `record_layer`.
+        LayerError: see `record_layers`.
     """
     layer, _ = resolve_layer(model, layer)
     z, logits, labels = (RowStore(map_memory) for _ in range(3))
@@ -167,7 +167,7 @@ def cache_activations(
         DataError: another cache is at the location (the message says what differs), an image
             cannot be read (it is named), a loader that shuffles, no images.
         NonFiniteError: NaN, infinity, or values too large for `dtype`; the row is named.
-        LayerError: see `record_layer`.
+        LayerError: see `record_layers`.
         OSError: the disk is full; the same call goes on when there is space.
 
     Example:

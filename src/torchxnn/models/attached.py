@@ -19,7 +19,7 @@ from torchxnn.errors import DataError, NonFiniteError
 from torchxnn.models.inputs import check_inputs
 from torchxnn.models.layers import (
     as_activations,
-    record_layer,
+    record_layers,
     resolve_layer,
     run_past_layers,
     run_to_layer,
@@ -103,7 +103,7 @@ class AttachedLayer:
         """
         check_inputs(self.model, images)
         if not self._runs_once:  # a pass that stops at the layer cannot see that it runs again
-            record_layer(self.model, self._module, images[:1])
+            record_layers(self.model, [self._module], images[:1])
             self._runs_once = True
         return as_activations(run_to_layer(self.model, self._module, images), self.name, images)
 

@@ -38,9 +38,8 @@ class LayerInfo:
     @property
     def attachable(self) -> bool:
         """Whether an XNN can be attached: it runs once and gives one vector or maps per image."""
-        if self.calls != 1 or self.shape is None:
-            return False
-        return len(flat_shape(self.shape)) == 1 or len(self.shape) == 3
+        shape = self.shape or ()
+        return self.calls == 1 and (len(flat_shape(shape)) == 1 or len(shape) == 3)
 
 
 def flat_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -215,32 +214,24 @@ def run_to_layer(model: nn.Module, layer: str | nn.Module, images: Tensor) -> Te
     raise LayerError(f"layer {name!r} did not run in the forward pass; choose one that does")
 
 
-def record_layer(
-    model: nn.Module, layer: str | nn.Module, images: Tensor
-) -> tuple[Tensor, Float[Tensor, "batch outputs"]]:
-    """One full forward pass: a copy of the layer's output, and the logits.
-
-    Args:
-        model: the explained model.
-        layer: dotted name or submodule.
-        images: a batch.
-
-    Returns:
-        The layer's output (any shape, a copy) and the model's output (B, k); a model that returns
-        (B,) counts as one with a single logit.
-
-    Raises:
-        LayerError: the layer does not exist, did not run, or ran more than once.
-        DataError: the model does not return a tensor of logits.
-    """
-    outputs, logits = record_layers(model, [layer], images)
-    return outputs[0], logits
-
-
 def record_layers(
     model: nn.Module, layers: Sequence[str | nn.Module], images: Tensor
 ) -> tuple[list[Tensor], Float[Tensor, "batch outputs"]]:
-    """The same as `record_layer` of several layers, whose outputs are in the order of `layers`."""
+    """One full forward pass: copies of the outputs of some layers, and the logits.
+
+    Args:
+        model: the explained model.
+        layers: dotted names or submodules.
+        images: a batch.
+
+    Returns:
+        The layers' outputs (any shape, copies) and the model's output (B, k); a model that returns
+        (B,) counts as one with a single logit.
+
+    Raises:
+        LayerError: a layer does not exist, did not run, or ran more than once.
+        DataError: the model does not return a tensor of logits.
+    """
     with torch.no_grad():
         outputs, output = run_past_layers(model, layers, images)
     return outputs, as_logits(output)

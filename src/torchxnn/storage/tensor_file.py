@@ -144,8 +144,8 @@ def read_tensors(
     """
     names = list(header.entries if only is None else only)
     if isinstance(file, Path):
-        whole = _mapped(file, header)
-        return {name: _local(whole, header, name) for name in names}
+        with safe_open(file, "pt") as stream:
+            return {name: stream.get_tensor(name) for name in names}
     return {name: _fetched(file, header, name) for name in names}
 
 
@@ -162,10 +162,8 @@ def read_tensor_part(
 def read_tensor_rows(file: Place, header: TensorFileHeader, name: str, rows: Tensor) -> Tensor:
     """Rows of one tensor in the given order; a few of many are read one by one."""
     shape = header.entries[name]["shape"]
-    if not isinstance(file, Path):
-        return _fetched(file, header, name)[rows]
-    if len(rows) * FEW >= shape[0]:
-        return _local(_mapped(file, header), header, name)[rows]
+    if not isinstance(file, Path) or len(rows) * FEW >= shape[0]:
+        return read_tensors(file, header, [name])[name][rows]
     begin, end = (header.start + offset for offset in header.entries[name]["data_offsets"])
     size = (end - begin) // shape[0]
     content = np.empty((len(rows), size), np.uint8)
@@ -175,16 +173,6 @@ def read_tensor_rows(file: Place, header: TensorFileHeader, name: str, rows: Ten
             stream.readinto(content[place].data)
     dtype = _DTYPES[header.entries[name]["dtype"]]
     return torch.from_numpy(content.reshape(-1)).view(dtype).view(len(rows), *shape[1:])
-
-
-def _mapped(file: Path, header: TensorFileHeader) -> Tensor:
-    return torch.from_numpy(np.memmap(file, np.uint8, "c", shape=(header.size,)))
-
-
-def _local(whole: Tensor, header: TensorFileHeader, name: str) -> Tensor:
-    entry = header.entries[name]
-    begin, end = (header.start + offset for offset in entry["data_offsets"])
-    return whole[begin:end].view(_DTYPES[entry["dtype"]]).view(entry["shape"])
 
 
 def _fetched(file: Place, header: TensorFileHeader, name: str, part: slice | None = None) -> Tensor:

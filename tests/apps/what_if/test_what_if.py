@@ -20,7 +20,7 @@ from torchxnn.cli.main import main
 from torchxnn.cli.saved_run import folder_names
 from torchxnn.errors import DataError, LayerError, XNNError
 from torchxnn.metrics import inpaint_images, top_pixels
-from torchxnn.models.layers import record_layer, run_with_output
+from torchxnn.models.layers import record_layers, run_with_output
 from torchxnn.models.preprocessing import Preprocessing
 from torchxnn.training.config import TrainConfig
 
@@ -219,7 +219,7 @@ def test_the_network_is_as_before(xnn, image):
 def test_the_layers_own_output_changes_nothing(inplace):
     net, (images, _) = make_net(inplace=inplace), make_images(4)
     for layer in ("classifier.0", "classifier.1", "features"):
-        z, logits = record_layer(net, layer, images)
+        (z,), logits = record_layers(net, [layer], images)
         kept = z.clone()
         assert torch.allclose(run_with_output(net, layer, images, z), logits, atol=1e-6)
         assert torch.equal(z, kept)
