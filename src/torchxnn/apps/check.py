@@ -35,7 +35,19 @@ COLUMNS = 8
 
 @dataclass(frozen=True)
 class CheckConfig:
-    """What to check; see the command's help for the fields."""
+    """What to check.
+
+    Attributes:
+        model: torchvision:NAME, timm:NAME or package.module:factory.
+        images: real images to check on, beside random input.
+        weights: state dict of the model; without it random weights are checked if there are no
+            others.
+        target: output to explain; by default the one with the highest logit on the first image.
+        size: height and width of the input in pixels; by default what the model expects.
+        randomize: destroy the weights layer by layer from the top and show how the maps change.
+        out: with --randomize: PNG to draw the maps into.
+        seed: of the random input and the random weights.
+    """
 
     model: str
     images: tuple[Path, ...] = ()

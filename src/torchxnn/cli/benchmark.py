@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, final
+from typing import Annotated, Any, ClassVar, final
 
 from rich.progress import Progress
 from tyro.conf import subcommand
@@ -48,6 +48,7 @@ class BenchmarkCommand(ABC):
         config: settings.
     """
 
+    kind: ClassVar[str] = "cub"
     root: Path
     weights: Path
     out: Path
@@ -58,12 +59,14 @@ class BenchmarkCommand(ABC):
     config: BenchmarkConfig = field(default_factory=BenchmarkConfig)
 
     @abstractmethod
-    def source(self) -> TaskSource:
-        """Which benchmark on which data."""
-
-    @abstractmethod
     def execute(self, terminal: Terminal) -> None:
         """Run, print, write."""
+
+    @final
+    def source(self) -> TaskSource:
+        """Which benchmark on which data."""
+        masks = vars(self).get("masks")  # birds are measured on the images that they are fitted on
+        return TaskSource(self.kind, self.root, self.weights, self.model, self.layer, masks)
 
     @final
     def plan(self, targets: list[int] | None, progress: Progress, verb: str) -> Plan:
@@ -109,10 +112,6 @@ class Evaluation(BenchmarkCommand):
 class Cub(Evaluation):
     """Birds with part locations: paper tables 1, .4 and .5."""
 
-    def source(self) -> TaskSource:
-        """CUB-200-2011."""
-        return TaskSource("cub", self.root, self.weights, self.model, self.layer)
-
 
 @dataclass(frozen=True, kw_only=True)
 class Nyu(Evaluation):
@@ -122,11 +121,8 @@ class Nyu(Evaluation):
         masks: folder of NYU Depth v2.
     """
 
+    kind = "nyu"
     masks: Path
-
-    def source(self) -> TaskSource:
-        """Six rooms."""
-        return TaskSource("nyu", self.root, self.weights, self.model, self.layer, self.masks)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,11 +133,8 @@ class Places(Evaluation):
         masks: folder of ADE20K, the full release or ADEChallengeData2016.
     """
 
+    kind = "places"
     masks: Path
-
-    def source(self) -> TaskSource:
-        """Ten rooms."""
-        return TaskSource("places", self.root, self.weights, self.model, self.layer, self.masks)
 
 
 TUNE_CLASSES = 10
@@ -158,11 +151,6 @@ class FewClasses(BenchmarkCommand):
     @abstractmethod
     def files(self, found: dict[str, Any], targets: list[int]) -> dict[str, bytes]:
         """Files to write by name; one in Markdown is printed."""
-
-    @final
-    def source(self) -> TaskSource:
-        """CUB-200-2011."""
-        return TaskSource("cub", self.root, self.weights, self.model, self.layer)
 
     @final
     def execute(self, terminal: Terminal) -> None:

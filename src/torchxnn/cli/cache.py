@@ -10,7 +10,7 @@ from rich.table import Table
 from tyro.conf import Positional, arg
 
 from torchxnn.cli.saved_run import NamedModel
-from torchxnn.cli.terminal import Terminal, count_images
+from torchxnn.cli.terminal import NUMBERS, Terminal, count_images
 from torchxnn.data.activation_cache import ActivationCache, CacheDtype
 from torchxnn.errors import XNNError
 from torchxnn.storage.paths import as_place, file_sizes
@@ -69,22 +69,17 @@ class Cache(NamedModel):
 
 def cache_table(cache: ActivationCache) -> Table:
     """Layers with shapes and sizes, and what else the cache holds."""
-    table = Table(title=f"{len(cache)} images, {cache.n_outputs} outputs", title_justify="left")
-    table.add_column("layer")
-    table.add_column("shape", justify="right")
-    table.add_column("precision")
-    table.add_column("MB", justify="right")
+    table = Table("layer", NUMBERS("shape"), "precision", NUMBERS("MB"), title_justify="left")
+    table.title = f"{len(cache)} images, {cache.n_outputs} outputs"
     for layer in cache.layers:
         shape = " x ".join(map(str, cache.dims(layer)))
         precision = str(cache.dtype).removeprefix("torch.")
         table.add_row(layer, shape, precision, f"{cache.nbytes(layer) / 1e6:.1f}")
     logits = len(cache) * cache.n_outputs * 4 / 1e6
     table.add_row("logits", str(cache.n_outputs), "float32", f"{logits:.1f}")
-    held_out = cache.held_out
-    caption = "no labels: the model's predictions decide what is a positive"
+    table.caption = "no labels: the model's predictions decide what is a positive"
     if cache.labels is not None:
-        caption = "with labels"
-    if held_out is not None:
-        caption += f"; {int(held_out.sum())} of the images are held out"
-    table.caption = caption
+        table.caption = "with labels"
+    if cache.held_out is not None:
+        table.caption += f"; {int(cache.held_out.sum())} of the images are held out"
     return table

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
-from rich.table import Table
+from rich.table import Column, Table
 from tyro.conf import Positional, arg
 
-from torchxnn.cli.terminal import Terminal
+from torchxnn.cli.terminal import NUMBERS, Terminal
 from torchxnn.errors import XNNWarning
 from torchxnn.models.layers import LayerInfo, list_layers
 
@@ -40,12 +40,9 @@ class Layers:
 
 def layers_table(model: str, size: int, layers: Sequence[LayerInfo]) -> Table:
     """One row per layer; those an XNN can be attached to carry a tick."""
-    table = Table(title=f"Layers of {model} on a 3 x {size} x {size} image")
-    table.add_column("layer")
-    table.add_column("kind")
-    table.add_column("output", justify="right")
-    table.add_column("calls", justify="right")
-    table.add_column("attach", justify="center")
+    attach = Column("attach", justify="center")
+    table = Table("layer", "kind", NUMBERS("output"), NUMBERS("calls"), attach)
+    table.title = f"Layers of {model} on a 3 x {size} x {size} image"
     for layer in layers:
         shape = "not one tensor" if layer.shape is None else " x ".join(map(str, layer.shape))
         table.add_row(

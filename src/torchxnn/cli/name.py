@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from tyro.conf import Positional, arg
 
 from torchxnn.cli.saved_run import SavedRun, open_for
-from torchxnn.cli.terminal import Terminal, count_drawings, count_images, needs_extra
+from torchxnn.cli.terminal import Terminal, count_drawings, count_images, needs_extra, serve
 from torchxnn.data.class_names import spoken
 from torchxnn.data.datasets.open import DataConfig
 from torchxnn.errors import DataError
@@ -54,8 +54,6 @@ class Name(SavedRun):
         if self.data is None:
             raise DataError("no images given: xnn name RUN DIR, or --export FILE.csv for the names")
         with needs_extra("study"):
-            import uvicorn
-
             from torchxnn.apps.naming.app import create_app
         gallery, title = self._draw(self.data, terminal)
         app = create_app(self.run, embedding, title, gallery, self.who)
@@ -67,14 +65,7 @@ class Name(SavedRun):
             opener = threading.Timer(1.0, webbrowser.open, [address])
             opener.daemon = True
             opener.start()
-        uvicorn.run(
-            app,
-            host="127.0.0.1",
-            port=self.port,
-            access_log=False,
-            log_level="warning",
-            server_header=False,
-        )
+        serve(app, "127.0.0.1", self.port)
 
     def _draw(self, data: Path, terminal: Terminal) -> tuple[Any, str]:
         from torchxnn.apps.naming.gather import NameConfig, gather

@@ -10,7 +10,14 @@ from typing import Annotated, Any, Literal
 from tyro.conf import Positional, arg, subcommand
 
 from torchxnn.apps.study.analysis.power_options import PowerOptions
-from torchxnn.cli.terminal import Terminal, count_images, count_steps, needs_extra
+from torchxnn.cli.terminal import (
+    NUMBERS,
+    Terminal,
+    count_images,
+    count_steps,
+    needs_extra,
+    serve,
+)
 from torchxnn.errors import DataError, XNNError
 from torchxnn.storage.artifact import to_json
 from torchxnn.storage.files import check_replaceable, replace_file
@@ -82,8 +89,6 @@ class Serve:
 
     def execute(self, terminal: Terminal) -> None:
         """Serve until interrupted."""
-        import uvicorn
-
         from torchxnn.apps.study.server.app import create_app
 
         if self.admin_token is not None and len(self.admin_token) < 8:
@@ -91,20 +96,12 @@ class Serve:
         token = self.admin_token or secrets.token_urlsafe(12)
         app = create_app(self.study, self.database, token, self.pilot)
         address = f"http://{self.host}:{self.port}"
-        terminal.say(f"Participants: {address}/")
-        terminal.say(f"Dashboard:    {address}/admin")
+        terminal.say(f"Participants: {address}/", f"Dashboard:    {address}/admin")
         if self.admin_token is None:
             terminal.say(f"Admin token:  {token}")
         if self.pilot:
             terminal.say("Everybody who comes now is marked as a pilot.")
-        uvicorn.run(
-            app,
-            host=self.host,
-            port=self.port,
-            access_log=False,  # it would hold addresses of participants
-            log_level="warning",
-            server_header=False,
-        )
+        serve(app, self.host, self.port)
 
 
 @dataclass(frozen=True)
@@ -181,13 +178,9 @@ class _Analysis:
         """Settings of the analysis."""
         from torchxnn.apps.study.analysis.facts import options_of
 
-        return replace(
-            options_of(plan),
-            alpha=self.alpha,
-            level=self.level,
-            resamples=self.resamples,
-            seed=self.seed,
-        )
+        options = options_of(plan)
+        given = {name: value for name, value in vars(self).items() if hasattr(options, name)}
+        return replace(options, **given)
 
 
 @dataclass(frozen=True)
@@ -208,11 +201,7 @@ class Analyse(_Analysis):
 
         check_replaceable(self.out, REPORT)
         plan, tables = _read(self.study, self.database)
-        options = replace(
-            self.options(plan),
-            include_pilots=self.include_pilots,
-            include_synthetic=self.include_synthetic,
-        )
+        options = self.options(plan)
         check_anybody(select_participants(tables, options))
         facts = facts_of(plan)
         with terminal.err.status("Analysing"):
@@ -272,9 +261,8 @@ class PowerCommand:
         options, source = self._made()
         with terminal.err.status("Simulating studies"):
             answer = find_sample_size(options, source)
-        table = Table(title="Power by number of analysed participants")
-        for column in ("participants", "power", "95% interval of the simulation"):
-            table.add_column(column, justify="right")
+        columns = "participants", "power", "95% interval of the simulation"
+        table = Table(*map(NUMBERS, columns), title="Power by number of analysed participants")
         for row in describe_curve(answer):
             table.add_row(*row)
         terminal.show(table)

@@ -6,11 +6,12 @@ import statistics
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
+from rich.table import Column, Table
 
 from torchxnn.errors import XNNError
 from torchxnn.metrics.evaluation import Evaluation
@@ -57,6 +58,10 @@ class Terminal:
         )
 
 
+NUMBERS = partial(Column, justify="right")
+"""A column of numbers: `Table("layer", NUMBERS("MB"))`."""
+
+
 @contextmanager
 def needs_extra(name: str) -> Iterator[None]:
     """Say how to install an extra of the package where one of its modules is missing."""
@@ -65,6 +70,15 @@ def needs_extra(name: str) -> Iterator[None]:
     except ModuleNotFoundError as error:
         install = f"install it with: pip install 'torchxnn[{name}]'"
         raise XNNError(f"{error.name} is not installed; {install}") from error
+
+
+def serve(app: Any, host: str, port: int) -> None:
+    """Serve pages until interrupted, without a log of the addresses of those who come."""
+    with needs_extra("study"):
+        import uvicorn
+    uvicorn.run(
+        app, host=host, port=port, access_log=False, log_level="warning", server_header=False
+    )
 
 
 # Bars
@@ -131,11 +145,9 @@ def many_table(fits: ManyFits, class_names: Sequence[str] | None) -> Table:
     """Many fits on their held-out images: the median of all, and the least faithful classes."""
     done = [each for each in fits.classes if each.report is not None]
     resumed = sum(each.resumed for each in done)
-    table = Table(title=f"{len(done)} of {len(fits.classes)} classes", title_justify="left")
-    table.add_column("class")
-    for name in ("R2", "F_cls", "F_cls positives", "active"):
-        table.add_column(name, justify="right")
-    table.add_column("degenerate")
+    numbers = map(NUMBERS, ("R2", "F_cls", "F_cls positives", "active"))
+    table = Table("class", *numbers, "degenerate", title_justify="left")
+    table.title = f"{len(done)} of {len(fits.classes)} classes"
     reports = [each.report for each in done if each.report is not None]
     if reports:
         columns = zip(*(_figures(report) for report in reports), strict=True)
@@ -196,11 +208,7 @@ def _add_figure(table: Table, name: str, *results: Any) -> None:
 
 
 def _faithfulness_table(columns: dict[str, Faithfulness]) -> Table:
-    table = Table()
-    table.add_column("figure")
-    for name in columns:
-        table.add_column(name, justify="right")
-    table.add_column("better")
+    table = Table("figure", *map(NUMBERS, columns), "better")
     for name in _FIGURES:
         _add_figure(table, name, *columns.values())
     return table

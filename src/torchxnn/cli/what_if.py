@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,9 +11,9 @@ from rich.table import Table
 from tyro.conf import Positional, arg
 
 from torchxnn.apps.what_if.painting import WhatIfConfig
-from torchxnn.apps.what_if.table import ORDERS, WAYS, WhatIfTable, what_if_table
+from torchxnn.apps.what_if.table import FIGURES, ORDERS, WAYS, WhatIfTable, what_if_table
 from torchxnn.cli.saved_run import SavedRun, folder_names, open_for
-from torchxnn.cli.terminal import Terminal, count_drawings
+from torchxnn.cli.terminal import NUMBERS, Terminal, count_drawings
 from torchxnn.data.datasets.open import DataConfig
 from torchxnn.errors import DataError
 from torchxnn.storage.artifact import to_json
@@ -84,7 +85,10 @@ class WhatIfCommand(SavedRun):
 
 def feature_table(found: WhatIfTable) -> Table:
     """Per x-feature what the explanation claims and what the network does."""
+    names = "set to 0 (reproduced)", "painted over (network)", "elsewhere (network)", "r"
     table = Table(
+        "x-feature",
+        *map(NUMBERS, names),
         title=f"{found.target_name}: change of the logit without each x-feature, {found.images} "
         "images",
         title_justify="left",
@@ -92,9 +96,6 @@ def feature_table(found: WhatIfTable) -> Table:
         "better.",
         caption_justify="left",
     )
-    table.add_column("x-feature")
-    for name in ("set to 0 (reproduced)", "painted over (network)", "elsewhere (network)", "r"):
-        table.add_column(name, justify="right")
     for name, use in zip(found.feature_names, found.features, strict=True):
         if use is None:
             table.add_row(name, "inactive", "", "", "")
@@ -112,24 +113,18 @@ def feature_table(found: WhatIfTable) -> Table:
 def curve_table(found: WhatIfTable) -> Table:
     """Areas under the curves of insertion and deletion."""
     table = Table(
+        "",
+        "order",
+        *map(NUMBERS, ("network's logit", "probability", "reproduced logit")),
         title="Area under the curve",
         title_justify="left",
         caption="Deletion: lower is better. Insertion: higher is better. Mean [95% interval].",
         caption_justify="left",
     )
-    for name in ("", "order"):
-        table.add_column(name)
-    for name in ("network's logit", "probability", "reproduced logit"):
-        table.add_column(name, justify="right")
-    for way in WAYS:
-        for order in ORDERS:
-            curves = [
-                found.curve(way, order, "logit"),
-                found.curve(way, order, "probability"),
-                found.curve(way, order, "reproduced"),
-            ]
-            cells = [_value(curve.area, curve.interval) for curve in curves]
-            table.add_row(way, _ORDERS[order], *cells)
+    for way, order in product(WAYS, ORDERS):
+        curves = [found.curve(way, order, each) for each in FIGURES]
+        cells = [_value(curve.area, curve.interval) for curve in curves]
+        table.add_row(way, _ORDERS[order], *cells)
     return table
 
 
