@@ -14,7 +14,7 @@ from torchxnn.cli.saved_run import NamedModel
 from torchxnn.cli.terminal import Terminal, count_epochs, count_images, fit_table, many_table
 from torchxnn.data.activation_cache import ActivationCache
 from torchxnn.data.datasets.augment import with_copies
-from torchxnn.data.datasets.open import OpenedData, find_target
+from torchxnn.data.datasets.open import find_target
 from torchxnn.errors import DataError
 from torchxnn.explanations.names.file import check_names
 from torchxnn.models.load import LoadedModel, count_outputs
@@ -86,17 +86,15 @@ class Fit(NamedModel):
             check_replaceable(out, MARKER)
         check_names(out)
         with terminal.progress() as progress:
-            if self.cache is not None:
-                xnn = self._fit_cached(loaded, progress, ActivationCache.open(self.cache))
-            else:
-                opened = self.open(loaded, str(self.data), progress)
-                xnn = self._fit_images(loaded, progress, opened)
+            fit = self._fit_images if self.cache is None else self._fit_cached
+            xnn = fit(loaded, progress)
         xnn.save_pretrained(out)
         if xnn.report is not None:
             terminal.show(fit_table(xnn.report))
         terminal.say(f"Saved in {self.out}. Next: xnn report {self.out} {self.data or 'DIR'}")
 
-    def _fit_images(self, loaded: LoadedModel, progress: Progress, opened: OpenedData) -> XNN:
+    def _fit_images(self, loaded: LoadedModel, progress: Progress) -> XNN:
+        opened = self.open(loaded, str(self.data), progress)
         names, dataset = opened.class_names, opened.dataset
         source = self.origin(loaded, dataset.name)
         xnn = self._xnn(loaded, names, self.preprocessing(loaded), source)
@@ -120,8 +118,8 @@ class Fit(NamedModel):
         )
         return xnn
 
-    def _fit_cached(self, loaded: LoadedModel, progress: Progress, cache: ActivationCache) -> XNN:
-        cache.check(model=loaded.model, layer=self.layer)
+    def _fit_cached(self, loaded: LoadedModel, progress: Progress) -> XNN:
+        cache = self._cache(loaded, progress)
         preprocessing = cache.preprocessing or self.preprocessing(loaded)
         xnn = self._xnn(loaded, cache.class_names, preprocessing, cache.source)
         targets = self._targets(self.target, cache.n_outputs, cache.class_names)[0]

@@ -22,7 +22,10 @@ from torchxnn.errors import DataError, XNNError
 from torchxnn.storage.artifact import to_json
 from torchxnn.storage.files import check_replaceable, replace_file
 
-Folder = Annotated[Positional[Path], arg(metavar="STUDY")]
+Folder = Annotated[Positional[Path], arg(metavar="STUDY", help="folder of the study")]
+Database = Annotated[
+    str | None, arg(help="URL of the database, if it is not the SQLite file in the folder")
+]
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,6 @@ class Serve:
     """Serve a study to participants."""
 
     study: Folder
-    """folder of the study"""
     port: int = 8000
     """TCP port"""
     host: str = "127.0.0.1"
@@ -109,11 +111,9 @@ class Export:
     """Write all answers as CSV, Parquet and JSON, with a data dictionary."""
 
     study: Folder
-    """folder of the study"""
     out: Path
     """folder for the files"""
-    database: str | None = None
-    """URL of the database, if it is not the SQLite file in the folder"""
+    database: Database = None
 
     def execute(self, terminal: Terminal) -> None:
         """Read and write."""
@@ -159,12 +159,10 @@ class Simulate:
 class _Analysis:
     """What `analyse` obeys and `preregister` writes down."""
 
-    study: Folder
-    """folder of the study; its exclusion rules count"""
+    study: Annotated[Folder, arg(help="folder of the study; its exclusion rules count")]
     out: Path
     """what to write"""
-    database: str | None = field(default=None, kw_only=True)
-    """URL of the database, if it is not the SQLite file in the folder"""
+    database: Database = field(default=None, kw_only=True)
     alpha: float = field(default=0.05, kw_only=True)
     """significance level of a family of tests, two-sided"""
     level: float = field(default=0.95, kw_only=True)
@@ -247,8 +245,7 @@ class PowerCommand:
     assumptions: PowerOptions = field(default_factory=PowerOptions)
     study: Path | None = None
     """take the design from this study, and baseline and standard deviations from its pilots"""
-    database: str | None = None
-    """URL of the study's database, if it is not the SQLite file in its folder"""
+    database: Database = None
     out: Path | None = None
     """JSON file for `xnn study preregister --power`"""
 

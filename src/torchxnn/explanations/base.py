@@ -24,7 +24,7 @@ from torchxnn.explanations.drawing.figure import PaperColumns, Style, draw_card
 from torchxnn.explanations.drawing.html import card_fragment, render_card
 from torchxnn.explanations.drawing.overlay import Scale, number, signed
 from torchxnn.explanations.saved_result import SavedResult
-from torchxnn.explanations.sentences import Account, account_for, listed
+from torchxnn.explanations.sentences import Account, account_for, listed, shared, summands_of
 from torchxnn.metrics.faithfulness import Faithfulness
 
 FAR_OFF = 0.25  # of the logit's scale: beyond it the reproduced logit is said to be wrong
@@ -148,7 +148,7 @@ class Reasons(SavedResult, ABC):
         """The summands of one target's logit, in the order of the sentence."""
         return account_for(
             self.feature_names,
-            [float(value) for value in self.contributions[target_index]],
+            self.contributions[target_index].tolist(),
             intercept=float(self.intercept[target_index]),
             logit=float(self.logits[target_index]),
             target=self.target_names[target_index],
@@ -221,12 +221,10 @@ class Reasons(SavedResult, ABC):
         lines = [self.sentence(), *(f"  {term}: {text}" for term, text in self.facts())]
         for k, name in enumerate(self.target_names):
             lines.append(f"  {self._row(k).equation}")
-            for i in self.order(k):
-                idle = "  (inactive here)" if float(self.features[i]) == 0 else ""
-                value = float(self.contributions[k, i])
-                share = abs(value) / (float(self.contributions[k].abs().sum()) or 1.0)
-                figures = f"{signed(value):>9} {share:>4.0%}"
-                lines.append(f"    {figures}  {self.feature_names[i]} for {name}{idle}")
+            for one in shared(summands_of(self.feature_names, self.contributions[k].tolist())):
+                idle = "  (inactive here)" if float(self.features[one.feature]) == 0 else ""
+                figures = f"{signed(one.value):>9} {one.share:>4.0%}"
+                lines.append(f"    {figures}  {one.name} for {name}{idle}")
         lines += [f"  Warning: {warning}" for warning in self._warnings(range(len(self.targets)))]
         return "\n".join([*lines, *(f"  {line}" for line in self.certificate_lines())])
 
