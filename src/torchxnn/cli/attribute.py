@@ -3,29 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated
-
-from tyro.conf import Positional, arg
 
 from torchxnn.apps.heatmaps.drawing import HeatmapConfig
-from torchxnn.cli.saved_run import SavedRun, open_for
+from torchxnn.cli.saved_run import SavedRunOnImages, open_for
 from torchxnn.cli.terminal import Terminal, count_drawings
-from torchxnn.data.datasets.open import DataConfig
 from torchxnn.parallel.ray_engine import EngineConfig
 
 
 @dataclass(frozen=True)
-class Attribute(SavedRun):
+class Attribute(SavedRunOnImages):
     """Draw the heatmaps of all images of a data set to disk; run it again to go on after a kill."""
 
-    data: Annotated[Positional[str], arg(metavar="DIR")]
-    """folder of images in class folders, or a CUB-200-2011 folder (its test split); class folders
-    may also lie in object storage (s3://bucket/folder)"""
     out: str
     """folder for the heatmaps, or a URL of object storage; `Heatmaps` reads it"""
     heatmaps: HeatmapConfig = field(default_factory=HeatmapConfig)
     engine: EngineConfig = field(default_factory=EngineConfig)
-    source: DataConfig = field(default_factory=DataConfig)
 
     def execute(self, terminal: Terminal) -> None:
         """Draw what is missing, and say what is there."""
@@ -44,5 +36,6 @@ class Attribute(SavedRun):
                 on_images=count_drawings(progress, "Drawing heatmaps"),
             )
         n, height, width = heatmaps[0].heatmaps.shape
-        line = f"{len(heatmaps)} images, {n} heatmaps of {height} x {width} each, in {self.out}"
-        terminal.say(line)
+        terminal.say(
+            f"{len(heatmaps)} images, {n} heatmaps of {height} x {width} each, in {self.out}"
+        )

@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
-from tyro.conf import Positional, arg
-
-from torchxnn.cli.saved_run import SavedRun, open_for
+from torchxnn.cli.saved_run import SavedRunOnImages, open_for
 from torchxnn.cli.terminal import Terminal, count_images, evaluation_table
-from torchxnn.data.datasets.open import DataConfig
 from torchxnn.storage.artifact import to_json
 from torchxnn.storage.files import replace_file
 
 
 @dataclass(frozen=True)
-class Evaluate(SavedRun):
+class Evaluate(SavedRunOnImages):
     """Measure how faithful and how orthogonal a saved XNN is on a folder of images."""
 
-    data: Annotated[Positional[Path], arg(metavar="DIR")]
-    """folder of images in class folders, or a CUB-200-2011 folder (its test split)"""
     maps: bool = True
     """draw heatmaps of the positives, for orthogonality; --no-maps is faster"""
     json: Path | None = None
     """file to write the figures to"""
-    source: DataConfig = field(default_factory=DataConfig)
 
     def execute(self, terminal: Terminal) -> None:
         """Measure, print, and write JSON if asked."""

@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
-from tyro.conf import Positional, arg
-
-from torchxnn.cli.saved_run import SavedRun, open_for
+from torchxnn.cli.saved_run import SavedRunOnImages, open_for
 from torchxnn.cli.terminal import Terminal, count_drawings, count_images
-from torchxnn.data.datasets.open import DataConfig
 
 
 @dataclass(frozen=True)
-class WriteReport(SavedRun):
+class WriteReport(SavedRunOnImages):
     """Write one HTML file: figures of merit, explained images, a sheet for each x-feature."""
 
-    data: Annotated[Positional[Path], arg(metavar="DIR")]
-    """folder of images in class folders, or a CUB-200-2011 folder (its test split)"""
     out: Path = Path("report.html")
     """file to write"""
     images: int = 6
     """images explained in full"""
     sheet: int = 8
     """images per x-feature's sheet"""
-    source: DataConfig = field(default_factory=DataConfig)
 
     def execute(self, terminal: Terminal) -> None:
         """Gather and write the report."""

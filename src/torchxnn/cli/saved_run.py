@@ -117,6 +117,16 @@ class SavedRun:
         return open_run(self.run, self.model, self.weights)
 
 
+@dataclass(frozen=True)
+class SavedRunOnImages(SavedRun):
+    """A saved XNN and the model that it explains, for a folder of images."""
+
+    data: Annotated[Positional[str], arg(metavar="DIR")]
+    """folder of images in class folders, or a CUB-200-2011 folder (its test split); class folders
+    may also lie in object storage (s3://bucket/folder)"""
+    source: DataConfig = field(default_factory=DataConfig, kw_only=True)
+
+
 def open_for(xnn: Any, data: str | Path, source: DataConfig, progress: Progress) -> ImageDataset:
     """A folder as a data set for the model of an XNN; its test part by default."""
     preprocessing = source.preprocessing(xnn.preprocessing)
