@@ -113,12 +113,11 @@ def build_atlas(
     cache = builder.record(sorted({saved.layer for saved in found}), cache, images_per_pass)
     predictions = read_predictions(cache, max(len(saved.targets) for saved in found))
     summaries, more = builder.embed(found, cache)
+    entries: tuple[Entry, ...] = ()
     failures = [*failed, *more]
-    if not summaries:
-        raise DataError(f"no class can be shown; {failures[0].name}: {failures[0].reason}")
     given = model, dataset, cache, predictions, builder.work, out, builder.config
     by_name = {saved.name: saved for saved in found}
-    while True:
+    while summaries:
         similar = builder.compare(summaries)
         jobs = make_jobs(by_name, summaries, similar, predictions, cache, builder.config)
         entries, missing = builder.draw(jobs, given)
@@ -137,21 +136,21 @@ def build_atlas(
     return builder.finish(entries, failures)
 
 
+@dataclass(frozen=True, eq=False)
 class _Builder:
     """The steps of a build, all with the same folder and engine."""
 
-    def __init__(
-        self,
-        model: nn.Module,
-        dataset: ImageDataset,
-        out: Path,
-        config: AtlasConfig,
-        engine: Engine,
-        on_step: OnStep | None,
-    ) -> None:
-        self.model, self.dataset, self.out = model, dataset, out
-        self.config, self.engine, self.on_step = config, engine, on_step
-        self.work = out / WORK
+    model: nn.Module
+    dataset: ImageDataset
+    out: Path
+    config: AtlasConfig
+    engine: Engine
+    on_step: OnStep | None
+
+    @property
+    def work(self) -> Path:
+        """Folder of what is not part of the site."""
+        return self.out / WORK
 
     def record(
         self, layers: Sequence[str], cache: ActivationCache | None, images_per_pass: int

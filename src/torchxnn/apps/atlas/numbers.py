@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -87,7 +86,7 @@ def embed_block(
     failures: list[Failure] = []
     loaded: dict[SavedClass, XNN] = {}
     for saved in block:
-        there = _finished(work, saved.name, key_of(saved, data))
+        there = _finished(work, saved.name, digest([saved.key, data]))
         if there is not None:
             summaries.append(there)
             continue
@@ -103,24 +102,14 @@ def embed_block(
         xnn = loaded[saved]
         summary = Summary(
             name=saved.name,
-            title=title_of(xnn),
+            title=" or ".join(xnn.target_name(target) for target in xnn.targets),
             feature_names=tuple(xnn.feature_names),
             tops=tuple(largest(column, THUMBNAILS) for column in numbers.features.T),
-            key=key_of(saved, data),
+            key=digest([saved.key, data]),
         )
         _write(work, summary, numbers)
         summaries.append(summary)
     return summaries, failures
-
-
-def title_of(xnn: XNN) -> str:
-    """The names of what an XNN explains."""
-    return " or ".join(xnn.target_name(target) for target in xnn.targets)
-
-
-def key_of(saved: SavedClass, data: str) -> str:
-    """A fingerprint of an XNN and the data that it is applied to."""
-    return hashlib.sha256(f"{saved.key}/{data}".encode()).hexdigest()
 
 
 def _embed(loaded: dict[SavedClass, XNN], cache: ActivationCache) -> dict[SavedClass, Embedded]:

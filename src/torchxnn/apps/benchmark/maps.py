@@ -9,13 +9,13 @@ from typing import Any
 from torch import Tensor
 
 from torchxnn.apps.benchmark.methods import UnitsOfMany
-from torchxnn.apps.benchmark.tasks import CONTEXT, Task
+from torchxnn.apps.benchmark.tasks import Task
 from torchxnn.attribution.excitation_backprop.method import ExcitationBackprop
 from torchxnn.embeddings.base import Embedding
 from torchxnn.errors import XNNWarning
 from torchxnn.metrics.locality import RelevanceHistograms
 from torchxnn.metrics.orthogonality import MapCovariance
-from torchxnn.metrics.part_weights import PixelWeights
+from torchxnn.metrics.part_weights import CONTEXT, PixelWeights
 from torchxnn.models.layers import as_activations, run_to_layer
 
 WITHOUT_CONTRAST = ("NMF",)

@@ -72,13 +72,10 @@ def mean(values: Sequence[float | int | None]) -> float | None:
 def _mean_method(name: str, records: Records) -> dict[str, Any]:
     rows = [record["methods"].get(name, NO_FIGURES) for record in records.values()]
     found: dict[str, Any] = {figure: mean([row.get(figure) for row in rows]) for figure in FIGURES}
-    counts = [row.get("degenerate_classes") for row in rows]
-    known = [count for count in counts if count is not None]
+    known = [count for row in rows if (count := row.get("degenerate_classes")) is not None]
     found["degenerate_classes"] = sum(known) if known else None
     # O2 is infinite, hence null, where two maps always coincide; leaving it out flatters a mean.
-    found["o2_infinite"] = sum(
-        1 for row in rows if row.get("o1") is not None and row.get("o2") is None
-    )
+    found["o2_infinite"] = sum(row.get("o1") is not None and row.get("o2") is None for row in rows)
     return found
 
 

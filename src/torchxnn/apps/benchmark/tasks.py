@@ -16,14 +16,16 @@ from torchxnn.data.datasets.cub import CUB
 from torchxnn.data.datasets.nyu import NYUDepth
 from torchxnn.data.datasets.places365 import PLACES_ROOMS, Places365
 from torchxnn.errors import DataError, ModelError, XNNWarning
-from torchxnn.metrics.part_weights import PixelWeights, pixel_weights_masks, pixel_weights_voronoi
+from torchxnn.metrics.part_weights import (
+    CONTEXT,
+    PixelWeights,
+    pixel_weights_masks,
+    pixel_weights_voronoi,
+)
 from torchxnn.models.bundled import LAYER, PREPROCESSING
 from torchxnn.models.load import load_model
 from torchxnn.models.preprocessing import Preprocessing
 from torchxnn.xnn import XNN
-
-CONTEXT = "context"
-"""The part that stands for everything outside the bounding box (paper section 4.2)."""
 
 BUNDLED = "torchxnn.models.bundled:squeezenet_with_head"
 ROOMS = ("bathroom", "bedroom", "dining_room", "entrance_hall", "kitchen", "living_room")

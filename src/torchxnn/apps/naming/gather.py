@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -192,11 +192,10 @@ class _Drawer:
         return Shown(image, heatmap, caption, alt)
 
     def measured(
-        self, feature: int, indices: Iterable[int]
+        self, feature: int, indices: Sequence[int]
     ) -> tuple[list[Float[Tensor, "height width"]], list[Sample]]:
         """Maps and samples that suggestions are made from."""
-        known = list(indices)
-        return [self.maps[i][feature] for i in known], [self.samples[i] for i in known]
+        return [self.maps[i][feature] for i in indices], [self.samples[i] for i in indices]
 
     def _who(self, index: int) -> str:
         predicted = spoken(self.xnn.class_name(self.classes[index]))

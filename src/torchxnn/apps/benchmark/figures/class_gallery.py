@@ -48,20 +48,16 @@ def add_to_gallery(
     xnn: XNN,
     samples: Sequence[Sample],
     folder: Path | str,
-    target: int | None = None,
-    order: Sequence[int] | None = None,
     f_reg: float | None = None,
 ) -> GalleryEntry:
     """Write the `comparison_figure` of a class into a folder; an older one is replaced.
 
-    The file is named after the class and its index.
+    The class is the first that the XNN explains; the file is named after it and its index.
 
     Args:
         xnn: fitted.
         samples: the images, from top to bottom.
         folder: of the gallery.
-        target: class whose logit is explained; None takes the first that the XNN explains.
-        order: of the x-features, as in `comparison_figure`.
         f_reg: as in `comparison_figure`.
 
     Returns:
@@ -71,10 +67,10 @@ def add_to_gallery(
         DataError: see `comparison_figure`.
         OSError: the file cannot be written; an old one is as it was.
     """
-    target = target_of(xnn, target)
+    target = target_of(xnn, None)
     name = xnn.target_name(target)
     file = f"{target:03d}_{_stem(name)}.png"
-    save_figure(comparison_figure(xnn, samples, target, order, f_reg), Path(folder) / file)
+    save_figure(comparison_figure(xnn, samples, f_reg=f_reg), Path(folder) / file)
     values = [("Class", str(target))]
     if f_reg is not None:
         values.append(("F_reg", number(f_reg)))
