@@ -106,11 +106,6 @@ class Measurement:
         figures: dict[str, Any] = found["figures"]
         return figures
 
-    def write(self, folder: Path, target: int, figures: Mapping[str, Any]) -> None:
-        """Keep the figures of a class; the file is what makes it done."""
-        content = _CLASS_FORMAT.encode({"settings": self.settings, "figures": figures})
-        replace_file(self.path(folder, target), content)
-
 
 def open_benchmark(plan: Plan) -> tuple[Opened, list[int]]:
     """Open the data and the network, and claim the folder only if all that was named exists.
@@ -177,7 +172,8 @@ def _record(
 def _measure(state: tuple[Measurement, Path, Any], target: int) -> dict[str, Any]:
     measurement, folder, prepared = state
     figures: dict[str, Any] = plain(measurement.measure(prepared, target))
-    measurement.write(folder, target, figures)
+    content = _CLASS_FORMAT.encode({"settings": measurement.settings, "figures": figures})
+    replace_file(measurement.path(folder, target), content)  # the file makes the class done
     return figures
 
 

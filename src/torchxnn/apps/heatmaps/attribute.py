@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,6 @@ import torch
 from torchxnn.apps.heatmaps.drawing import (
     Drawing,
     HeatmapConfig,
-    StoredDrawing,
     draw_chunk,
     find_part,
     image_names,
@@ -96,8 +96,8 @@ def attribute_many(
     done = store.rows - sum(len(store.span(chunk)) for chunk in todo)
     if on_images is not None:
         on_images(done, store.rows)
-    given = Drawing(xnn, dataset, config), store
-    for _, images in engine.run(StoredDrawing, given, draw_chunk, todo):
+    draw = partial(draw_chunk, store)
+    for _, images in engine.run(Drawing, (xnn, dataset, config), draw, todo):
         done += images
         if on_images is not None:
             on_images(done, store.rows)

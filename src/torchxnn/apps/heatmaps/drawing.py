@@ -173,23 +173,13 @@ class Drawing:
     config: HeatmapConfig
 
 
-@final
-@dataclass(frozen=True, eq=False)
-class StoredDrawing:
-    """What is drawn, and where it is kept."""
-
-    drawing: Drawing
-    store: ChunkStore
-
-
-def draw_chunk(given: StoredDrawing, chunk: int) -> int:
+def draw_chunk(store: ChunkStore, given: Drawing, chunk: int) -> int:
     """Draw the heatmaps of a chunk and write its file; the file is what makes a chunk done.
 
     Returns:
         The number of its images.
     """
-    xnn, dataset, config = given.drawing.xnn, given.drawing.dataset, given.drawing.config
-    store = given.store
+    xnn, dataset, config = given.xnn, given.dataset, given.config
     span, chosen = store.span(chunk), store.notes["rows"]
     rows = list(span) if chosen is None else chosen[span.start : span.stop]
     tensors = _empty(xnn, store.about, rows)

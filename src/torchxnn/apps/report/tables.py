@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from torchxnn.apps.report.content import Report
+from torchxnn.explanations.drawing.overlay import sign_of
 from torchxnn.metrics.faithfulness import ACTIVE_SHARE, Faithfulness
 
 
@@ -44,12 +45,9 @@ def _direction(report: Report, target: int, feature: int) -> dict[str, str]:
         if index in explanation.targets:
             value = float(explanation.contributions[explanation.targets.index(index), feature])
             if value:
-                return _FOR if value > 0 else _AGAINST
+                direction = "+ for" if value > 0 else "\N{MINUS SIGN} against"
+                return {"sign": sign_of(value), "direction": direction}
     return {"sign": "share", "direction": ""}
-
-
-_FOR = {"sign": "positive", "direction": "+ for"}
-_AGAINST = {"sign": "negative", "direction": "\N{MINUS SIGN} against"}
 
 
 def _note(share: float) -> str:

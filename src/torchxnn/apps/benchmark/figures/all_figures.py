@@ -21,6 +21,7 @@ from torchxnn.apps.benchmark.run import saved_xnn
 from torchxnn.apps.benchmark.settings import BenchmarkConfig
 from torchxnn.apps.benchmark.tasks import TASKS, TaskSource
 from torchxnn.apps.gallery import evenly_spaced
+from torchxnn.data.datasets.base import Sample
 from torchxnn.embeddings.apply import apply_embedding
 from torchxnn.errors import DataError, XNNWarning
 from torchxnn.explanations.drawing.canvas import save_figure
@@ -85,8 +86,8 @@ def _save(opened: Opened, figure: Figure, name: str) -> None:
     save_figure(figure, opened.folder / "figures" / name)
 
 
-def _recognised(opened: Opened, target: int) -> list[int]:
-    """Located images of a class that the network recognises, the surest first; else all."""
+def _recognised(opened: Opened, target: int, most: int) -> list[Sample]:
+    """Located images of a class that the network recognises, from the surest on; else of all."""
     positives = opened.task.positives(target)
     logits = opened.recorded.located.logits[positives]
     right = [
@@ -94,11 +95,12 @@ def _recognised(opened: Opened, target: int) -> list[int]:
         for row, index in zip(logits, positives, strict=True)
         if int(row.argmax()) == target
     ]
-    return [index for _, index in sorted(right, reverse=True)] or positives
+    rows = [index for _, index in sorted(right, reverse=True)] or positives
+    return [opened.task.located[index] for index in evenly_spaced(rows, most)]
 
 
 def _draw_parts(opened: Opened, target: int) -> None:
-    sample = opened.task.located[_recognised(opened, target)[0]]
+    (sample,) = _recognised(opened, target, 1)
     if sample.parts is None or sample.box is None:
         return
     xnn, names = _load(opened, target), opened.task.parts[:-1]
@@ -131,7 +133,7 @@ def _draw_degenerate(opened: Opened, target: int) -> None:
         xnn = task.xnn(SHOWN_FEATURES)
         xnn.fit_activations(data.train, target, data.validation, train)
         fits.append(xnn)
-    samples = [task.located[i] for i in evenly_spaced(_recognised(opened, target), 3)]
+    samples = _recognised(opened, target, 3)
     figure = degenerate_figure(fits[0], fits[1], samples, names=("SRAE", "plain NN"))
     _save(opened, figure, "figure_12_degenerate.png")
 
@@ -141,8 +143,7 @@ def _draw_gallery(
 ) -> None:
     task, entries, gallery = opened.task, [], opened.folder / "gallery"
     for done, target in enumerate(targets, 1):
-        chosen = evenly_spaced(_recognised(opened, target), GALLERY_IMAGES)
-        samples = [task.located[index] for index in chosen]
+        samples = _recognised(opened, target, GALLERY_IMAGES)
         f_reg = summary["classes"][str(target)]["methods"]["SRAE"]["f_reg_test"]
         entries.append(add_to_gallery(_load(opened, target), samples, gallery, f_reg=f_reg))
         if on_class is not None:

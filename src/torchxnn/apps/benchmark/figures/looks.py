@@ -15,7 +15,6 @@ from torchxnn.errors import DataError, XNNError
 from torchxnn.explanations.functions import draw_input
 from torchxnn.xnn import XNN
 
-METHOD = "excitation_backprop"
 IMAGES_AT_ONCE = 8
 OFF, EMPTY = "off", "no relevance"
 
@@ -82,7 +81,7 @@ def look_at(xnn: XNN, samples: Sequence[Sample], target: int) -> list[Look]:
     """
     position, looks = target_position(xnn.targets, target), list[Look]()
     for images in _batches(xnn, samples):
-        drawn = xnn.run_with_maps(images, METHOD, logits=[target])
+        drawn = xnn.run_with_maps(images, logits=[target])
         found, maps = drawn.output.cpu(), drawn.heatmaps.cpu().numpy()
         logit_maps = drawn.logit_heatmaps[:, 0].cpu().numpy()
         for row, predicted in enumerate(found.predicted.tolist()):
