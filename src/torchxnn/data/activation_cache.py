@@ -251,7 +251,11 @@ class ActivationCache:
         dims = self.dims(layer)
         out = torch.empty((self._count(rows), *dims), dtype=dtype or self.dtype)
         for chunk, inside, places in self._found(rows):
-            out[places] = self._rows_of(chunk, name, inside).to(out.dtype)
+            if isinstance(inside, slice):
+                part = self.store.read(chunk, [name])[name]
+            else:
+                part = self.store.read_rows(chunk, name, inside)
+            out[places] = part.to(out.dtype)
         return out
 
     def activations(
@@ -296,11 +300,6 @@ class ActivationCache:
             part = slice(start, start + int(count))
             yield int(chunk), chosen[part] - int(chunk) * self.store.chunk_rows, places[part]
             start = part.stop
-
-    def _rows_of(self, chunk: int, name: str, inside: Any) -> Tensor:
-        if isinstance(inside, slice):
-            return self.store.read(chunk, [name])[name]
-        return self.store.read_rows(chunk, name, inside)
 
     def _index(self, rows: Tensor) -> Tensor:
         if rows.dtype == torch.bool:

@@ -15,12 +15,10 @@ from torchxnn.data.activations import Activations
 from torchxnn.errors import DataError
 from torchxnn.models.outputs import check_targets, class_of_target
 
-FEATURES_ONE_TARGET, FEATURES_SEVERAL_TARGETS = 5, 7
-
 
 def default_features(n_targets: int) -> int:
     """X-features if none are asked for: 5 for one target, 7 for several (paper section 4)."""
-    return FEATURES_ONE_TARGET if n_targets == 1 else max(FEATURES_SEVERAL_TARGETS, n_targets)
+    return 5 if n_targets == 1 else max(7, n_targets)
 
 
 def as_targets(target: SupportsIndex | Sequence[SupportsIndex]) -> tuple[int, ...]:

@@ -26,13 +26,15 @@ LAYER = "classifier.1"
 PREPROCESSING = Preprocessing(size=224, resize="squash")
 SOLAR_HIDDEN = 256
 
+_POOL = 3  # height and width of the pooled features
+
 _WEIGHTS_SHA256 = "f286bbf493e6389979ed3036f960f4404e0079acdb92156500df0d4a43d085f1"
 _CAFFE_MEAN = (123.68, 116.779, 103.939)  # red, green, blue, in 0 to 255
 _FIRES = dict(zip(range(2, 10), (3, 4, 6, 7, 9, 10, 11, 12), strict=True))  # fireN: features.M
 
 
 class SqueezeNetWithHead(nn.Module):
-    """SqueezeNet 1.1 features, average pooling to pool x pool, and three fully connected layers.
+    """SqueezeNet 1.1 features, average pooling to 3 x 3, and three fully connected layers.
 
     `classifier.0` is the first fully connected layer and `classifier.1` its ReLU. Input: (B, 3, H,
     W), RGB squashed to 224 x 224, ImageNet mean and standard deviation; output: (B, num_classes).
@@ -40,11 +42,11 @@ class SqueezeNetWithHead(nn.Module):
 
     preprocessing = PREPROCESSING
 
-    def __init__(self, features: nn.Module, num_classes: int, hidden: int, pool: int = 3):
+    def __init__(self, features: nn.Module, num_classes: int, hidden: int):
         super().__init__()
         self.features = features
-        self.avgpool = nn.AdaptiveAvgPool2d(pool)
-        self.classifier = _head(512 * pool * pool, hidden, num_classes)
+        self.avgpool = nn.AdaptiveAvgPool2d(_POOL)
+        self.classifier = _head(512 * _POOL**2, hidden, num_classes)
         self.num_classes = num_classes
 
     def forward(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch k"]:
@@ -181,7 +183,6 @@ def train_head(
     num_classes: int,
     *,
     hidden: int = SOLAR_HIDDEN,
-    pool: int = 3,
     epochs: int = 20,
     seed: int = 0,
     progress: Progress | None = None,
@@ -193,7 +194,7 @@ def train_head(
     that silent channels stay quiet); the division is folded into the first layer afterwards.
     The global random state and the number of threads are left as they were.
     """
-    scale = _channel_scale(pooled, pool)
+    scale = _channel_scale(pooled)
     inputs = pooled / scale
     batch = min(64, len(inputs))
     turns: Iterable[int] = range(epochs)
@@ -217,7 +218,7 @@ def train_head(
     return head.eval()
 
 
-def _channel_scale(pooled: Float[Tensor, "images pooled"], pool: int) -> Float[Tensor, " pooled"]:
-    channels = pooled.unflatten(1, (-1, pool * pool))
+def _channel_scale(pooled: Float[Tensor, "images pooled"]) -> Float[Tensor, " pooled"]:
+    channels = pooled.unflatten(1, (-1, _POOL**2))
     scale = channels.std(dim=(0, 2)) + 0.3 * pooled.std()
-    return scale.clamp_min(1e-6).repeat_interleave(pool * pool)
+    return scale.clamp_min(1e-6).repeat_interleave(_POOL**2)
