@@ -46,12 +46,7 @@ def version_of(folder: Path, more: Mapping[str, bytes] | None = None) -> str:
 
 
 class Guard:
-    """Outermost layer: limits the size of requests, and sets the headers of every answer.
-
-    Args:
-        app: the application.
-        body_bytes: largest body.
-    """
+    """Outermost layer: limits requests to `body_bytes`, and sets the headers of every answer."""
 
     def __init__(self, app: ASGIApp, body_bytes: int) -> None:
         self._app, self._most = app, body_bytes

@@ -91,12 +91,7 @@ class Predictions:
 
 
 def read_predictions(cache: ActivationCache, most_targets: int) -> Predictions:
-    """Read the logits of a cache once, chunk by chunk.
-
-    Args:
-        cache: of the data.
-        most_targets: most targets of any XNN.
-    """
+    """Read the logits of a cache once, chunk by chunk; no XNN has more than `most_targets`."""
     outputs = cache.n_outputs
     size = count_classes(outputs)
     sums = torch.zeros(size, outputs, dtype=torch.float64)

@@ -50,12 +50,7 @@ class UnitMaps:
 
 
 class MapFigures:
-    """Orthogonality and locality of the maps of one method, without keeping the maps.
-
-    Args:
-        n_features: n.
-        parts: names of the parts, as in `Task`.
-    """
+    """Orthogonality and locality of the n maps of one method, without keeping the maps."""
 
     def __init__(self, n_features: int, parts: tuple[str, ...]) -> None:
         self.covariance = MapCovariance(n_features)

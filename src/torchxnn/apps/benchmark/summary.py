@@ -19,10 +19,7 @@ Records = Mapping[str, Mapping[str, Any]]
 
 
 def summarise(records: Records) -> dict[str, Any]:
-    """Everything `results.json` holds.
-
-    Args:
-        records: as `run_benchmark` returns them.
+    """Everything `results.json` holds, from the records that `run_benchmark` returns.
 
     Returns:
         `methods`: means over classes, degenerate classes counted; `classes`: the same per class;

@@ -12,12 +12,7 @@ NONE = "–"  # noqa: RUF001
 
 
 def markdown(summary: dict[str, Any], title: str) -> str:
-    """All tables of a benchmark as one Markdown text.
-
-    Args:
-        summary: from `summarise`.
-        title: of the benchmark.
-    """
+    """All tables of a benchmark as one Markdown text, from what `summarise` returns."""
     classes = summary["classes"]
     pictures = sum(record["positives"] for record in classes.values())
     parts = [

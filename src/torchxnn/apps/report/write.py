@@ -24,11 +24,8 @@ SHEET_SIDE = 192  # pixels
 def write_report(report: Report, path: Path | str) -> None:
     """Write a report as one HTML file that opens offline and requests nothing.
 
-    The file appears whole or not at all: it is written beside `path` and renamed.
-
-    Args:
-        report: What to say.
-        path: The file; missing parent folders are made.
+    The file appears whole or not at all: it is written beside `path` and renamed. Missing parent
+    folders are made.
 
     Raises:
         OSError: The file cannot be written; an old one is as it was.

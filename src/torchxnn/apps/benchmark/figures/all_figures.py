@@ -43,14 +43,8 @@ def draw_figures(
     """Draw everything into `figures/` and `gallery/`.
 
     Figures 6 and 7 need parts, so other data sets have none. A figure that a run gives no example
-    of (two looks of one class) is left out.
-
-    Args:
-        source: of the run.
-        summary: from `summarise`.
-        config: of the run.
-        folder: of the run.
-        on_class: called with classes drawn, their total and the name of the last.
+    of (two looks of one class) is left out. `summary` is what `summarise` made of the run whose
+    source, settings and folder are given.
     """
     task = TASKS[source.kind](source)
     opened = Opened(task, record_task(task, config.copies, folder), config, folder)

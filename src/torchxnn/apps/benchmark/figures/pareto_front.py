@@ -20,13 +20,10 @@ _OURS, _FRONT, _NN = "#0072B2", "#D55E00", "#555555"
 
 
 def front_figure(found: Mapping[str, Any]) -> Figure:
-    """R^2 against correlation of maps, O1 and locality; lower right is better.
+    """R^2 against correlation of maps, O1 and locality, from `run_tuning`; lower right is better.
 
     Settings have numbers, which the key below explains. A line joins those that no other setting
     beats in R^2 and in the panel's own figure.
-
-    Args:
-        found: from `run_tuning`.
     """
     settings = {name: row for name, row in found["settings"].items() if row["r2"] is not None}
     numbers = {name: place for place, name in enumerate(settings)}
