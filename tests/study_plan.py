@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from torchxnn.apps.study.media import Media, Names
+from torchxnn.apps.study.media import Media
 from torchxnn.apps.study.plan import CONSENT, MEDIA, TEXTS, StudyDataSet, StudyImage, StudyPlan
 from torchxnn.apps.study.practice import make_practice
 from torchxnn.apps.study.settings import StudySettings
@@ -20,7 +20,7 @@ FEATURES = 7
 def write_tiny_study(folder: Path, keys: tuple[str, ...] = ("birds", "cells"), **settings: Any) -> StudyPlan:  # fmt: skip # noqa: E501
     """A complete study folder; class c has pictures of one colour."""
     made = StudySettings(**({"title": "A tiny study", "seed": 3} | settings))
-    media = Media(folder / MEDIA, Names(made.seed))
+    media = Media(folder / MEDIA, made.seed)
     data_sets = tuple(_data_set(key, made, media) for key in keys)
     plan = StudyPlan(
         version="test",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -19,7 +20,7 @@ from torch import Tensor
 from torchxnn.apps.saved_xnn import open_run
 from torchxnn.apps.study.config import DataSource, StudyConfig
 from torchxnn.apps.study.draws import draw_sets
-from torchxnn.apps.study.media import Media, Names
+from torchxnn.apps.study.media import Media
 from torchxnn.apps.study.plan import (
     CONSENT,
     MEDIA,
@@ -75,17 +76,14 @@ def write_study(
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise DataError(f"{out} exists; choose another --out: a study is never replaced")
     text = default_consent() if consent is None else _read_consent(consent)
-    names = Names(settings.seed)
     with replace_folder(out, PLAN) as folder:
-        media = Media(folder / MEDIA, names)
-        data_sets = []
-        for make in sources:
-            data_sets.append(_draw(make(), settings, media, on_images))
+        media = Media(folder / MEDIA, settings.seed)
+        data_sets = tuple(_draw(make(), settings, media, on_images) for make in sources)
         features = max(len(image.overlays) for data in data_sets for image in data.images)
         plan = StudyPlan(
             version=__version__,
             settings=settings,
-            data_sets=tuple(data_sets),
+            data_sets=data_sets,
             practice=make_practice(media, features, settings.seed),
         )
         (folder / TEXTS).mkdir()
@@ -103,10 +101,11 @@ def _read_consent(path: Path) -> str:
         raise DataError(f"the consent text {path} cannot be read: {error}") from error
 
 
+@dataclass(frozen=True, eq=False)
 class Source:
     """An XNN and the pictures that it is to explain.
 
-    Args:
+    Attributes:
         key: short name.
         name: for reports.
         xnn: fitted to one target per class of the study.
@@ -117,25 +116,23 @@ class Source:
         DataError: no labels, or an XNN of a single target.
     """
 
-    def __init__(
-        self,
-        key: str,
-        name: str,
-        xnn: XNN,
-        dataset: ImageDataset,
-        most: int = 50,
-    ) -> None:
-        if len(xnn.targets) < 2:
+    key: str
+    name: str
+    xnn: XNN
+    dataset: ImageDataset
+    most: int = 50
+
+    def __post_init__(self) -> None:
+        if len(self.xnn.targets) < 2:
             raise DataError(
-                f"{key}: the XNN explains {len(xnn.targets)} class; fit one with several targets: "
-                "xnn fit ... --target A B C D"
+                f"{self.key}: the XNN explains {len(self.xnn.targets)} class; fit one with several "
+                "targets: xnn fit ... --target A B C D"
             )
-        if dataset.labels is None:
+        if self.dataset.labels is None:
             raise DataError(
-                f"{key}: the class folders of {dataset.name} are not classes of the network"
+                f"{self.key}: the class folders of {self.dataset.name} are not classes of the "
+                "network"
             )
-        self.key, self.name, self.xnn, self.dataset = key, name, xnn, dataset
-        self.most = most
 
     @property
     def preprocessing(self) -> Preprocessing:
@@ -235,13 +232,12 @@ def _draw(
 
 def _about(source: Source, predicted: list[int], chosen: list[int]) -> dict[str, Any]:
     xnn = source.xnn
-    report = xnn.report
     return {
         "network": (xnn.source or {}).get("description", ""),
         "layer": xnn.layer,
         "targets": list(xnn.targets),
         "n_features": len(xnn.feature_names),
-        "r2_validation": None if report is None else report.validation.r2,
+        "r2_validation": None if xnn.report is None else xnn.report.validation.r2,
         "data": source.dataset.name,
         "pictures_drawn_from": len(chosen),
         "predictions": [predicted.count(index) for index in range(len(xnn.targets))],

@@ -16,14 +16,19 @@ QUALITY = 85
 """Of WebP."""
 
 
-class Names:
-    """Opaque names, the same for the same seed, that tell nothing about what they stand for."""
+class Media:
+    """Writes pictures under opaque names, without what cameras put into files.
 
-    def __init__(self, seed: int) -> None:
+    Names are the same for the same seed and tell nothing about what they stand for.
+    """
+
+    def __init__(self, folder: Path, seed: int) -> None:
+        self._folder = folder
         self._generator = random.Random(f"{seed}/names")
         self._taken: set[str] = set()
+        folder.mkdir(parents=True, exist_ok=True)
 
-    def new(self, length: int) -> str:
+    def _name(self, length: int) -> str:
         """A name of hexadecimal digits that was not given before."""
         while True:
             name = f"{self._generator.getrandbits(4 * length):0{length}x}"
@@ -31,20 +36,12 @@ class Names:
                 self._taken.add(name)
                 return name
 
-
-class Media:
-    """Writes pictures under opaque names, without what cameras put into files."""
-
-    def __init__(self, folder: Path, names: Names) -> None:
-        self._folder, self._names = folder, names
-        folder.mkdir(parents=True, exist_ok=True)
-
     def add(self, picture: Picture) -> str:
         """Write a picture; returns the name of its file."""
-        name = f"{self._names.new(24)}.webp"
+        name = f"{self._name(24)}.webp"
         (self._folder / name).write_bytes(encode(picture, QUALITY))
         return name
 
     def id(self) -> str:
         """A new id of a picture."""
-        return self._names.new(10)
+        return self._name(10)

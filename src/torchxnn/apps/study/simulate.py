@@ -98,7 +98,12 @@ def simulate(
     if parts.scheme not in ("http", "https") or not parts.netloc:
         raise DataError(f"{url!r} is no web address; give one such as http://127.0.0.1:8000")
     base = f"{parts.scheme}://{parts.netloc}"
-    _check_server(base)
+    try:
+        answer = httpx.get(f"{base}/", timeout=20)
+    except httpx.HTTPError as error:
+        raise DataError(f"nothing answers at {base}: {error}; start `xnn study serve`") from error
+    if "/start" not in answer.text:
+        raise DataError(f"{base} serves no study (status {answer.status_code})")
     total = Simulated()
     with ThreadPoolExecutor(config.at_once) as pool:
         jobs = [pool.submit(_take_part, base, config, n) for n in range(config.participants)]
@@ -107,15 +112,6 @@ def simulate(
             if on_finished is not None:
                 on_finished()
     return total
-
-
-def _check_server(base: str) -> None:
-    try:
-        answer = httpx.get(f"{base}/", timeout=20)
-    except httpx.HTTPError as error:
-        raise DataError(f"nothing answers at {base}: {error}; start `xnn study serve`") from error
-    if "/start" not in answer.text:
-        raise DataError(f"{base} serves no study (status {answer.status_code})")
 
 
 def _add(total: Simulated, one: Simulated) -> None:

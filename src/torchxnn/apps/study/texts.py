@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -52,26 +53,25 @@ def read_texts(folder: Path, language: str) -> dict[str, Any]:
 def _difference(found: Any, expected: Any, place: str) -> str | None:
     """What a language file lacks, compared with the English one; None for nothing."""
     name = place or "the file"
+    inner: Iterable[tuple[Any, Any]]
     if isinstance(expected, dict):
         if not isinstance(found, dict):
             return f"{name} must hold {', '.join(map(str, expected))}"
-        for key, value in expected.items():
-            inner = f"{place}.{key}" if place else str(key)
-            if key not in found:
-                return f"{inner} is missing"
-            problem = _difference(found[key], value, inner)
-            if problem:
-                return problem
-        return None
-    if isinstance(expected, list):
+        inner = expected.items()
+    elif isinstance(expected, list):
         if not isinstance(found, list) or len(found) != len(expected):
             return f"{name} must be a list of {len(expected)}"
-        for index, (own, theirs) in enumerate(zip(found, expected, strict=True)):
-            problem = _difference(own, theirs, f"{place}.{index}")
-            if problem:
-                return problem
-        return None
-    return None if isinstance(found, type(expected)) else f"{name} must be a text"
+        inner = enumerate(expected)
+    else:
+        return None if isinstance(found, type(expected)) else f"{name} must be a text"
+    for key, value in inner:
+        where = f"{place}.{key}" if place else str(key)
+        if isinstance(found, dict) and key not in found:
+            return f"{where} is missing"
+        problem = _difference(found[key], value, where)
+        if problem:
+            return problem
+    return None
 
 
 def read_consent(folder: Path) -> str:

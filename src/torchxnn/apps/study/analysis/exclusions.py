@@ -14,6 +14,7 @@ from torchxnn.apps.study.analysis.options import (
     AnalysisOptions,
     floats,
 )
+from torchxnn.apps.study.analysis.purity import PLACEMENT_COLUMNS, TRIAL_COLUMNS
 from torchxnn.errors import DataError
 
 WITHDREW = "withdrew"
@@ -28,11 +29,8 @@ _NEEDED = {
         *("ai_courses", "attention_passed", "difficulty", "rating_one_heatmap", "rating_xnn"),
         "comments",
     ),
-    "trials": (
-        *("participant", "arm", "kind", "position", "data_set", "stage", "method", "set"),
-        *("submitted_at", "active_seconds", "confidence", "moves", "toggles", "zooms"),
-    ),
-    "placements": ("participant", "position", "image", "group", "predicted", "label"),
+    "trials": (*TRIAL_COLUMNS, "submitted_at"),
+    "placements": PLACEMENT_COLUMNS,
 }
 
 

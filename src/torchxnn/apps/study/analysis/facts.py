@@ -39,15 +39,10 @@ def facts_of(plan: StudyPlan) -> PlanFacts:
     )
 
 
-def rules_of(plan: StudyPlan) -> ExclusionRules:
-    """The exclusion rules that the study was built with."""
-    rules = plan.settings.exclusions
-    return ExclusionRules(rules.attention, rules.minimum_seconds)
-
-
 def options_of(plan: StudyPlan) -> AnalysisOptions:
     """The analysis as planned: the study's exclusion rules, all else by default."""
-    return AnalysisOptions(exclusions=rules_of(plan))
+    rules = plan.settings.exclusions
+    return AnalysisOptions(ExclusionRules(rules.attention, rules.minimum_seconds))
 
 
 def describe_randomisation(settings: StudySettings) -> str:

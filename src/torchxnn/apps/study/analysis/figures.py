@@ -62,6 +62,12 @@ _JITTER = 0.16
 _STRIP, _GAP = 0.36, 0.06  # inches: height of the banner, and free space below it
 _LETTER = 0.68  # mean width of a bold letter, in units of the type size
 _LABELLED = 7.0  # percent of a bar that has room for its number
+_PURITY_LEGEND = (
+    Line2D([], [], color=INK, lw=2, label="median"),
+    Line2D([], [], marker="D", ls="", mfc="white", mec=INK, label="mean"),
+    Line2D([], [], marker="o", ls="", color=INK, alpha=0.55, ms=4, label="one participant"),
+    Line2D([], [], color=_CHANCE, ls="--", lw=1.8, label="chance level"),
+)
 _METADATA: dict[str, dict[str, str | None]] = {
     "png": {"Software": None},
     "pdf": {"CreationDate": None, "Producer": None, "Creator": None},
@@ -112,7 +118,7 @@ def purity_figure(
             prefix = f"({letter}) " if len(keys) > 1 else ""
             axis.set_title(prefix + facts.data_set_name(key))
         axes[0].set_ylabel("Clustering purity (%)")
-        figure.legend(handles=_purity_legend(), loc="outside lower center", ncols=4)
+        figure.legend(handles=_PURITY_LEGEND, loc="outside lower center", ncols=4)
     return figure
 
 
@@ -232,15 +238,6 @@ def _boxes(
     axis.grid(axis="y", color="#e3e6e9", linewidth=0.8)
     axis.set_axisbelow(True)
     axis.spines[["top", "right"]].set_visible(False)
-
-
-def _purity_legend() -> list[Line2D]:
-    return [
-        Line2D([], [], color=INK, lw=2, label="median"),
-        Line2D([], [], marker="D", ls="", mfc="white", mec=INK, label="mean"),
-        Line2D([], [], marker="o", ls="", color=INK, alpha=0.55, ms=4, label="one participant"),
-        Line2D([], [], color=_CHANCE, ls="--", lw=1.8, label="chance level"),
-    ]
 
 
 def _likert(

@@ -11,8 +11,8 @@ import pandas as pd
 from torchxnn.errors import DataError
 
 TRIAL = ["participant", "position"]
-_PLACEMENTS = [*TRIAL, "image", "group", "predicted", "label"]
-_TRIALS = [
+PLACEMENT_COLUMNS = [*TRIAL, "image", "group", "predicted", "label"]
+TRIAL_COLUMNS = [
     *(*TRIAL, "arm", "kind", "data_set", "stage", "method", "set", "active_seconds"),
     *("confidence", "moves", "toggles", "zooms"),
 ]
@@ -119,8 +119,8 @@ def score_trials(
     Raises:
         DataError: a picture without group or prediction, twice in a trial, or without its trial.
     """
-    rows = placements.loc[placements["position"] > 0, _PLACEMENTS]
-    chosen = trials.loc[trials["position"] > 0, _TRIALS].astype(dict.fromkeys(TRIAL, "int64"))
+    rows = placements.loc[placements["position"] > 0, PLACEMENT_COLUMNS]
+    chosen = trials.loc[trials["position"] > 0, TRIAL_COLUMNS].astype(dict.fromkeys(TRIAL, "int64"))
     if participants is not None:
         rows = rows[rows["participant"].isin(list(participants))]
         chosen = chosen[chosen["participant"].isin(list(participants))]
@@ -138,7 +138,7 @@ def score_trials(
             f"placements of participant {row['participant']} at position {row['position']} have "
             "no row in the table of trials"
         )
-    order = [*TRIAL, *_TRIALS[2:8], *_SCORES, *_TRIALS[8:]]
+    order = [*TRIAL, *TRIAL_COLUMNS[2:8], *_SCORES, *TRIAL_COLUMNS[8:]]
     return merged[order].sort_values(TRIAL, ignore_index=True)
 
 

@@ -192,21 +192,16 @@ def _compare_stages(
         if set(pair) <= stages:
             table = (
                 main[main["data_set"] == data.key]
-                .assign(value=floats(main[_column(measure)]))
+                .assign(value=floats(main[PURITY if measure == NO_EXCLUSIONS else measure]))
                 .pivot(index="participant", columns="stage", values="value")
                 .reindex(columns=list(pair))
             )
             first, second = (table[stage].to_numpy(dtype="float64") for stage in pair)
-            family = PRIMARY if pair == PRIMARY_PAIR else SECONDARY
-            if measure == CONFIDENCE:
-                family = CONFIDENCE
+            ranked = PRIMARY if pair == PRIMARY_PAIR else SECONDARY
+            family = CONFIDENCE if measure == CONFIDENCE else ranked
             question = Question(measure, data.key, *pair, family)
             found.append(compare_paired(first, second, options, question))
     return found
-
-
-def _column(measure: str) -> str:
-    return PURITY if measure == NO_EXCLUSIONS else measure
 
 
 def _compare_arms(

@@ -30,6 +30,8 @@ router = APIRouter(prefix="/admin", default_response_class=HTMLResponse)
 
 ADMIN_SECONDS = 12 * 3600
 
+Authorization = Annotated[str | None, Header(max_length=300)]
+
 
 class Login(BaseModel):
     """What the researcher types."""
@@ -47,11 +49,7 @@ def _is_admin(request: Request, site: Site, authorization: str | None) -> bool:
     return same(cookie, sign(site, "admin", site.admin_token))
 
 
-def need_admin(
-    request: Request,
-    site: SiteOf,
-    authorization: Annotated[str | None, Header(max_length=300)] = None,
-) -> None:
+def need_admin(request: Request, site: SiteOf, authorization: Authorization = None) -> None:
     """Refuse everybody but the researcher.
 
     Raises:
@@ -62,11 +60,7 @@ def need_admin(
 
 
 @router.get("")
-def dashboard(
-    request: Request,
-    site: SiteOf,
-    authorization: Annotated[str | None, Header(max_length=300)] = None,
-) -> Response:
+def dashboard(request: Request, site: SiteOf, authorization: Authorization = None) -> Response:
     """The dashboard, or the form for the token."""
     if not _is_admin(request, site, authorization):
         return site.page("admin_login.html", status=401, error=None)

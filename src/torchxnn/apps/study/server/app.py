@@ -55,9 +55,9 @@ def create_app(
         openapi_url=None,
     )  # fmt: skip
     app.state.site = site
-    app.include_router(pages.make_router(plan))
-    app.include_router(api.router)
-    app.include_router(admin.router)
+    for part in (pages, api, admin):
+        app.include_router(part.router)
+    app.add_api_route("/start", pages.make_start(plan), methods=["POST"])
     app.add_api_route("/media/{name}", _media, response_class=FileResponse)
     app.mount(f"/static/{site.static_version}", StaticFiles(directory=STATIC))
     app.add_middleware(Guard, body_bytes=plan.settings.limits.body_bytes)

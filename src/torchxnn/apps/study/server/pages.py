@@ -48,6 +48,8 @@ from torchxnn.apps.study.store.participants import (
     go_on,
 )
 
+router = APIRouter(default_response_class=HTMLResponse)
+
 QUESTIONS = ("age", "gender", "computer_science", "ai_courses")
 
 Text = Annotated[str, Field(max_length=4000, pattern=NO_NUL)]
@@ -82,35 +84,6 @@ class _Ratings(_Body):
     comments: Text = ""
 
 
-def make_router(plan: StudyPlan) -> APIRouter:
-    """The pages; the consent form takes the recruitment parameters of this study."""
-    router = APIRouter(default_response_class=HTMLResponse)
-    for path, page in (
-        ("/", _consent),
-        ("/next", _next),
-        ("/resume/{token}", _resume),
-        ("/about-you", _about),
-        ("/instructions", _instructions),
-        ("/stage/{position}", _stage),
-        ("/stage/{position}/confidence", _confidence),
-        ("/ratings", _ratings),
-        ("/done", _done),
-        ("/delete", _delete),
-        ("/left", _left),
-    ):
-        router.add_api_route(path, page, methods=["GET"])
-    for path, answer in (
-        ("/start", _make_start(plan)),
-        ("/about-you", _answer_about),
-        ("/instructions", _answer_instructions),
-        ("/stage/{position}/confidence", _answer_confidence),
-        ("/ratings", _answer_ratings),
-        ("/delete", _answer_delete),
-    ):
-        router.add_api_route(path, answer, methods=["POST"])
-    return router
-
-
 def _go(path: str) -> RedirectResponse:
     return RedirectResponse(f"/{path}", status_code=303)
 
@@ -136,6 +109,7 @@ def _answered(
 # --- consent
 
 
+@router.get("/")
 def _consent(
     request: Request,
     site: SiteOf,
@@ -175,7 +149,7 @@ def _kind(site: Site, pilot: str, synthetic: str) -> Kind:
     return "pilot" if site.pilot or pilot not in ("", "0") else "participant"
 
 
-def _make_start(plan: StudyPlan) -> Any:
+def make_start(plan: StudyPlan) -> Any:
     """The handler of the consent form, for the parameters of this study."""
     recruitment = plan.settings.recruitment
     fields: dict[str, Any] = {f"p_{name}": (Parameter, "") for name in recruitment.parameters}
@@ -211,6 +185,7 @@ def _make_start(plan: StudyPlan) -> Any:
     return start
 
 
+@router.get("/resume/{token}")
 def _resume(token: str, request: Request, site: SiteOf) -> Response:
     check_rate(site.logins.wait("resume"))
     participant = find_participant(site.database, token) if len(token) <= 100 else None
@@ -221,6 +196,7 @@ def _resume(token: str, request: Request, site: SiteOf) -> Response:
     return response
 
 
+@router.get("/next")
 def _next(session: SessionOf) -> Response:
     return _go(session.participant.step)
 
@@ -228,11 +204,13 @@ def _next(session: SessionOf) -> Response:
 # --- before the batches
 
 
+@router.get("/about-you")
 def _about(site: SiteOf, session: SessionOf) -> Response:
     questions = [{"name": name, **site.texts["about"]["questions"][name]} for name in QUESTIONS]
     return _page(site, session, ABOUT, "about.html", questions=questions, error=None)
 
 
+@router.post("/about-you")
 def _answer_about(site: SiteOf, session: SessionOf, given: Annotated[_About, Form()]) -> Response:
     answers = {}
     for name in QUESTIONS:
@@ -244,6 +222,7 @@ def _answer_about(site: SiteOf, session: SessionOf, given: Annotated[_About, For
     return _answered(site, session, ABOUT, given.csrf, answers)
 
 
+@router.get("/instructions")
 def _instructions(request: Request, site: SiteOf, session: SessionOf) -> Response:
     arm = site.plan.settings.arm(session.participant.arm)
     return _page(
@@ -259,6 +238,7 @@ def _instructions(request: Request, site: SiteOf, session: SessionOf) -> Respons
     )
 
 
+@router.post("/instructions")
 def _answer_instructions(
     site: SiteOf, session: SessionOf, given: Annotated[_Body, Form()]
 ) -> Response:
@@ -268,6 +248,7 @@ def _answer_instructions(
 # --- batches
 
 
+@router.get("/stage/{position}")
 def _stage(position: Position, site: SiteOf, session: SessionOf) -> Response:
     return _page(
         site,
@@ -280,6 +261,7 @@ def _stage(position: Position, site: SiteOf, session: SessionOf) -> Response:
     )
 
 
+@router.get("/stage/{position}/confidence")
 def _confidence(position: Position, site: SiteOf, session: SessionOf) -> Response:
     return _confidence_page(site, session, position, None)
 
@@ -308,6 +290,7 @@ def _points(labels: list[str]) -> list[dict[str, Any]]:
     return [{"value": value, "label": label} for value, label in enumerate(labels, start=1)]
 
 
+@router.post("/stage/{position}/confidence")
 def _answer_confidence(
     position: Position, site: SiteOf, session: SessionOf, given: Annotated[_Confidence, Form()]
 ) -> Response:
@@ -324,6 +307,7 @@ def _answer_confidence(
 # --- after the batches
 
 
+@router.get("/ratings")
 def _ratings(site: SiteOf, session: SessionOf) -> Response:
     return _ratings_page(site, session, _Ratings(), None)
 
@@ -353,6 +337,7 @@ def _ratings_page(
     )
 
 
+@router.post("/ratings")
 def _answer_ratings(
     site: SiteOf, session: SessionOf, given: Annotated[_Ratings, Form()]
 ) -> Response:
@@ -364,9 +349,9 @@ def _answer_ratings(
     return _answered(site, session, RATINGS, given.csrf, answers)
 
 
+@router.get("/done")
 def _done(site: SiteOf, session: SessionOf) -> Response:
-    participant = session.participant
-    url, code = site.plan.settings.recruitment.completion_url, participant.code or ""
+    url, code = site.plan.settings.recruitment.completion_url, session.participant.code or ""
     return _page(
         site,
         session,
@@ -380,10 +365,12 @@ def _done(site: SiteOf, session: SessionOf) -> Response:
 # --- leaving
 
 
+@router.get("/delete")
 def _delete(site: SiteOf, session: SessionOf) -> Response:
     return site.page("delete.html", session.participant, csrf=session.csrf)
 
 
+@router.post("/delete")
 def _answer_delete(site: SiteOf, session: SessionOf, given: Annotated[_Body, Form()]) -> Response:
     session.check(given.csrf)
     forget(site.database, session.participant)
@@ -392,5 +379,6 @@ def _answer_delete(site: SiteOf, session: SessionOf, given: Annotated[_Body, For
     return response
 
 
+@router.get("/left")
 def _left(site: SiteOf) -> Response:
     return site.page("left.html")
