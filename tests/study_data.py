@@ -5,7 +5,8 @@ from itertools import product
 import numpy as np
 import pandas as pd
 
-from torchxnn.apps.study.analysis.options import ArmFacts, DataSetFacts, PlanFacts
+from torchxnn.apps.study.analysis.options import DataSetFacts, PlanFacts
+from torchxnn.apps.study.settings import COMPLEMENTARY, Arm
 
 CLASSES = ("c0", "c1", "c2", "c3")
 METHODS = {"NoVis": "none", "XNN": "excitation_backprop"}
@@ -84,9 +85,9 @@ COLUMNS = {
 
 def plan_facts(data_sets=("birds", "cells"), complementary=True):
     """What the analysis has to know of the study that `make_tables` simulates."""
-    arms = [ArmFacts("main", ("NoVis", "1-Heatmap", "XNN"), "excitation_backprop", 30)]
+    arms = [Arm(name="main", participants=30)]
     if complementary:
-        arms.append(ArmFacts("complementary", ("NoVis", "1-Heatmap"), "deep_lift", 14))
+        arms.append(COMPLEMENTARY.model_copy(update={"participants": 14}))
     sets = tuple(DataSetFacts(key, key.capitalize(), 50, 5, 10, 4) for key in data_sets)
     randomisation = "Orders are counterbalanced in blocks; no participant sees a set twice."
     return PlanFacts("Which birds?", tuple(arms), sets, randomisation, 7, "ab" * 32)

@@ -96,7 +96,7 @@ def test_page_requests_nothing_and_escapes_what_it_shows(written):
 
 def test_same_data_give_the_same_files(tmp_path):
     facts = plan_facts(("birds",), complementary=False)
-    tables = make_tables(4, 0, skill={"birds": dict.fromkeys(facts.main.stages, 0.5)})
+    tables = make_tables(4, 0, skill={"birds": dict.fromkeys(facts.main.all_stages, 0.5)})
     for name in ("once", "again"):
         write_report(tables, facts, SYNTHETIC, tmp_path / name)
     paths = [p for p in (tmp_path / "once").rglob("*") if p.suffix in (".png", ".pdf", ".svg")]

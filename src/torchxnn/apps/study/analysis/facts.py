@@ -5,7 +5,6 @@ from __future__ import annotations
 from torchxnn.apps.study.analysis.options import (
     XNN_STAGE,
     AnalysisOptions,
-    ArmFacts,
     DataSetFacts,
     ExclusionRules,
     PlanFacts,
@@ -29,9 +28,7 @@ def facts_of(plan: StudyPlan) -> PlanFacts:
     arms = sorted(settings.arms, key=lambda arm: XNN_STAGE not in arm.stages)
     return PlanFacts(
         title=settings.title,
-        arms=tuple(
-            ArmFacts(arm.name, arm.all_stages, arm.method, arm.participants) for arm in arms
-        ),
+        arms=tuple(arms),
         data_sets=tuple(_data_set(data, plan) for data in plan.data_sets),
         randomisation=describe_randomisation(settings),
         seed=settings.seed,

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
+from torchxnn.apps.study.settings import Arm
 from torchxnn.errors import DataError
 
 NO_VISUALISATION, ONE_HEATMAP, XNN_STAGE = "NoVis", "1-Heatmap", "XNN"
@@ -117,23 +118,6 @@ class DataSetFacts:
 
 
 @dataclass(frozen=True)
-class ArmFacts:
-    """An arm of the study.
-
-    Attributes:
-        name: such as "main" or "complementary".
-        stages: NoVis and the others.
-        method: attribution method of the heatmaps, such as "excitation_backprop".
-        participants: how many are to finish, before exclusions; None if there is no limit.
-    """
-
-    name: str
-    stages: tuple[str, ...]
-    method: str
-    participants: int | None = None
-
-
-@dataclass(frozen=True)
 class PlanFacts:
     """What an analysis and a preregistration say about a study.
 
@@ -151,7 +135,7 @@ class PlanFacts:
     """
 
     title: str
-    arms: tuple[ArmFacts, ...]
+    arms: tuple[Arm, ...]
     data_sets: tuple[DataSetFacts, ...]
     randomisation: str
     seed: int
@@ -162,7 +146,7 @@ class PlanFacts:
         return next((d.name for d in self.data_sets if d.key == key), key)
 
     @property
-    def main(self) -> ArmFacts:
+    def main(self) -> Arm:
         """The arm of the main study."""
         return self.arms[0]
 

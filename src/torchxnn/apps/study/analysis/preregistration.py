@@ -30,10 +30,10 @@ from torchxnn.apps.study.analysis.wording import (
     describe_analysis,
     describe_design,
     describe_hypotheses,
-    listed,
     plural,
 )
 from torchxnn.errors import DataError
+from torchxnn.explanations.sentences import listed
 from torchxnn.storage.files import replace_file
 
 HTML_SUFFIXES = (".html", ".htm")

@@ -34,12 +34,12 @@ from torchxnn.apps.study.analysis.wording import (
     describe_hypotheses,
     describe_limits,
     describe_sample,
-    listed,
     p_text,
     percent,
     plural,
 )
 from torchxnn.explanations.drawing.html import render
+from torchxnn.explanations.sentences import listed
 from torchxnn.storage.artifact import to_json
 from torchxnn.storage.files import check_replaceable, replace_folder
 

@@ -30,7 +30,6 @@ from torchxnn.apps.study.analysis.options import (
     STAGES,
     XNN_STAGE,
     AnalysisOptions,
-    ArmFacts,
     ExclusionRules,
     PlanFacts,
     floats,
@@ -46,6 +45,7 @@ from torchxnn.apps.study.analysis.paired import (
     holm,
 )
 from torchxnn.apps.study.analysis.purity import score_trials
+from torchxnn.apps.study.settings import Arm
 from torchxnn.storage.artifact import __version__
 
 PRIMARY, SECONDARY = "primary", "secondary"
@@ -145,7 +145,7 @@ def compute(
         (arm.name, key, stage)
         for arm in facts.arms
         if arm.name in selection.kept_arms
-        for key, stage in product(keys, arm.stages)
+        for key, stage in product(keys, arm.all_stages)
         if not _cell(scores, arm.name, key, stage).size
     )
     results = Results(
@@ -186,7 +186,7 @@ def _compare_stages(
     measure: str,
     pairs: tuple[tuple[str, str], ...] = PAIRS,
 ) -> list[PairedComparison]:
-    stages = set(facts.main.stages)
+    stages = set(facts.main.all_stages)
     found = []
     for pair, data in product(pairs, facts.data_sets):
         if set(pair) <= stages:
@@ -210,8 +210,10 @@ def _compare_arms(
     """The main arm's stages against the same stages of the others, and XNN against 1-Heatmap."""
     found, main = [], facts.main
     for arm in facts.arms[1:]:
-        pairs = [(stage, stage) for stage in arm.stages if stage in main.stages]
-        if XNN_STAGE in main.stages and XNN_STAGE not in arm.stages:
+        pairs: list[tuple[str, str]] = [
+            (stage, stage) for stage in arm.all_stages if stage in main.all_stages
+        ]
+        if XNN_STAGE in main.all_stages and XNN_STAGE not in arm.all_stages:
             pairs += [PRIMARY_PAIR]
         for (first, second), data in product(pairs, facts.data_sets):
             names = _in_arm(main, first), _in_arm(arm, second)
@@ -223,7 +225,7 @@ def _compare_arms(
     return found
 
 
-def _in_arm(arm: ArmFacts, stage: str) -> str:
+def _in_arm(arm: Arm, stage: str) -> str:
     return f"{stage_name(stage, arm.method)} in {arm.name}"
 
 
@@ -267,7 +269,7 @@ def _sensitivity(
 
 
 def _incomplete(scores: pd.DataFrame, facts: PlanFacts, selection: Selection) -> int:
-    wanted = {arm.name: len(arm.stages) * len(facts.data_sets) for arm in facts.arms}
+    wanted = {arm.name: len(arm.all_stages) * len(facts.data_sets) for arm in facts.arms}
     people = scores.groupby("participant")["arm"].agg(["first", "size"])
     complete = people["size"] >= people["first"].map(wanted)
     return len(selection.kept) - int(complete.sum())

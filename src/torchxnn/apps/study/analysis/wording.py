@@ -17,6 +17,7 @@ from torchxnn.apps.study.analysis.ordinal import FEWEST_PARTICIPANTS
 from torchxnn.apps.study.analysis.paired import EXACT_PAIRS, EXACT_SPLITS
 from torchxnn.apps.study.analysis.resampling import BootstrapInterval
 from torchxnn.apps.study.analysis.results import Results
+from torchxnn.explanations.sentences import listed
 
 MINUS = "\N{MINUS SIGN}"
 DASH = "\N{EN DASH}"
@@ -68,20 +69,14 @@ def plural(count: int, word: str) -> str:
     return f"{count} {word}" if count == 1 else f"{count} {word}s"
 
 
-def listed(words: tuple[str, ...] | list[str]) -> str:
-    """Words as "a, b and c"."""
-    *most, last = words
-    return f"{', '.join(most)} and {last}" if most else last
-
-
 def describe_design(facts: PlanFacts) -> list[str]:
     """Arms, data sets, batches and randomisation, in sentences."""
     sentences = []
     for index, arm in enumerate(facts.arms):
-        names = listed([stage_name(stage, arm.method) for stage in arm.stages])
+        names = listed([stage_name(stage, arm.method) for stage in arm.all_stages])
         kind = "within participants" if index == 0 else "with other participants"
         sentences.append(
-            f"The arm {arm.name} has {plural(len(arm.stages), 'stage')}, {kind}: {names}."
+            f"The arm {arm.name} has {plural(len(arm.all_stages), 'stage')}, {kind}: {names}."
         )
     for data in facts.data_sets:
         sentences.append(
@@ -94,7 +89,7 @@ def describe_design(facts: PlanFacts) -> list[str]:
 
 def describe_hypotheses(facts: PlanFacts, options: AnalysisOptions) -> list[str]:
     """What is expected and what counts as support, for each family of tests."""
-    stages, found = facts.main.stages, []
+    stages, found = facts.main.all_stages, []
     judged = f"p after Holm below {options.alpha:g}, and the larger ranks on the side of XNN"
     if set(PRIMARY_PAIR) <= set(stages):
         found.append(
@@ -112,7 +107,7 @@ def describe_hypotheses(facts: PlanFacts, options: AnalysisOptions) -> list[str]
             "direction."
         )
     for arm in facts.arms[1:]:
-        if XNN_STAGE in stages and XNN_STAGE not in arm.stages:
+        if XNN_STAGE in stages and XNN_STAGE not in arm.all_stages:
             found.append(
                 f"Between arms: purity is higher with {XNN_STAGE} in {facts.main.name} than with "
                 f"{stage_name(ONE_HEATMAP, arm.method)} in {arm.name}."

@@ -59,18 +59,6 @@ class NewEvents(BaseModel):
     events: Annotated[list[NewEvent], Field(min_length=1, max_length=100)]
 
 
-class Saved(BaseModel):
-    """Ids of the events that are on the disk."""
-
-    saved: list[str]
-
-
-class Next(BaseModel):
-    """The next page."""
-
-    next: str
-
-
 class StageContent(BaseModel):
     """All that the page of a batch shows."""
 
@@ -104,7 +92,7 @@ def _batch(
     return stage, method, order
 
 
-@router.get("/{position}", response_model=StageContent)
+@router.get("/{position}")
 def show(position: Position, site: SiteOf, session: SessionOf) -> StageContent:
     """Pictures of a batch and where they are; nothing that tells their class."""
     participant = session.participant
@@ -136,9 +124,11 @@ def _shown(image: StudyImage, stage: Stage, method: str, group: int | None) -> d
     }
 
 
-@router.post("/{position}/events", response_model=Saved)
-def keep(position: Position, new: NewEvents, site: SiteOf, session: ScriptSession) -> Saved:
-    """Keep what was done; acknowledged events are on the disk."""
+@router.post("/{position}/events")
+def keep(
+    position: Position, new: NewEvents, site: SiteOf, session: ScriptSession
+) -> dict[Literal["saved"], list[str]]:
+    """Keep what was done; events whose ids are answered are on the disk."""
     participant = session.participant
     _, _, images = _batch(site, participant, position)
     known = {image.id for image in images}
@@ -149,14 +139,14 @@ def keep(position: Position, new: NewEvents, site: SiteOf, session: ScriptSessio
             raise Problem(422, "invalid")
     events = [Event(e.id, e.type, e.image, e.value, e.ms) for e in new.events]
     save_events(site.database, participant, position, events, site.clock())
-    return Saved(saved=[event.id for event in new.events])
+    return {"saved": [event.id for event in new.events]}
 
 
-@router.post("/{position}/submit", response_model=Next)
-def submit(position: Position, site: SiteOf, session: ScriptSession) -> Next:
-    """Close a batch, if all its pictures are placed."""
+@router.post("/{position}/submit")
+def submit(position: Position, site: SiteOf, session: ScriptSession) -> dict[Literal["next"], str]:
+    """Close a batch, if all its pictures are placed, and answer the next page."""
     participant = session.participant
     _, _, images = _batch(site, participant, position)
     ids = [image.id for image in images]
     step = submit_trial(site.database, site.plan, participant, position, ids, site.clock())
-    return Next(next=f"/{step}")
+    return {"next": f"/{step}"}
