@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import yaml
 from pydantic import Field, ValidationError
@@ -77,11 +77,11 @@ class StudyConfig(StudySettings):
         def place(value: Path | None) -> Path | None:
             return None if value is None else folder / value.expanduser()
 
-        sources = []
-        for source in self.data_sets:
-            paths: dict[str, Any] = {n: place(getattr(source, n)) for n in _PATHS}
-            sources.append(source.model_copy(update=paths))
-        return self.model_copy(update={"data_sets": tuple(sources), "consent": place(self.consent)})
+        sources = tuple(
+            source.model_copy(update={name: place(getattr(source, name)) for name in _PATHS})
+            for source in self.data_sets
+        )
+        return self.model_copy(update={"data_sets": sources, "consent": place(self.consent)})
 
 
 _PATHS = ("xnn", "images", "weights")

@@ -99,14 +99,13 @@ def _split(dataset: ImageDataset, seed: int) -> tuple[ImageDataset, ImageDataset
     """Two thirds of every class to train on, the rest for the study."""
     generator = torch.Generator().manual_seed(seed)
     labels = torch.tensor(cast(tuple[int, ...], dataset.labels))
-    sides: tuple[list[int], list[int]] = ([], [])
+    train, test = list[int](), list[int]()
     for label in labels.unique():
         members = (labels == label).nonzero().flatten()
         members = members[torch.randperm(len(members), generator=generator)]
         cut = round(TRAIN_SHARE * len(members))
-        for side, part in zip(sides, (members[:cut], members[cut:]), strict=True):
-            side += part.tolist()
-    train, test = sides
+        train += members[:cut].tolist()
+        test += members[cut:].tolist()
     return ImageSubset(dataset, sorted(train)), ImageSubset(dataset, sorted(test))
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from sqlalchemy import Table, select
+from sqlalchemy import select
 
 from torchxnn.apps.study.columns import COLUMNS, TYPES
 from torchxnn.apps.study.plan import StudyPlan
@@ -65,12 +65,12 @@ def read_tables(database: Database, plan: StudyPlan) -> Tables:
 
 
 def _read(database: Database) -> dict[str, list[Row]]:
-    def ordered(table: Table) -> Any:
-        return select(table).order_by(*table.primary_key.columns)
-
     tables = (participants, answers, trials, placements, events)
     with database.reading() as connection:  # one transaction: tables agree with each other
-        return {table.name: list(connection.execute(ordered(table))) for table in tables}
+        return {
+            table.name: list(connection.execute(select(table).order_by(*table.primary_key.columns)))
+            for table in tables
+        }
 
 
 def _frame(name: str, rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
@@ -214,12 +214,10 @@ def dictionary() -> str:
 
 def _without_formulas(table: pd.DataFrame) -> pd.DataFrame:
     """Texts that a spreadsheet would run, say a comment that starts with "=", as plain texts."""
-
-    def plain(value: Any) -> Any:
-        return without_formula(value) if isinstance(value, str) else value
-
     texts = [name for name in table.columns if table[name].dtype.kind == "O"]
-    return table.assign(**{str(name): table[name].map(plain) for name in texts})
+    return table.assign(
+        **{str(name): table[name].map(without_formula, na_action="ignore") for name in texts}
+    )
 
 
 def render(tables: Tables) -> dict[str, bytes]:

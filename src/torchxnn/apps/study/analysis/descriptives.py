@@ -5,12 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
+from math import isnan
 
 import numpy as np
 import pandas as pd
 
 from torchxnn.apps.study.analysis.options import AnalysisOptions, floats, stage_name
 from torchxnn.apps.study.analysis.resampling import BootstrapInterval, participants_interval
+from torchxnn.apps.study.settings import LIKERT
 
 QUESTIONS = {
     "age": "Age",
@@ -19,8 +22,6 @@ QUESTIONS = {
     "ai_courses": "Courses in artificial intelligence",
 }
 NO_ANSWER = "no answer"
-POINTS = 7
-"""Points of the scales of confidence and ratings."""
 
 
 @dataclass(frozen=True)
@@ -120,14 +121,9 @@ def describe_cells(
     options: AnalysisOptions,
 ) -> tuple[Cell, ...]:
     """Figures of every cell of `score_trials` that has trials, in the orders of the lists."""
-    found = []
     parts = {tuple(key): part for key, part in scores.groupby(["arm", "data_set", "stage"])}
-    for arm in arms:
-        for data_set in data_sets:
-            for stage in stages:
-                if (arm, data_set, stage) in parts:
-                    found.append(_cell(parts[arm, data_set, stage], options))
-    return tuple(found)
+    cells = product(arms, data_sets, stages)
+    return tuple(_cell(parts[cell], options) for cell in cells if cell in parts)
 
 
 def demographics(people: pd.DataFrame) -> tuple[Demographics, ...]:
@@ -142,7 +138,7 @@ def demographics(people: pd.DataFrame) -> tuple[Demographics, ...]:
     return tuple(found)
 
 
-def count_answers(values: pd.Series, low: int = 1, high: int = POINTS) -> tuple[int, ...]:
+def count_answers(values: pd.Series, low: int = 1, high: int = LIKERT) -> tuple[int, ...]:
     """How often each answer from `low` to `high` was given."""
     known = floats(values).dropna()
     return tuple(int((known == answer).sum()) for answer in range(low, high + 1))
@@ -169,11 +165,9 @@ def _cell(part: pd.DataFrame, options: AnalysisOptions) -> Cell:
 
 
 def _medians(part: pd.DataFrame) -> Mapping[str, float | None]:
-    found = {}
-    for column in ("active_seconds", "moves", "toggles", "zooms"):
-        known = floats(part[column]).dropna()
-        found[column] = float(known.median()) if len(known) else None
-    return found
+    columns = ("active_seconds", "moves", "toggles", "zooms")
+    found = {column: float(floats(part[column]).median()) for column in columns}
+    return {column: None if isnan(median) else median for column, median in found.items()}
 
 
 def _answer_order(pair: tuple[str, int]) -> tuple[bool, int, str]:

@@ -122,8 +122,7 @@ def select_participants(tables: Mapping[str, pd.DataFrame], options: AnalysisOpt
         reasons = _reasons(person, passed, shortest, options)
         if reasons:
             excluded.append(Excluded(number, str(person["arm"]), reasons))
-    out = {row.participant for row in excluded}
-    kept = looked_at[~looked_at.index.isin(list(out))]
+    kept = looked_at.drop(index=[row.participant for row in excluded])
     others = people[~people["kind"].isin(options.kinds)]
     return Selection(
         kept=tuple(int(number) for number in kept.index),

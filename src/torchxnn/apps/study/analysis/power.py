@@ -28,8 +28,6 @@ from torchxnn.apps.study.analysis.purity import score_trials
 from torchxnn.errors import DataError
 from torchxnn.storage.artifact import structure
 
-_LEVEL = 0.95
-
 
 @dataclass(frozen=True)
 class Power:
@@ -177,7 +175,7 @@ def estimate_power(
         ]
         found += join(hits)
     runs = len(differences)
-    interval = binomtest(found, runs).proportion_ci(_LEVEL, method="wilson")
+    interval = binomtest(found, runs).proportion_ci(method="wilson")  # of 95%
     return Power(differences.shape[2], found / runs, float(interval.low), float(interval.high))
 
 

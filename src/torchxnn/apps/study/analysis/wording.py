@@ -175,7 +175,8 @@ def describe_analysis(facts: PlanFacts, options: AnalysisOptions) -> list[tuple[
                 "Cliff's delta with a bootstrap interval.",
             )
         )
-    steps.append(
+    return [
+        *steps,
         (
             "Confidence, ratings and difficulty",
             "Confidence (1 to 7) is compared between stages like purity, with one Holm family over "
@@ -184,17 +185,14 @@ def describe_analysis(facts: PlanFacts, options: AnalysisOptions) -> list[tuple[
             f"and it is fitted from {FEWEST_PARTICIPANTS} participants on. Ratings of the two "
             "agents (1 to 7) are compared by Wilcoxon's signed-rank test and by a sign test. "
             "Difficulty (0 to 7) is described by its mean.",
-        )
-    )
-    steps.append(
+        ),
         (
             "Sensitivity",
             "The primary comparisons are repeated with the adjusted Rand index, with purity with "
             "respect to the labels, with purity minus its chance level, and with nobody excluded "
             "but those who withdrew.",
-        )
-    )
-    return steps
+        ),
+    ]
 
 
 def describe_sample(results: Results) -> list[str]:

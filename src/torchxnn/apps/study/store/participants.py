@@ -7,7 +7,7 @@ import hmac
 import secrets
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 from sqlalchemy import Connection, delete, func, insert, select, update
@@ -59,6 +59,9 @@ class Participant:
     status: str
     step: str
     code: str | None
+
+
+_COLUMNS = tuple(participants.c[field.name] for field in fields(Participant))
 
 
 class RefusedError(Exception):
@@ -137,7 +140,7 @@ def begin(
                 consented_at=now,
                 seen_at=now,
             )
-            .returning(*_columns())
+            .returning(*_COLUMNS)
         ).one()
     return Participant(*row), token
 
@@ -173,7 +176,7 @@ def find_participant(database: Database, token: str) -> Participant | None:
     """Whose cookie this is; None for nobody's."""
     with database.reading() as connection:
         row = connection.execute(
-            select(*_columns()).where(participants.c.token == hash_token(token))
+            select(*_COLUMNS).where(participants.c.token == hash_token(token))
         ).one_or_none()
     return None if row is None else Participant(*row)
 
@@ -263,11 +266,6 @@ def list_participants(database: Database, most: int = 500) -> list[Any]:
         return list(connection.execute(query.order_by(c.number.desc()).limit(most)))
 
 
-def _columns() -> tuple:
-    c = participants.c
-    return c.number, c.arm, c.place, c.kind, c.status, c.step, c.code
-
-
 def _read(connection: Connection, number: int) -> Participant:
-    query = select(*_columns()).where(participants.c.number == number)
+    query = select(*_COLUMNS).where(participants.c.number == number)
     return Participant(*connection.execute(query).one())
