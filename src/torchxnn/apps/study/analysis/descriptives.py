@@ -138,10 +138,10 @@ def demographics(people: pd.DataFrame) -> tuple[Demographics, ...]:
     return tuple(found)
 
 
-def count_answers(values: pd.Series, low: int = 1, high: int = LIKERT) -> tuple[int, ...]:
-    """How often each answer from `low` to `high` was given."""
-    known = floats(values).dropna()
-    return tuple(int((known == answer).sum()) for answer in range(low, high + 1))
+def count_answers(values: pd.Series) -> tuple[int, ...]:
+    """How often each answer from 1 to `LIKERT` was given."""
+    known = floats(values)
+    return tuple(int((known == answer).sum()) for answer in range(1, LIKERT + 1))
 
 
 def _cell(part: pd.DataFrame, options: AnalysisOptions) -> Cell:

@@ -89,18 +89,14 @@ def build_design(
 def _columns(
     trials: pd.DataFrame, stages: Sequence[str], data_sets: Sequence[str], centre: float
 ) -> dict[str, np.ndarray]:
-    stage = {f"stage[{level}]": _sum_code(trials["stage"], level, stages) for level in stages[:-1]}
-    data = {
-        f"data_set[{level}]": _sum_code(trials["data_set"], level, data_sets)
-        for level in data_sets[:-1]
-    }
+    stage = _sum_coded(trials, "stage", stages)
+    data = _sum_coded(trials, "data_set", data_sets)
     both = {f"{s}:{d}": stage[s] * data[d] for s in stage for d in data}
     order = trials["position"].to_numpy(dtype="float64") - centre
     return {INTERCEPT: np.ones(len(trials)), **stage, **data, **both, ORDER: order}
 
 
-def _sum_code(values: pd.Series, level: str, levels: Sequence[str]) -> np.ndarray:
-    """1 for the level, -1 for the last one, else 0."""
-    return (values == level).to_numpy(dtype="float64") - (values == levels[-1]).to_numpy(
-        dtype="float64"
-    )
+def _sum_coded(trials: pd.DataFrame, factor: str, levels: Sequence[str]) -> dict[str, np.ndarray]:
+    """A column per level but the last: 1 for the level, -1 for the last one, else 0."""
+    hits = {level: (trials[factor] == level).to_numpy(dtype="float64") for level in levels}
+    return {f"{factor}[{level}]": hits[level] - hits[levels[-1]] for level in levels[:-1]}

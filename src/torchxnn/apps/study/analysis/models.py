@@ -193,7 +193,6 @@ def fit_linear_model(
     stages: Sequence[str],
     data_sets: Sequence[str],
     options: AnalysisOptions,
-    measure: str = "purity",
 ) -> LinearModel | Unavailable:
     r"""Fit purity ~ stage x data set + order + (1 | participant) by REML, with Wald tests.
 
@@ -211,14 +210,13 @@ def fit_linear_model(
         stages: in the wanted order; the last one with trials is the coding's -1.
         data_sets: keys, in the wanted order.
         options: level of the intervals.
-        measure: column of `scores`.
     """
-    trials = scores[scores[measure].notna()].reset_index(drop=True)
+    trials = scores[scores["purity"].notna()].reset_index(drop=True)
     people = trials["participant"].nunique()
     if people < 2:
         return Unavailable(f"a mixed model needs at least 2 participants, got {people}")
     design = build_design(trials, stages, data_sets)
-    outcome = trials[measure].to_numpy(dtype="float64")
+    outcome = trials["purity"].to_numpy(dtype="float64")
     dummies = pd.get_dummies(trials["participant"]).to_numpy(dtype="float64")
     within = np.column_stack([dummies, design.matrix.to_numpy()])
     df = len(trials) - int(np.linalg.matrix_rank(within))
@@ -226,7 +224,7 @@ def fit_linear_model(
     if not design.terms:
         return Unavailable("there is nothing to compare: one stage, one data set, one position")
     if total < _EXACT_FIT:
-        return Unavailable(f"every trial has the same {measure}, so there is nothing to explain")
+        return Unavailable("every trial has the same purity, so there is nothing to explain")
     if df < 1:
         return Unavailable(
             f"{len(trials)} trials of {people} participants are too few for the model's "

@@ -54,19 +54,17 @@ def fit_ordinal_model(
     stages: Sequence[str],
     data_sets: Sequence[str],
     options: AnalysisOptions,
-    measure: str = "confidence",
 ) -> OrdinalModel | Unavailable:
     r"""Fit logit P(answer > k) = -theta_k + stage x data set + order, robust to clusters.
 
     Source: McCullagh, Regression models for ordinal data, 1980 (`statsmodels` OrderedModel). It has
     no random participant: it describes the population of answers, and a sandwich covariance
     clustered by participant accounts for the dependence of a participant's answers. Tests are
-    normal and chi squared, for large samples. Arguments are those of `fit_linear_model`; the column
-    `measure` holds integers.
+    normal and chi squared, for large samples. Arguments are those of `fit_linear_model`.
     """
-    trials = scores[scores[measure].notna()].reset_index(drop=True)
+    trials = scores[scores["confidence"].notna()].reset_index(drop=True)
     people = trials["participant"].nunique()
-    levels = tuple(sorted({int(value) for value in trials[measure]}))
+    levels = tuple(sorted({int(value) for value in trials["confidence"]}))
     if people < FEWEST_PARTICIPANTS:
         return Unavailable(
             f"errors that are robust to clusters need at least {FEWEST_PARTICIPANTS} participants, "
@@ -77,7 +75,7 @@ def fit_ordinal_model(
     design = build_design(trials, stages, data_sets, intercept=False)
     if not design.terms:
         return Unavailable("there is nothing to compare: one stage, one data set, one position")
-    answers = pd.Series(pd.Categorical(trials[measure].astype(int), levels, ordered=True))
+    answers = pd.Series(pd.Categorical(trials["confidence"].astype(int), levels, ordered=True))
     found, failure = _fit(answers, design.matrix, trials["participant"].to_numpy())
     if found is None:
         return Unavailable(failure)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from torchxnn.apps.study.analysis.models import Unavailable
+from torchxnn.apps.study.analysis.models import LinearModel, Unavailable
 from torchxnn.apps.study.analysis.options import (
     NO_VISUALISATION,
     ONE_HEATMAP,
@@ -231,21 +231,20 @@ def describe_sample(results: Results) -> list[str]:
 
 def describe_deviations(results: Results) -> list[str]:
     """Where the data made the analysis differ from the plan, in sentences."""
-    found = []
-    for arm, data_set, stage in results.missing:
-        found.append(f"There is no trial of {stage} on {data_set} in the arm {arm}.")
-    model = results.model
-    if isinstance(model, Unavailable):
-        found.append(f"The mixed model was not fitted: {model.reason}.")
-    else:
-        if model.reason:
-            found.append(f"The mixed model was replaced by {model.estimator}: {model.reason}.")
-        found += [f"The mixed model is without the term {term}." for term in model.dropped]
-    ordinal = results.confidence_model
-    if isinstance(ordinal, Unavailable):
-        found.append(f"The proportional-odds model was not fitted: {ordinal.reason}.")
-    else:
-        found += [f"The proportional-odds model is without the term {t}." for t in ordinal.dropped]
+    found = [
+        f"There is no trial of {stage} on {data_set} in the arm {arm}."
+        for arm, data_set, stage in results.missing
+    ]
+    for name, model in (
+        ("mixed", results.model),
+        ("proportional-odds", results.confidence_model),
+    ):
+        if isinstance(model, Unavailable):
+            found.append(f"The {name} model was not fitted: {model.reason}.")
+            continue
+        if isinstance(model, LinearModel) and model.reason:
+            found.append(f"The {name} model was replaced by {model.estimator}: {model.reason}.")
+        found += [f"The {name} model is without the term {term}." for term in model.dropped]
     return found
 
 
