@@ -156,10 +156,12 @@ class DeepLift(BaselineMethod):
         self._check_sums(images, targets, maps)
         return maps
 
+    @torch.no_grad()
     def _check_sums(self, images: Tensor, targets: Tensor, maps: Tensor) -> None:
         delta, sums = self._delta(images, targets), maps.sum((2, 3))
         eps = torch.finfo(maps.dtype).eps
-        rounding = max(1e-4, eps) * maps.abs().sum((2, 3)) + 100 * eps * self._size(images, targets)
+        size = self._outputs(images).gather(1, targets).abs()
+        rounding = max(1e-4, eps) * maps.abs().sum((2, 3)) + 100 * eps * size
         allowed = max(0.01, 10 * eps) * delta.abs() + rounding
         wrong = (sums - delta).abs() > allowed
         if bool(wrong.any()):
@@ -170,10 +172,6 @@ class DeepLift(BaselineMethod):
                 "network has an operation without a rule, such as a product of activations; use "
                 "integrated_gradients"
             )
-
-    @torch.no_grad()
-    def _size(self, images: Tensor, targets: Tensor) -> Tensor:
-        return self._outputs(images).gather(1, targets).abs()
 
 
 class GuidedBackprop(MapMethod):

@@ -35,14 +35,14 @@ class LinearMap:
     """A linear operation and its transpose.
 
     Attributes:
-        apply: (x, weight) -> y, without the bias.
+        apply: (x, weight) -> y, without the bias; `weight` is None where that of the map is.
         adjoint: (q of shape (seeds, *y.shape), weight) -> (seeds, *x.shape).
         weight: the weights; None if the operation has fixed weights >= 0 (pooling).
         layout: memory format in which it is fastest; None if that does not matter.
     """
 
-    apply: Callable[[Tensor, Tensor | None], Tensor]
-    adjoint: Callable[[Tensor, Tensor | None], Tensor]
+    apply: Callable[[Tensor, Any], Tensor]
+    adjoint: Callable[[Tensor, Any], Tensor]
     weight: Tensor | None
     layout: torch.memory_format | None = None
 
