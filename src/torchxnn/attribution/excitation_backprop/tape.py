@@ -9,7 +9,6 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_iter
 
 _Leaf = TypeVar("_Leaf")
 
@@ -157,4 +156,11 @@ def positions(geometry: Geometry, device: torch.device) -> Tensor:
 
 def leaves(tree: Any, kind: type[_Leaf]) -> Iterator[_Leaf]:
     """Everything of one kind in nested lists, tuples and dictionaries, in their order."""
-    return (leaf for leaf in tree_iter(tree) if isinstance(leaf, kind))
+    # PyTorch's `_pytree` takes so much longer that the maps of small images would notice.
+    if isinstance(tree, kind):
+        yield tree
+    elif isinstance(tree, (list, tuple)):
+        for item in tree:
+            yield from leaves(item, kind)
+    elif isinstance(tree, dict):
+        yield from leaves(list(tree.values()), kind)

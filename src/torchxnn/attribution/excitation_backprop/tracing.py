@@ -13,6 +13,7 @@ would destroy is copied first.
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
@@ -25,7 +26,6 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import BaseTorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_map_only
 
 from torchxnn.attribution.excitation_backprop.rules.table import has_rule
 from torchxnn.attribution.excitation_backprop.tape import (
@@ -132,7 +132,7 @@ class Tracer(TorchDispatchMode):
 
     def _run(self, func: Any, args: Any, kwargs: dict[str, Any], written: list[Tensor]) -> Any:
         recorded = _functional(func) if written else func
-        given, named = tree_map_only(Tensor, self._read, (args, kwargs))
+        given, named = _map((args, kwargs), self._read)
         operation = Operation(recorded, given, named, (), self._place())
         moves_only = torch.Tag.inplace_view in func.tags
         for tensor in written:
@@ -358,3 +358,13 @@ def _written(func: Any, args: Any, kwargs: dict[str, Any]) -> list[Tensor]:
         given = args[index] if index < len(args) else kwargs.get(argument.name)
         found.extend(leaves(given, Tensor))
     return found
+
+
+def _map(tree: Any, change: Callable[[Tensor], Value]) -> Any:
+    if isinstance(tree, Tensor):
+        return change(tree)
+    if isinstance(tree, (list, tuple)):
+        return type(tree)(_map(item, change) for item in tree)
+    if isinstance(tree, dict):
+        return {key: _map(item, change) for key, item in tree.items()}
+    return tree
