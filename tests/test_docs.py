@@ -218,6 +218,19 @@ def test_every_file_and_name_that_the_tables_send_a_reader_to_exists(row):
     assert {word for word in words if word.isidentifier()} <= defined, row
 
 
+@pytest.mark.parametrize("page", [*PAGES, "CONTRIBUTING.md", "CHANGELOG.md"])
+def test_every_module_that_a_page_names_exists(page):
+    """`perf/fit_speed.py`, `attribution/methods.py`, and without its ending `training/fit`."""
+    text = re.sub(r"```.*?```", "", (ROOT / page).read_text("utf-8"), flags=re.DOTALL)
+    rooms = {room.name for room in PACKAGE.iterdir() if room.is_dir()}
+    for path in re.findall(r"`([\w/]+/[\w/]*(?:\.py)?)`", text):
+        if "NAME" in path or not (path.endswith(".py") or path.split("/")[0] in rooms):
+            continue
+        places = [folder / path for folder in (ROOT, ROOT / "src", PACKAGE)]
+        found = [*places, *(place.with_suffix(".py") for place in places)]
+        assert any(place.exists() for place in found), f"{page} names {path}"
+
+
 def test_ten_examples_of_where_to_change_something():
     assert len(rows_of_tables("docs/where_do_i_change.md")) == 10
 
