@@ -65,6 +65,15 @@ def test_one_thread_is_undone_after_an_error():
 
 
 @pytest.mark.usefixtures("three_threads")
+def test_one_thread_holds_until_the_outermost_block_ends():
+    with one_thread():
+        with one_thread():
+            assert torch.get_num_threads() == 1
+        assert torch.get_num_threads() == 1
+    assert torch.get_num_threads() == 3
+
+
+@pytest.mark.usefixtures("three_threads")
 def test_one_thread_in_two_threads_of_python_at_once():
     """The second enters before the first leaves, and does not take one for the usual number."""
     first_in, second_in, first_out = (threading.Event() for _ in range(3))

@@ -23,26 +23,38 @@ class _Usual:
     inside = 0
 
 
+class _Here(threading.local):
+    """How many `one_thread` blocks this thread of Python is in."""
+
+    inside = 0
+
+
+_HERE = _Here()
+
+
 @contextmanager
 def one_thread() -> Iterator[None]:
     """Compute on one thread in a `with`: for steps so small that more would only wait.
 
     On a busy machine it is far faster, and the result is the same however many cores there are.
-    Several threads of Python may be inside at once; each has the usual number again when it leaves.
+    Several threads of Python may be inside at once; each has the usual number again when it leaves
+    its outermost block.
     """
     with _Usual.lock:
         found = torch.get_num_threads()  # in a new thread of Python what another one has set last
         if not _Usual.inside:
             _Usual.threads = found
         _Usual.inside += 1
-        usual = _Usual.threads
+        before = found if _HERE.inside else _Usual.threads
+    _HERE.inside += 1
     torch.set_num_threads(1)
     try:
         yield
     finally:
         with _Usual.lock:
             _Usual.inside -= 1
-        torch.set_num_threads(usual)
+        _HERE.inside -= 1
+        torch.set_num_threads(before)
 
 
 def keep_freed_memory() -> bool:
