@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from torchxnn.apps.benchmark.measure import faithfulness_figures
 from torchxnn.apps.benchmark.settings import MnistConfig
-from torchxnn.apps.gallery import ranked
+from torchxnn.apps.gallery import evenly_spaced, ranked
 from torchxnn.data.datasets.mnist import MNIST
 from torchxnn.data.record import record_activations
 from torchxnn.errors import DataError
@@ -201,21 +201,20 @@ def accuracy(network: nn.Module, images: Tensor, labels: Tensor) -> float:
 def choose_digits(
     xnn: XNN, images: Tensor, labels: Tensor, digit: int, count: int
 ) -> list[list[int]]:
-    """Positives evenly spaced from the highest logit to the lowest, then other digits.
+    """Positives evenly spaced from the highest logit down, then other digits.
 
     The negatives are the median examples of the digits with the highest to the lowest mean logit.
     """
     logit = record_activations(xnn.model, xnn.layer, images.split(BATCH)).logits[:, digit]
     mine = ranked(logit, labels == digit)
-    places = torch.linspace(0, 0.9 * (len(mine) - 1), count).round().long().tolist()
+    upper = mine[: round(0.9 * (len(mine) - 1)) + 1]  # without the lowest tenth
     others = [d for d in range(10) if d != digit]
     others.sort(key=lambda d: -float(logit[labels == d].mean()))
-    picked = [others[i] for i in torch.linspace(0, 8, count).round().long().tolist()]
     negatives = []
-    for other in picked:
+    for other in evenly_spaced(others, count):
         members = ranked(-logit, labels == other)
         negatives.append(members[len(members) // 2])
-    return [[mine[place] for place in places], negatives]
+    return [evenly_spaced(upper, count), negatives]
 
 
 def draw_figure(xnn: XNN, images: Tensor, groups: list[list[int]], file: Path) -> list[Any]:

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from torchxnn.apps.gallery import evenly_spaced
 from torchxnn.apps.what_if.painting import (
     WhatIfConfig,
     paint_over,
@@ -122,9 +123,7 @@ def what_if_table(
     config = config or WhatIfConfig()
     index = target_position(xnn.targets, target)
     rows, by = _positives(xnn, dataset, index)
-    if most is not None and len(rows) > most:
-        steps = torch.linspace(0, len(rows) - 1, most).round().long().tolist()
-        rows = [rows[step] for step in steps]
+    rows = evenly_spaced(rows, most)
     parts = []
     for done, row in enumerate(rows, 1):
         image = dataset[row].image.to(xnn.device)
