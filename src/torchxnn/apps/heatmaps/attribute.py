@@ -34,7 +34,7 @@ from torchxnn.attribution.excitation_backprop.method import ExcitationBackprop
 from torchxnn.attribution.methods import METHODS
 from torchxnn.data.datasets.base import ImageDataset
 from torchxnn.data.ordered_images import data_fingerprint, image_rows
-from torchxnn.errors import AttributionWarning, DataError, SkippedImagesWarning, XNNError
+from torchxnn.errors import AttributionWarning, DataError, SkippedImagesWarning
 from torchxnn.models.outputs import class_of_target
 from torchxnn.models.weights import fingerprint
 from torchxnn.parallel.engine import Engine, LocalEngine
@@ -154,9 +154,7 @@ def _existing(location: Location) -> ChunkStore | None:
 
 def _about(xnn: XNN, dataset: Any, config: HeatmapConfig, *, labelled: bool) -> dict[str, Any]:
     """What the heatmaps depend on, in plain values of which each can be named when it differs."""
-    embedding = xnn.embedding
-    if embedding is None:
-        raise XNNError("this XNN is not fitted yet: call fit() or XNN.from_pretrained()")
+    embedding = xnn.fitted()
     height, width = image_size(dataset)
     if config.map_size is not None and config.map_size > min(height, width):
         raise DataError(f"map_size {config.map_size} is larger than the images, {height} x {width}")

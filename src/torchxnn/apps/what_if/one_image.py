@@ -43,7 +43,9 @@ def what_if(
     config: WhatIfConfig | None = None,
     path: str | None = None,
 ) -> WhatIf:
-    """Take x-features away, one at a time, and see what changes; one pass for all of them.
+    """Take x-features away, one at a time, and see what changes.
+
+    All painted images go through the network in one batch.
 
     Args:
         xnn: fitted.
@@ -116,14 +118,14 @@ def what_if(
 def _check(
     xnn: XNN, image: Tensor, features: list[int] | None, target: int | None, config: WhatIfConfig
 ) -> tuple[int, list[int]]:
-    count = len(xnn.feature_names)
+    embedding, count = xnn.fitted(), len(xnn.feature_names)
     wanted = list(range(count)) if features is None else list(features)
     wrong = [each for each in wanted if not 0 <= each < count]
     if wrong or not wanted or len(set(wanted)) < len(wanted):
         raise DataError(f"x-features must be different numbers 0 to {count - 1}, got {wanted}")
     if image.ndim != 3 or image.shape[0] != 3:
         raise DataError(f"an image must be (3, height, width), got {tuple(image.shape)}")
-    if config.value and xnn.embedding is not None and xnn.embedding.has_maps:
+    if config.value and embedding.has_maps:
         raise DataError("x-features that are maps can be set to 0 only")
     return target_position(xnn.targets, target), wanted
 
@@ -151,8 +153,8 @@ def _decoded(
     xnn: XNN, batch: Tensor, features: Tensor, wanted: list[int], index: int
 ) -> tuple[float | None, Tensor | None]:
     """The logit on the reconstruction of the layer, and its change without each x-feature."""
-    embedding = xnn.embedding
-    if embedding is None or embedding.has_maps:
+    embedding = xnn.fitted()
+    if embedding.has_maps:
         return None, None
     versions = features.expand(1 + len(wanted), -1).clone()
     for row, feature in enumerate(wanted, 1):

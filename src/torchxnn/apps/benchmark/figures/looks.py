@@ -11,7 +11,7 @@ from jaxtyping import Float, UInt8
 
 from torchxnn.data.datasets.base import Sample
 from torchxnn.data.positives import target_position
-from torchxnn.errors import DataError, XNNError
+from torchxnn.errors import DataError
 from torchxnn.explanations.functions import draw_input
 from torchxnn.xnn import XNN
 
@@ -57,8 +57,7 @@ def target_of(xnn: XNN, target: int | None) -> int:
         XNNError: the XNN is not fitted.
         DataError: it does not explain this class.
     """
-    if not xnn.targets:
-        raise XNNError("this XNN is not fitted yet: call fit() before drawing figures")
+    xnn.fitted()
     return xnn.targets[target_position(xnn.targets, target)]
 
 
