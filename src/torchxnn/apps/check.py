@@ -77,12 +77,12 @@ def run_check(config: CheckConfig, console: Console, errors: Console) -> None:
     for name, batch in inputs.items():
         target = _target(loaded.model, batch, config.target)
         layers = ExcitationBackprop(loaded.model).certify_layers(batch, [target])
-        console.print(layers_table(f"{config.model} on {name}, output {target}", layers))
+        console.print(certificate_table(f"{config.model} on {name}, output {target}", layers))
     if config.randomize:
         _cascade(config, loaded, preprocessing, batch, console)
 
 
-def layers_table(title: str, layers: Sequence[LayerCertificate]) -> Table:
+def certificate_table(title: str, layers: Sequence[LayerCertificate]) -> Table:
     """One row per module from the top down, and the worst of all."""
     table = Table(title=title)
     table.add_column("layer")

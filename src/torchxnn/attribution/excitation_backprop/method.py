@@ -45,8 +45,8 @@ from torchxnn.errors import AttributionWarning, DataError, LayerError, NonFinite
 from torchxnn.models.hooks import preserve_state
 from torchxnn.models.layers import check_images, resolve_layer
 
-RULE_MODULES = (rules_elementwise, rules_linear, rules_shape)
-"""Importing them fills the table of rules."""
+# Importing the rules fills their table, which cannot import them itself: they register in it.
+_RULE_MODULES = (rules_elementwise, rules_linear, rules_shape)
 
 
 @dataclass(eq=False, repr=False)

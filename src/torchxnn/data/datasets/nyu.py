@@ -13,8 +13,8 @@ from torchxnn.data.datasets.base import Sample
 from torchxnn.data.datasets.official import SelectableDataset
 from torchxnn.data.datasets.reading import (
     broken_line,
+    read_class_list,
     read_class_map,
-    read_names,
     read_table,
     sample_with_mask,
 )
@@ -49,7 +49,7 @@ class NYUDepth(SelectableDataset):
                 f"{self.root} is not NYU Depth v2 as expected: there is no labels.csv (expected "
                 "labels.csv, classes.txt, images/NNNN.jpg and masks/NNNN.png)"
             )
-        self.object_names = read_names(self.root / "classes.txt")
+        self.object_names = read_class_list(self.root / "classes.txt")
         found = self._keep(_read_labels(self.root / "labels.csv"), classes)
         self.ids = tuple(image for image, _ in found)
         self._settle(

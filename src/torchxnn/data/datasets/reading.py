@@ -101,7 +101,7 @@ def is_inside(path: str) -> bool:
     return not Path(path).is_absolute() and ".." not in Path(path).parts and path != ""
 
 
-def read_names(path: Path) -> tuple[str, ...]:
+def read_class_list(path: Path) -> tuple[str, ...]:
     """Names of object classes from lines `NUMBER NAME`, numbered from 0 without a gap.
 
     Raises:

@@ -98,7 +98,7 @@ def verdict(c: PairedComparison, alpha: float) -> str:
     return f"Not significant at {alpha:g}, which does not show that they are equal."
 
 
-def model_sentences(model: LinearModel | Unavailable, facts: PlanFacts) -> list[str]:
+def model_sentences(model: LinearModel | Unavailable) -> list[str]:
     """The mixed model."""
     if isinstance(model, Unavailable):
         return [f"No mixed model: {model.reason}."]
@@ -121,7 +121,7 @@ def model_sentences(model: LinearModel | Unavailable, facts: PlanFacts) -> list[
     return found
 
 
-def arm_sentence(c: UnpairedComparison, results: Results, facts: PlanFacts) -> str:
+def arm_sentence(c: UnpairedComparison, facts: PlanFacts) -> str:
     """One comparison of arms."""
     where = facts.data_set_name(c.data_set)
     if c.p is None:

@@ -201,13 +201,13 @@ def _purity(
         Section(
             "model",
             "Mixed model of purity",
-            tuple(model_sentences(results.model, facts)),
+            tuple(model_sentences(results.model)),
             tables=made.model_tables(results.model, results, facts),
         ),
         Section(
             "arms",
             "Between arms",
-            points=tuple(arm_sentence(c, results, facts) for c in results.between),
+            points=tuple(arm_sentence(c, facts) for c in results.between),
             tables=(made.arms_table(results, facts),),
         ),
         Section(
