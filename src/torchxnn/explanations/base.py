@@ -45,7 +45,7 @@ class Reasons(SavedResult, ABC):
         target_names: one per target.
         logits: (k,), the network's own.
         reproduced: (k,), `contributions.sum(-1) + intercept`.
-        predicted_class: arg max of the network over all its classes.
+        predicted_class: the class that the network predicts; see `predicted_classes`.
         predicted_name: its name.
         feature_names: one per x-feature, 1-based unless somebody named them.
         certificate: of the attributions.

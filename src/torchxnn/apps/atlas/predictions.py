@@ -39,7 +39,7 @@ class Predictions:
 
     Attributes:
         kinds: (M,), the class of each image: its label, or the prediction without labels.
-        predicted: (M,), arg max.
+        predicted: (M,), the class that the network predicts; see `predicted_classes`.
         leading: (M, L), the highest logits, descending.
         leaders: (M, L), whose they are.
         means: (K, K), mean logits of the images of each class; a row of NaN if it has none.
@@ -79,8 +79,8 @@ class Predictions:
     ) -> Float[Tensor, "rows columns"]:
         """Logits of some targets and the highest two of all others, (M, k + 2).
 
-        Whatever depends on the arg max and on the two highest logits is the same as with all
-        outputs; missing ones are the lowest number there is.
+        Whatever depends on the predicted class and on the two highest logits is the same as with
+        all outputs; missing ones are the lowest number there is.
         """
         if len(self.counts) == 1:  # a single logit is compared by its sign
             return target_logits

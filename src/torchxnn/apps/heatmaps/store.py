@@ -38,8 +38,8 @@ class ImageHeatmaps:
         contributions: (k, n), v_i E_i per target, in logits.
         reproduced: (k,).
         logits: (k,), the network's own.
-        predicted: arg max of the network over all its classes; with a single output 1 if the logit
-            is positive, else 0; -1 if the image could not be read.
+        predicted: the class that the network predicts, see `predicted_classes`; -1 if the image
+            could not be read.
         conservation_error: largest distance of a heatmap's sum from what excitation backprop
             promises, before rounding; None for methods that promise nothing.
         fallback_share: largest share of relevance of any x-feature that a fallback rule shared
