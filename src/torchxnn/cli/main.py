@@ -45,8 +45,9 @@ COMMANDS: Mapping[str, type] = {
     "demo": Demo,
 }
 """What follows `xnn`: a frozen dataclass whose fields are the arguments and whose
-`execute(terminal)` does the work. What a command needs beside its arguments' types is imported in
-`execute`, so that `xnn --help` stays fast."""
+`execute(terminal)` does the work. PyTorch is loaded by the types of the arguments; extras of the
+package, which may be missing, and what loads Captum, pandas or scikit-learn are imported in
+`execute`, so that `xnn --help` works without them and does not wait for them."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:

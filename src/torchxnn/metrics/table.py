@@ -1,7 +1,8 @@
 """The figures that tables and pages show, by name: what each means and which way is better.
 
 A new metric is one file with a pure function and a frozen result, and one line here for each of its
-figures; the command line, reports, atlases and benchmarks read what they show from this table.
+figures that is shown: the tables of `xnn evaluate` and `xnn fit`, reports, atlases and benchmarks
+name a figure, and read here what it is called, means and how it is written.
 """
 
 from __future__ import annotations
@@ -10,12 +11,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from torchxnn.metrics.agreement import Agreement
 from torchxnn.metrics.faithfulness import ACTIVE_SHARE, MINIMUM_R2, Faithfulness
 from torchxnn.metrics.locality import Locality
 from torchxnn.metrics.orthogonality import Orthogonality
-from torchxnn.metrics.pointing import Pointing
-from torchxnn.metrics.stability import Stability
 
 
 @dataclass(frozen=True)
@@ -124,18 +122,6 @@ METRICS: dict[str, Metric] = {
         Locality, "value", "Locality",
         "Entropy of an x-feature's relevance over parts or objects; its exponential is about the "
         "number that it looks at.", "lower", ".3f",
-    ),
-    "pointing": Metric(
-        Pointing, "hit_rate", "Pointing game",
-        "Share of heatmaps whose maximum lies on the object.", "higher", ".2%",
-    ),
-    "stability": Metric(
-        Stability, "value", "Stability",
-        "Similarity of the matched x-features of two fits, mean over pairs.", "higher", ".3f",
-    ),
-    "agreement": Metric(
-        Agreement, "alpha", "Krippendorff's alpha",
-        "How much people agree; 1 is fully, 0 no more than by chance.", "higher", ".2f",
     ),
 }  # fmt: skip
 """Figures by the names that tables, records and users have for them."""

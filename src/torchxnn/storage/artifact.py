@@ -1,8 +1,8 @@
-"""What every JSON file that torchxnn writes says about itself, and how it is written and read.
+"""How torchxnn writes and reads JSON, and what the files that it opens by format say of themselves.
 
-A file starts with a head: its format, the version of the format, and the versions of the packages
-that wrote it. Values become plain on the way out (`plain`) and frozen dataclasses again on the way
-in (`structure`).
+Those start with a head: the format, the version of the format, and the versions of the packages
+that wrote the file. All others are plain values (`to_json`). Values become plain on the way out
+(`plain`) and frozen dataclasses again on the way in (`structure`).
 """
 
 from __future__ import annotations
