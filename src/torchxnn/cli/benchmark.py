@@ -35,10 +35,10 @@ TITLES = {
 
 @dataclass(frozen=True)
 class BenchmarkCommand(ABC):
-    """What all benchmarks share.
+    """The arguments and the data that all benchmarks share.
 
     Attributes:
-        root: folder of the pictures to fit on, in the official layout.
+        root: folder of the images to fit on, in the official layout.
         weights: state dict of the explained network.
         out: folder for results, tables and figures; a killed run goes on where it stopped.
         classes: class names or indices (from 0); all by default.
@@ -60,11 +60,11 @@ class BenchmarkCommand(ABC):
 
     @abstractmethod
     def execute(self, terminal: Terminal) -> None:
-        """Run, print, write."""
+        """Run the benchmark, print its main figures and write its files."""
 
     @final
     def source(self) -> TaskSource:
-        """Which benchmark on which data."""
+        """The benchmark and the data that the arguments name."""
         masks = vars(self).get("masks")  # birds are measured on the images that they are fitted on
         return TaskSource(self.kind, self.root, self.weights, self.model, self.layer, masks)
 
@@ -78,7 +78,7 @@ class BenchmarkCommand(ABC):
 
 @dataclass(frozen=True)
 class Evaluation(BenchmarkCommand):
-    """All methods on all classes: the paper's tables and figures.
+    """Evaluate all methods on all classes: the paper's tables and figures.
 
     Attributes:
         figures: draw the figures and the gallery.
@@ -88,7 +88,7 @@ class Evaluation(BenchmarkCommand):
 
     @final
     def execute(self, terminal: Terminal) -> None:
-        """Run, print the main tables, write `results.json`, `tables.md` and the figures."""
+        """Measure all classes; print and write the tables, and draw the figures."""
         source = self.source()
         names = TASKS[source.kind](source).classes if self.classes else ()
         targets = find_classes(names, self.classes)
@@ -110,15 +110,15 @@ class Evaluation(BenchmarkCommand):
 
 @dataclass(frozen=True)
 class Cub(Evaluation):
-    """Birds with part locations: paper tables 1, .4 and .5."""
+    """Evaluate on birds with part locations: paper tables 1, .4 and .5."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Nyu(Evaluation):
-    """Rooms of Places365, measured on the masks of NYU Depth v2.
+    """Evaluate on rooms of Places365, with the masks of NYU Depth v2.
 
     Attributes:
-        masks: folder of NYU Depth v2.
+        masks: the folder of NYU Depth v2.
     """
 
     kind = "nyu"
@@ -127,7 +127,7 @@ class Nyu(Evaluation):
 
 @dataclass(frozen=True, kw_only=True)
 class Places(Evaluation):
-    """The paper's ten rooms of Places365, measured on the masks of ADE20K: tables 2 and .6.
+    """Evaluate on the paper's ten rooms of Places365, with the masks of ADE20K: tables 2 and .6.
 
     Attributes:
         masks: folder of ADE20K, the full release or ADEChallengeData2016.
@@ -142,19 +142,19 @@ TUNE_CLASSES = 10
 
 @dataclass(frozen=True)
 class FewClasses(BenchmarkCommand):
-    """Many fits of each of about ten kinds of birds."""
+    """A benchmark that fits each of about ten kinds of birds many times."""
 
     @abstractmethod
     def run(self, plan: Plan) -> dict[str, Any]:
-        """Fit and measure."""
+        """Fit and measure the classes of a plan; returns what the files say."""
 
     @abstractmethod
     def files(self, found: dict[str, Any], targets: list[int]) -> dict[str, bytes]:
-        """Files to write by name; one in Markdown is printed."""
+        """The contents of the files to write, by name; one in Markdown is printed, too."""
 
     @final
     def execute(self, terminal: Terminal) -> None:
-        """Run on every few classes if none are named."""
+        """Fit every few classes if none are named, and write what was found."""
         source = self.source()
         names = TASKS[source.kind](source).classes
         targets = find_classes(names, self.classes) or every_few(len(names))
@@ -177,11 +177,11 @@ class Tune(FewClasses):
     grid: TuneGrid = field(default_factory=TuneGrid)
 
     def run(self, plan: Plan) -> dict[str, Any]:
-        """Every setting on held-out training pictures."""
+        """Try every setting of the grid on held-out training images."""
         return run_tuning(plan, self.grid)
 
     def files(self, found: dict[str, Any], targets: list[int]) -> dict[str, bytes]:
-        """`tuning.json`, `tuning.md` and the Pareto front, `tuning.png`."""
+        """The figures of all settings as JSON, what they mean in words, and the Pareto front."""
         from torchxnn.apps.benchmark.figures.pareto_front import front_figure
         from torchxnn.explanations.drawing.canvas import figure_bytes
 
@@ -203,11 +203,11 @@ class SeedStability(FewClasses):
     fits: int = 5
 
     def run(self, plan: Plan) -> dict[str, Any]:
-        """Several fits of every method."""
+        """Fit every method several times and match the x-features."""
         return run_stability(plan, self.fits)
 
     def files(self, found: dict[str, Any], targets: list[int]) -> dict[str, bytes]:
-        """`stability.json` and `stability.md`."""
+        """The figures as JSON, and their tables in Markdown."""
         del targets  # they are in what was found
         text = stability_text(found)
         return {"stability.json": to_json(found), "stability.md": text.encode()}
@@ -215,10 +215,10 @@ class SeedStability(FewClasses):
 
 @dataclass(frozen=True)
 class Mnist(MnistConfig):
-    """Handwritten digits: a convolutional XNN on a small network (paper section 4.4)."""
+    """Fit a convolutional XNN to handwritten digits on a small network (paper section 4.4)."""
 
     def execute(self, terminal: Terminal) -> None:
-        """Train, fit, measure, draw; print the figures."""
+        """Train the network, fit and measure the XNN, draw it, and print the figures."""
         from torchxnn.apps.benchmark.mnist import describe, run_mnist
 
         with terminal.progress() as progress:
@@ -283,5 +283,5 @@ class Benchmark:
     )
 
     def execute(self, terminal: Terminal) -> None:
-        """Run the chosen benchmark."""
+        """Run the benchmark that was chosen."""
         self.job.execute(terminal)

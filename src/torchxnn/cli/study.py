@@ -1,4 +1,4 @@
-"""`xnn study ...`: the dataclasses of the command line, thin."""
+"""The command `xnn study`: a thin dataclass for each of its jobs."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Init:
     """folder of the study; must not exist"""
 
     def execute(self, terminal: Terminal) -> None:
-        """Build, and say what to do next."""
+        """Build the folder, and say what to do next."""
         from torchxnn.apps.study.build import build_study
         from torchxnn.apps.study.config import StudyConfig
 
@@ -60,7 +60,7 @@ class StudyDemo:
     """of everything random"""
 
     def execute(self, terminal: Terminal) -> None:
-        """Train, fit, build."""
+        """Train the networks, fit the XNNs and build the study."""
         from torchxnn.apps.study.demo import NOTES, build_demo
 
         with terminal.progress() as progress:
@@ -90,7 +90,7 @@ class Serve:
     """mark everybody who comes as a pilot"""
 
     def execute(self, terminal: Terminal) -> None:
-        """Serve until interrupted."""
+        """Serve the study until interrupted."""
         from torchxnn.apps.study.server.app import create_app
 
         if self.admin_token is not None and len(self.admin_token) < 8:
@@ -116,7 +116,7 @@ class Export:
     database: Database = None
 
     def execute(self, terminal: Terminal) -> None:
-        """Read and write."""
+        """Read the answers and write the tables."""
         from torchxnn.apps.study.export import write_tables
 
         _, tables = _read(self.study, self.database)
@@ -143,7 +143,7 @@ class Simulate:
     """of their decisions"""
 
     def execute(self, terminal: Terminal) -> None:
-        """Simulate, and count."""
+        """Let the participants pass through, and count who finished and who failed."""
         from torchxnn.apps.study.simulate import SimulationConfig, simulate
 
         config = SimulationConfig(self.participants, self.arm, self.at_once, self.pause, self.seed)
@@ -173,7 +173,7 @@ class _Analysis:
     """of the bootstrap and of the jitter in figures"""
 
     def options(self, plan: Any) -> Any:
-        """Settings of the analysis."""
+        """What the analysis of a study is to do, with what these arguments set."""
         from torchxnn.apps.study.analysis.facts import options_of
 
         options = options_of(plan)
@@ -191,7 +191,7 @@ class Analyse(_Analysis):
     """analyse simulated participants too; every page and figure then says so"""
 
     def execute(self, terminal: Terminal) -> None:
-        """Compute, write, and say what was found."""
+        """Analyse the answers, write the files, and say what was found."""
         from torchxnn.apps.study.analysis.exclusions import check_anybody, select_participants
         from torchxnn.apps.study.analysis.facts import facts_of
         from torchxnn.apps.study.analysis.findings import summarise_findings
@@ -221,7 +221,7 @@ class Preregister(_Analysis):
     """result of `xnn study power --out FILE`: where the number of participants comes from"""
 
     def execute(self, terminal: Terminal) -> None:
-        """Write, and warn if somebody has come already."""
+        """Write the plan, and warn if somebody has taken part already."""
         from datetime import UTC, datetime
 
         from torchxnn.apps.study.analysis.facts import facts_of
@@ -250,7 +250,7 @@ class PowerCommand:
     """JSON file for `xnn study preregister --power`"""
 
     def execute(self, terminal: Terminal) -> None:
-        """Simulate, print the curve and the answer."""
+        """Simulate studies of several sizes, and print the curve of power and the answer."""
         from rich.table import Table
 
         from torchxnn.apps.study.analysis.power import describe_curve, find_sample_size
@@ -269,7 +269,7 @@ class PowerCommand:
             terminal.say(f"Wrote {self.out}")
 
     def _made(self) -> tuple[PowerOptions, str]:
-        """The options, with what a study tells in place of defaults."""
+        """What is simulated: the options, with what a study tells in place of defaults."""
         if self.study is None:
             return self.assumptions, "given"
         from torchxnn.apps.study.analysis.facts import facts_of, options_of
@@ -290,7 +290,7 @@ class PowerCommand:
 
 
 def _read(folder: Path, url: str | None, may_be_new: bool = False) -> tuple[Any, Any]:
-    """Plan and tables of a study; the tables are None if it is new and may be."""
+    """Read the plan and the tables of a study; tables are None if it is new and may be."""
     from torchxnn.apps.study.export import read_tables
     from torchxnn.apps.study.plan import StudyPlan
     from torchxnn.apps.study.store.database import FILE, open_database
@@ -335,6 +335,6 @@ class Study:
     )
 
     def execute(self, terminal: Terminal) -> None:
-        """Run the chosen job."""
+        """Run the job that was chosen."""
         with needs_extra("study"):
             self.job.execute(terminal)

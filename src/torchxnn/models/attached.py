@@ -149,7 +149,7 @@ class XNNOutput:
         )
 
     def cpu(self) -> XNNOutput:
-        """The same on the CPU."""
+        """The same numbers, on the CPU."""
         return XNNOutput(**{field.name: getattr(self, field.name).cpu() for field in fields(self)})
 
 
@@ -184,20 +184,20 @@ class FittedXNN(Protocol):
     report: Any
 
     def fitted(self) -> Embedding:
-        """The embedding."""
+        """The embedding that was fitted; raises `XNNError` if there is none yet."""
 
     def run(self, images: Tensor) -> XNNOutput:
-        """One forward pass."""
+        """Every number of these images that one forward pass of the model gives."""
 
     @property
     def attribute(self) -> Callable[..., Any]:
-        """Heatmaps of images."""
+        """The function that draws heatmaps of images."""
 
     def target_name(self, target: int) -> str:
-        """Name of what an output speaks for."""
+        """The name of what an output speaks for."""
 
     def class_name(self, index: int) -> str:
-        """Name of a class."""
+        """The name of a class by its index."""
 
 
 @runtime_checkable

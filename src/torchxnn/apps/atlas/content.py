@@ -171,12 +171,12 @@ class ClassView:
 
     @property
     def sentence(self) -> str:
-        """Of the typical image."""
+        """The sentence that explains the typical image."""
         return spoken(self.explanation.sentence())
 
     @property
     def typical_image(self) -> str:
-        """File of the typical image."""
+        """The name of the file with the typical image."""
         return image_name(self.chosen.typical)
 
     @property
@@ -185,9 +185,9 @@ class ClassView:
         return self.predictions.positives_by == "label"
 
     def class_name(self, row: int) -> str:
-        """What an image shows: its label, or without labels what the network takes it for."""
+        """The name of what an image shows: its label, or without labels the predicted class."""
         return spoken(self.xnn.class_name(int(self.predictions.kinds[row])))
 
     def predicted_name(self, row: int) -> str:
-        """What the network takes an image for."""
+        """The name of the class that the network predicts for an image."""
         return spoken(self.xnn.class_name(int(self.predictions.predicted[row])))

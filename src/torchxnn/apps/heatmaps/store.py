@@ -121,7 +121,7 @@ class Heatmaps(Sequence[ImageHeatmaps]):
 
     @property
     def names(self) -> list[str]:
-        """Of the images, as the data set has them."""
+        """Names of the images, as the data set has them."""
         names: list[str] = self.store.notes["names"]
         return names
 
@@ -132,13 +132,13 @@ class Heatmaps(Sequence[ImageHeatmaps]):
 
     @property
     def class_names(self) -> tuple[str, ...] | None:
-        """Of the network's outputs, if known."""
+        """Names of the network's outputs, if they are known."""
         names = self.store.notes["class_names"]
         return None if names is None else tuple(names)
 
     @property
     def method(self) -> str:
-        """The attribution method."""
+        """Name of the attribution method that drew the heatmaps."""
         return str(self.store.about["method"])
 
     @property

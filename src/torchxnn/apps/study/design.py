@@ -45,7 +45,7 @@ class Cell:
 
     @property
     def label(self) -> str:
-        """For the dashboard."""
+        """The orders in words, as the dashboard shows them."""
         return f"{', '.join(self.data_sets)}; {', '.join(self.stages)}"
 
 

@@ -1,4 +1,4 @@
-"""The results in sentences with their numbers."""
+"""This module says the results in sentences with their numbers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NO_FINDING = (
 
 
 def summarise_findings(results: Results, facts: PlanFacts) -> list[str]:
-    """The answers to the hypotheses, one sentence or two each."""
+    """Answer each hypothesis in one sentence or two."""
     if not results.selection.kept:
         return ["There is nobody to analyse, so there are no results."]
     found = [NO_FINDING] if results.banner else []
@@ -40,7 +40,7 @@ def summarise_findings(results: Results, facts: PlanFacts) -> list[str]:
 
 
 def purity_sentence(c: PairedComparison, results: Results, facts: PlanFacts) -> str:
-    """One comparison of purity."""
+    """Say how purity differs between two stages on one data set."""
     where = facts.data_set_name(c.data_set)
     if c.mean_difference is None:
         return f"{where}: no participant has both {c.first} and {c.second}."
@@ -60,7 +60,7 @@ def purity_sentence(c: PairedComparison, results: Results, facts: PlanFacts) -> 
 
 
 def shift_sentence(c: PairedComparison, results: Results, facts: PlanFacts) -> str:
-    """One comparison of confidence."""
+    """Say by how many steps confidence differs between two stages on one data set."""
     where = facts.data_set_name(c.data_set)
     if c.mean_difference is None:
         return f"no participant has both {c.first} and {c.second} on {where}."
@@ -73,7 +73,7 @@ def shift_sentence(c: PairedComparison, results: Results, facts: PlanFacts) -> s
 
 
 def test_text(c: PairedComparison) -> str:
-    """The test and the effect size of a comparison, for parentheses."""
+    """Name the test of a comparison, its p and the effect size, to be put in parentheses."""
     if c.test is None:
         return "not tested"
     if c.test.nonzero == 0:
@@ -86,7 +86,7 @@ def test_text(c: PairedComparison) -> str:
 
 
 def verdict(c: PairedComparison, alpha: float) -> str:
-    """Whether a difference is significant, and what its absence does not mean."""
+    """Say whether a difference is significant; if it is not, say what that does not show."""
     p = c.p if c.p_holm is None else c.p_holm
     if c.test is None or p is None or c.test.nonzero == 0:
         return ""
@@ -99,7 +99,7 @@ def verdict(c: PairedComparison, alpha: float) -> str:
 
 
 def model_sentences(model: LinearModel | Unavailable) -> list[str]:
-    """The mixed model."""
+    """Say how the mixed model was estimated, or why there is none, and how participants vary."""
     if isinstance(model, Unavailable):
         return [f"No mixed model: {model.reason}."]
     found = [
@@ -122,7 +122,7 @@ def model_sentences(model: LinearModel | Unavailable) -> list[str]:
 
 
 def arm_sentence(c: UnpairedComparison, facts: PlanFacts) -> str:
-    """One comparison of arms."""
+    """Say how purity differs between two arms on one data set."""
     where = facts.data_set_name(c.data_set)
     if c.p is None:
         return f"{where}: {c.first} ({c.n_first}) and {c.second} ({c.n_second}): not compared."

@@ -1,4 +1,4 @@
-"""Tables of a report: the results as texts in rows."""
+"""This module writes the results as the tables of a report: texts in rows."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Table:
 
 
 def excluded_table(results: Results) -> Table:
-    """Who is left out, by arm and reason; nobody is named."""
+    """Count who is left out, by arm and reason; nobody is named."""
     selection = results.selection
     others = sorted({row.arm for row in selection.excluded} - {*selection.kept_arms})
     arms = [*selection.kept_arms, *others]
@@ -57,7 +57,7 @@ def excluded_table(results: Results) -> Table:
 
 
 def people_table(results: Results) -> Table:
-    """Answers to the questions about participants."""
+    """Count the answers to the questions about participants."""
     rows = []
     for question in results.people:
         total = sum(count for _, count in question.answers)
@@ -70,7 +70,7 @@ def people_table(results: Results) -> Table:
 
 
 def purity_table(results: Results, facts: PlanFacts) -> Table:
-    """Purity beside chance and the adjusted Rand index."""
+    """Show purity beside chance and the adjusted Rand index."""
     rows = []
     for cell in results.cells:
         purity = cell.purity
@@ -103,7 +103,7 @@ def purity_table(results: Results, facts: PlanFacts) -> Table:
 
 
 def behaviour_table(results: Results, facts: PlanFacts) -> Table:
-    """What participants did."""
+    """Summarise what participants did."""
     rows = [
         (
             _where(cell, facts),
@@ -119,7 +119,7 @@ def behaviour_table(results: Results, facts: PlanFacts) -> Table:
 def paired_table(
     caption: str, comparisons: Sequence[PairedComparison], results: Results, facts: PlanFacts
 ) -> Table:
-    """Paired tests with Holm's correction and effect sizes; purity in points, answers in steps."""
+    """Show paired tests with Holm's correction; purity is in points, answers are in steps."""
     level = f"{results.options.level:.0%}"
     rows = []
     for c in comparisons:
@@ -158,7 +158,7 @@ def paired_table(
 
 
 def arms_table(results: Results, facts: PlanFacts) -> Table:
-    """Arms against each other."""
+    """Compare the arms with each other."""
     level = f"{results.options.level:.0%} interval"
     rows = [
         (
@@ -186,7 +186,7 @@ def arms_table(results: Results, facts: PlanFacts) -> Table:
 
 
 def ratings_table(results: Results) -> Table:
-    """Ratings and difficulty."""
+    """Summarise the ratings of both agents and the difficulty."""
     ratings = results.ratings
     rows = {
         "Agent with one heatmap (1 to 7)": ratings.one_heatmap,
@@ -197,7 +197,7 @@ def ratings_table(results: Results) -> Table:
 
 
 def confidence_table(results: Results, facts: PlanFacts) -> Table:
-    """Confidence per stage."""
+    """Summarise confidence per stage."""
     rows = {_where(cell, facts): cell.confidence for cell in results.cells}
     caption = "Confidence, 1 (zero) to 7 (100%)"
     return _summaries(caption, "Data set, stage (arm)", rows, results)
@@ -206,7 +206,7 @@ def confidence_table(results: Results, facts: PlanFacts) -> Table:
 def model_tables(
     model: LinearModel | OrdinalModel | Unavailable, results: Results, facts: PlanFacts
 ) -> tuple[Table, ...]:
-    """Tests of the terms and differences of stages in a model; none if it was not fitted."""
+    """Show the terms and the stages of a model; there are no tables if it was not fitted."""
     if isinstance(model, Unavailable):
         return ()
     ordinal = isinstance(model, OrdinalModel)
@@ -235,7 +235,7 @@ def model_tables(
 
 
 def shown_table(facts: PlanFacts) -> Table:
-    """What participants saw, by data set."""
+    """Describe what participants saw, by data set."""
     names = list(dict.fromkeys(name for data in facts.data_sets for name, _ in data.about))
     about = [dict(data.about) for data in facts.data_sets]
     rows = [(name, *(known.get(name, DASH) for known in about)) for name in names]
