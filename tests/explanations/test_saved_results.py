@@ -153,6 +153,18 @@ def test_a_folder_with_a_part_missing_is_called_damaged(result, tmp_path):
         type(result).load(tmp_path / "it")
 
 
+@pytest.mark.parametrize("name", ["contrast", "contrast of rows"])
+@pytest.mark.parametrize("change", [{"explanations": "torchxnn.other"}, {"explanations": ["a"]},
+                                    {"positions": [0, 9]}, {"positions": 0}])  # fmt: skip
+def test_a_contrast_of_what_is_not_there_is_called_damaged(name, change, tmp_path):
+    result = RESULTS[name]()
+    result.save(tmp_path / "it")
+    file = tmp_path / "it" / "contrast.json"
+    file.write_text(json.dumps(json.loads(file.read_text("utf-8")) | change))
+    with pytest.raises(DataError, match="damaged"):
+        type(result).load(tmp_path / "it")
+
+
 def test_an_older_result_is_replaced_as_a_whole(result, tmp_path):
     result.save(tmp_path / "it")
     (tmp_path / "it" / "left_over.png").write_text("of an older version")

@@ -24,7 +24,7 @@ from torchxnn.storage.artifact import Format
 
 PANELS = 7  # x-features that the figure shows
 _BOTH = "first", "second"  # folders of the two explanations
-_KINDS = (Explanation, TextExplanation, TableExplanation)
+_KINDS = {kind.format.name: kind for kind in (Explanation, TextExplanation, TableExplanation)}
 
 
 @final
@@ -153,7 +153,7 @@ class Contrast(SavedResult):
                 f"the contrast in {folder} was saved without its explanations; make it anew with "
                 "`contrast`"
             )
-        kind = next(kind for kind in _KINDS if kind.format.name == record["explanations"])
+        kind = _KINDS[record["explanations"]]
         first, second = (kind.load(folder / name) for name in _BOTH)
         return contrast(first, second, *record["positions"])
 

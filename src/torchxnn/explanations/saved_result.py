@@ -99,7 +99,7 @@ class SavedResult(ABC):
             return cls._read(folder, record)
         except XNNError:
             raise
-        except (KeyError, TypeError, ValueError, OSError, BadZipFile) as error:
+        except (LookupError, TypeError, ValueError, OSError, BadZipFile) as error:
             raise DataError(f"{cls.format.what} in {folder} is damaged: {error!r}") from error
 
     @final
