@@ -282,6 +282,37 @@ def test_a_judgement_given_while_the_xnn_is_saved_again_is_kept(xnn, tmp_path, m
     assert read_names(run, embedding, 3).people == ("A", "B", "C", "D")
 
 
+def test_a_judgement_given_between_the_two_renames_of_a_save_is_kept(xnn, tmp_path, monkeypatch):
+    """The folder is not there at that moment; who judges then must wait, and not make it anew."""
+    run = tmp_path / "run"
+    xnn.save_pretrained(run)
+    embedding = read_saved(run)[0]["weights_sha256"]
+    judgement = FeatureNames(3).judge(1, "wing", who="B")
+    other = threading.Thread(target=write_names, args=(run, judgement, embedding))
+    rename = type(run).rename
+
+    def slow(self, target):
+        renamed = rename(self, target)
+        if self == run:
+            other.start()
+            other.join(0.3)
+        return renamed
+
+    monkeypatch.setattr(type(run), "rename", slow)
+    xnn.save_pretrained(run)
+    other.join(30)
+    assert read_names(run, embedding, 3).people == ("B",)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".run.lock", "run"]
+
+
+def test_names_of_an_xnn_that_is_gone_are_refused(tmp_path):
+    judgement = FeatureNames(3).judge(0, "wing", who="A")
+    for folder in (tmp_path, tmp_path / "run", tmp_path / "gone" / "run"):
+        with pytest.raises(FileNotFoundError):
+            write_names(folder, judgement, "d")
+    assert not [path for path in tmp_path.iterdir() if path.suffix != ".lock"]
+
+
 def _judge_often(folder, who):
     for feature in range(3):
         for _ in range(5):
@@ -290,6 +321,7 @@ def _judge_often(folder, who):
 
 def test_two_writers_at_once_lose_nothing(tmp_path):
     context = multiprocessing.get_context("fork")
+    (tmp_path / "xnn.json").write_text("{}")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # fork in a process with threads
         jobs = [context.Process(target=_judge_often, args=(tmp_path, who)) for who in "AB"]

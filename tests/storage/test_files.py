@@ -1,6 +1,8 @@
+from pathlib import Path
+
 import pytest
 
-from torchxnn.storage.files import replace_file, replace_folder
+from torchxnn.storage.files import locked, replace_file, replace_folder
 
 
 def names(folder):
@@ -97,3 +99,37 @@ def test_a_failing_rename_brings_the_old_folder_back(tmp_path, monkeypatch):
         fill(tmp_path / "out", "new")
     assert names(tmp_path) == ["out"]
     assert (tmp_path / "out" / "marker").read_text() == "old"
+
+
+def test_what_a_folder_held_is_not_lost_when_somebody_makes_it_anew(tmp_path, monkeypatch):
+    """Neither the new folder nor the old one fits there any more."""
+    fill(tmp_path / "out", "old")
+    rename = type(tmp_path).rename
+
+    def intrude(self, target):
+        renamed = rename(self, target)
+        if self == tmp_path / "out":
+            self.mkdir()
+            (self / "theirs").write_text("x")
+        return renamed
+
+    monkeypatch.setattr(type(tmp_path), "rename", intrude)
+    with pytest.raises(OSError, match="held before is in") as caught:
+        fill(tmp_path / "out", "new")
+    old = Path(str(caught.value).partition("held before is in ")[2].removesuffix("; move it back"))
+    assert (old / "marker").read_text() == "old"
+    assert names(tmp_path / "out") == ["theirs"]
+
+
+def test_a_lock_lies_beside_its_folder_or_in_it(tmp_path, monkeypatch):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    with locked(folder):
+        folder.rmdir()  # replaced by who holds the lock
+    assert names(tmp_path) == [".run.lock"]
+    folder.mkdir()
+    monkeypatch.setattr("os.access", lambda *_: False)
+    with locked(folder):
+        assert names(folder) == [".run.lock"]
+    with pytest.raises(FileNotFoundError, match="gone"), locked(tmp_path / "gone" / "run"):
+        pass

@@ -48,16 +48,23 @@ def replace_file(path: Path, content: bytes | Iterable[Any], prefix: str = ".tor
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold a lock on a file in a `with`, so that processes that read and rewrite take turns.
+def locked(folder: Path) -> Iterator[None]:
+    """Hold a lock on a folder in a `with`, so that processes that read and rewrite it take turns.
 
-    The lock file is `path` with ".lock" at the end; it stays. The lock ends with the process, also
-    after a kill. The folder of both may be replaced meanwhile by who holds the lock.
+    Who holds the lock may replace the folder, so the lock file lies beside it: `.NAME.lock`. It
+    stays, because those who wait for it and those who come later must find the same file. Where
+    nobody may write beside the folder it lies in the folder, which then is replaced by nobody. The
+    lock ends with the process, also after a kill.
 
     Raises:
-        OSError: the lock file cannot be written.
+        FileNotFoundError: There is not even a place for the folder.
+        OSError: The lock file cannot be written.
     """
-    with FileLock(path.with_name(f"{path.name}.lock")):
+    folder = folder.resolve()
+    if not folder.parent.is_dir():  # which the lock would make
+        raise FileNotFoundError(f"there is no folder {folder.parent}")
+    place = folder.parent if os.access(folder.parent, os.W_OK) else folder
+    with FileLock(place / f".{folder.name}.lock"):
         yield
 
 
@@ -115,16 +122,27 @@ def without_formula(text: str) -> str:
 
 
 def _swap(new: Path, path: Path) -> None:
-    """Rename `new` to `path`; an old folder steps aside and comes back if that fails."""
+    """Rename `new` to `path`; an old folder steps aside and comes back if that fails.
+
+    Raises:
+        OSError: It failed. If somebody made `path` anew meanwhile, the old folder cannot come back,
+            and the message says where it is.
+    """
     if not path.exists():
         new.rename(path)
         return
     aside = Path(tempfile.mkdtemp(prefix=".torchxnn-", suffix=".old", dir=path.parent))
-    path.rename(aside / "old")
+    old = path.rename(aside / "old")
     try:
         new.rename(path)
-    except BaseException:
-        (aside / "old").rename(path)
+    except BaseException as error:
+        try:
+            old.rename(path)
+        except OSError:
+            raise OSError(
+                f"{path} could not be replaced: {error}; somebody made it anew meanwhile. What it "
+                f"held before is in {old}; move it back"
+            ) from error
         with suppress(OSError):
             aside.rmdir()
         raise

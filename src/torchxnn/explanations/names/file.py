@@ -21,7 +21,7 @@ from torchxnn.errors import DataError, ModelError
 from torchxnn.explanations.names.judgements import FeatureNames
 from torchxnn.storage.artifact import Format, plain, structure
 from torchxnn.storage.files import locked, without_formula
-from torchxnn.storage.paths import Location, as_place, read_bytes, write_bytes
+from torchxnn.storage.paths import Location, as_place, file_size, read_bytes, write_bytes
 from torchxnn.storage.saved_folder import MARKER, encode_weights, write_saved
 
 NAMES = "names.json"
@@ -73,11 +73,15 @@ def write_names(folder: Location, names: FeatureNames, embedding: str) -> Featur
 
     Raises:
         ModelError: see `read_names`.
+        FileNotFoundError: no saved XNN is there.
         OSError: the file cannot be written; the old one is as it was.
     """
-    file = as_place(folder) / NAMES
+    folder = as_place(folder)
+    file = folder / NAMES
     for _ in range(_ATTEMPTS):
-        with locked(file) if isinstance(file, Path) else nullcontext():
+        with locked(folder) if isinstance(folder, Path) else nullcontext():
+            if not file_size(folder / MARKER):  # asked inside, as it may just be replaced
+                raise FileNotFoundError(f"{folder} holds no saved XNN; the names were not kept")
             together = read_names(folder, embedding, names.n_features).union(names)
             write_bytes(file, [_encode(together, embedding)])
             if isinstance(file, Path):
@@ -115,7 +119,7 @@ def save_with_names(
             write_names(folder, names, embedding)
         return
     there = (folder / MARKER).is_file()  # else nobody has an XNN to judge, and no lock file is left
-    with locked(folder / NAMES) if there else nullcontext():
+    with locked(folder) if there else nullcontext():
         check_names(folder, embedding)
         together = read_names(folder, embedding, names.n_features).union(names)
         given = together.judgements or together.actions
