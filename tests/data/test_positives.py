@@ -6,7 +6,7 @@ import torch
 from conftest import make_images, make_net
 from torchxnn.data.activation_cache import ActivationCache
 from torchxnn.data.activations import Activations
-from torchxnn.data.positives import find_positives, sample_classes, split_validation
+from torchxnn.data.positives import find_positives, positives_of, sample_classes, split_validation
 from torchxnn.data.record import cache_activations
 from torchxnn.errors import DataError
 from torchxnn.storage.artifact import digest
@@ -27,6 +27,15 @@ def test_positives_by_label_by_prediction_and_of_a_single_logit():
     assert (mask[:, 0].tolist(), by) == ([True, False] * 4, "prediction")
     mask, _ = find_positives(Activations(Z, SINGLE, LABELS.clamp(max=1)), [0])
     assert torch.equal(mask[:, 0], LABELS > 0)
+
+
+def test_positives_of_plain_numbers():
+    mask, by = positives_of(LABELS, None, [2, 1], 3)
+    assert (mask.tolist(), by) == ([[k == 2, k == 1] for k in LABELS.tolist()], "label")
+    mask, by = positives_of(None, LABELS, [0], 1)
+    assert (mask[:, 0].tolist(), by) == ((LABELS == 1).tolist(), "prediction")
+    with pytest.raises(DataError, match="there are neither"):
+        positives_of(None, None, [0], 3)
 
 
 def test_a_cache_of_a_single_logit_predicts_two_classes(tmp_path):

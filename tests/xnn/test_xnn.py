@@ -133,6 +133,9 @@ def test_evaluate_measures_faithfulness_and_orthogonality(fitted):
     assert fast.faithfulness == evaluation.faithfulness
     with pytest.raises(DataError, match="empty"):
         fitted.evaluate([])
+    images, labels = make_images(8)
+    with pytest.raises(DataError, match="labels for some batches only"):
+        fitted.evaluate([(images, labels), images], maps=False)
 
 
 def test_evaluate_equals_the_figures_of_the_fit():

@@ -55,21 +55,42 @@ def sample_classes(data: Activations | ActivationCache) -> Int64[Tensor, " sampl
     return data.predicted if data.labels is None else data.labels
 
 
+def positives_of(
+    labels: Int64[Tensor, " samples"] | None,
+    predicted: Int64[Tensor, " samples"] | None,
+    targets: Sequence[int],
+    outputs: int | None,
+) -> tuple[Bool[Tensor, "samples targets"], Literal["label", "prediction"]]:
+    """Which samples are positives of which target: by label, or without labels by prediction.
+
+    Args:
+        labels: 0-based class of each sample, or None if nobody knows.
+        predicted: class that the model predicts for each; None will do where there are labels.
+        targets: indices of outputs; a single output speaks for class 1.
+        outputs: how many outputs the model has; None, if nobody knows, counts as several.
+
+    Raises:
+        DataError: neither labels nor predictions.
+    """
+    classes = predicted if labels is None else labels
+    if classes is None:
+        raise DataError("positives are found by labels or by predictions, and there are neither")
+    wanted = [class_of_target(target, outputs) for target in targets]
+    mask = classes.unsqueeze(1) == torch.tensor(wanted, device=classes.device)
+    return mask, "prediction" if labels is None else "label"
+
+
 def find_positives(
     data: Activations, targets: Sequence[int]
 ) -> tuple[Bool[Tensor, "samples targets"], Literal["label", "prediction"]]:
-    """Which images are positives of which target, by label if there are labels, else by prediction.
-
-    A single output speaks for class 1, so that without labels a positive logit makes a positive.
+    """Which recorded samples are positives of which target, and by what; see `positives_of`.
 
     Raises:
         DataError: a target out of the range of the model's outputs.
     """
     check_targets(targets, data.n_outputs)
-    classes = sample_classes(data)
-    wanted = [class_of_target(target, data.n_outputs) for target in targets]
-    by: Literal["label", "prediction"] = "prediction" if data.labels is None else "label"
-    return torch.stack([classes == each for each in wanted], 1), by
+    predicted = data.predicted if data.labels is None else None
+    return positives_of(data.labels, predicted, targets, data.n_outputs)
 
 
 def split_validation(

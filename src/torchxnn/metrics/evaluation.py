@@ -6,9 +6,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
 from torchxnn.attribution.base import Certificate
 from torchxnn.data.activations import Activations, split_batch
-from torchxnn.data.positives import find_positives
+from torchxnn.data.positives import find_positives, positives_of
 from torchxnn.embeddings.apply import Embedded, apply_embedding
 from torchxnn.embeddings.base import Embedding
 from torchxnn.errors import DataError
@@ -69,16 +73,22 @@ def measure_activations(
     Raises:
         DataError: no images, or no positives of a target.
     """
-    return _measure(apply_embedding(embedding, data.z), data, targets)
+    found = find_positives(data, targets)
+    return _measure(apply_embedding(embedding, data.z), data.logits, targets, *found)
 
 
-def _measure(embedded: Embedded, data: Activations, targets: tuple[int, ...]) -> Measured:
-    positives, positives_by = find_positives(data, targets)
+def _measure(
+    embedded: Embedded,
+    logits: Float[Tensor, "samples outputs"],
+    targets: tuple[int, ...],
+    positives: Bool[Tensor, "samples targets"],
+    positives_by: Literal["label", "prediction"],
+) -> Measured:
     faithful = measure_faithfulness(
         embedded.features,
         embedded.contributions,
         embedded.reproduced,
-        data.logits,
+        logits,
         targets,
         positives,
     )
@@ -113,19 +123,25 @@ def evaluate(
     covariance: MapCovariance | None = None
     certificate: Certificate | None = None
     parts: list[Embedded] = []
-    outputs: list[Activations] = []
+    logits: list[Tensor] = []
+    positives: list[Tensor] = []
+    ways: set[Literal["label", "prediction"]] = set()
     for batch in loader:
         images, labels = split_batch(batch)
         images = images.to(xnn.attached.device)
         found = xnn.run(images).cpu()
         parts.append(Embedded(found.features, found.contributions, found.reproduced))
+        logits.append(found.logits.float())
         labels = labels if labels is None else labels.long().cpu()
-        outputs.append(Activations(found.features, found.logits.float(), labels))
-        positives = find_positives(outputs[-1], xnn.targets)[0].any(1)
+        mine, by = positives_of(labels, found.predicted, xnn.targets, found.logits.shape[1])
+        positives.append(mine)
+        ways.add(by)
+        if len(ways) > 1:
+            raise DataError("the loader gives labels for some batches only")
         # Tokens and columns have no common frame to be orthogonal in.
         maps = maps and kind_of(images) == "image"
-        if maps and bool(positives.any()):
-            chosen = images[positives.to(images.device)]
+        if maps and bool(mine.any()):
+            chosen = images[mine.any(1).to(images.device)]
             covariance = covariance or MapCovariance(found.features.shape[1])
             covariance.update(xnn.attribute(chosen))
             if certificate is None:
@@ -133,8 +149,9 @@ def evaluate(
                 _, certificate = xnn.attribute(few, return_certificate=True)
         if on_batch is not None:
             on_batch(len(images))
-    if not outputs:
+    if not logits:
         raise DataError("the loader is empty: there are no images to evaluate on")
-    measured = _measure(Embedded.cat(parts), Activations.cat(outputs), xnn.targets)
+    everything = torch.cat(logits), xnn.targets, torch.cat(positives), by
+    measured = _measure(Embedded.cat(parts), *everything)
     orthogonality = covariance.result(measured.dead) if maps and covariance else None
     return Evaluation(measured.faithfulness, orthogonality, certificate, measured.positives_by)

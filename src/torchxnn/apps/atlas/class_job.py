@@ -21,9 +21,9 @@ from torchxnn.apps.atlas.runs import Failure
 from torchxnn.data.activation_cache import ActivationCache
 from torchxnn.data.class_names import spoken
 from torchxnn.data.datasets.base import ImageDataset
+from torchxnn.data.positives import positives_of
 from torchxnn.errors import DataError, XNNError, XNNWarning
 from torchxnn.metrics.faithfulness import measure_faithfulness
-from torchxnn.models.outputs import class_of_target
 from torchxnn.storage.artifact import structure, to_json
 from torchxnn.storage.files import replace_folder
 from torchxnn.xnn import XNN
@@ -99,9 +99,10 @@ def _gather(
     xnn = XNN.from_pretrained(job.saved.place, given.model)
     numbers = read_numbers(given.work, job.saved.name)
     logits = given.cache.columns(xnn.targets)
-    wanted = torch.tensor([class_of_target(target, xnn.outputs) for target in xnn.targets])
-    positives_of = given.predictions.kinds[:, None] == wanted  # per target
-    positives, decided = positives_of.any(1), torch.isin(given.predictions.predicted, wanted)
+    kinds, predicted = given.predictions.kinds, given.predictions.predicted
+    by_target, _ = positives_of(kinds, predicted, xnn.targets, xnn.outputs)
+    positives = by_target.any(1)
+    decided = positives_of(None, predicted, xnn.targets, xnn.outputs)[0].any(1)
     if not bool(positives.any()):
         raise DataError(f"the data have no images of {job.summary.title}")
     measured = measure_faithfulness(
@@ -110,7 +111,7 @@ def _gather(
         numbers.reproduced,
         given.predictions.logits_around(logits, xnn.targets),
         tuple(range(len(xnn.targets))),
-        positives_of,
+        by_target,
     )
     # of each x-feature to the target that it matters most for
     best = torch.tensor(measured.share).argmax(0).expand(len(logits), 1, -1)

@@ -34,8 +34,8 @@ from torchxnn.attribution.excitation_backprop.method import ExcitationBackprop
 from torchxnn.attribution.methods import METHODS
 from torchxnn.data.datasets.base import ImageDataset
 from torchxnn.data.ordered_images import data_fingerprint, image_rows
+from torchxnn.data.positives import positives_of
 from torchxnn.errors import AttributionWarning, DataError, SkippedImagesWarning
-from torchxnn.models.outputs import class_of_target
 from torchxnn.models.weights import fingerprint
 from torchxnn.parallel.engine import Engine, LocalEngine
 from torchxnn.storage.artifact import plain
@@ -191,8 +191,8 @@ def _find_positives(
     """Rows of the positives, and images of which it is not known, with the reason."""
     unread: list[tuple[str, str]] = []
     if labels is not None:
-        wanted = {class_of_target(target, xnn.outputs) for target in xnn.targets}
-        rows = [row for row, label in enumerate(labels) if label in wanted]
+        mask, _ = positives_of(torch.tensor(labels), None, xnn.targets, xnn.outputs)
+        rows = mask.any(1).nonzero().flatten().tolist()
     else:
         parts = range(0, len(dataset), _FINDING)
         todo = [range(first, min(first + _FINDING, len(dataset))) for first in parts]

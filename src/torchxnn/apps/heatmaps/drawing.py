@@ -29,8 +29,8 @@ from torchxnn.attribution.excitation_backprop.method import ExcitationBackprop
 from torchxnn.attribution.methods import METHODS
 from torchxnn.data.datasets.base import ImageDataset
 from torchxnn.data.ordered_images import stack_samples
+from torchxnn.data.positives import positives_of
 from torchxnn.errors import DataError, NonFiniteError, XNNError
-from torchxnn.models.outputs import class_of_target
 from torchxnn.storage.chunk_store import ChunkStore
 from torchxnn.xnn import XNN
 
@@ -246,7 +246,6 @@ def find_part(given: Drawing, rows: range) -> tuple[list[int], list[tuple[str, s
         Their rows; and the images that could not be read, with the reason.
     """
     xnn, dataset, config = given.xnn, given.dataset, given.config
-    wanted = {class_of_target(target, xnn.outputs) for target in xnn.targets}
     positives: list[int] = []
     unread: list[tuple[str, str]] = []
     for first in range(0, len(rows), config.images_at_once):
@@ -255,6 +254,7 @@ def find_part(given: Drawing, rows: range) -> tuple[list[int], list[tuple[str, s
         unread += [(image_names(dataset, [row])[0], text) for row, text in problems.items()]
         there = [row for row in part if row not in problems]
         if there:
-            predicted = xnn.run(images.to(xnn.device)).predicted.tolist()
-            positives += [row for row, of in zip(there, predicted, strict=True) if of in wanted]
+            predicted = xnn.run(images.to(xnn.device)).predicted
+            mask, _ = positives_of(None, predicted, xnn.targets, xnn.outputs)
+            positives += [there[at] for at in mask.any(1).nonzero().flatten().tolist()]
     return positives, unread

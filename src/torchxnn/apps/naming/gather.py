@@ -14,12 +14,11 @@ from torchxnn.apps.naming.suggest import Suggestion, place_names, suggest
 from torchxnn.data.activations import Activations
 from torchxnn.data.class_names import spoken
 from torchxnn.data.datasets.base import ImageDataset, Sample, make_loader
-from torchxnn.data.positives import find_positives
+from torchxnn.data.positives import find_positives, positives_of
 from torchxnn.data.record import record_activations
 from torchxnn.errors import DataError
 from torchxnn.explanations.drawing.encode import encode
 from torchxnn.explanations.drawing.overlay import heatmap_over, number, signed
-from torchxnn.models.outputs import class_of_target
 
 SIDE, QUALITY = 224, 82  # pixels and WebP quality of an image
 MEASURED = 20  # images that a suggestion is made from
@@ -117,13 +116,14 @@ def gather(
     positives = find_positives(data, xnn.targets)[0]
     if not bool(positives.any()):
         raise DataError(f"{dataset.name} has no images of {xnn.target_name(xnn.targets[0])}")
+    decided, _ = positives_of(None, data.predicted, xnn.targets, data.n_outputs)
     best = found.contributions.abs()[positives.any(1)].mean(0).argmax(0)  # target per x-feature
     chosen = [
         choose_for_feature(
             found.features[:, i],
             found.contributions[:, best[i], i],
             positives[:, best[i]],
-            data.predicted == class_of_target(xnn.targets[int(best[i])], data.n_outputs),
+            decided[:, best[i]],
             (config.top, config.spaced, config.against),
             repeat=False,
         )

@@ -17,8 +17,8 @@ from torchxnn.apps.what_if.painting import (
     preprocessing_of,
     regions_of,
 )
-from torchxnn.data.datasets.base import ImageDataset
-from torchxnn.data.positives import target_position
+from torchxnn.data.datasets.base import ImageDataset, make_loader
+from torchxnn.data.positives import positives_of, target_position
 from torchxnn.errors import DataError
 from torchxnn.metrics.insertion_deletion import (
     FeatureUse,
@@ -30,7 +30,7 @@ from torchxnn.metrics.insertion_deletion import (
     step_curve,
 )
 from torchxnn.metrics.masking import Inpainting
-from torchxnn.models.outputs import class_of_target, class_probabilities
+from torchxnn.models.outputs import class_probabilities
 from torchxnn.xnn import XNN
 
 Way = Literal["deletion", "insertion"]
@@ -156,19 +156,16 @@ def what_if_table(
 def _positives(
     xnn: XNN, dataset: ImageDataset, index: int
 ) -> tuple[list[int], Literal["label", "prediction"]]:
-    target = xnn.targets[index]
-    wanted = class_of_target(target, xnn.outputs)
+    target, labels, predicted = xnn.targets[index], None, None
     if dataset.labels is not None:
-        rows = [row for row, label in enumerate(dataset.labels) if label == wanted]
+        labels = torch.tensor(dataset.labels)
     else:
-        taken_for = [
-            int(xnn.run(dataset[row].image.unsqueeze(0).to(xnn.device)).predicted)
-            for row in range(len(dataset))
-        ]
-        rows = [row for row, predicted in enumerate(taken_for) if predicted == wanted]
-    if not rows:
+        batches = (xnn.run(images.to(xnn.device)) for images in make_loader(dataset))
+        predicted = torch.cat([said.predicted.cpu() for said in batches])
+    positives, by = positives_of(labels, predicted, [target], xnn.outputs)
+    if not bool(positives.any()):
         raise DataError(f"{dataset.name} has no images of {xnn.target_name(target)}")
-    return rows, "prediction" if dataset.labels is None else "label"
+    return positives[:, 0].nonzero().flatten().tolist(), by
 
 
 _Curves = dict[tuple[Way, Order], Float[Tensor, "steps figures"]]
