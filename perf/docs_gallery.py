@@ -37,7 +37,7 @@ Each picture shows three test images of a class: on the left the image and the s
 logit, then the x-features in order of their mean contribution, each with its contribution to this
 image's logit.
 
-The pictures are made by `python perf/docs_gallery.py`. The digits come with scikit-learn
+The images are made by `python perf/docs_gallery.py`. The digits come with scikit-learn
 (E. Alpaydin and C. Kaynak, *Optical Recognition of Handwritten Digits*, UCI, CC BY 4.0); they are
 small, 8 x 8 pixels enlarged to 32 x 32. Birds (CUB-200-2011) may be used for research only, so they
 are not shown here: `xnn benchmark cub` writes their gallery on your machine ([how](evaluation.md)).
