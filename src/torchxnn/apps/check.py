@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,12 +13,10 @@ import torch
 from jaxtyping import Float
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from rich.console import Console
-from rich.table import Table
 from torch import Tensor, nn
 
 from torchxnn.apps.gallery import evenly_spaced
-from torchxnn.attribution.base import CONSERVATION_LIMIT, LayerCertificate
+from torchxnn.attribution.base import LayerCertificate
 from torchxnn.attribution.excitation_backprop.method import ExcitationBackprop
 from torchxnn.attribution.sanity import RandomizedStep, randomize_from_the_top
 from torchxnn.data.datasets.images import read_image
@@ -59,8 +57,42 @@ class CheckConfig:
     seed: int = 0
 
 
-def run_check(config: CheckConfig, console: Console, errors: Console) -> None:
-    """Certify a model on random and on real input, and print a table of layers for each.
+@dataclass(frozen=True, eq=False)
+class InputCheck:
+    """Conservation on one batch of input.
+
+    Attributes:
+        name: of the input, for people.
+        target: output that was explained.
+        layers: from the top down.
+    """
+
+    name: str
+    target: int
+    layers: tuple[LayerCertificate, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Cascade:
+    """How the maps change as weights are destroyed from the top.
+
+    Attributes:
+        steps: the first is the trained model.
+        file: the PNG that shows the maps; None if none was asked for.
+    """
+
+    steps: tuple[RandomizedStep, ...]
+    file: Path | None
+
+
+def run_check(
+    config: CheckConfig, on_note: Callable[[str], None]
+) -> Iterator[InputCheck | Cascade]:
+    """Certify a model on random and on real input, one after the other; then destroy its weights.
+
+    Args:
+        config: what to check.
+        on_note: called with what is to be known about the model's weights.
 
     Raises:
         UnsupportedOperationError: relevance reached an operation without a rule.
@@ -68,7 +100,7 @@ def run_check(config: CheckConfig, console: Console, errors: Console) -> None:
     """
     if config.out is not None and not config.randomize:
         raise XNNError("--out draws the maps of --randomize; give both or neither")
-    loaded = _load(config, errors)
+    loaded = _load(config, on_note)
     preprocessing = DataConfig(size=config.size).preprocessing(loaded.preprocessing)
     inputs = {"random input": _noise(preprocessing, config.seed)}
     if config.images:
@@ -77,45 +109,9 @@ def run_check(config: CheckConfig, console: Console, errors: Console) -> None:
     for name, batch in inputs.items():
         target = _target(loaded.model, batch, config.target)
         layers = ExcitationBackprop(loaded.model).certify_layers(batch, [target])
-        console.print(certificate_table(f"{config.model} on {name}, output {target}", layers))
+        yield InputCheck(name, target, layers)
     if config.randomize:
-        _cascade(config, loaded, preprocessing, batch, console)
-
-
-def certificate_table(title: str, layers: Sequence[LayerCertificate]) -> Table:
-    """One row per module from the top down, and the worst of all."""
-    table = Table(title=title)
-    table.add_column("layer")
-    for name in ("operations", "conservation error", "fallback share"):
-        table.add_column(name, justify="right")
-    for layer in layers:
-        bad = layer.conservation_error > CONSERVATION_LIMIT
-        table.add_row(
-            layer.layer or "(outermost)",
-            str(layer.operations),
-            f"{layer.conservation_error:.1e}",
-            f"{layer.fallback_share:.2%}",
-            style="red" if bad else None,
-        )
-    table.add_section()
-    table.add_row(
-        "worst",
-        str(sum(layer.operations for layer in layers)),
-        f"{max((layer.conservation_error for layer in layers), default=0.0):.1e}",
-        f"{max((layer.fallback_share for layer in layers), default=0.0):.2%}",
-    )
-    return table
-
-
-def cascade_table(steps: Sequence[RandomizedStep]) -> Table:
-    """How the maps change as weights are destroyed from the top."""
-    table = Table(title="Weights destroyed from the top down")
-    table.add_column("destroyed down to")
-    table.add_column("rank correlation with the trained model's maps", justify="right")
-    for step in steps:
-        table.add_row(step.layer or "(nothing)", f"{step.correlation:+.3f}")
-    table.caption = "a method whose maps do not change explains nothing about the network"
-    return table
+        yield _cascade(config, loaded, preprocessing, batch)
 
 
 def draw_cascade(pictures: Sequence[np.ndarray], steps: Sequence[RandomizedStep]) -> Figure:
@@ -136,12 +132,12 @@ def draw_cascade(pictures: Sequence[np.ndarray], steps: Sequence[RandomizedStep]
     return figure
 
 
-def _load(config: CheckConfig, errors: Console) -> LoadedModel:
+def _load(config: CheckConfig, on_note: Callable[[str], None]) -> LoadedModel:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", XNNWarning)
         loaded = load_model(config.model, config.weights, allow_random=True)
     for warning in caught:
-        errors.print(f"xnn: note: {warning.message}", style="yellow", markup=False)
+        on_note(str(warning.message))
     return loaded
 
 
@@ -163,8 +159,7 @@ def _cascade(
     loaded: LoadedModel,
     preprocessing: Preprocessing,
     images: Tensor,
-    console: Console,
-) -> None:
+) -> Cascade:
     target = _target(loaded.model, images, config.target)
 
     def draw(model: nn.Module) -> Tensor:
@@ -173,9 +168,8 @@ def _cascade(
             maps: Any = ExcitationBackprop(model).attribute_many(images, [target])
             return maps
 
-    steps = list(randomize_from_the_top(loaded.model, images, draw, seed=config.seed))
-    console.print(cascade_table(steps))
+    steps = tuple(randomize_from_the_top(loaded.model, images, draw, seed=config.seed))
     if config.out is not None:
         pictures = [preprocessing.picture(image) for image in images]
         replace_file(config.out, figure_bytes(draw_cascade(pictures, steps), "png"))
-        console.print(f"Wrote {config.out}", highlight=False, markup=False)
+    return Cascade(steps, config.out)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
+from rich.table import Table
 from tyro.conf import Positional, arg
 
-from torchxnn.apps.check import CheckConfig, run_check
+from torchxnn.apps.check import CheckConfig, InputCheck, run_check
+from torchxnn.attribution.base import CONSERVATION_LIMIT, LayerCertificate
+from torchxnn.attribution.sanity import RandomizedStep
 from torchxnn.cli.terminal import Terminal
 
 
@@ -23,4 +27,47 @@ class Check(CheckConfig):
 
     def execute(self, terminal: Terminal) -> None:
         """Print a table per input, and the cascade if asked."""
-        run_check(self, terminal.out, terminal.err)
+        for found in run_check(self, lambda text: terminal.complain(f"xnn: note: {text}")):
+            if isinstance(found, InputCheck):
+                title = f"{self.model} on {found.name}, output {found.target}"
+                terminal.show(certificate_table(title, found.layers))
+                continue
+            terminal.show(cascade_table(found.steps))
+            if found.file is not None:
+                terminal.say(f"Wrote {found.file}")
+
+
+def certificate_table(title: str, layers: Sequence[LayerCertificate]) -> Table:
+    """One row per module from the top down, and the worst of all."""
+    table = Table(title=title)
+    table.add_column("layer")
+    for name in ("operations", "conservation error", "fallback share"):
+        table.add_column(name, justify="right")
+    for layer in layers:
+        bad = layer.conservation_error > CONSERVATION_LIMIT
+        table.add_row(
+            layer.layer or "(outermost)",
+            str(layer.operations),
+            f"{layer.conservation_error:.1e}",
+            f"{layer.fallback_share:.2%}",
+            style="red" if bad else None,
+        )
+    table.add_section()
+    table.add_row(
+        "worst",
+        str(sum(layer.operations for layer in layers)),
+        f"{max((layer.conservation_error for layer in layers), default=0.0):.1e}",
+        f"{max((layer.fallback_share for layer in layers), default=0.0):.2%}",
+    )
+    return table
+
+
+def cascade_table(steps: Sequence[RandomizedStep]) -> Table:
+    """How the maps change as weights are destroyed from the top."""
+    table = Table(title="Weights destroyed from the top down")
+    table.add_column("destroyed down to")
+    table.add_column("rank correlation with the trained model's maps", justify="right")
+    for step in steps:
+        table.add_row(step.layer or "(nothing)", f"{step.correlation:+.3f}")
+    table.caption = "a method whose maps do not change explains nothing about the network"
+    return table
