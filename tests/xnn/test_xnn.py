@@ -15,6 +15,7 @@ from torchxnn import XNN
 from torchxnn.attribution.methods import METHODS
 from torchxnn.data.record import record_activations
 from torchxnn.errors import DataError, LayerError, ModelError, NonFiniteError, XNNError, XNNWarning
+from torchxnn.explanations.maps import Units
 from torchxnn.models.preprocessing import Preprocessing
 from xnn_examples import QUICK, make_loader, quick_fit
 
@@ -433,6 +434,23 @@ def test_one_pass_gives_what_separate_passes_give(fitted, method):
     of_logits = METHODS[method](fitted.model).attribute_many(images, [1, 3])
     assert torch.equal(found.logit_heatmaps, of_logits)
     assert fitted.run_with_maps(images, method).logit_heatmaps.shape == (4, 0, 12, 12)
+
+
+def test_a_method_is_built_for_what_it_explains_alone(fitted, monkeypatch):
+    """Any method was once built for the units beside the logits, a tuple, and then not used."""
+    built = []
+
+    class Picky(METHODS["gradient"]):
+        def __init__(self, module):
+            super().__init__(module)
+            built.append(type(module))
+
+    monkeypatch.setitem(METHODS, "picky", Picky)
+    images, _ = make_images(2)
+    fitted.run_with_maps(images, "picky")
+    assert built == [Units]
+    fitted.run_with_maps(images, "picky", logits=[1])
+    assert built == [Units, Units, type(fitted.model)]
 
 
 def test_run_gives_what_the_network_and_the_embedding_say(fitted):

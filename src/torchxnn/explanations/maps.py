@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from torchxnn.attribution.base import Certificate
 from torchxnn.attribution.excitation_backprop.method import ExcitationBackprop
-from torchxnn.attribution.methods import attributor
+from torchxnn.attribution.methods import METHODS, attributor
 from torchxnn.embeddings.base import Embedding
 from torchxnn.models.attached import AttachedLayer, FittedXNN, XNNOutput, fit_to
 from torchxnn.models.inputs import check_inputs
@@ -111,11 +111,12 @@ def run_with_maps(
     attached, embedding = xnn.attached, xnn.fitted()
     check_inputs(attached.model, images)
     features = range(embedding.n_features)
-    both = UnitsBesideLogits(attached, embedding)
-    together = attributor(method, both)
-    if isinstance(together, ExcitationBackprop):
+    if METHODS.get(method) is ExcitationBackprop:
+        both = UnitsBesideLogits(attached, embedding)
         groups = [features, logits] if logits else [features]
-        found = together.attribute_outputs(images, groups, [certify, False][: len(groups)])
+        found = ExcitationBackprop(both).attribute_outputs(
+            images, groups, [certify, False][: len(groups)]
+        )
         for drawn in found if warn else ():
             drawn.warn(stacklevel=3)
         return XNNMaps(
@@ -127,6 +128,7 @@ def run_with_maps(
         )
     maps = xnn.attribute(images, method, return_certificate=certify)
     maps, certificate = maps if certify else (maps, None)
-    of_logits = attributor(method, attached.model)
-    logit_maps = of_logits.attribute_many(images, logits) if logits else maps[:, :0]
+    logit_maps = maps[:, :0]
+    if logits:
+        logit_maps = attributor(method, attached.model).attribute_many(images, logits)
     return XNNMaps(xnn.run(images), maps, logit_maps, certificate, None)

@@ -20,7 +20,7 @@ from torchxnn.apps.benchmark.methods import (
     sae_config,
 )
 from torchxnn.apps.benchmark.run import BENCHMARK, run_benchmark, saved_xnn
-from torchxnn.apps.benchmark.settings import METHODS, BenchmarkConfig
+from torchxnn.apps.benchmark.settings import ALL_METHODS, BenchmarkConfig
 from torchxnn.apps.benchmark.stability import run_stability
 from torchxnn.apps.benchmark.summary import summarise
 from torchxnn.apps.benchmark.tables import markdown, stability_text, tuning_text
@@ -63,7 +63,7 @@ def test_every_method_is_measured_on_every_class(ran):
     _, records = ran
     assert sorted(records) == ["0", "1", "2"]
     for record in records.values():
-        assert set(record["methods"]) == set(METHODS)
+        assert set(record["methods"]) == set(ALL_METHODS)
         assert record["positives"] == 4
         assert set(record["more"]) == {"NMF", "PCA", "TopK-SAE"}
         assert [row["num_x"] >= 1 for row in record["lasso"].values()] == [True] * 5
@@ -173,7 +173,7 @@ def test_the_command_writes_results_tables_and_figures(source, tmp_path, capsys)
     arguments += ["--minimum-positives", "2", "--pretrain-epochs", "1"]
     assert main(arguments) in (0, None)
     results = json.loads((out / "results.json").read_text())
-    assert set(results["methods"]) == set(METHODS)
+    assert set(results["methods"]) == set(ALL_METHODS)
     assert set(results["classes"]) == {"0", "2"}
     required = {
         *("f_reg_train", "f_reg_test", "f_cls_train", "f_cls_test", "f_reg_positives"),

@@ -138,7 +138,7 @@ def fit_class(ready: Prepared, target: int) -> ClassFits:
     return ClassFits(fitted, reports, path, seconds)
 
 
-def faithfulness(embedding: Embedding, data: Activations, target: int) -> Faithfulness:
+def class_faithfulness(embedding: Embedding, data: Activations, target: int) -> Faithfulness:
     """Faithfulness of an embedding of one class on recorded activations."""
     return measure_activations(embedding, data, (target,)).faithfulness
 
@@ -150,11 +150,11 @@ def measure_class(ready: Prepared, target: int) -> tuple[ClassRecord, ClassFits]
     record = ClassRecord(target, ready.opened.task.classes[target])
     fits = fit_class(ready, target)
     for name, embedding in fits.methods.items():
-        train, test = (faithfulness(embedding, part, target) for part in recorded.measured)
+        train, test = (class_faithfulness(embedding, part, target) for part in recorded.measured)
         own = faithfulness_figures(train, test)
         record.methods[name] = own | {"seconds": fits.seconds.get(name)}
     for size, embedding in fits.path.items():
-        train, test = (faithfulness(embedding, part, target) for part in recorded.measured)
+        train, test = (class_faithfulness(embedding, part, target) for part in recorded.measured)
         record.lasso[str(size)] = {
             "num_x": embedding.n_features,
             "f_reg_train": train.f_reg,
@@ -164,7 +164,7 @@ def measure_class(ready: Prepared, target: int) -> tuple[ClassRecord, ClassFits]
     alike = replace(ready.opened.config.train, positive_share=None)
     for name, embedding in ready.blind.more.items():
         read = read_class(embedding, ready.data, target, alike)
-        record.more[name] = faithfulness(read, recorded.test, target).r2
+        record.more[name] = class_faithfulness(read, recorded.test, target).r2
     _measure_maps(ready, fits.methods, record)
     record.seconds = time.perf_counter() - start
     return record, fits

@@ -8,7 +8,7 @@ from pathlib import Path
 from torchxnn.errors import XNNError
 from torchxnn.training.config import ConvConfig, TrainConfig
 
-METHODS = (
+ALL_METHODS = (
     "SRAE",
     "SRAE-R",
     "NN",
@@ -21,7 +21,7 @@ METHODS = (
     "PCA",
     "TopK-SAE",
 )
-"""Columns of the tables, in this order."""
+"""Methods that are compared: columns of the tables, in this order."""
 
 FIT = TrainConfig(
     beta=2.0, epochs=12, patience=5, decay_every=8, revive=2, pretrain_epochs=1, trials=2

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torchxnn.apps.benchmark.measure import FIGURES, NO_FIGURES
-from torchxnn.apps.benchmark.settings import METHODS
+from torchxnn.apps.benchmark.settings import ALL_METHODS
 from torchxnn.metrics.intervals import paired_wilcoxon
 
 LOWER_IS_BETTER = ("o1", "o2", "mean_squared_correlation", "locality")
@@ -26,7 +26,7 @@ def summarise(records: Records) -> dict[str, Any]:
         `tests`: one-sided paired Wilcoxon tests that the figure of SRAE, or of SRAE-R, is lower;
         `lasso`, `masking` and `more`: the other tables. None where a figure does not exist.
     """
-    names = [name for name in METHODS if any(name in r["methods"] for r in records.values())]
+    names = [name for name in ALL_METHODS if any(name in r["methods"] for r in records.values())]
     return {
         "methods": {name: _mean_method(name, records) for name in names},
         "classes": {

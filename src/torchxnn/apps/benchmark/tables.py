@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from torchxnn.apps.benchmark.settings import METHODS
+from torchxnn.apps.benchmark.settings import ALL_METHODS
 from torchxnn.metrics.table import METRICS
 
 NONE = "–"  # noqa: RUF001
@@ -57,7 +57,7 @@ def _method_table(
     summary: dict[str, Any], head: Sequence[str], rows: Sequence[tuple[Any, ...]]
 ) -> str:
     """Methods as columns; each row has labels, the name of a figure, and how it is written."""
-    found = {name: summary["methods"][name] for name in METHODS if name in summary["methods"]}
+    found = {name: summary["methods"][name] for name in ALL_METHODS if name in summary["methods"]}
     return _table(
         [*head, *found],
         [

@@ -19,7 +19,7 @@ from torchxnn.apps.benchmark.class_by_class import (
     open_benchmark,
 )
 from torchxnn.apps.benchmark.maps import MapFigures, layer_of
-from torchxnn.apps.benchmark.measure import FIT_FIGURES, faithfulness
+from torchxnn.apps.benchmark.measure import FIT_FIGURES, class_faithfulness
 from torchxnn.apps.benchmark.methods import UnitsOfMany, fit_variant, nn_config
 from torchxnn.apps.benchmark.summary import mean
 from torchxnn.attribution.excitation_backprop.method import ExcitationBackprop
@@ -154,7 +154,7 @@ def _measure(opened: Opened, target: int, name: str, config: TrainConfig) -> dic
     data = opened.recorded.fit_data(config)
     method = "NN" if name == "NN" else "SRAE"
     embedding, _ = fit_variant(method, data, (target,), opened.config.n_features, config)
-    found = faithfulness(embedding, data.validation, target)
+    found = class_faithfulness(embedding, data.validation, target)
     held_out = opened.recorded.held_out(config)
     labels = opened.recorded.train.labels
     if labels is None:
