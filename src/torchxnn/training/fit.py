@@ -13,6 +13,7 @@ from torchxnn.data.activations import Activations
 from torchxnn.embeddings.base import Embedding
 from torchxnn.errors import DegenerateFitWarning, XNNError
 from torchxnn.training.config import ComputeConfig, Losses, TrainConfig
+from torchxnn.training.initialise import SharedStarts
 from torchxnn.training.report import FitReport
 from torchxnn.training.restarts import FitResult, GroupData, TrialQueue
 from torchxnn.training.trial import run_trials
@@ -26,6 +27,7 @@ def fit_embedding(
     config: TrainConfig | None = None,
     on_epoch: Callable[[int, int, Losses], None] | None = None,
     compute: ComputeConfig | None = None,
+    starts: SharedStarts | None = None,
 ) -> tuple[Embedding, FitReport]:
     """Fit an SRAE to recorded activations, or a `ConvSRAE` if they are maps.
 
@@ -41,6 +43,8 @@ def fit_embedding(
         config: settings; None takes the defaults.
         on_epoch: called with (trial, epoch, held-out losses).
         compute: how it is computed; None takes the defaults.
+        starts: given to all fits to the same activations, spares them what they have in common; it
+            changes no result.
 
     Returns:
         The embedding and the report. A degenerate fit also warns with `DegenerateFitWarning`.
@@ -57,7 +61,8 @@ def fit_embedding(
         found.append(result)
 
     watch = None if on_epoch is None else lambda _, *told: on_epoch(*told)
-    fit_group(train, validation, [tuple(targets)], n_features, config, compute, done, watch)
+    wanted = [tuple(targets)]
+    fit_group(train, validation, wanted, n_features, config, compute, done, watch, starts=starts)
     embedding, report = found[0]
     if report.degenerate:
         warnings.warn(
@@ -80,6 +85,7 @@ def fit_group(
     on_done: Callable[[int, FitResult], None],
     on_epoch: Callable[[int, int, int, Losses], None] | None = None,
     held_out: Literal["given", "split"] = "given",
+    starts: SharedStarts | None = None,
 ) -> None:
     """Fit an embedding to each of several targets, `compute.slots` of them at once.
 
@@ -96,6 +102,7 @@ def fit_group(
         on_done: called with the position in `targets` and the result, as fits end.
         on_epoch: called with (position, trial, epoch, held-out losses).
         held_out: "split" says that `validation` was split off the images that the user gave.
+        starts: shared with other groups that are fitted to the same activations.
 
     Raises:
         DataError: settings or data that no fit could begin with.
@@ -103,7 +110,7 @@ def fit_group(
     config, compute = config or TrainConfig(), compute or ComputeConfig()
     # The fit needs gradients, and new tensors lie on the CPU whatever the caller's context is.
     with torch.inference_mode(False), torch.enable_grad(), torch.device("cpu"):
-        data = GroupData.prepare(train, validation, targets, config, compute, held_out)
+        data = GroupData.prepare(train, validation, targets, config, compute, held_out, starts)
         if data.train.are_maps:
             compute = replace(compute, slots=1)  # a batch of maps is large enough
         queue = TrialQueue(data, targets, n_features, config, on_done)

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 import torch
@@ -26,20 +26,31 @@ from torchxnn.embeddings.subspace import Subspace, principal_subspace
 from torchxnn.metrics.faithfulness import ACTIVE_SHARE
 from torchxnn.training.config import Split, TrainConfig
 
-_PRETRAINED: WeakKeyDictionary[Activations, dict[tuple[object, ...], tuple[Any, Tensor]]] = (
-    WeakKeyDictionary()
-)
-"""Pretraining sees no target: the embedding that it gave, and the generator's state then, are kept
-while the activations are, and shared by all fits to them that draw the same numbers."""
-
-_SUBSPACES: WeakKeyDictionary[Activations, dict[tuple[int, int], Subspace]] = WeakKeyDictionary()
-"""The same for principal subspaces, by rank and seed."""
+Made = TypeVar("Made")
 
 SUBSPACE_SAMPLES = 8192
 """Most samples that the principal subspace is computed from."""
 
 EVIDENCE_RIDGE = 0.1
 """Penalty of the linear readouts from hidden units, as a share of their mean variance."""
+
+
+class SharedStarts:
+    """What is computed once for all fits to the same activations, as it sees no target.
+
+    Whoever runs several fits gives the same one to all of them; what it holds ends with it. Fits to
+    other activations may use it too: they share nothing.
+    """
+
+    def __init__(self) -> None:
+        self._found: WeakKeyDictionary[Activations, dict[Hashable, Any]] = WeakKeyDictionary()
+
+    def once(self, data: Activations, key: Hashable, compute: Callable[[], Made]) -> Made:
+        """What `compute` gave for these activations when it was first asked for by this key."""
+        known = self._found.setdefault(data, {})
+        if key not in known:
+            known[key] = compute()
+        return known[key]
 
 
 class Starter(ABC):
@@ -50,6 +61,7 @@ class Starter(ABC):
         n_features: n.
         config: settings.
         generator: of everything random.
+        starts: shared with other fits; None for a fit on its own.
 
     Attributes:
         embedding: scaled and pretrained; x-layer and readout set if `config.split_logit` says so.
@@ -58,10 +70,16 @@ class Starter(ABC):
     embedding: Autoencoder
 
     def __init__(
-        self, split: Split, n_features: int, config: TrainConfig, generator: torch.Generator
+        self,
+        split: Split,
+        n_features: int,
+        config: TrainConfig,
+        generator: torch.Generator,
+        starts: SharedStarts | None = None,
     ) -> None:
         self.split, self.n_features = split, n_features
         self.config, self.generator = config, generator
+        self.starts = starts or SharedStarts()
         self.embedding = self._pretrained()
         if config.split_logit:
             self.start_features(range(n_features))
@@ -95,28 +113,30 @@ class Starter(ABC):
 
     def _pretrained(self) -> Any:
         """Scaled and pretrained on Z; the generator is left as if it had just been done."""
-        config, generator, z = self.config, self.generator, self.split.data.z
+        config, generator = self.config, self.generator
         sizes = (self.n_features, self.split.logits.shape[1], config.hidden, config.conv)
         training = (config.pretrain_epochs, config.batch_size, config.subspace)
         key = (*sizes, *training, generator.get_state().numpy().tobytes())
-        known = _PRETRAINED.setdefault(self.split.data, {})
-        if key not in known:
-            points = self.points()
-            nonnegative = all(bool((part >= 0).all()) for part in batches(z))
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(int(torch.randint(2**31, (), generator=generator)))
-                embedding = self.new_embedding(nonnegative)
-            embedding.to(z.device, torch.promote_types(z.dtype, torch.float32))
-            with torch.no_grad():
-                embedding.scale.copy_(deviation(points))  # so that scaled Z has unit variance
-            if config.pretrain_epochs:
-                epochs, size = config.pretrain_epochs, config.batch_size
-                pretrain_greedily(embedding, points, generator, epochs, size)
-                embedding.zero_grad()
-            known[key] = (embedding, generator.get_state())
-        embedding, state = known[key]
+        embedding, state = self.starts.once(self.split.data, key, self._pretrain)
         generator.set_state(state)
         return copy.deepcopy(embedding)
+
+    def _pretrain(self) -> tuple[Autoencoder, Tensor]:
+        """A new embedding, scaled and pretrained, and the state of the generator after that."""
+        config, generator, z = self.config, self.generator, self.split.data.z
+        points = self.points()
+        nonnegative = all(bool((part >= 0).all()) for part in batches(z))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(int(torch.randint(2**31, (), generator=generator)))
+            embedding = self.new_embedding(nonnegative)
+        embedding.to(z.device, torch.promote_types(z.dtype, torch.float32))
+        with torch.no_grad():
+            embedding.scale.copy_(deviation(points))  # so that scaled Z has unit variance
+        if config.pretrain_epochs:
+            epochs, size = config.pretrain_epochs, config.batch_size
+            pretrain_greedily(embedding, points, generator, epochs, size)
+            embedding.zero_grad()
+        return embedding, generator.get_state()
 
 
 class VectorStarter(Starter):
@@ -142,8 +162,13 @@ class VectorStarter(Starter):
 
     def new_embedding(self, nonnegative: bool) -> SRAE:
         """An SRAE with random weights, in the subspace that the settings ask for."""
-        dims, targets, config = self.split.data.z.shape[1], self.split.logits.shape[1], self.config
-        subspace = _subspace(self.split.data, config)
+        data, config = self.split.data, self.config
+        dims, targets, rank = data.z.shape[1], self.split.logits.shape[1], config.subspace
+        subspace = None
+        if rank is not None and rank < dims:
+            seed = config.seed
+            key = ("subspace", rank, seed)
+            subspace = self.starts.once(data, key, lambda: _subspace(data.z, rank, seed))
         sizes = (dims, self.n_features, targets, config.hidden, nonnegative)
         return SRAE(*sizes, subspace=subspace)
 
@@ -157,19 +182,12 @@ class VectorStarter(Starter):
         readout.bias.copy_(bias)
 
 
-def _subspace(data: Activations, config: TrainConfig) -> Subspace | None:
-    """The principal subspace that the settings ask for; None for all of Z."""
-    if config.subspace is None or config.subspace >= data.z.shape[1]:
-        return None
-    known = _SUBSPACES.setdefault(data, {})
-    key = (config.subspace, config.seed)
-    if key not in known:
-        z = data.z
-        if len(z) > SUBSPACE_SAMPLES:
-            generator = torch.Generator().manual_seed(config.seed)
-            z = z[torch.randperm(len(z), generator=generator)[:SUBSPACE_SAMPLES]]
-        known[key] = principal_subspace(z / deviation(z), config.subspace, config.seed)
-    return known[key]
+def _subspace(z: Float[Tensor, "samples dims"], rank: int, seed: int) -> Subspace:
+    """The principal subspace of Z, or of a sample of it."""
+    if len(z) > SUBSPACE_SAMPLES:
+        generator = torch.Generator().manual_seed(seed)
+        z = z[torch.randperm(len(z), generator=generator)[:SUBSPACE_SAMPLES]]
+    return principal_subspace(z / deviation(z), rank, seed)
 
 
 def pretrain_greedily(

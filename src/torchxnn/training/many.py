@@ -32,6 +32,7 @@ from torchxnn.training.class_results import (
 )
 from torchxnn.training.config import ComputeConfig, TrainConfig
 from torchxnn.training.fit import fit_group
+from torchxnn.training.initialise import SharedStarts
 from torchxnn.training.memory import Needs, load_splits
 from torchxnn.training.report import FitReport, describe_xnn
 from torchxnn.training.restarts import FitResult
@@ -248,17 +249,19 @@ def _place(work: _Work, targets: tuple[int, ...]) -> Place | None:
 
 # Workers
 
-_State = tuple[_Work, tuple[Activations, Activations | None] | None]
-"""What a process was given, and the activations that all its blocks read, if these fit."""
+_State = tuple[_Work, tuple[Activations, Activations | None] | None, SharedStarts]
+"""What a process was given, the activations that all its blocks read, if these fit, and what the
+fits to them begin with."""
 
 
 def _start(work: _Work) -> _State:
     needs = work.needs
-    return work, load_splits(needs, None, work.validation) if needs.all_fit else None
+    splits = load_splits(needs, None, work.validation) if needs.all_fit else None
+    return work, splits, SharedStarts()
 
 
 def _fit_block(state: _State, block: _Block) -> list[_Answer]:
-    work, splits = state
+    work, splits, starts = state
     try:
         train, validation = splits or load_splits(work.needs, block)
     except XNNError as error:
@@ -274,7 +277,7 @@ def _fit_block(state: _State, block: _Block) -> list[_Answer]:
     n = work.n_features or default_features(len(block[0]))
     held_out: Literal["given", "split"] = "split" if work.validation is None else "given"
     config, compute = work.needs.config, work.compute
-    fit_group(train, validation, block, n, config, compute, done, held_out=held_out)
+    fit_group(train, validation, block, n, config, compute, done, None, held_out, starts)
     return answers
 
 

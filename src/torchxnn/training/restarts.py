@@ -17,6 +17,7 @@ from torchxnn.errors import DataError, XNNError
 from torchxnn.metrics.evaluation import measure_activations
 from torchxnn.metrics.faithfulness import Faithfulness
 from torchxnn.training.config import ComputeConfig, Split, TrainConfig
+from torchxnn.training.initialise import SharedStarts
 from torchxnn.training.objective import full_set_losses
 from torchxnn.training.report import FitReport
 from torchxnn.training.schedule import Trial
@@ -28,12 +29,16 @@ FitResult = tuple[Embedding, FitReport] | XNNError
 
 @dataclass(frozen=True, eq=False)
 class GroupData:
-    """The two splits of the data, on the CPU to be measured and on the device to be fitted."""
+    """The two splits of the data, on the CPU to be measured and on the device to be fitted.
+
+    `starts` is what the fits begin with, and may be shared with other fits.
+    """
 
     train: Activations
     validation: Activations
     fitted: tuple[Activations, Activations]
     held_out: Literal["given", "split"]
+    starts: SharedStarts
 
     @classmethod
     def prepare(
@@ -44,6 +49,7 @@ class GroupData:
         config: TrainConfig,
         compute: ComputeConfig,
         held_out: Literal["given", "split"],
+        starts: SharedStarts | None,
     ) -> GroupData:
         """Check settings, split the data if that is to be done, and move them to the device."""
         check_config(config)
@@ -67,7 +73,8 @@ class GroupData:
             )
         validation = _ordinary(validation)
         device = torch.device(compute.device)
-        return cls(train, validation, (train.to(device), validation.to(device)), held_out)
+        fitted = (train.to(device), validation.to(device))
+        return cls(train, validation, fitted, held_out, starts or SharedStarts())
 
 
 class Restarts:
@@ -106,9 +113,8 @@ class Restarts:
         fitted = [
             split.beside(data) for split, data in zip(self.splits, self.data.fitted, strict=True)
         ]
-        return Wanted(
-            (fitted[0], fitted[1]), self.spread.to(fitted[0].logits), self.trials, position
-        )
+        spread, starts = self.spread.to(fitted[0].logits), self.data.starts
+        return Wanted((fitted[0], fitted[1]), spread, starts, self.trials, position)
 
     def take(self, trial: Trial) -> None:
         """Note a trial's result."""

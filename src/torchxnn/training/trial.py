@@ -20,7 +20,7 @@ from torchxnn.errors import XNNError
 from torchxnn.training import losses
 from torchxnn.training.cells import MapStarter
 from torchxnn.training.config import ComputeConfig, Losses, Split, TrainConfig
-from torchxnn.training.initialise import VectorStarter
+from torchxnn.training.initialise import SharedStarts, VectorStarter
 from torchxnn.training.objective import (
     Terms,
     batch_statistics,
@@ -41,12 +41,14 @@ class Wanted:
     Attributes:
         splits: training and held-out data; all fits of a group share their `data`.
         spread: (k,) standard deviation of the logits over the training data.
+        starts: what all fits to the same activations begin with.
         number: of the trial; gives each its own seed.
         position: of the targets in the caller's list.
     """
 
     splits: tuple[Split, Split]
     spread: Float[Tensor, " targets"]
+    starts: SharedStarts
     number: int
     position: int = 0
 
@@ -95,7 +97,7 @@ class _Fit:
         self.train, self.validation = wanted.splits
         self.generator = trial_generator(config, wanted.number)
         kind = MapStarter if self.train.data.are_maps else VectorStarter
-        self.starter = kind(self.train, n_features, config, self.generator)
+        self.starter = kind(self.train, n_features, config, self.generator, wanted.starts)
         self.embedding = self.starter.embedding
         self.schedule = Schedule(config, self.held_out_losses())
         self.best = copy.deepcopy(self.embedding.state_dict())

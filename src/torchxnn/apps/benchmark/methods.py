@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -26,6 +26,7 @@ from torchxnn.embeddings.topk_sae import TopKConfig, fit_topk_sae
 from torchxnn.errors import DegenerateFitWarning, XNNWarning
 from torchxnn.training.config import TrainConfig
 from torchxnn.training.fit import fit_embedding
+from torchxnn.training.initialise import SharedStarts
 from torchxnn.training.report import FitReport
 
 LASSO_SIZES = (5, 8, 21, 68, 232)
@@ -45,10 +46,12 @@ class FitData:
     Attributes:
         train: images and their altered copies.
         validation: other training images, for early stopping.
+        starts: what the fits to them begin with.
     """
 
     train: Activations
     validation: Activations
+    starts: SharedStarts = field(default_factory=SharedStarts)
 
 
 def srae_r_config(base: TrainConfig) -> TrainConfig:
@@ -102,7 +105,9 @@ def _fit(
     data: FitData, targets: tuple[int, ...], n_features: int, config: TrainConfig
 ) -> tuple[Embedding, FitReport]:
     with warnings.catch_warnings(action="ignore", category=DegenerateFitWarning):
-        return fit_embedding(data.train, data.validation, targets, n_features, config)
+        return fit_embedding(
+            data.train, data.validation, targets, n_features, config, starts=data.starts
+        )
 
 
 def fit_cae(data: FitData, n_concepts: int, base: TrainConfig) -> Embedding:

@@ -6,6 +6,8 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from torch import Tensor
+
 from torchxnn.apps.benchmark.class_by_class import (
     Measurement,
     Opened,
@@ -56,14 +58,12 @@ def run_stability(plan: Plan, fits: int = 5) -> dict[str, Any]:
 
 def _refit_class(fits: int, opened: Opened, target: int) -> dict[str, Any]:
     z = opened.recorded.located.z[opened.task.positives(target)]
-    row: dict[str, Any] = {}
-    for name in SEEN:
-        features = []
-        for seed in range(fits):
-            config = replace(opened.config.train, seed=opened.config.train.seed + seed)
-            data = opened.recorded.fit_data(config)
+    features: dict[str, list[Tensor]] = {name: [] for name in SEEN}
+    for seed in range(fits):
+        config = replace(opened.config.train, seed=opened.config.train.seed + seed)
+        data = opened.recorded.fit_data(config)
+        for name, of_fits in features.items():
             embedding, _ = fit_variant(name, data, (target,), opened.config.n_features, config)
-            features.append(apply_embedding(embedding, z).features)
-        found = measure_stability(features)
-        row[name] = {"correlation": found.value, "chance": found.chance}
-    return row
+            of_fits.append(apply_embedding(embedding, z).features)
+    found = {name: measure_stability(of_fits) for name, of_fits in features.items()}
+    return {name: {"correlation": s.value, "chance": s.chance} for name, s in found.items()}

@@ -20,7 +20,7 @@ from torchxnn.apps.benchmark.class_by_class import (
 )
 from torchxnn.apps.benchmark.maps import MapFigures, layer_of
 from torchxnn.apps.benchmark.measure import FIT_FIGURES, class_faithfulness
-from torchxnn.apps.benchmark.methods import UnitsOfMany, fit_variant, nn_config
+from torchxnn.apps.benchmark.methods import FitData, UnitsOfMany, fit_variant, nn_config
 from torchxnn.apps.benchmark.summary import mean
 from torchxnn.attribution.excitation_backprop.method import ExcitationBackprop
 from torchxnn.embeddings.base import Embedding
@@ -141,17 +141,19 @@ def _tune_class(grid: TuneGrid, opened: Opened, target: int) -> dict[str, Any]:
     rows: dict[str, list[dict[str, Any]]] = {}
     for fold in range(grid.folds):
         base = replace(opened.config.train, seed=opened.config.train.seed + fold)
+        data = opened.recorded.fit_data(base)
         for name, config in grid.settings(base).items():
-            rows.setdefault(name, []).append(_measure(opened, target, name, config))
+            rows.setdefault(name, []).append(_measure(opened, data, target, name, config))
     return {
         name: {figure: mean([row[figure] for row in found]) for figure in FIT_FIGURES}
         for name, found in rows.items()
     }
 
 
-def _measure(opened: Opened, target: int, name: str, config: TrainConfig) -> dict[str, Any]:
+def _measure(
+    opened: Opened, data: FitData, target: int, name: str, config: TrainConfig
+) -> dict[str, Any]:
     """Figures of one setting on the held-out part of the training images."""
-    data = opened.recorded.fit_data(config)
     method = "NN" if name == "NN" else "SRAE"
     embedding, _ = fit_variant(method, data, (target,), opened.config.n_features, config)
     found = class_faithfulness(embedding, data.validation, target)
