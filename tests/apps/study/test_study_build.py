@@ -197,7 +197,7 @@ def test_demo_is_a_study_of_digits(tmp_path, capsys):
     out = tmp_path / "study"
     assert main(["study", "demo", "--data", "digits", "--out", str(out)]) == 0
     said, _ = text_of(capsys)
-    assert "50 pictures in 5 sets" in said
+    assert "50 images in 5 sets" in said
     data = StudyPlan.read(out).data_sets[0]
     assert data.about["n_features"] == 7
     assert data.about["r2_validation"] > 0.9
