@@ -277,7 +277,7 @@ def _fit_block(state: _State, block: _Block) -> list[_Answer]:
     n = work.n_features or default_features(len(block[0]))
     held_out: Literal["given", "split"] = "split" if work.validation is None else "given"
     config, compute = work.needs.config, work.compute
-    fit_group(train, validation, block, n, config, compute, done, None, held_out, starts)
+    fit_group(train, validation, block, n, config, compute, done, held_out=held_out, starts=starts)
     return answers
 
 
