@@ -24,7 +24,7 @@ from torchxnn.explanations.names.file import read_names, save_with_names
 from torchxnn.explanations.names.judgements import FeatureNames
 from torchxnn.metrics import evaluation
 from torchxnn.models.attached import AttachedLayer, XNNOutput, fit_to
-from torchxnn.models.outputs import class_of_target
+from torchxnn.models.outputs import check_targets, class_of_target
 from torchxnn.models.preprocessing import Preprocessing
 from torchxnn.models.weights import fingerprint
 from torchxnn.storage.artifact import structure
@@ -188,7 +188,17 @@ class XNN(nn.Module):
             targets: 0-based classes whose logits it reproduces.
             outputs: number of the model's outputs, if known.
             report: how its fit went, if known.
+
+        Raises:
+            DataError: not one target per reproduced logit, or a target that the model has not.
         """
+        if len(targets) != embedding.n_targets:
+            raise DataError(
+                f"the embedding reproduces {embedding.n_targets} logit(s) and is attached with "
+                f"{len(targets)} target(s); give one for each"
+            )
+        if outputs is not None:
+            check_targets(targets, outputs)
         self.embedding = embedding.to(self.device)
         self.targets, self.outputs, self.report = tuple(targets), outputs, report
         self._names = None
@@ -358,7 +368,7 @@ class XNN(nn.Module):
             ModelError: not such a folder, a newer format, or another model (by fingerprint).
         """
         about, state = read_saved(path)
-        found, expected = fingerprint(model), about["model_fingerprint"]
+        found, expected = fingerprint(model), str(about.get("model_fingerprint"))
         if found != expected:
             raise ModelError(
                 f"the XNN in {path} explains another model: its fingerprint is {expected[:12]}, "
@@ -380,7 +390,7 @@ class XNN(nn.Module):
             report = about["report"] and structure(about["report"], FitReport, "its report")
             embedding = rebuild_embedding(about, state)
             xnn.attach_embedding(embedding, about["targets"], about["outputs"], report)
-        except (DataError, KeyError, TypeError, RuntimeError) as error:
+        except (DataError, LookupError, TypeError, AttributeError, RuntimeError) as error:
             raise ModelError(f"the saved XNN in {path} is damaged: {error!r}") from error
         xnn.names = read_names(path, about["weights_sha256"], embedding.n_features)
         return xnn

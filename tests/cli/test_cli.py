@@ -214,7 +214,15 @@ def test_a_flat_folder_has_no_labels(folder):
 def test_targets_by_index_and_name():
     assert find_target("2", 4, None) == 2
     assert find_target("b", 4, tuple("abcd")) == 1
-    for text, names in (("4", None), ("-1", None), ("cat", None), ("e", tuple("abcd"))):
+    wrong = (
+        ("4", None),
+        ("-1", None),
+        ("cat", None),
+        ("e", tuple("abcd")),
+        ("²", None),
+        ("--5", None),
+    )
+    for text, names in wrong:
         with pytest.raises(DataError):
             find_target(text, 4, names)
 

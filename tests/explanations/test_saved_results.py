@@ -1,6 +1,7 @@
 """One contract of all results that are drawn and kept: explanations, contrasts, what-ifs."""
 
 import json
+from contextlib import suppress
 from dataclasses import fields, is_dataclass, replace
 
 import numpy as np
@@ -162,6 +163,24 @@ def test_a_contrast_of_what_is_not_there_is_called_damaged(name, change, tmp_pat
     file = tmp_path / "it" / "contrast.json"
     file.write_text(json.dumps(json.loads(file.read_text("utf-8")) | change))
     with pytest.raises(DataError, match="damaged"):
+        type(result).load(tmp_path / "it")
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of numpy.load
+@pytest.mark.parametrize("name", ["image", "what if"])
+def test_no_damage_of_the_arrays_is_anything_but_damage(name, tmp_path):
+    result = RESULTS[name]()
+    result.save(tmp_path / "it")
+    file = tmp_path / "it" / "arrays.npz"
+    whole = file.read_bytes()
+    cuts = [whole[:length] for length in (0, 1, len(whole) // 2, len(whole) - 1)]
+    flips = [whole[:at] + bytes([whole[at] ^ 0xFF]) + whole[at + 1 :] for at in range(0, 600, 3)]
+    for content in [*cuts, *flips]:
+        file.write_bytes(content)
+        with suppress(DataError):  # a bit that nobody reads may be flipped
+            type(result).load(tmp_path / "it")
+    file.unlink()
+    with pytest.raises(DataError, match=r"damaged|without its arrays"):
         type(result).load(tmp_path / "it")
 
 

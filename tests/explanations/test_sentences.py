@@ -316,6 +316,9 @@ def test_explain_against_another_run(runs, capsys):
     assert (folder / "explanation.html").is_file()
     saved = json.loads((folder / "explanation.json").read_text("utf-8"))
     assert saved["feature_names"][0] == "bright square"
+    # what cannot be contrasted replaces nothing
+    assert main([*command, "--against", str(runs / "run1")]) == 2
+    assert (folder / "contrast" / "contrast.json").is_file()
 
 
 def test_fit_refuses_to_replace_names_before_it_starts(runs, capsys):

@@ -12,6 +12,7 @@ from torch import nn
 from conftest import make_images, make_net
 from model_state import assert_same_state, state_of
 from torchxnn import XNN
+from torchxnn.apps.saved_xnn import open_run
 from torchxnn.attribution.methods import METHODS
 from torchxnn.data.record import record_activations
 from torchxnn.errors import DataError, LayerError, ModelError, NonFiniteError, XNNError, XNNWarning
@@ -260,6 +261,15 @@ def test_broken_folders_are_named(fitted, tmp_path):
     about.write_text(json.dumps({"format": "other"}))
     with pytest.raises(ModelError, match="is not a saved XNN"):
         XNN.from_pretrained(tmp_path / "x", make_net())
+    for change in ({"layer": None}, {"targets": [0, 1]}, {"targets": [9]}, {"embedding": {}}):
+        about.write_text(json.dumps(saved | change))
+        with pytest.raises(ModelError, match="is damaged"):
+            XNN.from_pretrained(tmp_path / "x", make_net())
+    about.write_text(json.dumps({key: saved[key] for key in ("format", "format_version")}))
+    with pytest.raises(ModelError, match="fingerprint"):
+        XNN.from_pretrained(tmp_path / "x", make_net())
+    with pytest.raises(ModelError, match="does not say which model"):
+        open_run(tmp_path / "x")
     about.write_text(json.dumps(saved))
     weights = tmp_path / "x" / "embedding.safetensors"
     weights.write_bytes(weights.read_bytes()[:100])
@@ -489,3 +499,7 @@ def test_a_fit_made_elsewhere_is_attached_whole(fitted):
     other.name_feature(0, "bright")
     other.attach_embedding(fitted.embedding, [1], 4)
     assert other.feature_names[0] == "x-feature 1"
+    with pytest.raises(DataError, match=r"reproduces 1 logit.*2 target"):
+        other.attach_embedding(fitted.embedding, [0, 1], 4)
+    with pytest.raises(DataError, match="target 7 is out of range"):
+        other.attach_embedding(fitted.embedding, [7], 4)

@@ -24,12 +24,12 @@ def open_run(run: Path, model: str | None = None, weights: str | Path | None = N
             fingerprint).
     """
     about = read_about(run)
-    source = about["source"] or {}
+    source = about.get("source") or {}
     name, file = model or source.get("model"), weights or source.get("weights")
     if name is None:
         raise ModelError(f"{run} does not say which model it explains; give --model")
     loaded = load_model(name, file, allow_random=bool(source.get("random_weights")))
-    if about["preprocessing"] is None:
+    if about.get("preprocessing") is None:
         warnings.warn(
             f"{run} does not say how images were preprocessed; taking what is usual for {name}",
             XNNWarning,

@@ -46,11 +46,13 @@ class Explain(SavedRun):
                 continue
             folder = self.out / name
             explanation = xnn.explain(image, path=path.name, method=self.method)
-            explanation.save(folder)
-            terminal.say(explanation.summary(), f"  {folder}/explanation.html")
-            if other is not None:
+            found = None
+            if other is not None:  # before anything is written over what lies there
                 second = other.explain(image, path=path.name, method=self.method)
                 found = contrast(explanation, second)
+            explanation.save(folder)
+            terminal.say(explanation.summary(), f"  {folder}/explanation.html")
+            if found is not None:
                 found.save(folder / "contrast")
                 terminal.say(found.sentence())
         if skipped:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any, ClassVar, TypeVar, final
 from zipfile import BadZipFile
+from zlib import error as ZlibError
 
 from matplotlib.figure import Figure
 
@@ -13,6 +15,12 @@ from torchxnn.errors import DataError, XNNError
 from torchxnn.explanations.drawing.canvas import figure_bytes, save_figure
 from torchxnn.storage.artifact import Format
 from torchxnn.storage.files import replace_file, replace_folder
+
+_DAMAGE = (
+    *(LookupError, TypeError, ValueError, AttributeError, OSError, EOFError, NotImplementedError),
+    *(BadZipFile, ZlibError, TokenError),
+)
+"""What NumPy and `zipfile` raise for a damaged archive, and a constructor for what is no value."""
 
 Saved = TypeVar("Saved", bound="SavedResult")
 
@@ -99,7 +107,7 @@ class SavedResult(ABC):
             return cls._read(folder, record)
         except XNNError:
             raise
-        except (LookupError, TypeError, ValueError, OSError, BadZipFile) as error:
+        except _DAMAGE as error:
             raise DataError(f"{cls.format.what} in {folder} is damaged: {error!r}") from error
 
     @final

@@ -189,6 +189,10 @@ class WhatIf(SavedResult):
 
     @classmethod
     def _read(cls, folder: Path, record: dict[str, Any]) -> WhatIf:
+        if not (folder / "arrays.npz").is_file():
+            raise DataError(
+                f"the what-if in {folder} was saved without its arrays; make it anew with `what_if`"
+            )
         plain = {name: record[name] for name in _PLAIN}
         config = structure(record["config"], WhatIfConfig, str(folder))
         with np.load(folder / "arrays.npz", allow_pickle=False) as arrays:

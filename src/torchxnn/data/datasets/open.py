@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -190,7 +191,7 @@ def find_target(text: str, outputs: int, class_names: Sequence[str] | None) -> i
         raise DataError(f"the model's single logit speaks for {names[1]!r}, not for {text!r}")
     if text in names:
         return names.index(text)
-    if text.lstrip("-").isdigit():
+    if re.fullmatch("-?[0-9]+", text):
         index = int(text)
         check_targets([index], outputs)
         return index
