@@ -3,7 +3,7 @@
 import hashlib
 import math
 import pickle
-from collections.abc import Iterable, Sequence, Sized
+from collections.abc import Sequence, Sized
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -197,22 +197,22 @@ def train_head(
     scale = _channel_scale(pooled)
     inputs = pooled / scale
     batch = min(64, len(inputs))
-    turns: Iterable[int] = range(epochs)
-    if progress:
-        turns = progress.track(turns, description="Training the head")
+    task = progress.add_task("Training the head", total=epochs) if progress else None
     with torch.random.fork_rng(devices=[]), one_thread():
         torch.manual_seed(seed)
         head = _head(pooled.shape[1], hidden, num_classes)
         optimizer = torch.optim.AdamW(head.parameters(), lr=5e-4, weight_decay=1e-2)
         steps = epochs * math.ceil(len(inputs) / batch)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 5e-4, total_steps=steps)
-        for _ in turns:
+        for _ in range(epochs):
             for rows in torch.randperm(len(inputs)).split(batch):
                 loss = nn.functional.cross_entropy(head(inputs[rows]), labels[rows])
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
                 schedule.step()
+            if progress and task is not None:
+                progress.advance(task)
     with torch.no_grad():
         cast(nn.Linear, head[0]).weight /= scale
     return head.eval()

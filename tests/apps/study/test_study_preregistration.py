@@ -96,9 +96,9 @@ def test_number_of_participants(tmp_path, power):
     assert power.sentence() in text
     assert f"| {power.participants} |" in text
     assert "The arm main ends when 30 participants have finished" in text
-    few = replace(FACTS, arms=(replace(FACTS.main, participants=3), *FACTS.arms[1:]))
+    few = replace(FACTS, arms=(FACTS.main.model_copy(update={"participants": 3}), *FACTS.arms[1:]))
     assert "3 in main are fewer than the" in write(tmp_path / "2.md", facts=few, power=power)
-    free = replace(FACTS, arms=(replace(FACTS.main, participants=None),))
+    free = replace(FACTS, arms=(FACTS.main.model_copy(update={"participants": None}),))
     ends = f"Recruiting for the arm main ends at {power.recruit} participants"
     assert ends in write(tmp_path / "3.md", facts=free, power=power)
     assert "No power analysis was given" in write(tmp_path / "4.md", facts=free)
