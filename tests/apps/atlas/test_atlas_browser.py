@@ -78,12 +78,18 @@ def scheme(request):
     return request.param
 
 
+def note_failure(request, problems):
+    """Note a request that failed, unless the page was left before it was answered."""
+    if request.failure != "net::ERR_ABORTED":
+        problems.append(f"failed: {request.url} ({request.failure})")
+
+
 def open_page(context, made, problems, name="index.html"):
     page = context.new_page()
     b.watch(page, problems)
     asked = []
     page.on("request", lambda request: asked.append(request.url))
-    page.on("requestfailed", lambda request: problems.append(f"failed: {request.url}"))
+    page.on("requestfailed", lambda request: note_failure(request, problems))
     page.goto((made.folder / name).as_uri())
     return page, asked
 

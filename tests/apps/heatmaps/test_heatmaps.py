@@ -205,8 +205,9 @@ class TestChosenImages:
         with pytest.raises(DataError, match="has no images"):
             attribute_many(xnn, empty, tmp_path / "maps", ALL)
         dataset = open_folder(folder, classes=tuple("abcde"))
+        of_ten = make_xnn(targets=(9,), outputs=10)
         with pytest.raises(DataError, match="there are no images of 'class 9'"):
-            attribute_many(make_xnn(targets=(9,)), dataset, tmp_path / "maps", self.config)
+            attribute_many(of_ten, dataset, tmp_path / "maps", self.config)
         with pytest.raises(DataError, match="with images by number, got generator"):
             attribute_many(xnn, (i for i in [1]), tmp_path / "maps", ALL)
         with pytest.raises(XNNError, match="not fitted"):
