@@ -37,10 +37,7 @@ from torchxnn.training.config import TrainConfig
 from torchxnn.training.fit import fit_embedding
 
 CONSOLE = Console(stderr=True)
-PAPER = {
-    "train": (2.627, 3.530, 4.067, 2.605, 2.766),
-    "test": (10.883, 9.164, 8.938, 5.849, 3.954),
-}
+PAPER = {"train": (2.627, 3.530, 4.067, 2.605, 2.766), "test": (10.883, 9.164, 8.938, 5.849, 3.954)}
 
 
 def fast_fit() -> TrainConfig:

@@ -188,11 +188,7 @@ CUB_FILES = {
     "classes.txt": ["1 001.Black_footed_Albatross", "2 002.Laysan_Albatross"],
     "image_class_labels.txt": ["1 1", "2 1", "3 2"],
     "train_test_split.txt": ["1 0", "2 1", "3 1"],
-    "bounding_boxes.txt": [
-        "1 20.0 10.0 40.0 20.0",
-        "2 0.0 0.0 80.0 80.0",
-        "3 8.5 4.0 16.0 12.0",
-    ],
+    "bounding_boxes.txt": ["1 20.0 10.0 40.0 20.0", "2 0.0 0.0 80.0 80.0", "3 8.5 4.0 16.0 12.0"],
     "parts/parts.txt": ["1 back", "2 left eye"],
     "parts/part_locs.txt": [
         "1 1 40.0 20.0 1",

@@ -181,11 +181,7 @@ def _sum(
     total = values[node.name].flatten()
     for i in range(total.numel()):
         each = torch.stack([term[i] for term in terms])
-        options = [
-            (_sign(float(total[i])) * each).clamp(min=0),
-            each.abs(),
-            torch.ones_like(each),
-        ]
+        options = [(_sign(float(total[i])) * each).clamp(min=0), each.abs(), torch.ones_like(each)]
         won = next(option for option in options if float(option.sum()) > 0)
         for position, name in enumerate(node.inputs):
             relevance[name][i] += won[position] / won.sum() * received[i]

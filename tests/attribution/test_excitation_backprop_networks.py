@@ -124,10 +124,7 @@ def certified(
 
 
 @settings(max_examples=40)
-@given(
-    stages=st.lists(st.sampled_from(STAGES), min_size=1, max_size=7),
-    seed=st.integers(0, 2**16),
-)
+@given(stages=st.lists(st.sampled_from(STAGES), min_size=1, max_size=7), seed=st.integers(0, 2**16))
 def test_random_networks_conserve_relevance(stages, seed):
     module = RandomNet(stages, seed).double().eval()
     images = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(seed)).double()

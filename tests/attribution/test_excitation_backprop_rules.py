@@ -376,13 +376,7 @@ def attention_by_hand(gen: torch.Generator) -> list[Node]:
 def constant_on_the_left(gen: torch.Generator) -> list[Node]:
     weight = random(gen, 4, 6)
     return [
-        Node(
-            "p",
-            "linear",
-            ("x",),
-            lambda x: weight @ x,
-            lambda x: torch.ones_like(weight) @ x,
-        ),
+        Node("p", "linear", ("x",), lambda x: weight @ x, lambda x: torch.ones_like(weight) @ x),
         unary("a", "p", F.mish),
         *head("a", 72, gen),
     ]

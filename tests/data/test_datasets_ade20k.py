@@ -19,12 +19,7 @@ from dataset_examples import (
     write_mask,
 )
 from image_examples import write_noise
-from torchxnn.data.datasets.ade20k import (
-    ADE20K,
-    class_numbers,
-    match_instances,
-    read_attributes,
-)
+from torchxnn.data.datasets.ade20k import ADE20K, class_numbers, match_instances, read_attributes
 from torchxnn.errors import DataError, XNNWarning
 from torchxnn.models.preprocessing import Preprocessing
 

@@ -92,10 +92,7 @@ IMAGES = idx(digits(12, seed=0)[0])
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (
-            b"",
-            r"not an IDX file of unsigned bytes with 3 dimension.* start with 00 00 08 03",
-        ),
+        (b"", r"not an IDX file of unsigned bytes with 3 dimension.* start with 00 00 08 03"),
         (b"\x00\x00\x08\x01" + IMAGES[4:], r"not an IDX file .* got '00 00 08 01'"),
         (b"\x00\x00\x0d\x03" + IMAGES[4:], "not an IDX file"),  # floats
         (IMAGES[:10], "not an IDX file"),

@@ -155,10 +155,7 @@ def _target(model: nn.Module, images: Tensor, target: int | None) -> int:
 
 
 def _cascade(
-    config: CheckConfig,
-    loaded: LoadedModel,
-    preprocessing: Preprocessing,
-    images: Tensor,
+    config: CheckConfig, loaded: LoadedModel, preprocessing: Preprocessing, images: Tensor
 ) -> Cascade:
     target = _target(loaded.model, images, config.target)
 

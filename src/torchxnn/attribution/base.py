@@ -265,12 +265,7 @@ class MapMethod(Attributor):
                 f"a map needs images (B, C, H, W), got a batch of shape {tuple(images.shape)}"
             )
         off = torch.autocast(images.device.type, enabled=False)
-        with (
-            torch.inference_mode(False),
-            torch.enable_grad(),
-            off,
-            preserve_state(self._network),
-        ):
+        with torch.inference_mode(False), torch.enable_grad(), off, preserve_state(self._network):
             private = images.detach().as_subclass(Tensor).clone()
             targets = targets.to(private.device, torch.int64).clone()
             self._check(private[:1], targets)

@@ -10,14 +10,7 @@ from typing import Annotated, Any, Literal
 from tyro.conf import Positional, arg, subcommand
 
 from torchxnn.apps.study.analysis.power_options import PowerOptions
-from torchxnn.cli.terminal import (
-    NUMBERS,
-    Terminal,
-    count_images,
-    count_steps,
-    needs_extra,
-    serve,
-)
+from torchxnn.cli.terminal import NUMBERS, Terminal, count_images, count_steps, needs_extra, serve
 from torchxnn.errors import DataError, XNNError
 from torchxnn.storage.artifact import to_json
 from torchxnn.storage.files import check_replaceable, replace_file

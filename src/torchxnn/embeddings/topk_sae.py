@@ -83,9 +83,7 @@ class TopKSAE(ConceptEmbedding):
 
 
 def fit_topk_sae(
-    activations: Float[Tensor, "samples *dims"],
-    n_concepts: int,
-    config: TopKConfig | None = None,
+    activations: Float[Tensor, "samples *dims"], n_concepts: int, config: TopKConfig | None = None
 ) -> TopKSAE:
     r"""Train a top-k sparse autoencoder on Z; no readout yet.
 

@@ -85,12 +85,7 @@ def _measure(
     positives_by: Literal["label", "prediction"],
 ) -> Measured:
     faithful = measure_faithfulness(
-        embedded.features,
-        embedded.contributions,
-        embedded.reproduced,
-        logits,
-        targets,
-        positives,
+        embedded.features, embedded.contributions, embedded.reproduced, logits, targets, positives
     )
     dead = (embedded.features[positives.any(1)] == 0).all(0).nonzero().flatten().tolist()
     return Measured(faithful, tuple(dead), positives_by, embedded)

@@ -116,10 +116,7 @@ def percentile_interval(
 
 
 def bootstrap_mean(
-    values: Float[Tensor, " items"],
-    level: float = LEVEL,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
+    values: Float[Tensor, " items"], level: float = LEVEL, resamples: int = RESAMPLES, seed: int = 0
 ) -> Interval:
     """Percentile bootstrap interval of the mean of independent values.
 

@@ -265,10 +265,7 @@ def run_past_layers(
 
 
 def run_with_output(
-    model: nn.Module,
-    layer: str | nn.Module,
-    images: Tensor,
-    output: Float[Tensor, "batch *dims"],
+    model: nn.Module, layer: str | nn.Module, images: Tensor, output: Float[Tensor, "batch *dims"]
 ) -> Float[Tensor, "batch outputs"]:
     """The logits if a layer gave something else for these images.
 

@@ -7,9 +7,4 @@ An `Engine` runs the same jobs with the same results on this machine (`LocalEngi
 from torchxnn.parallel.engine import Engine, LocalEngine
 from torchxnn.parallel.ray_engine import EngineConfig, RayEngine
 
-__all__ = [
-    "Engine",
-    "EngineConfig",
-    "LocalEngine",
-    "RayEngine",
-]
+__all__ = ["Engine", "EngineConfig", "LocalEngine", "RayEngine"]

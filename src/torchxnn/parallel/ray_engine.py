@@ -168,10 +168,7 @@ def _connected(ray: Any, address: str | None, workers: int | None) -> Iterator[N
     try:
         _knock(address)
         ray.init(
-            address=address or "local",
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            **own,
+            address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **own
         )
     except OSError as error:
         raise XNNError(f"no Ray cluster answers at {address!r}: {error}") from error

@@ -6,6 +6,4 @@ read in any part; activation caches and stored heatmaps are such stores.
 
 from torchxnn.storage.chunk_store import ChunkStore
 
-__all__ = [
-    "ChunkStore",
-]
+__all__ = ["ChunkStore"]

@@ -259,10 +259,7 @@ def read_units(hidden: Float[Tensor, "samples units"], split: Split) -> Evidence
 
 
 def split_logit(
-    embedding: Autoencoder,
-    evidence: Evidence,
-    generator: torch.Generator,
-    features: Sequence[int],
+    embedding: Autoencoder, evidence: Evidence, generator: torch.Generator, features: Sequence[int]
 ) -> None:
     r"""Start x-features as parts of a linear readout of the logits, each alive on the positives.
 

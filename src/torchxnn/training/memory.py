@@ -59,9 +59,7 @@ class Needs:
 
 
 def load_splits(
-    needs: Needs,
-    targets: Sequence[tuple[int, ...]] | None,
-    validation: Activations | None = None,
+    needs: Needs, targets: Sequence[tuple[int, ...]] | None, validation: Activations | None = None
 ) -> tuple[Activations, Activations]:
     """Training and held-out activations in memory.
 

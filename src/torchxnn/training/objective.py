@@ -115,9 +115,7 @@ def reconstruction_loss(
 
 
 def overlap_terms(
-    stack: Stack,
-    z: Float[Tensor, "fits batch dims"],
-    positives: Bool[Tensor, "fits batch"],
+    stack: Stack, z: Float[Tensor, "fits batch dims"], positives: Bool[Tensor, "fits batch"]
 ) -> tuple[Float[Tensor, "fits features features"], Float[Tensor, "fits 1 features"]]:
     """`relevance_moments` of every fit; zero where a fit has no positives in the batch."""
     if not stack.nonnegative:

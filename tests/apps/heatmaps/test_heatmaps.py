@@ -402,11 +402,7 @@ def test_every_engine_writes_the_same_files(xnn, folder, tmp_path, engine):
 class TestCommand:
     @pytest.fixture
     def run(self, tmp_path):
-        source = {
-            "model": "cli_examples:small_network",
-            "weights": None,
-            "random_weights": True,
-        }
+        source = {"model": "cli_examples:small_network", "weights": None, "random_weights": True}
         xnn = make_xnn(source=source)
         xnn.save_pretrained(tmp_path / "run")
         return tmp_path / "run"

@@ -481,10 +481,7 @@ def test_openapi_holds_under_schemathesis(app, plan):
     app.state.site.requests = app.state.site.logins = Buckets(1e9, 1e9)
 
     quiet = settings(
-        max_examples=15,
-        database=None,
-        derandomize=True,
-        suppress_health_check=list(HealthCheck),
+        max_examples=15, database=None, derandomize=True, suppress_health_check=list(HealthCheck)
     )
     operations = [found.ok() for found in schema.get_all_operations()]
     assert len(operations) >= 15

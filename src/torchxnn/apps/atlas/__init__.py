@@ -3,8 +3,4 @@
 from torchxnn.apps.atlas.build import Atlas, build_atlas
 from torchxnn.apps.atlas.config import AtlasConfig
 
-__all__ = [
-    "Atlas",
-    "AtlasConfig",
-    "build_atlas",
-]
+__all__ = ["Atlas", "AtlasConfig", "build_atlas"]

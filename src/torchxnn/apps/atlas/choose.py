@@ -8,12 +8,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from torchxnn.apps.atlas.config import AtlasConfig
-from torchxnn.apps.gallery import (
-    FeatureImages,
-    choose_examples,
-    choose_for_feature,
-    choose_typical,
-)
+from torchxnn.apps.gallery import FeatureImages, choose_examples, choose_for_feature, choose_typical
 
 
 @dataclass(frozen=True)

@@ -250,10 +250,7 @@ def _measure_dimensions(ready: Prepared, chosen: list[int], record: ClassRecord)
     features = ready.opened.recorded.located.z[few][:, embedding.index]
     found = histograms.figures(features, many=False)
     del found["histogram"]
-    record.methods["Z"] |= found | {
-        "n_features": count,
-        "seconds": time.perf_counter() - start,
-    }
+    record.methods["Z"] |= found | {"n_features": count, "seconds": time.perf_counter() - start}
 
 
 def _measure_masking(

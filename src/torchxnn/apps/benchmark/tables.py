@@ -29,10 +29,7 @@ def markdown(summary: dict[str, Any], title: str) -> str:
         lasso_table(summary),
     ]
     if summary["masking"] is not None:
-        parts += [
-            "## Classification of masked images (as paper table .5)",
-            masking_table(summary),
-        ]
+        parts += ["## Classification of masked images (as paper table .5)", masking_table(summary)]
     if summary["more"]:
         rows = [[name, _number(value)] for name, value in summary["more"].items()]
         parts += ["## R² of methods without target at 25 concepts", _table(["Method", "R²"], rows)]

@@ -87,10 +87,7 @@ def run_tuning(plan: Plan, grid: TuneGrid) -> dict[str, Any]:
     labels = set(opened.task.train.labels or ())
     settings = plain(grid)
     tuning = Measurement(
-        "tuning",
-        partial(_tune_class, grid),
-        settings=settings,
-        key=digest(settings),
+        "tuning", partial(_tune_class, grid), settings=settings, key=digest(settings)
     )
     wanted = [target for target in chosen if target in labels]
     return choose(measure_classes(plan, tuning, opened, wanted))

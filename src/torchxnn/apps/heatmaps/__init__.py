@@ -4,9 +4,4 @@ from torchxnn.apps.heatmaps.attribute import attribute_many
 from torchxnn.apps.heatmaps.drawing import HeatmapConfig
 from torchxnn.apps.heatmaps.store import Heatmaps, ImageHeatmaps
 
-__all__ = [
-    "HeatmapConfig",
-    "Heatmaps",
-    "ImageHeatmaps",
-    "attribute_many",
-]
+__all__ = ["HeatmapConfig", "Heatmaps", "ImageHeatmaps", "attribute_many"]

@@ -22,13 +22,7 @@ from torchxnn.apps.heatmaps.drawing import (
     image_names,
     image_size,
 )
-from torchxnn.apps.heatmaps.store import (
-    CONSERVATION,
-    FALLBACK,
-    KIND,
-    KIND_VERSION,
-    Heatmaps,
-)
+from torchxnn.apps.heatmaps.store import CONSERVATION, FALLBACK, KIND, KIND_VERSION, Heatmaps
 from torchxnn.attribution.base import CONSERVATION_LIMIT, FALLBACK_LIMIT
 from torchxnn.attribution.excitation_backprop.method import ExcitationBackprop
 from torchxnn.attribution.methods import METHODS
@@ -182,11 +176,7 @@ def _about(xnn: XNN, dataset: Any, config: HeatmapConfig, *, labelled: bool) -> 
 
 
 def _find_positives(
-    xnn: XNN,
-    dataset: Any,
-    labels: Sequence[int] | None,
-    config: HeatmapConfig,
-    engine: Engine,
+    xnn: XNN, dataset: Any, labels: Sequence[int] | None, config: HeatmapConfig, engine: Engine
 ) -> tuple[list[int], list[tuple[str, str]]]:
     """Rows of the positives, and images of which it is not known, with the reason."""
     unread: list[tuple[str, str]] = []

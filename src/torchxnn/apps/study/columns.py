@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-TYPES = {
-    "integer": "Int64",
-    "number": "Float64",
-    "text": "string",
-    "yes/no": "boolean",
-}
+TYPES = {"integer": "Int64", "number": "Float64", "text": "string", "yes/no": "boolean"}
 """Types of the dictionary and how pandas calls them; all of them know missing values."""
 
 Column = tuple[str, str]

@@ -5,12 +5,4 @@ from torchxnn.apps.what_if.painting import WhatIfConfig
 from torchxnn.apps.what_if.result import Change, WhatIf
 from torchxnn.apps.what_if.table import Curve, WhatIfTable, what_if_table
 
-__all__ = [
-    "Change",
-    "Curve",
-    "WhatIf",
-    "WhatIfConfig",
-    "WhatIfTable",
-    "what_if",
-    "what_if_table",
-]
+__all__ = ["Change", "Curve", "WhatIf", "WhatIfConfig", "WhatIfTable", "what_if", "what_if_table"]

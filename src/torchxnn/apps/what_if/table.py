@@ -11,12 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from torchxnn.apps.gallery import evenly_spaced
-from torchxnn.apps.what_if.painting import (
-    WhatIfConfig,
-    paint_over,
-    preprocessing_of,
-    regions_of,
-)
+from torchxnn.apps.what_if.painting import WhatIfConfig, paint_over, preprocessing_of, regions_of
 from torchxnn.data.datasets.base import ImageDataset, make_loader
 from torchxnn.data.positives import positives_of, target_position
 from torchxnn.errors import DataError

@@ -259,11 +259,7 @@ class Tracer(TorchDispatchMode):
 
 
 def record(
-    module: nn.Module,
-    images: Tensor,
-    *,
-    stop: nn.Module | None = None,
-    several: bool = False,
+    module: nn.Module, images: Tensor, *, stop: nn.Module | None = None, several: bool = False
 ) -> list[Tape]:
     """Run a module on images and record the operations.
 

@@ -106,9 +106,7 @@ def _package_data() -> Traversable:
     return folder
 
 
-def _read_labels(
-    file: Traversable,
-) -> tuple[tuple[str, ...], tuple[float, ...], tuple[str, ...]]:
+def _read_labels(file: Traversable) -> tuple[tuple[str, ...], tuple[float, ...], tuple[str, ...]]:
     rows = []
     for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
         try:

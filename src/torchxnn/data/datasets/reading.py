@@ -158,10 +158,7 @@ def _read_pixels(path: Path, modes: Sequence[str], expected: str) -> np.ndarray:
 
 
 def sample_with_mask(
-    dataset: OfficialDataset,
-    index: int,
-    mask: Integer[np.ndarray, "height width"],
-    mask_path: Path,
+    dataset: OfficialDataset, index: int, mask: Integer[np.ndarray, "height width"], mask_path: Path
 ) -> Sample:
     """Read the picture at an index and lay its class map into the same frame.
 

@@ -153,9 +153,7 @@ def cutout(
     return _bytes(result)
 
 
-def faded(
-    image: UInt8[np.ndarray, "height width 3"],
-) -> UInt8[np.ndarray, "height width 3"]:
+def faded(image: UInt8[np.ndarray, "height width 3"]) -> UInt8[np.ndarray, "height width 3"]:
     """The image in pale grey: an x-feature that is inactive here."""
     return _bytes(_grey(image, 0.6))
 

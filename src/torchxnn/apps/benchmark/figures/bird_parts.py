@@ -12,23 +12,12 @@ from matplotlib.colors import to_hex, to_rgba_array
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from torchxnn.apps.benchmark.figures.columns import (
-    CAPTION,
-    VALUE,
-    draw_tile,
-    feature_tile,
-)
+from torchxnn.apps.benchmark.figures.columns import CAPTION, VALUE, draw_tile, feature_tile
 from torchxnn.apps.benchmark.figures.looks import Look, look_at, target_of
 from torchxnn.data.datasets.base import Sample
 from torchxnn.errors import DataError
 from torchxnn.explanations.drawing.canvas import Page
-from torchxnn.explanations.drawing.figure import (
-    GAP,
-    MARGIN,
-    WIDE_GAP,
-    write_caption,
-    write_header,
-)
+from torchxnn.explanations.drawing.figure import GAP, MARGIN, WIDE_GAP, write_caption, write_header
 from torchxnn.explanations.drawing.overlay import (
     FAINT,
     INK,

@@ -45,10 +45,7 @@ class GalleryEntry:
 
 
 def add_to_gallery(
-    xnn: XNN,
-    samples: Sequence[Sample],
-    folder: Path | str,
-    f_reg: float | None = None,
+    xnn: XNN, samples: Sequence[Sample], folder: Path | str, f_reg: float | None = None
 ) -> GalleryEntry:
     """Write the `comparison_figure` of a class into a folder; an older one is replaced.
 
@@ -131,12 +128,7 @@ def _view(entry: GalleryEntry, folder: Path) -> dict[str, Any]:
         raise DataError(
             f"the picture of {entry.name} is missing or broken: {folder / entry.file}"
         ) from error
-    return {
-        **asdict(entry),
-        "address": "./" + quote(entry.file),
-        "width": width,
-        "height": height,
-    }
+    return {**asdict(entry), "address": "./" + quote(entry.file), "width": width, "height": height}
 
 
 def _stem(name: str) -> str:

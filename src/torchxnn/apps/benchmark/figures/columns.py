@@ -15,13 +15,7 @@ from matplotlib.figure import Figure
 
 from torchxnn.apps.benchmark.figures.looks import EMPTY, OFF, Look
 from torchxnn.explanations.drawing.canvas import Page
-from torchxnn.explanations.drawing.figure import (
-    GAP,
-    MARGIN,
-    WIDE_GAP,
-    write_caption,
-    write_header,
-)
+from torchxnn.explanations.drawing.figure import GAP, MARGIN, WIDE_GAP, write_caption, write_header
 from torchxnn.explanations.drawing.overlay import (
     FAINT,
     INK,

@@ -189,10 +189,7 @@ def is_usable(covariance: np.ndarray) -> bool:
 
 
 def fit_linear_model(
-    scores: pd.DataFrame,
-    stages: Sequence[str],
-    data_sets: Sequence[str],
-    options: AnalysisOptions,
+    scores: pd.DataFrame, stages: Sequence[str], data_sets: Sequence[str], options: AnalysisOptions
 ) -> LinearModel | Unavailable:
     r"""Fit purity ~ stage x data set + order + (1 | participant) by REML, with Wald tests.
 

@@ -50,10 +50,7 @@ class OrdinalModel:
 
 
 def fit_ordinal_model(
-    scores: pd.DataFrame,
-    stages: Sequence[str],
-    data_sets: Sequence[str],
-    options: AnalysisOptions,
+    scores: pd.DataFrame, stages: Sequence[str], data_sets: Sequence[str], options: AnalysisOptions
 ) -> OrdinalModel | Unavailable:
     r"""Fit logit P(answer > k) = -theta_k + stage x data set + order, robust to clusters.
 

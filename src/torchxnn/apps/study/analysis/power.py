@@ -139,9 +139,7 @@ def find_sample_size(options: PowerOptions, source: str = "given") -> SampleSize
     )
 
 
-def simulate_differences(
-    options: PowerOptions,
-) -> Float[np.ndarray, "runs data_sets participants"]:
+def simulate_differences(options: PowerOptions) -> Float[np.ndarray, "runs data_sets participants"]:
     """Differences of purity, XNN minus 1-Heatmap, of simulated participants, in shares.
 
     A participant's purity is normal about the stage's mean with a deviation of the participant's

@@ -160,11 +160,7 @@ def _scores(part: pd.DataFrame) -> Mapping[str, int | float | None]:
     return found
 
 
-_MEASURES = (
-    ("purity", purity),
-    ("ari", adjusted_rand_index),
-    ("chance", expected_purity),
-)
+_MEASURES = (("purity", purity), ("ari", adjusted_rand_index), ("chance", expected_purity))
 
 
 def _check_placements(rows: pd.DataFrame) -> None:

@@ -235,10 +235,7 @@ def describe_deviations(results: Results) -> list[str]:
         f"There is no trial of {stage} on {data_set} in the arm {arm}."
         for arm, data_set, stage in results.missing
     ]
-    for name, model in (
-        ("mixed", results.model),
-        ("proportional-odds", results.confidence_model),
-    ):
+    for name, model in (("mixed", results.model), ("proportional-odds", results.confidence_model)):
         if isinstance(model, Unavailable):
             found.append(f"The {name} model was not fitted: {model.reason}.")
             continue

@@ -11,12 +11,7 @@ from sqlalchemy import Connection, and_, delete, func, insert, select, update
 from torchxnn.apps.study.plan import StudyPlan
 from torchxnn.apps.study.steps import stage_step
 from torchxnn.apps.study.store.database import Database
-from torchxnn.apps.study.store.participants import (
-    Participant,
-    RefusedError,
-    advance,
-    lock_step,
-)
+from torchxnn.apps.study.store.participants import Participant, RefusedError, advance, lock_step
 from torchxnn.apps.study.store.schema import events, participants, placements, trials
 
 
@@ -74,11 +69,7 @@ def read_trial(
 
 
 def save_events(
-    database: Database,
-    participant: Participant,
-    position: int,
-    new: Sequence[Event],
-    now: float,
+    database: Database, participant: Participant, position: int, new: Sequence[Event], now: float
 ) -> None:
     """Keep events in their order; a move also places its picture.
 
