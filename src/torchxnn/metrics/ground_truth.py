@@ -1,0 +1,366 @@
+"""Whether an explanation is true, where the causes are known because parts were taken away.
+
+A part is removed from an image and the image is made anew; what the logit loses is what the part
+caused, and what each x-feature loses is what the x-feature is about. Everything here reads changes
+when a part goes, value before minus value after, so a constant added to an x-feature and taken from
+the intercept changes nothing. The idea of removing rendered parts is of Hesse, Schaub-Meyer and
+Roth, FunnyBirds, ICCV 2023; the figures are ours.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int64
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+from torchxnn.errors import DataError, NonFiniteError
+from torchxnn.metrics.stability import feature_correlation
+
+MOVES = 0.05
+"""An x-feature moves if it has at least this share of the changes of all x-features."""
+
+MATTERS = 0.1
+"""A part matters if it causes more than this share of what all parts cause."""
+
+ALIKE = 0.9
+"""Two x-features whose changes correlate at least so much say the same."""
+
+Changes = Float[Tensor, "images parts features"]
+"""Loss of every x-feature (or of its contribution) when a part of an image goes."""
+
+
+def removal_changes(
+    before: Float[Tensor, "images features"], after: Float[Tensor, "images parts features"]
+) -> Changes:
+    """What each x-feature loses when a part goes, (M, P, n) float64.
+
+    Args:
+        before: values, or contributions to the logit, of the whole images (M, n).
+        after: the same of each image without each part (M, P, n).
+
+    Raises:
+        DataError: numbers of images or of x-features that differ, or no image at all.
+        NonFiniteError: a value is NaN or infinite.
+    """
+    if len(before) != len(after) or before.shape[1] != after.shape[2] or after.numel() == 0:
+        raise DataError(
+            f"values of {tuple(before.shape)} before and {tuple(after.shape)} after parts went do "
+            "not belong together; they must be (M, n) and (M, P, n) of at least one image"
+        )
+    changes = before.double().unsqueeze(1) - after.double()
+    if not bool(torch.isfinite(changes).all()):
+        raise NonFiniteError("a value before or after a part went is NaN or infinite")
+    return changes
+
+
+@dataclass(frozen=True)
+class ReproducedChange:
+    """How well the reproduced logit follows the network's when parts go.
+
+    Attributes:
+        r2: 1 - sum (dR - dy)^2 / sum (dy - mean dy)^2 over images and parts; higher is better, 1 is
+            exact, negative is worse than always the mean. None if the logit never changes.
+        correlation: Pearson's, of the same changes; 0 if either never changes.
+    """
+
+    r2: float | None
+    correlation: float
+
+
+def reproduced_change(
+    reproduced: Float[Tensor, "images parts"], network: Float[Tensor, "images parts"]
+) -> ReproducedChange:
+    """Compare changes of the reproduced logit with those of the network's own.
+
+    An explanation that reproduces the logit of ordinary images but not these has found what goes
+    with the class, not what causes the logit.
+
+    Args:
+        reproduced: loss of the reproduced logit when a part of an image goes (M, P).
+        network: loss of the network's logit.
+
+    Raises:
+        DataError: shapes that differ.
+    """
+    ours, theirs = reproduced.double().flatten(), network.double().flatten()
+    if reproduced.shape != network.shape:
+        raise DataError(
+            f"changes of shape {tuple(reproduced.shape)} and {tuple(network.shape)} do not belong "
+            "together"
+        )
+    spread = (theirs - theirs.mean()).square().sum()
+    r2 = None if spread == 0 else float(1 - (ours - theirs).square().sum() / spread)
+    return ReproducedChange(r2, correlate(ours, theirs))
+
+
+def correlate(first: Float[Tensor, "*shape"], second: Float[Tensor, "*shape"]) -> float:
+    """Pearson's correlation over all entries; 0 if one of the two does not vary."""
+    return float(feature_correlation(first.reshape(-1, 1), second.reshape(-1, 1)))
+
+
+def change_profiles(changes: Changes) -> Float[Tensor, "features parts"]:
+    """What each x-feature is about: its mean change per removed part, (n, P) float64.
+
+    Args:
+        changes: of contributions to the logit, from `removal_changes`.
+    """
+    return changes.double().mean(0).T
+
+
+def specificity(profiles: Float[Tensor, "features parts"]) -> float | None:
+    r"""Share of the change of contributions that falls on each x-feature's own largest part.
+
+    .. math:: \sum_l \max_p P_{lp} \Big/ \sum_{l,p} P_{lp}, \qquad P = \max(\text{profiles}, 0)
+
+    So x-features count by how much they move. Higher is better; 1 / P is no preference, 1 is one
+    part for each x-feature. None if nothing drops at all.
+    """
+    drops = profiles.double().clamp(min=0)
+    total = float(drops.sum())
+    return float(drops.amax(1).sum()) / total if total > 0 else None
+
+
+def rises(profiles: Float[Tensor, "features parts"]) -> float | None:
+    """Share of the change that has the other sign: contributions that rise when a part goes.
+
+    A part that speaks for the class should not be missed less than it is there; lower is better
+    where every part belongs to the class. None if nothing changes.
+    """
+    total = float(profiles.double().abs().sum())
+    return float((-profiles.double()).clamp(min=0).sum()) / total if total > 0 else None
+
+
+def coverage(
+    profiles: Float[Tensor, "features parts"], logit: Float[Tensor, " parts"], *, own: bool = False
+) -> float | None:
+    """Share of the parts that matter to the logit for which there is an x-feature.
+
+    A part matters if its mean drop of the logit is more than `MATTERS` of what all parts together
+    drop. It is covered if the contribution of some x-feature drops by more than the same. Higher is
+    better; None if no part matters.
+
+    Args:
+        profiles: from `change_profiles` (n, P).
+        logit: mean drop of the network's logit per part (P,).
+        own: ask for more: the part must be the one that the x-feature is most about.
+    """
+    drops = logit.double().clamp(min=0)
+    threshold = MATTERS * float(drops.sum())
+    matter = drops > threshold
+    if not bool(matter.any()):
+        return None
+    moved = profiles.double() > threshold
+    if own:
+        moved &= profiles == profiles.amax(1, keepdim=True)
+    return float(moved.any(0)[matter].double().mean())
+
+
+def moving(changes: Changes) -> tuple[int, ...]:
+    """Indices of the x-features that move: at least `MOVES` of the absolute change of all."""
+    each = changes.double().abs().sum((0, 1))
+    total = float(each.sum())
+    if total == 0:
+        return ()
+    return tuple(int(index) for index in (each >= MOVES * total).nonzero().flatten())
+
+
+def alike_pairs(changes: Changes) -> int:
+    """Pairs of moving x-features whose changes correlate at `ALIKE` or more; lower is better.
+
+    Two such x-features are one concept under two names, whatever their maps look like.
+    """
+    columns = changes[:, :, list(moving(changes))].flatten(0, 1)
+    return int((feature_correlation(columns, columns) >= ALIKE).triu(1).sum())
+
+
+@dataclass(frozen=True)
+class Recovery:
+    """How far x-features are the planted parts, one for one.
+
+    Attributes:
+        value: share of the change that lies on matched pairs of x-feature and part; higher is
+            better, 1 if every x-feature drops with its own part and with no other.
+        chance: the same after the parts of every x-feature were shuffled, each for itself; mean of
+            seeded shuffles. The matching keeps it above 1 / P.
+        parts: matched part of every x-feature, -1 for those that are left over.
+    """
+
+    value: float
+    chance: float
+    parts: tuple[int, ...]
+
+
+def recovery(
+    profiles: Float[Tensor, "features parts"], shuffles: int = 200, seed: int = 0
+) -> Recovery | None:
+    """Match x-features with parts so that the matched drops are largest (Kuhn, 1955).
+
+    Args:
+        profiles: from `change_profiles` (n, P).
+        shuffles: for the level of chance, at least 1.
+        seed: of the shuffles.
+
+    Returns:
+        None if nothing drops.
+    """
+    drops = profiles.double().clamp(min=0)
+    total = float(drops.sum())
+    if total == 0:
+        return None
+    rows, columns = linear_sum_assignment(drops.numpy(), maximize=True)
+    parts = [-1] * len(drops)
+    for row, column in zip(rows.tolist(), columns.tolist(), strict=True):
+        parts[row] = column
+    generator = torch.Generator().manual_seed(seed)
+    chance = []
+    for _ in range(shuffles):
+        shuffled = drops.gather(1, torch.rand(drops.shape, generator=generator).argsort(1))
+        at = linear_sum_assignment(shuffled.numpy(), maximize=True)
+        chance.append(float(shuffled.numpy()[at].sum()) / total)
+    value = float(drops[rows.tolist(), columns.tolist()].sum()) / total
+    return Recovery(value, sum(chance) / len(chance), tuple(parts))
+
+
+def named_parts(profiles: Float[Tensor, "features parts"]) -> Int64[Tensor, " features"]:
+    """The part that people would name each x-feature after: its largest drop."""
+    return profiles.argmax(1)
+
+
+def without_own(changes: Changes) -> Float[Tensor, "images features parts"]:
+    """What x-features are about according to all *other* images, (M, n, P) float64.
+
+    So that what is said of an image does not know what happens when its parts go.
+
+    Raises:
+        DataError: fewer than 2 images.
+    """
+    if len(changes) < 2:
+        raise DataError("what an x-feature is about must come from other images; give at least 2")
+    each = changes.double().transpose(1, 2)
+    return (each.sum(0, keepdim=True) - each) / (len(each) - 1)
+
+
+def told_shares(
+    contributions: Float[Tensor, "images features"],
+    profiles: Float[Tensor, "images features parts"],
+    *,
+    mixture: bool = False,
+) -> Float[Tensor, "images parts"]:
+    """The share of the logit that a sentence gives to each part (M, P), rows of sum 1 or 0.
+
+    A sentence gives x-features the shares of their positive contributions; each stands for what it
+    is about.
+
+    Args:
+        contributions: of the images (M, n).
+        profiles: what each x-feature is about, for each image, such as from `without_own`.
+        mixture: an x-feature stands for all parts in proportion to its drops, instead of for its
+            largest one alone, after which people would name it.
+    """
+    weights = contributions.double().clamp(min=0)
+    drops = profiles.double().clamp(min=0)
+    if mixture:
+        about = drops / drops.sum(2, keepdim=True).clamp(min=torch.finfo(torch.float64).tiny)
+    else:
+        about = torch.zeros_like(drops).scatter_(2, drops.argmax(2, keepdim=True), 1.0)
+        about = about * (drops.sum(2, keepdim=True) > 0)
+    told = torch.einsum("ml,mlp->mp", weights, about)
+    return told / told.sum(1, keepdim=True).clamp(min=torch.finfo(torch.float64).tiny)
+
+
+def causal_shares(changes: Float[Tensor, "images parts"]) -> Float[Tensor, "images parts"]:
+    """The share of the logit's drop that each part causes (M, P), rows of sum 1 or 0."""
+    drops = changes.double().clamp(min=0)
+    return drops / drops.sum(1, keepdim=True).clamp(min=torch.finfo(torch.float64).tiny)
+
+
+@dataclass(frozen=True)
+class MapTruth:
+    """Whether maps lie on the parts that their own x-features answer to.
+
+    Attributes:
+        own: correlation over images and parts of a map's mass on a part with the change of its own
+            x-feature when the part goes, mean over the moving x-features; higher is better.
+        others: the same with the change of the other moving x-features; should be lower. None if
+            fewer than two move.
+        background: share of the maps' mass on the background and its objects, mean over the same
+            x-features; lower is better where the network looks at the object.
+        features: how many x-features entered.
+    """
+
+    own: float | None
+    others: float | None
+    background: float | None
+    features: int
+
+
+def map_truth(
+    mass: Float[Tensor, "images features parts"],
+    background: Float[Tensor, "images features"],
+    changes: Changes,
+) -> MapTruth:
+    """Compare maps with what happens.
+
+    Args:
+        mass: share of each x-feature's positive relevance on each part, (M, n, P), from
+            `part_mass`.
+        background: its share on pixels that belong to no part of the object, (M, n).
+        changes: of the x-features themselves (not of contributions, whose sign the readout sets),
+            on the same images (M, P, n).
+
+    Raises:
+        DataError: shapes that do not belong together.
+    """
+    if mass.transpose(1, 2).shape != changes.shape or background.shape != mass.shape[:2]:
+        raise DataError(
+            f"masses {tuple(mass.shape)}, backgrounds {tuple(background.shape)} and changes "
+            f"{tuple(changes.shape)} do not belong together"
+        )
+    kept = list(moving(changes))
+    if not kept:
+        return MapTruth(None, None, None, 0)
+    columns = mass.transpose(1, 2)[:, :, kept].flatten(0, 1)
+    found = feature_correlation(columns, changes[:, :, kept].flatten(0, 1))
+    others = found[~torch.eye(len(kept), dtype=torch.bool)]
+    return MapTruth(
+        own=float(found.diagonal().mean()),
+        others=float(others.mean()) if len(others) else None,
+        background=float(background[:, kept].double().mean()),
+        features=len(kept),
+    )
+
+
+def part_mass(
+    maps: Float[Tensor, "images features height width"],
+    masks: Int64[Tensor, "images height width"],
+    numbers: int,
+) -> Float[Tensor, "images features numbers"]:
+    """Share of each map's positive relevance on the pixels of every number of a mask.
+
+    Args:
+        maps: signed maps (M, n, H, W); what is negative does not count.
+        masks: a number per pixel (M, H, W), 0 to `numbers` - 1.
+        numbers: how many there are.
+
+    Returns:
+        (M, n, numbers) float64, rows of sum 1, or 0 where a map has nothing positive.
+
+    Raises:
+        DataError: a number out of range, or shapes that do not belong together.
+    """
+    if maps.shape[2:] != masks.shape[1:] or len(maps) != len(masks):
+        raise DataError(
+            f"maps {tuple(maps.shape)} and masks {tuple(masks.shape)} do not belong together"
+        )
+    if masks.numel() and not 0 <= int(masks.min()) <= int(masks.max()) < numbers:
+        raise DataError(
+            f"a mask has numbers {int(masks.min())} to {int(masks.max())}, expected 0 to "
+            f"{numbers - 1}"
+        )
+    positive = maps.double().clamp(min=0).flatten(2)
+    index = masks.flatten(1).unsqueeze(1).expand_as(positive)
+    mass = positive.new_zeros((*positive.shape[:2], numbers)).scatter_add_(2, index, positive)
+    return mass / mass.sum(2, keepdim=True).clamp(min=torch.finfo(torch.float64).tiny)
