@@ -176,10 +176,11 @@ def test_limits():
     apart = torch.eye(5, dtype=F64)
     assert truth.specificity(apart) == 1
     assert truth.recovery(apart).value == 1
-    assert truth.recovery(apart).chance < 0.6
+    assert truth.recovery(apart).chance < 0.8
     even = torch.ones(5, 5, dtype=F64)
     assert truth.specificity(even) == pytest.approx(0.2)
-    assert truth.recovery(even).value == truth.recovery(even).chance == pytest.approx(0.2)
+    assert truth.recovery(even).value == pytest.approx(0.2)
+    assert truth.recovery(even).chance == pytest.approx(0.2)
     assert truth.coverage(even, torch.ones(5)) == 1
     assert truth.coverage(0.01 * even, torch.ones(5)) == 0
     nothing = torch.zeros(5, 5)

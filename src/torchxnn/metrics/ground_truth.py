@@ -33,7 +33,7 @@ Changes = Float[Tensor, "images parts features"]
 
 
 def removal_changes(
-    before: Float[Tensor, "images features"], after: Float[Tensor, "images parts features"]
+    before: Float[Tensor, "images features"], after: Float[Tensor, "others parts more"]
 ) -> Changes:
     """What each x-feature loses when a part goes, (M, P, n) float64.
 
@@ -71,7 +71,7 @@ class ReproducedChange:
 
 
 def reproduced_change(
-    reproduced: Float[Tensor, "images parts"], network: Float[Tensor, "images parts"]
+    reproduced: Float[Tensor, "images parts"], network: Float[Tensor, "others more"]
 ) -> ReproducedChange:
     """Compare changes of the reproduced logit with those of the network's own.
 
@@ -299,8 +299,8 @@ class MapTruth:
 
 def map_truth(
     mass: Float[Tensor, "images features parts"],
-    background: Float[Tensor, "images features"],
-    changes: Changes,
+    background: Float[Tensor, "others more"],
+    changes: Float[Tensor, "rows removed columns"],
 ) -> MapTruth:
     """Compare maps with what happens.
 
@@ -335,7 +335,7 @@ def map_truth(
 
 def part_mass(
     maps: Float[Tensor, "images features height width"],
-    masks: Int64[Tensor, "images height width"],
+    masks: Int64[Tensor, "others rows columns"],
     numbers: int,
 ) -> Float[Tensor, "images features numbers"]:
     """Share of each map's positive relevance on the pixels of every number of a mask.
