@@ -208,3 +208,85 @@ def write_cub(root: Path) -> Path:
     for line in CUB_FILES["images.txt"]:
         write_noise(root / "images" / line.split()[1])  # 80 x 80
     return root
+
+
+BIRD_PARTS = {
+    "beak": [{"model": f"beak0{i}.glb", "color": "yellow"} for i in (1, 2)],
+    "eye": [{"model": "eye01.glb"}, {"model": "eye02.glb"}],
+    "foot": [{"model": "foot01.glb"}, {"model": "foot02.glb"}],
+    "tail": [{"model": "tail01.glb", "color": colour} for colour in ("red", "green")],
+    "wing": [{"model": "wing01.glb", "color": colour} for colour in ("red", "blue")],
+}
+BIRD_CLASSES = [(0, 0, 0, 0, 0), (1, 0, 0, 0, 0), (0, 1, 1, 1, 1), (0, 0, 1, 1, 0)]
+BIRD_BACKGROUND = (120, 140, 160)
+# Where things lie in a picture of 32 x 32 (top, bottom, left, right), far things first, with the
+# shade of each kind and the colours in the part map.
+BIRD_THINGS = {
+    "object 0": ((1, 7, 1, 7), [(200, 30, 60)], (204, 204, 204)),
+    "object 1": ((4, 10, 24, 31), [(30, 200, 60)], (204, 204, 205)),
+    "body": ((10, 24, 10, 22), [(128, 128, 128)], (170, 170, 170)),
+    "tail": ((18, 26, 2, 12), [(250, 10, 10), (10, 250, 10)], (0, 0, 255)),
+    "foot": ((24, 31, 13, 16), [(90, 60, 20), (60, 20, 90)], (255, 0, 1)),
+    "wing": ((13, 20, 12, 19), [(220, 40, 40), (40, 40, 220)], (0, 255, 2)),
+    "beak": ((12, 15, 21, 28), [(240, 220, 30), (210, 180, 80)], (255, 255, 0)),
+    "eye": ((11, 13, 17, 20), [(10, 10, 10), (250, 250, 250)], (255, 255, 254)),
+}
+
+
+def draw_bird(kinds: dict[str, int], part_map: bool = False) -> Image.Image:
+    """A bird with the given kinds of parts, on background objects 0 and 1 where they are named."""
+    pixels = np.zeros((32, 32, 3), dtype=np.uint8)
+    pixels[:] = 0 if part_map else BIRD_BACKGROUND
+    for thing, ((top, bottom, left, right), shades, code) in BIRD_THINGS.items():
+        if thing == "body" or thing in kinds:
+            shade = shades[kinds.get(thing, 0)]
+            pixels[top:bottom, left:right] = code if part_map else shade
+    return Image.fromarray(pixels)
+
+
+def bird_entry(label: int, kinds: dict[str, int], objects: int = 2) -> dict[str, object]:
+    entry: dict[str, object] = {"class_idx": label, "camera_distance": 300}
+    for part, choices in BIRD_PARTS.items():
+        for name in choices[0]:
+            value = choices[kinds[part]][name] if part in kinds else "placeholder"
+            entry[f"{part}_{name}"] = value
+    return entry | {"bg_objects": "".join(f"{i}," for i in range(objects)), "bg_radius": "100,"}
+
+
+def write_funnybirds(root: Path, suffix: str = ".png", alpha: bool = False) -> Path:
+    """Four classes; two test pictures each, and of three training pictures each the first two.
+
+    The first training picture of a class lacks beak and eye. Interventions are those without one
+    part and without all.
+    """
+    root.mkdir(parents=True, exist_ok=True)
+    (root / "parts.json").write_text(json.dumps(BIRD_PARTS))
+    wholes = [dict(zip(BIRD_PARTS, kinds, strict=True)) for kinds in BIRD_CLASSES]
+    classes = [{"class_idx": label, "parts": kinds} for label, kinds in enumerate(wholes)]
+    (root / "classes.json").write_text(json.dumps(classes))
+
+    def write(image: Image.Image, name: str, suffix: str = suffix) -> None:
+        path = root / f"{name}{suffix}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        options = {"lossless": True} if suffix == ".webp" else {}
+        image.convert("RGBA" if alpha else "RGB").save(path, **options)
+
+    for half, count in (("train", 3), ("test", 2)):
+        entries = []
+        for label, whole in enumerate(wholes):
+            for copy in range(count):
+                lacking = ("beak", "eye") if half == "train" and copy == 0 else ()
+                kinds = {part: kind for part, kind in whole.items() if part not in lacking}
+                entries.append(bird_entry(label, kinds))
+                scene = kinds | {"object 0": 0, "object 1": 0}
+                name = f"{label}/{len(entries) - 1:06}"
+                if copy < 2:
+                    write(draw_bird(scene), f"{half}/{name}")
+                    write(draw_bird(scene, part_map=True), f"{half}_part_map/{name}", ".png")
+                for removed in (*([part] for part in BIRD_PARTS), [*BIRD_PARTS]):
+                    if half == "test":
+                        kept = {key: kind for key, kind in scene.items() if key not in removed}
+                        body = "_".join(part for part in BIRD_PARTS if part in kept)
+                        write(draw_bird(kept), f"test_interventions/{name}/body_{body}")
+        (root / f"dataset_{half}.json").write_text(json.dumps(entries))
+    return root

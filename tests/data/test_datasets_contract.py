@@ -5,7 +5,14 @@ import pickle
 import pytest
 import torch
 
-from dataset_examples import write_ade_challenge, write_cub, write_mnist, write_nyu, write_places
+from dataset_examples import (
+    write_ade_challenge,
+    write_cub,
+    write_funnybirds,
+    write_mnist,
+    write_nyu,
+    write_places,
+)
 from image_examples import write_noise
 from torchxnn.data.datasets.base import ImageSubset, make_loader
 from torchxnn.data.datasets.elpv import ELPV
@@ -30,6 +37,7 @@ WRITERS = {
     "places": write_places,
     "ade20k": write_ade_challenge,
     "mnist": write_mnist,
+    "funnybirds": write_funnybirds,
 }
 
 
@@ -70,7 +78,7 @@ def test_every_data_set_keeps_the_contract(dataset):
         dataset[len(dataset)]
 
 
-@pytest.mark.parametrize("name", ["cub", "nyu", "places", "ade20k"])
+@pytest.mark.parametrize("name", ["cub", "nyu", "places", "ade20k", "funnybirds"])
 def test_pictures_that_are_files_are_found(tmp_path, name):
     dataset = DATASETS[name](WRITERS[name](tmp_path), SMALL)
     assert all(dataset.file(index) for index in range(len(dataset)))

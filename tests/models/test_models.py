@@ -2,6 +2,7 @@
 
 import copy
 import hashlib
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from torchvision import models as vision
 from network_examples import SQUASH, small
 from torchxnn.errors import ModelError, XNNWarning
 from torchxnn.models import weights
+from torchxnn.models.bundled import efficientnet_lite2_with_head
 from torchxnn.models.hooks import preserve_state
 from torchxnn.models.load import load_model
 from torchxnn.models.preprocessing import Preprocessing
@@ -405,3 +407,28 @@ def test_load_state_leaves_a_network_alone_when_it_does_not_fit():
     with pytest.raises(ModelError, match="do not fit"):
         load_state(model, small(4).state_dict(), "w.safetensors")
     assert fingerprint(model) == before
+
+
+def test_efficientnet_lite2_with_a_head_takes_float16(tmp_path):
+    made = efficientnet_lite2_with_head(7)
+    state = {
+        name: value.half() if value.is_floating_point() else value
+        for name, value in made.state_dict().items()
+    }
+    save_file(state, tmp_path / "net.safetensors")
+    loaded = load_model(
+        "torchxnn.models.bundled:efficientnet_lite2_with_head", tmp_path / "net.safetensors"
+    )
+    assert loaded.preprocessing == Preprocessing(size=224, resize="squash")
+    assert loaded.model.num_classes == 7
+    assert next(loaded.model.parameters()).dtype == torch.float32
+    with torch.no_grad():
+        images = torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+        assert loaded.model.features(images).shape == (2, 352, 7, 7)
+        assert loaded.model(images).shape == (2, 7)
+
+
+def test_efficientnet_lite2_says_which_extra_it_needs(monkeypatch):
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(ModelError, match=r"needs timm: pip install 'torchxnn\[benchmark\]'"):
+        efficientnet_lite2_with_head(7)

@@ -12,6 +12,7 @@ from torchxnn.data.datasets.base import ImageDataset, ImageSubset, Sample, make_
 from torchxnn.data.datasets.cub import CUB
 from torchxnn.data.datasets.elpv import ELPV
 from torchxnn.data.datasets.folder import ImageFolder
+from torchxnn.data.datasets.funnybirds import FunnyBirds, FunnyBirdsInterventions
 from torchxnn.data.datasets.images import read_image
 from torchxnn.data.datasets.mnist import MNIST
 from torchxnn.data.datasets.nyu import NYUDepth
@@ -29,6 +30,8 @@ __all__ = [
     "Activations",
     "AugmentedImages",
     "DataConfig",
+    "FunnyBirds",
+    "FunnyBirdsInterventions",
     "ImageDataset",
     "ImageFolder",
     "ImageSubset",

@@ -1,4 +1,4 @@
-"""The networks of the demonstrations: SqueezeNet 1.1 features with a fully connected head."""
+"""The networks of demonstrations and benchmarks: features with a fully connected head."""
 
 import hashlib
 import math
@@ -7,7 +7,7 @@ from collections.abc import Sequence, Sized
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, final
 
 import numpy as np
 import torch
@@ -33,8 +33,8 @@ _CAFFE_MEAN = (123.68, 116.779, 103.939)  # red, green, blue, in 0 to 255
 _FIRES = dict(zip(range(2, 10), (3, 4, 6, 7, 9, 10, 11, 12), strict=True))  # fireN: features.M
 
 
-class SqueezeNetWithHead(nn.Module):
-    """SqueezeNet 1.1 features, average pooling to 3 x 3, and three fully connected layers.
+class _WithHead(nn.Module):
+    """Features, average pooling, and three fully connected layers.
 
     `classifier.0` is the first fully connected layer and `classifier.1` its ReLU. Input: (B, 3, H,
     W), RGB squashed to 224 x 224, ImageNet mean and standard deviation; output: (B, num_classes).
@@ -42,16 +42,45 @@ class SqueezeNetWithHead(nn.Module):
 
     preprocessing = PREPROCESSING
 
-    def __init__(self, features: nn.Module, num_classes: int, hidden: int):
+    def __init__(
+        self, features: nn.Module, channels: int, pool: int, num_classes: int, hidden: int
+    ):
         super().__init__()
         self.features = features
-        self.avgpool = nn.AdaptiveAvgPool2d(_POOL)
-        self.classifier = _head(512 * _POOL**2, hidden, num_classes)
+        self.avgpool = nn.AdaptiveAvgPool2d(pool)
+        self.classifier = _head(channels * pool**2, hidden, num_classes)
         self.num_classes = num_classes
 
     def forward(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch k"]:
         """The logits (B, K) of a batch of images (B, 3, H, W)."""
         return self.classifier(self.avgpool(self.features(images)).flatten(1))
+
+
+@final
+class SqueezeNetWithHead(_WithHead):
+    """SqueezeNet 1.1 features, average pooling to 3 x 3, and three fully connected layers."""
+
+    def __init__(self, features: nn.Module, num_classes: int, hidden: int):
+        super().__init__(features, 512, _POOL, num_classes, hidden)
+
+
+@final
+class EfficientNetLite2WithHead(_WithHead):
+    """EfficientNet-Lite2 blocks of timm, pooling to 4 x 4, and three fully connected layers.
+
+    `features.2` gives the maps of the last block, (B, 352, 7, 7).
+    """
+
+    def __init__(self, num_classes: int, hidden: int):
+        try:
+            import timm
+        except ModuleNotFoundError as error:
+            raise ModelError(
+                "efficientnet_lite2_with_head needs timm: pip install 'torchxnn[benchmark]'"
+            ) from error
+        whole: Any = timm.create_model("efficientnet_lite2", pretrained=False)
+        features = nn.Sequential(whole.conv_stem, whole.bn1, whole.blocks)
+        super().__init__(features, whole.conv_head.in_channels, 4, num_classes, hidden)
 
 
 def _head(inputs: int, hidden: int, num_classes: int) -> nn.Sequential:
@@ -73,6 +102,15 @@ def squeezenet_with_head(num_classes: int, hidden: int = 1024) -> SqueezeNetWith
     `xnn demo --data cub`.
     """
     return SqueezeNetWithHead(squeezenet1_1(weights=None).features, num_classes, hidden)
+
+
+def efficientnet_lite2_with_head(num_classes: int, hidden: int = 1024) -> EfficientNetLite2WithHead:
+    """The architecture of the FunnyBirds benchmark, with random weights, for `load_model`.
+
+    Raises:
+        ModelError: if timm, which has the blocks, is not installed.
+    """
+    return EfficientNetLite2WithHead(num_classes, hidden)
 
 
 def solar_network(num_classes: int = 2) -> SqueezeNetWithHead:

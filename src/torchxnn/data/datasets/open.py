@@ -17,6 +17,7 @@ from torchxnn.data.datasets.ade20k import ADE20K
 from torchxnn.data.datasets.base import ImageDataset, make_loader
 from torchxnn.data.datasets.cub import CUB
 from torchxnn.data.datasets.folder import ImageFolder
+from torchxnn.data.datasets.funnybirds import FunnyBirds
 from torchxnn.data.datasets.mnist import MNIST
 from torchxnn.data.datasets.nyu import NYUDepth
 from torchxnn.data.datasets.official import OfficialDataset, SelectableDataset, Split
@@ -32,6 +33,7 @@ DATASETS: dict[str, type[OfficialDataset]] = {
     "places": Places365,
     "ade20k": ADE20K,
     "mnist": MNIST,
+    "funnybirds": FunnyBirds,
 }
 """The official layouts by the names that users pass; a new one is one file and one line here."""
 
@@ -42,7 +44,8 @@ class DataConfig:
 
     Attributes:
         layout: "folder" is class folders, or images without labels; "cub" is CUB-200-2011, "nyu"
-            NYU Depth v2, "places" Places365, "ade20k" ADE20K and "mnist" MNIST; "auto" looks.
+            NYU Depth v2, "places" Places365, "ade20k" ADE20K, "mnist" MNIST and "funnybirds"
+            FunnyBirds; "auto" looks.
         split: part of a data set that has an official split; by default its training part to fit
             and its test part for everything else.
         size: height and width of the model's input in pixels; None takes what the model expects.

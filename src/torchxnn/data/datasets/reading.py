@@ -133,22 +133,29 @@ def read_class_map(path: Path, known: int, listed_in: str) -> Integer[np.ndarray
     return pixels
 
 
-def read_colour_map(path: Path) -> UInt8[np.ndarray, "height width 3"]:
+def read_colour_map(path: Path, others: Sequence[str] = ()) -> UInt8[np.ndarray, "height width 3"]:
     """Red, green and blue of every pixel as they are, from a picture in which they are codes.
+
+    Args:
+        path: the picture.
+        others: what else is taken: "P", colours of a palette; "RGBA", whose alpha is left out.
 
     Raises:
         UnreadableImageError: if it is missing, broken, or not of three channels of 8 bits.
     """
-    return _read_pixels(path, ("RGB",), "red, green and blue of 8 bits")
+    return _read_pixels(path, ("RGB", *others), "red, green and blue of 8 bits", colours=True)
 
 
-def _read_pixels(path: Path, modes: Sequence[str], expected: str) -> np.ndarray:
-    # Unlike a photograph, it is neither converted nor turned: the numbers are data.
+def _read_pixels(
+    path: Path, modes: Sequence[str], expected: str, colours: bool = False
+) -> np.ndarray:
+    # Unlike a photograph, it is neither blended nor turned: the numbers are data.
     with quiet_pillow():
         try:
             with Image.open(path) as image:
                 image.load()
-                mode, pixels = image.mode, np.asarray(image)
+                mode = image.mode
+                pixels = np.asarray(image.convert("RGB") if colours else image)
         except Exception as error:  # Pillow's decoders raise almost anything on a broken file
             reason = check_image(path) or type(error).__name__
             raise UnreadableImageError(path, reason) from error
