@@ -13,7 +13,15 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Real, UInt8
 
-from torchxnn.explanations.drawing.overlay import LEVELS, cutout, faded, overlay
+from torchxnn.explanations.drawing.overlay import (
+    LEVELS,
+    cutout,
+    faded,
+    number,
+    overlay,
+    sign_of,
+    signed,
+)
 
 SPOKEN = 0.1  # of the largest: from there on a token carries its number
 TOP = 8  # columns that are drawn as bars; all are in the table
@@ -91,6 +99,11 @@ class Columns(Attributions):
 
     shown: tuple[str, ...]
 
+    def rest(self) -> tuple[int, float]:
+        """How many columns are too weak for a bar, and what they add together."""
+        weak = self.order()[TOP:]
+        return len(weak), float(self.values[weak].sum())
+
 
 Evidence = Heatmap | Tokens | Columns
 
@@ -110,6 +123,12 @@ class Panel:
     evidence: Evidence
     values: tuple[float, ...] = ()
     note: str = ""
+
+    @property
+    def pictures(self) -> tuple[np.ndarray, ...]:
+        """Of an image, where it looks and what is there; of a text or row none."""
+        evidence = self.evidence
+        return evidence.pictures(bool(self.note)) if isinstance(evidence, Heatmap) else ()
 
 
 @dataclass(frozen=True)
@@ -146,6 +165,19 @@ class Card:
     certificate: tuple[str, ...]
     warnings: tuple[str, ...]
     caption: str
+
+    @property
+    def largest(self) -> float:
+        """Size of the largest contribution of an x-feature to a row; 1 if all are 0."""
+        return max((abs(v) for panel in self.panels for v in panel.values), default=0.0) or 1.0
+
+    def amounts(self, panel: Panel) -> list[tuple[str, str, str]]:
+        """What a panel adds to each row, or how large a logit is: text, sign, name of the row."""
+        if panel in self.logit_panels:
+            row = self.rows[self.logit_panels.index(panel)]
+            return [(number(row.logit), "", row.name)]
+        pairs = zip(panel.values, self.rows, strict=True)
+        return [(signed(value), sign_of(value), row.name) for value, row in pairs]
 
     @property
     def kind(self) -> Literal["image", "text", "table"]:

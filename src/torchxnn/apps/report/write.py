@@ -10,7 +10,7 @@ import torch
 
 from torchxnn.apps.report.content import FeatureSheet, Report
 from torchxnn.apps.report.tables import measured, provenance, shares
-from torchxnn.explanations.drawing.html import card_view, data_uri, render
+from torchxnn.explanations.drawing.html import data_uri, render
 from torchxnn.explanations.drawing.overlay import heatmap_over, number, signed
 from torchxnn.metrics.table import faithfulness_rows
 from torchxnn.storage.artifact import __version__
@@ -43,7 +43,7 @@ def _context(report: Report) -> dict[str, Any]:
         "table": faithfulness_rows(measured(report)),
         "shares": shares(report, names),
         "share_source": _share_source(report),
-        "cards": [card_view(explanation.card()) for explanation in report.explanations],
+        "cards": [explanation.card() for explanation in report.explanations],
         "sheets": [_sheet_view(s) for s in sorted(report.sheets, key=lambda s: -s.share)],
         "provenance": provenance(report, _versions(report)),
     }

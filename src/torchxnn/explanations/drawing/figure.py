@@ -17,7 +17,7 @@ from typing import Literal
 import numpy as np
 from matplotlib.figure import Figure
 
-from torchxnn.explanations.card import TOP, Card, Columns, Heatmap, Panel, Row, Tokens
+from torchxnn.explanations.card import TOP, Card, Columns, Panel, Row, Tokens
 from torchxnn.explanations.drawing.canvas import DPI, Page, extent
 from torchxnn.explanations.drawing.overlay import (
     FAINT,
@@ -219,8 +219,7 @@ class _Cell:
 def _images(card: Card, form: _Form) -> tuple[float, Callable[[Page], None]]:
     """The width of the figure of an image, and what draws its body."""
     single = len(card.rows) == 1
-    largest = max((abs(v) for panel in card.panels for v in panel.values), default=0.0) or 1.0
-    panels = [_cell(card, panel, form, largest) for panel in card.panels]
+    panels = [_cell(card, panel, form) for panel in card.panels]
     logits = [
         _Cell(panel.name, _pictures(panel, form), number(row.logit))
         if single
@@ -237,12 +236,12 @@ def _images(card: Card, form: _Form) -> tuple[float, Callable[[Page], None]]:
     return layout.width, body
 
 
-def _cell(card: Card, panel: Panel, form: _Form, largest: float) -> _Cell:
+def _cell(card: Card, panel: Panel, form: _Form) -> _Cell:
     """An x-feature on the image, with its contribution above or its contributions below."""
     pictures = _pictures(panel, form)
     if len(card.rows) == 1:
         (value,) = panel.values
-        share = abs(value) / largest if form.words else None
+        share = abs(value) / card.largest if form.words else None
         return _Cell(panel.name, pictures, signed(value), colour_of(value), share, panel.note)
     lines = tuple(
         (signed(value) if form.words else f"{signed(value)} {row.name}", colour_of(value))
@@ -252,9 +251,7 @@ def _cell(card: Card, panel: Panel, form: _Form, largest: float) -> _Cell:
 
 
 def _pictures(panel: Panel, form: _Form) -> tuple[np.ndarray, ...]:
-    if not isinstance(panel.evidence, Heatmap):
-        return ()
-    return panel.evidence.pictures(bool(panel.note))[: 2 if form.cutouts else 1]
+    return panel.pictures[: 2 if form.cutouts else 1]
 
 
 def _in_lines(page: Page, cells: Sequence[_Cell], aspect: float, form: _Form) -> None:
@@ -347,11 +344,9 @@ def _list(page: Page, card: Card, form: _Form) -> None:
     """X-features and logits below each other, each with the text on colours, or with bars."""
     single = len(card.rows) == 1
     for panel in card.panels:
-        values = ", ".join(
-            signed(value) if single else f"{signed(value)} to {row.name}"
-            for row, value in zip(card.rows, panel.values, strict=True)
-        )
-        _entries(page, panel, form, values, colour_of(panel.values[0]) if single else INK)
+        amounts = [text if single else f"{text} to {row}" for text, _, row in card.amounts(panel)]
+        colour = colour_of(panel.values[0]) if single else INK
+        _entries(page, panel, form, ", ".join(amounts), colour)
     for row, panel in zip(card.rows, card.logit_panels, strict=True):
         _entries(page, panel, form, number(row.logit), INK)
 
@@ -397,8 +392,8 @@ def _tokens(page: Page, tokens: Tokens, form: _Form) -> None:
 
 def _bars(page: Page, columns: Columns, form: _Form) -> None:
     """The strongest columns, with their values and bars to the right (+) and left (-)."""
-    order, small = columns.order(), form.small
-    labels = {i: f"{columns.entries[i]} = {columns.shown[i]}" for i in order[:TOP]}
+    small, strongest = form.small, columns.order()[:TOP]
+    labels = {i: f"{columns.entries[i]} = {columns.shown[i]}" for i in strongest}
     names = max((extent(label, small, "normal") for label in labels.values()), default=0.0)
     names = min(names + GAP, 0.5 * form.room)
     start, edge = form.margin + names, form.width - form.margin
@@ -411,7 +406,7 @@ def _bars(page: Page, columns: Columns, form: _Form) -> None:
         page.bar(left, page.y + 0.15 * tall, length, tall, colour)
         page.put(edge, page.y, signed(value), small, color=colour, ha="right", va="top")
         page.y += small * 1.5 / 72
-    if len(order) > TOP:
-        rest = float(sum(columns.values[i] for i in order[TOP:]))
-        text = f"{len(order) - TOP} more columns together: {signed(rest)}"
+    count, total = columns.rest()
+    if count:
+        text = f"{count} more columns together: {signed(total)}"
         page.text(form.margin, text, small, form.room, color=MUTED)

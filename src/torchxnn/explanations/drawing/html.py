@@ -21,7 +21,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 from PIL import features
 
-from torchxnn.explanations.card import TOP, Card, Columns, Heatmap, Panel, Tokens
+from torchxnn.explanations.card import TOP, Card
 from torchxnn.explanations.drawing.encode import encode
 from torchxnn.explanations.drawing.overlay import colour_scale, number, sign_of, signed, tint
 from torchxnn.models.attached import FittedXNN
@@ -70,112 +70,12 @@ def fill(template: Path, **context: Any) -> bytes:
 
 def render_card(card: Card) -> bytes:
     """The page of one explanation."""
-    return render(TEMPLATES / "explanation.html.j2", card=card_view(card))
+    return render(TEMPLATES / "explanation.html.j2", card=card)
 
 
 def card_fragment(card: Card) -> str:
     """The same as notebooks show it: inline styles and a light ground of its own."""
-    return fill(TEMPLATES / "notebook_card.html.j2", card=card_view(card)).decode()
-
-
-def card_view(card: Card) -> dict[str, Any]:
-    """What the templates need: words, every number as text, and pictures as data URIs."""
-    largest = max((abs(v) for panel in card.panels for v in panel.values), default=0.0) or 1.0
-    panels = [
-        _panel_view(panel)
-        | {
-            "values": [
-                _value(value)
-                | {"target": row.name, "percent": round(100 * abs(value) / largest, 1)}
-                for row, value in zip(card.rows, panel.values, strict=True)
-            ]
-        }
-        for panel in card.panels
-    ]
-    logits = [
-        _panel_view(panel)
-        | {"values": [{"text": number(row.logit), "sign": "", "target": row.name}]}
-        for row, panel in zip(card.rows, card.logit_panels, strict=True)
-    ]
-    return vars(card) | {
-        "kind": card.kind,
-        "image": data_uri(card.image, 2 * LONGEST_SIDE) if card.kind == "image" else None,
-        "rows": [_row_view(card, index) for index in range(len(card.rows))],
-        "panels": panels,
-        "logits": logits,
-        "numbers": _numbers(card),
-    }
-
-
-def _row_view(card: Card, index: int) -> dict[str, Any]:
-    row = card.rows[index]
-    return vars(row) | {
-        "logit": number(row.logit),
-        "reproduced": number(row.reproduced),
-        "intercept": signed(row.intercept),
-        "values": [_value(panel.values[index]) for panel in card.panels],
-    }
-
-
-def _value(value: float) -> dict[str, str]:
-    return {"text": signed(value), "sign": sign_of(value)}
-
-
-def _panel_view(panel: Panel) -> dict[str, Any]:
-    """An x-feature or a logit, whatever it shows."""
-    view: dict[str, Any] = {"name": panel.name, "note": panel.note}
-    match panel.evidence:
-        case Heatmap() as heatmap:
-            shown, cutout = map(data_uri, heatmap.pictures(bool(panel.note)))
-            return view | {"overlay": shown, "cutout": cutout}
-        case Tokens() as tokens:
-            return view | {"tokens": _token_views(tokens)}
-        case Columns() as columns:
-            return view | _bar_views(columns)
-
-
-def _token_views(tokens: Tokens) -> list[dict[str, Any]]:
-    return [
-        {
-            **_value(float(tokens.values[i])),
-            "token": token,
-            "level": level,
-            "colour": tint(level),
-            "spoken": tokens.is_spoken(i),
-        }
-        for i, (token, level) in enumerate(zip(tokens.entries, tokens.levels(), strict=True))
-    ]
-
-
-def _bar_views(columns: Columns) -> dict[str, Any]:
-    order, zero = columns.order(), 100 * columns.zero()
-    bars = [
-        {
-            **_value(float(columns.values[i])),
-            "column": columns.entries[i],
-            "shown": columns.shown[i],
-            "width": round(100 * columns.reach(i), 1),
-            "start": round(zero - (100 * columns.reach(i) if columns.values[i] < 0 else 0), 1),
-        }
-        for i in order[:TOP]
-    ]
-    rest = order[TOP:]
-    total = signed(float(columns.values[rest].sum()))
-    return {"zero": round(zero, 1), "bars": bars, "rest": {"count": len(rest), "text": total}}
-
-
-def _numbers(card: Card) -> list[dict[str, Any]]:
-    """Every attribution of a text or row as a table, row by row; of an image nothing."""
-    every = [panel.evidence for panel in (*card.panels, *card.logit_panels)]
-    lists = [evidence for evidence in every if not isinstance(evidence, Heatmap)]
-    return [
-        {
-            "entry": entry,
-            "shown": lists[0].shown[i] if isinstance(lists[0], Columns) else "",
-            "values": [_value(float(evidence.values[i])) for evidence in lists],
-        }
-        for i, entry in enumerate(lists[0].entries if lists else ())
-    ]
+    return fill(TEMPLATES / "notebook_card.html.j2", card=card).decode()
 
 
 def xnn_fragment(xnn: FittedXNN, feature_names: Sequence[str]) -> str:
@@ -222,7 +122,9 @@ def _environment(folder: Path) -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["unbroken"] = _unbroken
+    environment.filters |= {"unbroken": _unbroken, "uri": data_uri}
+    environment.filters |= {each.__name__: each for each in (number, sign_of, signed, tint)}
+    environment.globals["TOP"] = TOP
     return environment
 
 
