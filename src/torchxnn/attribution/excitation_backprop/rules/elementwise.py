@@ -29,38 +29,12 @@ def _owners(operation: Operation, get: Callable[[Value], Tensor]) -> Tensor:
 
 
 @register(
-    "relu",
-    "relu6",
-    "hardtanh",
-    "gelu",
-    "silu",
-    "mish",
-    "hardswish",
-    "hardsigmoid",
-    "sigmoid",
-    "leaky_relu",
-    "prelu",
-    "_prelu_kernel",
-    "elu",
-    "celu",
-    "selu",
-    "tanh",
-    "softplus",
-    "log_sigmoid_forward",
-    "threshold",
-    "clamp",
-    "clamp_min",
-    "clamp_max",
-    "exp",
-    "log",
-    "log1p",
-    "sqrt",
-    "erf",
-    "pow",
-    "native_dropout",
-    owners=_owners,
-    sign=sign_of_target,
-)
+    "relu", "relu6", "hardtanh", "gelu", "silu", "mish", "hardswish", "hardsigmoid", "sigmoid",
+    "leaky_relu", "prelu", "_prelu_kernel", "elu", "celu", "selu", "tanh", "softplus",
+    "log_sigmoid_forward", "threshold", "clamp", "clamp_min", "clamp_max", "exp", "log", "log1p",
+    "sqrt", "erf", "pow", "native_dropout",
+    owners=_owners, sign=sign_of_target,
+)  # fmt: skip
 def activation(operation: Operation, relevance: list[Tensor | None], walk: Walk) -> Shares:
     """y_i = f(x_i) has one input, which wins with probability 1: R_x = R_y."""
     value = only_dependent(operation)
@@ -80,18 +54,11 @@ def _norm_sign(operation: Operation, negative: Negative) -> Negative | None:
 
 
 @register(
-    "native_batch_norm",
-    "_native_batch_norm_legit",
-    "_native_batch_norm_legit_no_training",
-    "_batch_norm_no_update",
-    "cudnn_batch_norm",
-    "miopen_batch_norm",
-    "native_layer_norm",
-    "native_group_norm",
-    "_fused_rms_norm",
-    owners=lambda operation, get: get(operation.args[0]),
-    sign=_norm_sign,
-)
+    "native_batch_norm", "_native_batch_norm_legit", "_native_batch_norm_legit_no_training",
+    "_batch_norm_no_update", "cudnn_batch_norm", "miopen_batch_norm", "native_layer_norm",
+    "native_group_norm", "_fused_rms_norm",
+    owners=lambda operation, get: get(operation.args[0]), sign=_norm_sign,
+)  # fmt: skip
 def normalisation(operation: Operation, relevance: list[Tensor | None], walk: Walk) -> Shares:
     """Normalisation with frozen statistics, y = gamma / sigma (x - mu) + beta: R_x = R_y.
 
@@ -155,20 +122,8 @@ def _varies(argument: object) -> bool:
     return isinstance(argument, Value) and argument.dependent and argument.floating
 
 
-_GATES = {
-    "sigmoid",
-    "hardsigmoid",
-    "tanh",
-    "hardtanh",
-    "_softmax",
-    "_safe_softmax",
-    "rsqrt",
-    "reciprocal",
-    "linalg_vector_norm",
-    "norm",
-    "var",
-    "std",
-}
+_GATES = {"sigmoid", "hardsigmoid", "tanh", "hardtanh", "_softmax", "_safe_softmax", "rsqrt",
+          "reciprocal", "linalg_vector_norm", "norm", "var", "std"}  # fmt: skip
 _SOFT_GATES = {"silu", "gelu"}
 _KEEP_GATE = {"mul", "div", "add", "sub", "mean", "clamp", "clamp_min", "cat", "stack", "exp"}
 

@@ -204,13 +204,11 @@ def _attention_owners(operation: Operation, get: Callable[[Value], Tensor]) -> T
 
 
 @register(
-    "_scaled_dot_product_flash_attention_for_cpu",
-    "_scaled_dot_product_flash_attention",
-    "_scaled_dot_product_efficient_attention",
-    "_scaled_dot_product_cudnn_attention",
+    "_scaled_dot_product_flash_attention_for_cpu", "_scaled_dot_product_flash_attention",
+    "_scaled_dot_product_efficient_attention", "_scaled_dot_product_cudnn_attention",
     "_scaled_dot_product_fused_attention_overrideable",
     owners=_attention_owners,
-)
+)  # fmt: skip
 def attention(operation: Operation, relevance: list[Tensor | None], walk: Walk) -> Shares:
     """Attention y = A v, frozen A = softmax(...): P(j|i) = (s A_ij v_j)+ / sum (s A_ik v_k)+."""
     value = argument(operation, "value")
@@ -240,20 +238,11 @@ def _average_owners(operation: Operation, get: Callable[[Value], Tensor]) -> Ten
 
 
 @register(
-    "avg_pool2d",
-    "avg_pool3d",
-    "_adaptive_avg_pool2d",
-    "_adaptive_avg_pool3d",
-    "adaptive_avg_pool2d",
-    "mean",
-    "sum",
-    "upsample_linear1d",
-    "upsample_bilinear2d",
-    "_upsample_bilinear2d_aa",
-    "col2im",
-    owners=_average_owners,
-    keeps_target=lambda operation: True,
-)
+    "avg_pool2d", "avg_pool3d", "_adaptive_avg_pool2d", "_adaptive_avg_pool3d",
+    "adaptive_avg_pool2d", "mean", "sum", "upsample_linear1d", "upsample_bilinear2d",
+    "_upsample_bilinear2d_aa", "col2im",
+    owners=_average_owners, keeps_target=lambda operation: True,
+)  # fmt: skip
 def average(operation: Operation, relevance: list[Tensor | None], walk: Walk) -> Shares:
     """Average y = A x with fixed A >= 0: P(j | i) = (s a_ij x_j)+ / sum_k (s a_ik x_k)+."""
     value = only_dependent(operation)

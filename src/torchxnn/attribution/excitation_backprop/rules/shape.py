@@ -76,21 +76,10 @@ def _reshaped_sign(operation: Operation, negative: Negative) -> Negative:
 
 
 @_register(
-    "view",
-    "_unsafe_view",
-    "reshape",
-    "_reshape_alias",
-    "view_copy",
-    "unsqueeze",
-    "squeeze",
-    "clone",
-    "detach",
-    "alias",
-    "_to_copy",
-    "lift_fresh",
-    owners=_reshaped_owners,
-    sign=_reshaped_sign,
-)
+    "view", "_unsafe_view", "reshape", "_reshape_alias", "view_copy", "unsqueeze", "squeeze",
+    "clone", "detach", "alias", "_to_copy", "lift_fresh",
+    owners=_reshaped_owners, sign=_reshaped_sign,
+)  # fmt: skip
 def reshape(operation: Operation, relevance: list[Tensor | None], walk: Walk) -> Shares:
     """Same elements in the same order: R_x = R_y in the shape of x."""
     value = only_dependent(operation)
@@ -133,55 +122,18 @@ def permute(operation: Operation, relevance: list[Tensor | None], walk: Walk) ->
 
 
 @_register(
-    "slice",
-    "select",
-    "narrow",
-    "split",
-    "split_with_sizes",
-    "unbind",
-    "chunk",
-    "expand",
-    "repeat",
-    "roll",
-    "flip",
-    "rot90",
-    "index",
-    "index_select",
-    "gather",
-    "take",
-    "diagonal",
-    "unfold",
-    "im2col",
-    "pixel_shuffle",
-    "pixel_unshuffle",
-    "channel_shuffle",
-    "native_channel_shuffle",
-    "reflection_pad1d",
-    "reflection_pad2d",
-    "replication_pad1d",
-    "replication_pad2d",
-    "upsample_nearest1d",
-    "upsample_nearest2d",
-    "_upsample_nearest_exact2d",
-    owners=moved_owners,
-    sign=sign_of_target,
-)
+    "slice", "select", "narrow", "split", "split_with_sizes", "unbind", "chunk", "expand", "repeat",
+    "roll", "flip", "rot90", "index", "index_select", "gather", "take", "diagonal", "unfold",
+    "im2col", "pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "native_channel_shuffle",
+    "reflection_pad1d", "reflection_pad2d", "replication_pad1d", "replication_pad2d",
+    "upsample_nearest1d", "upsample_nearest2d", "_upsample_nearest_exact2d",
+    owners=moved_owners, sign=sign_of_target,
+)  # fmt: skip
 @_register(
-    "cat",
-    "stack",
-    "constant_pad_nd",
-    "where",
-    "masked_fill",
-    "index_put",
-    "scatter",
-    "slice_scatter",
-    "select_scatter",
-    "tril",
-    "triu",
-    owners=moved_owners,
-    sign=sign_of_target,
-    mixes_constants=lambda operation: True,
-)
+    "cat", "stack", "constant_pad_nd", "where", "masked_fill", "index_put", "scatter",
+    "slice_scatter", "select_scatter", "tril", "triu",
+    owners=moved_owners, sign=sign_of_target, mixes_constants=lambda operation: True,
+)  # fmt: skip
 def move(operation: Operation, relevance: list[Tensor | None], walk: Walk) -> Shares:
     """Each output element copies one input element (or none): R_x = S^T R_y."""
     dtype, dependents = _first(relevance).dtype, operation.dependents
@@ -284,17 +236,10 @@ def _selected_owners(operation: Operation, get: Callable[[Value], Tensor]) -> Te
 
 
 @_register(
-    "max_pool2d_with_indices",
-    "max_pool3d_with_indices",
-    "max_pool2d",
-    "adaptive_max_pool2d",
-    "amax",
-    "max",
-    "maximum",
-    "topk",
-    owners=_selected_owners,
-    sign=sign_of_target,
-)
+    "max_pool2d_with_indices", "max_pool3d_with_indices", "max_pool2d", "adaptive_max_pool2d",
+    "amax", "max", "maximum", "topk",
+    owners=_selected_owners, sign=sign_of_target,
+)  # fmt: skip
 def select_largest(operation: Operation, relevance: list[Tensor | None], walk: Walk) -> Shares:
     """The winner takes all: R_y goes to the arg max (ties as PyTorch's derivative breaks them)."""
     received = _first(relevance)
