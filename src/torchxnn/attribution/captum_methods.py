@@ -12,6 +12,8 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -51,9 +53,7 @@ class Gradient(MapMethod):
     absolute: bool = False
 
     def _maps(self, images: Images, targets: Targets) -> Maps:
-        from captum.attr import Saliency
-
-        method = Saliency(self._outputs)
+        method = _captum("Saliency", self._outputs)
         return _each_target(
             lambda target: method.attribute(_leaf(images), target, abs=self.absolute), targets
         )
@@ -70,9 +70,7 @@ class InputXGradient(MapMethod):
     complete = True
 
     def _maps(self, images: Images, targets: Targets) -> Maps:
-        from captum.attr import InputXGradient as CaptumMethod
-
-        method = CaptumMethod(self._outputs)
+        method = _captum("InputXGradient", self._outputs)
         return _each_target(lambda target: method.attribute(_leaf(images), target), targets)
 
 
@@ -100,9 +98,7 @@ class IntegratedGradients(BaselineMethod):
         super().__post_init__()
 
     def _maps(self, images: Images, targets: Targets) -> Maps:
-        from captum.attr import IntegratedGradients as CaptumMethod
-
-        method, baseline = CaptumMethod(self._outputs), self._baseline(images)
+        method, baseline = _captum("IntegratedGradients", self._outputs), self._baseline(images)
         settings = {"n_steps": self.steps, "internal_batch_size": self.chunk_size}
         maps = _each_target(
             lambda target: method.attribute(_leaf(images), baseline, target, **settings), targets
@@ -134,8 +130,6 @@ class DeepLift(BaselineMethod):
     complete = True
 
     def _maps(self, images: Images, targets: Targets) -> Maps:
-        from captum.attr import DeepLift as CaptumMethod
-
         why = "DeepLIFT has no rule for this network; use integrated_gradients"
         refused = dict.fromkeys(NO_RESCALE, why)
         network = Unrolled(self._outputs, _leaf(images[:1]), RESCALE, refused)
@@ -149,7 +143,7 @@ class DeepLift(BaselineMethod):
 
             def one(target: Tensor, x: Tensor = image, b: Tensor = reference) -> Tensor:
                 with _without_hook_warnings():
-                    return CaptumMethod(network).attribute(_leaf(x), b, target)
+                    return _captum("DeepLift", network).attribute(_leaf(x), b, target)
 
             rows.append(_each_target(one, wanted.unsqueeze(0)))
         maps = torch.cat(rows)
@@ -185,14 +179,12 @@ class GuidedBackprop(MapMethod):
     name = "guided_backprop"
 
     def _maps(self, images: Images, targets: Targets) -> Maps:
-        from captum.attr import GuidedBackprop as CaptumMethod
-
         why = "guided backprop is defined for ReLU alone"
         refused = dict.fromkeys(RECTIFIERS, f"{why}; use gradient")
         network = Unrolled(self._outputs, _leaf(images[:1]), GUIDED, refused)
         if len(network.calls) == 0:
             raise UnsupportedOperationError(f"{why}, this network has none; use gradient")
-        method = CaptumMethod(network)
+        method = _captum("GuidedBackprop", network)
         with _without_hook_warnings():
             return _each_target(lambda target: method.attribute(_leaf(images), target), targets)
 
@@ -222,10 +214,8 @@ class GradCAM(MapMethod):
         self._layer = resolve_layer(self._network, layer)[1] if isinstance(layer, str) else layer
 
     def _maps(self, images: Images, targets: Targets) -> Maps:
-        from captum.attr import LayerGradCam
-
         network = Tapped(self._outputs, _leaf(images[:1]), self._layer)
-        method = LayerGradCam(network, network.tap)
+        method = _captum("LayerGradCam", network, network.tap)
         size = tuple(images.shape[2:])
 
         def one(target: Tensor) -> Tensor:
@@ -264,8 +254,6 @@ class Occlusion(BaselineMethod):
         super().__post_init__()
 
     def _maps(self, images: Images, targets: Targets) -> Maps:
-        from captum.attr import Occlusion as CaptumMethod
-
         channels, height, width = images.shape[1:]
         side = min(self.window or -(-max(height, width) // 7), height, width)
         step = min(self.stride or max(1, side // 2), side)
@@ -273,7 +261,7 @@ class Occlusion(BaselineMethod):
         maps = []
         for image, hidden, wanted in zip(images, baseline, targets, strict=True):
             # The flat outputs of one image: Captum then treats every output on its own.
-            method = CaptumMethod(lambda x, t=wanted: self._outputs(x)[:, t].flatten())
+            method = _captum("Occlusion", lambda x, t=wanted: self._outputs(x)[:, t].flatten())
             found = method.attribute(
                 image.unsqueeze(0),
                 sliding_window_shapes=(channels, side, side),
@@ -283,6 +271,11 @@ class Occlusion(BaselineMethod):
             )
             maps.append(found[:, 0])  # the square covers all channels: they are alike
         return torch.stack(maps)
+
+
+def _captum(name: str, *about: Any) -> Any:
+    """A method of Captum, for a network and what else it is about."""
+    return getattr(import_module("captum.attr"), name)(*about)
 
 
 def _leaf(images: Tensor) -> Tensor:

@@ -50,6 +50,13 @@ class ActivationCache:
 
     Attributes:
         store: the chunks; see `ChunkStore`.
+        layers: names of the layers, in the order of recording.
+        dtype: precision in which the layers' outputs are kept.
+        n_outputs: number of the model's outputs, K.
+        class_names: names of the model's outputs, if they are known.
+        preprocessing: how the images became tensors, if it is known.
+        source: where the model and the data come from, as `XNN.source` has it.
+        model_fingerprint: the model's `fingerprint`.
 
     Example:
         >>> cache = ActivationCache.open("cache")
@@ -59,6 +66,15 @@ class ActivationCache:
 
     def __init__(self, store: ChunkStore) -> None:
         self.store = store
+        about, names = store.about, store.notes.get("class_names")
+        self.layers: tuple[str, ...] = tuple(about["layers"])
+        self.dtype: torch.dtype = getattr(torch, about["dtype"])
+        self.n_outputs: int = about["outputs"]
+        self.class_names = None if names is None else tuple(names)
+        way, where = about["preprocessing"], str(store.location)
+        self.preprocessing: Preprocessing | None = way and structure(way, Preprocessing, where)
+        self.source: dict[str, Any] | None = store.notes.get("source")
+        self.model_fingerprint: str = about["model"]["fingerprint"]
         self._columns: dict[str, Tensor] = {}
 
     @classmethod
@@ -89,44 +105,7 @@ class ActivationCache:
         return self.store.rows
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"store": self.store, "_columns": {}}
-
-    @property
-    def layers(self) -> tuple[str, ...]:
-        """Names of the layers, in the order of recording."""
-        return tuple(self.store.about["layers"])
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Precision in which the layers' outputs are kept."""
-        return getattr(torch, self.store.about["dtype"])
-
-    @property
-    def n_outputs(self) -> int:
-        """Number of the model's outputs, K."""
-        return self.store.about["outputs"]
-
-    @property
-    def class_names(self) -> tuple[str, ...] | None:
-        """Names of the model's outputs, if they are known."""
-        names = self.store.notes.get("class_names")
-        return None if names is None else tuple(names)
-
-    @property
-    def preprocessing(self) -> Preprocessing | None:
-        """How the images became tensors, if it is known."""
-        values = self.store.about["preprocessing"]
-        return values and structure(values, Preprocessing, str(self.store.location))
-
-    @property
-    def source(self) -> dict[str, Any] | None:
-        """Where the model and the data come from, as `XNN.source` has it."""
-        return self.store.notes.get("source")
-
-    @property
-    def model_fingerprint(self) -> str:
-        """The model's `fingerprint`."""
-        return self.store.about["model"]["fingerprint"]
+        return {**self.__dict__, "_columns": {}}
 
     @property
     def labels(self) -> Int64[Tensor, " rows"] | None:

@@ -10,7 +10,8 @@ fitted twice.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, SupportsIndex
 
 from torchxnn.data.activation_cache import ActivationCache
@@ -60,9 +61,30 @@ class _Work:
     validation: Activations | None
     n_features: int | None
     compute: ComputeConfig
-    block: int
     out: Place | None
-    key: str
+
+    @cached_property
+    def key(self) -> str:
+        """A fingerprint of all that decides what a class gives, but for rounding."""
+        needs = self.needs
+        if not isinstance(needs.data, ActivationCache):
+            return ""
+        parts = {
+            "cache": needs.data.store.about,
+            "layer": needs.layer,
+            "n_features": self.n_features,
+            "config": needs.config,
+            "autocast": self.compute.autocast,
+            "memory": None if needs.all_fit else needs.memory,
+        }
+        return digest(parts)
+
+    def place(self, targets: tuple[int, ...]) -> Place | None:
+        """Where the XNN of a class is saved; None if it is not."""
+        data = self.needs.data
+        if self.out is None or not isinstance(data, ActivationCache):
+            return None
+        return self.out / class_folder(targets, data.class_names)
 
 
 _Block = tuple[tuple[int, ...], ...]
@@ -120,17 +142,10 @@ def fit_many(
     if not isinstance(data, (Activations, ActivationCache)):
         data = ActivationCache.open(data)
     many = many or ManyConfig()
-    work = _Work(
-        needs=Needs(data, _layer(data, layer), config or TrainConfig(), many.memory),
-        validation=validation,
-        n_features=n_features,
-        compute=compute or ComputeConfig(),
-        block=many.block,
-        out=None if out is None else as_place(out),
-        key="",
-    )
-    work = replace(work, key=_key(work))
-    _check(work)
+    needs = Needs(data, _layer(data, layer), config or TrainConfig(), many.memory)
+    folder = None if out is None else as_place(out)
+    work = _Work(needs, validation, n_features, compute or ComputeConfig(), folder)
+    _check(work, many)
     wanted = _wanted(work, targets)
     found: dict[tuple[int, ...], FittedClass] = {}
     embeddings: dict[tuple[int, ...], Embedding] = {}
@@ -140,14 +155,14 @@ def fit_many(
         if on_class is not None:
             on_class(fitted)
 
-    places = {target: _place(work, target) for target in wanted}
+    places = {target: work.place(target) for target in wanted}
     if work.out is not None:
         check_places([place for place in places.values() if place], work.out, work.key)
     for target, place in places.items():
         report = finished_report(place)
         if report is not None:
             note(FittedClass(target, report, location=str(place), resumed=True))
-    blocks = _blocks([target for target in wanted if target not in found], work.block)
+    blocks = _blocks([target for target in wanted if target not in found], many.block)
     for _, answers in (engine or LocalEngine()).run(_start, (work,), _fit_block, blocks):
         for fitted, embedding in answers:
             if embedding is not None:
@@ -166,12 +181,12 @@ def _layer(data: Activations | ActivationCache, layer: str | None) -> str:
     return layer
 
 
-def _check(work: _Work) -> None:
-    data, memory = work.needs.data, work.needs.memory
-    if work.block < 1 or memory <= 0 or work.compute.slots < 1:
+def _check(work: _Work, many: ManyConfig) -> None:
+    data, slots = work.needs.data, work.compute.slots
+    if many.block < 1 or many.memory <= 0 or slots < 1:
         raise XNNError(
             "block and slots must be at least 1 and memory above 0, got "
-            f"{work.block}, {work.compute.slots} and {memory}"
+            f"{many.block}, {slots} and {many.memory}"
         )
     if work.out is not None and not isinstance(data, ActivationCache):
         raise DataError(
@@ -180,22 +195,6 @@ def _check(work: _Work) -> None:
         )
     if work.validation is not None and not isinstance(data, Activations):
         raise DataError("validation goes with Activations; a cache has its own held-out images")
-
-
-def _key(work: _Work) -> str:
-    """A fingerprint of all that decides what a class gives, but for rounding."""
-    needs = work.needs
-    if not isinstance(needs.data, ActivationCache):
-        return ""
-    parts = {
-        "cache": needs.data.store.about,
-        "layer": needs.layer,
-        "n_features": work.n_features,
-        "config": needs.config,
-        "autocast": work.compute.autocast,
-        "memory": None if needs.all_fit else needs.memory,
-    }
-    return digest(parts)
 
 
 def _wanted(
@@ -240,13 +239,6 @@ def _blocks(targets: Sequence[tuple[int, ...]], most: int) -> list[_Block]:
     return blocks
 
 
-def _place(work: _Work, targets: tuple[int, ...]) -> Place | None:
-    data = work.needs.data
-    if work.out is None or not isinstance(data, ActivationCache):
-        return None
-    return work.out / class_folder(targets, data.class_names)
-
-
 # Workers
 
 _State = tuple[_Work, tuple[Activations, Activations | None] | None, SharedStarts]
@@ -287,7 +279,7 @@ def _said(error: XNNError) -> str:
 
 def _kept(work: _Work, embedding: Embedding, report: FitReport) -> _Answer:
     """A finished class with its embedding, or with the place where that was saved."""
-    place, data = _place(work, report.targets), work.needs.data
+    place, data = work.place(report.targets), work.needs.data
     if place is None or not isinstance(data, ActivationCache):
         return FittedClass(report.targets, report), embedding
     about = describe_xnn(
