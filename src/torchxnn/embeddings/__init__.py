@@ -4,6 +4,8 @@ from torchxnn.embeddings.base import Embedding
 from torchxnn.embeddings.concepts import ConceptEmbedding, with_readout
 from torchxnn.embeddings.conv_srae import ConvSRAE
 from torchxnn.embeddings.dimensions import SelectedDimensions, fit_dimensions
+from torchxnn.embeddings.directions import DirectionConcepts, as_directions
+from torchxnn.embeddings.ica import fit_ica
 from torchxnn.embeddings.kinds import EMBEDDINGS
 from torchxnn.embeddings.lasso import (
     LassoPath,
@@ -22,6 +24,7 @@ __all__ = [
     "SRAE",
     "ConceptEmbedding",
     "ConvSRAE",
+    "DirectionConcepts",
     "Embedding",
     "LassoPath",
     "LassoPoint",
@@ -30,7 +33,9 @@ __all__ = [
     "SelectedDimensions",
     "TopKConfig",
     "TopKSAE",
+    "as_directions",
     "fit_dimensions",
+    "fit_ica",
     "fit_lasso",
     "fit_lasso_path",
     "fit_nmf",

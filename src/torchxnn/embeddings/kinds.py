@@ -11,6 +11,7 @@ from torch import Tensor
 from torchxnn.embeddings.base import Embedding
 from torchxnn.embeddings.conv_srae import ConvSRAE
 from torchxnn.embeddings.dimensions import SelectedDimensions
+from torchxnn.embeddings.directions import DirectionConcepts
 from torchxnn.embeddings.nmf import NMFConcepts
 from torchxnn.embeddings.pca import PCAConcepts
 from torchxnn.embeddings.srae import SRAE
@@ -18,7 +19,15 @@ from torchxnn.embeddings.topk_sae import TopKSAE
 
 EMBEDDINGS: dict[str, type[Embedding]] = {
     each.kind: each
-    for each in (SRAE, ConvSRAE, SelectedDimensions, NMFConcepts, PCAConcepts, TopKSAE)
+    for each in (
+        SRAE,
+        ConvSRAE,
+        SelectedDimensions,
+        DirectionConcepts,
+        NMFConcepts,
+        PCAConcepts,
+        TopKSAE,
+    )
 }
 """Name -> class; the Lasso gives `SelectedDimensions` too."""
 

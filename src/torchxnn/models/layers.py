@@ -310,6 +310,53 @@ def run_with_output(
     return as_logits(logits)
 
 
+def run_above_layer(
+    model: nn.Module,
+    layer: str | nn.Module,
+    image: Float[Tensor, "one *pixels"],
+    activations: Float[Tensor, "batch *dims"],
+) -> Float[Tensor, "batch outputs"]:
+    """The logits of given activations, by what the model does above the layer; gradients flow.
+
+    The part below the layer runs once, on one image whose activations are replaced by all those
+    that are given: above it, a model must treat every row of a batch by itself.
+
+    Args:
+        model: the explained model; left as it was.
+        layer: dotted name or submodule; it must run once.
+        image: one example, (1, C, H, W); its contents do not matter.
+        activations: Z, (B, S_z) or (B, C, h, w), whatever B is.
+
+    Raises:
+        LayerError: the layer does not exist, or runs another number of times than once.
+        DataError: Z of another shape than the layer's, or a model that returns no logits.
+    """
+    name, module = resolve_layer(model, layer)
+    check_images(model, image)
+    inner, runs = unwrap(model), 0
+
+    def replaced(own: Any) -> Tensor:
+        nonlocal runs
+        runs += 1
+        own = _one_tensor(own, name)
+        if own[0].numel() != activations[0].numel():
+            raise DataError(
+                f"layer {name!r} gives {tuple(own.shape[1:])} per image, which activations of "
+                f"{tuple(activations.shape[1:])} cannot replace"
+            )
+        return activations.reshape(len(activations), *own.shape[1:]).to(own)
+
+    with preserve_state(inner), replace_output(module, replaced):
+        logits = as_logits(inner(image))
+    if runs != 1 or len(logits) != len(activations):
+        raise LayerError(
+            f"layer {name!r} runs {runs} times, and the model gives {len(logits)} rows of logits "
+            f"for {len(activations)} of activations; choose a layer that runs once, above which "
+            "the model keeps its rows apart"
+        )
+    return logits
+
+
 def list_layers(model: nn.Module, images: Tensor) -> list[LayerInfo]:
     """All named layers in registration order with output shapes, from one forward pass.
 

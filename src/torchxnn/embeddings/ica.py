@@ -1,0 +1,104 @@
+"""Independent components of what the dimensions of Z contribute to a logit, among its positives."""
+
+from __future__ import annotations
+
+import warnings
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from torchxnn.embeddings.concepts import check_activations, import_sklearn
+from torchxnn.embeddings.directions import DirectionConcepts, as_directions
+from torchxnn.embeddings.linear import check_weights, fit_linear
+from torchxnn.errors import DataError, XNNWarning
+
+RIDGE = 0.03
+"""Penalty of the linear model of the logit, as a share of the mean variance of Z."""
+
+
+@torch.no_grad()
+def fit_ica(
+    activations: Float[Tensor, "samples *dims"],
+    logits: Float[Tensor, " rows"],
+    positives: Bool[Tensor, " rows"],
+    n_concepts: int,
+    weights: Float[Tensor, " rows"] | None = None,
+    seed: int = 0,
+) -> DirectionConcepts:
+    r"""Split a linear model of the logit into parts that vary independently among the positives.
+
+    With :math:`\hat y=u^\top z+b` fitted to all samples by ridge regression, the contributions
+    :math:`a=u\odot z` of the positives are written as :math:`a\approx\mu+As` with independent
+    s = S(a - mu) of variance 1, by FastICA (Hyvarinen 1999, Fast and robust fixed-point algorithms
+    for independent component analysis). What component l adds to the logit,
+
+    .. math:: E_l=\Big(\sum_jA_{jl}\Big)s_l=\Big(\sum_jA_{jl}\Big)S_l(u\odot z-\mu),
+
+    is linear in z and in the units of the logit; the readout weighs all of them by 1 and adds
+    :math:`b+\sum_j\mu_j`. Components that contribute most on the positives come first. No part
+    labels are seen; over all samples instead of the positives, one component takes the whole logit.
+
+    Args:
+        activations: Z, (M, S_z).
+        logits: (M,), that of one class.
+        positives: (M,), the images of the class.
+        n_concepts: n, less than the number of positives.
+        weights: (M,) sample weights of the ridge regression; None weighs all samples alike.
+        seed: of the start of FastICA.
+
+    Raises:
+        DataError: too few positives, or contributions that do not vary among them in n ways.
+        NonFiniteError: NaN or infinity.
+        XNNError: scikit-learn is not installed.
+
+    Example:
+        >>> concepts = fit_ica(train.z, train.logits[:, 7], train.labels == 7, n_concepts=5)
+    """
+    check_activations(activations, n_concepts)
+    z = activations.double()
+    weight, bias = fit_linear(z, logits.unsqueeze(1).double(), check_weights(weights, z), RIDGE)
+    contributions = z[positives] * weight[0]
+    mean = contributions.mean(0)
+    centred = contributions - mean
+    kinds = int(torch.linalg.matrix_rank(centred)) if len(centred) else 0
+    if kinds < n_concepts:
+        raise DataError(
+            f"the contributions of {int(positives.sum())} positives vary in {kinds} ways, and "
+            f"{n_concepts} independent components were asked for; take fewer or more positives"
+        )
+    unmixing, mixing = _unmix(centred, n_concepts, seed)
+    share = mixing.sum(0)
+    order = share.abs().argsort(descending=True, stable=True)
+    rows = (share.unsqueeze(1) * unmixing)[order]
+    embedding = as_directions(
+        (rows * weight[0]).to(activations), -(rows @ mean).to(activations), activations
+    )
+    embedding.readout.weight.fill_(1.0)
+    embedding.readout.bias.copy_(bias + mean.sum())
+    return embedding
+
+
+def _unmix(
+    centred: Float[Tensor, "samples dims"], n_concepts: int, seed: int
+) -> tuple[Float[Tensor, "components dims"], Float[Tensor, "dims components"]]:
+    r"""S and A of :math:`s=Sa` and :math:`a\approx As`."""
+    failure = import_sklearn("exceptions").ConvergenceWarning
+    analysis = import_sklearn("decomposition").FastICA(
+        n_concepts, random_state=seed, whiten="unit-variance", max_iter=2000, tol=1e-3
+    )
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", failure)
+        analysis.fit(centred.cpu().numpy())
+    if any(issubclass(each.category, failure) for each in caught):
+        warnings.warn(
+            f"independent components did not converge on {len(centred)} positives; take fewer "
+            "concepts or more positives",
+            XNNWarning,
+            stacklevel=3,
+        )
+    parts = (
+        torch.from_numpy(part).to(centred) for part in (analysis.components_, analysis.mixing_)
+    )
+    unmixing, mixing = parts
+    return unmixing, mixing
