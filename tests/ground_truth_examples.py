@@ -5,6 +5,7 @@ import torch
 from torchxnn.apps.benchmark.contenders import Case
 from torchxnn.apps.benchmark.methods import FitData
 from torchxnn.data.activations import Activations
+from torchxnn.metrics.ground_truth import change_profiles, removal_changes
 from torchxnn.training.config import TrainConfig
 
 PARTS, OUTPUTS, DIMS, TARGET = 3, 4, 24, 1
@@ -71,14 +72,11 @@ class Planted:
 
 
 @torch.no_grad()
-def profile(embedding, before, after):
+def profiles(embedding, before, after):
     """How much each x-feature's contribution falls when each part goes, (n, P)."""
-    read = lambda z: embedding.contributions(embedding.encode(z))[:, 0]  # noqa: E731
-    fall = [read(before) - read(after[:, part]) for part in range(after.shape[1])]
-    return torch.stack(fall, -1).mean(0)
 
+    def read(z):
+        return embedding.contributions(embedding.encode(z))[:, 0]
 
-def specificity(fall):
-    """Share of an x-feature's largest part, weighted by how much it falls in all."""
-    fall = fall.clamp(min=0)
-    return float(fall.max(1).values.sum() / fall.sum())
+    removed = torch.stack([read(after[:, part]) for part in range(after.shape[1])], 1)
+    return change_profiles(removal_changes(read(before), removed))

@@ -14,7 +14,9 @@ from torchxnn.embeddings import (
     EMBEDDINGS,
     ConceptEmbedding,
     TopKConfig,
+    as_directions,
     fit_dimensions,
+    fit_ica,
     fit_lasso,
     fit_nmf,
     fit_pca,
@@ -47,6 +49,8 @@ def fit_all(n_concepts=3):
         "topk_sae": fit_topk_sae(z, n_concepts, quick),
         "dimensions": fit_dimensions(z, logits[:, :1], labels == 0, n_concepts),
         "lasso": fit_lasso(z, logits[:, 0], n_concepts),
+        "directions": as_directions(torch.eye(n_concepts, z.shape[1]), torch.ones(n_concepts), z),
+        "ica": fit_ica(z, logits[:, 0], labels == 0, n_concepts),
     }
 
 
@@ -251,6 +255,8 @@ def fit_on_net(name):
         "topk_sae": lambda: fit_topk_sae(z, 3, TopKConfig(epochs=5)),
         "dimensions": lambda: fit_dimensions(z, logits[:, :1], labels == 0, 3),
         "lasso": lambda: fit_lasso(z, logits[:, 0], 3),
+        "directions": lambda: as_directions(torch.eye(3, z.shape[1]), torch.ones(3), z),
+        "ica": lambda: fit_ica(z, logits[:, 0], labels == 0, 3),
     }
     return net, images, z, fits[name]()
 

@@ -15,6 +15,7 @@ from torchxnn.models.layers import (
     list_layers,
     record_layers,
     resolve_layer,
+    run_above_layer,
     run_to_layer,
 )
 
@@ -211,3 +212,45 @@ def test_bad_images_are_named(net):
         check_images(net, torch.zeros(0, 3, 4, 4))
     with pytest.raises(DataError, match="meta"):
         check_images(net, torch.zeros(1, 3, 4, 4, device="meta"))
+
+
+@pytest.mark.parametrize("layer", ["classifier.1", "features", "avgpool"])
+def test_the_part_above_a_layer_gives_the_logits_of_its_activations(net, layer):
+    images, _ = make_images(5)
+    before = state_of(net)
+    (z,), logits = record_layers(net, [layer], images)
+    assert torch.allclose(run_above_layer(net, layer, images[:1], z), logits, atol=1e-5)
+    assert torch.allclose(run_above_layer(net, layer, images[:1], z[3:]), logits[3:], atol=1e-5)
+    flat = z.flatten(1)
+    assert torch.allclose(run_above_layer(net, layer, images[:1], flat), logits, atol=1e-5)
+    assert_same_state(before, state_of(net))
+
+
+def test_gradients_flow_from_the_logits_to_the_activations(net):
+    images, _ = make_images(3)
+    z = run_to_layer(net, "classifier.1", images).detach().requires_grad_()
+    logits = run_above_layer(net, "classifier.1", images[:1], z)
+    (slope,) = torch.autograd.grad(logits[:, 2].sum(), z)
+    assert torch.allclose(slope, net.classifier[3].weight[2].expand_as(slope))
+
+
+def test_activations_that_do_not_fit_above_a_layer_are_refused(net):
+    images, _ = make_images(2)
+    with pytest.raises(DataError, match=r"gives \(24,\) per image.*\(23,\)"):
+        run_above_layer(net, "classifier.1", images[:1], torch.ones(2, 23))
+
+
+def test_a_model_that_mixes_rows_or_repeats_a_layer_has_no_part_above_it():
+    class Mixing(nn.Module):
+        def __init__(self, times):
+            super().__init__()
+            self.layer, self.times = nn.Linear(4, 4), times
+
+        def forward(self, rows):
+            for _ in range(self.times):
+                rows = self.layer(rows)
+            return rows if self.times > 1 else rows.mean(0, keepdim=True)
+
+    for times in (1, 2):
+        with pytest.raises(LayerError, match="keeps its rows apart"):
+            run_above_layer(Mixing(times), "layer", torch.ones(1, 4), torch.ones(3, 4))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import warnings
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from torchxnn.embeddings.concepts import check_activations, import_sklearn
 from torchxnn.embeddings.directions import DirectionConcepts, as_directions
-from torchxnn.embeddings.linear import check_weights, fit_linear
+from torchxnn.embeddings.linear import CONSTANT, check_weights, fit_linear
 from torchxnn.errors import DataError, XNNWarning
 
 RIDGE = 0.03
@@ -61,7 +62,7 @@ def fit_ica(
     contributions = z[positives] * weight[0]
     mean = contributions.mean(0)
     centred = contributions - mean
-    kinds = int(torch.linalg.matrix_rank(centred)) if len(centred) else 0
+    kinds = int(torch.linalg.matrix_rank(centred, rtol=CONSTANT)) if len(centred) else 0
     if kinds < n_concepts:
         raise DataError(
             f"the contributions of {int(positives.sum())} positives vary in {kinds} ways, and "
@@ -87,7 +88,9 @@ def _unmix(
     analysis = import_sklearn("decomposition").FastICA(
         n_concepts, random_state=seed, whiten="unit-variance", max_iter=2000, tol=1e-3
     )
-    with warnings.catch_warnings(record=True) as caught:
+    # whitening divides by all singular values, and leaves out those that are 0 afterwards
+    zero = np.errstate(divide="ignore", invalid="ignore")
+    with zero, warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", failure)
         analysis.fit(centred.cpu().numpy())
     if any(issubclass(each.category, failure) for each in caught):

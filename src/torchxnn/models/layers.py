@@ -347,14 +347,15 @@ def run_above_layer(
         return activations.reshape(len(activations), *own.shape[1:]).to(own)
 
     with preserve_state(inner), replace_output(module, replaced):
-        logits = as_logits(inner(image))
+        returned = inner(image)
+    logits = as_logits(returned)
     if runs != 1 or len(logits) != len(activations):
         raise LayerError(
             f"layer {name!r} runs {runs} times, and the model gives {len(logits)} rows of logits "
             f"for {len(activations)} of activations; choose a layer that runs once, above which "
             "the model keeps its rows apart"
         )
-    return logits
+    return returned.reshape(logits.shape).to(logits.dtype)
 
 
 def list_layers(model: nn.Module, images: Tensor) -> list[LayerInfo]:

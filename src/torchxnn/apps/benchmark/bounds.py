@@ -120,7 +120,8 @@ def fit_random_directions(case: Case) -> Found:
 
 def fit_random_maps(case: Case) -> Found:
     """The same by position: random 1x1 convolutions with a ReLU, averaged over the map."""
-    embedding = _pooled(case, case.n_features, (), "average")
+    with torch.random.fork_rng(devices=[]):
+        embedding = _pooled(case, case.n_features, (), "average")
     layer: Any = embedding.encoder[0]
     with torch.no_grad():
         layer.weight.copy_(_normal(case, case.n_features, embedding.dims)[:, :, None, None])

@@ -129,14 +129,12 @@ def _squared_error(z: Tensor, decoded: Tensor, *_: Tensor) -> Tensor:
 
 @torch.no_grad()
 def _as_ours(model: Any, scale: Tensor, top_k: int) -> TopKSAE:
-    """The same function of Z, with the normalisation folded into the linear map."""
-    linear, norm = model.encoder.final_block
-    factor = norm.weight / (norm.running_var + norm.eps).sqrt()
+    """The same function of Z, codes in units of Z."""
+    linear = model.encoder.final_block[0]  # followed by nothing but a ReLU
     dictionary = model.get_dictionary()
     embedding = TopKSAE(dictionary.shape[1], len(dictionary), top_k=top_k)
-    embedding.encoder.weight.copy_(linear.weight * factor[:, None])
-    bias = (linear.bias - norm.running_mean) * factor + norm.bias
-    embedding.encoder.bias.copy_(bias * scale)
+    embedding.encoder.weight.copy_(linear.weight)
+    embedding.encoder.bias.copy_(linear.bias * scale)
     embedding.decoder.weight.copy_(dictionary.mT)
     embedding.decoder.bias.zero_()
     return embedding.eval()
@@ -186,7 +184,7 @@ def fit_concept_vectors(case: Case) -> Found:
     classifier = import_sklearn("linear_model").LogisticRegression
     rows = []
     for part in visible.mT.cpu().numpy():
-        fitted = classifier(C=0.01, class_weight="balanced", max_iter=1000).fit(inputs, part)
+        fitted = classifier(class_weight="balanced", max_iter=1000).fit(inputs, part)
         rows.append(torch.from_numpy(fitted.coef_[0]).to(z))
     weight = torch.nn.functional.normalize(torch.stack(rows), dim=1)
     embedding = as_directions(weight, torch.zeros(len(weight)), z)
