@@ -18,7 +18,9 @@ from torchxnn.data.datasets.mnist import MNIST
 from torchxnn.data.datasets.nyu import NYUDepth
 from torchxnn.data.datasets.open import DATASETS, DataConfig, open_dataset
 from torchxnn.data.datasets.places365 import Places365
+from torchxnn.data.datasets.planted import PlantedShapes
 from torchxnn.data.record import cache_activations, record_activations, record_chunk
+from torchxnn.data.removals import Removals, record_removals
 
 __all__ = [
     "ADE20K",
@@ -37,6 +39,8 @@ __all__ = [
     "ImageSubset",
     "NYUDepth",
     "Places365",
+    "PlantedShapes",
+    "Removals",
     "Sample",
     "cache_activations",
     "make_loader",
@@ -44,4 +48,5 @@ __all__ = [
     "read_image",
     "record_activations",
     "record_chunk",
+    "record_removals",
 ]

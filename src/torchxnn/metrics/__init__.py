@@ -54,6 +54,15 @@ from torchxnn.metrics.part_weights import (
     pixel_weights_points,
     pixel_weights_voronoi,
 )
+from torchxnn.metrics.planted import (
+    PlantedScores,
+    false_features,
+    place_score,
+    planted_truth,
+    score_planted,
+    share_error,
+    sign_score,
+)
 from torchxnn.metrics.pointing import Pointing, pointing_game
 from torchxnn.metrics.stability import (
     Stability,
@@ -80,6 +89,7 @@ __all__ = [
     "Orthogonality",
     "PairedTest",
     "PixelWeights",
+    "PlantedScores",
     "Pointing",
     "Recovery",
     "RelevanceHistograms",
@@ -96,6 +106,7 @@ __all__ = [
     "coverage",
     "deletion_masks",
     "entropy",
+    "false_features",
     "feature_correlation",
     "feature_regions",
     "feature_use",
@@ -113,11 +124,16 @@ __all__ = [
     "pixel_weights_masks",
     "pixel_weights_points",
     "pixel_weights_voronoi",
+    "place_score",
+    "planted_truth",
     "pointing_game",
     "recovery",
     "removal_changes",
     "reproduced_change",
+    "score_planted",
+    "share_error",
     "shifted_regions",
+    "sign_score",
     "specificity",
     "stability_of",
     "step_curve",

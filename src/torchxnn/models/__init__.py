@@ -7,15 +7,18 @@
 from torchxnn.models.hooks import replace_output
 from torchxnn.models.layers import LayerInfo, list_layers
 from torchxnn.models.load import LoadedModel, load_model
+from torchxnn.models.planted import PlantedNetwork, planted_network
 from torchxnn.models.preprocessing import Preprocessing
 from torchxnn.models.weights import fingerprint
 
 __all__ = [
     "LayerInfo",
     "LoadedModel",
+    "PlantedNetwork",
     "Preprocessing",
     "fingerprint",
     "list_layers",
     "load_model",
+    "planted_network",
     "replace_output",
 ]
