@@ -160,13 +160,23 @@ class FunnyBirds(OfficialDataset):
 
     def load(self, index: int) -> Sample:
         """Read the picture at an index, with the map of its parts."""
-        half, label, file = self.paths[index].split("/")
-        folder = self.root / f"{half}_part_map"
-        if not folder.is_dir():
+        path = self._part_map(index)
+        if not path.parents[1].is_dir():
             return _picture(self, index)
-        path = folder / label / f"{Path(file).stem}.png"
-        mask = _part_numbers(read_colour_map(path, ("P", "RGBA")), path)
-        return sample_with_mask(self, index, mask, path)
+        return sample_with_mask(self, index, self.part_map(index), path)
+
+    def part_map(self, index: int) -> Int64[np.ndarray, "height width"]:
+        """What every pixel of a picture shows, as large as the picture; see `object_names`.
+
+        Raises:
+            DataError: if the map is missing or broken, or is none.
+        """
+        path = self._part_map(index)
+        return _part_numbers(read_colour_map(path, ("P", "RGBA")), path)
+
+    def _part_map(self, index: int) -> Path:
+        half, label, file = self.paths[index].split("/")
+        return self.root / f"{half}_part_map" / label / f"{Path(file).stem}.png"
 
     def rendering(self, index: int, kept: Iterable[str]) -> str | None:
         """The file of a test picture rendered again with some of its parts, if it is there.

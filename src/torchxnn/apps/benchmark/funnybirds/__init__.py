@@ -1,0 +1,1 @@
+"""The benchmark on FunnyBirds, where the causes of every logit are known."""
