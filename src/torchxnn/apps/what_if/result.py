@@ -1,8 +1,9 @@
-"""What the absence of x-features changes on one image: the numbers, and what is said of them."""
+"""What the absence of x-features changes on one image: numbers, sentences, a figure, a page."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Any, final
 
@@ -11,15 +12,29 @@ from jaxtyping import Bool, Float, UInt8
 from matplotlib.figure import Figure
 from PIL import Image
 
-from torchxnn.apps.what_if.drawing import Sheet, SheetRow, draw_sheet, render_sheet
 from torchxnn.apps.what_if.painting import WhatIfConfig
 from torchxnn.errors import DataError
-from torchxnn.explanations.drawing.overlay import faded, heatmap_over, number, signed
+from torchxnn.explanations.drawing.canvas import Page
+from torchxnn.explanations.drawing.html import render
+from torchxnn.explanations.drawing.overlay import (
+    FAINT,
+    INK,
+    MUTED,
+    colour_of,
+    faded,
+    heatmap_over,
+    number,
+    signed,
+)
 from torchxnn.explanations.saved_result import SavedResult
 from torchxnn.storage.artifact import Format, structure
 
 _ARRAYS = ("heatmap", "region", "masked", "control")
 _PLAIN = ("target", "target_name", "logit", "reproduced", "decoded", "path")
+_TEMPLATE = Path(__file__).parent / "templates" / "what_if.html.j2"
+_HEADINGS = ("", "without its region", "without one elsewhere")
+_WIDTH, _MARGIN, _GAP, _PICTURE, _BARS = 9.0, 0.2, 0.12, 1.3, 3.9  # inches
+_SMALL = 8.0  # points
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,10 +176,10 @@ class WhatIf(SavedResult):
 
     def plot(self) -> Figure:
         """Draw a figure: per x-feature its map, the image without it, and the changes."""
-        return draw_sheet(self._sheet())
+        return Page.fitted(_WIDTH, partial(_draw, found=self), dpi=150).figure
 
     def _page(self) -> bytes:
-        return render_sheet(self._sheet())
+        return render(_TEMPLATE, found=self, title=f"What if: {self.target_name}")
 
     def _write(self, folder: Path) -> dict[str, Any]:
         arrays: dict[str, Any] = {
@@ -172,10 +187,10 @@ class WhatIf(SavedResult):
         }
         np.savez_compressed(folder / "arrays.npz", image=self.image, **arrays)
         pictures = {"image": self.image}
-        for one, row in zip(self.changes, self._sheet().rows, strict=True):
+        for one in self.changes:
             stem = f"x_feature_{one.feature + 1}"
             names = stem, f"{stem}_masked", f"{stem}_control"
-            pictures |= dict(zip(names, row.pictures, strict=True))
+            pictures |= dict(zip(names, self.pictures(one), strict=True))
         for name, pixels in pictures.items():
             Image.fromarray(pixels).save(folder / f"{name}.png")
         return {
@@ -205,16 +220,53 @@ class WhatIf(SavedResult):
             changes.append(Change(**values, **{name: own[name][at] for name in _ARRAYS}))
         return cls(image=image, changes=tuple(changes), config=config, **plain)
 
-    def _sheet(self) -> Sheet:
+    def facts(self) -> list[tuple[str, str]]:
+        """What a drawing says of the whole image, as (term, text)."""
         facts = [("Logit of the network", number(self.logit))]
         facts.append(("Reproduced", number(self.reproduced)))
         if self.decoded is not None:
             facts.append(("On the embedding's reconstruction", number(self.decoded)))
-        if self.path is not None:
-            facts.append(("File", self.path))
-        rows = []
-        for one in self.changes:
-            shown = heatmap_over(self.image, one.heatmap) if one.pixels else faded(self.image)
-            pictures = shown, one.masked, one.control
-            rows.append(SheetRow(one.name, self.sentence(one.feature), pictures, one.bars()))
-        return Sheet(self.target_name, self.image, tuple(facts), tuple(rows))
+        return facts if self.path is None else [*facts, ("File", self.path)]
+
+    def pictures(self, one: Change) -> tuple[UInt8[np.ndarray, "height width 3"], ...]:
+        """An x-feature's map on the image, the image without its region, and without another."""
+        shown = heatmap_over(self.image, one.heatmap) if one.pixels else faded(self.image)
+        return shown, one.masked, one.control
+
+    def largest(self) -> float:
+        """The size of the largest change, for the scale of the bars."""
+        sizes = (abs(value) for one in self.changes for _, value in one.bars())
+        return max(sizes, default=0.0) or 1.0
+
+
+def _draw(page: Page, found: WhatIf) -> None:
+    """Per x-feature a row: its map, the image without its region, and the changes as bars."""
+    height, width = found.image.shape[:2]
+    across = (_WIDTH - 2 * _MARGIN - _BARS) / len(_HEADINGS) - _GAP
+    size = min(across, _PICTURE * width / height), min(_PICTURE, across * height / width)
+    facts = ", ".join(f"{term.lower()} {text}" for term, text in found.facts()[:2])
+    page.y = _MARGIN
+    page.text(_MARGIN, f"{found.target_name}: {facts}", 11.0, _WIDTH - 2 * _MARGIN, weight="bold")
+    for one in found.changes:
+        page.y += _GAP
+        for at, (heading, picture) in enumerate(zip(_HEADINGS, found.pictures(one), strict=True)):
+            x = _MARGIN + at * (across + _GAP)
+            page.put(x, page.y, page.fit(heading or one.name, _SMALL, across), _SMALL, va="top")
+            page.image(x, page.y + 0.18, size, picture)
+        page.put(_WIDTH - _MARGIN - _BARS / 2, page.y, "change of the logit", _SMALL, ha="center",
+                 va="top", color=MUTED)  # fmt: skip
+        _draw_bars(page, one.bars(), found.largest())
+        page.y += 0.18 + max(size[1], len(one.bars()) * 0.24)
+    page.y += _MARGIN
+
+
+def _draw_bars(page: Page, bars: tuple[tuple[str, float], ...], largest: float) -> None:
+    """Bars to both sides of zero, each with its name and number on the side that is empty."""
+    zero, top = _WIDTH - _MARGIN - _BARS / 2, page.y + 0.2
+    for at, (name, value) in enumerate(bars):
+        y, length = top + 0.24 * at, _BARS / 2 * abs(value) / largest
+        page.bar(zero - (length if value < 0 else 0), y, length, 0.15, colour_of(value))
+        x, side = (zero + 0.04, "left") if value <= 0 else (zero - 0.04, "right")
+        said = page.fit(f"{name}: {signed(value)}", 6.5, _BARS / 2)
+        page.put(x, y + 0.07, said, 6.5, color=INK, ha=side, va="center")
+    page.bar(zero, top - 0.03, 0.01, 0.24 * len(bars), FAINT)
