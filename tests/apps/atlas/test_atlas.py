@@ -18,8 +18,7 @@ from page_examples import Page
 from torchxnn import XNN
 from torchxnn.apps.atlas import AtlasConfig, build_atlas
 from torchxnn.apps.atlas import class_job as class_jobs
-from torchxnn.apps.atlas.choose import choose_images
-from torchxnn.apps.atlas.images import encode_images
+from torchxnn.apps.atlas.images import choose_images, encode_images
 from torchxnn.apps.atlas.predictions import read_predictions
 from torchxnn.apps.atlas.runs import find_runs
 from torchxnn.apps.atlas.similar import standardise

@@ -7,9 +7,11 @@ is in memory at once is a block of XNNs with their x-features, or the images of 
 from __future__ import annotations
 
 import math
+import operator
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +20,10 @@ from torch import nn
 from torchxnn.apps.atlas.class_job import CLASSES, Given, make_class
 from torchxnn.apps.atlas.config import AtlasConfig
 from torchxnn.apps.atlas.content import ClassJob, CloseLink, Entry, Link, SimilarLink
-from torchxnn.apps.atlas.numbers import Applying, Summary, embed_block
+from torchxnn.apps.atlas.numbers import Summary, embed_block
 from torchxnn.apps.atlas.predictions import Predictions, read_predictions
 from torchxnn.apps.atlas.runs import Failure, SavedClass, find_runs
-from torchxnn.apps.atlas.similar import Comparing, Similar, compare_block
+from torchxnn.apps.atlas.similar import Similar, compare_block
 from torchxnn.apps.atlas.site import MARKER, templates_key, write_assets, write_index
 from torchxnn.data.activation_cache import ActivationCache
 from torchxnn.data.class_names import spoken
@@ -192,8 +194,8 @@ class _Builder:
         blocks = [tuple(found[at : at + size]) for at in range(0, len(found), size)]
         summaries: list[Summary] = []
         failures: list[Failure] = []
-        given = self.model, cache, self.work
-        results = self._run("Computing x-features", Applying, given, embed_block, blocks)
+        given = embed_block, self.model, cache, self.work
+        results = self._run("Computing x-features", partial, given, operator.call, blocks)
         for _, (good, bad) in results:
             summaries += good
             failures += bad
@@ -206,8 +208,9 @@ class _Builder:
         if config.similar == 0:
             return {each.name: ((),) * len(each.feature_names) for each in summaries}
         names = tuple(each.name for each in summaries)
-        given, starts = (self.work, names, config), range(0, len(names), config.block)
-        results = self._run("Comparing x-features", Comparing, given, compare_block, starts)
+        given = compare_block, self.work, names, config
+        starts = range(0, len(names), config.block)
+        results = self._run("Comparing x-features", partial, given, operator.call, starts)
         return {name: similar for _, part in results for name, similar in part.items()}
 
     def draw(

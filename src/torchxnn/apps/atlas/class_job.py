@@ -10,10 +10,15 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from torchxnn.apps.atlas.choose import ClassImages, choose_images
 from torchxnn.apps.atlas.config import AtlasConfig
 from torchxnn.apps.atlas.content import ClassJob, ClassView, Entry
-from torchxnn.apps.atlas.images import Picture, draw_images, encode_images
+from torchxnn.apps.atlas.images import (
+    ClassImages,
+    Picture,
+    choose_images,
+    draw_images,
+    encode_images,
+)
 from torchxnn.apps.atlas.numbers import Summary, read_numbers
 from torchxnn.apps.atlas.pages import class_files
 from torchxnn.apps.atlas.predictions import Predictions

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from torchxnn.apps.atlas.choose import ClassImages
-from torchxnn.apps.atlas.images import image_name
+from torchxnn.apps.atlas.images import ClassImages, feature_page, image_name, map_name
 from torchxnn.apps.atlas.numbers import Summary
 from torchxnn.apps.atlas.predictions import CloseClass, Predictions
 from torchxnn.apps.atlas.runs import SavedClass
@@ -52,6 +51,16 @@ class SimilarLink:
     feature_name: str
     correlation: float
     rows: tuple[int, ...]
+
+    @property
+    def address(self) -> str:
+        """The page, seen from that of another class."""
+        return f"../{self.name}/{feature_page(self.feature)}"
+
+    @property
+    def maps(self) -> list[str]:
+        """The files of its maps, seen from there, too."""
+        return [f"../{self.name}/{map_name(row, self.feature)}" for row in self.rows]
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,22 @@
-"""The images of one class as WebP files, made smaller until the class fits its limit."""
+"""Which images of one class are shown, and as WebP files, made smaller until they fit a limit."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Bool, Float, UInt8
+from torch import Tensor
 
-from torchxnn.apps.gallery import heatmaps
+from torchxnn.apps.atlas.config import AtlasConfig
+from torchxnn.apps.gallery import (
+    FeatureImages,
+    choose_examples,
+    choose_for_feature,
+    choose_typical,
+    heatmaps,
+)
 from torchxnn.data.datasets.base import ImageDataset
 from torchxnn.errors import DataError
 from torchxnn.explanations.drawing.encode import encode, shrink
@@ -21,6 +30,52 @@ STEPS = ((1.0, 78), (0.9, 68), (0.8, 58), (0.65, 50), (0.5, 40))
 Picture = UInt8[np.ndarray, "height width 3"]
 
 
+@dataclass(frozen=True)
+class ClassImages:
+    """Rows of the data that a class's pages show.
+
+    Attributes:
+        typical: a positive with the median logit, if possible one that the network gets right.
+        examples: positives from the highest logit to the lowest, and the nearest other image.
+        features: per x-feature.
+    """
+
+    typical: int
+    examples: tuple[int, ...]
+    features: tuple[FeatureImages, ...]
+
+
+def choose_images(
+    logits: Float[Tensor, " rows"],
+    positives: Bool[Tensor, " rows"],
+    decided: Bool[Tensor, " rows"],
+    features: Float[Tensor, "rows features"],
+    contributions: Float[Tensor, "rows features"],
+    config: AtlasConfig,
+) -> ClassImages:
+    """Choose the images of one class.
+
+    Args:
+        logits: (M,) of the first target.
+        positives: (M,), images of the class; at least one.
+        decided: (M,), whether the network predicts the class.
+        features: E, (M, n).
+        contributions: (M, n), v E to the target that each x-feature matters most for.
+        config: how many.
+    """
+    counts = config.top, config.spaced, config.against
+    return ClassImages(
+        typical=choose_typical(logits, positives, decided),
+        examples=choose_examples(logits, positives, config.examples),
+        features=tuple(
+            choose_for_feature(
+                features[:, i], contributions[:, i], positives, decided, counts, repeat=True
+            )
+            for i in range(features.shape[1])
+        ),
+    )
+
+
 def image_name(row: int) -> str:
     """File of an image."""
     return f"p{row}.webp"
@@ -29,6 +84,11 @@ def image_name(row: int) -> str:
 def map_name(row: int, feature: int) -> str:
     """File of an x-feature's map on an image."""
     return f"m{row}-{feature + 1}.webp"
+
+
+def feature_page(feature: int) -> str:
+    """File of an x-feature's page."""
+    return f"x-feature-{feature + 1}.html"
 
 
 def draw_images(

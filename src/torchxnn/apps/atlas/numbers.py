@@ -58,29 +58,10 @@ def read_features(work: Path, name: str) -> Float[Tensor, "features rows"]:
     return open_tensors(numbers_file(work, name), ["features"])[0]["features"]
 
 
-# --- jobs
-
-
-@dataclass(frozen=True, eq=False)
-class Applying:
-    """What is applied to what.
-
-    Attributes:
-        model: the explained model.
-        cache: of the model on the images of the atlas.
-        work: folder of the numbers.
-    """
-
-    model: nn.Module
-    cache: ActivationCache
-    work: Path
-
-
 def embed_block(
-    given: Applying, block: tuple[SavedClass, ...]
+    model: nn.Module, cache: ActivationCache, work: Path, block: tuple[SavedClass, ...]
 ) -> tuple[list[Summary], list[Failure]]:
-    """Apply a few XNNs to all of Z, chunk by chunk, and keep what they give."""
-    model, cache, work = given.model, given.cache, given.work
+    """Apply a few XNNs of a model to all of its cached Z, by chunks, and keep the numbers."""
     data = digest(cache.store.about)
     summaries: list[Summary] = []
     failures: list[Failure] = []

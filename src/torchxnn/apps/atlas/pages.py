@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import Tensor
 
-from torchxnn.apps.atlas.content import ClassView, SimilarLink
-from torchxnn.apps.atlas.images import image_name, map_name
+from torchxnn.apps.atlas.content import ClassView
+from torchxnn.apps.atlas.images import feature_page, image_name, map_name
 from torchxnn.apps.atlas.site import TEMPLATES
 from torchxnn.data.class_names import spoken
 from torchxnn.explanations.drawing.html import fill
@@ -17,11 +17,6 @@ from torchxnn.metrics.table import faithfulness_rows
 
 _HOME = "../../"
 ON_CLASS_PAGE = 4  # maps of each x-feature on the page of its class
-
-
-def feature_page(feature: int) -> str:
-    """File of an x-feature's page."""
-    return f"x-feature-{feature + 1}.html"
 
 
 def class_files(view: ClassView) -> dict[str, bytes]:
@@ -45,7 +40,7 @@ def class_files(view: ClassView) -> dict[str, bytes]:
             before=before,
             after=after,
             groups=_groups(view, i),
-            similar=[_similar(each) for each in view.job.similar[i]],
+            similar=view.job.similar[i],
         )
     return files
 
@@ -67,16 +62,7 @@ def _class(view: ClassView) -> dict[str, Any]:
         "sentence": view.sentence,
         "typical": _image(view, view.chosen.typical),
         "examples": [_image(view, row) for row in view.chosen.examples],
-        "close": [
-            {
-                "title": each.title,
-                "address": each.name and f"../{each.name}/index.html",
-                "taken_for": each.close.taken_for,
-                "taken_from": each.close.taken_from,
-                "margin": signed(each.close.margin),
-            }
-            for each in view.job.close
-        ],
+        "close": view.job.close,
         "labelled": view.labelled,
         "columns": [name for name, _ in _measured(view)],
         "figures": faithfulness_rows(_measured(view)),
@@ -139,7 +125,7 @@ def _feature(view: ClassView, i: int) -> dict[str, Any]:
         "active": f"{float(active.float().mean()):.0%}",
         "tag": _tag(active, share),
         "tops": [_shown(view, row, i) for row in view.chosen.features[i].top[:ON_CLASS_PAGE]],
-        "similar": [_similar(each) for each in view.job.similar[i][:2]],
+        "similar": view.job.similar[i][:2],
     }
 
 
@@ -190,17 +176,6 @@ def _groups(view: ClassView, i: int) -> list[dict[str, Any]]:
         {"title": name, "text": text, "images": [_shown(view, row, i) for row in rows]}
         for name, text, rows in groups
     ]
-
-
-def _similar(link: SimilarLink) -> dict[str, Any]:
-    folder = f"../{link.name}"
-    return {
-        "title": link.title,
-        "name": link.feature_name,
-        "address": f"{folder}/{feature_page(link.feature)}",
-        "correlation": f"{link.correlation:.2f}",
-        "maps": [f"{folder}/{map_name(row, link.feature)}" for row in link.rows],
-    }
 
 
 def _measured(view: ClassView) -> list[tuple[str, Faithfulness]]:

@@ -36,27 +36,19 @@ def standardise(features: Float[Tensor, "features rows"]) -> Float[Tensor, "feat
     return torch.where(norm > least, centred / norm.clamp(min=1e-300), 0.0).float()
 
 
-@dataclass(frozen=True)
-class Comparing:
-    """What is compared, and what counts as similar.
-
-    Attributes:
-        work: folder of the numbers.
-        names: of all classes.
-        config: classes read at once, how many are similar, and what correlation they have at least.
-    """
-
-    work: Path
-    names: tuple[str, ...]
-    config: AtlasConfig
-
-
-def compare_block(given: Comparing, start: int) -> dict[str, tuple[tuple[Similar, ...], ...]]:
+def compare_block(
+    work: Path, names: tuple[str, ...], config: AtlasConfig, start: int
+) -> dict[str, tuple[tuple[Similar, ...], ...]]:
     """For each x-feature of a block of classes the most similar ones of all other classes.
 
     Two blocks are in memory at once. The formula is Pearson's correlation of E over all images.
+
+    Args:
+        work: folder of the numbers.
+        names: of all classes.
+        config: classes read at once, how many are similar, and what correlation they have at least.
+        start: first class of the block.
     """
-    work, names, config = given.work, given.names, given.config
     block, count, least = config.block, config.similar, config.least_correlation
     own = names[start : start + block]
     ours, owners, _ = _stack(work, own, start)
