@@ -5,8 +5,8 @@ from itertools import product
 import numpy as np
 import pandas as pd
 
-from torchxnn.apps.study.analysis.options import DataSetFacts, PlanFacts
-from torchxnn.apps.study.settings import COMPLEMENTARY, Arm
+from torchxnn.apps.study.plan import StudyDataSet, StudyImage, StudyPlan
+from torchxnn.apps.study.settings import COMPLEMENTARY, Arm, StudySettings
 
 CLASSES = ("c0", "c1", "c2", "c3")
 METHODS = {"NoVis": "none", "XNN": "excitation_backprop"}
@@ -83,14 +83,24 @@ COLUMNS = {
 }
 
 
-def plan_facts(data_sets=("birds", "cells"), complementary=True):
-    """What the analysis has to know of the study that `make_tables` simulates."""
+def make_plan(data_sets=("birds", "cells"), complementary=True, **settings):
+    """The plan of the study that `make_tables` simulates."""
     arms = [Arm(name="main", participants=30)]
     if complementary:
         arms.append(COMPLEMENTARY.model_copy(update={"participants": 14}))
-    sets = tuple(DataSetFacts(key, key.capitalize(), 50, 5, 10, 4) for key in data_sets)
-    randomisation = "Orders are counterbalanced in blocks; no participant sees a set twice."
-    return PlanFacts("Which birds?", tuple(arms), sets, randomisation, 7, "ab" * 32)
+    made = StudySettings(**{"title": "Which birds?", "seed": 7, "arms": tuple(arms)} | settings)
+    sets = tuple(
+        StudyDataSet(
+            key=key, name=key.capitalize(), classes=CLASSES, agreement=0.9, about={},
+            images=tuple(
+                StudyImage(id=f"{key}-{s}-{i}", file="", label="c0", predicted="c0", set=s,
+                           picture="", heatmaps={}, overlays=(), contributions=())
+                for s in range(1, 6) for i in range(10)
+            ),
+        )
+        for key in data_sets
+    )  # fmt: skip
+    return StudyPlan(version="test", settings=made, data_sets=sets, practice=())
 
 
 def make_tables(

@@ -167,7 +167,7 @@ class _Analysis:
 
     def options(self, plan: Any) -> Any:
         """What the analysis of a study is to do, with what these arguments set."""
-        from torchxnn.apps.study.analysis.facts import options_of
+        from torchxnn.apps.study.analysis.options import options_of
 
         options = options_of(plan)
         given = {name: value for name, value in vars(self).items() if hasattr(options, name)}
@@ -186,7 +186,6 @@ class Analyse(_Analysis):
     def execute(self, terminal: Terminal) -> None:
         """Analyse the answers, write the files, and say what was found."""
         from torchxnn.apps.study.analysis.exclusions import check_anybody, select_participants
-        from torchxnn.apps.study.analysis.facts import facts_of
         from torchxnn.apps.study.analysis.findings import summarise_findings
         from torchxnn.apps.study.analysis.report import REPORT, write_report
 
@@ -194,12 +193,11 @@ class Analyse(_Analysis):
         plan, tables = _read(self.study, self.database)
         options = self.options(plan)
         check_anybody(select_participants(tables, options))
-        facts = facts_of(plan)
         with terminal.err.status("Analysing"):
-            results = write_report(tables, facts, options, self.out)
+            results = write_report(tables, plan, options, self.out)
         if results.banner:
             terminal.say(results.banner, style="bold red")
-        terminal.say(*summarise_findings(results, facts))
+        terminal.say(*summarise_findings(results, plan))
         terminal.say(f"Wrote {self.out / REPORT}")
 
 
@@ -217,7 +215,6 @@ class Preregister(_Analysis):
         """Write the plan, and warn if somebody has taken part already."""
         from datetime import UTC, datetime
 
-        from torchxnn.apps.study.analysis.facts import facts_of
         from torchxnn.apps.study.analysis.power import SampleSize
         from torchxnn.apps.study.analysis.preregistration import Answers, write_preregistration
 
@@ -225,7 +222,7 @@ class Preregister(_Analysis):
         answers = Answers() if tables is None else Answers.count(tables["participants"])
         power = None if self.power is None else SampleSize.read(self.power)
         created = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
-        write_preregistration(facts_of(plan), self.options(plan), answers, self.out, created, power)
+        write_preregistration(plan, self.options(plan), answers, self.out, created, power)
         if answers.late:
             terminal.warn(answers.late)
         terminal.say(f"Wrote {self.out}. Deposit it where its date can be proved.")
@@ -265,17 +262,16 @@ class PowerCommand:
         """What is simulated: the options, with what a study tells in place of defaults."""
         if self.study is None:
             return self.assumptions, "given"
-        from torchxnn.apps.study.analysis.facts import facts_of, options_of
+        from torchxnn.apps.study.analysis.options import options_of
         from torchxnn.apps.study.analysis.power import assumptions_from_pilots, design_of
 
         plan, tables = _read(self.study, self.database)
-        facts = facts_of(plan)
-        pilots = assumptions_from_pilots(tables, facts, options_of(plan))
+        pilots = assumptions_from_pilots(tables, plan, options_of(plan))
         default = {f.name: f.default for f in fields(PowerOptions)}
         # what somebody has typed stands; a flag typed with its default cannot be told from none
         taken: dict[str, Any] = {
             name: value
-            for name, value in (design_of(facts) | pilots).items()
+            for name, value in (design_of(plan) | pilots).items()
             if getattr(self.assumptions, name) == default[name]
         }
         source = f"from the study and its pilots: {', '.join(taken)}"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from study_data import make_tables, plan_facts
+from study_data import make_plan, make_tables
 from torchxnn.apps.study.analysis.options import AnalysisOptions
 from torchxnn.apps.study.analysis.power import (
     SampleSize,
@@ -120,16 +120,16 @@ def test_senseless_assumptions(name, value):
 
 def test_pilots_tell_standard_deviations():
     skill = {"birds": {"NoVis": 0.3, "1-Heatmap": 0.5, "XNN": 0.7}}
-    facts, options = plan_facts(("birds",), complementary=False), AnalysisOptions()
+    plan, options = make_plan(("birds",), complementary=False), AnalysisOptions()
     tables = make_tables(40, 0, skill=skill, images=20, kind="pilot")
-    found = assumptions_from_pilots(tables, facts, options)
+    found = assumptions_from_pilots(tables, plan, options)
     by_hand = 100 * _purity(tables, "1-Heatmap")
     assert found["baseline"] == pytest.approx(by_hand.mean(), abs=0.05)
     assert 5 < found["sd_within"] < 16
     assert 0 <= found["sd_between"] < 12
     with pytest.raises(DataError, match="0 pilots do not tell"):
-        assumptions_from_pilots(make_tables(5, 0, skill=skill), facts, options)
-    assert design_of(plan_facts()) == {"data_sets": 2, "images": 10, "groups": 4}
+        assumptions_from_pilots(make_tables(5, 0, skill=skill), plan, options)
+    assert design_of(make_plan()) == {"data_sets": 2, "images": 10, "groups": 4}
 
 
 def _purity(tables, stage):

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from study_data import make_tables, plan_facts
+from study_data import make_plan, make_tables
 from study_plan import write_tiny_study
 from study_session import finish, practise
 from torchxnn.apps.study.analysis.exclusions import describe_rules
@@ -24,12 +24,12 @@ from torchxnn.apps.study.settings import Exclusions, Limits
 from torchxnn.cli.main import main
 from torchxnn.errors import DataError
 
-FACTS, OPTIONS = plan_facts(), AnalysisOptions(resamples=100)
+PLAN, OPTIONS = make_plan(), AnalysisOptions(resamples=100)
 DATE = "2026-11-24 10:00 UTC"
 
 
-def write(path, facts=FACTS, answers=None, power=None, options=OPTIONS, created=DATE):
-    write_preregistration(facts, options, answers or Answers(), path, created, power)
+def write(path, plan=PLAN, answers=None, power=None, options=OPTIONS, created=DATE):
+    write_preregistration(plan, options, answers or Answers(), path, created, power)
     return path.read_text("utf-8")
 
 
@@ -46,16 +46,16 @@ def plain(text):
 def test_says_what_the_report_says(tmp_path, monkeypatch):
     monkeypatch.setattr("torchxnn.apps.study.analysis.figures.FORMATS", ("svg",))
     text = plain(write(tmp_path / "plan.md"))
-    write_report(make_tables(6, 0, kind="participant"), FACTS, OPTIONS, tmp_path / "out")
+    write_report(make_tables(6, 0, kind="participant"), PLAN, OPTIONS, tmp_path / "out")
     report = (tmp_path / "out/report.html").read_text("utf-8").replace("&#39;", "'")
     said = [
-        *describe_design(FACTS), *describe_rules(OPTIONS), *describe_hypotheses(FACTS, OPTIONS),
-        *(words for _, words in describe_analysis(FACTS, OPTIONS)),
+        *describe_design(PLAN), *describe_rules(OPTIONS), *describe_hypotheses(PLAN, OPTIONS),
+        *(words for _, words in describe_analysis(PLAN, OPTIONS)),
     ]  # fmt: skip
     for sentence in said:
         assert sentence in text
         assert sentence in report
-    for fact in (FACTS.title, FACTS.study_hash, "Seed of the study: 7", DATE, "statsmodels: "):
+    for fact in ("Which birds?", PLAN.fingerprint(), "Seed of the study: 7", DATE, "statsmodels: "):
         assert fact in text
     assert "No participant had begun when this was written." in text
     assert "exploratory" in text
@@ -96,22 +96,22 @@ def test_number_of_participants(tmp_path, power):
     assert power.sentence() in text
     assert f"| {power.participants} |" in text
     assert "The arm main ends when 30 participants have finished" in text
-    few = replace(FACTS, arms=(FACTS.main.model_copy(update={"participants": 3}), *FACTS.arms[1:]))
-    assert "3 in main are fewer than the" in write(tmp_path / "2.md", facts=few, power=power)
-    free = replace(FACTS, arms=(FACTS.main.model_copy(update={"participants": None}),))
+    few = make_plan(arms=(PLAN.main.model_copy(update={"participants": 3}), *PLAN.arms[1:]))
+    assert "3 in main are fewer than the" in write(tmp_path / "2.md", plan=few, power=power)
+    free = make_plan(arms=(PLAN.main.model_copy(update={"participants": None}),))
     ends = f"Recruiting for the arm main ends at {power.recruit} participants"
-    assert ends in write(tmp_path / "3.md", facts=free, power=power)
-    assert "No power analysis was given" in write(tmp_path / "4.md", facts=free)
-    one = plan_facts(("birds",))
+    assert ends in write(tmp_path / "3.md", plan=free, power=power)
+    assert "No power analysis was given" in write(tmp_path / "4.md", plan=free)
+    one = make_plan(("birds",))
     with pytest.raises(DataError, match=r"another design \(data_sets 2\).*--data-sets 1"):
-        write(tmp_path / "5.md", facts=one, power=power)
+        write(tmp_path / "5.md", plan=one, power=power)
 
 
 def test_names_do_no_harm(tmp_path):
-    hostile = replace(FACTS, title="<script>x</script> | *a*\n# b")
-    text = write(tmp_path / "plan.md", facts=hostile)
+    hostile = make_plan(title="<script>x</script> | *a*\n# b")
+    text = write(tmp_path / "plan.md", plan=hostile)
     assert "\\<script\\>x\\</script\\> \\| \\*a\\* \\# b" in text.splitlines()[0]
-    page = write(tmp_path / "plan.html", facts=hostile)
+    page = write(tmp_path / "plan.html", plan=hostile)
     assert "<script" not in page
     assert "default-src &#39;none&#39;" in page
 

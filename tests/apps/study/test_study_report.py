@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from study_data import make_tables, plan_facts
+from study_data import make_plan, make_tables
 from torchxnn.apps.study.analysis.options import AnalysisOptions
 from torchxnn.apps.study.analysis.report import write_report
 from torchxnn.apps.study.analysis.results import compute
@@ -22,16 +22,16 @@ HOSTILE = "<script>alert(1)</script> & birds"
 def written(tmp_path_factory):
     """The report of 30 + 14 simulated participants, under a hostile title."""
     out = tmp_path_factory.mktemp("results") / "report"
-    facts = replace(plan_facts(), title=HOSTILE)
-    return out, write_report(make_tables(), facts, SYNTHETIC, out), facts
+    plan = make_plan(title=HOSTILE)
+    return out, write_report(make_tables(), plan, SYNTHETIC, out), plan
 
 
 def page(out):
     return (out / "report.html").read_text("utf-8")
 
 
-def write(tmp_path, tables, facts=None, options=FAST):
-    results = write_report(tables, facts or plan_facts(), options, tmp_path / "out")
+def write(tmp_path, tables, plan=None, options=FAST):
+    results = write_report(tables, plan or make_plan(), options, tmp_path / "out")
     json.loads((tmp_path / "out" / "results.json").read_text("utf-8"))
     return results, page(tmp_path / "out")
 
@@ -95,10 +95,10 @@ def test_page_requests_nothing_and_escapes_what_it_shows(written):
 
 
 def test_same_data_give_the_same_files(tmp_path):
-    facts = plan_facts(("birds",), complementary=False)
-    tables = make_tables(4, 0, skill={"birds": dict.fromkeys(facts.main.all_stages, 0.5)})
+    plan = make_plan(("birds",), complementary=False)
+    tables = make_tables(4, 0, skill={"birds": dict.fromkeys(plan.main.all_stages, 0.5)})
     for name in ("once", "again"):
-        write_report(tables, facts, SYNTHETIC, tmp_path / name)
+        write_report(tables, plan, SYNTHETIC, tmp_path / name)
     paths = [p for p in (tmp_path / "once").rglob("*") if p.suffix in (".png", ".pdf", ".svg")]
     assert len(paths) == 9
     for path in (*paths, tmp_path / "once/scores.csv"):
@@ -109,7 +109,7 @@ def test_same_data_give_the_same_files(tmp_path):
 def test_other_folders_are_not_touched(tmp_path):
     (tmp_path / "thesis.txt").write_text("mine")
     with pytest.raises(FileExistsError, match=r"holds no report\.html"):
-        write_report(make_tables(4, 0), plan_facts(), SYNTHETIC, tmp_path)
+        write_report(make_tables(4, 0), make_plan(), SYNTHETIC, tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.txt"]
 
 
@@ -120,7 +120,7 @@ def test_nothing_is_left_after_a_failure(tmp_path, monkeypatch):
 
     monkeypatch.setattr("torchxnn.apps.study.analysis.report.render_report", fail)
     with pytest.raises(OSError, match="disk full"):
-        write_report(make_tables(4, 0), plan_facts(), SYNTHETIC, tmp_path / "out")
+        write_report(make_tables(4, 0), make_plan(), SYNTHETIC, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -138,7 +138,7 @@ def test_one_participant(tmp_path):
 def test_all_ties(tmp_path):
     sure = {"birds": dict.fromkeys(("NoVis", "1-Heatmap", "XNN"), 1.0)}
     tables = make_tables(6, 0, skill=sure, participant_sd=0, kind="participant")
-    results, text = write(tmp_path, tables, plan_facts(("birds",), complementary=False))
+    results, text = write(tmp_path, tables, make_plan(("birds",), complementary=False))
     assert all(c.p == 1 and c.mean_difference == 0 for c in results.paired)
     assert "no pair differs, so there is nothing to test" in text
     assert "every trial has the same purity" in text
@@ -149,7 +149,7 @@ def test_all_ties(tmp_path):
 def test_one_data_set_without_another_arm(tmp_path):
     one = {"birds": {"NoVis": 0.2, "1-Heatmap": 0.4, "XNN": 0.8}}
     tables = make_tables(12, 0, skill=one, kind="participant")
-    results, text = write(tmp_path, tables, plan_facts(("birds",), complementary=False))
+    results, text = write(tmp_path, tables, make_plan(("birds",), complementary=False))
     assert results.between == ()
     assert [t.term for t in results.model.terms] == ["stage", "order"]
     assert 'id="arms"' not in text
@@ -178,7 +178,7 @@ def test_a_missing_trial_is_left_out_of_its_pairs_alone():
     lost = "participant == 3 and data_set == 'birds' and stage == 'XNN'"
     placements = tables["placements"]
     tables["placements"] = placements.drop(placements.query(lost).index)
-    results, scores = compute(tables, plan_facts(complementary=False), FAST)
+    results, scores = compute(tables, make_plan(complementary=False), FAST)
     sizes = {(c.data_set, c.first, c.second): c.n for c in results.paired}
     assert sizes["birds", "XNN", "1-Heatmap"] == sizes["birds", "XNN", "NoVis"] == 9
     assert sizes["birds", "1-Heatmap", "NoVis"] == sizes["cells", "XNN", "1-Heatmap"] == 10
@@ -190,7 +190,7 @@ def test_sensitivity_without_exclusions_counts_everybody():
     people = tables["participants"]
     people.loc[people["participant"] == 1, "attention_passed"] = False
     people.loc[people["participant"] == 2, "status"] = "withdrawn"
-    results, _ = compute(tables, plan_facts(complementary=False), FAST)
+    results, _ = compute(tables, make_plan(complementary=False), FAST)
     assert {c.n for c in results.paired} == {8}
     assert {c.n for c in results.sensitivity if c.measure == "purity, nobody excluded"} == {9}
     by = {(c.measure, c.data_set): c for c in results.sensitivity}

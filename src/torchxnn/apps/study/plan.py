@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
-from torchxnn.apps.study.settings import Frozen, Key, StudySettings
+from torchxnn.apps.study.settings import Arm, Frozen, Key, StudySettings
 from torchxnn.errors import DataError
 from torchxnn.storage.files import replace_file
 
@@ -107,6 +107,23 @@ class StudyPlan(Frozen):
     def groups(self) -> int:
         """Number of groups that pictures are sorted into."""
         return max(len(data.classes) for data in self.data_sets)
+
+    @property
+    def arms(self) -> tuple[Arm, ...]:
+        """The main study, within participants: the first arm with XNN, else the first; the others.
+
+        The others are compared with it between participants.
+        """
+        return tuple(sorted(self.settings.arms, key=lambda arm: "XNN" not in arm.stages))
+
+    @property
+    def main(self) -> Arm:
+        """The arm of the main study."""
+        return self.arms[0]
+
+    def data_set_name(self, key: str) -> str:
+        """A data set's name for people; its key if the study does not name it."""
+        return next((data.name for data in self.data_sets if data.key == key), key)
 
     def data_set(self, key: str) -> StudyDataSet:
         """The data set of that key; a `KeyError` if there is none."""

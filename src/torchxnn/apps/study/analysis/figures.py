@@ -27,10 +27,10 @@ from torchxnn.apps.study.analysis.options import (
     ONE_HEATMAP,
     STAGES,
     XNN_STAGE,
-    PlanFacts,
     stage_name,
 )
 from torchxnn.apps.study.analysis.results import Ratings
+from torchxnn.apps.study.plan import StudyPlan
 from torchxnn.explanations.drawing.overlay import INK, MUTED
 
 CONFIDENCE_LEVELS = ("Zero", "Very low", "Low", "Mediocre", "High", "Very high", "100%")
@@ -98,7 +98,7 @@ class Drawing:
 
 
 def purity_figure(
-    scores: pd.DataFrame, cells: Sequence[Cell], facts: PlanFacts, seed: int
+    scores: pd.DataFrame, cells: Sequence[Cell], plan: StudyPlan, seed: int
 ) -> Figure:
     """Box plots of purity, a panel per data set, a box per stage (paper figure 4).
 
@@ -106,8 +106,8 @@ def purity_figure(
     point is a participant, with a horizontal jitter drawn from `seed`. NoVis is that of the main
     arm.
     """
-    columns = _columns(cells, facts)
-    keys = [d.key for d in facts.data_sets if any(c.data_set == d.key for c in cells)]
+    columns = _columns(cells, plan)
+    keys = [d.key for d in plan.data_sets if any(c.data_set == d.key for c in cells)]
     with matplotlib.rc_context(_STYLE):
         width = max(4.6, 1.35 * len(columns) + 0.8)
         figure = Figure(figsize=(width * len(keys), 4.6), layout="constrained")
@@ -116,30 +116,30 @@ def purity_figure(
         for letter, axis, key in zip("abcdefgh"[: len(keys)], axes, keys, strict=True):
             _boxes(axis, scores, [c for c in cells if c.data_set == key], columns, rng)
             prefix = f"({letter}) " if len(keys) > 1 else ""
-            axis.set_title(prefix + facts.data_set_name(key))
+            axis.set_title(prefix + plan.data_set_name(key))
         axes[0].set_ylabel("Clustering purity (%)")
         figure.legend(handles=_PURITY_LEGEND, loc="outside lower center", ncols=4)
     return figure
 
 
-def confidence_figure(cells: Sequence[Cell], facts: PlanFacts) -> Figure:
+def confidence_figure(cells: Sequence[Cell], plan: StudyPlan) -> Figure:
     """Diverging bars of confidence, a panel per data set, a bar per stage (paper figure 5a, b)."""
-    columns = _columns(cells, facts)
+    columns = _columns(cells, plan)
     keys = [
-        d.key for d in facts.data_sets if any(c.data_set == d.key and c.confidence for c in cells)
+        d.key for d in plan.data_sets if any(c.data_set == d.key and c.confidence for c in cells)
     ]
     rows = []
     for key in keys:
         found = {(c.arm, c.stage): c for c in cells if c.data_set == key and c.confidence}
         bars = [(name, found[where].answers) for where, name in columns if where in found]
-        rows.append((facts.data_set_name(key), bars))
+        rows.append((plan.data_set_name(key), bars))
     return _likert(rows, CONFIDENCE_LEVELS)
 
 
-def rating_figure(ratings: Ratings, facts: PlanFacts) -> Figure:
+def rating_figure(ratings: Ratings, plan: StudyPlan) -> Figure:
     """Diverging bars of the ratings of the two agents (paper figure 5c)."""
     bars = [
-        (stage_name(ONE_HEATMAP, facts.main.method), ratings.one_heatmap_answers),
+        (stage_name(ONE_HEATMAP, plan.main.method), ratings.one_heatmap_answers),
         (XNN_STAGE, ratings.xnn_answers),
     ]
     return _likert([("Rating of the AI agent", [b for b in bars if sum(b[1])])], RATING_LEVELS)
@@ -180,14 +180,14 @@ def _add_banner(figure: Figure, banner: str) -> None:
     )
 
 
-def _columns(cells: Sequence[Cell], facts: PlanFacts) -> tuple[tuple[tuple[str, str], str], ...]:
+def _columns(cells: Sequence[Cell], plan: StudyPlan) -> tuple[tuple[tuple[str, str], str], ...]:
     """What stands side by side: ((arm, stage), name), by stage; NoVis of the main arm alone.
 
     Names of further arms have a star each, as in the paper.
     """
     found = {}
     for stage in STAGES:
-        for stars, arm in enumerate(facts.arms):
+        for stars, arm in enumerate(plan.arms):
             cell = next((c for c in cells if (c.arm, c.stage) == (arm.name, stage)), None)
             if cell is not None and (stars == 0 or stage != NO_VISUALISATION):
                 found[arm.name, stage] = cell.name + "*" * stars

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from torchxnn.apps.study.analysis.models import LinearModel, Unavailable
-from torchxnn.apps.study.analysis.options import ONE_HEATMAP, XNN_STAGE, PlanFacts
+from torchxnn.apps.study.analysis.options import ONE_HEATMAP, XNN_STAGE
 from torchxnn.apps.study.analysis.paired import PairedComparison, UnpairedComparison
 from torchxnn.apps.study.analysis.results import PRIMARY, Results
 from torchxnn.apps.study.analysis.wording import DASH, between, decimal, p_text, percent, points
+from torchxnn.apps.study.plan import StudyPlan
 
 NO_FINDING = (
     "Some or all of the analysed are no participants of the study proper (see above). What follows "
@@ -14,17 +15,17 @@ NO_FINDING = (
 )
 
 
-def summarise_findings(results: Results, facts: PlanFacts) -> list[str]:
+def summarise_findings(results: Results, plan: StudyPlan) -> list[str]:
     """Answer each hypothesis in one sentence or two."""
     if not results.selection.kept:
         return ["There is nobody to analyse, so there are no results."]
     found = [NO_FINDING] if results.banner else []
     primary = [c for c in results.paired if c.family == PRIMARY]
-    found += [purity_sentence(c, results, facts) for c in primary]
+    found += [purity_sentence(c, results, plan) for c in primary]
     if not primary:
         found.append("The study does not compare XNN with 1-Heatmap within participants.")
     found += [
-        f"Confidence: {shift_sentence(c, results, facts)}"
+        f"Confidence: {shift_sentence(c, results, plan)}"
         for c in results.confidence
         if (c.first, c.second) == (XNN_STAGE, ONE_HEATMAP)
     ]
@@ -39,15 +40,15 @@ def summarise_findings(results: Results, facts: PlanFacts) -> list[str]:
     return found
 
 
-def purity_sentence(c: PairedComparison, results: Results, facts: PlanFacts) -> str:
+def purity_sentence(c: PairedComparison, results: Results, plan: StudyPlan) -> str:
     """Say how purity differs between two stages on one data set."""
-    where = facts.data_set_name(c.data_set)
+    where = plan.data_set_name(c.data_set)
     if c.mean_difference is None:
         return f"{where}: no participant has both {c.first} and {c.second}."
     means = {
         cell.stage: cell.purity.mean
         for cell in results.cells
-        if cell.arm == facts.main.name and cell.data_set == c.data_set
+        if cell.arm == plan.main.name and cell.data_set == c.data_set
     }
     interval = between(c.mean_interval, 100.0, 1)
     known = "" if interval == DASH else f", {results.options.level:.0%} interval {interval}"
@@ -59,9 +60,9 @@ def purity_sentence(c: PairedComparison, results: Results, facts: PlanFacts) -> 
     )
 
 
-def shift_sentence(c: PairedComparison, results: Results, facts: PlanFacts) -> str:
+def shift_sentence(c: PairedComparison, results: Results, plan: StudyPlan) -> str:
     """Say by how many steps confidence differs between two stages on one data set."""
-    where = facts.data_set_name(c.data_set)
+    where = plan.data_set_name(c.data_set)
     if c.mean_difference is None:
         return f"no participant has both {c.first} and {c.second} on {where}."
     interval = between(c.mean_interval)
@@ -121,9 +122,9 @@ def model_sentences(model: LinearModel | Unavailable) -> list[str]:
     return found
 
 
-def arm_sentence(c: UnpairedComparison, facts: PlanFacts) -> str:
+def arm_sentence(c: UnpairedComparison, plan: StudyPlan) -> str:
     """Say how purity differs between two arms on one data set."""
-    where = facts.data_set_name(c.data_set)
+    where = plan.data_set_name(c.data_set)
     if c.p is None:
         return f"{where}: {c.first} ({c.n_first}) and {c.second} ({c.n_second}): not compared."
     holm = f", {p_text(c.p_holm, 'Holm p')}" if c.p_holm is not None else ", no correction"

@@ -1,4 +1,4 @@
-"""What an analysis does and what it has to know of the study: the same for every command.
+"""What an analysis does: the same for every command.
 
 `preregister` prints these settings before data come in, and `analyse` obeys them afterwards.
 """
@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
-from torchxnn.apps.study.settings import Arm
+from torchxnn.apps.study.plan import StudyPlan
 from torchxnn.errors import DataError
 
 NO_VISUALISATION, ONE_HEATMAP, XNN_STAGE = "NoVis", "1-Heatmap", "XNN"
@@ -92,67 +92,10 @@ class AnalysisOptions:
         return (PARTICIPANT, *pilots, *((SYNTHETIC,) if self.include_synthetic else ()))
 
 
-@dataclass(frozen=True)
-class DataSetFacts:
-    """A data set of the study.
-
-    Attributes:
-        key: as in the tables.
-        name: for people.
-        images: pictures drawn from.
-        sets: number of sets.
-        images_per_set: pictures in a batch.
-        groups: groups to fill, as many as classes.
-        agreement: share of the pictures whose prediction is the label; None if unknown.
-        about: network, XNN and where the pictures are from, in words.
-    """
-
-    key: str
-    name: str
-    images: int
-    sets: int
-    images_per_set: int
-    groups: int
-    agreement: float | None = None
-    about: tuple[tuple[str, str], ...] = ()
-
-
-@dataclass(frozen=True)
-class PlanFacts:
-    """What an analysis and a preregistration say about a study.
-
-    Attributes:
-        title: of the study.
-        arms: the first one is the main study, within participants; the others are compared with
-            it between participants.
-        data_sets: in the order of figures and tables.
-        randomisation: one or more sentences on orders, sets and counterbalancing.
-        seed: of the study's draws.
-        study_hash: SHA-256 of the study file, hexadecimal.
-
-    Raises:
-        DataError: no arm or no data set.
-    """
-
-    title: str
-    arms: tuple[Arm, ...]
-    data_sets: tuple[DataSetFacts, ...]
-    randomisation: str
-    seed: int
-    study_hash: str
-
-    def data_set_name(self, key: str) -> str:
-        """A data set's name for people; its key if the study does not name it."""
-        return next((d.name for d in self.data_sets if d.key == key), key)
-
-    @property
-    def main(self) -> Arm:
-        """The arm of the main study."""
-        return self.arms[0]
-
-    def __post_init__(self) -> None:
-        if not self.arms or not self.data_sets:
-            raise DataError("a study has at least one arm and one data set")
+def options_of(plan: StudyPlan) -> AnalysisOptions:
+    """The analysis as planned: the study's exclusion rules, all else by default."""
+    rules = plan.settings.exclusions
+    return AnalysisOptions(ExclusionRules(rules.attention, rules.minimum_seconds))
 
 
 def stage_name(stage: str, method: str) -> str:

@@ -15,16 +15,11 @@ from scipy.stats import binomtest
 
 from torchxnn.apps.study.analysis.exclusions import select_participants
 from torchxnn.apps.study.analysis.models import Unavailable, fit_linear_model
-from torchxnn.apps.study.analysis.options import (
-    ONE_HEATMAP,
-    PILOT,
-    STAGES,
-    AnalysisOptions,
-    PlanFacts,
-)
+from torchxnn.apps.study.analysis.options import ONE_HEATMAP, PILOT, STAGES, AnalysisOptions
 from torchxnn.apps.study.analysis.paired import adjust, signed_rank
 from torchxnn.apps.study.analysis.power_options import PowerOptions
 from torchxnn.apps.study.analysis.purity import score_trials
+from torchxnn.apps.study.plan import StudyPlan
 from torchxnn.errors import DataError
 from torchxnn.storage.artifact import structure
 
@@ -178,7 +173,7 @@ def estimate_power(
 
 
 def assumptions_from_pilots(
-    tables: Mapping[str, pd.DataFrame], facts: PlanFacts, options: AnalysisOptions
+    tables: Mapping[str, pd.DataFrame], plan: StudyPlan, options: AnalysisOptions
 ) -> dict[str, float]:
     """Standard deviations and mean purity with 1-Heatmap of the pilots of the main arm.
 
@@ -195,8 +190,8 @@ def assumptions_from_pilots(
     pilots = {**tables, "participants": people[people["kind"] == PILOT]}
     kept = select_participants(pilots, replace(options, include_pilots=True)).kept
     scores = score_trials(tables["trials"], tables["placements"], kept)
-    scores = scores[scores["arm"] == facts.main.name]
-    model = fit_linear_model(scores, STAGES, [d.key for d in facts.data_sets], options)
+    scores = scores[scores["arm"] == plan.main.name]
+    model = fit_linear_model(scores, STAGES, [d.key for d in plan.data_sets], options)
     baseline = scores.loc[scores["stage"] == ONE_HEATMAP, "purity"]
     if isinstance(model, Unavailable) or baseline.empty:
         reason = model.reason if isinstance(model, Unavailable) else "no trial of 1-Heatmap"
@@ -212,14 +207,10 @@ def assumptions_from_pilots(
     }
 
 
-def design_of(facts: PlanFacts) -> dict[str, int]:
+def design_of(plan: StudyPlan) -> dict[str, int]:
     """`PowerOptions` by name that a study's design tells: data_sets, images, groups."""
-    first = facts.data_sets[0]
-    return {
-        "data_sets": len(facts.data_sets),
-        "images": first.images_per_set,
-        "groups": first.groups,
-    }
+    images, groups = plan.settings.images_per_set, plan.groups
+    return {"data_sets": len(plan.data_sets), "images": images, "groups": groups}
 
 
 def describe_curve(answer: SampleSize) -> list[tuple[str, str, str]]:

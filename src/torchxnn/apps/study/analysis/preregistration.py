@@ -15,13 +15,7 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from torchxnn.apps.study.analysis.exclusions import describe_rules
-from torchxnn.apps.study.analysis.options import (
-    PARTICIPANT,
-    PILOT,
-    SYNTHETIC,
-    AnalysisOptions,
-    PlanFacts,
-)
+from torchxnn.apps.study.analysis.options import PARTICIPANT, PILOT, SYNTHETIC, AnalysisOptions
 from torchxnn.apps.study.analysis.power import SampleSize, describe_curve, design_of
 from torchxnn.apps.study.analysis.report import TEMPLATES, Section, render_page
 from torchxnn.apps.study.analysis.results import software
@@ -32,6 +26,7 @@ from torchxnn.apps.study.analysis.wording import (
     describe_hypotheses,
     plural,
 )
+from torchxnn.apps.study.plan import StudyPlan
 from torchxnn.errors import DataError
 from torchxnn.explanations.sentences import listed
 from torchxnn.storage.files import replace_file
@@ -98,7 +93,7 @@ class Answers:
 
 
 def write_preregistration(
-    facts: PlanFacts,
+    plan: StudyPlan,
     options: AnalysisOptions,
     answers: Answers,
     out: Path,
@@ -122,11 +117,11 @@ def write_preregistration(
     if options.kinds != (PARTICIPANT,):
         raise DataError("a preregistration is about participants; leave pilots and synthetic out")
     if power is not None:
-        _check_power(power, facts, options)
+        _check_power(power, plan, options)
     markdown = out.suffix.lower() not in HTML_SUFFIXES
     provenance = [
-        ("Study, SHA-256", facts.study_hash),
-        ("Seed of the study", str(facts.seed)),
+        ("Study, SHA-256", plan.fingerprint()),
+        ("Seed of the study", str(plan.settings.seed)),
         (
             "Analysis",
             f"xnn study analyse --alpha {options.alpha:g} --level {options.level:g} "
@@ -135,23 +130,23 @@ def write_preregistration(
         *software().items(),
     ]
     text = (_render_markdown if markdown else render_page)(
-        title=facts.title,
+        title=plan.settings.title,
         lead="Plan of a human study",
         files="",
         banner=answers.late,
         created=created,
-        key=[("Written", created), ("Study", facts.study_hash[:16])],
+        key=[("Written", created), ("Study", plan.fingerprint()[:16])],
         provenance=provenance,
-        sections=plan_sections(facts, options, answers, power),
+        sections=plan_sections(plan, options, answers, power),
     )
     replace_file(out, text.encode())
 
 
 def plan_sections(
-    facts: PlanFacts, options: AnalysisOptions, answers: Answers, power: SampleSize | None
+    plan: StudyPlan, options: AnalysisOptions, answers: Answers, power: SampleSize | None
 ) -> list[Section]:
     """The document's parts, in order."""
-    steps = describe_analysis(facts, options)
+    steps = describe_analysis(plan, options)
     measures = dict(steps)["Measures"]
     curve: tuple[Table, ...] = ()
     if power is not None:
@@ -163,11 +158,11 @@ def plan_sections(
             "hypotheses",
             "Hypotheses",
             ("All tests are two-sided.",),
-            tuple(describe_hypotheses(facts, options)),
+            tuple(describe_hypotheses(plan, options)),
         ),
-        Section("design", "Design", points=tuple(describe_design(facts))),
-        Section("shown", "What is shown", tables=(shown_table(facts),)),
-        Section("sample", "Sample size", tuple(describe_sample_size(facts, power)), tables=curve),
+        Section("design", "Design", points=tuple(describe_design(plan))),
+        Section("shown", "What is shown", tables=(shown_table(plan),)),
+        Section("sample", "Sample size", tuple(describe_sample_size(plan, power)), tables=curve),
         Section("exclusions", "Exclusions", points=describe_rules(options)),
         Section("measures", "Measures", (measures,)),
         Section(
@@ -179,37 +174,37 @@ def plan_sections(
     ]
 
 
-def describe_sample_size(facts: PlanFacts, power: SampleSize | None) -> list[str]:
+def describe_sample_size(plan: StudyPlan, power: SampleSize | None) -> list[str]:
     """How many people, why, and when the study ends."""
     found = [
         "No power analysis was given: the number of participants has no computed reason."
         if power is None
         else power.sentence()
     ]
-    wanted, planned = power.recruit if power else None, facts.main.participants
-    for arm in facts.arms:
+    wanted, planned = power.recruit if power else None, plan.main.participants
+    for arm in plan.arms:
         if arm.participants is not None:
             found.append(
                 f"The arm {arm.name} ends when {plural(arm.participants, 'participant')} have "
                 "finished, before exclusions."
             )
-        elif wanted is not None and arm is facts.main:
+        elif wanted is not None and arm is plan.main:
             found.append(f"Recruiting for the arm {arm.name} ends at {wanted} participants.")
         else:
             found.append(f"No number of participants was fixed for the arm {arm.name}.")
     found.append("Nobody looks at results to decide when to stop.")
     if wanted is not None and planned is not None and planned < wanted:
         found.append(
-            f"{planned} in {facts.main.name} are fewer than the {wanted} that the power analysis "
+            f"{planned} in {plan.main.name} are fewer than the {wanted} that the power analysis "
             "asks for."
         )
     return found
 
 
-def _check_power(power: SampleSize, facts: PlanFacts, options: AnalysisOptions) -> None:
+def _check_power(power: SampleSize, plan: StudyPlan, options: AnalysisOptions) -> None:
     """The simulated study must be the one that is planned."""
     assumed = power.options
-    expected = {**design_of(facts), "alpha": options.alpha}
+    expected = {**design_of(plan), "alpha": options.alpha}
     wrong = {name: value for name, value in expected.items() if getattr(assumed, name) != value}
     if wrong:
         said = listed([f"{name} {getattr(assumed, name):g}" for name in wrong])

@@ -22,7 +22,7 @@ from torchxnn.apps.study.analysis.figures import (
 )
 from torchxnn.apps.study.analysis.findings import arm_sentence, model_sentences, summarise_findings
 from torchxnn.apps.study.analysis.models import Unavailable
-from torchxnn.apps.study.analysis.options import AnalysisOptions, PlanFacts
+from torchxnn.apps.study.analysis.options import AnalysisOptions
 from torchxnn.apps.study.analysis.paired import PairedComparison
 from torchxnn.apps.study.analysis.results import PRIMARY, Results, compute
 from torchxnn.apps.study.analysis.tables import Table
@@ -38,6 +38,7 @@ from torchxnn.apps.study.analysis.wording import (
     percent,
     plural,
 )
+from torchxnn.apps.study.plan import StudyPlan
 from torchxnn.explanations.drawing.html import render
 from torchxnn.explanations.sentences import listed
 from torchxnn.storage.artifact import to_json
@@ -76,7 +77,7 @@ class Section:
 
 
 def write_report(
-    tables: Mapping[str, pd.DataFrame], facts: PlanFacts, options: AnalysisOptions, out: Path
+    tables: Mapping[str, pd.DataFrame], plan: StudyPlan, options: AnalysisOptions, out: Path
 ) -> Results:
     """Analyse an export and write report.html, results.json, scores.csv and figures.
 
@@ -87,11 +88,11 @@ def write_report(
         FileExistsError: `out` holds something else.
     """
     check_replaceable(out, REPORT)
-    results, scores = compute(tables, facts, options)
-    drawings = draw_figures(results, scores, facts)
+    results, scores = compute(tables, plan, options)
+    drawings = draw_figures(results, scores, plan)
     numbers = to_json(results)
     with replace_folder(out, REPORT) as folder:
-        (folder / REPORT).write_text(render_report(results, facts, drawings), "utf-8")
+        (folder / REPORT).write_text(render_report(results, plan, drawings), "utf-8")
         (folder / NUMBERS).write_bytes(numbers)
         scores.to_csv(folder / SCORES, index=False)
         (folder / FIGURES).mkdir()
@@ -101,17 +102,17 @@ def write_report(
     return results
 
 
-def draw_figures(results: Results, scores: pd.DataFrame, facts: PlanFacts) -> list[Drawing]:
+def draw_figures(results: Results, scores: pd.DataFrame, plan: StudyPlan) -> list[Drawing]:
     """Purity as in the paper's figure 4, confidence and ratings as in its figure 5."""
     cells, ratings, found = results.cells, results.ratings, list[Drawing]()
     stars = "".join(
         f" {'*' * count}: other participants, in the arm {arm.name}."
-        for count, arm in enumerate(facts.arms)
+        for count, arm in enumerate(plan.arms)
         if count and arm.name in results.selection.kept_arms
     )
 
     def place(cell: Cell) -> str:
-        return f"{facts.data_set_name(cell.data_set)}, {cell.name}"
+        return f"{plan.data_set_name(cell.data_set)}, {cell.name}"
 
     def add(name: str, figure: Figure, caption: str, shown: str, means: list[str]) -> None:
         alternative = f"{shown}: {listed(means)}."
@@ -122,40 +123,40 @@ def draw_figures(results: Results, scores: pd.DataFrame, facts: PlanFacts) -> li
             "Clustering purity with respect to the network's predictions. Boxes span the "
             f"quartiles, whiskers 1.5 of their length at most.{stars}"
         )
-        figure = purity_figure(scores, cells, facts, results.options.seed)
+        figure = purity_figure(scores, cells, plan, results.options.seed)
         means = [f"{place(c)}: {percent(c.purity.mean)}" for c in cells]
         add("purity", figure, caption, "Box plots of purity. Means", means)
     bars = "Bars of the seven answers. Means from 1 to 7"
     means = [f"{place(c)}: {decimal(c.confidence.mean)}" for c in cells if c.confidence]
     if means:
         caption = f"Confidence that all pictures are grouped correctly.{stars}"
-        add("confidence", confidence_figure(cells, facts), caption, bars, means)
+        add("confidence", confidence_figure(cells, plan), caption, bars, means)
     agents = (("1-Heatmap", ratings.one_heatmap), ("XNN", ratings.xnn))
     means = [f"{name} {decimal(agent.mean)}" for name, agent in agents if agent]
     if means:
-        caption = f"Rating of the two agents at the end of the arm {facts.main.name}."
-        add("ratings", rating_figure(ratings, facts), caption, bars, means)
+        caption = f"Rating of the two agents at the end of the arm {plan.main.name}."
+        add("ratings", rating_figure(ratings, plan), caption, bars, means)
     return found
 
 
-def describe_methods(results: Results, facts: PlanFacts) -> tuple[str, ...]:
+def describe_methods(results: Results, plan: StudyPlan) -> tuple[str, ...]:
     """Design, hypotheses, participants and analysis for a paper, a paragraph each."""
-    steps = describe_analysis(facts, results.options)
+    steps = describe_analysis(plan, results.options)
     software = ", ".join(f"{name} {version}" for name, version in results.versions.items())
     analysis = [text for _, text in steps]
     analysis.append(f"Software: {software}. Study file: SHA-256 {results.study_hash[:16]}.")
     people = (*describe_rules(results.options), *describe_sample(results))
-    expected = describe_hypotheses(facts, results.options)
-    parts = (describe_design(facts), expected, people, analysis)
+    expected = describe_hypotheses(plan, results.options)
+    parts = (describe_design(plan), expected, people, analysis)
     banner = (results.banner,) if results.banner else ()
     return (*banner, *(" ".join(part) for part in parts))
 
 
-def sections_of(results: Results, facts: PlanFacts, drawings: list[Drawing]) -> list[Section]:
+def sections_of(results: Results, plan: StudyPlan, drawings: list[Drawing]) -> list[Section]:
     """The report's sections, in order; only what there are data for."""
     by_name = {drawing.name: (drawing,) for drawing in drawings}
     found = [
-        Section("findings", "Findings", points=tuple(summarise_findings(results, facts))),
+        Section("findings", "Findings", points=tuple(summarise_findings(results, plan))),
         Section(
             "participants",
             "Participants",
@@ -165,25 +166,25 @@ def sections_of(results: Results, facts: PlanFacts, drawings: list[Drawing]) -> 
         ),
     ]
     if results.selection.kept:
-        parts = (*_purity(results, facts, by_name), *_answers(results, facts, by_name))
+        parts = (*_purity(results, plan, by_name), *_answers(results, plan, by_name))
         found += [part for part in parts if part.holds_something]
     return [
         *found,
-        Section("shown", "What was shown", tables=(made.shown_table(facts),)),
-        Section("methods", "Methods, for a paper", describe_methods(results, facts)),
+        Section("shown", "What was shown", tables=(made.shown_table(plan),)),
+        Section("methods", "Methods, for a paper", describe_methods(results, plan)),
         Section(
             "limits",
             "Limits",
-            points=(*describe_deviations(results), *describe_limits(results, facts)),
+            points=(*describe_deviations(results), *describe_limits(results, plan)),
         ),
     ]
 
 
 def _purity(
-    results: Results, facts: PlanFacts, drawings: Mapping[str, tuple[Drawing, ...]]
+    results: Results, plan: StudyPlan, drawings: Mapping[str, tuple[Drawing, ...]]
 ) -> tuple[Section, ...]:
     def compared(caption: str, comparisons: list[PairedComparison]) -> Table:
-        return made.paired_table(caption, comparisons, results, facts)
+        return made.paired_table(caption, comparisons, results, plan)
 
     primary = [c for c in results.paired if c.family == PRIMARY]
     others = [c for c in results.paired if c.family != PRIMARY]
@@ -193,7 +194,7 @@ def _purity(
             "Clustering purity",
             drawings=drawings.get("purity", ()),
             tables=(
-                made.purity_table(results, facts),
+                made.purity_table(results, plan),
                 compared("Primary comparisons, in percentage points", primary),
                 compared("Secondary comparisons, in percentage points", others),
             ),
@@ -202,25 +203,25 @@ def _purity(
             "model",
             "Mixed model of purity",
             tuple(model_sentences(results.model)),
-            tables=made.model_tables(results.model, results, facts),
+            tables=made.model_tables(results.model, results, plan),
         ),
         Section(
             "arms",
             "Between arms",
-            points=tuple(arm_sentence(c, facts) for c in results.between),
-            tables=(made.arms_table(results, facts),),
+            points=tuple(arm_sentence(c, plan) for c in results.between),
+            tables=(made.arms_table(results, plan),),
         ),
         Section(
             "sensitivity",
             "Sensitivity",
             ("The primary comparisons with other measures, and with nobody excluded.",),
-            tables=_sensitivity(results, facts),
+            tables=_sensitivity(results, plan),
         ),
     )
 
 
 def _answers(
-    results: Results, facts: PlanFacts, drawings: Mapping[str, tuple[Drawing, ...]]
+    results: Results, plan: StudyPlan, drawings: Mapping[str, tuple[Drawing, ...]]
 ) -> tuple[Section, ...]:
     ordinal, ratings = results.confidence_model, results.ratings
     rated = (ratings.comparison,) if ratings.comparison.n else ()
@@ -239,9 +240,9 @@ def _answers(
             ),
             drawings=drawings.get("confidence", ()),
             tables=(
-                made.confidence_table(results, facts),
-                made.paired_table(f"Confidence, {steps}", results.confidence, results, facts),
-                *made.model_tables(ordinal, results, facts),
+                made.confidence_table(results, plan),
+                made.paired_table(f"Confidence, {steps}", results.confidence, results, plan),
+                *made.model_tables(ordinal, results, plan),
             ),
         ),
         Section(
@@ -254,14 +255,14 @@ def _answers(
             drawings=drawings.get("ratings", ()),
             tables=(
                 made.ratings_table(results),
-                made.paired_table(f"Ratings, {steps}", rated, results, facts),
+                made.paired_table(f"Ratings, {steps}", rated, results, plan),
             ),
         ),
-        Section("behaviour", "Behaviour", tables=(made.behaviour_table(results, facts),)),
+        Section("behaviour", "Behaviour", tables=(made.behaviour_table(results, plan),)),
     )
 
 
-def _sensitivity(results: Results, facts: PlanFacts) -> tuple[Table, ...]:
+def _sensitivity(results: Results, plan: StudyPlan) -> tuple[Table, ...]:
     names = {
         "ari": "Adjusted Rand index",
         "purity_labels": "Purity with respect to the true labels, in percentage points",
@@ -270,13 +271,13 @@ def _sensitivity(results: Results, facts: PlanFacts) -> tuple[Table, ...]:
     }
     return tuple(
         made.paired_table(
-            name, [c for c in results.sensitivity if c.measure == measure], results, facts
+            name, [c for c in results.sensitivity if c.measure == measure], results, plan
         )
         for measure, name in names.items()
     )
 
 
-def render_report(results: Results, facts: PlanFacts, drawings: list[Drawing]) -> str:
+def render_report(results: Results, plan: StudyPlan, drawings: list[Drawing]) -> str:
     """The page as text."""
     options = results.options
     analysed = ", ".join(f"{n} in {arm}" for arm, n in results.selection.kept_arms.items())
@@ -287,7 +288,7 @@ def render_report(results: Results, facts: PlanFacts, drawings: list[Drawing]) -
     ]
     provenance = [
         ("Study, SHA-256", results.study_hash),
-        ("Seed of the study", str(facts.seed)),
+        ("Seed of the study", str(plan.settings.seed)),
         ("Significance level", f"{options.alpha:g}"),
         ("Bootstrap", f"{options.resamples:,} resamples, seed {options.seed}"),
         *results.versions.items(),
@@ -299,7 +300,7 @@ def render_report(results: Results, facts: PlanFacts, drawings: list[Drawing]) -
         banner=results.banner,
         key=key,
         provenance=provenance,
-        sections=sections_of(results, facts, drawings),
+        sections=sections_of(results, plan, drawings),
     )
 
 

@@ -31,7 +31,6 @@ from torchxnn.apps.study.analysis.options import (
     XNN_STAGE,
     AnalysisOptions,
     ExclusionRules,
-    PlanFacts,
     floats,
     stage_name,
 )
@@ -45,6 +44,7 @@ from torchxnn.apps.study.analysis.paired import (
     holm,
 )
 from torchxnn.apps.study.analysis.purity import score_trials
+from torchxnn.apps.study.plan import StudyPlan
 from torchxnn.apps.study.settings import Arm
 from torchxnn.storage.artifact import __version__
 
@@ -125,7 +125,7 @@ class Results:
 
 
 def compute(
-    tables: Mapping[str, pd.DataFrame], facts: PlanFacts, options: AnalysisOptions
+    tables: Mapping[str, pd.DataFrame], plan: StudyPlan, options: AnalysisOptions
 ) -> tuple[Results, pd.DataFrame]:
     """All statistics of an export, and the scores of the analysed trials that they are made of.
 
@@ -133,38 +133,38 @@ def compute(
         DataError: tables that are not an export, or a grouping that cannot be scored.
     """
     selection = select_participants(tables, options)
-    arms = tuple(arm.name for arm in facts.arms)
+    arms = tuple(arm.name for arm in plan.arms)
     in_order = {arm: selection.kept_arms[arm] for arm in arms if arm in selection.kept_arms}
     selection = replace(selection, kept_arms=in_order)
     scores = score_trials(tables["trials"], tables["placements"], selection.kept)
     people = tables["participants"]
     people = people[people["participant"].isin(list(selection.kept))]
-    main = scores[scores["arm"] == facts.main.name]
-    keys = tuple(d.key for d in facts.data_sets)
+    main = scores[scores["arm"] == plan.main.name]
+    keys = tuple(d.key for d in plan.data_sets)
     missing = tuple(
         (arm.name, key, stage)
-        for arm in facts.arms
+        for arm in plan.arms
         if arm.name in selection.kept_arms
         for key, stage in product(keys, arm.all_stages)
         if not _cell(scores, arm.name, key, stage).size
     )
     results = Results(
-        title=facts.title,
+        title=plan.settings.title,
         banner=selection.banner,
         selection=selection,
         cells=describe_cells(scores, arms, keys, STAGES, options),
-        paired=tuple(holm(_compare_stages(main, facts, options, PURITY))),
+        paired=tuple(holm(_compare_stages(main, plan, options, PURITY))),
         model=fit_linear_model(main, STAGES, keys, options),
-        between=tuple(holm(_compare_arms(scores, facts, options))),
-        confidence=tuple(holm(_compare_stages(main, facts, options, CONFIDENCE))),
+        between=tuple(holm(_compare_arms(scores, plan, options))),
+        confidence=tuple(holm(_compare_stages(main, plan, options, CONFIDENCE))),
         confidence_model=fit_ordinal_model(main, STAGES, keys, options),
-        ratings=_ratings(people, facts, options),
-        sensitivity=_sensitivity(tables, main, facts, options),
+        ratings=_ratings(people, plan, options),
+        sensitivity=_sensitivity(tables, main, plan, options),
         people=demographics(people),
         missing=missing,
-        incomplete=_incomplete(scores, facts, selection),
+        incomplete=_incomplete(scores, plan, selection),
         options=options,
-        study_hash=facts.study_hash,
+        study_hash=plan.fingerprint(),
         versions=software(),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
@@ -181,14 +181,14 @@ def software() -> dict[str, str]:
 
 def _compare_stages(
     main: pd.DataFrame,
-    facts: PlanFacts,
+    plan: StudyPlan,
     options: AnalysisOptions,
     measure: str,
     pairs: tuple[tuple[str, str], ...] = PAIRS,
 ) -> list[PairedComparison]:
-    stages = set(facts.main.all_stages)
+    stages = set(plan.main.all_stages)
     found = []
-    for pair, data in product(pairs, facts.data_sets):
+    for pair, data in product(pairs, plan.data_sets):
         if set(pair) <= stages:
             table = (
                 main[main["data_set"] == data.key]
@@ -205,17 +205,17 @@ def _compare_stages(
 
 
 def _compare_arms(
-    scores: pd.DataFrame, facts: PlanFacts, options: AnalysisOptions
+    scores: pd.DataFrame, plan: StudyPlan, options: AnalysisOptions
 ) -> list[UnpairedComparison]:
     """The main arm's stages against the same stages of the others, and XNN against 1-Heatmap."""
-    found, main = [], facts.main
-    for arm in facts.arms[1:]:
+    found, main = [], plan.main
+    for arm in plan.arms[1:]:
         pairs: list[tuple[str, str]] = [
             (stage, stage) for stage in arm.all_stages if stage in main.all_stages
         ]
         if XNN_STAGE in main.all_stages and XNN_STAGE not in arm.all_stages:
             pairs += [PRIMARY_PAIR]
-        for (first, second), data in product(pairs, facts.data_sets):
+        for (first, second), data in product(pairs, plan.data_sets):
             names = _in_arm(main, first), _in_arm(arm, second)
             family = "" if second == NO_VISUALISATION else BETWEEN
             ours = _cell(scores, main.name, data.key, first)
@@ -234,8 +234,8 @@ def _cell(scores: pd.DataFrame, arm: str, data_set: str, stage: str) -> np.ndarr
     return scores.loc[rows, PURITY].to_numpy(dtype="float64")
 
 
-def _ratings(people: pd.DataFrame, facts: PlanFacts, options: AnalysisOptions) -> Ratings:
-    main = people[people["arm"] == facts.main.name]
+def _ratings(people: pd.DataFrame, plan: StudyPlan, options: AnalysisOptions) -> Ratings:
+    main = people[people["arm"] == plan.main.name]
     xnn, one = floats(main["rating_xnn"]), floats(main["rating_one_heatmap"])
     question = Question("rating", "", *PRIMARY_PAIR, family="")
     return Ratings(
@@ -252,24 +252,24 @@ def _ratings(people: pd.DataFrame, facts: PlanFacts, options: AnalysisOptions) -
 def _sensitivity(
     tables: Mapping[str, pd.DataFrame],
     main: pd.DataFrame,
-    facts: PlanFacts,
+    plan: StudyPlan,
     options: AnalysisOptions,
 ) -> tuple[PairedComparison, ...]:
     found: list[PairedComparison] = []
     above = main.assign(**{SENSITIVITY[2]: main[PURITY] - main["chance"]})
     for measure in SENSITIVITY:
         if above[measure].notna().any():
-            found += holm(_compare_stages(above, facts, options, measure, (PRIMARY_PAIR,)))
+            found += holm(_compare_stages(above, plan, options, measure, (PRIMARY_PAIR,)))
     everyone = ExclusionRules(attention=False, minimum_seconds=0.0, unfinished=False)
     more = select_participants(tables, replace(options, exclusions=everyone)).kept
     scores = score_trials(tables["trials"], tables["placements"], more)
-    scores = scores[scores["arm"] == facts.main.name]
-    found += holm(_compare_stages(scores, facts, options, NO_EXCLUSIONS, (PRIMARY_PAIR,)))
+    scores = scores[scores["arm"] == plan.main.name]
+    found += holm(_compare_stages(scores, plan, options, NO_EXCLUSIONS, (PRIMARY_PAIR,)))
     return tuple(found)
 
 
-def _incomplete(scores: pd.DataFrame, facts: PlanFacts, selection: Selection) -> int:
-    wanted = {arm.name: len(arm.all_stages) * len(facts.data_sets) for arm in facts.arms}
+def _incomplete(scores: pd.DataFrame, plan: StudyPlan, selection: Selection) -> int:
+    wanted = {arm.name: len(arm.all_stages) * len(plan.data_sets) for arm in plan.arms}
     people = scores.groupby("participant")["arm"].agg(["first", "size"])
     complete = people["size"] >= people["first"].map(wanted)
     return len(selection.kept) - int(complete.sum())

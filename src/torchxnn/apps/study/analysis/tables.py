@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from torchxnn.apps.study.analysis.descriptives import Cell, Summary
 from torchxnn.apps.study.analysis.models import Estimate, LinearModel, TermTest, Unavailable
-from torchxnn.apps.study.analysis.options import PlanFacts
 from torchxnn.apps.study.analysis.ordinal import OrdinalModel
 from torchxnn.apps.study.analysis.paired import PairedComparison
 from torchxnn.apps.study.analysis.results import Results
@@ -20,6 +20,7 @@ from torchxnn.apps.study.analysis.wording import (
     percent,
     points,
 )
+from torchxnn.apps.study.plan import StudyPlan
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ def people_table(results: Results) -> Table:
     return Table("Demographics of the analysed", columns, tuple(rows))
 
 
-def purity_table(results: Results, facts: PlanFacts) -> Table:
+def purity_table(results: Results, plan: StudyPlan) -> Table:
     """Show purity beside chance and the adjusted Rand index."""
     rows = []
     for cell in results.cells:
@@ -77,7 +78,7 @@ def purity_table(results: Results, facts: PlanFacts) -> Table:
         labels = cell.purity_labels
         rows.append(
             (
-                _where(cell, facts),
+                _where(cell, plan),
                 str(purity.n),
                 percent(purity.mean),
                 between(purity.interval, 100.0, 1),
@@ -102,11 +103,11 @@ def purity_table(results: Results, facts: PlanFacts) -> Table:
     return Table("Clustering purity", columns, tuple(rows), note)
 
 
-def behaviour_table(results: Results, facts: PlanFacts) -> Table:
+def behaviour_table(results: Results, plan: StudyPlan) -> Table:
     """Summarise what participants did."""
     rows = [
         (
-            _where(cell, facts),
+            _where(cell, plan),
             decimal(cell.active_seconds, 0),
             *(decimal(value, 1) for value in (cell.moves, cell.toggles, cell.zooms)),
         )
@@ -117,7 +118,7 @@ def behaviour_table(results: Results, facts: PlanFacts) -> Table:
 
 
 def paired_table(
-    caption: str, comparisons: Sequence[PairedComparison], results: Results, facts: PlanFacts
+    caption: str, comparisons: Sequence[PairedComparison], results: Results, plan: StudyPlan
 ) -> Table:
     """Show paired tests with Holm's correction; purity is in points, answers are in steps."""
     level = f"{results.options.level:.0%}"
@@ -129,7 +130,7 @@ def paired_table(
         test = c.test
         rows.append(
             (
-                f"{_data_set(c.data_set, facts)}{c.first} {MINUS} {c.second}",
+                f"{_data_set(c.data_set, plan)}{c.first} {MINUS} {c.second}",
                 str(c.n),
                 mean,
                 between(c.mean_interval, scale, digits),
@@ -157,12 +158,12 @@ def paired_table(
     return Table(caption, columns, tuple(rows), note)
 
 
-def arms_table(results: Results, facts: PlanFacts) -> Table:
+def arms_table(results: Results, plan: StudyPlan) -> Table:
     """Compare the arms with each other."""
     level = f"{results.options.level:.0%} interval"
     rows = [
         (
-            f"{_data_set(c.data_set, facts)}{c.first} against {c.second}",
+            f"{_data_set(c.data_set, plan)}{c.first} against {c.second}",
             f"{c.n_first}, {c.n_second}",
             points(c.mean_difference),
             between(c.mean_interval, 100.0, 1),
@@ -196,15 +197,15 @@ def ratings_table(results: Results) -> Table:
     return _summaries("Ratings and difficulty", "", rows, results)
 
 
-def confidence_table(results: Results, facts: PlanFacts) -> Table:
+def confidence_table(results: Results, plan: StudyPlan) -> Table:
     """Summarise confidence per stage."""
-    rows = {_where(cell, facts): cell.confidence for cell in results.cells}
+    rows = {_where(cell, plan): cell.confidence for cell in results.cells}
     caption = "Confidence, 1 (zero) to 7 (100%)"
     return _summaries(caption, "Data set, stage (arm)", rows, results)
 
 
 def model_tables(
-    model: LinearModel | OrdinalModel | Unavailable, results: Results, facts: PlanFacts
+    model: LinearModel | OrdinalModel | Unavailable, results: Results, plan: StudyPlan
 ) -> tuple[Table, ...]:
     """Show the terms and the stages of a model; there are no tables if it was not fitted."""
     if isinstance(model, Unavailable):
@@ -220,7 +221,7 @@ def model_tables(
     def contrast(one: Estimate) -> tuple[str, ...]:
         numbers = (one.value, one.standard_error, one.low, one.high)
         value, error, low, high = (decimal(scale * number, digits) for number in numbers)
-        name = f"{_data_set(one.data_set, facts)}{one.name.replace(' - ', f' {MINUS} ')}"
+        name = f"{_data_set(one.data_set, plan)}{one.name.replace(' - ', f' {MINUS} ')}"
         return (name, value, error, f"{low} to {high}", p_value(one.p), p_value(one.p_holm))
 
     tests = ("Term", "Chi squared" if ordinal else "F", "df", "p")
@@ -234,15 +235,33 @@ def model_tables(
     )
 
 
-def shown_table(facts: PlanFacts) -> Table:
+def shown_table(plan: StudyPlan) -> Table:
     """Describe what participants saw, by data set."""
-    names = list(dict.fromkeys(name for data in facts.data_sets for name, _ in data.about))
-    about = [dict(data.about) for data in facts.data_sets]
-    rows = [(name, *(known.get(name, DASH) for known in about)) for name in names]
-    rows.append(
-        ("Predictions that are the label", *(percent(d.agreement) for d in facts.data_sets))
-    )
-    return Table("Data sets", ("", *(data.name for data in facts.data_sets)), tuple(rows))
+    about = [{"Classes": ", ".join(data.classes)} | data.about for data in plan.data_sets]
+    rows = [
+        (name, *(_known(known.get(key)) for known in about))
+        for key, name in _ABOUT.items()
+        if any(known.get(key) not in (None, "") for known in about)
+    ]
+    rows.append(("Predictions that are the label", *(percent(d.agreement) for d in plan.data_sets)))
+    return Table("Data sets", ("", *(data.name for data in plan.data_sets)), tuple(rows))
+
+
+_ABOUT = {
+    "Classes": "Classes",
+    "network": "Network",
+    "layer": "Layer",
+    "n_features": "x-features",
+    "r2_validation": "R2 of the XNN on validation pictures",
+    "data": "Pictures from",
+    "pictures_drawn_from": "Pictures drawn from",
+}
+
+
+def _known(value: Any) -> str:
+    if value in (None, ""):
+        return DASH
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
 def _summaries(
@@ -259,10 +278,10 @@ def _summaries(
     return Table(caption, (heading, "n", "Mean", level, "SD", "Median"), tuple(rows))
 
 
-def _where(cell: Cell, facts: PlanFacts) -> str:
-    arm = "" if cell.arm == facts.main.name else f" ({cell.arm})"
-    return f"{_data_set(cell.data_set, facts)}{cell.name}{arm}"
+def _where(cell: Cell, plan: StudyPlan) -> str:
+    arm = "" if cell.arm == plan.main.name else f" ({cell.arm})"
+    return f"{_data_set(cell.data_set, plan)}{cell.name}{arm}"
 
 
-def _data_set(key: str, facts: PlanFacts) -> str:
-    return f"{facts.data_set_name(key)}: " if key else ""
+def _data_set(key: str, plan: StudyPlan) -> str:
+    return f"{plan.data_set_name(key)}: " if key else ""

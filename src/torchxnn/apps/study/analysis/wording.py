@@ -10,13 +10,14 @@ from torchxnn.apps.study.analysis.options import (
     SECONDARY_PAIRS,
     XNN_STAGE,
     AnalysisOptions,
-    PlanFacts,
     stage_name,
 )
 from torchxnn.apps.study.analysis.ordinal import FEWEST_PARTICIPANTS
 from torchxnn.apps.study.analysis.paired import EXACT_PAIRS, EXACT_SPLITS
 from torchxnn.apps.study.analysis.resampling import BootstrapInterval
 from torchxnn.apps.study.analysis.results import Results
+from torchxnn.apps.study.plan import StudyPlan
+from torchxnn.apps.study.settings import StudySettings
 from torchxnn.explanations.sentences import listed
 
 MINUS = "\N{MINUS SIGN}"
@@ -69,27 +70,48 @@ def plural(count: int, word: str) -> str:
     return f"{count} {word}" if count == 1 else f"{count} {word}s"
 
 
-def describe_design(facts: PlanFacts) -> list[str]:
+def describe_design(plan: StudyPlan) -> list[str]:
     """Arms, data sets, batches and randomisation, in sentences."""
     sentences = []
-    for index, arm in enumerate(facts.arms):
+    for index, arm in enumerate(plan.arms):
         names = listed([stage_name(stage, arm.method) for stage in arm.all_stages])
         kind = "within participants" if index == 0 else "with other participants"
         sentences.append(
             f"The arm {arm.name} has {plural(len(arm.all_stages), 'stage')}, {kind}: {names}."
         )
-    for data in facts.data_sets:
+    for data in plan.data_sets:
         sentences.append(
-            f"The data set {data.name} has {plural(data.images, 'picture')} in "
-            f"{plural(data.sets, 'set')} of {data.images_per_set}, to be sorted into "
-            f"{data.groups} unnamed groups."
+            f"The data set {data.name} has {plural(len(data.images), 'picture')} in "
+            f"{plural(plan.settings.sets, 'set')} of {plan.settings.images_per_set}, to be sorted "
+            f"into {plan.groups} unnamed groups."
         )
-    return [*sentences, facts.randomisation]
+    return [*sentences, describe_randomisation(plan.settings)]
 
 
-def describe_hypotheses(facts: PlanFacts, options: AnalysisOptions) -> list[str]:
+def describe_randomisation(settings: StudySettings) -> str:
+    """How batches, orders and sets are drawn, in sentences."""
+    batches = (
+        "spread the predicted classes evenly"
+        if settings.draw == "balanced"
+        else "are drawn at random"
+    )
+    orders = (
+        "Orders of the assisted stages and of the data sets are counterbalanced in blocks that "
+        "hold every order once, and sets in blocks that hold every set once in every stage"
+        if settings.randomisation == "blocks"
+        else "Orders of the assisted stages and of the data sets, and the sets, are drawn for each "
+        "participant independently"
+    )
+    return (
+        "NoVis comes first, and the data sets alternate. "
+        f"{orders}. No participant sees a set twice. Batches {batches}. Every draw follows from "
+        f"the study's seed ({settings.seed}) and the participant's place in the design."
+    )
+
+
+def describe_hypotheses(plan: StudyPlan, options: AnalysisOptions) -> list[str]:
     """What is expected and what counts as support, for each family of tests."""
-    stages, found = facts.main.all_stages, []
+    stages, found = plan.main.all_stages, []
     judged = f"p after Holm below {options.alpha:g}, and the larger ranks on the side of XNN"
     if set(PRIMARY_PAIR) <= set(stages):
         found.append(
@@ -106,10 +128,10 @@ def describe_hypotheses(facts: PlanFacts, options: AnalysisOptions) -> list[str]
             f"Secondary: purity differs between {ONE_HEATMAP} and {NO_VISUALISATION}, in either "
             "direction."
         )
-    for arm in facts.arms[1:]:
+    for arm in plan.arms[1:]:
         if XNN_STAGE in stages and XNN_STAGE not in arm.all_stages:
             found.append(
-                f"Between arms: purity is higher with {XNN_STAGE} in {facts.main.name} than with "
+                f"Between arms: purity is higher with {XNN_STAGE} in {plan.main.name} than with "
                 f"{stage_name(ONE_HEATMAP, arm.method)} in {arm.name}."
             )
     if set(PRIMARY_PAIR) <= set(stages):
@@ -120,10 +142,10 @@ def describe_hypotheses(facts: PlanFacts, options: AnalysisOptions) -> list[str]
     return found
 
 
-def describe_analysis(facts: PlanFacts, options: AnalysisOptions) -> list[tuple[str, str]]:
+def describe_analysis(plan: StudyPlan, options: AnalysisOptions) -> list[tuple[str, str]]:
     """What the analysis does, as (heading, text): read by preregistration and report alike."""
     level, alpha = f"{options.level:.0%}", f"{options.alpha:g}"
-    sets = plural(len(facts.data_sets), "data set")
+    sets = plural(len(plan.data_sets), "data set")
     primary = " against ".join(PRIMARY_PAIR)
     secondary = listed([" against ".join(pair) for pair in SECONDARY_PAIRS])
     steps = [
@@ -136,7 +158,7 @@ def describe_analysis(facts: PlanFacts, options: AnalysisOptions) -> list[tuple[
         ),
         (
             "Stages compared",
-            f"Within the arm {facts.main.name} every pair of stages is compared on each data set "
+            f"Within the arm {plan.main.name} every pair of stages is compared on each data set "
             "by Wilcoxon's signed-rank test, two-sided; differences of 0 are left out, and p is "
             f"exact given the midranks of ties for at most {EXACT_PAIRS} pairs (normal "
             f"approximation above). Two families are corrected after Holm at alpha = {alpha} each: "
@@ -162,12 +184,12 @@ def describe_analysis(facts: PlanFacts, options: AnalysisOptions) -> list[tuple[
             "intercepts of participants are fixed instead. The report says which.",
         ),
     ]
-    if len(facts.arms) > 1:
+    if len(plan.arms) > 1:
         steps.append(
             (
                 "Arms compared",
-                f"The stages of {facts.main.name} are compared with the same stages of "
-                f"{listed([arm.name for arm in facts.arms[1:]])}, and its {XNN_STAGE} with their "
+                f"The stages of {plan.main.name} are compared with the same stages of "
+                f"{listed([arm.name for arm in plan.arms[1:]])}, and its {XNN_STAGE} with their "
                 f"{ONE_HEATMAP}, by Mann and Whitney's test, two-sided (exact over all splits "
                 f"where there are at most {EXACT_SPLITS:,}, else a normal approximation with "
                 "corrections for ties and continuity), corrected after Holm over all of them but "
@@ -245,9 +267,9 @@ def describe_deviations(results: Results) -> list[str]:
     return found
 
 
-def describe_limits(results: Results, facts: PlanFacts) -> list[str]:
+def describe_limits(results: Results, plan: StudyPlan) -> list[str]:
     """What readers must keep in mind, in sentences."""
-    people = results.selection.kept_arms.get(facts.main.name, 0)
+    people = results.selection.kept_arms.get(plan.main.name, 0)
     found = [
         "NoVis always comes first, so its difference from the other stages holds whatever practice "
         "or tiredness does; the term for order can only remove a part that grows evenly with the "
@@ -256,21 +278,20 @@ def describe_limits(results: Results, facts: PlanFacts) -> list[str]:
     if people < 20:
         found.insert(
             0,
-            f"With {plural(people, 'participant')} in the arm {facts.main.name}, intervals are "
+            f"With {plural(people, 'participant')} in the arm {plan.main.name}, intervals are "
             "rough and only large differences can be found; a p above alpha says little.",
         )
-    sets = max(data.sets for data in facts.data_sets)
     found += [
-        f"Pictures are those of {plural(sets, 'set')} per data set and one network: results speak "
-        "of further participants, not of further pictures, classes or networks.",
+        f"Pictures are those of {plural(plan.settings.sets, 'set')} per data set and one network: "
+        "results speak of further participants, not of further pictures, classes or networks.",
         "Purity is bounded, takes few values, and rises with the number of groups used and with "
         "uneven classes, so the mixed model's normal errors are an approximation; read purity "
         "beside its chance level and the adjusted Rand index.",
         "Purity is measured against what the network predicts, not against the truth.",
     ]
-    if len(facts.arms) > 1:
+    if len(plan.arms) > 1:
         found.append(
-            f"The arms {listed([arm.name for arm in facts.arms])} are of different people; if "
+            f"The arms {listed([arm.name for arm in plan.arms])} are of different people; if "
             "nobody drew by lot who joins which, they may differ in more than what they saw."
         )
     found.append(
