@@ -13,23 +13,14 @@ from torchxnn.apps.study.plan import StudyPlan
 from torchxnn.apps.study.steps import steps_of, trials_of
 from torchxnn.apps.study.store.database import FILE, open_database
 from torchxnn.apps.study.store.participants import (
-    AlreadyStartedError,
-    FullError,
-    NewParticipant,
+    RefusedError,
     begin,
     find_participant,
     forget,
     go_on,
 )
 from torchxnn.apps.study.store.schema import answers, events, participants, placements, trials
-from torchxnn.apps.study.store.trials import (
-    ElsewhereError,
-    Event,
-    UnplacedError,
-    read_trial,
-    save_events,
-    submit_trial,
-)
+from torchxnn.apps.study.store.trials import Event, read_trial, save_events, submit_trial
 from torchxnn.errors import DataError
 
 
@@ -71,7 +62,7 @@ def fresh_postgresql(url):
 
 
 def join(database, plan, arm="main", now=1000.0, **more):
-    return begin(database, plan, NewParticipant(arm, **more), now)
+    return begin(database, plan, arm, now, **more)
 
 
 def walk_to(database, plan, participant, step, now=1000.0):
@@ -144,11 +135,11 @@ def test_arms_and_kinds_have_places_of_their_own(database, plan):
 
 def test_nobody_takes_part_twice_not_even_in_another_arm(database, plan):
     join(database, plan, person="p1")
-    with pytest.raises(AlreadyStartedError):
+    with pytest.raises(RefusedError, match=r"^already_started$"):
         join(database, plan, "complementary", person="p1")
     again = join(database, plan, person="p2")[0]
     forget(database, again)
-    with pytest.raises(AlreadyStartedError):
+    with pytest.raises(RefusedError, match=r"^already_started$"):
         join(database, plan, person="p2")
     with database.reading() as connection:
         assert not {"p1", "p2"} & set(connection.scalars(select(participants.c.person)))
@@ -159,7 +150,7 @@ def test_a_full_arm_takes_nobody_but_pilots(tmp_path):
     plan = write_tiny_study(tmp_path, arms=arms)
     database = open_database(tmp_path, plan)
     people = [join(database, plan)[0] for _ in range(2)]
-    with pytest.raises(FullError):
+    with pytest.raises(RefusedError, match=r"^full$"):
         join(database, plan)
     join(database, plan, "other")
     join(database, plan, kind="pilot")
@@ -205,7 +196,7 @@ def test_a_batch_is_closed_only_when_everything_is_placed(database, plan):
     ids = [image.id for image in plan.practice]
     read_trial(database, person, 0, 1.0)
     save_events(database, person, 0, [move(image, 2) for image in ids[:-1]], 2.0)
-    with pytest.raises(UnplacedError) as caught:
+    with pytest.raises(RefusedError, match=r"^unplaced$") as caught:
         submit_trial(database, plan, person, 0, ids, 3.0)
     assert caught.value.extra == {"unplaced": ids[-1:]}
     save_events(database, person, 0, [move(ids[-1], 4)], 4.0)
@@ -215,7 +206,7 @@ def test_a_batch_is_closed_only_when_everything_is_placed(database, plan):
         lambda: submit_trial(database, plan, person, 0, ids, 6.0),
         lambda: read_trial(database, person, 0, 6.0),
     ):
-        with pytest.raises(ElsewhereError):
+        with pytest.raises(RefusedError, match=r"^elsewhere$"):
             act()
 
 

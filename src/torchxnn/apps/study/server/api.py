@@ -10,11 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torchxnn.apps.study.design import draw_order
 from torchxnn.apps.study.plan import StudyImage
 from torchxnn.apps.study.server.limits import NO_NUL
-from torchxnn.apps.study.server.session import Problem, ScriptSession, SessionOf, SiteOf
-from torchxnn.apps.study.server.site import Site
+from torchxnn.apps.study.server.session import Problem, ScriptSession, Session, SessionOf
 from torchxnn.apps.study.settings import PRACTICE, Stage
 from torchxnn.apps.study.steps import count_trials, trials_of
-from torchxnn.apps.study.store.participants import Participant
 from torchxnn.apps.study.store.trials import Event, read_trial, save_events, submit_trial
 
 router = APIRouter(prefix="/api/stages")
@@ -72,11 +70,9 @@ class StageContent(BaseModel):
     texts: dict[str, Any]
 
 
-def _batch(
-    site: Site, participant: Participant, position: int
-) -> tuple[Stage, str, list[StudyImage]]:
+def _batch(session: Session, position: int) -> tuple[Stage, str, list[StudyImage]]:
     """Stage, attribution method and pictures of a batch, in this participant's order."""
-    plan = site.plan
+    plan, participant = session.site.plan, session.participant
     if position == PRACTICE:
         stages = plan.settings.arm(participant.arm).stages
         stage: Stage = "XNN" if "XNN" in stages else "1-Heatmap"
@@ -93,10 +89,10 @@ def _batch(
 
 
 @router.get("/{position}")
-def show(position: Position, site: SiteOf, session: SessionOf) -> StageContent:
+def show(position: Position, session: SessionOf) -> StageContent:
     """Pictures of a batch and where they are; nothing that tells their class."""
-    participant = session.participant
-    stage, method, images = _batch(site, participant, position)
+    site, participant = session.site, session.participant
+    stage, method, images = _batch(session, position)
     groups = read_trial(site.database, participant, position, site.clock())
     return StageContent(
         position=position,
@@ -126,27 +122,25 @@ def _shown(image: StudyImage, stage: Stage, method: str, group: int | None) -> d
 
 @router.post("/{position}/events")
 def keep(
-    position: Position, new: NewEvents, site: SiteOf, session: ScriptSession
+    position: Position, new: NewEvents, session: ScriptSession
 ) -> dict[Literal["saved"], list[str]]:
     """Keep what was done; events whose ids are answered are on the disk."""
-    participant = session.participant
-    _, _, images = _batch(site, participant, position)
-    known = {image.id for image in images}
+    site = session.site
+    known = {image.id for image in _batch(session, position)[2]}
     for event in new.events:
         group = event.value.get("group")
         outside = isinstance(group, int) and not 1 <= group <= site.plan.groups
         if (event.image is not None and event.image not in known) or outside:
             raise Problem(422, "invalid")
     events = [Event(e.id, e.type, e.image, e.value, e.ms) for e in new.events]
-    save_events(site.database, participant, position, events, site.clock())
+    save_events(site.database, session.participant, position, events, site.clock())
     return {"saved": [event.id for event in new.events]}
 
 
 @router.post("/{position}/submit")
-def submit(position: Position, site: SiteOf, session: ScriptSession) -> dict[Literal["next"], str]:
+def submit(position: Position, session: ScriptSession) -> dict[Literal["next"], str]:
     """Close a batch, if all its pictures are placed, and answer the next page."""
-    participant = session.participant
-    _, _, images = _batch(site, participant, position)
-    ids = [image.id for image in images]
-    step = submit_trial(site.database, site.plan, participant, position, ids, site.clock())
+    site, who = session.site, session.participant
+    ids = [image.id for image in _batch(session, position)[2]]
+    step = submit_trial(site.database, site.plan, who, position, ids, site.clock())
     return {"next": f"/{step}"}

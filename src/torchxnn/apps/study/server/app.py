@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from torchxnn.apps.study.plan import MEDIA, StudyPlan
 from torchxnn.apps.study.server import admin, api, pages
-from torchxnn.apps.study.server.session import COOKIE, Problem, SiteOf
+from torchxnn.apps.study.server.session import COOKIE, SiteOf
 from torchxnn.apps.study.server.site import STATIC, Site, site_of
 from torchxnn.apps.study.store.database import open_database
 from torchxnn.apps.study.store.participants import RefusedError
@@ -62,7 +63,7 @@ def create_app(
     app.mount(f"/static/{site.static_version}", StaticFiles(directory=STATIC))
     app.add_middleware(Guard, body_bytes=plan.settings.limits.body_bytes)
     web = RequestValidationError, StarletteHTTPException
-    for kind in (Problem, RefusedError, *web, SQLAlchemyError):
+    for kind in (RefusedError, *web, SQLAlchemyError):
         app.add_exception_handler(kind, _explain)
     return app
 
@@ -77,11 +78,9 @@ def _explain(request: Request, error: Exception) -> Response:
     """Every failure as JSON for scripts, and as a page that says what to do for people."""
     status, key = 500, "failed"
     extra: dict[str, Any] = {}
-    headers: dict[str, str] = {}
-    if isinstance(error, Problem):
+    headers: Mapping[str, str] = {}
+    if isinstance(error, RefusedError):
         status, key, extra, headers = error.status, error.key, error.extra, error.headers
-    elif isinstance(error, RefusedError):
-        status, key, extra = 409, error.key, error.extra
     elif isinstance(error, RequestValidationError):
         status, key, extra = 422, "invalid", {"errors": _errors(error)}
     elif isinstance(error, SQLAlchemyError):
@@ -89,7 +88,7 @@ def _explain(request: Request, error: Exception) -> Response:
     elif isinstance(error, StarletteHTTPException):
         status = error.status_code
         key = {404: "not_found", 405: "not_found"}.get(status, "failed")
-        headers = dict(error.headers or {})
+        headers = error.headers or {}
     site = site_of(request)
     text = site.texts["message"][key]
     if request.url.path.startswith("/api/"):

@@ -39,14 +39,7 @@ from torchxnn.apps.study.steps import (
     count_trials,
     stage_step,
 )
-from torchxnn.apps.study.store.participants import (
-    Kind,
-    NewParticipant,
-    begin,
-    find_participant,
-    forget,
-    go_on,
-)
+from torchxnn.apps.study.store.participants import Kind, begin, find_participant, forget, go_on
 
 router = APIRouter(default_response_class=HTMLResponse)
 
@@ -88,20 +81,19 @@ def _go(path: str) -> RedirectResponse:
     return RedirectResponse(f"/{path}", status_code=303)
 
 
-def _page(site: Site, session: Session, step: str, template: str, **values: Any) -> Response:
+def _page(session: Session, step: str, template: str, **values: Any) -> Response:
     """The page of a step, or where to go instead if the participant is not at it."""
     at = session.participant.step
     if at != step:
         return _go(at)
-    return site.page(template, session.participant, csrf=session.csrf, **values)
+    return session.site.page(template, session.participant, csrf=session.csrf, **values)
 
 
-def _answered(
-    site: Site, session: Session, step: str, csrf: str, given: Mapping[str, Any]
-) -> RedirectResponse:
+def _answered(session: Session, step: str, csrf: str, given: Mapping[str, Any]) -> RedirectResponse:
     """Keep what was given, and go on."""
     session.check(csrf)
     texts = {key: str(value) for key, value in given.items() if value not in (None, "")}
+    site = session.site
     moved = go_on(site.database, site.plan, session.participant, step, texts, site.clock())
     return _go(moved.step)
 
@@ -175,8 +167,8 @@ def make_start(plan: StudyPlan) -> Any:
         parameters = {name: value for name, value in parameters.items() if value}
         person = parameters.get(recruitment.parameters[0]) if recruitment.parameters else None
         kind: Kind = "pilot" if site.pilot and sent.kind == "participant" else sent.kind
-        new = NewParticipant(sent.arm, kind, parameters, person)
-        participant, secret = begin(site.database, plan, new, site.clock())
+        told: dict[str, Any] = {"kind": kind, "parameters": parameters, "person": person}
+        participant, secret = begin(site.database, plan, sent.arm, site.clock(), **told)
         response = _go(participant.step)
         set_cookie(request, response, COOKIE, secret, COOKIE_SECONDS)
         return response
@@ -205,175 +197,131 @@ def _next(session: SessionOf) -> Response:
 
 
 @router.get("/about-you")
-def _about(site: SiteOf, session: SessionOf) -> Response:
-    questions = [{"name": name, **site.texts["about"]["questions"][name]} for name in QUESTIONS]
-    return _page(site, session, ABOUT, "about.html", questions=questions, error=None)
+def _about(session: SessionOf) -> Response:
+    return _page(session, ABOUT, "about.html", questions=QUESTIONS, error=None)
 
 
 @router.post("/about-you")
-def _answer_about(site: SiteOf, session: SessionOf, given: Annotated[_About, Form()]) -> Response:
-    answers = {}
-    for name in QUESTIONS:
-        value = getattr(given, name)
-        known = {option["value"] for option in site.texts["about"]["questions"][name]["options"]}
-        if value and value not in known:
+def _answer_about(session: SessionOf, given: Annotated[_About, Form()]) -> Response:
+    answers = given.model_dump(include=set(QUESTIONS))
+    for name, value in answers.items():
+        question = session.site.texts["about"]["questions"][name]
+        if value and value not in {option["value"] for option in question["options"]}:
             raise Problem(422, "invalid")
-        answers[name] = value
-    return _answered(site, session, ABOUT, given.csrf, answers)
+    return _answered(session, ABOUT, given.csrf, answers)
 
 
 @router.get("/instructions")
-def _instructions(request: Request, site: SiteOf, session: SessionOf) -> Response:
-    arm = site.plan.settings.arm(session.participant.arm)
+def _instructions(request: Request, session: SessionOf) -> Response:
+    plan = session.site.plan
+    arm = plan.settings.arm(session.participant.arm)
     return _page(
-        site,
         session,
         INSTRUCTIONS,
         "instructions.html",
         stages=arm.all_stages,
-        groups=site.plan.groups,
-        images=site.plan.settings.images_per_set,
-        trials=count_trials(site.plan, arm.name),
+        groups=plan.groups,
+        images=plan.settings.images_per_set,
+        trials=count_trials(plan, arm.name),
         resume_url=f"{request.base_url}resume/{quote(session.token)}",
     )
 
 
 @router.post("/instructions")
-def _answer_instructions(
-    site: SiteOf, session: SessionOf, given: Annotated[_Body, Form()]
-) -> Response:
-    return _answered(site, session, INSTRUCTIONS, given.csrf, {})
+def _answer_instructions(session: SessionOf, given: Annotated[_Body, Form()]) -> Response:
+    return _answered(session, INSTRUCTIONS, given.csrf, {})
 
 
 # --- batches
 
 
 @router.get("/stage/{position}")
-def _stage(position: Position, site: SiteOf, session: SessionOf) -> Response:
-    return _page(
-        site,
-        session,
-        stage_step(position),
-        "stage.html",
-        position=position,
-        last=count_trials(site.plan, session.participant.arm),
-        practice=position == PRACTICE,
-    )
+def _stage(position: Position, session: SessionOf) -> Response:
+    last = count_trials(session.site.plan, session.participant.arm)
+    values = {"position": position, "last": last, "practice": position == PRACTICE}
+    return _page(session, stage_step(position), "stage.html", **values)
 
 
 @router.get("/stage/{position}/confidence")
-def _confidence(position: Position, site: SiteOf, session: SessionOf) -> Response:
-    return _confidence_page(site, session, position, None)
+def _confidence(position: Position, session: SessionOf) -> Response:
+    return _confidence_page(session, position)
 
 
-def _confidence_page(
-    site: Site, session: Session, position: int, error: str | None, status: int = 200
-) -> Response:
-    texts = site.texts["confidence"]
-    checked = position == attention_position(site.plan, session.participant.arm)
-    attention = {"label": texts["attention"], "options": _points(texts["options"])}
-    return _page(
-        site,
-        session,
-        confidence_step(position),
-        "confidence.html",
-        status=status,
-        position=position,
-        last=count_trials(site.plan, session.participant.arm),
-        options=_points(texts["options"]),
-        attention=attention if checked else None,
-        error=error,
-    )
+def _confidence_page(session: Session, position: int, **values: Any) -> Response:
+    values = {"attention": _is_checked(session, position), "error": None} | values
+    return _page(session, confidence_step(position), "confidence.html", **values)
 
 
-def _points(labels: list[str]) -> list[dict[str, Any]]:
-    return [{"value": value, "label": label} for value, label in enumerate(labels, start=1)]
+def _is_checked(session: Session, position: int) -> bool:
+    """Whether attention is checked after a batch."""
+    return position == attention_position(session.site.plan, session.participant.arm)
 
 
 @router.post("/stage/{position}/confidence")
 def _answer_confidence(
-    position: Position, site: SiteOf, session: SessionOf, given: Annotated[_Confidence, Form()]
+    position: Position, session: SessionOf, given: Annotated[_Confidence, Form()]
 ) -> Response:
-    checked = position == attention_position(site.plan, session.participant.arm)
+    checked = _is_checked(session, position)
     if given.confidence is None or (checked and given.attention is None):
-        missing = site.texts["confidence"]["missing"]
-        return _confidence_page(site, session, position, missing, 422)
+        missing = session.site.texts["confidence"]["missing"]
+        return _confidence_page(session, position, error=missing, status=422)
     answers = {f"confidence/{position}": given.confidence}
     if checked and given.attention is not None:
         answers["attention"] = given.attention
-    return _answered(site, session, confidence_step(position), given.csrf, answers)
+    return _answered(session, confidence_step(position), given.csrf, answers)
 
 
 # --- after the batches
 
 
 @router.get("/ratings")
-def _ratings(site: SiteOf, session: SessionOf) -> Response:
-    return _ratings_page(site, session, _Ratings(), None)
+def _ratings(session: SessionOf) -> Response:
+    return _ratings_page(session, _Ratings())
 
 
-def _rated(site: Site, session: Session) -> list[str]:
+def _rated(session: Session) -> list[str]:
     """Names of the questions on the agents that this participant has met."""
-    stages = site.plan.settings.arm(session.participant.arm).stages
+    stages = session.site.plan.settings.arm(session.participant.arm).stages
     names = {"1-Heatmap": "rating_one_heatmap", "XNN": "rating_xnn"}
-    return [names[stage] for stage in ("1-Heatmap", "XNN") if stage in stages]
+    return [name for stage, name in names.items() if stage in stages]
 
 
 def _ratings_page(
-    site: Site, session: Session, values: _Ratings, error: str | None, status: int = 200
+    session: Session, given: _Ratings, error: str | None = None, status: int = 200
 ) -> Response:
-    texts = site.texts["ratings"]
-    return _page(
-        site,
-        session,
-        RATINGS,
-        "ratings.html",
-        status=status,
-        agents=[{"name": n, "label": texts["agents"][n]} for n in _rated(site, session)],
-        options=_points(texts["options"]),
-        difficulty=list(range(HARDEST + 1)),
-        values=values.model_dump(),
-        error=error,
-    )
+    values = {"agents": _rated(session), "hardest": HARDEST, "values": given.model_dump()}
+    return _page(session, RATINGS, "ratings.html", status=status, error=error, **values)
 
 
 @router.post("/ratings")
-def _answer_ratings(
-    site: SiteOf, session: SessionOf, given: Annotated[_Ratings, Form()]
-) -> Response:
-    needed = [*_rated(site, session), "difficulty"]
+def _answer_ratings(session: SessionOf, given: Annotated[_Ratings, Form()]) -> Response:
+    needed = [*_rated(session), "difficulty"]
     if any(getattr(given, name) is None for name in needed):
-        missing = site.texts["ratings"]["missing"]
-        return _ratings_page(site, session, given, missing, 422)
+        return _ratings_page(session, given, session.site.texts["ratings"]["missing"], 422)
     answers = {name: getattr(given, name) for name in [*needed, "comments"]}
-    return _answered(site, session, RATINGS, given.csrf, answers)
+    return _answered(session, RATINGS, given.csrf, answers)
 
 
 @router.get("/done")
-def _done(site: SiteOf, session: SessionOf) -> Response:
-    url, code = site.plan.settings.recruitment.completion_url, session.participant.code or ""
-    return _page(
-        site,
-        session,
-        DONE,
-        "done.html",
-        code=code,
-        completion_url=url and url.replace("{code}", quote(code)),
-    )
+def _done(session: SessionOf) -> Response:
+    code, settings = session.participant.code or "", session.site.plan.settings
+    url = settings.recruitment.completion_url
+    address = url and url.replace("{code}", quote(code))
+    return _page(session, DONE, "done.html", code=code, completion_url=address)
 
 
 # --- leaving
 
 
 @router.get("/delete")
-def _delete(site: SiteOf, session: SessionOf) -> Response:
-    return site.page("delete.html", session.participant, csrf=session.csrf)
+def _delete(session: SessionOf) -> Response:
+    return session.site.page("delete.html", session.participant, csrf=session.csrf)
 
 
 @router.post("/delete")
-def _answer_delete(site: SiteOf, session: SessionOf, given: Annotated[_Body, Form()]) -> Response:
+def _answer_delete(session: SessionOf, given: Annotated[_Body, Form()]) -> Response:
     session.check(given.csrf)
-    forget(site.database, session.participant)
+    forget(session.site.database, session.participant)
     response = _go("left")
     response.delete_cookie(COOKIE)
     return response

@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import hmac
 import math
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import Depends, Header, Request, Response
 
 from torchxnn.apps.study.server.site import Site, site_of
-from torchxnn.apps.study.store.participants import Participant, find_participant
+from torchxnn.apps.study.store.participants import Participant, RefusedError, find_participant
 
 COOKIE, START_COOKIE, ADMIN_COOKIE = "xnn_study", "xnn_start", "xnn_admin"
 COOKIE_SECONDS = 30 * 24 * 3600
@@ -18,19 +18,12 @@ COOKIE_SECONDS = 30 * 24 * 3600
 SiteOf = Annotated[Site, Depends(site_of)]
 
 
-class Problem(Exception):
-    """What ends a request early.
+class Problem(RefusedError):
+    """What ends a request early, with a status and headers of its own."""
 
-    Attributes:
-        status: of the answer.
-        key: of the text, under `message` in the language file.
-        extra: further values of a JSON answer.
-        headers: of the answer.
-    """
-
-    def __init__(self, status: int, key: str, extra: Any = None, **headers: str) -> None:
+    def __init__(self, status: int, key: str, **headers: str) -> None:
         super().__init__(key)
-        self.status, self.key, self.extra = status, key, extra or {}
+        self.status = status
         self.headers = {name.replace("_", "-"): value for name, value in headers.items()}
 
 
@@ -70,13 +63,14 @@ class Session:
     """A participant who is signed in.
 
     Attributes:
+        site: the study.
         participant: as the database has them at the start of the request.
+        token: of the cookie.
         csrf: what forms and scripts have to send back.
     """
 
     def __init__(self, site: Site, participant: Participant, token: str) -> None:
-        self.participant = participant
-        self.token = token
+        self.site, self.participant, self.token = site, participant, token
         self.csrf = sign(site, "csrf", token)
 
     def check(self, given: str | None) -> None:

@@ -7,7 +7,8 @@ import hmac
 import secrets
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
+from types import MappingProxyType
 from typing import Any, Literal
 
 from sqlalchemy import Connection, delete, func, insert, select, update
@@ -19,23 +20,6 @@ from torchxnn.apps.study.store.schema import answers, events, participants, plac
 
 Kind = Literal["participant", "pilot", "synthetic"]
 """Who is behind a participant; analyses keep them apart."""
-
-
-@dataclass(frozen=True)
-class NewParticipant:
-    """Somebody who gave consent.
-
-    Attributes:
-        arm: name.
-        kind: see `Kind`.
-        parameters: recruitment parameters from the URL.
-        person: the recruiter's identifier of the person, if there is one.
-    """
-
-    arm: str
-    kind: Kind = "participant"
-    parameters: Mapping[str, str] = field(default_factory=dict)
-    person: str | None = None
 
 
 @dataclass(frozen=True)
@@ -65,30 +49,21 @@ _COLUMNS = tuple(participants.c[field.name] for field in fields(Participant))
 
 
 class RefusedError(Exception):
-    """What was asked does not fit to where things stand; the server answers 409.
+    """What was asked does not fit to where things stand.
 
     Attributes:
         key: of the text, under `message` in the language file.
         extra: further values of a JSON answer.
+        status: of the answer.
+        headers: of the answer.
     """
 
-    key = ""
+    status: int = 409
+    headers: Mapping[str, str] = MappingProxyType({})
 
-    def __init__(self, **extra: Any) -> None:
-        super().__init__(self.key)
-        self.extra = extra
-
-
-class AlreadyStartedError(RefusedError):
-    """The recruiter's identifier has been here before."""
-
-    key = "already_started"
-
-
-class FullError(RefusedError):
-    """The arm has as many participants as it wants."""
-
-    key = "full"
+    def __init__(self, key: str, **extra: Any) -> None:
+        super().__init__(key)
+        self.key, self.extra = key, extra
 
 
 def hash_token(token: str) -> str:
@@ -97,44 +72,51 @@ def hash_token(token: str) -> str:
 
 
 def begin(
-    database: Database, plan: StudyPlan, new: NewParticipant, now: float
+    database: Database,
+    plan: StudyPlan,
+    arm: str,
+    now: float,
+    *,
+    kind: Kind = "participant",
+    parameters: Mapping[str, str] = MappingProxyType({}),
+    person: str | None = None,
 ) -> tuple[Participant, str]:
-    """Enter a participant and give them a place in the design.
+    """Enter somebody who gave consent, and give them a place in the design.
 
     The place is the lowest one that nobody of the same arm and kind holds: places of people who
     withdrew or were silent for too long are free again. Pilots and synthetic participants have
-    places of their own, so that they leave no gaps.
+    places of their own, so that they leave no gaps. `parameters` are those of recruitment in the
+    URL; `person` is the recruiter's identifier of the person, if there is one.
 
     Returns:
         The participant and the token for the cookie, which is not kept.
 
     Raises:
-        AlreadyStartedError: this person is known, in whatever arm.
-        FullError: the arm is full.
+        RefusedError: "already_started", as this person is known, in whatever arm; or "full", as the
+            arm has as many participants as it wants.
     """
     token = secrets.token_urlsafe(24)
-    person = None
-    if new.person is not None:
-        key = f"{new.kind}/{new.person}".encode()
+    if person is not None:
+        key = f"{kind}/{person}".encode()
         person = hmac.new(database.secret.encode(), key, hashlib.sha256).hexdigest()
     with database.writing() as connection:
         if person and connection.scalar(
             select(participants.c.number).where(participants.c.person == person)
         ):
-            raise AlreadyStartedError
+            raise RefusedError("already_started")
         _expire(connection, plan, now)
-        place = _free_place(connection, plan, new)
+        place = _free_place(connection, plan, arm, kind)
         row = connection.execute(
             insert(participants)
             .values(
-                arm=new.arm,
+                arm=arm,
                 place=place,
-                kind=new.kind,
+                kind=kind,
                 status="in_progress",
-                step=steps_of(plan, new.arm)[0],
+                step=steps_of(plan, arm)[0],
                 token=hash_token(token),
                 person=person,
-                parameters=dict(new.parameters),
+                parameters=dict(parameters),
                 language=plan.settings.language,
                 consent_version=plan.settings.consent_version,
                 consented_at=now,
@@ -154,21 +136,21 @@ def _expire(connection: Connection, plan: StudyPlan, now: float) -> None:
     )
 
 
-def _free_place(connection: Connection, plan: StudyPlan, new: NewParticipant) -> int:
+def _free_place(connection: Connection, plan: StudyPlan, arm: str, kind: Kind) -> int:
     if connection.dialect.name != "sqlite":  # SQLite has a single writer anyway
         connection.execute(select(func.pg_advisory_xact_lock(1)))
     taken = set(
         connection.scalars(
             select(participants.c.place).where(
-                participants.c.arm == new.arm,
-                participants.c.kind == new.kind,
+                participants.c.arm == arm,
+                participants.c.kind == kind,
                 participants.c.status.in_(("in_progress", "finished")),
             )
         )
     )
-    most = plan.settings.arm(new.arm).participants
-    if new.kind == "participant" and most is not None and len(taken) >= most:
-        raise FullError
+    most = plan.settings.arm(arm).participants
+    if kind == "participant" and most is not None and len(taken) >= most:
+        raise RefusedError("full")
     return next(place for place in range(len(taken) + 1) if place not in taken)
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,29 +35,16 @@ class Event:
     client_ms: float
 
 
-class ElsewhereError(RefusedError):
-    """The participant is not at this batch any more; `extra` says which page is `next`."""
-
-    key = "elsewhere"
-
-
-class UnplacedError(RefusedError):
-    """Pictures have no group yet; `extra` has their ids under `unplaced`."""
-
-    key = "unplaced"
-
-
 def read_trial(
     database: Database, participant: Participant, position: int, now: float
 ) -> dict[str, int]:
     """Groups (from 1) of the images that have one; the first call notes that the batch began.
 
     Raises:
-        ElsewhereError: the participant is at another page.
+        RefusedError: "elsewhere", as the participant is at another page, the `next` one.
     """
     number = participant.number
-    with database.writing() as connection:
-        _at(connection, participant, position)
+    with _at(database, participant, position, now) as connection:
         known = connection.scalar(
             select(trials.c.position).where(_of(trials, participant, position))
         )
@@ -64,7 +52,6 @@ def read_trial(
             connection.execute(
                 insert(trials).values(number=number, position=position, started_at=now)
             )
-        _seen(connection, number, now)
         return _groups(connection, participant, position)
 
 
@@ -76,11 +63,10 @@ def save_events(
     Events that are known already, by id, change nothing.
 
     Raises:
-        ElsewhereError: the participant is at another page.
+        RefusedError: "elsewhere", as the participant is at another page, the `next` one.
     """
     number = participant.number
-    with database.writing() as connection:
-        _at(connection, participant, position)
+    with _at(database, participant, position, now) as connection:
         known = set(
             connection.scalars(
                 select(events.c.id).where(
@@ -107,7 +93,6 @@ def save_events(
         for event in fresh.values():
             if event.type == "move" and event.image is not None:
                 _place(connection, participant, position, event, now)
-        _seen(connection, number, now)
 
 
 def submit_trial(
@@ -124,24 +109,34 @@ def submit_trial(
         The next page.
 
     Raises:
-        ElsewhereError: the participant is at another page.
-        UnplacedError: some pictures have no group.
+        RefusedError: "elsewhere", or "unplaced", as some pictures have no group: their ids.
     """
-    with database.writing() as connection:
-        _at(connection, participant, position)
+    with _at(database, participant, position, now) as connection:
         groups = _groups(connection, participant, position)
         missing = [image for image in images if image not in groups]
         if missing:
-            raise UnplacedError(unplaced=missing)
+            raise RefusedError("unplaced", unplaced=missing)
         connection.execute(
             update(trials).where(_of(trials, participant, position)).values(submitted_at=now)
         )
         return advance(connection, plan, participant, stage_step(position), now)
 
 
-def _at(connection: Connection, participant: Participant, position: int) -> None:
-    if not lock_step(connection, participant.number, stage_step(position)):
-        raise ElsewhereError(next=f"/{participant.step}")
+@contextmanager
+def _at(
+    database: Database, participant: Participant, position: int, now: float
+) -> Iterator[Connection]:
+    """A transaction for somebody at a batch; who was thought to have left is back."""
+    number = participants.c.number == participant.number
+    with database.writing() as connection:
+        if not lock_step(connection, participant.number, stage_step(position)):
+            raise RefusedError("elsewhere", next=f"/{participant.step}")
+        yield connection
+        connection.execute(
+            update(participants)
+            .where(number, participants.c.status != "finished")
+            .values(seen_at=now, status="in_progress")
+        )
 
 
 def _of(table: Any, participant: Participant, position: int) -> Any:
@@ -177,12 +172,3 @@ def _place(
                 at=now,
             )
         )
-
-
-def _seen(connection: Connection, number: int, now: float) -> None:
-    """Note that somebody is there; who was thought to have left is back."""
-    connection.execute(
-        update(participants)
-        .where(participants.c.number == number, participants.c.status != "finished")
-        .values(seen_at=now, status="in_progress")
-    )
