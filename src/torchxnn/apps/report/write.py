@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import platform
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from torchxnn.apps.report.content import FeatureSheet, Report
-from torchxnn.apps.report.tables import measured, provenance, shares
-from torchxnn.explanations.drawing.html import data_uri, render
-from torchxnn.explanations.drawing.overlay import heatmap_over, number, signed
+from torchxnn.apps.report.content import Report
+from torchxnn.explanations.drawing.html import render
+from torchxnn.explanations.drawing.overlay import heatmap_over
+from torchxnn.metrics.faithfulness import ACTIVE_SHARE, Faithfulness
 from torchxnn.metrics.table import faithfulness_rows
 from torchxnn.storage.artifact import __version__
 from torchxnn.storage.files import replace_file
@@ -34,18 +35,24 @@ def write_report(report: Report, path: Path | str) -> None:
 
 
 def _context(report: Report) -> dict[str, Any]:
-    names = _feature_names(report)
+    measured = [("Fit (train)", report.fit.train), ("Held-out", report.fit.validation)]
+    reasons = list(report.fit.degenerate)
+    if report.evaluation is not None:
+        measured.append(("Test", report.evaluation))
+        reasons += [f"on test images: {reason}" for reason in report.evaluation.degenerate]
     return {
         "report": report,
         "key": _key(report),
-        "reasons": _reasons(report),
-        "columns": [name for name, _ in measured(report)],
-        "table": faithfulness_rows(measured(report)),
-        "shares": shares(report, names),
-        "share_source": _share_source(report),
+        "reasons": reasons,
+        "columns": [name for name, _ in measured],
+        "table": faithfulness_rows(measured),
+        "shown": measured[-1][1],
+        "shares": _shares(report, measured[-1][1]),
+        "active_share": ACTIVE_SHARE,
         "cards": [explanation.card() for explanation in report.explanations],
-        "sheets": [_sheet_view(s) for s in sorted(report.sheets, key=lambda s: -s.share)],
-        "provenance": provenance(report, _versions(report)),
+        "over": heatmap_over,
+        "side": SHEET_SIDE,
+        "provenance": _provenance(report),
     }
 
 
@@ -62,11 +69,18 @@ def _key(report: Report) -> list[tuple[str, str]]:
     ]
 
 
-def _reasons(report: Report) -> list[str]:
-    reasons = list(report.fit.degenerate)
-    if report.evaluation is not None:
-        reasons += [f"on test images: {reason}" for reason in report.evaluation.degenerate]
-    return reasons
+def _shares(report: Report, shown: Faithfulness) -> list[tuple[str, list[dict[str, Any]]]]:
+    """Per target the x-features by decreasing share of the contributions."""
+    names = _feature_names(report)
+    blocks = []
+    for target, row in enumerate(shown.share):
+        ranked = sorted(range(len(row)), key=lambda i: -row[i])
+        items = [
+            {"name": names[i], "share": row[i], "value": _one_value(report, target, i)}
+            for i in ranked
+        ]
+        blocks.append((report.targets[target], items))
+    return blocks
 
 
 def _feature_names(report: Report) -> tuple[str, ...]:
@@ -77,33 +91,40 @@ def _feature_names(report: Report) -> tuple[str, ...]:
     return tuple(named.get(i, f"x-feature {i + 1}") for i in range(count))
 
 
-def _share_source(report: Report) -> str:
-    if report.evaluation is not None:
-        return f"{report.evaluation.positives:,} test images of the class"
-    return f"{report.fit.validation.positives:,} held-out images of the class"
+def _one_value(report: Report, target: int, feature: int) -> float:
+    """A contribution that is not 0, for its sign: E >= 0, so that is the same everywhere."""
+    index = report.fit.targets[target]
+    values = (
+        float(each.contributions[each.targets.index(index), feature])
+        for each in report.explanations
+        if index in each.targets
+    )
+    return next(filter(None, values), 0.0)
 
 
-def _sheet_view(sheet: FeatureSheet) -> dict[str, Any]:
-    items = []
-    for item in sheet.items:
-        items.append(
-            {
-                "image": data_uri(item.image, SHEET_SIDE),
-                "overlay": data_uri(heatmap_over(item.image, item.heatmap), SHEET_SIDE),
-                "caption": item.caption,
-                "activation": number(item.activation),
-                "contribution": signed(item.contribution),
-                "sign": "positive" if item.contribution > 0 else "negative",
-            }
-        )
-    return {"name": sheet.name, "share": f"{sheet.share:.0%}", "items": items}
-
-
-def _versions(report: Report) -> dict[str, str]:
+def _provenance(report: Report) -> list[tuple[str, str]]:
+    """Versions, what was run and its settings."""
+    fit = report.fit
     versions = {"torchxnn": __version__, "torch": torch.__version__}
     for explanation in report.explanations[:1]:
         versions |= explanation.certificate.versions
-    return versions | {
-        "python": platform.python_version(),
-        "platform": f"{platform.system()} {platform.machine()}",
-    }
+    versions["python"] = platform.python_version()
+    versions["platform"] = f"{platform.system()} {platform.machine()}"
+    positives = {"label": "their label", "prediction": "the network's prediction"}
+    rows = [
+        *report.provenance,
+        *versions.items(),
+        ("positives found by", positives.get(fit.positives_by, fit.positives_by)),
+        ("epochs", str(fit.epochs)),
+        ("trials", str(fit.trials)),
+        ("seconds of fitting", f"{fit.seconds:.0f}"),
+    ]
+    losses = asdict(fit.validation_losses)
+    rows += [(f"held-out loss: {name.replace('_', ' ')}", f"{v:.4g}") for name, v in losses.items()]
+    return rows + [(name.replace("_", " "), _setting(v)) for name, v in asdict(fit.config).items()]
+
+
+def _setting(value: Any) -> str:
+    if isinstance(value, (list, tuple)):
+        return ", ".join(str(item) for item in value)
+    return {"None": "none", "True": "yes", "False": "no"}.get(str(value), str(value))
