@@ -13,7 +13,7 @@ from tyro.conf import Positional, arg
 from torchxnn.apps.check import CheckConfig, InputCheck, run_check
 from torchxnn.attribution.base import CONSERVATION_LIMIT, LayerCertificate
 from torchxnn.attribution.sanity import RandomizedStep
-from torchxnn.cli.terminal import Terminal
+from torchxnn.cli.terminal import NUMBERS, Terminal
 
 
 @dataclass(frozen=True)
@@ -39,10 +39,8 @@ class Check(CheckConfig):
 
 def certificate_table(title: str, layers: Sequence[LayerCertificate]) -> Table:
     """One row per module from the top down, and the worst of all."""
-    table = Table(title=title)
-    table.add_column("layer")
-    for name in ("operations", "conservation error", "fallback share"):
-        table.add_column(name, justify="right")
+    columns = map(NUMBERS, ("operations", "conservation error", "fallback share"))
+    table = Table("layer", *columns, title=title)
     for layer in layers:
         bad = layer.conservation_error > CONSERVATION_LIMIT
         table.add_row(
@@ -64,9 +62,8 @@ def certificate_table(title: str, layers: Sequence[LayerCertificate]) -> Table:
 
 def cascade_table(steps: Sequence[RandomizedStep]) -> Table:
     """How the maps change as weights are destroyed from the top."""
-    table = Table(title="Weights destroyed from the top down")
-    table.add_column("destroyed down to")
-    table.add_column("rank correlation with the trained model's maps", justify="right")
+    correlation = NUMBERS("rank correlation with the trained model's maps")
+    table = Table("destroyed down to", correlation, title="Weights destroyed from the top down")
     for step in steps:
         table.add_row(step.layer or "(nothing)", f"{step.correlation:+.3f}")
     table.caption = "a method whose maps do not change explains nothing about the network"

@@ -55,8 +55,9 @@ class Name(SavedRun):
             raise DataError("no images given: xnn name RUN DIR, or --export FILE.csv for the names")
         with needs_extra("study"):
             from torchxnn.apps.naming.app import create_app
+            from torchxnn.apps.naming.site import Site
         gallery, title = self._draw(self.data, terminal)
-        app = create_app(self.run, embedding, title, gallery, self.who)
+        app = create_app(Site(self.run, embedding, title, gallery, self.who))
         address = f"http://127.0.0.1:{self.port}/"
         terminal.say(
             f"Names are kept in {self.run}/names.json", f"Open {address} (end with Ctrl+C)"

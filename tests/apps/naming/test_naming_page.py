@@ -20,6 +20,7 @@ from conftest import make_images, make_net
 from torchxnn import XNN
 from torchxnn.apps.naming.app import create_app
 from torchxnn.apps.naming.gather import NameConfig, gather
+from torchxnn.apps.naming.site import Site
 from torchxnn.apps.naming.suggest import place_names, suggest
 from torchxnn.cli.main import main
 from torchxnn.data.datasets.base import ImageDataset, Sample
@@ -69,7 +70,7 @@ def run(fitted, tmp_path):
 
 
 def app_for(fitted, run, who=""):
-    return create_app(run, fitted[2], "b", fitted[3], who)
+    return create_app(Site(run, fitted[2], "b", fitted[3], who))
 
 
 def client_for(fitted, run, who="Ada"):

@@ -11,7 +11,7 @@ from torchxnn.apps.atlas.images import feature_page, image_name, map_name
 from torchxnn.apps.atlas.site import TEMPLATES
 from torchxnn.data.class_names import spoken
 from torchxnn.explanations.drawing.html import fill
-from torchxnn.explanations.drawing.overlay import number, sign_of, signed
+from torchxnn.explanations.drawing.overlay import signed
 from torchxnn.metrics.faithfulness import ACTIVE_SHARE, Faithfulness
 from torchxnn.metrics.table import faithfulness_rows
 
@@ -22,7 +22,7 @@ ON_CLASS_PAGE = 4  # maps of each x-feature on the page of its class
 def class_files(view: ClassView) -> dict[str, bytes]:
     """The HTML files of a class by name."""
     features = [_feature(view, i) for i in range(len(view.job.summary.feature_names))]
-    order = sorted(range(len(features)), key=lambda i: -features[i]["share_value"])
+    order = sorted(range(len(features)), key=lambda i: -features[i]["share"])
     common = {
         "home": _HOME,
         "title": spoken(view.job.summary.title),
@@ -84,20 +84,18 @@ def _image(view: ClassView, row: int) -> dict[str, Any]:
         "class": view.class_name(row),
         "predicted": predicted,
         "right": predicted == view.class_name(row),
-        "logit": number(float(view.logits[row, 0])),
-        "reproduced": number(float(view.numbers.reproduced[row, 0])),
+        "logit": float(view.logits[row, 0]),
+        "reproduced": float(view.numbers.reproduced[row, 0]),
         "maps": [_map(view, row, i) for i in order],
     }
 
 
 def _map(view: ClassView, row: int, feature: int) -> dict[str, Any]:
-    value = float(view.contributions[row, feature])
     return {
         "name": view.job.summary.feature_names[feature],
         "address": feature_page(feature),
         "file": _map_file(view, row, feature),
-        "value": signed(value),
-        "sign": sign_of(value),
+        "value": float(view.contributions[row, feature]),
     }
 
 
@@ -109,18 +107,14 @@ def _map_file(view: ClassView, row: int, feature: int) -> str | None:
 def _feature(view: ClassView, i: int) -> dict[str, Any]:
     """An x-feature as its own page and that of its class introduce it."""
     share = max(row[i] for row in view.measured.share)
-    mean = float(view.contributions[view.positives, i].mean())
     weights = view.xnn.readout_weight[:, i]
     active = view.numbers.features[view.positives, i] > 0
     return {
         "number": i + 1,
         "name": view.job.summary.feature_names[i],
         "address": feature_page(i),
-        "share_value": share,
-        "share": f"{share:.0%}",
-        "percent": round(100 * share, 1),
-        "mean": signed(mean),
-        "sign": sign_of(mean),
+        "share": share,
+        "mean": float(view.contributions[view.positives, i].mean()),
         "weight": ", ".join(signed(float(weight)) for weight in weights),
         "active": f"{float(active.float().mean()):.0%}",
         "tag": _tag(active, share),
@@ -137,16 +131,14 @@ def _tag(active: Tensor, share: float) -> str:
 
 def _shown(view: ClassView, row: int, feature: int) -> dict[str, Any]:
     """One image with one map."""
-    value = float(view.contributions[row, feature])
     return {
         "image": image_name(row),
         "map": _map_file(view, row, feature),
         "class": view.class_name(row),
         "own": bool(view.positives[row]),
         "predicted": view.predicted_name(row),
-        "activation": number(float(view.numbers.features[row, feature])),
-        "value": signed(value),
-        "sign": sign_of(value),
+        "activation": float(view.numbers.features[row, feature]),
+        "value": float(view.contributions[row, feature]),
         "file": view.dataset.paths[row],
     }
 

@@ -6,6 +6,7 @@ files are the same wherever and in whatever order they are drawn. `Heatmaps` rea
 
 from __future__ import annotations
 
+import operator
 import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -15,7 +16,6 @@ from typing import Any
 import torch
 
 from torchxnn.apps.heatmaps.drawing import (
-    Drawing,
     HeatmapConfig,
     draw_chunk,
     find_part,
@@ -90,8 +90,8 @@ def attribute_many(
     done = store.rows - sum(len(store.span(chunk)) for chunk in todo)
     if on_images is not None:
         on_images(done, store.rows)
-    draw = partial(draw_chunk, store)
-    for _, images in engine.run(Drawing, (xnn, dataset, config), draw, todo):
+    given = draw_chunk, store, xnn, dataset, config
+    for _, images in engine.run(partial, given, operator.call, todo):
         done += images
         if on_images is not None:
             on_images(done, store.rows)
@@ -186,7 +186,8 @@ def _find_positives(
     else:
         parts = range(0, len(dataset), _FINDING)
         todo = [range(first, min(first + _FINDING, len(dataset))) for first in parts]
-        found = dict(engine.run(Drawing, (xnn, dataset, config), find_part, todo))
+        given = find_part, xnn, dataset, config
+        found = dict(engine.run(partial, given, operator.call, todo))
         rows = [row for index in sorted(found) for row in found[index][0]]
         unread = [pair for index in sorted(found) for pair in found[index][1]]
     if not rows:

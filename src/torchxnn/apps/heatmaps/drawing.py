@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, final
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -157,29 +157,12 @@ def _read_all(dataset: Any, rows: Sequence[int]) -> tuple[Tensor, dict[int, str]
 # --- jobs
 
 
-@final
-@dataclass(frozen=True, eq=False)
-class Drawing:
-    """What all jobs of a process need.
-
-    Attributes:
-        xnn: fitted.
-        dataset: images, or pairs (image, label), by number.
-        config: which heatmaps are drawn, and how they are kept.
-    """
-
-    xnn: XNN
-    dataset: Any
-    config: HeatmapConfig
-
-
-def draw_chunk(store: ChunkStore, given: Drawing, chunk: int) -> int:
+def draw_chunk(store: ChunkStore, xnn: XNN, dataset: Any, config: HeatmapConfig, chunk: int) -> int:
     """Draw the heatmaps of a chunk and write its file; the file is what makes a chunk done.
 
     Returns:
         The number of its images.
     """
-    xnn, dataset, config = given.xnn, given.dataset, given.config
     span, chosen = store.span(chunk), store.notes["rows"]
     rows = list(span) if chosen is None else chosen[span.start : span.stop]
     tensors = _empty(xnn, store.about, rows)
@@ -239,13 +222,14 @@ def _draw(xnn: XNN, images: Tensor, config: HeatmapConfig) -> dict[str, Tensor]:
     }
 
 
-def find_part(given: Drawing, rows: range) -> tuple[list[int], list[tuple[str, str]]]:
+def find_part(
+    xnn: XNN, dataset: Any, config: HeatmapConfig, rows: range
+) -> tuple[list[int], list[tuple[str, str]]]:
     """Which of these images the network takes for one of the targets.
 
     Returns:
         Their rows; and the images that could not be read, with the reason.
     """
-    xnn, dataset, config = given.xnn, given.dataset, given.config
     positives: list[int] = []
     unread: list[tuple[str, str]] = []
     for first in range(0, len(rows), config.images_at_once):

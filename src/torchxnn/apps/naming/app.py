@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import quote, unquote
 
@@ -12,7 +11,6 @@ from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-from torchxnn.apps.naming.gather import Gallery
 from torchxnn.apps.naming.site import STATIC, Site, agreement_text
 from torchxnn.apps.web import Guard
 from torchxnn.errors import DataError, ModelError
@@ -34,22 +32,14 @@ HEADINGS = {
 }
 
 
-def create_app(run: Path, embedding: str, title: str, gallery: Gallery, who: str = "") -> FastAPI:
+def create_app(site: Site) -> FastAPI:
     """The application of one run.
-
-    Args:
-        run: folder of the saved XNN; `names.json` is written there.
-        embedding: checksum of its weights.
-        title: what it explains.
-        gallery: images of the x-features.
-        who: the person; empty asks on the page.
 
     Raises:
         ModelError: the names in the folder cannot be used.
     """
-    site = Site(run, embedding, title, gallery, who)
     site.names()
-    app = FastAPI(title=title, version=__version__, docs_url=None, redoc_url=None, openapi_url=None)
+    app = FastAPI(title=site.title, version=__version__, openapi_url=None)  # nor pages about it
     app.state.site = site
     app.add_api_route("/", _overview, response_class=HTMLResponse)
     app.add_api_route("/names.csv", _csv)

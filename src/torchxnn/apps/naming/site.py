@@ -27,11 +27,11 @@ class Site:
     """One run that is being named.
 
     Attributes:
-        run: its folder.
+        run: folder of the saved XNN; `names.json` is written there.
         embedding: checksum of its weights.
         title: what it explains.
         gallery: the images.
-        who: the person, unless somebody gives another name on the page.
+        who: the person, unless somebody gives another name on the page; empty asks there.
         token: proves that a form comes from this page and not from another site.
     """
 

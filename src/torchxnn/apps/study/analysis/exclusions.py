@@ -113,23 +113,20 @@ def select_participants(tables: Mapping[str, pd.DataFrame], options: AnalysisOpt
     people = tables["participants"].set_index("participant").sort_index()
     looked_at = people[people["kind"].isin(options.kinds)]
     seconds = _active_seconds(tables["trials"])
-    attention = looked_at["attention_passed"].astype("boolean")
-    excluded = []
-    for number, passed, (_, person) in zip(
-        looked_at.index.tolist(), attention, looked_at.iterrows(), strict=True
-    ):
-        shortest = float(seconds[seconds.index == number].min())
-        reasons = _reasons(person, passed, shortest, options)
-        if reasons:
-            excluded.append(Excluded(number, str(person["arm"]), reasons))
-    kept = looked_at.drop(index=[row.participant for row in excluded])
+    reasons = _reasons(looked_at, seconds, options)
+    excluded = [
+        Excluded(int(number), str(looked_at.at[number, "arm"]), tuple(reasons.columns[row]))
+        for number, row in zip(reasons.index, reasons.to_numpy(), strict=True)
+        if row.any()
+    ]
+    kept = looked_at[~reasons.any(axis=1)]
     others = people[~people["kind"].isin(options.kinds)]
     return Selection(
         kept=tuple(int(number) for number in kept.index),
         kept_kinds=_counts(kept["kind"]),
         kept_arms=_counts(kept["arm"]),
         excluded=tuple(excluded),
-        reasons={r: n for r in REASONS if (n := sum(r in row.reasons for row in excluded))},
+        reasons={reason: int(n) for reason, n in reasons.sum().items() if n},
         left_out_kinds=_counts(others["kind"]),
         attention_unknown=int(kept["attention_passed"].isna().sum()),
         time_unknown=int(seconds[seconds.isna()].index.intersection(kept.index).nunique()),
@@ -190,19 +187,19 @@ def _active_seconds(trials: pd.DataFrame) -> pd.Series:
     return floats(analysed.set_index("participant")["active_seconds"])
 
 
-def _reasons(
-    person: pd.Series, attention: object, seconds: float, options: AnalysisOptions
-) -> tuple[str, ...]:
-    rules = options.exclusions
-    # a program needs no time to look: the rule would leave out every simulated participant
-    timed = person["kind"] != SYNTHETIC
+def _reasons(people: pd.DataFrame, seconds: pd.Series, options: AnalysisOptions) -> pd.DataFrame:
+    """Which of `REASONS` (columns) hold for whom (rows)."""
+    rules, status = options.exclusions, people["status"]
+    shortest = seconds.groupby(level=0).min().reindex(people.index)
     holds = {
-        WITHDREW: person["status"] == "withdrawn",
-        UNFINISHED: rules.unfinished and person["status"] in ("in_progress", "expired"),
-        ATTENTION: rules.attention and attention is not pd.NA and not attention,
-        TOO_FAST: timed and seconds < rules.minimum_seconds,  # no trial or no time known: NaN
+        WITHDREW: status == "withdrawn",
+        UNFINISHED: status.isin(["in_progress", "expired"]) & rules.unfinished,
+        ATTENTION: ~people["attention_passed"].astype("boolean").fillna(True) & rules.attention,
+        # no trial or no time known: NaN; a program needs no time to look, so that the rule would
+        # leave out every simulated participant
+        TOO_FAST: (shortest < rules.minimum_seconds) & (people["kind"] != SYNTHETIC),
     }
-    return tuple(reason for reason in REASONS if holds[reason])
+    return pd.DataFrame(holds, index=people.index).fillna(False).astype(bool)
 
 
 def _counts(values: pd.Series) -> dict[str, int]:

@@ -51,10 +51,7 @@ def create_app(
         admin_token=admin_token,
         pilot=pilot,
     )
-    app = FastAPI(
-        title=plan.settings.title, version=__version__, docs_url=None, redoc_url=None,
-        openapi_url=None,
-    )  # fmt: skip
+    app = FastAPI(title=plan.settings.title, version=__version__, openapi_url=None)
     app.state.site = site
     for part in (pages, api, admin):
         app.include_router(part.router)
