@@ -126,7 +126,7 @@ def select_participants(tables: Mapping[str, pd.DataFrame], options: AnalysisOpt
         kept_kinds=_counts(kept["kind"]),
         kept_arms=_counts(kept["arm"]),
         excluded=tuple(excluded),
-        reasons={reason: int(n) for reason, n in reasons.sum().items() if n},
+        reasons={str(name): int(n) for name, n in reasons.sum().items() if n},
         left_out_kinds=_counts(others["kind"]),
         attention_unknown=int(kept["attention_passed"].isna().sum()),
         time_unknown=int(seconds[seconds.isna()].index.intersection(kept.index).nunique()),
