@@ -5,12 +5,19 @@ The command line turns every `XNNError` into one line and exit code 2.
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 
 def near_ones(name: str, known: Iterable[str], most: int = 3, cutoff: float = 0.6) -> str:
     """The end of a message about a name that is not known: those most like it, if there are any."""
     near = difflib.get_close_matches(name, list(known), most, cutoff)
     return f"; near ones: {', '.join(near)}" if near else ""
+
+
+def check_finite(complaint: str, *tensors: Any) -> None:
+    """Raise `NonFiniteError` with a complaint if one of the tensors holds NaN or infinity."""
+    if not all(bool(tensor.isfinite().all()) for tensor in tensors):
+        raise NonFiniteError(complaint)
 
 
 class XNNError(ValueError):

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from torchxnn.embeddings.base import Embedding
 from torchxnn.embeddings.linear import check_weights, least_squares
-from torchxnn.errors import DataError, NonFiniteError, XNNError
+from torchxnn.errors import DataError, XNNError, check_finite
 
 
 class ConceptEmbedding(Embedding, ABC):
@@ -117,8 +117,7 @@ def check_activations(activations: Float[Tensor, "samples *dims"], n_concepts: i
             f"n_concepts is {n_concepts}; {activations.shape[0]} samples of "
             f"{activations.shape[1]} dimensions allow 1 to {min(activations.shape)}"
         )
-    if not bool(torch.isfinite(activations).all()):
-        raise NonFiniteError("the activations contain NaN or infinite values")
+    check_finite("the activations contain NaN or infinite values", activations)
 
 
 def import_sklearn(module: str) -> Any:

@@ -20,7 +20,7 @@ from torch import Tensor
 from torchxnn.embeddings.concepts import check_activations, import_sklearn
 from torchxnn.embeddings.dimensions import SelectedDimensions, select_dimensions
 from torchxnn.embeddings.linear import CONSTANT, check_weights
-from torchxnn.errors import DataError, NonFiniteError, XNNError, XNNWarning
+from torchxnn.errors import DataError, XNNError, XNNWarning, check_finite
 
 STEP = 0.97
 """Each penalty of the path is this share of the one before."""
@@ -197,8 +197,7 @@ def _prepare(
             f"the Lasso reproduces one logit per sample, ({len(activations)},), got shape "
             f"{tuple(logits.shape)}"
         )
-    if not bool(torch.isfinite(logits).all()):
-        raise NonFiniteError("the logits contain NaN or infinite values")
+    check_finite("the logits contain NaN or infinite values", logits)
     shares = (weights / weights.sum()).cpu().numpy()
     x, y = activations.double().cpu().numpy(), logits.double().cpu().numpy()
     mean_x, mean_y = shares @ x, float(shares @ y)

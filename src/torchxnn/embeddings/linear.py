@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from torchxnn.errors import DataError, NonFiniteError
+from torchxnn.errors import DataError, check_finite
 
 
 def weighted_mean(
@@ -119,8 +119,7 @@ def least_squares(
     if len(features) != len(outputs):
         raise DataError(f"{len(features)} samples of features, but {len(outputs)} of outputs")
     for values, what in ((features, "features"), (outputs, "outputs")):
-        if not bool(torch.isfinite(values).all()):
-            raise NonFiniteError(f"the {what} of a linear fit contain NaN or infinite values")
+        check_finite(f"the {what} of a linear fit contain NaN or infinite values", values)
     features64, outputs64, weights64 = features.double(), outputs.double(), weights.double()
     mean = weighted_mean(features64, weights64)
     centred = features64 - mean

@@ -16,7 +16,7 @@ from torchxnn.embeddings.concepts import (
     check_activations,
     import_sklearn,
 )
-from torchxnn.errors import DataError, NonFiniteError, XNNWarning
+from torchxnn.errors import DataError, XNNWarning, check_finite
 
 RIDGE = 1e-10
 """Added to the dictionary's unit diagonal, so that codes are unique even for equal concepts."""
@@ -143,8 +143,7 @@ def nonnegative_codes(
     Raises:
         NonFiniteError: NaN or infinity.
     """
-    if not bool(torch.isfinite(gram).all() & torch.isfinite(products).all()):
-        raise NonFiniteError("the activations or the dictionary contain NaN or infinite values")
+    check_finite("the activations or the dictionary contain NaN or infinite values", gram, products)
     alive = gram.diagonal() > 0
     size = torch.where(alive, gram.diagonal().sqrt(), 1.0)
     scaled = gram / torch.outer(size, size)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from torchxnn.attribution.base import CONSERVATION_LIMIT, FALLBACK_LIMIT, Certificate
 from torchxnn.data.positives import target_position
-from torchxnn.errors import DataError, NonFiniteError
+from torchxnn.errors import DataError, check_finite
 from torchxnn.explanations.card import Card, Evidence, Panel, Row
 from torchxnn.explanations.drawing.figure import PaperColumns, Style, draw_card
 from torchxnn.explanations.drawing.html import card_fragment, render_card
@@ -119,8 +119,7 @@ class Reasons(SavedResult, ABC):
                     f"target(s), {features} x-feature(s) and {size} need {shape}"
                 )
             object.__setattr__(self, name, tensor.detach().cpu())
-            if not bool(torch.isfinite(tensor).all()):
-                raise NonFiniteError(f"{name} of an explanation holds NaN or infinity")
+            check_finite(f"{name} of an explanation holds NaN or infinity", tensor)
         if len(self.target_names) != targets or len(self.feature_names) != features:
             raise DataError(
                 f"{len(self.target_names)} target names for {targets} target(s) and "

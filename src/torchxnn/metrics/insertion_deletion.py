@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from torchxnn.errors import DataError, NonFiniteError
+from torchxnn.errors import DataError, check_finite
 from torchxnn.metrics.intervals import (
     LEVEL,
     RESAMPLES,
@@ -176,8 +176,7 @@ def step_curve(
     areas = area_under(values)
     if len(values) == 0:
         raise DataError("there are no images to draw a curve of")
-    if not bool(values.isfinite().all()):
-        raise NonFiniteError("a curve of insertion or deletion holds NaN or infinity")
+    check_finite("a curve of insertion or deletion holds NaN or infinity", values)
     interval = bootstrap_mean(areas, level, resamples, seed)
     return StepCurve(tuple(values.mean(0).tolist()), float(areas.mean()), interval)
 
@@ -207,8 +206,7 @@ def feature_use(
     changes = torch.stack([each.detach().double().cpu() for each in (reproduced, real, control)])
     if changes.shape[1] == 0:
         raise DataError("the x-feature is active on none of the images")
-    if not bool(changes.isfinite().all()):
-        raise NonFiniteError("a change of a logit is NaN or infinite")
+    check_finite("a change of a logit is NaN or infinite", changes)
     intervals = [bootstrap_mean(each, level, resamples, seed) for each in changes]
     counts = bootstrap_counts(changes.shape[1], resamples, seed)
     means = changes.mean(1).tolist()

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor, nn
 
-from torchxnn.errors import DataError, NonFiniteError
+from torchxnn.errors import DataError, check_finite
 from torchxnn.models.hooks import preserve_state
 from torchxnn.models.layers import check_images
 from torchxnn.models.outputs import as_logits, count_classes, predicted_classes
@@ -94,8 +94,9 @@ def combine_maps(
     Raises:
         NonFiniteError: a map or a contribution is NaN or infinite.
     """
-    if not bool(torch.isfinite(heatmaps).all()) or not bool(torch.isfinite(contributions).all()):
-        raise NonFiniteError("a heatmap or a contribution to combine is NaN or infinite")
+    check_finite(
+        "a heatmap or a contribution to combine is NaN or infinite", heatmaps, contributions
+    )
     positive = heatmaps.detach().clamp(min=0)
     total = positive.sum((2, 3))
     size = contributions.detach().abs().to(positive)
@@ -124,8 +125,7 @@ def top_pixels(
     flat = scores.detach().flatten(1)
     if not 1 <= kept <= flat.shape[1]:
         raise DataError(f"pixels kept must be 1 to {flat.shape[1]}, got {kept}")
-    if not bool(torch.isfinite(flat).all()):
-        raise NonFiniteError("a heatmap to mask with holds NaN or infinity")
+    check_finite("a heatmap to mask with holds NaN or infinity", flat)
     order = flat.sort(dim=1, descending=True, stable=True).indices[:, :kept]
     chosen = torch.zeros_like(flat, dtype=torch.bool).scatter_(1, order, True)
     return (chosen & (flat > 0)).reshape(scores.shape)

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from torchxnn.errors import DataError, NonFiniteError
+from torchxnn.errors import DataError, check_finite
 from torchxnn.metrics.pointing import pixels_inside
 
 CONTEXT = "context"
@@ -168,8 +168,7 @@ def _voronoi_cells(
 def _part_pixels(
     parts: Float[Tensor, "parts 3"], size: tuple[int, int]
 ) -> tuple[Int64[Tensor, " parts"], Int64[Tensor, " parts"], Bool[Tensor, " parts"]]:
-    if not bool(torch.isfinite(parts).all()):
-        raise NonFiniteError("a part location holds NaN or infinity")
+    check_finite("a part location holds NaN or infinity", parts)
     parts = parts.cpu()
     columns, rows = parts[:, :2].floor().long().T
     visible = parts[:, 2] > 0
@@ -183,8 +182,7 @@ def _part_pixels(
 
 
 def _box_pixels(box: Float[Tensor, "4"], size: tuple[int, int]) -> Bool[Tensor, "height width"]:
-    if not bool(torch.isfinite(box).all()):
-        raise NonFiniteError("a bounding box holds NaN or infinity")
+    check_finite("a bounding box holds NaN or infinity", box)
     if bool((box[2:] < 0).any()):
         raise DataError("a box has a negative width or height; boxes are x, y, width, height")
     return pixels_inside(box.cpu().unsqueeze(0), size)[0]

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from torchxnn.errors import DataError, NonFiniteError
+from torchxnn.errors import DataError, check_finite
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,6 @@ def pixels_inside(
 def _check(maps: Tensor, boxes: Tensor) -> None:
     if len(maps) == 0:
         raise DataError("there are no maps to play the pointing game with")
-    if not bool(torch.isfinite(maps).all()) or not bool(torch.isfinite(boxes).all()):
-        raise NonFiniteError("a heatmap or a box of the pointing game holds NaN or infinity")
+    check_finite("a heatmap or a box of the pointing game holds NaN or infinity", maps, boxes)
     if bool((boxes[:, 2:] < 0).any()):
         raise DataError("a box has a negative width or height; boxes are x, y, width, height")

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from torchxnn.errors import DataError, NonFiniteError
+from torchxnn.errors import DataError, check_finite
 
 _SHUFFLES = 20
 
@@ -84,8 +84,7 @@ def match_features(similarity: Float[Tensor, "features features"]) -> tuple[int,
     """
     if len(similarity) == 0:
         raise DataError("there are no x-features to match")
-    if not bool(torch.isfinite(similarity).all()):
-        raise NonFiniteError("a similarity of two x-features is NaN or infinite")
+    check_finite("a similarity of two x-features is NaN or infinite", similarity)
     _, columns = linear_sum_assignment(similarity.detach().cpu().numpy(), maximize=True)
     return tuple(int(column) for column in columns)
 
@@ -194,8 +193,7 @@ def _constant(features: Float[Tensor, "images features"]) -> Tensor:
 
 def _unit_columns(features: Float[Tensor, "images features"]) -> Float[Tensor, "images features"]:
     """Centred columns of length 1; those that do not vary are 0."""
-    if not bool(torch.isfinite(features).all()):
-        raise NonFiniteError("an x-feature of a fit is NaN or infinite")
+    check_finite("an x-feature of a fit is NaN or infinite", features)
     values = features.detach().cpu().double()
     centred = torch.where(_constant(values), 0.0, values - values.mean(0))
     norm = centred.norm(dim=0)
