@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 from conftest import make_images, make_net
 from dataset_examples import write_noise
 from torchxnn.data.activation_cache import ActivationCache
-from torchxnn.data.datasets.augment import AugmentedImages, HeldOutCopies, with_copies
+from torchxnn.data.datasets.augment import AugmentedImages, HeldOutCopies
 from torchxnn.data.datasets.base import ImageSubset, make_loader
 from torchxnn.data.datasets.folder import ImageFolder
 from torchxnn.data.record import cache_activations, record_activations, record_chunk
@@ -382,7 +382,7 @@ def test_check_compares_the_preprocessing(net, data, tmp_path):
 def test_held_out_copies_are_both_parts_one_after_the_other(net, folder, tmp_path):
     dataset = ImageFolder(folder, SMALL)
     both = HeldOutCopies(dataset, 2, 0.3, seed=5)
-    train, held_out = with_copies(dataset, 2, 0.3, seed=5)
+    train, held_out = both.parts
     for i in range(len(both)):
         part = train[i] if i < len(train) else held_out[i - len(train)]
         assert torch.equal(both[i].image, part.image)

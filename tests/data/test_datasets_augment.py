@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from image_examples import write_noise
-from torchxnn.data.datasets.augment import AugmentedImages, alter, with_copies
+from torchxnn.data.datasets.augment import AugmentedImages, HeldOutCopies, alter
 from torchxnn.data.datasets.folder import ImageFolder
 from torchxnn.errors import DataError
 from torchxnn.models.preprocessing import Preprocessing
@@ -64,12 +64,12 @@ def test_no_copy_of_a_held_out_picture_is_fitted(tmp_path):
     for index in range(12):
         write_noise(tmp_path / f"class{index % 2}" / f"{index}.jpg", index)
     folder = ImageFolder(tmp_path, SQUASH)
-    train, validation = with_copies(folder, 2, held_out=0.3, seed=1)
+    train, validation = HeldOutCopies(folder, 2, held_out=0.3, seed=1).parts
     assert set(train.paths) | set(validation.paths) == set(folder.paths)
     assert not set(train.paths) & set(validation.paths)
     assert (len(train), len(validation)) == (8 * 3, 4 * 3)
     assert sorted(validation.labels) == [0] * 6 + [1] * 6
-    again, _ = with_copies(folder, 2, held_out=0.3, seed=1)
+    again, _ = HeldOutCopies(folder, 2, held_out=0.3, seed=1).parts
     assert again.paths == train.paths
 
 
@@ -77,4 +77,4 @@ def test_single_pictures_cannot_be_held_out(tmp_path):
     write_noise(tmp_path / "one" / "1.jpg")
     write_noise(tmp_path / "two" / "2.jpg")
     with pytest.raises(DataError, match="too few images"):
-        with_copies(ImageFolder(tmp_path, SQUASH), 1, held_out=0.2)
+        HeldOutCopies(ImageFolder(tmp_path, SQUASH), 1, held_out=0.2)

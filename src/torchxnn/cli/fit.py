@@ -13,7 +13,7 @@ from tyro.conf import Positional, arg
 from torchxnn.cli.saved_run import NamedModel
 from torchxnn.cli.terminal import Terminal, count_epochs, count_images, fit_table, many_table
 from torchxnn.data.activation_cache import ActivationCache
-from torchxnn.data.datasets.augment import with_copies
+from torchxnn.data.datasets.augment import HeldOutCopies
 from torchxnn.data.datasets.open import find_target
 from torchxnn.errors import DataError
 from torchxnn.explanations.names.file import check_names
@@ -101,9 +101,8 @@ class Fit(NamedModel):
         validation: Any = None
         images = len(dataset)
         if self.copies:
-            dataset, held_out = with_copies(
-                dataset, self.copies, self.train.validation_share, self.train.seed
-            )
+            rule = self.copies, self.train.validation_share, self.train.seed
+            dataset, held_out = HeldOutCopies(dataset, *rule).parts
             validation = self.source.loader(held_out)
             images = len(dataset) + len(held_out)
         outputs = count_outputs(loaded.model, self.preprocessing(loaded))

@@ -19,7 +19,7 @@ from torch import nn
 from torchxnn.apps.study.build import OnImages, Source, write_study
 from torchxnn.apps.study.plan import StudyPlan
 from torchxnn.apps.study.settings import StudySettings
-from torchxnn.data.datasets.augment import with_copies
+from torchxnn.data.datasets.augment import HeldOutCopies
 from torchxnn.data.datasets.base import ImageDataset, ImageSubset, Sample, make_loader
 from torchxnn.data.datasets.elpv import CITATION, ELPV, LICENCE
 from torchxnn.errors import DataError
@@ -120,7 +120,7 @@ def _explain(
         preprocessing=test.preprocessing,
         source={"description": name, "data": f"{train.name}, training part"},
     )
-    fit, held_out = with_copies(train, copies=2, held_out=0.2, seed=seed)
+    fit, held_out = HeldOutCopies(train, copies=2, held_out=0.2, seed=seed).parts
     config = TrainConfig(seed=seed, epochs=40, patience=10, decay_every=25, pretrain_epochs=2)
     with one_thread():
         xnn.fit(make_loader(fit), list(range(len(test.classes))), make_loader(held_out), config)

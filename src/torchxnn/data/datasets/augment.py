@@ -76,10 +76,9 @@ class AugmentedImages(ImageDataset):
         return replace(sample, image=image, parts=None, box=None, masks=None)
 
 
-def with_copies(
-    dataset: ImageDataset, copies: int, held_out: float, seed: int = 0
-) -> tuple[AugmentedImages, AugmentedImages]:
-    """Training and held-out pictures, each with altered copies of their own.
+@final
+class HeldOutCopies(ImageDataset):
+    """Pictures with altered copies, first all that is fitted, then all that is held out.
 
     A share of every class is held out, so that no copy of a held-out picture is fitted.
 
@@ -89,37 +88,31 @@ def with_copies(
         held_out: share of each class, in (0, 1); at least one picture if it has two.
         seed: of the choice and of the alterations.
 
-    Raises:
-        DataError: fewer than 1 copy, or too few pictures to hold any out.
-    """
-    halves = _halves(dataset, held_out, seed)
-    train, validation = (
-        AugmentedImages(ImageSubset(dataset, half.tolist()), copies, seed=seed) for half in halves
-    )
-    return train, validation
-
-
-@final
-class HeldOutCopies(ImageDataset):
-    """Both parts of `with_copies` as one data set: first all that is fitted, then all held out.
-
-    The arguments are those of `with_copies`.
-
     Attributes:
+        parts: training and held-out pictures, each with altered copies of their own.
         picture: (M,) which picture of `dataset` each image shows.
         copy: (M,) 0 for the picture itself, then 1 for its first copy and so on.
         held_out: (M,) whether the image belongs to the held-out part.
 
     Raises:
-        DataError: see `with_copies`.
+        DataError: fewer than 1 copy, or too few pictures to hold any out.
     """
 
     def __init__(self, dataset: ImageDataset, copies: int, held_out: float, seed: int = 0) -> None:
         self.dataset = dataset
         self.share = held_out
         self.seed = seed
-        self.parts = with_copies(dataset, copies, held_out, seed)
-        halves = _halves(dataset, held_out, seed)
+        labels = dataset.labels
+        kinds = torch.zeros(len(dataset)) if labels is None else torch.tensor(labels)
+        chosen = split_kinds(kinds.long(), held_out, seed)
+        if not bool(chosen.any()):
+            raise DataError(f"{dataset.name} has too few images of every class to hold any out")
+        halves = [mask.nonzero().flatten() for mask in (~chosen, chosen)]
+        train, validation = (
+            AugmentedImages(ImageSubset(dataset, half.tolist()), copies, seed=seed)
+            for half in halves
+        )
+        self.parts = train, validation
         times = torch.arange(copies + 1)
         self.picture = torch.cat([half.repeat(copies + 1) for half in halves])
         self.copy = torch.cat([times.repeat_interleave(len(half)) for half in halves])
@@ -128,22 +121,12 @@ class HeldOutCopies(ImageDataset):
         self.classes = dataset.classes
         self.preprocessing = dataset.preprocessing
         self.paths = tuple(path for part in self.parts for path in part.paths)
-        labels = dataset.labels
         self.labels = None if labels is None else tuple(labels[i] for i in self.picture.tolist())
 
     def load(self, index: int) -> Sample:
         """Read an image of either part."""
         train, validation = self.parts
         return train[index] if index < len(train) else validation[index - len(train)]
-
-
-def _halves(dataset: ImageDataset, held_out: float, seed: int) -> tuple[Tensor, Tensor]:
-    """Indices of the images to fit and of those held out, with the same share of every class."""
-    kinds = torch.zeros(len(dataset)) if dataset.labels is None else torch.tensor(dataset.labels)
-    chosen = split_kinds(kinds.long(), held_out, seed)
-    if not bool(chosen.any()):
-        raise DataError(f"{dataset.name} has too few images of every class to hold any out")
-    return (~chosen).nonzero().flatten(), chosen.nonzero().flatten()
 
 
 def alter(
