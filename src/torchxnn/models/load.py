@@ -9,6 +9,7 @@ import sys
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -48,15 +49,20 @@ class LoadedModel:
 class _Source:
     """Where a network comes from: how to build it, and its own weights on this machine.
 
+    `factory` takes `num_classes` by name, or nothing for the classes that the network has.
     `pretrained` is None for a factory and returns None if the weights are not on this machine;
     `fetch` is what a person can do about it.
     """
 
     spec: str
-    build: Callable[[int | None], nn.Module | LoadedModel]
+    factory: Callable[..., nn.Module | LoadedModel]
     preprocessing: Preprocessing | None
     pretrained: Callable[[], LoadedModel | None] | None
     fetch: str = ""
+
+    def build(self, num_classes: int | None) -> nn.Module | LoadedModel:
+        """The network with random weights, or those that its factory gives it."""
+        return self.factory(**({} if num_classes is None else {"num_classes": num_classes}))
 
 
 def load_model(
@@ -163,11 +169,8 @@ def _find_torchvision(spec: str) -> _Source:
         raise ModelError(f"torchvision has no classification network {name!r}{near}")
     members = list(torchvision.models.get_model_weights(name))
 
-    def build(num_classes: int | None) -> nn.Module:
-        options: dict[str, Any] = {} if num_classes is None else {"num_classes": num_classes}
-        if name in ("googlenet", "inception_v3"):
-            options |= {"init_weights": False}
-        return torchvision.models.get_model(name, weights=None, **options)
+    own = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
+    build = partial(torchvision.models.get_model, name, weights=None, **own)
 
     def pretrained() -> LoadedModel | None:
         folder = Path(torch.hub.get_dir()) / "checkpoints"
@@ -176,7 +179,7 @@ def _find_torchvision(spec: str) -> _Source:
             file = folder / Path(urlparse(member.url).path).name
             if file.is_file():
                 _check_name(file)
-                model = build(None)
+                model = build()
                 load_state(model, read_state(file), str(file))
                 chosen = replace(source, preprocessing=_torchvision_preprocessing(member))
                 classes = tuple(member.meta["categories"])
@@ -222,10 +225,6 @@ def _find_timm(spec: str) -> _Source:
         near = near_ones(name, timm.list_models(), *_NEAR)
         raise ModelError(f"timm has no network {name!r}{near}")
 
-    def build(num_classes: int | None) -> nn.Module:
-        options: dict[str, Any] = {} if num_classes is None else {"num_classes": num_classes}
-        return timm.create_model(name, pretrained=False, **options)
-
     def pretrained() -> LoadedModel | None:
         file = _cached_timm_file(timm.get_pretrained_cfg(name))
         if file is None:
@@ -237,6 +236,7 @@ def _find_timm(spec: str) -> _Source:
         return _as_loaded(model, source, f"timm's weights {file.name}", classes)
 
     fetch = f"timm.create_model({name!r}, pretrained=True)"
+    build = partial(timm.create_model, name, pretrained=False)
     source = _Source(spec, build, _timm_preprocessing(timm, name), pretrained, fetch)
     return source
 
@@ -299,10 +299,10 @@ def _find_factory(spec: str) -> _Source:
         raise ModelError(f"{module_name} has no function {name!r}{near}")
     takes_classes = "num_classes" in inspect.signature(factory).parameters
 
-    def build(num_classes: int | None) -> Any:
-        if num_classes is not None and not takes_classes:
-            raise ModelError(f"{spec} takes no num_classes, so {num_classes} cannot be asked for")
-        options = {} if num_classes is None else {"num_classes": num_classes}
+    def build(**options: int) -> Any:
+        if options and not takes_classes:
+            count = options["num_classes"]
+            raise ModelError(f"{spec} takes no num_classes, so {count} cannot be asked for")
         try:
             inspect.signature(factory).bind(**options)
         except TypeError as error:
