@@ -98,15 +98,11 @@ def _entry_bytes(entries: Mapping[str, Mapping[str, Any]]) -> bytes:
     return json.dumps(entries, sort_keys=True, separators=(",", ":")).encode()
 
 
-def read_header(file: Place, size: int, head: bytes | None = None) -> TensorFileHeader | None:
-    """The header of a file; None if the file is not whole or is something else.
+def read_header(file: Place, size: int, head: bytes) -> TensorFileHeader | None:
+    """The header of a file of so many bytes, which begins with `head`.
 
-    Args:
-        file: where.
-        size: of the file, in bytes.
-        head: its first bytes, if they are known.
+    None if the file is not whole or is something else.
     """
-    head = read_bytes(file, 0, HEAD) if head is None else head
     if len(head) < 8:
         return None
     start = 8 + int.from_bytes(head[:8], "little")
@@ -146,17 +142,25 @@ def read_tensors(
     if isinstance(file, Path):
         with safe_open(file, "pt") as stream:
             return {name: stream.get_tensor(name) for name in names}
-    return {name: _fetched(file, header, name) for name in names}
+    return {name: read_tensor_part(file, header, name) for name in names}
 
 
 def read_tensor_part(
-    file: Place, header: TensorFileHeader, name: str, start: int, stop: int
+    file: Place, header: TensorFileHeader, name: str, start: int = 0, stop: int | None = None
 ) -> Tensor:
     """One tensor from `start` to `stop` of its first dimension; read, not mapped.
 
     For small parts that is far faster: a mapped page brings megabytes around it along.
     """
-    return _fetched(file, header, name, slice(start, stop))
+    entry = header.entries[name]
+    begin, end = (header.start + offset for offset in entry["data_offsets"])
+    shape = list(entry["shape"])
+    if shape:
+        first, last, _ = slice(start, stop).indices(shape[0])
+        size = (end - begin) // max(1, shape[0])
+        begin, end, shape[0] = begin + first * size, begin + last * size, last - first
+    content = np.frombuffer(bytearray(read_bytes(file, begin, end) if end > begin else b""), "u1")
+    return torch.from_numpy(content).view(_DTYPES[entry["dtype"]]).view(shape)
 
 
 def read_tensor_rows(file: Place, header: TensorFileHeader, name: str, rows: Tensor) -> Tensor:
@@ -173,18 +177,6 @@ def read_tensor_rows(file: Place, header: TensorFileHeader, name: str, rows: Ten
             stream.readinto(content[place].data)
     dtype = _DTYPES[header.entries[name]["dtype"]]
     return torch.from_numpy(content.reshape(-1)).view(dtype).view(len(rows), *shape[1:])
-
-
-def _fetched(file: Place, header: TensorFileHeader, name: str, part: slice | None = None) -> Tensor:
-    entry = header.entries[name]
-    begin, end = (header.start + offset for offset in entry["data_offsets"])
-    shape = list(entry["shape"])
-    if part is not None:
-        first, last, _ = part.indices(shape[0])
-        size = (end - begin) // max(1, shape[0])
-        begin, end, shape[0] = begin + first * size, begin + last * size, last - first
-    content = np.frombuffer(bytearray(read_bytes(file, begin, end) if end > begin else b""), "u1")
-    return torch.from_numpy(content).view(_DTYPES[entry["dtype"]]).view(shape)
 
 
 def checksum_holds(file: Place, header: TensorFileHeader) -> bool:
