@@ -199,8 +199,9 @@ def cache_activations(
     if engine is None:
         _record(model, cache, images, missing, on_images)
     else:
-        given = (model, data, cache.store.location, batch_size)
-        for _, count in engine.run(_recorder, given, operator.call, missing):
+        recorder = partial(record_chunk, batch_size=batch_size)  # of a chunk that is named later
+        given = (recorder, model, data, cache.store.location)
+        for _, count in engine.run(partial, given, operator.call, missing):
             if on_images is not None:
                 on_images(count)
     return ActivationCache.open(cache.store.location)
@@ -248,13 +249,6 @@ def record_chunk(
         )
     _record(model, cache, images, [chunk], on_images)
     return len(cache.store.span(chunk))
-
-
-def _recorder(
-    model: nn.Module, data: Any, location: Location, batch_size: int
-) -> Callable[[int], int]:
-    """The state of a worker process: records the chunk of a number."""
-    return partial(record_chunk, model, data, location, batch_size=batch_size)
 
 
 def _about(

@@ -33,11 +33,9 @@ class ConvSRAE(Autoencoder):
     Args:
         dims: C, channels of Z.
         size: (h, w) of Z; fixed, since the readout has a weight per position.
-        n_features: n.
-        n_targets: k, number of logits to reproduce.
-        channels: see `ConvConfig`.
-        nonnegative: whether Z is never negative, so that the reconstruction ends in a ReLU.
-        pooling: see `ConvConfig`.
+        n_features: n; see `Embedding`, as for `n_targets`.
+        channels: see `ConvConfig`, as for `pooling`.
+        nonnegative: see `Autoencoder`.
         pool_size: see `ConvConfig`; windows that stick out of the map are cut off.
 
     Raises:

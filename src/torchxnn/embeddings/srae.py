@@ -21,9 +21,7 @@ class SRAE(Autoencoder):
     `expanded` turns it into an ordinary SRAE, which is what users get.
 
     Args:
-        dims: S_z, dimensions of Z.
-        n_features: n, number of x-features.
-        n_targets: k, number of logits to reproduce.
+        dims: S_z; see `Embedding` for it, for `n_features` and for `n_targets`.
         hidden: sizes of the encoder's hidden layers; (800, 100) in the paper.
         nonnegative: whether Z is never negative, so that the reconstruction ends in a ReLU.
         subspace: what the outer layers are confined to; None for all of Z.

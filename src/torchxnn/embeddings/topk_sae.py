@@ -49,9 +49,7 @@ class TopKSAE(ConceptEmbedding):
     concept has a map whether or not k others are stronger on the same image.
 
     Args:
-        dims: S_z.
-        n_features: n, number of concepts.
-        n_targets: k.
+        dims: S_z; see `ConceptEmbedding` for it, for `n_features` and for `n_targets`.
         top_k: concepts that may be active on one sample.
     """
 

@@ -134,16 +134,10 @@ def account_for(
     predicted: str,
     label: str | None = None,
 ) -> Account:
-    """Sort the summands of a logit into reasons, objections and the rest.
+    """Sort the summands of a logit into reasons, objections and the rest; see `Account`.
 
-    Args:
-        names: Names of the x-features.
-        values: Their contributions v_i E_i; those of equal size keep their order.
-        intercept: The intercept b.
-        logit: The network's own logit y.
-        target: Name of the class.
-        predicted: Name of the class that the network predicts.
-        label: Name of the true class if it is known.
+    `values` are the contributions v_i E_i of the x-features with these names; those of equal size
+    keep their order.
     """
     summands = shared(summands_of(names, values))
     return Account(

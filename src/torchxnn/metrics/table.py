@@ -55,10 +55,6 @@ class Metric:
         return self.name + arrow[self.better]
 
 
-def _no_concepts(found: Faithfulness) -> bool:
-    return found.n_features > 1 and found.active < 2
-
-
 METRICS: dict[str, Metric] = {
     "f_reg": Metric(
         Faithfulness, "f_reg", "F_reg",
@@ -95,7 +91,8 @@ METRICS: dict[str, Metric] = {
     "active": Metric(
         Faithfulness, "active", "Active x-features",
         f"x-features with at least {ACTIVE_SHARE:.0%} of the contributions. Fewer than 2 is no "
-        "explanation by several concepts.", "2 or more", "", "n_features", _no_concepts,
+        "explanation by several concepts.", "2 or more", "", "n_features",
+        lambda found: found.n_features > 1 and found.active < 2,
     ),
     "dead": Metric(
         Faithfulness, "dead", "Dead x-features",

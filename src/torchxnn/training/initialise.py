@@ -147,9 +147,10 @@ class VectorStarter(Starter):
     @torch.no_grad()
     def start_features(self, features: Sequence[int]) -> None:
         """See `split_logit`; then the readout of all x-features is fitted anew."""
-        hidden = self._hidden()
-        split_logit(self.embedding, read_units(hidden, self.split), self.generator, features)
-        self._fit_readout(self.embedding.x_layer(hidden))
+        embedding = self.embedding
+        hidden = embedding.below_x_layer(embedding.inputs(self.split.data.z))
+        split_logit(embedding, read_units(hidden, self.split), self.generator, features)
+        self._fit_readout(embedding.x_layer(hidden))
 
     @torch.no_grad()
     def fit_readout(self) -> None:
@@ -171,9 +172,6 @@ class VectorStarter(Starter):
             subspace = self.starts.once(data, key, lambda: _subspace(data.z, rank, seed))
         sizes = (dims, self.n_features, targets, config.hidden, nonnegative)
         return SRAE(*sizes, subspace=subspace)
-
-    def _hidden(self) -> Float[Tensor, "samples units"]:
-        return self.embedding.below_x_layer(self.embedding.inputs(self.split.data.z))
 
     def _fit_readout(self, features: Float[Tensor, "samples features"]) -> None:
         split, readout = self.split, self.embedding.readout

@@ -67,16 +67,7 @@ def describe_xnn(
 ) -> dict[str, Any]:
     """Everything about an XNN as plain values; `write_saved` takes it with the state dict.
 
-    Args:
-        embedding: fitted.
-        report: of the fit, if known.
-        fingerprint: of the explained model.
-        layer: dotted name.
-        targets: explained classes.
-        outputs: number of the model's outputs.
-        class_names: of the outputs.
-        preprocessing: how images become the model's input.
-        source: where model and data came from.
+    The arguments are what `XNN` has under these names; `fingerprint` is that of its model.
     """
     return {
         "model_fingerprint": fingerprint,

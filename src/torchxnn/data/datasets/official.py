@@ -81,9 +81,7 @@ class SelectableDataset(OfficialDataset):
     """An official data set of which some classes can be taken; a loader implements `_read`.
 
     Args:
-        root: the folder.
-        preprocessing: how pictures become tensors.
-        split: "train" or "test" of the official split, or "all".
+        root: as in `OfficialDataset`, like `preprocessing` and `split`.
         classes: the classes to keep, in the order of the label indices, such as those of the
             explained network ("living room" matches living_room). One that has no picture here
             keeps its index, with a warning; by default all classes, sorted by name.

@@ -17,7 +17,7 @@ from typing import Literal
 import numpy as np
 from matplotlib.figure import Figure
 
-from torchxnn.explanations.card import TOP, Card, Columns, Panel, Row, Tokens
+from torchxnn.explanations.card import TOP, Card, Columns, Panel, Tokens
 from torchxnn.explanations.drawing.canvas import DPI, Page, extent
 from torchxnn.explanations.drawing.overlay import (
     FAINT,
@@ -117,7 +117,8 @@ def _header(page: Page, card: Card, form: _Form) -> None:
         write_header(page, card.sentence, (facts,), card.warnings)
         return
     for row in card.rows:
-        page.text(form.margin, _paper_title(row), form.title, form.room, weight="bold")
+        title = f"{row.name}: logit {number(row.logit)}, reproduced {number(row.reproduced)}"
+        page.text(form.margin, title, form.title, form.room, weight="bold")
     for warning in card.warnings:
         page.text(form.margin, f"Warning: {warning}", form.text, form.room, color=WARNING)
     page.y += form.gap
@@ -137,11 +138,6 @@ def write_header(
         style = {"color": WARNING, "weight": "bold"}
         page.text(MARGIN, f"Warning: {warning}", _SCREEN.text, width, **style)
     page.y += GAP
-
-
-def _paper_title(row: Row) -> str:
-    """One line on a target: "goldfinch: logit 16.1, reproduced 16.2"."""
-    return f"{row.name}: logit {number(row.logit)}, reproduced {number(row.reproduced)}"
 
 
 def _footer(page: Page, card: Card, form: _Form) -> None:

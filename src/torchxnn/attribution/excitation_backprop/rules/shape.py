@@ -104,17 +104,17 @@ def _inverse(order: list[int]) -> list[int]:
     return sorted(range(len(order)), key=order.__getitem__)
 
 
-def _permuted_owners(operation: Operation, get: Callable[[Value], Tensor]) -> Tensor:
-    return get(only_dependent(operation)).permute(_order(operation))
-
-
 def _permuted_sign(operation: Operation, negative: Negative) -> Negative:
     if isinstance(negative, bool):
         return negative
     return negative.permute(_inverse(_order(operation)))
 
 
-@_register("permute", "transpose", "t", owners=_permuted_owners, sign=_permuted_sign)
+@_register(
+    *("permute", "transpose", "t"),
+    owners=lambda operation, get: get(only_dependent(operation)).permute(_order(operation)),
+    sign=_permuted_sign,
+)
 def permute(operation: Operation, relevance: list[Tensor | None], walk: Walk) -> Shares:
     """Dimensions in another order: R_x is R_y with the order undone."""
     back = [0, *(index + 1 for index in _inverse(_order(operation)))]
@@ -142,11 +142,9 @@ def move(operation: Operation, relevance: list[Tensor | None], walk: Walk) -> Sh
     return list(zip(dependents, by_autograd(run, shapes, relevance), strict=True))
 
 
-def _copied_owners(operation: Operation, get: Callable[[Value], Tensor]) -> Tensor:
-    return get(operation.args[1]).expand(operation.args[0].shape)
-
-
-@_register("copy", owners=_copied_owners)
+@_register(
+    "copy", owners=lambda operation, get: get(operation.args[1]).expand(operation.args[0].shape)
+)
 def copy(operation: Operation, relevance: list[Tensor | None], walk: Walk) -> Shares:
     """`x.copy_(source)`: the old content is gone, the source receives all (broadcasting summed)."""
     source = operation.args[1]
@@ -214,11 +212,11 @@ def _same_view(operation: Operation) -> bool:
     return operation.output.geometry == only_dependent(operation).geometry
 
 
-def _strided_sign(operation: Operation, negative: Negative) -> Negative | None:
-    return negative if _same_view(operation) else None
-
-
-@_register("as_strided", owners=_strided_owners, sign=_strided_sign)
+@_register(
+    "as_strided",
+    owners=_strided_owners,
+    sign=lambda operation, negative: negative if _same_view(operation) else None,
+)
 def as_strided(operation: Operation, relevance: list[Tensor | None], walk: Walk) -> Shares:
     """Another view of the same memory: each element back to the one at its position."""
     value, received = only_dependent(operation), _first(relevance)
