@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import ClassVar, final
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar, final
 
 import torch
 from jaxtyping import Float
@@ -26,6 +27,9 @@ from torchxnn.explanations.drawing.overlay import Scale, number, signed
 from torchxnn.explanations.saved_result import SavedResult
 from torchxnn.explanations.sentences import Account, account_for, listed, shared, summands_of
 from torchxnn.metrics.faithfulness import Faithfulness
+from torchxnn.storage.artifact import structure
+
+Kind = TypeVar("Kind", bound="Reasons")
 
 FAR_OFF = 0.25  # of the logit's scale: beyond it the reproduced logit is said to be wrong
 
@@ -263,6 +267,20 @@ class Reasons(SavedResult, ABC):
             warnings=self._warnings(rows),
             caption=self.caption(scale),
         )
+
+    @final
+    def _record(self) -> dict[str, Any]:
+        """What the JSON file holds of an explanation, of whatever input."""
+        order = {target: self.order(k) for k, target in enumerate(self.targets)}
+        values = {field.name: getattr(self, field.name) for field in fields(Reasons)}
+        return {"sentence": self.sentence(), "order": order, **values}
+
+    @final
+    @classmethod
+    def _of_record(cls: type[Kind], folder: Path, record: dict[str, Any], **own: Any) -> Kind:
+        """An explanation from such values, and those that have another name or lie elsewhere."""
+        values = {each.name: record[each.name] for each in fields(cls) if each.name not in own}
+        return structure({**values, **own}, cls, str(folder))
 
     @final
     def plot(

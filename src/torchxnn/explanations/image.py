@@ -16,7 +16,6 @@ from torch import Tensor
 from torchxnn.explanations.base import Reasons
 from torchxnn.explanations.card import Heatmap
 from torchxnn.explanations.drawing.overlay import PERCENTILE, Scale, intensities
-from torchxnn.explanations.record import read_reasons, reasons_record
 from torchxnn.storage.artifact import Format
 
 _ARRAYS = ("features", "contributions", "intercept", "heatmaps", "logit_heatmaps", "logits",
@@ -97,14 +96,13 @@ class Explanation(Reasons):
         for name, pixels in pictures.items():
             Image.fromarray(pixels).save(folder / f"{name}.png")
         return {
-            **reasons_record(self),
+            **self._record(),
             "drawing": self.caption(),
             "arrays": "arrays.npz holds the raw signed heatmaps (n, H, W), not smoothed or scaled",
         }
 
     @classmethod
     def _read(cls, folder: Path, record: dict[str, Any]) -> Explanation:
-        values = read_reasons(record, folder)
         with np.load(folder / "arrays.npz", allow_pickle=False) as arrays:
-            values |= {name: torch.from_numpy(arrays[name]) for name in _ARRAYS}
-            return cls(image=arrays["picture"], **values)
+            own = {name: torch.from_numpy(arrays[name]) for name in _ARRAYS}
+            return cls._of_record(folder, record, image=arrays["picture"], **own)

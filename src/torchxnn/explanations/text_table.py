@@ -9,14 +9,12 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeVar, final
 
 import numpy as np
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from torchxnn.explanations.base import Reasons
 from torchxnn.explanations.card import Columns, Tokens
 from torchxnn.explanations.drawing.overlay import Scale, number
-from torchxnn.explanations.record import read_reasons, reasons_record
 from torchxnn.storage.artifact import Format
 
 Listed = TypeVar("Listed", bound="ListExplanation")
@@ -91,14 +89,12 @@ class ListExplanation(Reasons, ABC):
     def _write(self, folder: Path) -> dict[str, Any]:
         own: dict[str, Any] = {name: getattr(self, name) for name in self.tensors}
         # "parts" is what files of version 1 call the entries
-        return {**reasons_record(self), **own, "parts": self.entries}
+        return {**self._record(), **own, "parts": self.entries}
 
     @final
     @classmethod
     def _read(cls: type[Listed], folder: Path, record: dict[str, Any]) -> Listed:
-        values = read_reasons(record, folder)
-        values |= {n: torch.tensor(record[n], dtype=torch.float32) for n in cls.tensors}
-        return cls(entries=tuple(record["parts"]), **values)
+        return cls._of_record(folder, record, entries=record["parts"])
 
 
 @final

@@ -127,7 +127,8 @@ def plain(value: Any) -> Any:
 def structure(values: Any, kind: type[T], what: str) -> T:
     """A frozen dataclass, with those inside it, from what `plain` made of it.
 
-    A missing value takes its default. None in the place of a number is NaN.
+    A missing value takes its default. None in the place of a number is NaN. A tensor of numbers is
+    in float32; one that was not made plain stays as it is.
 
     Args:
         values: a dictionary by field.
@@ -155,6 +156,7 @@ def _converter() -> Converter:
         converter.register_structure_hook(kind, _exactly)
     converter.register_structure_hook(float, _number)
     converter.register_structure_hook_func(lambda kind: get_origin(kind) is Literal, _choice)
+    converter.register_structure_hook_func(lambda kind: hasattr(kind, "array_type"), _array)
     return converter
 
 
@@ -176,6 +178,12 @@ def _choice(value: Any, kind: Any) -> Any:
     if value not in get_args(kind):
         raise ValueError(f"got {value!r} in the place of {' or '.join(map(repr, get_args(kind)))}")
     return value
+
+
+def _array(value: Any, _: Any) -> Tensor | np.ndarray:
+    if isinstance(value, (Tensor, np.ndarray)):
+        return value
+    return torch.tensor(value, dtype=torch.float32)
 
 
 def _complaint(error: BaseException, _: Any) -> str:
