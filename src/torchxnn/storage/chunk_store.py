@@ -11,6 +11,7 @@ import errno
 import json
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
@@ -43,6 +44,7 @@ MANIFEST = "manifest.json"
 
 
 @final
+@dataclass(eq=False, repr=False)
 class ChunkStore:
     """Rows in chunks on disk; made by `create` or `open`, never directly.
 
@@ -61,20 +63,15 @@ class ChunkStore:
         ...     store.write(chunk, {"maps": draw(store.span(chunk))})
     """
 
-    def __init__(
-        self,
-        location: Place,
-        about: Mapping[str, Any],
-        rows: int,
-        chunk_rows: int,
-        notes: Mapping[str, Any],
-    ) -> None:
-        self.location = location
-        self.about = about
-        self.notes = notes
-        self.rows = rows
-        self.chunk_rows = chunk_rows
-        self._key = digest({"about": about, "rows": rows, "chunk_rows": chunk_rows})
+    location: Place
+    about: Mapping[str, Any]
+    rows: int
+    chunk_rows: int
+    notes: Mapping[str, Any]
+
+    def __post_init__(self) -> None:
+        same = {"about": self.about, "rows": self.rows, "chunk_rows": self.chunk_rows}
+        self._key = digest(same)
         self._headers: dict[int, TensorFileHeader] = {}
         self._damaged: set[int] = set()
 
