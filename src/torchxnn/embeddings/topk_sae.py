@@ -137,6 +137,7 @@ def _train(
     config: TopKConfig,
     generator: torch.Generator,
 ) -> None:
+    weight = embedding.decoder.weight
     parameters = [*embedding.encoder.parameters(), *embedding.decoder.parameters()]
     optimizer = torch.optim.Adam(parameters, lr=config.learning_rate, fused=True)
     steps = config.epochs * math.ceil(len(z) / config.batch_size)
@@ -150,17 +151,11 @@ def _train(
             loss.backward()
             optimizer.step()
             schedule.step()
-            _normalise(embedding)
+            with torch.no_grad():  # the rows of H, columns of the decoder, are of norm 1 again
+                weight.copy_(nn.functional.normalize(weight, dim=0))
         due = config.revive is not None and (epoch + 1) % config.revive == 0
         if due and epoch + 1 <= config.epochs // 2:
             _revive(embedding, z)
-
-
-@torch.no_grad()
-def _normalise(embedding: TopKSAE) -> None:
-    """Bring the rows of H, the columns of the decoder, back to norm 1."""
-    weight = embedding.decoder.weight
-    weight.copy_(nn.functional.normalize(weight, dim=0))
 
 
 @torch.no_grad()
