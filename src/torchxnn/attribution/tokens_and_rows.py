@@ -12,6 +12,7 @@ So signs, certificates and refusals are those of the methods, and no method is w
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -33,18 +34,6 @@ UNSUITED = {
     "grad_cam": "it enlarges the feature maps of a convolutional layer",
     "rise": "its masks are smooth in two dimensions",
 }
-
-
-class RowsAsImages(nn.Module):
-    """A network of rows (B, D), to be called with images (B, 1, 1, D)."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, images: Float[Tensor, "batch 1 1 features"]) -> Tensor:
-        """The network's outputs."""
-        return self.network(images.flatten(1))
 
 
 class TokensAsImages(nn.Module):
@@ -104,8 +93,8 @@ def attribute_rows(
     """
     if isinstance(baseline, Tensor):
         baseline = baseline.reshape(1, 1, -1)
-    found = _method(method, RowsAsImages(network), baseline)
-    images = rows[:, None, None, :]
+    of_images = nn.Sequential(OrderedDict(flatten=nn.Flatten(), network=network))
+    found, images = _method(method, of_images, baseline), rows[:, None, None, :]
     maps, certificate = found.attribute_many(images, targets, return_certificate=True)
     return maps.squeeze(2), certificate
 

@@ -426,7 +426,6 @@ def first_non_finite(tape: Tape) -> Operation | None:
     """The first operation whose results hold NaN or infinity."""
     for operation in tape.operations:
         tensors = [output.tensor for output in operation.outputs if output is not None]
-        for tensor in tensors:
-            if tensor is not None and not bool(torch.isfinite(tensor).all()):
-                return operation
+        if not all(tensor is None or bool(torch.isfinite(tensor).all()) for tensor in tensors):
+            return operation
     return None
