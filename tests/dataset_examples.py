@@ -253,7 +253,12 @@ def bird_entry(label: int, kinds: dict[str, int], objects: int = 2) -> dict[str,
     return entry | {"bg_objects": "".join(f"{i}," for i in range(objects)), "bg_radius": "100,"}
 
 
-def write_funnybirds(root: Path, suffix: str = ".png", alpha: bool = False) -> Path:
+def write_funnybirds(
+    root: Path,
+    suffix: str = ".png",
+    alpha: bool = False,
+    classes: list[tuple[int, ...]] = BIRD_CLASSES,
+) -> Path:
     """Four classes; two test pictures each, and of three training pictures each the first two.
 
     The first training picture of a class lacks beak and eye. Interventions are those without one
@@ -261,9 +266,9 @@ def write_funnybirds(root: Path, suffix: str = ".png", alpha: bool = False) -> P
     """
     root.mkdir(parents=True, exist_ok=True)
     (root / "parts.json").write_text(json.dumps(BIRD_PARTS))
-    wholes = [dict(zip(BIRD_PARTS, kinds, strict=True)) for kinds in BIRD_CLASSES]
-    classes = [{"class_idx": label, "parts": kinds} for label, kinds in enumerate(wholes)]
-    (root / "classes.json").write_text(json.dumps(classes))
+    wholes = [dict(zip(BIRD_PARTS, kinds, strict=True)) for kinds in classes]
+    listed = [{"class_idx": label, "parts": kinds} for label, kinds in enumerate(wholes)]
+    (root / "classes.json").write_text(json.dumps(listed))
 
     def write(image: Image.Image, name: str, suffix: str = suffix) -> None:
         path = root / f"{name}{suffix}"

@@ -2,6 +2,13 @@
 
 from torchxnn.metrics.agreement import Agreement, krippendorff_alpha
 from torchxnn.metrics.faithfulness import Faithfulness, measure_faithfulness
+from torchxnn.metrics.funnybirds_protocol import (
+    OfficialTally,
+    PartImportances,
+    map_importances,
+    official_scores,
+    part_importances,
+)
 from torchxnn.metrics.ground_truth import (
     MapTruth,
     Recovery,
@@ -86,8 +93,10 @@ __all__ = [
     "MapTruth",
     "Masking",
     "Metric",
+    "OfficialTally",
     "Orthogonality",
     "PairedTest",
+    "PartImportances",
     "PixelWeights",
     "PlantedScores",
     "Pointing",
@@ -114,12 +123,15 @@ __all__ = [
     "inpaint_picture",
     "insertion_masks",
     "krippendorff_alpha",
+    "map_importances",
     "map_truth",
     "masked_accuracy",
     "match_features",
     "measure_faithfulness",
     "measure_stability",
+    "official_scores",
     "paired_wilcoxon",
+    "part_importances",
     "part_mass",
     "pixel_weights_masks",
     "pixel_weights_points",

@@ -291,8 +291,8 @@ class Sums:
 
     @staticmethod
     def of(scores: Tensor) -> Sums:
-        """Of scores whose last dimension is the images; NaN is left out there for all."""
-        rows = scores.double().reshape(-1, scores.shape[-1])
+        """Of scores (T, N) or (N,); an item that is NaN at any threshold is left out."""
+        rows = torch.atleast_2d(scores.double())
         there = ~rows.isnan().any(dim=0)
         return Sums(tuple(rows[:, there].sum(dim=1).tolist()), int(there.sum()))
 

@@ -91,10 +91,10 @@ class Scene:
         picture = sources[changes.argmax(axis=0), rows, columns]
         path = self.birds.rendering(self.index, ()) if bare else None
         if path is not None:
-            several = np.sum([layers[part].region for part in removed], axis=0) > 1
-            near = np.any([np.zeros_like(several), *(layers[p].region for p in kept)], axis=0)
-            chosen = several & ~near
-            picture[chosen] = self._read(path)[chosen]
+            several = sum(layers[part].region.astype(int) for part in removed) > 1
+            for part in kept:
+                several &= ~layers[part].region
+            picture[several] = self._read(path)[several]
         return picture
 
     def without_object(self, number: int) -> tuple[Picture, bool]:
