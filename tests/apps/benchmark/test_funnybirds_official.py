@@ -13,7 +13,12 @@ import reference_funnybirds as literal
 from dataset_examples import BIRD_BACKGROUND, BIRD_THINGS, draw_bird, write_funnybirds
 from torchxnn.apps.benchmark.funnybirds import composed
 from torchxnn.apps.benchmark.funnybirds.composed import Scene, composition_error
-from torchxnn.apps.benchmark.funnybirds.official import answer_interventions, tally_official
+from torchxnn.apps.benchmark.funnybirds.official import (
+    answer_interventions,
+    explain_with_maps,
+    tally_official,
+)
+from torchxnn.attribution.captum_methods import InputXGradient
 from torchxnn.data.datasets.funnybirds import PARTS, FunnyBirds
 from torchxnn.errors import DataError
 from torchxnn.metrics.funnybirds_protocol import (
@@ -243,6 +248,25 @@ def test_classes_without_an_explanation_are_left_out(birds):
     tally = tally_official(answers, birds, only_class_0)
     assert (tally.sd.count, tally.pc.count, tally.accuracy.count) == (2, 2, 3)
     assert math.isnan(official_scores(tally)["official_ts"])
+
+
+def test_importances_of_heatmaps(birds):
+    model = Matched(birds)
+    explain = explain_with_maps(birds, InputXGradient(model), batch_size=2)
+    found = explain((0, 3, 6), 1)
+    for row, index in enumerate((0, 3, 6)):
+        image = birds[index].image
+        products = (model.head.weight[1].reshape(image.shape) * image).sum(0).detach()
+        mask = birds[index].masks
+        near = nn.functional.max_pool2d((mask == 4).float()[None], 5, 1, 2)[0]
+        torch.testing.assert_close(found.parts[row, 3], (products * near).sum())
+        torch.testing.assert_close(found.total[row], products.sum())
+    answers = answer_interventions(model, birds, [0, 1])
+    scores = official_scores(tally_official(answers, birds, explain))
+    assert 0 <= scores["official_mean"] <= 1
+    (birds.root / "test_part_map").rename(birds.root / "elsewhere")
+    with pytest.raises(DataError, match=r"has no part maps of .*: test_part_map"):
+        explain((0,), 1)
 
 
 def test_the_model_is_left_as_it_was(birds):

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from torchxnn.apps.benchmark.funnybirds.composed import Picture, Scene
+from torchxnn.attribution.base import Attributor
 from torchxnn.data.datasets.funnybirds import PARTS, FunnyBirds
 from torchxnn.errors import DataError
 from torchxnn.metrics.funnybirds_protocol import (
@@ -31,6 +32,7 @@ from torchxnn.metrics.funnybirds_protocol import (
     distractibility,
     important_things,
     irrelevant_things,
+    map_importances,
     minimal_sufficient_sets,
     preservation_check,
     single_deletion,
@@ -197,6 +199,30 @@ def tally_official(
         ts=Sums.of(torch.cat([torch.empty(0), *sensitive])),
         composed=Sums((float(answers.composed),), answers.shown),
     )
+
+
+def explain_with_maps(birds: FunnyBirds, method: Attributor, batch_size: int = 8) -> Explain:
+    """The importances of heatmaps of a network's logits, for `tally_official`.
+
+    Args:
+        birds: the test pictures, with their part maps.
+        method: makes the heatmaps.
+        batch_size: pictures per call of the method.
+
+    Raises:
+        DataError: when it is asked for a picture without a part map.
+    """
+
+    def explain(images: tuple[int, ...], target: int) -> PartImportances:
+        samples = [birds[index] for index in images]
+        masks = [sample.masks for sample in samples if sample.masks is not None]
+        if len(masks) < len(samples):
+            raise DataError(f"{birds.root} has no part maps of {birds.name}: test_part_map")
+        batches = torch.stack([sample.image for sample in samples]).split(batch_size)
+        maps = [method.attribute(batch, target).cpu() for batch in batches]
+        return map_importances(torch.cat(maps), torch.stack(masks))
+
+    return explain
 
 
 def _contrasted(
