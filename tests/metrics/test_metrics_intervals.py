@@ -1,13 +1,21 @@
 import math
 
 import hypothesis.strategies as st
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
+from statsmodels.stats.multitest import multipletests
 
 import reference
 from torchxnn.errors import DataError, NonFiniteError
-from torchxnn.metrics import bootstrap_counts, bootstrap_interval, bootstrap_mean, paired_wilcoxon
+from torchxnn.metrics import (
+    bootstrap_counts,
+    bootstrap_interval,
+    bootstrap_mean,
+    holm_adjust,
+    paired_wilcoxon,
+)
 from torchxnn.metrics.intervals import percentile_interval
 
 
@@ -113,3 +121,12 @@ def test_bad_pairs_are_errors():
         paired_wilcoxon([], [])
     with pytest.raises(NonFiniteError, match="second figure of pair"):
         paired_wilcoxon([1.0, 2.0], [1.0, float("nan")])
+
+
+def test_holm_by_hand_and_against_statsmodels():
+    assert holm_adjust([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm_adjust([0.9, 0.8]) == [1.0, 1.0]
+    for values in np.random.default_rng(0).uniform(0, 0.3, (2, 5)):
+        assert holm_adjust(values.tolist()) == pytest.approx(
+            multipletests(values, method="holm")[1]
+        )

@@ -41,6 +41,7 @@ from torchxnn.metrics.intervals import (
     bootstrap_counts,
     bootstrap_interval,
     bootstrap_mean,
+    holm_adjust,
     paired_wilcoxon,
 )
 from torchxnn.metrics.locality import Locality, RelevanceHistograms, entropy
@@ -119,6 +120,7 @@ __all__ = [
     "feature_correlation",
     "feature_regions",
     "feature_use",
+    "holm_adjust",
     "inpaint_images",
     "inpaint_picture",
     "insertion_masks",

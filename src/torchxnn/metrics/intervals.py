@@ -215,6 +215,22 @@ def paired_wilcoxon(
     )
 
 
+def holm_adjust(values: Sequence[float]) -> list[float]:
+    r"""Holm's adjusted p of tests that belong together, in the given order.
+
+    .. math:: \tilde p_{(i)}=\min\left(1,\max_{j\le i}(m-j+1)\,p_{(j)}\right)
+
+    Source: Holm, A simple sequentially rejective multiple test procedure, 1979. Written out because
+    `statsmodels.stats.multitest.multipletests` collects garbage at every call, which a simulation
+    of power cannot afford, and belongs to another extra; tests compare the two.
+    """
+    order = np.argsort(values, kind="stable")
+    stepped = np.asarray(values, dtype=np.float64)[order] * np.arange(len(values), 0, -1)
+    corrected = np.empty(len(values))
+    corrected[order] = np.minimum(1.0, np.maximum.accumulate(stepped))
+    return [float(p) for p in corrected]
+
+
 def _check_finite(values: Sequence[float], name: str) -> None:
     for index, value in enumerate(values):
         if not math.isfinite(value):

@@ -15,7 +15,7 @@ from statsmodels.regression.mixed_linear_model import MixedLMParams
 
 from torchxnn.apps.study.analysis.design_matrix import STAGE, Design, build_design
 from torchxnn.apps.study.analysis.options import PAIRS, AnalysisOptions
-from torchxnn.apps.study.analysis.paired import adjust
+from torchxnn.metrics.intervals import holm_adjust
 
 MIXED = "linear mixed model with a random intercept per participant (REML)"
 ORDINARY = "ordinary least squares"
@@ -165,7 +165,7 @@ class Coefficients:
             for data_set in self.design.data_sets
             if {(data_set, first), (data_set, second)} <= self.design.cells
         ]
-        corrected = adjust([one.p for one in found])
+        corrected = holm_adjust([one.p for one in found])
         return tuple(replace(one, p_holm=p) for one, p in zip(found, corrected, strict=True))
 
     def _weigh(self, name: str, data_set: str, weights: np.ndarray) -> Estimate:

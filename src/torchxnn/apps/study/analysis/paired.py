@@ -14,6 +14,7 @@ from scipy.stats import PermutationMethod, binomtest, mannwhitneyu, rankdata, wi
 from torchxnn.apps.study.analysis.options import AnalysisOptions
 from torchxnn.apps.study.analysis.resampling import BootstrapInterval, participants_interval
 from torchxnn.errors import DataError
+from torchxnn.metrics.intervals import holm_adjust
 
 DECIMALS = 9
 """Differences are rounded so far, or .8 - .7 and .7 - .6 would not be tied."""
@@ -293,22 +294,7 @@ def holm(comparisons: Sequence[Comparison]) -> list[Comparison]:
     for family in dict.fromkeys(c.family for c in found if c.family):
         members = [i for i, c in enumerate(found) if c.family == family and c.p is not None]
         if members:
-            corrected = adjust([found[i].p or 0.0 for i in members])
+            corrected = holm_adjust([found[i].p or 0.0 for i in members])
             for i, p in zip(members, corrected, strict=True):
                 found[i] = replace(found[i], p_holm=p)
     return found
-
-
-def adjust(values: Sequence[float]) -> list[float]:
-    r"""Holm's adjusted p of one family, in the given order.
-
-    .. math:: \tilde p_{(i)}=\min\left(1,\max_{j\le i}(m-j+1)\,p_{(j)}\right)
-
-    Written out because `statsmodels.stats.multitest.multipletests` collects garbage at every call,
-    which a simulation of power cannot afford; tests compare the two.
-    """
-    order = np.argsort(values, kind="stable")
-    stepped = np.asarray(values, dtype=np.float64)[order] * np.arange(len(values), 0, -1)
-    corrected = np.empty(len(values))
-    corrected[order] = np.minimum(1.0, np.maximum.accumulate(stepped))
-    return [float(p) for p in corrected]

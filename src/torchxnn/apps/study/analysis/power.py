@@ -16,11 +16,12 @@ from scipy.stats import binomtest
 from torchxnn.apps.study.analysis.exclusions import select_participants
 from torchxnn.apps.study.analysis.models import Unavailable, fit_linear_model
 from torchxnn.apps.study.analysis.options import ONE_HEATMAP, PILOT, STAGES, AnalysisOptions
-from torchxnn.apps.study.analysis.paired import adjust, signed_rank
+from torchxnn.apps.study.analysis.paired import signed_rank
 from torchxnn.apps.study.analysis.power_options import PowerOptions
 from torchxnn.apps.study.analysis.purity import score_trials
 from torchxnn.apps.study.plan import StudyPlan
 from torchxnn.errors import DataError
+from torchxnn.metrics.intervals import holm_adjust
 from torchxnn.storage.artifact import structure
 
 
@@ -161,7 +162,7 @@ def estimate_power(
     found = 0
     for study in differences:
         tests = [signed_rank(one) for one in study]
-        corrected = adjust([test.p for test in tests])
+        corrected = holm_adjust([test.p for test in tests])
         hits = [
             p < options.alpha and test.favours_first
             for p, test in zip(corrected, tests, strict=True)
