@@ -38,6 +38,9 @@ class EffectiveUnits(nn.Module):
         >>> maps = ExcitationBackprop(units).attribute_many(images, range(5))  # (B, 5, H, W)
     """
 
+    weights: Tensor
+    offsets: Tensor
+
     def __init__(
         self, layer_output: Callable[[Tensor], Tensor], units: nn.Module, images: Tensor
     ) -> None:

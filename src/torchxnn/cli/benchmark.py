@@ -12,6 +12,7 @@ from rich.progress import Progress
 from tyro.conf import subcommand
 
 from torchxnn.apps.benchmark.class_by_class import OnClass, Plan
+from torchxnn.apps.benchmark.funnybirds.settings import TruthConfig, default_config
 from torchxnn.apps.benchmark.run import run_benchmark
 from torchxnn.apps.benchmark.settings import BenchmarkConfig, MnistConfig
 from torchxnn.apps.benchmark.stability import run_stability
@@ -135,6 +136,38 @@ class Places(Evaluation):
 
     kind = "places"
     masks: Path
+
+
+@dataclass(frozen=True)
+class FunnyBirdsTruth(BenchmarkCommand):
+    """Ask whether what explanations say is true, on birds whose parts are removed one by one.
+
+    Attributes:
+        truth: what is measured beside the changes.
+    """
+
+    kind = "funnybirds"
+    model: str = "torchxnn.models.bundled:efficientnet_lite2_with_head"
+    config: BenchmarkConfig = field(default_factory=default_config)
+    truth: TruthConfig = field(default_factory=TruthConfig)
+
+    def execute(self, terminal: Terminal) -> None:
+        """Measure all methods on all classes; print and write the tables and the page."""
+        from torchxnn.apps.benchmark.funnybirds.run import run_funnybirds
+        from torchxnn.apps.benchmark.funnybirds.summary import summarise
+        from torchxnn.apps.benchmark.funnybirds.tables import markdown
+
+        source = self.source()
+        names = TASKS[self.kind](source).classes if self.classes else ()
+        targets = find_classes(names, self.classes)
+        with terminal.progress() as progress:
+            records = run_funnybirds(self.plan(targets, progress, "Measuring"), self.truth)
+        summary = summarise(records)
+        replace_file(self.out / "results.json", to_json(summary))
+        text = markdown(summary)
+        replace_file(self.out / "tables.md", text.encode())
+        terminal.say(text.split("## Today's default against")[0])
+        terminal.say(f"results.json and tables.md are in {self.out}")
 
 
 TUNE_CLASSES = 10
@@ -277,6 +310,7 @@ class Benchmark:
         Annotated[Cub, subcommand("cub")]
         | Annotated[Nyu, subcommand("nyu")]
         | Annotated[Places, subcommand("places")]
+        | Annotated[FunnyBirdsTruth, subcommand("funnybirds")]
         | Annotated[Mnist, subcommand("mnist")]
         | Annotated[Tune, subcommand("tune")]
         | Annotated[SeedStability, subcommand("stability")]

@@ -35,12 +35,14 @@ class Recorded:
         altered: their altered copies, all first copies first; empty for none.
         test: images that faithfulness is measured on.
         located: images whose maps are measured; the same as `test` where they are.
+        removals: located images without each part; empty where there are none.
     """
 
     train: Activations
     altered: Activations
     test: Activations
     located: Activations
+    removals: Activations
 
     @property
     def measured(self) -> tuple[Activations, Activations]:
@@ -94,6 +96,8 @@ def record_task(
         datasets["altered"] = AugmentedImages(task.train, copies, originals=False)
     if task.located is not task.test:
         datasets["located"] = task.located
+    if task.removals is not None:
+        datasets["removals"] = task.removals
     found = {
         name: _record(task, dataset, folder / FOLDER / name, on_images, jobs)
         for name, dataset in datasets.items()
@@ -104,6 +108,7 @@ def record_task(
         altered=found.get("altered", nothing),
         test=found["test"],
         located=found.get("located", found["test"]),
+        removals=found.get("removals", nothing),
     )
 
 

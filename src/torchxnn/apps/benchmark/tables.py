@@ -31,18 +31,20 @@ def markdown(summary: dict[str, Any], title: str) -> str:
     if summary["masking"] is not None:
         parts += ["## Classification of masked images (as paper table .5)", masking_table(summary)]
     if summary["more"]:
-        rows = [[name, _number(value)] for name, value in summary["more"].items()]
-        parts += ["## R² of methods without target at 25 concepts", _table(["Method", "R²"], rows)]
+        rows = [[name, number(value)] for name, value in summary["more"].items()]
+        parts += ["## R² of methods without target at 25 concepts", table(["Method", "R²"], rows)]
     parts += ["## Classes (SRAE)", class_table(summary)]
     return "\n\n".join(parts) + "\n"
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def _number(value: float | int | None, digits: int = 3) -> str:
+def number(value: float | int | None, digits: int = 3) -> str:
+    """A figure as tables show it; a dash if it does not exist."""
     return NONE if value is None else f"{value:.{digits}f}"
 
 
@@ -55,7 +57,7 @@ def _method_table(
 ) -> str:
     """Methods as columns; each row has labels, the name of a figure, and how it is written."""
     found = {name: summary["methods"][name] for name in ALL_METHODS if name in summary["methods"]}
-    return _table(
+    return table(
         [*head, *found],
         [
             [*labels, *(show(values.get(figure)) for values in found.values())]
@@ -70,13 +72,13 @@ def main_table(summary: dict[str, Any]) -> str:
         summary,
         ["Method", ""],
         [
-            (METRICS["f_reg"].label, "train", "f_reg_train", _number),
-            (METRICS["f_reg"].label, "test", "f_reg_test", _number),
+            (METRICS["f_reg"].label, "train", "f_reg_train", number),
+            (METRICS["f_reg"].label, "test", "f_reg_test", number),
             (METRICS["f_cls"].label, "train", "f_cls_train", _share),
             (METRICS["f_cls"].label, "test", "f_cls_test", _share),
-            (METRICS["o1"].label, "", "o1", _number),
-            (METRICS["o2"].label, "", "o2", _number),
-            (METRICS["locality"].label, "", "locality", _number),
+            (METRICS["o1"].label, "", "o1", number),
+            (METRICS["o2"].label, "", "o2", number),
+            (METRICS["locality"].label, "", "locality", number),
         ],
     )
 
@@ -84,22 +86,22 @@ def main_table(summary: dict[str, Any]) -> str:
 def more_table(summary: dict[str, Any]) -> str:
     """Figures that the paper does not have, methods as columns."""
     rows = [
-        (METRICS["f_reg_positives"].label, "f_reg_positives", _number),
+        (METRICS["f_reg_positives"].label, "f_reg_positives", number),
         (METRICS["f_cls_positives"].label, "f_cls_positives", _share),
-        ("margin of positives, in logits", "margin", _number),
-        ("margin of images whose class changes", "margin_changed", _number),
-        (METRICS["r2"].label, "r2", _number),
-        (METRICS["mean_squared_correlation"].label, "mean_squared_correlation", _number),
-        ("locality of a uniform map", "locality_chance", _number),
-        ("locality without context ↓", "locality_without_context", _number),
+        ("margin of positives, in logits", "margin", number),
+        ("margin of images whose class changes", "margin_changed", number),
+        (METRICS["r2"].label, "r2", number),
+        (METRICS["mean_squared_correlation"].label, "mean_squared_correlation", number),
+        ("locality of a uniform map", "locality_chance", number),
+        ("locality without context ↓", "locality_without_context", number),
         ("share of relevance on void", "void_share", _share),
-        ("concepts", "n_features", lambda v: _number(v, 1)),
-        ("active concepts ↑", "active", lambda v: _number(v, 2)),
-        ("dead concepts ↓", "dead", lambda v: _number(v, 2)),
+        ("concepts", "n_features", lambda v: number(v, 1)),
+        ("active concepts ↑", "active", lambda v: number(v, 2)),
+        ("dead concepts ↓", "dead", lambda v: number(v, 2)),
         ("share of the largest ↓", "top_share", _share),
-        ("degenerate classes ↓", "degenerate_classes", lambda v: _number(v, 0)),
-        ("classes with infinite O2 ↓", "o2_infinite", lambda v: _number(v, 0)),
-        ("seconds per class", "seconds", lambda v: _number(v, 1)),
+        ("degenerate classes ↓", "degenerate_classes", lambda v: number(v, 0)),
+        ("classes with infinite O2 ↓", "o2_infinite", lambda v: number(v, 0)),
+        ("seconds per class", "seconds", lambda v: number(v, 1)),
     ]
     return _method_table(summary, ["Figure"], rows)
 
@@ -119,21 +121,21 @@ def test_table(summary: dict[str, Any]) -> str:
         for figure, others in figures.items()
         for other, tested in others.items()
     ]
-    return _table(
+    return table(
         ["method", "figure", "against", "p", "classes where lower", "median difference"], rows
     )
 
 
 def lasso_table(summary: dict[str, Any]) -> str:
     """Num_x and F_reg along the path."""
-    return _table(
+    return table(
         ["Num_x wanted", "Num_x", "F_reg train", "F_reg test"],
         [
             [
                 str(row["wanted"]),
-                _number(row["num_x"], 1),
-                _number(row["f_reg_train"]),
-                _number(row["f_reg_test"]),
+                number(row["num_x"], 1),
+                number(row["f_reg_train"]),
+                number(row["f_reg_test"]),
             ]
             for row in summary["lasso"]
         ],
@@ -144,7 +146,7 @@ def masking_table(summary: dict[str, Any]) -> str:
     """Accuracy on original and on masked images."""
     masking = summary["masking"]
     names = [key for key in masking if key not in ("kept", "original", "pictures")]
-    return _table(
+    return table(
         ["Pixels kept", *(f"by {name}" for name in names), "original"],
         [
             [str(kept), *(_share(masking[name][i]) for name in names), _share(masking["original"])]
@@ -159,9 +161,9 @@ def class_table(summary: dict[str, Any]) -> str:
     rows = []
     for target, record in summary["classes"].items():
         own = record["methods"].get("SRAE", {})
-        cells = [_number(own.get(figure)) for figure in figures]
+        cells = [number(own.get(figure)) for figure in figures]
         rows.append([target, record["name"], str(record["positives"]), *cells])
-    return _table(["class", "name", "images", *figures], rows)
+    return table(["class", "name", "images", *figures], rows)
 
 
 def tuning_text(found: dict[str, Any], targets: Sequence[int]) -> str:
@@ -170,7 +172,7 @@ def tuning_text(found: dict[str, Any], targets: Sequence[int]) -> str:
     rows = [
         [
             name + (" (chosen)" if name == found["chosen"] else ""),
-            *(_number(row[figure]) for figure in (*figures, "locality")),
+            *(number(row[figure]) for figure in (*figures, "locality")),
             "yes" if name in found["front"] else "",
         ]
         for name, row in found["settings"].items()
@@ -178,18 +180,18 @@ def tuning_text(found: dict[str, Any], targets: Sequence[int]) -> str:
     head = ["setting", *figures, "locality", "on the front"]
     return (
         f"Means over classes {', '.join(map(str, targets))}, held-out training images; chosen by "
-        f"{found['by']}.\n\n{_table(head, rows)}\n"
+        f"{found['by']}.\n\n{table(head, rows)}\n"
     )
 
 
 def stability_text(found: dict[str, Any]) -> str:
     """Matched correlation by method, as Markdown."""
     rows = [
-        [name, _number(row["correlation"]), _number(row["chance"])]
+        [name, number(row["correlation"]), number(row["chance"])]
         for name, row in found["methods"].items()
     ]
     return (
         f"{found['fits']} fits per class, {len(found['classes'])} classes.\n\n"
-        + _table(["method", "correlation of matched x-features ↑", "of shuffled values"], rows)
+        + table(["method", "correlation of matched x-features ↑", "of shuffled values"], rows)
         + "\n"
     )

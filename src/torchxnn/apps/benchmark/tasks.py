@@ -13,6 +13,7 @@ from torchxnn.data.class_names import spoken
 from torchxnn.data.datasets.ade20k import ADE20K
 from torchxnn.data.datasets.base import ImageDataset, Sample
 from torchxnn.data.datasets.cub import CUB
+from torchxnn.data.datasets.funnybirds import FunnyBirds, FunnyBirdsInterventions
 from torchxnn.data.datasets.nyu import NYUDepth
 from torchxnn.data.datasets.places365 import PLACES_ROOMS, Places365
 from torchxnn.errors import DataError, ModelError, XNNWarning
@@ -66,6 +67,8 @@ class Task:
         classes: names of the network's outputs.
         parts: names of the parts or objects, in the order of the pixel weights.
         weigh: pixel weights of one image.
+        removals: every located image again without each part, image by image and part by part,
+            where such images are there.
     """
 
     source: TaskSource
@@ -76,6 +79,7 @@ class Task:
     classes: tuple[str, ...]
     parts: tuple[str, ...]
     weigh: Callable[[Sample], PixelWeights]
+    removals: ImageDataset | None = None
 
     @property
     def preprocessing(self) -> Preprocessing:
@@ -180,9 +184,28 @@ def open_places(source: TaskSource) -> Task:
     )
 
 
+def open_funnybirds(source: TaskSource) -> Task:
+    """Rendered birds of five parts, each test image also without each part."""
+    names = FunnyBirds(source.root, PREPROCESSING, "test").classes
+    model, preprocessing = _load(source, len(names))
+    train, test = (FunnyBirds(source.root, preprocessing, split) for split in ("train", "test"))
+    return Task(
+        source=source,
+        model=model,
+        train=train,
+        test=test,
+        located=test,
+        classes=names,
+        parts=test.object_names[1:],  # number 0 is the background
+        weigh=_weigh_masks(len(test.object_names) - 1),
+        removals=FunnyBirdsInterventions(test),
+    )
+
+
 TASKS: dict[str, Callable[[TaskSource], Task]] = {
     "cub": open_cub,
     "nyu": open_nyu,
     "places": open_places,
+    "funnybirds": open_funnybirds,
 }
 """Benchmarks on vectors, by name."""

@@ -1,1 +1,1 @@
-"""The benchmark on FunnyBirds, where the causes of every logit are known."""
+"""Ground truth: birds whose parts are known, and images in which one of them is missing."""

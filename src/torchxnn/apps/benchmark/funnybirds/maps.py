@@ -1,0 +1,122 @@
+"""Whether maps tell the truth about their own x-features, by the way in which they are drawn."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from torchxnn.apps.benchmark.funnybirds.settings import TruthConfig
+from torchxnn.apps.benchmark.maps import layer_of
+from torchxnn.apps.benchmark.methods import UnitsOfMany
+from torchxnn.apps.benchmark.tasks import Task
+from torchxnn.attribution.base import Attributor
+from torchxnn.attribution.effective_weights import EffectiveUnits
+from torchxnn.attribution.excitation_backprop.method import ExcitationBackprop
+from torchxnn.attribution.methods import attributor
+from torchxnn.embeddings.base import Embedding
+from torchxnn.errors import XNNWarning
+from torchxnn.metrics import ground_truth as truth
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """Some images of a class as the network sees them.
+
+    Attributes:
+        images: preprocessed (M, C, H, W).
+        masks: the number of the object at every pixel (M, H, W): background, parts, body, objects.
+    """
+
+    images: Float[Tensor, "images channels height width"]
+    masks: Int64[Tensor, "images height width"]
+
+
+def see(task: Task, rows: list[int]) -> Seen:
+    """Read the located images at these rows."""
+    samples = [task.located[row] for row in rows]
+    masks = [sample.masks for sample in samples if sample.masks is not None]
+    return Seen(torch.stack([sample.image for sample in samples]), torch.stack(masks))
+
+
+@dataclass(frozen=True, eq=False)
+class Lying:
+    """Where maps lie.
+
+    Attributes:
+        parts: share of the positive relevance on each part (M, n, P).
+        background: share on the background and its objects (M, n).
+        objects: share on the background's objects alone (M, n).
+        mass: the positive relevance itself (M, n); small where a contrastive map is a residue.
+    """
+
+    parts: Float[Tensor, "images features parts"]
+    background: Float[Tensor, "images features"]
+    objects: Float[Tensor, "images features"]
+    mass: Float[Tensor, "images features"]
+
+
+def lie(maps: Float[Tensor, "images features height width"], seen: Seen, parts: int) -> Lying:
+    """Where maps lie; numbers after the parts are the body and then objects."""
+    numbers = max(int(seen.masks.max()) + 1, parts + 2)
+    shares = truth.part_mass(maps, seen.masks, numbers)
+    objects = shares[:, :, parts + 2 :].sum(2)
+    return Lying(
+        parts=shares[:, :, 1 : parts + 1],
+        background=shares[:, :, 0] + objects,
+        objects=objects,
+        mass=maps.double().clamp(min=0).sum((2, 3)),
+    )
+
+
+def _method(rule: str, module: torch.nn.Module, config: TruthConfig) -> Attributor:
+    options: dict[str, Any] = {"steps": config.steps} if rule == "integrated_gradients" else {}
+    return attributor(rule, module, **options)
+
+
+def feature_maps(
+    task: Task, embedding: Embedding, seen: Seen, rule: str, config: TruthConfig
+) -> Float[Tensor, "images features height width"]:
+    """Maps of the x-features of an embedding by one rule, signed."""
+    features = range(embedding.n_features)
+    with warnings.catch_warnings(action="ignore", category=XNNWarning):
+        if rule == "effective_weights":
+            linear = EffectiveUnits(layer_of(task), embedding.units(), seen.images)
+            return ExcitationBackprop(linear).attribute_many(seen.images, features)
+        units = UnitsOfMany(layer_of(task), [embedding])
+        return _method(rule, units, config).attribute_many(seen.images, features)
+
+
+def logit_maps(
+    task: Task, target: int, seen: Seen, rule: str, config: TruthConfig
+) -> Float[Tensor, "images 1 height width"]:
+    """Maps of the logit itself (the 1-heatmap) by one rule, signed."""
+    with warnings.catch_warnings(action="ignore", category=XNNWarning):
+        return _method(rule, task.model, config).attribute_many(seen.images, [target])
+
+
+def truth_figures(lying: Lying, changes: truth.Changes) -> dict[str, Any]:
+    """Figures of the maps of one method by one rule, by name."""
+    found = asdict(truth.map_truth(lying.parts, lying.background, changes))
+    return {
+        "map_truth": found["own"],
+        "map_truth_others": found["others"],
+        "background": found["background"],
+        "background_objects": float(lying.objects.mean()),
+        "positive_mass": float(lying.mass.mean()),
+    }
+
+
+def by_rules(
+    task: Task, embedding: Embedding, seen: Seen, config: TruthConfig
+) -> Iterator[tuple[str, Tensor]]:
+    """Maps of an embedding by every rule that its layer allows."""
+    for rule in config.rules:
+        if rule == "effective_weights" and embedding.has_maps:
+            continue
+        yield rule, feature_maps(task, embedding, seen, rule, config)

@@ -1,0 +1,54 @@
+"""Run the benchmark on FunnyBirds: record once, then class by class, resumable."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from torchxnn.apps.benchmark.blind import fit_blind
+from torchxnn.apps.benchmark.class_by_class import (
+    Measurement,
+    Opened,
+    Plan,
+    measure_classes,
+    open_benchmark,
+)
+from torchxnn.apps.benchmark.funnybirds.measure import Ready, measure_class
+from torchxnn.apps.benchmark.funnybirds.settings import TruthConfig
+from torchxnn.apps.benchmark.run import saved_xnn
+from torchxnn.parallel.process import one_thread
+
+
+def run_funnybirds(plan: Plan, config: TruthConfig) -> dict[str, Any]:
+    """Fit all methods to every class and measure whether what they say is true.
+
+    Every class is one file in `classes/`, and the XNN of today's default is kept in `xnns/`; a run
+    that was killed goes on with the classes that are missing.
+
+    Returns:
+        Records by class index, in ascending order.
+
+    Raises:
+        DataError: broken data, or the folder belongs to another run.
+        XNNError: settings out of range.
+    """
+    opened, wanted = open_benchmark(plan)
+    prepare = partial(_prepare, config)
+    with one_thread():
+        prepare(opened)  # fits what all classes share, once and for all processes
+    measurement = Measurement("classes", _measure, prepare, settings={"truth": config})
+    return measure_classes(plan, measurement, opened, wanted)
+
+
+def _prepare(config: TruthConfig, opened: Opened) -> Ready:
+    data = opened.recorded.fit_data(opened.config.train)
+    return Ready(opened, data, fit_blind(data, opened.config, opened.folder), config)
+
+
+def _measure(ready: Ready, target: int) -> dict[str, Any]:
+    record, embedding = measure_class(ready, target)
+    opened = ready.opened
+    xnn = opened.task.xnn(embedding.n_features)
+    xnn.attach_embedding(embedding, (target,), opened.recorded.train.n_outputs)
+    xnn.save_pretrained(saved_xnn(opened.folder, target, "XNN"))
+    return record

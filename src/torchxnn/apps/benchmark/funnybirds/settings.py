@@ -1,0 +1,69 @@
+"""Settings of the benchmark on FunnyBirds; the same fields are command line and saved JSON."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from torchxnn.apps.benchmark.settings import BenchmarkConfig
+from torchxnn.errors import XNNError
+from torchxnn.training.config import TrainConfig
+
+RULES = (
+    "excitation_backprop",
+    "effective_weights",
+    "input_x_gradient",
+    "integrated_gradients",
+    "grad_cam",
+    "occlusion",
+)
+"""Ways to draw a map whose truth is measured; effective weights are for x-features alone."""
+
+SUBSPACE = 64
+"""Dimensions of Z that fits are confined to while they are made, as `fit_many` is used."""
+
+
+def default_config() -> BenchmarkConfig:
+    """Settings of the fits: the default of `xnn fit`, in a subspace of Z; beta as in `FIT`.
+
+    No altered copies: a mirrored or turned bird would still be a bird, but its part maps are not
+    rendered.
+    """
+    train = TrainConfig(beta=2.0, subspace=SUBSPACE)
+    return BenchmarkConfig(copies=0, map_images=5, masking=False, train=train)
+
+
+def default_fit(train: TrainConfig) -> TrainConfig:
+    """What `xnn fit` does unless told otherwise, in the same subspace and with the same seed."""
+    return replace(TrainConfig(), subspace=train.subspace, seed=train.seed)
+
+
+@dataclass(frozen=True)
+class TruthConfig:
+    """What is measured beside the changes themselves.
+
+    Attributes:
+        refits: fits of today's default with another seed on another bootstrap sample of the
+            training images, whose recovery is measured; 0 for none.
+        rules: ways to draw the maps of the default's x-features and of the logit, from `RULES`.
+        steps: points on the way of integrated gradients.
+        official: whether the protocol of the data set's authors is run.
+        peers: whether methods of other packages take part, where these are installed.
+        bounds: whether ceilings, fitted with the part labels, and floors take part.
+    """
+
+    refits: int = 5
+    rules: tuple[str, ...] = RULES
+    steps: int = 16
+    official: bool = True
+    peers: bool = True
+    bounds: bool = True
+
+    def __post_init__(self) -> None:
+        if self.refits < 0 or self.steps < 1:
+            raise XNNError(
+                f"refits must be at least 0 and steps at least 1, got {self.refits} and "
+                f"{self.steps}"
+            )
+        unknown = [rule for rule in self.rules if rule not in RULES]
+        if unknown:
+            raise XNNError(f"unknown rule {unknown[0]!r}; known: {', '.join(RULES)}")

@@ -1,0 +1,122 @@
+"""Means over classes with intervals, and two-sided paired tests of today's default."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from torchxnn.apps.benchmark.summary import Records, mean
+from torchxnn.metrics.intervals import bootstrap_mean, holm_adjust, paired_wilcoxon
+
+TESTED = (
+    *("r2", "intervention_r2", "specificity", "recovery", "coverage_own", "map_truth"),
+    *("background", "told", "official_mean"),
+)
+"""Figures in which today's default is tested against every other method."""
+
+DEFAULT = "XNN"
+
+
+def summarise(records: Records) -> dict[str, Any]:
+    """Everything `results.json` holds, from the records that `run_funnybirds` returns.
+
+    Returns:
+        `methods`: means over classes by method and figure; `intervals`: their bootstrap intervals
+        over classes (95%); `rules`: means by method, rule and figure of maps; `refits`: mean and
+        standard deviation over refits, averaged over classes; `tests`: Wilcoxon signed-rank tests
+        over classes, two-sided, p after Holm over all of them; `classes`: the records. None where a
+        figure does not exist.
+    """
+    names = list(dict.fromkeys(name for record in records.values() for name in record["methods"]))
+    values = {name: _values([each["methods"].get(name, {}) for each in records.values()])
+              for name in names}  # fmt: skip
+    rules = {
+        name: {
+            rule: {
+                figure: mean(column)
+                for figure, column in _values(
+                    [record["rules"][name].get(rule, {}) for record in records.values()]
+                ).items()
+            }
+            for rule in dict.fromkeys(
+                rule for record in records.values() for rule in record["rules"][name]
+            )
+        }
+        for name in dict.fromkeys(name for record in records.values() for name in record["rules"])
+    }
+    return {
+        "methods": {
+            name: {figure: mean(column) for figure, column in columns.items()}
+            for name, columns in values.items()
+        },
+        "intervals": {
+            name: {
+                figure: _interval(column) for figure, column in columns.items() if figure in TESTED
+            }
+            for name, columns in values.items()
+        },
+        "rules": rules,
+        "refits": _refits(records),
+        "tests": _tests(values),
+        "classes": dict(records),
+    }
+
+
+def _values(rows: Sequence[dict[str, Any]]) -> dict[str, list[float | None]]:
+    """Figures by name, one for every class, None where a class has none."""
+    figures = dict.fromkeys(figure for row in rows for figure in row)
+    return {figure: [row.get(figure) for row in rows] for figure in figures}
+
+
+def _interval(column: Sequence[float | None]) -> list[float] | None:
+    known = [value for value in column if value is not None]
+    if len(known) < 2:
+        return None
+    found = bootstrap_mean(torch.tensor(known))
+    return [found.low, found.high]
+
+
+def _refits(records: Records) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for figure in ("recovery", "specificity"):
+        known = [
+            torch.tensor([v for v in record["refits"][figure] if v is not None]).double()
+            for record in records.values()
+        ]
+        several = [each for each in known if len(each) > 1]
+        found[figure] = {
+            "mean": mean([float(each.mean()) for each in several]),
+            "deviation": mean([float(each.std()) for each in several]),
+            "fits": max((len(each) for each in several), default=0),
+        }
+    return found
+
+
+def _tests(values: dict[str, dict[str, list[float | None]]]) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    for figure in TESTED:
+        ours = values.get(DEFAULT, {}).get(figure, [])
+        for other in values:
+            theirs = values[other].get(figure, [])
+            pairs = [
+                (a, b)
+                for a, b in zip(ours, theirs, strict=False)
+                if a is not None and b is not None
+            ]
+            if other == DEFAULT or len(pairs) < 2:
+                continue
+            tested = paired_wilcoxon([a for a, _ in pairs], [b for _, b in pairs])
+            found.append(
+                {
+                    "figure": figure,
+                    "other": other,
+                    "median_difference": tested.median_difference,
+                    "classes": tested.pairs,
+                    "higher": sum(a > b for a, b in pairs),
+                    "p": tested.p,
+                }
+            )
+    corrected = holm_adjust([test["p"] for test in found])
+    return [test | {"p_holm": p} for test, p in zip(found, corrected, strict=True)]

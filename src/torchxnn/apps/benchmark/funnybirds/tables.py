@@ -1,0 +1,179 @@
+"""Markdown tables of the benchmark on FunnyBirds, from what `summarise` returns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torchxnn.apps.benchmark.funnybirds.summary import DEFAULT
+from torchxnn.apps.benchmark.tables import number, table
+
+LOWER = ("background", "alike", "rises", "map_truth_others")
+"""Figures of which less is better."""
+
+LABELS = {
+    "r2": "R²",
+    "intervention_r2": "R² of the change when a part goes",
+    "intervention_correlation": "correlation of that change",
+    "specificity": "specificity",
+    "coverage": "coverage",
+    "coverage_own": "coverage, own part",
+    "recovery": "recovery",
+    "recovery_chance": "by chance",
+    "alike": "alike pairs",
+    "rises": "rises",
+    "map_truth": "map truth",
+    "map_truth_others": "of others",
+    "background": "on the background",
+    "background_objects": "on its objects",
+    "positive_mass": "positive mass",
+    "told": "told against caused",
+    "told_anchored": "anchored",
+    "told_mixture": "as a mixture",
+    "official_completeness": "completeness",
+    "official_correctness": "correctness",
+    "official_contrastivity": "contrastivity",
+    "official_mean": "mean",
+}
+
+CAUSES = (
+    *("r2", "intervention_r2", "intervention_correlation", "specificity", "coverage"),
+    *("coverage_own", "recovery", "recovery_chance", "alike", "rises"),
+)
+TOLD = (
+    *("map_truth", "map_truth_others", "background", "positive_mass", "told", "told_anchored"),
+    "told_mixture",
+)
+OFFICIAL = (
+    *("official_completeness", "official_correctness", "official_contrastivity", "official_mean"),
+)
+RULE_FIGURES = (
+    *("map_truth", "map_truth_others", "background", "background_objects", "positive_mass"),
+)
+
+
+def markdown(summary: Mapping[str, Any]) -> str:
+    """All tables as one Markdown text; what today's default loses comes first."""
+    classes = summary["classes"].values()
+    images = sum(record["images"] for record in classes)
+    drawn = sum(record["map_images"] for record in classes)
+    parts = [
+        "# FunnyBirds: is what an explanation says true?",
+        f"Means over {len(classes)} classes, {images} test images, each also without each of its "
+        f"five parts; maps of {drawn} images. `{DEFAULT}` is what `xnn fit` does today.",
+        "## What today's default loses, and what is not decided",
+        losses(summary),
+        "## Causes: what x-features are about",
+        _methods(summary, CAUSES),
+        refit_text(summary),
+        "## Maps and sentences",
+        _methods(summary, TOLD),
+        "## Maps of today's default and of the logit, by the way in which they are drawn",
+        rule_table(summary),
+    ]
+    if any("official_mean" in each for each in summary["methods"].values()):
+        parts += ["## The protocol of the data set's authors", _methods(summary, OFFICIAL)]
+    parts += [
+        "## Today's default against each other method",
+        "Two-sided Wilcoxon signed-rank tests over classes; p after Holm over all of them.",
+        test_table(summary),
+        "## Classes (today's default)",
+        class_table(summary),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def better(test: Mapping[str, Any]) -> bool:
+    """Whether the median class is better with today's default than with the other method."""
+    sign = -1 if test["figure"] in LOWER else 1
+    return bool(sign * test["median_difference"] > 0)
+
+
+def losses(summary: Mapping[str, Any]) -> str:
+    """What other methods do better, then what no test decides, as a list."""
+    lines = []
+    for test in summary["tests"]:
+        decided = test["p_holm"] < 0.05
+        if decided and better(test):
+            continue
+        pair = [summary["methods"][name][test["figure"]] for name in (DEFAULT, test["other"])]
+        verdict = "lost to" if decided else "not decided against"
+        lines.append(
+            f"- {LABELS.get(test['figure'], test['figure'])}: {verdict} {test['other']}, "
+            f"{number(pair[0])} against {number(pair[1])} (p = {test['p_holm']:.2g}, "
+            f"{test['classes']} classes)"
+        )
+    lines.sort(key=lambda line: "lost to" not in line)
+    return "\n".join(lines) if lines else "Nothing: every test is decided for it."
+
+
+def _methods(summary: Mapping[str, Any], figures: Sequence[str]) -> str:
+    rows = []
+    for name, values in summary["methods"].items():
+        if all(values.get(figure) is None for figure in figures):
+            continue
+        cells = []
+        for figure in figures:
+            interval = summary["intervals"][name].get(figure)
+            text = number(values.get(figure))
+            cells.append(text if interval is None else f"{text} ({_range(interval)})")
+        rows.append([name, *cells])
+    return table(["Method", *(LABELS[figure] for figure in figures)], rows)
+
+
+def _range(interval: Sequence[float]) -> str:
+    return f"{interval[0]:.3f} to {interval[1]:.3f}"
+
+
+def refit_text(summary: Mapping[str, Any]) -> str:
+    """What other seeds and bootstrap samples do to today's default."""
+    found = summary["refits"]
+    if not found["recovery"]["fits"]:
+        return "No refits were made."
+    return (
+        f"{found['recovery']['fits']} refits of today's default with other seeds on bootstrap "
+        f"samples: recovery {number(found['recovery']['mean'])} with a standard deviation of "
+        f"{number(found['recovery']['deviation'])} within a class, specificity "
+        f"{number(found['specificity']['mean'])} with {number(found['specificity']['deviation'])}."
+    )
+
+
+def rule_table(summary: Mapping[str, Any]) -> str:
+    """Figures of maps by rule, of x-features and of the logit."""
+    rows = [
+        [name, rule, *(number(values.get(figure)) for figure in RULE_FIGURES)]
+        for name, rules in summary["rules"].items()
+        for rule, values in rules.items()
+    ]
+    return table(["Maps of", "Rule", *(LABELS[figure] for figure in RULE_FIGURES)], rows)
+
+
+def test_table(summary: Mapping[str, Any]) -> str:
+    """All tests."""
+    rows = [
+        [
+            LABELS.get(test["figure"], test["figure"]),
+            test["other"],
+            number(test["median_difference"]),
+            f"{test['higher']} of {test['classes']}",
+            f"{test['p']:.2g}",
+            f"{test['p_holm']:.2g}",
+        ]
+        for test in summary["tests"]
+    ]
+    head = ["Figure", "Against", "Median difference", "Higher in", "p", "p (Holm)"]
+    return table(head, rows)
+
+
+def class_table(summary: Mapping[str, Any]) -> str:
+    """The main figures of today's default per class."""
+    figures = ("r2", "intervention_r2", "specificity", "recovery", "map_truth", "background")
+    rows = [
+        [
+            f"{target} {record['name']}",
+            *(number(record["methods"][DEFAULT].get(figure)) for figure in figures),
+            f"{record['seconds']:.0f}",
+        ]
+        for target, record in summary["classes"].items()
+    ]
+    return table(["Class", *(LABELS[figure] for figure in figures), "seconds"], rows)
