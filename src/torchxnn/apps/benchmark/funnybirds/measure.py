@@ -28,10 +28,11 @@ from torchxnn.apps.benchmark.funnybirds.maps import (
     see,
     truth_figures,
 )
-from torchxnn.apps.benchmark.funnybirds.settings import TruthConfig, default_fit
+from torchxnn.apps.benchmark.funnybirds.settings import TruthConfig
 from torchxnn.apps.benchmark.measure import class_faithfulness
 from torchxnn.apps.benchmark.methods import SEEN, FitData, fit_lasso_sizes, fit_variant, read_class
 from torchxnn.apps.gallery import evenly_spaced
+from torchxnn.data.activations import Activations
 from torchxnn.data.datasets.funnybirds import PARTS
 from torchxnn.embeddings.base import Embedding
 from torchxnn.metrics import ground_truth as truth
@@ -99,7 +100,7 @@ def measure_class(ready: Ready, target: int) -> tuple[dict[str, Any], Embedding]
 def fit_methods(ready: Ready, target: int) -> dict[str, Embedding]:
     """Every method that gives x-features of one class, by name."""
     data, config = ready.data, ready.opened.config
-    fitted: dict[str, Embedding] = {"XNN": _fit_default(data, target, config.n_features, ready)}
+    fitted: dict[str, Embedding] = {"XNN": _fit_default(ready, data, target)}
     for name in SEEN:
         fitted[name] = fit_variant(name, data, (target,), config.n_features, config.train)[0]
     for name, embedding in ready.blind.usual.items():
@@ -110,28 +111,34 @@ def fit_methods(ready: Ready, target: int) -> dict[str, Embedding]:
     return fitted
 
 
-def _fit_default(
-    data: FitData, target: int, n_features: int, ready: Ready, seed: int = 0
-) -> Embedding:
-    default = default_fit(ready.opened.config.train)
+def _fit_default(ready: Ready, data: FitData, target: int, seed: int = 0) -> Embedding:
+    default = ready.config.default
     config = replace(default, seed=default.seed + seed)
-    return fit_variant("SRAE", data, (target,), n_features, config)[0]
+    return fit_variant("SRAE", data, (target,), ready.opened.config.n_features, config)[0]
 
 
 def _refit(ready: Ready, target: int, removals: Removals) -> dict[str, Any]:
     """Recovery and specificity of today's default on bootstrap samples, with other seeds."""
     found: dict[str, list[float | None]] = {"recovery": [], "specificity": []}
-    train = ready.data.train
     for seed in range(1, ready.config.refits + 1):
-        generator = torch.Generator().manual_seed(seed * 1009 + target)
-        drawn = torch.randint(len(train), (len(train),), generator=generator)
-        data = FitData(train.select(drawn), ready.data.validation)
-        embedding = _fit_default(data, target, ready.opened.config.n_features, ready, seed)
-        profiles = ask(embedding, removals).profiles
+        data = FitData(resample(ready.data.train, seed), ready.data.validation)
+        profiles = ask(_fit_default(ready, data, target, seed), removals).profiles
         recovered = truth.recovery(profiles)
         found["recovery"].append(None if recovered is None else recovered.value)
         found["specificity"].append(truth.specificity(profiles))
     return found
+
+
+def resample(data: Activations, seed: int) -> Activations:
+    """A bootstrap sample with as many images of every class as there are."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = data.predicted if data.labels is None else data.labels
+    drawn = []
+    for label in labels.unique():
+        members = (labels == label).nonzero().flatten()
+        places = torch.randint(len(members), (len(members),), generator=generator)
+        drawn.append(members[places])
+    return data.select(torch.cat(drawn))
 
 
 def _at(answers: Mapping[str, Answers], chosen: list[int]) -> dict[str, Tensor]:

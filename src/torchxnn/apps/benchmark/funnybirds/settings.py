@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 
 from torchxnn.apps.benchmark.settings import BenchmarkConfig
 from torchxnn.errors import XNNError
@@ -32,11 +32,6 @@ def default_config() -> BenchmarkConfig:
     return BenchmarkConfig(copies=0, map_images=5, masking=False, train=train)
 
 
-def default_fit(train: TrainConfig) -> TrainConfig:
-    """What `xnn fit` does unless told otherwise, in the same subspace and with the same seed."""
-    return replace(TrainConfig(), subspace=train.subspace, seed=train.seed)
-
-
 @dataclass(frozen=True)
 class TruthConfig:
     """What is measured beside the changes themselves.
@@ -49,6 +44,7 @@ class TruthConfig:
         official: whether the protocol of the data set's authors is run.
         peers: whether methods of other packages take part, where these are installed.
         bounds: whether ceilings, fitted with the part labels, and floors take part.
+        default: settings of `XNN`: what `xnn fit` does unless told otherwise, but in a subspace.
     """
 
     refits: int = 5
@@ -57,6 +53,7 @@ class TruthConfig:
     official: bool = True
     peers: bool = True
     bounds: bool = True
+    default: TrainConfig = field(default_factory=lambda: TrainConfig(subspace=SUBSPACE))
 
     def __post_init__(self) -> None:
         if self.refits < 0 or self.steps < 1:

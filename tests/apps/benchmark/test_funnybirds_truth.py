@@ -1,0 +1,290 @@
+"""The benchmark with known causes: every figure, resumption, and what is said first."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from benchmark_settings import TRAIN
+from bird_examples import write_bird_weights, write_birds
+from torchxnn.apps.benchmark.class_by_class import Plan
+from torchxnn.apps.benchmark.funnybirds.causes import ask, cause_figures, find_removals, importances
+from torchxnn.apps.benchmark.funnybirds.maps import Seen, lie
+from torchxnn.apps.benchmark.funnybirds.measure import resample
+from torchxnn.apps.benchmark.funnybirds.run import run_funnybirds
+from torchxnn.apps.benchmark.funnybirds.settings import RULES, TruthConfig
+from torchxnn.apps.benchmark.funnybirds.summary import TESTED, summarise
+from torchxnn.apps.benchmark.funnybirds.tables import losses, markdown
+from torchxnn.apps.benchmark.record import Recorded
+from torchxnn.apps.benchmark.settings import BenchmarkConfig
+from torchxnn.apps.benchmark.tasks import TASKS, TaskSource
+from torchxnn.cli.main import main
+from torchxnn.data.activations import Activations
+from torchxnn.embeddings.concepts import ConceptEmbedding
+from torchxnn.errors import DataError, XNNError
+from torchxnn.training.config import TrainConfig
+
+CONFIG = BenchmarkConfig(n_features=3, copies=0, map_images=2, masking=False, train=TRAIN)
+FEW = TruthConfig(
+    refits=2, rules=RULES[:3], official=False, peers=False, bounds=False, default=TRAIN
+)
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    root = tmp_path_factory.mktemp("birds")
+    weights = write_bird_weights(write_birds(root / "data"), root / "weights.safetensors")
+    return TaskSource("funnybirds", root / "data", weights, "bird_examples:bird_network", "3")
+
+
+@pytest.fixture(scope="module")
+def ran(source, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("truth") / "out"
+    return folder, run_funnybirds(Plan(source, CONFIG, folder, (0, 2)), FEW)
+
+
+def without_seconds(record):
+    return {key: value for key, value in record.items() if key != "seconds"}
+
+
+class TestRun:
+    def test_every_method_is_asked_about_every_class(self, ran):
+        _, records = ran
+        assert list(records) == ["0", "2"]
+        for record in records.values():
+            assert {"XNN", "1-heatmap", "SRAE", "SRAE-R", "NN", "PCA", "Lasso"} <= set(
+                record["methods"]
+            )
+            assert (record["images"], record["map_images"]) == (3, 2)
+            assert len(record["causes"]) == 5
+            for name, profiles in record["profiles"].items():
+                assert len(profiles) >= 1, name
+                assert {len(row) for row in profiles} == {5}
+            for name, figures in record["methods"].items():
+                assert 0 <= figures["background"] <= 1 or figures["background"] is None
+                if name != "1-heatmap":
+                    assert figures["intervention_r2"] <= 1
+                    assert figures["recovery"] is None or 0 <= figures["recovery"] <= 1
+            assert set(record["rules"]["XNN"]) == set(FEW.rules)
+            assert set(record["rules"]["1-heatmap"]) == set(FEW.rules) - {"effective_weights"}
+            assert len(record["refits"]["recovery"]) == 2
+
+    def test_profiles_are_those_of_the_saved_xnn(self, ran, source):
+        from torchxnn.apps.benchmark.run import saved_xnn
+        from torchxnn.xnn import XNN
+
+        folder, records = ran
+        task = TASKS["funnybirds"](source)
+        xnn = XNN.from_pretrained(saved_xnn(folder, 2, "XNN"), model=task.model)
+        rows = task.positives(2)
+        whole = xnn.contributions(torch.stack([task.located[row].image for row in rows]))[:, 0]
+        sums = torch.zeros(5, 3)
+        for place, row in enumerate(rows):
+            images = torch.stack([task.removals[row * 5 + part].image for part in range(5)])
+            sums += (whole[place] - xnn.contributions(images)[:, 0]).detach()
+        found = torch.tensor(records["2"]["profiles"]["XNN"])
+        assert torch.allclose(found, (sums / len(rows)).T, atol=1e-4)
+
+    def test_a_run_goes_on_and_does_not_depend_on_jobs(self, ran, source, tmp_path):
+        folder, records = ran
+        (folder / "classes" / "0002.json").unlink()
+        done = []
+        plan = Plan(source, CONFIG, folder, (0, 2), on_class=lambda *at: done.append(at[2]))
+        again = run_funnybirds(plan, FEW)
+        assert done == ["bird 2"]
+        other = run_funnybirds(Plan(source, CONFIG, tmp_path / "out", (0, 2), jobs=2), FEW)
+        for target, record in records.items():
+            assert without_seconds(again[target]) == without_seconds(record)
+            assert without_seconds(other[target]) == without_seconds(record)
+
+    def test_other_settings_are_refused(self, ran, source):
+        folder, _ = ran
+        with pytest.raises(DataError, match=r"for other settings: truth.*refits"):
+            run_funnybirds(Plan(source, CONFIG, folder, (0,)), replace(FEW, refits=1))
+        with pytest.raises(DataError, match="other settings"):
+            run_funnybirds(Plan(source, replace(CONFIG, n_features=4), folder, (0,)), FEW)
+
+    def test_command_writes_results_and_tables(self, source, tmp_path, capsys):
+        arguments = ["--root", source.root, "--weights", source.weights, "--model", source.model]
+        arguments += ["--layer", "3", "--classes", "bird 1", "3", "--out", tmp_path / "out"]
+        arguments += ["--config.n-features", 3, "--config.map-images", 1]
+        arguments += ["--config.train.epochs", 2, "--config.train.hidden", 8, 6]
+        arguments += ["--config.train.subspace", "None", "--config.train.minimum-positives", 2]
+        arguments += ["--truth.refits", 0, "--truth.rules", "excitation_backprop"]
+        arguments += ["--truth.default.epochs", 2, "--truth.default.hidden", 8, 6]
+        arguments += ["--truth.default.subspace", "None"]
+        arguments += ["--truth.no-official", "--truth.no-peers", "--truth.no-bounds"]
+        assert main(["benchmark", "funnybirds", *map(str, arguments)]) == 0
+        results = json.loads((tmp_path / "out" / "results.json").read_text())
+        assert set(results["classes"]) == {"1", "3"}
+        assert {"XNN", "1-heatmap", "SRAE"} <= set(results["methods"])
+        wanted = {"r2", "intervention_r2", "specificity", "coverage", "recovery", "map_truth"}
+        assert wanted | {"map_truth_others", "background"} <= set(results["methods"]["XNN"])
+        text = (tmp_path / "out" / "tables.md").read_text()
+        assert text.index("loses") < text.index("| Method |")
+        assert "No refits were made" in text
+        assert "is what `xnn fit` does today" in capsys.readouterr().out
+
+    def test_wrong_input_is_one_line(self, source, tmp_path, capsys):
+        start = ["benchmark", "funnybirds", "--weights", str(source.weights), "--out"]
+        start += [str(tmp_path / "out"), "--model", source.model, "--layer", "3", "--root"]
+        assert main([*start, str(tmp_path)]) != 0
+        assert "is not FunnyBirds" in capsys.readouterr().err
+        assert main([*start, str(source.root), "--classes", "bird 9"]) != 0
+        assert "there is no class 'bird 9'" in capsys.readouterr().err
+        assert not (tmp_path / "out").exists()
+
+
+class Parts(ConceptEmbedding):
+    """Takes the first dimensions of Z as concepts."""
+
+    kind = "parts"
+
+    def encode(self, activations):
+        return activations[:, : self.n_features]
+
+    def decode(self, features):
+        return nn.functional.pad(features, (0, self.dims - self.n_features))
+
+
+def recorded(images=4, parts=5):
+    """Z has one dimension per part, 1 if it is there; the logit of class 1 is a weighted sum."""
+    weights = torch.tensor([4.0, 3.0, 2.0, 1.0, 0.5])
+    present = torch.ones(images, parts) * torch.linspace(0.5, 1.5, images).unsqueeze(1)
+    removed = present.unsqueeze(1) * (1 - torch.eye(parts))
+
+    def activations(z, label):
+        logits = torch.stack([torch.zeros(len(z)), z @ weights], 1)
+        return Activations(z, logits, torch.full((len(z),), label))
+
+    test = activations(present, 1)
+    train = Activations.cat([test, activations(torch.zeros(6, parts), 0)])
+    nothing = train.select(torch.zeros(0, dtype=torch.long))
+    return Recorded(train, nothing, test, test, activations(removed.flatten(0, 1), 1)), weights
+
+
+def perfect(weights):
+    embedding = Parts(5, 5)
+    with torch.no_grad():
+        embedding.readout.weight.copy_(weights.unsqueeze(0))
+        embedding.readout.bias.zero_()
+    return embedding
+
+
+class TestCauses:
+    def test_a_perfect_explanation_is_perfect_in_every_figure(self):
+        data, weights = recorded()
+        removals = find_removals(data, range(4), 1, 5)
+        answers = ask(perfect(weights), removals)
+        found = cause_figures(answers, removals)
+        assert found["intervention_r2"] == pytest.approx(1)
+        assert found["specificity"] == found["recovery"] == pytest.approx(1)
+        assert found["coverage"] == found["coverage_own"] == 1
+        assert (found["alike"], found["moving"]) == (0, 4)  # the fifth is below 5% of all change
+        assert found["rises"] == 0
+        assert found["told"] == found["told_mixture"] == pytest.approx(1)
+        assert found["told_error"] == pytest.approx(0, abs=1e-7)
+        expected = removals.causes.double()
+        assert torch.allclose(importances(answers), expected, atol=1e-6)
+
+    def test_one_mixture_for_everything_is_faithful_and_says_nothing(self):
+        data, weights = recorded()
+        removals = find_removals(data, range(4), 1, 5)
+
+        class Mixture(Parts):
+            def encode(self, activations):
+                return (activations @ weights).unsqueeze(1).expand(-1, 2)
+
+        embedding = Mixture(5, 2)
+        with torch.no_grad():
+            embedding.readout.weight.fill_(0.5)
+            embedding.readout.bias.zero_()
+        found = cause_figures(ask(embedding, removals), removals)
+        assert found["intervention_r2"] == pytest.approx(1)
+        assert found["specificity"] == pytest.approx(4 / 10.5)
+        assert found["recovery"] == pytest.approx((4 + 3) / 2 / 10.5)
+        assert found["alike"] == 1
+        assert found["coverage_own"] == pytest.approx(1 / 3)  # beak; eye and foot matter, too
+
+    def test_anchored_contributions_are_those_over_other_images(self):
+        data, weights = recorded()
+        shifted = perfect(weights)
+        removals = find_removals(data, range(4), 1, 5)
+
+        class Shifted(Parts):
+            def encode(self, activations):
+                return activations + 7
+
+        other = Shifted(5, 5)
+        with torch.no_grad():
+            other.readout.weight.copy_(weights.unsqueeze(0))
+            other.readout.bias.zero_()
+        one, two = ask(shifted, removals), ask(other, removals)
+        assert torch.allclose(one.anchored, two.anchored, atol=1e-5)
+        assert torch.allclose(importances(one), importances(two), atol=1e-4)
+
+
+def test_where_maps_lie_by_hand():
+    # numbers: 0 background, 1 and 2 parts, 3 body, 4 and 5 background objects
+    masks = torch.tensor([[[0, 1, 2], [3, 4, 5]]])
+    maps = torch.tensor([[[[1.0, 2.0, -9.0], [3.0, 1.0, 1.0]]]])
+    found = lie(maps, Seen(torch.zeros(1, 3, 2, 3), masks), 2)
+    assert found.parts.tolist() == [[[0.25, 0.0]]]
+    assert found.background.item() == pytest.approx(3 / 8)
+    assert found.objects.item() == pytest.approx(2 / 8)
+    assert found.mass.item() == 8
+
+
+class TestSummary:
+    def test_means_intervals_and_tests(self, ran):
+        _, records = ran
+        summary = summarise(records)
+        own = [record["methods"]["XNN"]["r2"] for record in records.values()]
+        assert summary["methods"]["XNN"]["r2"] == pytest.approx(sum(own) / 2)
+        low, high = summary["intervals"]["XNN"]["r2"]
+        assert low <= summary["methods"]["XNN"]["r2"] <= high
+        assert summary["refits"]["recovery"]["fits"] == 2
+        figures = {test["figure"] for test in summary["tests"]}
+        assert figures <= set(TESTED)
+        assert all(test["p"] <= test["p_holm"] <= 1 for test in summary["tests"])
+        assert all(test["other"] != "XNN" for test in summary["tests"])
+        assert "lost to" not in losses(summary)  # two classes decide nothing
+        assert "| XNN |" in markdown(summary)
+        json.dumps(summary, allow_nan=False)
+
+    def test_what_lost_comes_first(self):
+        def record(ours, theirs):
+            methods = {"XNN": {"r2": ours}, "Other": {"r2": theirs}, "Same": {"r2": ours}}
+            return {"methods": methods, "rules": {}, "refits": {"recovery": [], "specificity": []}}
+
+        records = {str(i): record(0.1 + i / 100, 0.5 + i / 90) for i in range(20)}
+        summary = summarise(records)
+        lines = losses(summary).splitlines()
+        assert lines[0].startswith("- R²: lost to Other, 0.195 against 0.606")
+        assert lines[1].startswith("- R²: not decided against Same")
+        test = next(each for each in summary["tests"] if each["other"] == "Other")
+        assert test["p"] == pytest.approx(2 * 0.5**20, rel=1e-3)  # all of 20 signs
+        assert test["p_holm"] == pytest.approx(2 * test["p"])
+
+
+def test_bootstrap_keeps_the_number_of_images_of_every_class():
+    labels = torch.tensor([0, 1, 1, 1, 2, 2])
+    data = Activations(torch.arange(6.0).unsqueeze(1), torch.zeros(6, 3), labels)
+    seen = set()
+    for seed in range(20):
+        drawn = resample(data, seed)
+        assert drawn.labels.bincount().tolist() == [1, 3, 2]
+        assert all(labels[int(z)] == label for z, label in zip(drawn.z, drawn.labels, strict=True))
+        seen |= set(drawn.z.flatten().tolist())
+        assert torch.equal(drawn.z, resample(data, seed).z)
+    assert seen == set(range(6))
+
+
+def test_settings():
+    assert default_fit(TrainConfig(beta=3.0, subspace=8, seed=5)) == TrainConfig(subspace=8, seed=5)
+    with pytest.raises(XNNError, match="unknown rule 'magic'; known: excitation_backprop"):
+        TruthConfig(rules=("magic",))
+    with pytest.raises(XNNError, match="refits must be at least 0"):
+        TruthConfig(refits=-1)
