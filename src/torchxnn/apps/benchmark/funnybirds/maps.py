@@ -20,6 +20,7 @@ from torchxnn.attribution.effective_weights import EffectiveUnits
 from torchxnn.attribution.excitation_backprop.method import ExcitationBackprop
 from torchxnn.attribution.methods import attributor
 from torchxnn.embeddings.base import Embedding
+from torchxnn.embeddings.nmf import NMFConcepts
 from torchxnn.errors import XNNWarning
 from torchxnn.metrics import ground_truth as truth
 
@@ -89,6 +90,11 @@ def feature_maps(
             linear = EffectiveUnits(layer_of(task), embedding.units(), seen.images)
             return ExcitationBackprop(linear).attribute_many(seen.images, features)
         units = UnitsOfMany(layer_of(task), [embedding])
+        if rule == "excitation_backprop" and isinstance(embedding, NMFConcepts):
+            # No weight is negative, so a unit and its dual win alike.
+            return ExcitationBackprop(units, contrastive=False).attribute_many(
+                seen.images, features
+            )
         return _method(rule, units, config).attribute_many(seen.images, features)
 
 

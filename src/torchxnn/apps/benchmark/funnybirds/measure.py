@@ -5,13 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
+from jaxtyping import Bool
 from torch import Tensor
 
 from torchxnn.apps.benchmark.blind import Blind
+from torchxnn.apps.benchmark.bounds import BOUNDS
 from torchxnn.apps.benchmark.class_by_class import Opened
+from torchxnn.apps.benchmark.contenders import Case, Contender, Found, order_agreement
 from torchxnn.apps.benchmark.funnybirds.causes import (
     Answers,
     Removals,
@@ -31,11 +35,14 @@ from torchxnn.apps.benchmark.funnybirds.maps import (
 from torchxnn.apps.benchmark.funnybirds.settings import TruthConfig
 from torchxnn.apps.benchmark.measure import class_faithfulness
 from torchxnn.apps.benchmark.methods import SEEN, FitData, fit_lasso_sizes, fit_variant, read_class
+from torchxnn.apps.benchmark.peers import PEERS
 from torchxnn.apps.gallery import evenly_spaced
 from torchxnn.data.activations import Activations
-from torchxnn.data.datasets.funnybirds import PARTS
+from torchxnn.data.datasets.funnybirds import PARTS, FunnyBirds
 from torchxnn.embeddings.base import Embedding
+from torchxnn.errors import DataError
 from torchxnn.metrics import ground_truth as truth
+from torchxnn.models.layers import run_above_layer
 
 PAPER_RULE = "excitation_backprop"
 
@@ -47,14 +54,41 @@ class Ready:
     Attributes:
         opened: network, images and settings.
         data: what is fitted.
+        kept: which training images `data.train` holds.
         blind: embeddings that do not see the target.
         config: what is measured.
     """
 
     opened: Opened
     data: FitData
+    kept: Bool[Tensor, " images"]
     blind: Blind
     config: TruthConfig
+
+    def case(self, target: int) -> Case:
+        """What methods of others, ceilings and floors are given of a class."""
+        task, birds = self.opened.task, self.opened.task.train
+        if not isinstance(birds, FunnyBirds):
+            raise DataError(f"nobody knows which parts {birds.name} shows")
+        one = task.located[0].image.unsqueeze(0)
+        return Case(
+            data=self.data,
+            target=target,
+            n_features=self.opened.config.n_features,
+            config=self.opened.config.train,
+            visible=birds.shows(target)[self.kept],
+            head=partial(run_above_layer, task.model, task.source.layer, one),
+        )
+
+
+def contenders(config: TruthConfig, maps: bool) -> dict[str, Contender]:
+    """Methods of others, ceilings and floors that can be fitted here, by name."""
+    found = (BOUNDS if config.bounds else {}) | (PEERS if config.peers else {})
+    return {
+        name: each
+        for name, each in found.items()
+        if each.maps == maps and each.unavailable() is None
+    }
 
 
 def measure_class(ready: Ready, target: int) -> tuple[dict[str, Any], Embedding]:
@@ -68,21 +102,24 @@ def measure_class(ready: Ready, target: int) -> tuple[dict[str, Any], Embedding]
     rows = task.positives(target)
     removals = find_removals(recorded, rows, target, len(PARTS))
     fitted = fit_methods(ready, target)
-    answers = {name: ask(embedding, removals) for name, embedding in fitted.items()}
+    answers = {name: ask(found.embedding, removals) for name, found in fitted.items()}
     methods: dict[str, dict[str, Any]] = {}
-    for name, embedding in fitted.items():
-        faithful = class_faithfulness(embedding, recorded.test, target)
+    for name, found in fitted.items():
+        faithful = class_faithfulness(found.embedding, recorded.test, target)
         methods[name] = {
             "r2": faithful.r2,
             "active": faithful.active,
             "degenerate_classes": int(bool(faithful.degenerate)),
             **cause_figures(answers[name], removals),
         }
+        if found.importance is not None:
+            moved = answers[name].changes.abs().mean((0, 1))
+            methods[name]["importance_order"] = order_agreement(found.importance, moved)
     chosen = evenly_spaced(range(len(rows)), ready.opened.config.map_images)
     seen = see(task, [rows[index] for index in chosen])
-    rules = _measure_maps(ready, target, fitted, _at(answers, chosen), removals, chosen, seen)
+    rules = _measure_maps(ready, target, fitted, answers, removals, chosen, seen)
     for name, of_method in rules.items():
-        methods.setdefault(name, {}).update(of_method[PAPER_RULE])
+        methods.setdefault(name, {}).update(of_method.get(PAPER_RULE, {}))
     record = {
         "name": task.classes[target],
         "images": len(rows),
@@ -94,27 +131,35 @@ def measure_class(ready: Ready, target: int) -> tuple[dict[str, Any], Embedding]
         "refits": _refit(ready, target, removals),
         "seconds": time.perf_counter() - start,
     }
-    return record, fitted["XNN"]
+    return record, fitted["XNN"].embedding
 
 
-def fit_methods(ready: Ready, target: int) -> dict[str, Embedding]:
-    """Every method that gives x-features of one class, by name."""
+def fit_methods(ready: Ready, target: int) -> dict[str, Found]:
+    """Every method that gives x-features of one class, by name.
+
+    At a layer with positions these are today's default, ceilings and floors.
+    """
     data, config = ready.data, ready.opened.config
-    fitted: dict[str, Embedding] = {"XNN": _fit_default(ready, data, target)}
-    for name in SEEN:
-        fitted[name] = fit_variant(name, data, (target,), config.n_features, config.train)[0]
-    for name, embedding in ready.blind.usual.items():
-        fitted[name] = read_class(embedding, data, target, config.train)
-    fitted["Lasso"] = fit_lasso_sizes(data, target, config.train, (config.n_features,))[
-        config.n_features
-    ]
+    fitted = {"XNN": Found(_fit_default(ready, data, target))}
+    if not data.train.are_maps:
+        tuned = replace(config.train, beta=ready.config.tuned_beta)
+        for name in SEEN:
+            found = fit_variant(name, data, (target,), config.n_features, tuned)[0]
+            fitted[name] = Found(found)
+        for name, embedding in ready.blind.usual.items():
+            fitted[name] = Found(read_class(embedding, data, target, config.train))
+        (lasso,) = fit_lasso_sizes(data, target, config.train, (config.n_features,)).values()
+        fitted["Lasso"] = Found(lasso)
+    case = ready.case(target)
+    for name, contender in contenders(ready.config, data.train.are_maps).items():
+        fitted[name] = contender.fit(case)
     return fitted
 
 
 def _fit_default(ready: Ready, data: FitData, target: int, seed: int = 0) -> Embedding:
-    default = ready.config.default
-    config = replace(default, seed=default.seed + seed)
-    return fit_variant("SRAE", data, (target,), ready.opened.config.n_features, config)[0]
+    config = ready.opened.config
+    train = replace(config.train, seed=config.train.seed + seed)
+    return fit_variant("SRAE", data, (target,), config.n_features, train)[0]
 
 
 def _refit(ready: Ready, target: int, removals: Removals) -> dict[str, Any]:
@@ -141,15 +186,11 @@ def resample(data: Activations, seed: int) -> Activations:
     return data.select(torch.cat(drawn))
 
 
-def _at(answers: Mapping[str, Answers], chosen: list[int]) -> dict[str, Tensor]:
-    return {name: each.feature_changes[chosen] for name, each in answers.items()}
-
-
 def _measure_maps(
     ready: Ready,
     target: int,
-    fitted: Mapping[str, Embedding],
-    changes: Mapping[str, Tensor],
+    fitted: Mapping[str, Found],
+    answers: Mapping[str, Answers],
     removals: Removals,
     chosen: list[int],
     seen: Seen,
@@ -158,15 +199,14 @@ def _measure_maps(
     task, config = ready.opened.task, ready.config
     parts = len(PARTS)
     found: dict[str, dict[str, dict[str, Any]]] = {}
-    for name, embedding in fitted.items():
+    for name, method in fitted.items():
         drawn = (
-            by_rules(task, embedding, seen, config)
+            by_rules(task, method.embedding, seen, config)
             if name == "XNN"
-            else [(PAPER_RULE, feature_maps(task, embedding, seen, PAPER_RULE, config))]
+            else [(PAPER_RULE, feature_maps(task, method.embedding, seen, PAPER_RULE, config))]
         )
-        found[name] = {
-            rule: truth_figures(lie(maps, seen, parts), changes[name]) for rule, maps in drawn
-        }
+        changes = answers[name].feature_changes[chosen]
+        found[name] = {rule: truth_figures(lie(maps, seen, parts), changes) for rule, maps in drawn}
     causes = removals.causes[chosen]
     found["1-heatmap"] = {}
     for rule in config.rules:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from torchxnn.apps.benchmark.blind import fit_blind
+from torchxnn.apps.benchmark.blind import Blind, fit_blind
 from torchxnn.apps.benchmark.class_by_class import (
     Measurement,
     Opened,
@@ -42,7 +42,11 @@ def run_funnybirds(plan: Plan, config: TruthConfig) -> dict[str, Any]:
 
 def _prepare(config: TruthConfig, opened: Opened) -> Ready:
     data = opened.recorded.fit_data(opened.config.train)
-    return Ready(opened, data, fit_blind(data, opened.config, opened.folder), config)
+    blind = Blind({}, {}, {})
+    if not data.train.are_maps:
+        blind = fit_blind(data, opened.config, opened.folder)
+    kept = ~opened.recorded.held_out(opened.config.train)
+    return Ready(opened, data, kept.repeat(1 + opened.config.copies), blind, config)
 
 
 def _measure(ready: Ready, target: int) -> dict[str, Any]:

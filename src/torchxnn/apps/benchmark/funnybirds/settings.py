@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from torchxnn.apps.benchmark.settings import BenchmarkConfig
+from torchxnn.apps.benchmark.settings import FIT, BenchmarkConfig
 from torchxnn.errors import XNNError
 from torchxnn.training.config import TrainConfig
 
@@ -23,12 +23,12 @@ SUBSPACE = 64
 
 
 def default_config() -> BenchmarkConfig:
-    """Settings of the fits: the default of `xnn fit`, in a subspace of Z; beta as in `FIT`.
+    """Settings of the fits: what `xnn fit` does unless told otherwise, in a subspace of Z.
 
     No altered copies: a mirrored or turned bird would still be a bird, but its part maps are not
     rendered.
     """
-    train = TrainConfig(beta=2.0, subspace=SUBSPACE)
+    train = TrainConfig(subspace=SUBSPACE)
     return BenchmarkConfig(copies=0, map_images=5, masking=False, train=train)
 
 
@@ -44,7 +44,8 @@ class TruthConfig:
         official: whether the protocol of the data set's authors is run.
         peers: whether methods of other packages take part, where these are installed.
         bounds: whether ceilings, fitted with the part labels, and floors take part.
-        default: settings of `XNN`: what `xnn fit` does unless told otherwise, but in a subspace.
+        tuned_beta: weight of the reconstruction in SRAE, SRAE-R, SAE and CAE, as tuned on birds
+            (`xnn benchmark tune`); `XNN` has that of the other settings of the fit.
     """
 
     refits: int = 5
@@ -53,7 +54,7 @@ class TruthConfig:
     official: bool = True
     peers: bool = True
     bounds: bool = True
-    default: TrainConfig = field(default_factory=lambda: TrainConfig(subspace=SUBSPACE))
+    tuned_beta: float = FIT.beta
 
     def __post_init__(self) -> None:
         if self.refits < 0 or self.steps < 1:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from torchxnn.apps.benchmark.bounds import BOUNDS
 from torchxnn.apps.benchmark.funnybirds.summary import DEFAULT
+from torchxnn.apps.benchmark.peers import MISSING, PEERS
 from torchxnn.apps.benchmark.tables import number, table
 
 LOWER = ("background", "alike", "rises", "map_truth_others")
@@ -77,6 +79,8 @@ def markdown(summary: Mapping[str, Any]) -> str:
         "## Today's default against each other method",
         "Two-sided Wilcoxon signed-rank tests over classes; p after Holm over all of them.",
         test_table(summary),
+        "## What the rows are",
+        contender_text(),
         "## Classes (today's default)",
         class_table(summary),
     ]
@@ -163,6 +167,17 @@ def test_table(summary: Mapping[str, Any]) -> str:
     ]
     head = ["Figure", "Against", "Median difference", "Higher in", "p", "p (Holm)"]
     return table(head, rows)
+
+
+def contender_text() -> str:
+    """What ceilings, floors and methods of others are, and which are not here and why."""
+    lines = []
+    for name, each in {**BOUNDS, **PEERS}.items():
+        labels = " It sees the part labels." if each.labels else ""
+        why = each.unavailable()
+        lines.append(f"- {name}: {each.about}{labels}" + (f" Not here: {why}" if why else ""))
+    lines += [f"- not used: {name}: {why}." for name, why in MISSING.items()]
+    return "\n".join(lines)
 
 
 def class_table(summary: Mapping[str, Any]) -> str:
