@@ -175,7 +175,7 @@ def use_stand_ins(patch):
         if spec.startswith(("torchvision:", "timm:")) or spec == "MODEL":
             loaded = LoadedModel(stand_in(), PREPROCESSING, CLASSES, spec)
             return torchxnn.models.load._Source(
-                spec, lambda _: loaded, PREPROCESSING, lambda: loaded, "nothing"
+                spec, lambda **_: loaded, PREPROCESSING, lambda: loaded, "nothing"
             )
         return original(spec)
 
