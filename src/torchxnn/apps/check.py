@@ -10,8 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
@@ -102,7 +100,8 @@ def run_check(
         raise XNNError("--out draws the maps of --randomize; give both or neither")
     loaded = _load(config, on_note)
     preprocessing = DataConfig(size=config.size).preprocessing(loaded.preprocessing)
-    inputs = {"random input": _noise(preprocessing, config.seed)}
+    noise, size = torch.Generator().manual_seed(config.seed), preprocessing.size
+    inputs = {"random input": torch.randn(2, 3, size, size, generator=noise)}
     if config.images:
         real = [preprocessing(read_image(path)) for path in config.images]
         inputs[f"{len(real)} real image(s)"] = torch.stack(real)
@@ -118,7 +117,6 @@ def draw_cascade(pictures: Sequence[np.ndarray], steps: Sequence[RandomizedStep]
     """The first target's map of each image (rows) at up to eight steps (columns)."""
     shown = evenly_spaced(steps, COLUMNS)
     figure = Figure(figsize=(1.7 * len(shown) + 0.2, 1.8 * len(pictures) + 0.6), dpi=110)
-    FigureCanvasAgg(figure)
     axes = figure.subplots(len(pictures), len(shown), squeeze=False)
     for row, picture in enumerate(pictures):
         for column, step in enumerate(shown):
@@ -139,11 +137,6 @@ def _load(config: CheckConfig, on_note: Callable[[str], None]) -> LoadedModel:
     for warning in caught:
         on_note(str(warning.message))
     return loaded
-
-
-def _noise(preprocessing: Preprocessing, seed: int) -> Float[Tensor, "2 3 size size"]:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(2, 3, preprocessing.size, preprocessing.size, generator=generator)
 
 
 def _target(model: nn.Module, images: Tensor, target: int | None) -> int:

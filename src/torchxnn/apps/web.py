@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from starlette.datastructures import MutableHeaders
+from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 
+@cache
 def page_templates(folder: Path, *, trim: bool) -> Environment:
     """Templates that escape what is inserted and refuse names that have no value.
 
@@ -58,7 +62,8 @@ class Guard:
             return
         body = await self._read(scope, receive)
         if body is None:
-            await _answer(send, scope, 413, b'{"detail":"too large"}')
+            refusal = JSONResponse({"detail": "too large"}, 413, headers_for(scope["path"]))
+            await refusal(scope, receive, send)
             return
         given = False
 
@@ -71,11 +76,9 @@ class Guard:
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                known = {name.lower() for name, _ in message["headers"]}
-                message["headers"] = [
-                    *message["headers"],
-                    *(pair for pair in headers_for(scope["path"]) if pair[0] not in known),
-                ]
+                headers = MutableHeaders(scope=message)
+                for name, value in headers_for(scope["path"]).items():
+                    headers.setdefault(name, value)
             await send(message)
 
         await self._app(scope, replay, send_with_headers)
@@ -112,26 +115,19 @@ POLICY = "; ".join(
 )
 """Content security policy: nothing from elsewhere, nothing inline."""
 
-_COMMON = [
-    (b"content-security-policy", POLICY.encode()),
-    (b"x-content-type-options", b"nosniff"),
-    (b"x-frame-options", b"DENY"),
-    (b"referrer-policy", b"no-referrer"),
-    (b"cross-origin-opener-policy", b"same-origin"),
-    (b"cross-origin-resource-policy", b"same-origin"),
-    (b"permissions-policy", b"camera=(), geolocation=(), microphone=()"),
-]
-_KEPT = (b"cache-control", b"public, max-age=31536000, immutable")
-_FRESH = (b"cache-control", b"no-store")
+_KEPT = "public, max-age=31536000, immutable"
+_COMMON = {
+    "content-security-policy": POLICY,
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+    "referrer-policy": "no-referrer",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "permissions-policy": "camera=(), geolocation=(), microphone=()",
+}
 
 
-def headers_for(path: str) -> list[tuple[bytes, bytes]]:
+def headers_for(path: str) -> dict[str, str]:
     """Headers of an answer; images, scripts and styles never change under one address."""
     kept = path.startswith(("/media/", "/static/"))
-    return [*_COMMON, _KEPT if kept else _FRESH]
-
-
-async def _answer(send: Send, scope: Scope, status: int, body: bytes) -> None:
-    headers = [(b"content-type", b"application/json"), *headers_for(scope["path"])]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+    return _COMMON | {"cache-control": _KEPT if kept else "no-store"}

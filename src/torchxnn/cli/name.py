@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 from tyro.conf import Positional, arg
 
+from torchxnn.apps.naming.gather import NameConfig
 from torchxnn.cli.saved_run import SavedRun, open_for
 from torchxnn.cli.terminal import Terminal, count_drawings, count_images, needs_extra, serve
 from torchxnn.data.class_names import spoken
@@ -32,12 +33,7 @@ class Name(SavedRun):
     """TCP port of the page, which this machine alone can open"""
     browser: bool = True
     """open the page in the browser"""
-    top: int = 8
-    """images per x-feature that activate it most"""
-    spaced: int = 6
-    """images per x-feature that are evenly spaced by activation"""
-    against: int = 4
-    """images per x-feature on which it is strongest against the prediction"""
+    pages: NameConfig = field(default_factory=NameConfig)
     export: Path | None = None
     """write all judgements to this CSV file instead of opening the page"""
     source: DataConfig = field(default_factory=DataConfig)
@@ -69,18 +65,16 @@ class Name(SavedRun):
         serve(app, "127.0.0.1", self.port)
 
     def _draw(self, data: Path, terminal: Terminal) -> tuple[Any, str]:
-        from torchxnn.apps.naming.gather import NameConfig, gather
+        from torchxnn.apps.naming.gather import gather
 
-        config = NameConfig(
-            self.top, self.spaced, self.against, self.source.images_per_pass, self.source.workers
-        )
         xnn = self.load()
         with terminal.progress() as progress:
             dataset = open_for(xnn, data, self.source, progress)
             gallery = gather(
                 xnn,
                 dataset,
-                config,
+                self.pages,
+                self.source,
                 on_batch=count_images(progress, "Recording activations", len(dataset)),
                 on_drawing=count_drawings(progress, "Drawing heatmaps"),
             )

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from torchxnn.apps.report.build import ReportConfig
 from torchxnn.cli.saved_run import SavedRunOnImages, open_for
 from torchxnn.cli.terminal import Terminal, count_drawings, count_images
 
@@ -15,14 +16,11 @@ class WriteReport(SavedRunOnImages):
 
     out: Path = Path("report.html")
     """file to write"""
-    images: int = 6
-    """images explained in full"""
-    sheet: int = 8
-    """images per x-feature's sheet"""
+    pages: ReportConfig = field(default_factory=ReportConfig)
 
     def execute(self, terminal: Terminal) -> None:
         """Gather and write the report."""
-        from torchxnn.apps.report.build import ReportConfig, build_report
+        from torchxnn.apps.report.build import build_report
         from torchxnn.apps.report.write import write_report
 
         xnn = self.load()
@@ -34,9 +32,8 @@ class WriteReport(SavedRunOnImages):
                 title=f"Why {' or '.join(xnn.target_name(t) for t in xnn.targets)}?",
                 model_name=(xnn.source or {}).get("description", ""),
                 provenance=(("Data", dataset.name),),
-                config=ReportConfig(
-                    self.images, self.sheet, self.source.images_per_pass, self.source.workers
-                ),
+                config=self.pages,
+                source=self.source,
                 on_batch=count_images(progress, "Recording activations", len(dataset)),
                 on_drawing=count_drawings(progress, "Drawing heatmaps"),
             )

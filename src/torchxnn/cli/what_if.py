@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from itertools import product
+from itertools import product, starmap
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -100,13 +100,9 @@ def feature_table(found: WhatIfTable) -> Table:
         if use is None:
             table.add_row(name, "inactive", "", "", "")
             continue
-        table.add_row(
-            name,
-            _value(use.reproduced, use.reproduced_interval),
-            _value(use.real, use.real_interval),
-            _value(use.control, use.control_interval),
-            _value(use.correlation, use.correlation_interval),
-        )
+        figures = ("reproduced", "real", "control", "correlation")
+        pairs = ((getattr(use, each), getattr(use, f"{each}_interval")) for each in figures)
+        table.add_row(name, *starmap(_value, pairs))
     return table
 
 

@@ -24,6 +24,7 @@ from torchxnn.apps.naming.site import Site
 from torchxnn.apps.naming.suggest import place_names, suggest
 from torchxnn.cli.main import main
 from torchxnn.data.datasets.base import ImageDataset, Sample
+from torchxnn.data.datasets.open import DataConfig
 from torchxnn.explanations.names.file import read_names
 from torchxnn.models.preprocessing import Preprocessing
 from torchxnn.storage.saved_folder import read_saved
@@ -57,7 +58,7 @@ def fitted(tmp_path_factory):
     quick_fit(xnn, make_loader(), 1)
     folder = tmp_path_factory.mktemp("name") / "run"
     xnn.save_pretrained(folder)
-    gallery = gather(xnn, Squares(), SMALL)
+    gallery = gather(xnn, Squares(), SMALL, DataConfig())
     return xnn, folder, read_saved(folder)[0]["weights_sha256"], gallery
 
 

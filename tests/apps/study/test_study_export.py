@@ -2,7 +2,6 @@
 
 import csv
 import json
-from dataclasses import replace
 from io import StringIO
 
 import pandas as pd
@@ -132,7 +131,8 @@ def test_empty_study_has_all_columns(tmp_path):
 
 def test_active_seconds_by_hand():
     def at(seconds, name="move", **value):
-        return Event("0" * 16, name, None, value, 1000.0 * seconds)
+        value = value or {"group": 1}
+        return Event(id="0" * 16, type=name, image="abcd", value=value, ms=1000.0 * seconds)
 
     own = [
         at(0, "open"),
@@ -146,7 +146,8 @@ def test_active_seconds_by_hand():
     ]
     assert active_seconds(own) == pytest.approx(91)
     assert active_seconds([]) == 0
-    assert active_seconds([replace(each, type="move") for each in own[:2]]) == pytest.approx(10)
+    moves = [each.model_copy(update={"type": "move"}) for each in own[:2]]
+    assert active_seconds(moves) == pytest.approx(10)
 
 
 def test_a_comment_is_no_formula_in_a_spreadsheet(tables):

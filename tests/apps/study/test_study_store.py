@@ -100,7 +100,8 @@ _COUNT = iter(range(10**9))
 
 def move(image, group, name=None):
     value = {"group": group, "how": "drag"}
-    return Event(name or f"{next(_COUNT):016x}", "move", image, value, 5.0)
+    name = name or f"{next(_COUNT):016x}"
+    return Event(id=name, type="move", image=image, value=value, ms=5.0)
 
 
 def test_numbers_places_and_cookies(database, plan):

@@ -18,6 +18,7 @@ from torchxnn.apps.atlas.images import (
     choose_images,
     draw_images,
     encode_images,
+    image_name,
 )
 from torchxnn.apps.atlas.numbers import Summary, read_numbers
 from torchxnn.apps.atlas.pages import class_files
@@ -177,7 +178,7 @@ def _entry(view: ClassView, nbytes: int) -> Entry:
         title=spoken(view.job.summary.title),
         output=view.xnn.targets[0],
         sentence=view.sentence,
-        image=view.typical_image,
+        image=image_name(view.chosen.typical),
         feature_names=view.job.summary.feature_names,
         r2=measured.r2,
         f_cls_positives=measured.f_cls_positives,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from torchxnn.apps.atlas.images import ClassImages, feature_page, image_name, map_name
+from torchxnn.apps.atlas.images import ClassImages, feature_page, map_name
 from torchxnn.apps.atlas.numbers import Summary
 from torchxnn.apps.atlas.predictions import CloseClass, Predictions
 from torchxnn.apps.atlas.runs import SavedClass
@@ -182,11 +182,6 @@ class ClassView:
     def sentence(self) -> str:
         """The sentence that explains the typical image."""
         return spoken(self.explanation.sentence())
-
-    @property
-    def typical_image(self) -> str:
-        """The name of the file with the typical image."""
-        return image_name(self.chosen.typical)
 
     @property
     def labelled(self) -> bool:

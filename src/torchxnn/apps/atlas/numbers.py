@@ -88,7 +88,12 @@ def embed_block(
             tops=tuple(largest(column, THUMBNAILS) for column in numbers.features.T),
             key=digest([saved.key, data]),
         )
-        _write(work, summary, numbers)
+        tensors = {
+            "features": numbers.features.T,
+            "contributions": numbers.contributions.permute(1, 2, 0),
+            "reproduced": numbers.reproduced.T,
+        }
+        write_tensors(numbers_file(work, saved.name), tensors, {"summary": summary})
         summaries.append(summary)
     return summaries, failures
 
@@ -105,15 +110,6 @@ def _embed(loaded: dict[SavedClass, XNN], cache: ActivationCache) -> dict[SavedC
                 if xnn.embedding is not None:
                     parts[saved].append(apply_embedding(xnn.embedding, z))
     return {saved: Embedded.cat(each) for saved, each in parts.items()}
-
-
-def _write(work: Path, summary: Summary, numbers: Embedded) -> None:
-    tensors = {
-        "features": numbers.features.T,
-        "contributions": numbers.contributions.permute(1, 2, 0),
-        "reproduced": numbers.reproduced.T,
-    }
-    write_tensors(numbers_file(work, summary.name), tensors, {"summary": summary})
 
 
 def _finished(work: Path, name: str, key: str) -> Summary | None:

@@ -86,16 +86,15 @@ def _image(view: ClassView, row: int) -> dict[str, Any]:
         "right": predicted == view.class_name(row),
         "logit": float(view.logits[row, 0]),
         "reproduced": float(view.numbers.reproduced[row, 0]),
-        "maps": [_map(view, row, i) for i in order],
-    }
-
-
-def _map(view: ClassView, row: int, feature: int) -> dict[str, Any]:
-    return {
-        "name": view.job.summary.feature_names[feature],
-        "address": feature_page(feature),
-        "file": _map_file(view, row, feature),
-        "value": float(view.contributions[row, feature]),
+        "maps": [
+            {
+                "name": view.job.summary.feature_names[i],
+                "address": feature_page(i),
+                "file": _map_file(view, row, i),
+                "value": float(values[i]),
+            }
+            for i in order
+        ],
     }
 
 

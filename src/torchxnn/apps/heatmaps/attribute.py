@@ -9,6 +9,7 @@ from __future__ import annotations
 import operator
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -115,7 +116,9 @@ def _open_store(
         raise DataError("the data set has no images")
     labels = dataset.labels if isinstance(dataset, ImageDataset) else None
     about = _about(xnn, dataset, config, labelled=labels is not None)
-    there = _existing(location)
+    there = None
+    with suppress(DataError):  # `create` says what else is there
+        there = ChunkStore.open(location)
     if there is not None:
         return ChunkStore.create(location, about, there.rows, config.chunk_rows or there.chunk_rows)
     left_out = [(image.path, image.reason) for image in getattr(dataset, "skipped", ())]
@@ -136,14 +139,6 @@ def _open_store(
     fit = max(1, min(CHUNK_ROWS, CHUNK_BYTES // per_image))
     chunk_rows = config.chunk_rows or fit // config.images_at_once * config.images_at_once or fit
     return ChunkStore.create(location, about, len(names), chunk_rows, notes)
-
-
-def _existing(location: Location) -> ChunkStore | None:
-    """The store at a location, if a readable one is there; `create` says what else is."""
-    try:
-        return ChunkStore.open(location)
-    except DataError:
-        return None
 
 
 def _about(xnn: XNN, dataset: Any, config: HeatmapConfig, *, labelled: bool) -> dict[str, Any]:

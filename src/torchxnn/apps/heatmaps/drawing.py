@@ -10,21 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from torchxnn.apps.heatmaps.store import (
-    CONSERVATION,
-    CONTRIBUTIONS,
-    FALLBACK,
-    FEATURES,
-    HEATMAPS,
-    LOGITS,
-    PREDICTED,
-    PROBLEM,
-    PROBLEM_BYTES,
-    REPRODUCED,
-    ROW,
-    SCALE,
-    as_problem,
-)
+from torchxnn.apps.heatmaps.store import CONSERVATION, FALLBACK, PROBLEM_BYTES, as_problem
 from torchxnn.attribution.excitation_backprop.method import ExcitationBackprop
 from torchxnn.attribution.methods import METHODS
 from torchxnn.data.datasets.base import ImageDataset
@@ -171,7 +157,7 @@ def draw_chunk(store: ChunkStore, xnn: XNN, dataset: Any, config: HeatmapConfig,
         images, problems = _read_all(dataset, part)
         for row, text in problems.items():
             reason = torch.frombuffer(bytearray(as_problem(text)), dtype=torch.uint8)
-            tensors[PROBLEM][first + part.index(row)] = reason
+            tensors["problem"][first + part.index(row)] = reason
         there = torch.tensor([first + at for at, row in enumerate(part) if row not in problems])
         if len(there):
             for name, values in _draw(xnn, images.to(xnn.device), config).items():
@@ -183,17 +169,17 @@ def draw_chunk(store: ChunkStore, xnn: XNN, dataset: Any, config: HeatmapConfig,
 def _empty(xnn: XNN, about: Any, rows: Sequence[int]) -> dict[str, Tensor]:
     """All tensors of a chunk, as they stay for images that cannot be read."""
     count, n, k = len(rows), about["features"], len(xnn.targets)
-    nan = float("nan")
+    nan, dtype = float("nan"), getattr(torch, about["dtype"])
     tensors = {
-        HEATMAPS: torch.full((count, n, *about["maps"]), nan, dtype=getattr(torch, about["dtype"])),
-        SCALE: torch.ones(count, n),
-        FEATURES: torch.full((count, n), nan),
-        CONTRIBUTIONS: torch.full((count, k, n), nan),
-        REPRODUCED: torch.full((count, k), nan),
-        LOGITS: torch.full((count, k), nan),
-        PREDICTED: torch.full((count,), -1, dtype=torch.int64),
-        ROW: torch.tensor(rows, dtype=torch.int64),
-        PROBLEM: torch.zeros(count, PROBLEM_BYTES, dtype=torch.uint8),
+        "heatmaps": torch.full((count, n, *about["maps"]), nan, dtype=dtype),
+        "scale": torch.ones(count, n),
+        "features": torch.full((count, n), nan),
+        "contributions": torch.full((count, k, n), nan),
+        "reproduced": torch.full((count, k), nan),
+        "logits": torch.full((count, k), nan),
+        "predicted": torch.full((count,), -1, dtype=torch.int64),
+        "row": torch.tensor(rows, dtype=torch.int64),
+        "problem": torch.zeros(count, PROBLEM_BYTES, dtype=torch.uint8),
     }
     if METHODS[about["method"]] is ExcitationBackprop:
         tensors |= {name: torch.full((count,), nan) for name in (CONSERVATION, FALLBACK)}
@@ -210,15 +196,15 @@ def _draw(xnn: XNN, images: Tensor, config: HeatmapConfig) -> dict[str, Tensor]:
     maps = maps.float() if config.map_size is None else shrink_maps(maps.float(), config.map_size)
     if config.dtype == "float16":
         largest = maps.abs().amax((2, 3))
-        found[SCALE] = torch.where(largest > 0, largest, 1.0)
-        maps = maps / found[SCALE][:, :, None, None]
+        found["scale"] = torch.where(largest > 0, largest, 1.0)
+        maps = maps / found["scale"][:, :, None, None]
     return found | {
-        HEATMAPS: maps,
-        FEATURES: said.features,
-        CONTRIBUTIONS: said.contributions,
-        REPRODUCED: said.reproduced,
-        LOGITS: said.logits[:, list(xnn.targets)],
-        PREDICTED: said.predicted,
+        "heatmaps": maps,
+        "features": said.features,
+        "contributions": said.contributions,
+        "reproduced": said.reproduced,
+        "logits": said.logits[:, list(xnn.targets)],
+        "predicted": said.predicted,
     }
 
 

@@ -15,9 +15,6 @@ from torchxnn.storage.paths import Location
 
 KIND, KIND_VERSION = "heatmaps", 1
 
-HEATMAPS, SCALE, ROW, PROBLEM = "heatmaps", "scale", "row", "problem"
-FEATURES, CONTRIBUTIONS = "features", "contributions"
-REPRODUCED, LOGITS, PREDICTED = "reproduced", "logits", "predicted"
 CONSERVATION, FALLBACK = "conservation_error", "fallback_share"
 
 PROBLEM_BYTES = 160
@@ -149,7 +146,7 @@ class Heatmaps(Sequence[ImageHeatmaps]):
         """
         found = dict(self.store.notes["left_out"])
         for chunk in range(self.store.chunks):
-            problems = self.store.read(chunk, [PROBLEM])[PROBLEM]
+            problems = self.store.read(chunk, ["problem"])["problem"]
             for at in problems.any(1).nonzero().flatten().tolist():
                 found[self.names[self.store.span(chunk)[at]]] = _text(problems[at])
         return found
@@ -165,7 +162,7 @@ class Heatmaps(Sequence[ImageHeatmaps]):
     @property
     def rows(self) -> Int64[Tensor, " images"]:
         """Index of every image in the data set."""
-        return self.column(ROW)
+        return self.column("row")
 
     def _tensors(self, chunk: int) -> dict[str, Tensor]:
         if self._mapped is None or self._mapped[0] != chunk:
@@ -173,21 +170,21 @@ class Heatmaps(Sequence[ImageHeatmaps]):
         return self._mapped[1]
 
     def _record(self, index: int, tensors: dict[str, Tensor], at: int) -> ImageHeatmaps:
-        scale = tensors[SCALE][at].reshape(-1, 1, 1)
+        scale = tensors["scale"][at].reshape(-1, 1, 1)
         figures: dict[str, Any] = {
             name: float(tensors[name][at]) if name in tensors else None
             for name in (CONSERVATION, FALLBACK)
         }
         numbers: dict[str, Any] = {
             name: tensors[name][at].clone()
-            for name in (FEATURES, CONTRIBUTIONS, REPRODUCED, LOGITS)
+            for name in ("features", "contributions", "reproduced", "logits")
         }
         return ImageHeatmaps(
-            row=int(tensors[ROW][at]),
+            row=int(tensors["row"][at]),
             name=self.names[index],
-            heatmaps=tensors[HEATMAPS][at].float() * scale,
-            predicted=int(tensors[PREDICTED][at]),
-            problem=_text(tensors[PROBLEM][at]),
+            heatmaps=tensors["heatmaps"][at].float() * scale,
+            predicted=int(tensors["predicted"][at]),
+            problem=_text(tensors["problem"][at]),
             **numbers,
             **figures,
         )

@@ -13,7 +13,8 @@ from torchxnn.apps.gallery import choose_for_feature, heatmaps, largest
 from torchxnn.apps.naming.suggest import Suggestion, place_names, suggest
 from torchxnn.data.activations import Activations
 from torchxnn.data.class_names import spoken
-from torchxnn.data.datasets.base import ImageDataset, Sample, make_loader
+from torchxnn.data.datasets.base import ImageDataset, Sample
+from torchxnn.data.datasets.open import DataConfig
 from torchxnn.data.positives import find_positives, positives_of
 from torchxnn.data.record import record_activations
 from torchxnn.errors import DataError
@@ -34,8 +35,6 @@ class NameConfig:
         top: images that activate it most.
         spaced: positives evenly spaced by activation.
         against: images on which it is strongest against the prediction.
-        batch_size: images per forward pass.
-        workers: processes that read ahead.
 
     Raises:
         DataError: a number below 1.
@@ -44,8 +43,6 @@ class NameConfig:
     top: int = 8
     spaced: int = 6
     against: int = 4
-    batch_size: int = 32
-    workers: int = 0
 
     def __post_init__(self) -> None:
         if min(self.top, self.spaced, self.against) < 1:
@@ -95,6 +92,7 @@ def gather(
     xnn: Any,
     dataset: ImageDataset,
     config: NameConfig,
+    source: DataConfig,
     on_batch: Callable[[int], None] | None = None,
     on_drawing: Callable[[int, int], None] | None = None,
 ) -> Gallery:
@@ -104,14 +102,14 @@ def gather(
         xnn: fitted.
         dataset: images, best those that were not fitted.
         config: how many.
+        source: images per forward pass, and processes that read ahead.
         on_batch: called after each batch of the pass with the number of images.
         on_drawing: called with (images drawn, images to draw).
 
     Raises:
         DataError: the data set has no positives.
     """
-    loader = make_loader(dataset, config.batch_size, config.workers)
-    data = record_activations(xnn.model, xnn.layer, loader, on_batch)
+    data = record_activations(xnn.model, xnn.layer, source.loader(dataset), on_batch)
     found = xnn.embed(data.z)
     positives = find_positives(data, xnn.targets)[0]
     if not bool(positives.any()):

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from fastapi.responses import HTMLResponse
-from jinja2 import Environment
 
 from torchxnn.apps.naming.gather import Gallery
 from torchxnn.apps.web import page_templates, version_of
@@ -62,14 +61,9 @@ class Site:
 
     def page(self, template: str, status: int = 200, **values: Any) -> HTMLResponse:
         """Render a page."""
-        text = self._templates.get_template(template).render(
-            {"title": self.title, "version": self.version, "token": self.token, **values}
-        )
-        return HTMLResponse(text, status)
-
-    @cached_property
-    def _templates(self) -> Environment:
-        return page_templates(WEB / "templates", trim=True)
+        values = {"title": self.title, "version": self.version, "token": self.token, **values}
+        page = page_templates(WEB / "templates", trim=True).get_template(template)
+        return HTMLResponse(page.render(values), status)
 
 
 def agreement_text(names: FeatureNames) -> str:

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from torchxnn.apps.gallery import choose_examples, heatmaps, largest
 from torchxnn.apps.report.content import FeatureSheet, Report, SheetItem
-from torchxnn.data.datasets.base import ImageDataset, make_loader
+from torchxnn.data.datasets.base import ImageDataset
+from torchxnn.data.datasets.open import DataConfig
 from torchxnn.data.positives import find_positives
 from torchxnn.data.record import record_activations
 from torchxnn.errors import XNNError
@@ -27,8 +28,6 @@ class ReportConfig:
     Attributes:
         images: images that are explained in full.
         sheet: images per x-feature's sheet.
-        batch_size: images per forward pass.
-        workers: processes that read ahead.
 
     Raises:
         XNNError: a negative number.
@@ -36,8 +35,6 @@ class ReportConfig:
 
     images: int = 6
     sheet: int = 8
-    batch_size: int = 32
-    workers: int = 0
 
     def __post_init__(self) -> None:
         if self.images < 0 or self.sheet < 0:
@@ -55,6 +52,7 @@ def build_report(
     notes: Sequence[str] = (),
     provenance: Sequence[tuple[str, str]] = (),
     config: ReportConfig | None = None,
+    source: DataConfig | None = None,
     on_batch: Callable[[int], None] | None = None,
     on_drawing: Callable[[int, int], None] | None = None,
 ) -> Report:
@@ -72,6 +70,7 @@ def build_report(
         notes: licences and the like.
         provenance: further pairs of term and text.
         config: what to show.
+        source: images per forward pass, and processes that read ahead.
         on_batch: called after each batch of the pass with the number of images.
         on_drawing: called with (images drawn, images to draw).
 
@@ -82,7 +81,7 @@ def build_report(
     config = config or ReportConfig()
     if xnn.report is None:
         raise XNNError("this XNN has no record of its fit; call fit() or load one that has")
-    loader = make_loader(dataset, config.batch_size, config.workers)
+    loader = (source or DataConfig()).loader(dataset)
     data = record_activations(xnn.model, xnn.layer, loader, on_batch)
     measured = xnn.measure(data)
     positives = find_positives(data, xnn.targets)[0]
@@ -149,16 +148,12 @@ def _sheets(
                     heatmap=maps[index][feature].numpy(),
                     activation=float(embedded.features[index, feature]),
                     contribution=float(embedded.contributions[index, best[feature], feature]),
-                    caption=_caption(xnn, dataset, index),
+                    caption=dataset.paths[index]
+                    if dataset.labels is None
+                    else xnn.class_name(dataset.labels[index]),
                 )
                 for index in top
             ),
         )
         for feature, top in enumerate(tops)
     )
-
-
-def _caption(xnn: XNN, dataset: ImageDataset, index: int) -> str:
-    if dataset.labels is None:
-        return dataset.paths[index]
-    return xnn.class_name(dataset.labels[index])

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import cv2
 import numpy as np
@@ -32,7 +32,7 @@ from torchxnn.apps.study.plan import (
 )
 from torchxnn.apps.study.practice import make_practice
 from torchxnn.apps.study.settings import StudySettings
-from torchxnn.apps.study.texts import default_consent, default_texts
+from torchxnn.apps.study.texts import default_consent, default_texts, read
 from torchxnn.attribution.methods import METHODS
 from torchxnn.data.datasets.base import ImageDataset, ImageSubset, make_loader
 from torchxnn.data.datasets.images import read_image
@@ -75,7 +75,7 @@ def write_study(
     """Draw all pictures of the sources and write the folder; see `build_study`."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise DataError(f"{out} exists; choose another --out: a study is never replaced")
-    text = default_consent() if consent is None else _read_consent(consent)
+    text = default_consent() if consent is None else read(consent)
     with replace_folder(out, PLAN) as folder:
         media = Media(folder / MEDIA, settings.seed)
         data_sets = tuple(_draw(make(), settings, media, on_images) for make in sources)
@@ -94,13 +94,6 @@ def write_study(
     return plan
 
 
-def _read_consent(path: Path) -> str:
-    try:
-        return path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"the consent text {path} cannot be read: {error}") from error
-
-
 @dataclass(frozen=True, eq=False)
 class Source:
     """An XNN and the pictures that it is to explain.
@@ -113,7 +106,7 @@ class Source:
         most: pictures taken per class.
 
     Raises:
-        DataError: no labels, or an XNN of a single target.
+        DataError: no labels, or an XNN of a single target or without preprocessing.
     """
 
     key: str
@@ -133,13 +126,7 @@ class Source:
                 f"{self.key}: the class folders of {self.dataset.name} are not classes of the "
                 "network"
             )
-
-    @property
-    def preprocessing(self) -> Preprocessing:
-        """How pictures become the network's input."""
-        if self.xnn.preprocessing is None:
-            raise DataError(f"{self.key}: the XNN does not say how pictures are preprocessed")
-        return self.xnn.preprocessing
+        _preprocessing(self.key, self.xnn)
 
     def choose(self, generator: random.Random) -> list[int]:
         """At most `most` pictures of every class, drawn at random, in the data set's order."""
@@ -158,28 +145,28 @@ class Source:
     def picture(self, index: int, image: Tensor) -> UInt8[np.ndarray, "height width 3"]:
         """What participants see: the photograph in its own proportions, if the network saw all."""
         file = self.dataset.file(index)
-        if self.preprocessing.resize == "squash" and file is not None:
+        preprocessing = _preprocessing(self.key, self.xnn)
+        if preprocessing.resize == "squash" and file is not None:
             photograph = read_image(file)
             scale = LONG_SIDE / max(photograph.size)
             size = (round(photograph.width * scale), round(photograph.height * scale))
             return np.asarray(photograph.resize(size, Image.Resampling.LANCZOS))
-        seen = self.preprocessing.picture(image)
+        seen = preprocessing.picture(image)
         return cv2.resize(seen, (LONG_SIDE, LONG_SIDE), interpolation=cv2.INTER_CUBIC)
+
+
+def _preprocessing(key: str, xnn: XNN) -> Preprocessing:
+    if xnn.preprocessing is None:
+        raise DataError(f"{key}: the XNN does not say how pictures are preprocessed")
+    return xnn.preprocessing
 
 
 def open_source(source: DataSource) -> Source:
     """Open the XNN, its network and the pictures of one data set."""
     xnn = open_run(source.xnn, source.model, source.weights)
-    if xnn.preprocessing is None:
-        raise DataError(f"{source.key}: the XNN does not say how pictures are preprocessed")
-    split = source.split
-    if split not in ("train", "test", "all"):
-        raise DataError(f"{source.key}: split must be train, test or all, got {split!r}")
-    settings = DataConfig(split=cast(Literal["train", "test", "all"], split))
-    outputs = count_outputs(xnn.model, xnn.preprocessing)
-    opened = open_dataset(
-        source.images, xnn.preprocessing, settings, outputs, xnn.class_names, "test"
-    )
+    preprocessing, settings = _preprocessing(source.key, xnn), DataConfig(split=source.split)
+    outputs = count_outputs(xnn.model, preprocessing)
+    opened = open_dataset(source.images, preprocessing, settings, outputs, xnn.class_names, "test")
     if opened.dataset.name == (xnn.source or {}).get("data"):
         warnings.warn(
             f"{source.key}: the XNN was fitted on pictures of {opened.dataset.name!r}, too; a "

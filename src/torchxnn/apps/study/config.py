@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError, ValidationInfo
 
 from torchxnn.apps.study.plan import explain
 from torchxnn.apps.study.settings import Frozen, Key, StudySettings
+from torchxnn.apps.study.texts import read
 from torchxnn.errors import DataError
+
+
+def _place(path: Path, info: ValidationInfo) -> Path:
+    return (info.context or {}).get("folder", Path()) / path.expanduser()
+
+
+File = Annotated[Path, AfterValidator(_place)]
+"""A file or folder, seen from the folder of the file that names it."""
 
 
 class DataSource(Frozen):
@@ -30,12 +39,12 @@ class DataSource(Frozen):
 
     key: Key
     name: str
-    xnn: Path
-    images: Path
+    xnn: File
+    images: File
     images_per_class: Annotated[int, Field(ge=2)] = 50
-    weights: Path | None = None
+    weights: File | None = None
     model: str | None = None
-    split: str = "test"
+    split: Literal["train", "test", "all"] = "test"
 
 
 class StudyConfig(StudySettings):
@@ -47,7 +56,7 @@ class StudyConfig(StudySettings):
     """
 
     data_sets: Annotated[tuple[DataSource, ...], Field(min_length=1, max_length=4)]
-    consent: Path | None = None
+    consent: File | None = None
 
     def settings(self) -> StudySettings:
         """Without the places of files."""
@@ -61,27 +70,10 @@ class StudyConfig(StudySettings):
         Raises:
             DataError: it cannot be read, or a setting is wrong; the message names it.
         """
-        try:
-            values = yaml.safe_load(path.read_text("utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise DataError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
+        values = read(path, yaml.safe_load)
         if not isinstance(values, dict):
             raise DataError(f"{path} must hold settings as `name: value` lines")
         try:
-            config = cls.model_validate(values)
+            return cls.model_validate(values, context={"folder": path.parent})
         except ValidationError as error:
             raise DataError(f"{path}: {explain(error)}") from error
-        return config._relative_to(path.parent)
-
-    def _relative_to(self, folder: Path) -> StudyConfig:
-        def place(value: Path | None) -> Path | None:
-            return None if value is None else folder / value.expanduser()
-
-        sources = tuple(
-            source.model_copy(update={name: place(getattr(source, name)) for name in _PATHS})
-            for source in self.data_sets
-        )
-        return self.model_copy(update={"data_sets": sources, "consent": place(self.consent)})
-
-
-_PATHS = ("xnn", "images", "weights")

@@ -6,6 +6,7 @@ two kinds, whole or broken (elpv-dataset). Both networks are trained on the spot
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -158,35 +159,28 @@ def prepare_digits(seed: int = 0) -> Source:
     return _explain("digits", "Handwritten digits", model, train, test, seed)
 
 
-class DigitNetwork(nn.Module):
+def digit_network() -> nn.Sequential:
     """Three convolutions and two fully connected layers; `classifier.1` is the ReLU between."""
-
-    def __init__(self, num_classes: int = len(DIGITS)) -> None:
-        super().__init__()
-        self.features = nn.Sequential(
-            nn.Conv2d(3, 16, 5, stride=2, padding=2),
-            nn.ReLU(),
-            nn.Conv2d(16, 32, 3, stride=2, padding=1),
-            nn.ReLU(),
-            nn.Conv2d(32, 64, 3, stride=2, padding=1),
-            nn.ReLU(),
-            nn.AvgPool2d(2),
-        )
-        side = _DIGIT_SIZE // 16
-        self.classifier = nn.Sequential(
-            nn.Linear(64 * side * side, 128), nn.ReLU(), nn.Linear(128, num_classes)
-        )
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Logits of a batch (B, 3, 64, 64)."""
-        return self.classifier(self.features(images).flatten(1))
+    convolutions = nn.Sequential(
+        nn.Conv2d(3, 16, 5, stride=2, padding=2),
+        nn.ReLU(),
+        nn.Conv2d(16, 32, 3, stride=2, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(32, 64, 3, stride=2, padding=1),
+        nn.ReLU(),
+        nn.AvgPool2d(2),
+    )
+    inputs = 64 * (_DIGIT_SIZE // 16) ** 2
+    head = nn.Sequential(nn.Linear(inputs, 128), nn.ReLU(), nn.Linear(128, len(DIGITS)))
+    parts = {"features": convolutions, "flatten": nn.Flatten(), "classifier": head}
+    return nn.Sequential(OrderedDict(parts))
 
 
 def _train_digits(train: ImageDataset, seed: int) -> nn.Module:
     images, labels = next(iter(make_loader(train, len(train))))
     with torch.random.fork_rng(devices=[]), one_thread():
         torch.manual_seed(seed)
-        model = DigitNetwork()
+        model = digit_network()
         optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
         for _ in range(_DIGIT_EPOCHS):
             for rows in torch.randperm(len(images)).split(32):

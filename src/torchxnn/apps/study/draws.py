@@ -47,14 +47,7 @@ def draw_sets(
     found: list[list[int]] = [[] for _ in range(sets)]
     for turn in range(size):  # one picture per batch in turn: a rare class is spread over all
         for number, batch in enumerate(found):
-            batch.append(_take(piles, order, turn + number))
+            # the class whose turn it is, or the next one that has any left
+            turns = (order[(turn + number + step) % len(order)] for step in range(len(order)))
+            batch.append(next(piles[kind] for kind in turns if piles[kind]).pop())
     return found
-
-
-def _take(piles: dict[int, list[int]], order: Sequence[int], turn: int) -> int:
-    """A picture of the class whose turn it is, or of the next one that has any left."""
-    for step in range(len(order)):
-        pile = piles[order[(turn + step) % len(order)]]
-        if pile:
-            return pile.pop()
-    raise DataError("no pictures left")

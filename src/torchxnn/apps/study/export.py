@@ -58,8 +58,21 @@ def read_tables(database: Database, plan: StudyPlan) -> Tables:
             for row in rows["trials"]
         ],
         "placements": _placements(plan, people, rows),
-        "events": [_event(row) for of in done.values() for each in of.values() for row in each],
-        "images": _images(plan),
+        "events": [
+            {
+                **row._mapping,
+                "participant": row.number,
+                "at": _time(row.at),
+                "value": json.dumps(row.value, sort_keys=True),
+            }
+            for of in done.values()
+            for row in chain(*of.values())
+        ],
+        "images": [
+            {**image.model_dump(), "data_set": data.key, "image": image.id}
+            for data in plan.data_sets
+            for image in data.images
+        ],
     }
     return {name: _frame(name, values) for name, values in found.items()}
 
@@ -174,23 +187,6 @@ def _placements(
         shown = known[row.image].model_dump(include={"predicted", "label"})
         found.append({**about, **shown, "image": row.image, "group": row.in_group})
     return found
-
-
-def _event(row: Row) -> dict[str, Any]:
-    return {
-        **row._mapping,
-        "participant": row.number,
-        "at": _time(row.at),
-        "value": json.dumps(row.value, sort_keys=True),
-    }
-
-
-def _images(plan: StudyPlan) -> list[dict[str, Any]]:
-    return [
-        {**image.model_dump(), "data_set": data.key, "image": image.id}
-        for data in plan.data_sets
-        for image in data.images
-    ]
 
 
 # --- files

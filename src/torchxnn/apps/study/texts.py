@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,18 @@ from torchxnn.errors import DataError
 _OURS = files("torchxnn.apps.study") / "texts"
 REFERENCE = "en"
 """The language whose file says which texts there are."""
+
+
+def read(path: Path, parse: Callable[[str], Any] = str) -> Any:
+    """A text file that a researcher wrote, or what `parse` makes of it.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    try:
+        return parse(path.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise DataError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
 
 
 def default_texts(language: str) -> str:
@@ -36,14 +48,9 @@ def read_texts(folder: Path, language: str) -> dict[str, Any]:
         DataError: the file is missing or broken, or lacks a text; the message names it.
     """
     path = folder / TEXTS / f"{language}.yaml"
-    try:
-        found = yaml.safe_load(path.read_text("utf-8"))
-    except FileNotFoundError as error:
-        raise DataError(
-            f"{path} is missing: copy {TEXTS}/{REFERENCE}.yaml there and translate it"
-        ) from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise DataError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
+    if not path.exists():
+        raise DataError(f"{path} is missing: copy {TEXTS}/{REFERENCE}.yaml there and translate it")
+    found = read(path, yaml.safe_load)
     problem = _difference(found, yaml.safe_load(default_texts(REFERENCE)), "")
     if problem:
         raise DataError(f"{path}: {problem}")
@@ -81,10 +88,7 @@ def read_consent(folder: Path) -> str:
         DataError: the file is missing or empty.
     """
     path = folder / CONSENT
-    try:
-        text = path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} cannot be read: {error}") from error
+    text = read(path)
     if not text.strip():
         raise DataError(f"{path} is empty: participants must be told what they agree to")
     return str(MarkdownIt("commonmark", {"html": False}).render(text))

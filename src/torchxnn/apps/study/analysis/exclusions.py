@@ -112,7 +112,9 @@ def select_participants(tables: Mapping[str, pd.DataFrame], options: AnalysisOpt
     check_tables(tables)
     people = tables["participants"].set_index("participant").sort_index()
     looked_at = people[people["kind"].isin(options.kinds)]
-    seconds = _active_seconds(tables["trials"])
+    trials = tables["trials"]
+    analysed = trials[(trials["position"] > 0) & trials["submitted_at"].notna()]
+    seconds = floats(analysed.set_index("participant")["active_seconds"])
     reasons = _reasons(looked_at, seconds, options)
     excluded = [
         Excluded(int(number), str(looked_at.at[number, "arm"]), tuple(reasons.columns[row]))
@@ -179,12 +181,6 @@ def describe_rules(options: AnalysisOptions) -> tuple[str, ...]:
     if SYNTHETIC in included and rules.minimum_seconds > 0:
         sentences.append("The minimum time is not asked of simulated participants.")
     return tuple(sentences)
-
-
-def _active_seconds(trials: pd.DataFrame) -> pd.Series:
-    """Active seconds of every analysed trial, by participant."""
-    analysed = trials[(trials["position"] > 0) & trials["submitted_at"].notna()]
-    return floats(analysed.set_index("participant")["active_seconds"])
 
 
 def _reasons(people: pd.DataFrame, seconds: pd.Series, options: AnalysisOptions) -> pd.DataFrame:

@@ -271,17 +271,15 @@ def compare_unpaired(
     return replace(
         empty,
         mean_difference=float(first.mean() - second.mean()),
-        mean_interval=participants_interval([first, second], _mean_difference, options),
+        mean_interval=participants_interval(
+            [first, second], lambda a, b, axis=-1: a.mean(axis=axis) - b.mean(axis=axis), options
+        ),
         statistic=statistic,
         p=p,
         method=name,
         cliffs_delta=float(cliffs_delta(first, second)),
         cliffs_delta_interval=participants_interval([first, second], cliffs_delta, options),
     )
-
-
-def _mean_difference(first: np.ndarray, second: np.ndarray, axis: int = -1) -> Any:
-    return first.mean(axis=axis) - second.mean(axis=axis)
 
 
 def holm(comparisons: Sequence[Comparison]) -> list[Comparison]:

@@ -221,9 +221,9 @@ def describe_sample(results: Results) -> list[str]:
     """Who is analysed and who is not, in sentences."""
     selection = results.selection
     total = len(selection.kept) + len(selection.excluded)
+    arms = listed([f"{count} in the arm {name}" for name, count in selection.kept_arms.items()])
     sentences = [
-        f"Of {plural(total, 'participant')}, {_are(len(selection.kept))} analysed "
-        f"({_counts(selection.kept_arms)})."
+        f"Of {plural(total, 'participant')}, {_are(len(selection.kept))} analysed ({arms})."
         if selection.kept
         else f"Of {plural(total, 'participant')}, none is analysed."
     ]
@@ -303,7 +303,3 @@ def describe_limits(results: Results, plan: StudyPlan) -> list[str]:
 
 def _are(count: int, one: str = "is", more: str = "are") -> str:
     return f"{count} {one if count == 1 else more}"
-
-
-def _counts(counts: dict[str, int]) -> str:
-    return listed([f"{count} in the arm {name}" for name, count in counts.items()])

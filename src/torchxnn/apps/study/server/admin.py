@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, BackgroundTasks, Depends, Form, Header, Request
 from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse, Response
-from pydantic import BaseModel, Field
 
 from torchxnn.apps.study.design import all_cells, draw_cell
 from torchxnn.apps.study.export import write_archive
@@ -21,7 +20,6 @@ from torchxnn.apps.study.server.session import (
     check_rate,
     same,
     set_cookie,
-    sign,
 )
 from torchxnn.apps.study.server.site import Site
 from torchxnn.apps.study.store.participants import count_cells, list_participants
@@ -30,44 +28,43 @@ router = APIRouter(prefix="/admin", default_response_class=HTMLResponse)
 
 ADMIN_SECONDS = 12 * 3600
 
-Authorization = Annotated[str | None, Header(max_length=300)]
 
-
-class Login(BaseModel):
-    """What the researcher types."""
-
-    token: Annotated[str, Field(max_length=200)] = ""
-
-
-def _is_admin(request: Request, site: Site, authorization: str | None) -> bool:
+def _is_admin(
+    request: Request,
+    site: SiteOf,
+    authorization: Annotated[str | None, Header(max_length=300)] = None,
+) -> bool:
     if site.admin_token is None:
         raise Problem(404, "not_found")
     if authorization:
         check_rate(site.logins.wait("admin"))
         return same(authorization, f"Bearer {site.admin_token}")
     cookie = request.cookies.get(ADMIN_COOKIE, "")
-    return same(cookie, sign(site, "admin", site.admin_token))
+    return same(cookie, site.database.sign("admin", site.admin_token))
 
 
-def need_admin(request: Request, site: SiteOf, authorization: Authorization = None) -> None:
+IsAdmin = Annotated[bool, Depends(_is_admin)]
+
+
+def need_admin(admin: IsAdmin) -> None:
     """Refuse everybody but the researcher.
 
     Raises:
         Problem: no admin token was set, or a wrong one was given.
     """
-    if not _is_admin(request, site, authorization):
+    if not admin:
         raise Problem(401, "admin_only", WWW_Authenticate="Bearer")
 
 
 @router.get("")
-def dashboard(request: Request, site: SiteOf, authorization: Authorization = None) -> Response:
+def dashboard(site: SiteOf, admin: IsAdmin) -> Response:
     """The dashboard, or the form for the token."""
-    if not _is_admin(request, site, authorization):
+    if not admin:
         return site.page("admin_login.html", status=401, error=None)
     now = site.clock()
     return site.page(
         "admin.html",
-        arms=_arms(site),
+        **_counts(site),
         participants=[
             {**row._mapping, "minutes_ago": round((now - row.seen_at) / 60)}
             for row in list_participants(site.database)
@@ -77,15 +74,17 @@ def dashboard(request: Request, site: SiteOf, authorization: Authorization = Non
 
 
 @router.post("")
-def log_in(request: Request, site: SiteOf, given: Annotated[Login, Form()]) -> Response:
+def log_in(
+    request: Request, site: SiteOf, token: Annotated[str, Form(max_length=200)] = ""
+) -> Response:
     """Check the token and remember it in a cookie for half a day."""
     if site.admin_token is None:
         raise Problem(404, "not_found")
     check_rate(site.logins.wait("admin"))
-    if not same(given.token, site.admin_token):
+    if not same(token, site.admin_token):
         return site.page("admin_login.html", status=401, error=site.texts["admin"]["wrong"])
     response = RedirectResponse("/admin", status_code=303)
-    value = sign(site, "admin", site.admin_token)
+    value = site.database.sign("admin", site.admin_token)
     set_cookie(request, response, ADMIN_COOKIE, value, ADMIN_SECONDS, "/admin")
     return response
 
@@ -100,30 +99,17 @@ def export(site: SiteOf, background: BackgroundTasks) -> FileResponse:
     return FileResponse(path, media_type="application/zip", filename="study.zip")
 
 
-def _arms(site: Site) -> list[dict[str, Any]]:
-    """Participants by arm, status and cell of the design; pilots and simulated ones apart."""
+def _counts(site: Site) -> dict[str, Any]:
+    """Participants by arm and status, and by cell of the design; others than proper ones apart."""
     settings = site.plan.settings
     keys = [data.key for data in site.plan.data_sets]
-    status: dict[str, Counter[str]] = defaultdict(Counter)
-    cells: dict[tuple[str, str, str], int] = Counter()
+    status: dict[str, Counter[str]] = {arm.name: Counter() for arm in settings.arms}
+    cells: Counter[tuple[str, str, str]] = Counter()
     for (arm, kind, state, place), count in count_cells(site.database).items():
         name = state if kind == "participant" else f"{kind}, {state}"
         status[arm][name] += count
         if kind == "participant":
             label = draw_cell(settings, settings.arm(arm), keys, place).label
             cells[arm, label, state] += count
-    return [
-        {
-            "name": arm.name,
-            "status": dict(status[arm.name]),
-            "cells": [
-                {
-                    "label": cell.label,
-                    "finished": cells[arm.name, cell.label, "finished"],
-                    "active": cells[arm.name, cell.label, "in_progress"],
-                }
-                for cell in all_cells(arm, keys)
-            ],
-        }
-        for arm in settings.arms
-    ]
+    orders = {arm.name: [cell.label for cell in all_cells(arm, keys)] for arm in settings.arms}
+    return {"status": status, "cells": cells, "orders": orders}

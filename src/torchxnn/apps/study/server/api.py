@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Path
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field
 
 from torchxnn.apps.study.design import draw_order
 from torchxnn.apps.study.plan import StudyImage
-from torchxnn.apps.study.server.limits import NO_NUL
 from torchxnn.apps.study.server.session import Problem, ScriptSession, Session, SessionOf
 from torchxnn.apps.study.settings import PRACTICE, Stage
 from torchxnn.apps.study.steps import count_trials, trials_of
@@ -18,35 +17,6 @@ from torchxnn.apps.study.store.trials import Event, read_trial, save_events, sub
 router = APIRouter(prefix="/api/stages")
 
 Position = Annotated[int, Path(ge=PRACTICE, le=100)]
-EventType = Literal[
-    "open", "loaded", "image_error", "move", "overlay", "all_overlays", "feature", "select",
-    "compare", "compare_feature", "zoom", "visibility", "device",
-]  # fmt: skip
-Number = Annotated[float, Field(allow_inf_nan=False)]
-Plain = bool | int | Number | Annotated[str, Field(max_length=60, pattern=NO_NUL)] | None
-Name = Annotated[str, Field(max_length=20, pattern=NO_NUL)]
-
-
-class NewEvent(BaseModel):
-    """One event as the browser sends it; see `Event`."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    id: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
-    type: EventType
-    image: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{4,40}$")] | None = None
-    value: Annotated[dict[Name, Plain], Field(max_length=8)] = {}
-    ms: Annotated[float, Field(ge=0, le=1e10, allow_inf_nan=False)]
-
-    @model_validator(mode="after")
-    def _check(self) -> NewEvent:
-        if self.type == "move":
-            group = self.value.get("group")
-            if self.image is None or (
-                group is not None and (isinstance(group, bool) or not isinstance(group, int))
-            ):
-                raise ValueError("a move needs an image and a group, or null to take it back")
-        return self
 
 
 class NewEvents(BaseModel):
@@ -54,7 +24,7 @@ class NewEvents(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    events: Annotated[list[NewEvent], Field(min_length=1, max_length=100)]
+    events: Annotated[list[Event], Field(min_length=1, max_length=100)]
 
 
 class StageContent(BaseModel):
@@ -132,8 +102,7 @@ def keep(
         outside = isinstance(group, int) and not 1 <= group <= site.plan.groups
         if (event.image is not None and event.image not in known) or outside:
             raise Problem(422, "invalid")
-    events = [Event(e.id, e.type, e.image, e.value, e.ms) for e in new.events]
-    save_events(site.database, session.participant, position, events, site.clock())
+    save_events(site.database, session.participant, position, new.events, site.clock())
     return {"saved": [event.id for event in new.events]}
 
 

@@ -79,7 +79,9 @@ def _explain(request: Request, error: Exception) -> Response:
     if isinstance(error, RefusedError):
         status, key, extra, headers = error.status, error.key, error.extra, error.headers
     elif isinstance(error, RequestValidationError):
-        status, key, extra = 422, "invalid", {"errors": _errors(error)}
+        status, key = 422, "invalid"  # what was wrong where, without repeating what was sent
+        wrong = [{"where": list(e["loc"]), "what": e["msg"]} for e in error.errors()[:10]]
+        extra = {"errors": wrong}
     elif isinstance(error, SQLAlchemyError):
         status, key, headers = 503, "failed", {"Retry-After": "2"}
     elif isinstance(error, StarletteHTTPException):
@@ -96,8 +98,3 @@ def _explain(request: Request, error: Exception) -> Response:
     )
     page.headers.update(headers)
     return page
-
-
-def _errors(error: RequestValidationError) -> list[dict[str, Any]]:
-    """What was wrong where, without repeating what was sent."""
-    return [{"where": list(item["loc"]), "what": item["msg"]} for item in error.errors()[:10]]

@@ -1,13 +1,10 @@
-"""How often somebody may ask, and which texts a request may hold."""
+"""How often somebody may ask."""
 
 from __future__ import annotations
 
 import threading
 import time
 from collections.abc import Callable
-
-NO_NUL = r"^[^\x00]*$"
-"""Pattern of texts that every database can keep: PostgreSQL refuses the character NUL."""
 
 _MOST_KEYS = 20_000
 

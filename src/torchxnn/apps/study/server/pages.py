@@ -12,7 +12,6 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from torchxnn.apps.study.plan import StudyPlan
-from torchxnn.apps.study.server.limits import NO_NUL
 from torchxnn.apps.study.server.session import (
     COOKIE,
     COOKIE_SECONDS,
@@ -25,7 +24,6 @@ from torchxnn.apps.study.server.session import (
     check_rate,
     same,
     set_cookie,
-    sign,
 )
 from torchxnn.apps.study.server.site import Site
 from torchxnn.apps.study.settings import HARDEST, LIKERT, PRACTICE
@@ -40,6 +38,7 @@ from torchxnn.apps.study.steps import (
     stage_step,
 )
 from torchxnn.apps.study.store.participants import Kind, begin, find_participant, forget, go_on
+from torchxnn.apps.study.store.schema import NO_NUL
 
 router = APIRouter(default_response_class=HTMLResponse)
 
@@ -129,7 +128,7 @@ def _consent(
         start_url="/start",
         hidden=hidden,
         pilot=hidden["kind"] == "pilot",
-        csrf=sign(site, "start", token),
+        csrf=site.database.sign("start", token),
     )
     set_cookie(request, page, START_COOKIE, token, 24 * 3600)
     return page
@@ -156,7 +155,7 @@ def make_start(plan: StudyPlan) -> Any:
 
     def start(request: Request, site: SiteOf, sent: Any) -> Response:
         token = request.cookies.get(START_COOKIE) or ""
-        if not token or not same(sent.csrf, sign(site, "start", token)):
+        if not token or not same(sent.csrf, site.database.sign("start", token)):
             raise Problem(403, "forged")
         if sent.arm not in {arm.name for arm in plan.settings.arms}:
             raise Problem(404, "not_found")

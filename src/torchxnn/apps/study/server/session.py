@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import math
 from typing import Annotated
@@ -25,12 +24,6 @@ class Problem(RefusedError):
         super().__init__(key)
         self.status = status
         self.headers = {name.replace("_", "-"): value for name, value in headers.items()}
-
-
-def sign(site: Site, purpose: str, value: str) -> str:
-    """A signature that only this study's server can make."""
-    message = f"{purpose}/{value}".encode()
-    return hmac.new(site.database.secret.encode(), message, hashlib.sha256).hexdigest()
 
 
 def same(first: str, second: str) -> bool:
@@ -71,7 +64,7 @@ class Session:
 
     def __init__(self, site: Site, participant: Participant, token: str) -> None:
         self.site, self.participant, self.token = site, participant, token
-        self.csrf = sign(site, "csrf", token)
+        self.csrf = site.database.sign("csrf", token)
 
     def check(self, given: str | None) -> None:
         """Refuse a request that does not come from one of our pages."""

@@ -11,7 +11,6 @@ from typing import Any
 
 from fastapi import Request
 from fastapi.responses import HTMLResponse
-from jinja2 import Environment
 
 from torchxnn.apps.study.plan import StudyPlan
 from torchxnn.apps.study.server.limits import Buckets
@@ -67,10 +66,6 @@ class Site:
         """Changes when a script or a style changes."""
         return version_of(STATIC)
 
-    @cached_property
-    def _templates(self) -> Environment:
-        return page_templates(WEB / "templates", trim=False)
-
     def page(
         self,
         template: str,
@@ -84,7 +79,8 @@ class Site:
             pages = steps_of(self.plan, participant.arm)
             step, steps = pages.index(participant.step) + 1, len(pages)
             pilot = participant.kind == "pilot"
-        text = self._templates.get_template(template).render(
+        page = page_templates(WEB / "templates", trim=False).get_template(template)
+        text = page.render(
             {
                 "t": self.texts,
                 "lang": self.plan.settings.language,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import secrets
 import threading
 from collections.abc import Iterator
@@ -32,6 +34,11 @@ class Database:
         # SQLite has one writer at a time; waiting for this lock is fair and needs no polling.
         self._writer = threading.Lock() if engine.dialect.name == "sqlite" else None
         self.secret = secret
+
+    def sign(self, purpose: str, value: str) -> str:
+        """A signature that only this study's server can make."""
+        message = f"{purpose}/{value}".encode()
+        return hmac.new(self.secret.encode(), message, hashlib.sha256).hexdigest()
 
     def reading(self) -> Connection:
         """A connection that writes nothing; a `with` gives it back."""

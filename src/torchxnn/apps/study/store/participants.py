@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import hmac
 import secrets
 from collections import Counter
 from collections.abc import Mapping
@@ -97,8 +96,7 @@ def begin(
     """
     token = secrets.token_urlsafe(24)
     if person is not None:
-        key = f"{kind}/{person}".encode()
-        person = hmac.new(database.secret.encode(), key, hashlib.sha256).hexdigest()
+        person = database.sign(kind, person)
     with database.writing() as connection:
         if person and connection.scalar(
             select(participants.c.number).where(participants.c.person == person)

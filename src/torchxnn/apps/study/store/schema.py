@@ -17,6 +17,9 @@ from sqlalchemy import (
 
 SCHEMA_VERSION = 1
 
+NO_NUL = r"^[^\x00]*$"
+"""Pattern of texts that every database can keep: PostgreSQL refuses the character NUL."""
+
 metadata = MetaData()
 
 facts = Table(

@@ -2,37 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, Literal
 
+from pydantic import Field, model_validator
 from sqlalchemy import Connection, and_, delete, func, insert, select, update
 
 from torchxnn.apps.study.plan import StudyPlan
+from torchxnn.apps.study.settings import Frozen
 from torchxnn.apps.study.steps import stage_step
 from torchxnn.apps.study.store.database import Database
 from torchxnn.apps.study.store.participants import Participant, RefusedError, advance, lock_step
-from torchxnn.apps.study.store.schema import events, participants, placements, trials
+from torchxnn.apps.study.store.schema import NO_NUL, events, participants, placements, trials
+
+EventType = Literal[
+    "open", "loaded", "image_error", "move", "overlay", "all_overlays", "feature", "select",
+    "compare", "compare_feature", "zoom", "visibility", "device",
+]  # fmt: skip
+Number = Annotated[float, Field(allow_inf_nan=False)]
+Plain = bool | int | Number | Annotated[str, Field(max_length=60, pattern=NO_NUL)] | None
+Name = Annotated[str, Field(max_length=20, pattern=NO_NUL)]
 
 
-@dataclass(frozen=True)
-class Event:
-    """Something that a participant did on the page of a batch.
+class Event(Frozen):
+    """Something that a participant did on the page of a batch, as the browser sends it.
 
     Attributes:
         id: made by the browser; the same event sent twice is kept once.
         type: such as "move".
         image: id of the picture, if it was about one.
         value: what exactly.
-        client_ms: milliseconds since the page was opened.
+        client_ms: milliseconds since the page was opened, sent as "ms".
     """
 
-    id: str
-    type: str
-    image: str | None
-    value: Mapping[str, Any]
-    client_ms: float
+    id: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
+    type: EventType
+    image: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{4,40}$")] | None = None
+    value: Annotated[dict[Name, Plain], Field(max_length=8)] = Field(default_factory=dict)
+    client_ms: Annotated[float, Field(alias="ms", ge=0, le=1e10, allow_inf_nan=False)]
+
+    @model_validator(mode="after")
+    def _check(self) -> Event:
+        if self.type == "move":
+            group = self.value.get("group")
+            if self.image is None or (
+                group is not None and (isinstance(group, bool) or not isinstance(group, int))
+            ):
+                raise ValueError("a move needs an image and a group, or null to take it back")
+        return self
 
 
 def read_trial(
@@ -80,7 +98,7 @@ def save_events(
         fresh = {event.id: event for event in new if event.id not in known}
         rows = [
             {
-                **vars(event),
+                **event.model_dump(),
                 "number": number,
                 "sequence": (last or 0) + place,
                 "position": position,
