@@ -9,9 +9,10 @@ from __future__ import annotations
 import math
 import operator
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ from torchxnn.data.ordered_images import data_fingerprint, image_rows
 from torchxnn.data.record import cache_activations
 from torchxnn.errors import DataError
 from torchxnn.models.weights import fingerprint
-from torchxnn.parallel.engine import Engine, Job, LocalEngine, Result, State
+from torchxnn.parallel.engine import Engine, LocalEngine
 from torchxnn.storage.artifact import __version__, differences, digest, plain, to_json
 from torchxnn.storage.files import check_replaceable, replace_file
 
@@ -117,7 +118,7 @@ def build_atlas(
     summaries, more = builder.embed(found, cache)
     entries: tuple[Entry, ...] = ()
     failures = [*failed, *more]
-    given = model, dataset, cache, predictions, builder.work, out, builder.config
+    given = Given(model, dataset, cache, predictions, builder.work, out, builder.config)
     by_name = {saved.name: saved for saved in found}
     while summaries:
         similar = builder.compare(summaries)
@@ -192,15 +193,11 @@ class _Builder:
         """The x-features of every class, on disk."""
         size = self.config.block
         blocks = [tuple(found[at : at + size]) for at in range(0, len(found), size)]
-        summaries: list[Summary] = []
-        failures: list[Failure] = []
-        given = embed_block, self.model, cache, self.work
-        results = self._run("Computing x-features", partial, given, operator.call, blocks)
-        for _, (good, bad) in results:
-            summaries += good
-            failures += bad
+        work = embed_block, self.model, cache, self.work
+        parts = self._run("Computing x-features", work, blocks)
         order = {saved.name: at for at, saved in enumerate(found)}
-        return sorted(summaries, key=lambda each: order[each.name]), failures
+        summaries = sorted(chain(*(good for good, _ in parts)), key=lambda each: order[each.name])
+        return summaries, list(chain(*(bad for _, bad in parts)))
 
     def compare(self, summaries: Sequence[Summary]) -> dict[str, tuple[tuple[Similar, ...], ...]]:
         """Per class and x-feature the similar ones of other classes."""
@@ -208,23 +205,17 @@ class _Builder:
         if config.similar == 0:
             return {each.name: ((),) * len(each.feature_names) for each in summaries}
         names = tuple(each.name for each in summaries)
-        given = compare_block, self.work, names, config
-        starts = range(0, len(names), config.block)
-        results = self._run("Comparing x-features", partial, given, operator.call, starts)
-        return {name: similar for _, part in results for name, similar in part.items()}
+        work = compare_block, self.work, names, config
+        parts = self._run("Comparing x-features", work, range(0, len(names), config.block))
+        return {name: similar for part in parts for name, similar in part.items()}
 
     def draw(
-        self, jobs: Sequence[ClassJob], given: tuple[Any, ...]
+        self, jobs: Sequence[ClassJob], given: Given
     ) -> tuple[tuple[Entry, ...], list[Failure]]:
-        """The folders of all classes; `given` are the arguments of `Given`."""
-        entries: dict[int, Entry] = {}
-        failures: list[Failure] = []
-        for at, result in self._run("Drawing classes", Given, given, make_class, jobs):
-            if isinstance(result, Failure):
-                failures.append(result)
-            else:
-                entries[at] = result
-        return tuple(entries[at] for at in sorted(entries)), failures
+        """The folders of all classes."""
+        found = self._run("Drawing classes", (make_class, given), jobs)
+        entries = tuple(each for each in found if isinstance(each, Entry))
+        return entries, [each for each in found if isinstance(each, Failure)]
 
     def finish(self, entries: tuple[Entry, ...], failures: Sequence[Failure]) -> Atlas:
         """Remove what belongs to no page, and mark the site as complete."""
@@ -243,18 +234,13 @@ class _Builder:
         total = sum(file.stat().st_size for file in self.out.rglob("*") if file.is_file())
         return Atlas(self.out, entries, tuple(failures), total)
 
-    def _run(
-        self,
-        step: str,
-        start: Callable[..., State],
-        given: tuple[Any, ...],
-        work: Callable[[State, Job], Result],
-        jobs: Sequence[Job],
-    ) -> Iterator[tuple[int, Result]]:
-        """`Engine.run`, which says after each result how many there are."""
-        for done, result in enumerate(self.engine.run(start, given, work, jobs), 1):
-            yield result
-            self._say(step, done, len(jobs))
+    def _run(self, step: str, work: tuple[Any, ...], jobs: Sequence[Any]) -> list[Any]:
+        """Results of a function, given with its first arguments, for each job, in their order."""
+        found = {}
+        for at, result in self.engine.run(partial, work, operator.call, jobs):
+            found[at] = result
+            self._say(step, len(found), len(jobs))
+        return [found[at] for at in range(len(jobs))]
 
     def _say(self, step: str, done: int, total: int) -> None:
         if self.on_step is not None:

@@ -127,9 +127,8 @@ def gather(
         )
         for i in range(found.features.shape[1])
     ]
-    for_suggestions = [
-        largest(found.features[:, i], MEASURED, positives.any(1)) for i in range(len(chosen))
-    ]
+    own = positives.any(1)
+    for_suggestions = [largest(column, MEASURED, own) for column in found.features.T]
     places = place_names(dataset)
     wanted = {row for each in chosen for row in (*each.top, *each.spaced, *each.against)}
     if places:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from torchxnn.apps.study.analysis.descriptives import Cell, Summary
 from torchxnn.apps.study.analysis.models import Estimate, LinearModel, TermTest, Unavailable
 from torchxnn.apps.study.analysis.ordinal import OrdinalModel
-from torchxnn.apps.study.analysis.paired import PairedComparison
+from torchxnn.apps.study.analysis.paired import PairedComparison, Question
 from torchxnn.apps.study.analysis.results import Results
 from torchxnn.apps.study.analysis.wording import (
     DASH,
@@ -70,120 +70,102 @@ def people_table(results: Results) -> Table:
     return Table("Demographics of the analysed", columns, tuple(rows))
 
 
+Columns = Sequence[tuple[str, Callable[[Any], str]]]
+"""Per column its heading, and what it says of a row's item."""
+
+
+def _table(caption: str, items: Sequence[Any], columns: Columns, note: str = "") -> Table:
+    rows = tuple(tuple(text(item) for _, text in columns) for item in items)
+    return Table(caption, tuple(heading for heading, _ in columns), rows, note)
+
+
 def purity_table(results: Results, plan: StudyPlan) -> Table:
     """Show purity beside chance and the adjusted Rand index."""
-    rows = []
-    for cell in results.cells:
-        purity = cell.purity
-        labels = cell.purity_labels
-        rows.append(
-            (
-                _where(cell, plan),
-                str(purity.n),
-                percent(purity.mean),
-                between(purity.interval, 100.0, 1),
-                decimal(None if purity.sd is None else 100 * purity.sd, 1),
-                percent(purity.median),
-                percent(cell.chance),
-                decimal(cell.ari.mean),
-                between(cell.ari.interval),
-                percent(None if labels is None else labels.mean),
-            )
-        )
     level = f"{results.options.level:.0%} interval"
-    columns = (
-        *("Data set, stage (arm)", "n", "Mean purity", f"{level} (%)", "SD (points)", "Median"),
-        *("Chance level", "Mean ARI", level, "Purity, true labels"),
-    )
+    columns = [
+        ("Data set, stage (arm)", lambda c: _where(c, plan)),
+        ("n", lambda c: str(c.purity.n)),
+        ("Mean purity", lambda c: percent(c.purity.mean)),
+        (f"{level} (%)", lambda c: between(c.purity.interval, 100.0, 1)),
+        ("SD (points)", lambda c: decimal(c.purity.sd and 100 * c.purity.sd, 1)),
+        ("Median", lambda c: percent(c.purity.median)),
+        ("Chance level", lambda c: percent(c.chance)),
+        ("Mean ARI", lambda c: decimal(c.ari.mean)),
+        (level, lambda c: between(c.ari.interval)),
+        ("Purity, true labels", lambda c: percent(c.purity_labels and c.purity_labels.mean)),
+    ]
     note = (
         "Purity and ARI with respect to the network's predictions. Chance level: expected purity "
         "of groups of the same sizes, filled at random. ARI: adjusted Rand index, 0 at chance, 1 "
         "for a perfect grouping."
     )
-    return Table("Clustering purity", columns, tuple(rows), note)
+    return _table("Clustering purity", results.cells, columns, note)
 
 
 def behaviour_table(results: Results, plan: StudyPlan) -> Table:
     """Summarise what participants did."""
-    rows = [
-        (
-            _where(cell, plan),
-            decimal(cell.active_seconds, 0),
-            *(decimal(value, 1) for value in (cell.moves, cell.toggles, cell.zooms)),
-        )
-        for cell in results.cells
+    columns = [
+        ("Data set, stage (arm)", lambda c: _where(c, plan)),
+        ("Active seconds", lambda c: decimal(c.active_seconds, 0)),
+        ("Moves", lambda c: decimal(c.moves, 1)),
+        ("Heatmaps switched", lambda c: decimal(c.toggles, 1)),
+        ("Zooms", lambda c: decimal(c.zooms, 1)),
     ]
-    columns = ("Data set, stage (arm)", "Active seconds", "Moves", "Heatmaps switched", "Zooms")
-    return Table("Medians per batch", columns, tuple(rows))
+    return _table("Medians per batch", results.cells, columns)
 
 
 def paired_table(
     caption: str, comparisons: Sequence[PairedComparison], results: Results, plan: StudyPlan
 ) -> Table:
-    """Show paired tests with Holm's correction; purity is in points, answers are in steps."""
-    level = f"{results.options.level:.0%}"
-    rows = []
-    for c in comparisons:
-        share = c.measure.startswith("purity")
-        scale, digits = (100.0, 1) if share else (1.0, 2)
-        mean = points(c.mean_difference) if share else decimal(c.mean_difference)
-        test = c.test
-        rows.append(
-            (
-                f"{_data_set(c.data_set, plan)}{c.first} {MINUS} {c.second}",
-                str(c.n),
-                mean,
-                between(c.mean_interval, scale, digits),
-                decimal(None if test is None else test.statistic, 1),
-                "" if test is None else str(test.nonzero),
-                p_value(c.p),
-                p_value(c.p_holm),
-                decimal(c.rank_biserial),
-                between(c.rank_biserial_interval),
-                decimal(c.cohens_dz),
-                between(c.cohens_dz_interval),
-            )
-        )
-    columns = (
-        *("Data set: difference", "n", "Mean difference", f"{level} interval", "T+"),
-        *("Pairs that differ", "p", "p (Holm)", "Rank-biserial r", f"{level} interval"),
-        *("Cohen's d_z", f"{level} interval"),
-    )
+    """Show paired tests of one measure with Holm's correction; purity is in points, else steps."""
+    level = f"{results.options.level:.0%} interval"
+    share = any(c.measure.startswith("purity") for c in comparisons)
+    mean, scale, digits = (points, 100.0, 1) if share else (decimal, 1.0, 2)
+    columns = [
+        ("Data set: difference", lambda c: f"{_data_set(c, plan)}{c.first} {MINUS} {c.second}"),
+        ("n", lambda c: str(c.n)),
+        ("Mean difference", lambda c: mean(c.mean_difference)),
+        (level, lambda c: between(c.mean_interval, scale, digits)),
+        ("T+", lambda c: decimal(c.test and c.test.statistic, 1)),
+        ("Pairs that differ", lambda c: str(c.test.nonzero) if c.test else ""),
+        ("p", lambda c: p_value(c.p)),
+        ("p (Holm)", lambda c: p_value(c.p_holm)),
+        ("Rank-biserial r", lambda c: decimal(c.rank_biserial)),
+        (level, lambda c: between(c.rank_biserial_interval)),
+        ("Cohen's d_z", lambda c: decimal(c.cohens_dz)),
+        (level, lambda c: between(c.cohens_dz_interval)),
+    ]
     methods = {c.test.method for c in comparisons if c.test is not None}
     note = (
         "Wilcoxon's signed-rank test, two-sided; T+ is the sum of the ranks of positive "
         f"differences. p: {', '.join(sorted(methods)) or DASH}. "
         "Intervals: bootstrap over participants."
     )
-    return Table(caption, columns, tuple(rows), note)
+    return _table(caption, comparisons, columns, note)
 
 
 def arms_table(results: Results, plan: StudyPlan) -> Table:
     """Compare the arms with each other."""
     level = f"{results.options.level:.0%} interval"
-    rows = [
+    columns = [
         (
-            f"{_data_set(c.data_set, plan)}{c.first} against {c.second}",
-            f"{c.n_first}, {c.n_second}",
-            points(c.mean_difference),
-            between(c.mean_interval, 100.0, 1),
-            decimal(c.statistic, 1),
-            p_value(c.p),
-            p_value(c.p_holm),
-            decimal(c.cliffs_delta),
-            between(c.cliffs_delta_interval),
-        )
-        for c in results.between
+            "Data set: first against second",
+            lambda c: f"{_data_set(c, plan)}{c.first} against {c.second}",
+        ),
+        ("n", lambda c: f"{c.n_first}, {c.n_second}"),
+        ("Mean difference (points)", lambda c: points(c.mean_difference)),
+        (level, lambda c: between(c.mean_interval, 100.0, 1)),
+        ("U", lambda c: decimal(c.statistic, 1)),
+        ("p", lambda c: p_value(c.p)),
+        ("p (Holm)", lambda c: p_value(c.p_holm)),
+        ("Cliff's delta", lambda c: decimal(c.cliffs_delta)),
+        (level, lambda c: between(c.cliffs_delta_interval)),
     ]
-    columns = (
-        *("Data set: first against second", "n", "Mean difference (points)", level, "U", "p"),
-        *("p (Holm)", "Cliff's delta", level),
-    )
     note = (
         "Mann and Whitney's test, two-sided, of different participants. NoVis is a check that the "
         "groups are alike and is not corrected."
     )
-    return Table("Arms compared", columns, tuple(rows), note)
+    return _table("Arms compared", results.between, columns, note)
 
 
 def ratings_table(results: Results) -> Table:
@@ -221,7 +203,7 @@ def model_tables(
     def contrast(one: Estimate) -> tuple[str, ...]:
         numbers = (one.value, one.standard_error, one.low, one.high)
         value, error, low, high = (decimal(scale * number, digits) for number in numbers)
-        name = f"{_data_set(one.data_set, plan)}{one.name.replace(' - ', f' {MINUS} ')}"
+        name = f"{_data_set(one, plan)}{one.name.replace(' - ', f' {MINUS} ')}"
         return (name, value, error, f"{low} to {high}", p_value(one.p), p_value(one.p_holm))
 
     tests = ("Term", "Chi squared" if ordinal else "F", "df", "p")
@@ -280,8 +262,8 @@ def _summaries(
 
 def _where(cell: Cell, plan: StudyPlan) -> str:
     arm = "" if cell.arm == plan.main.name else f" ({cell.arm})"
-    return f"{_data_set(cell.data_set, plan)}{cell.name}{arm}"
+    return f"{_data_set(cell, plan)}{cell.name}{arm}"
 
 
-def _data_set(key: str, plan: StudyPlan) -> str:
-    return f"{plan.data_set_name(key)}: " if key else ""
+def _data_set(of: Cell | Question | Estimate, plan: StudyPlan) -> str:
+    return f"{plan.data_set_name(of.data_set)}: " if of.data_set else ""

@@ -27,19 +27,6 @@ class NewEvents(BaseModel):
     events: Annotated[list[Event], Field(min_length=1, max_length=100)]
 
 
-class StageContent(BaseModel):
-    """All that the page of a batch shows."""
-
-    position: int
-    last: int
-    stage: Stage
-    groups: int
-    features: int
-    csrf: str
-    images: list[dict[str, Any]]
-    texts: dict[str, Any]
-
-
 def _batch(session: Session, position: int) -> tuple[Stage, str, list[StudyImage]]:
     """Stage, attribution method and pictures of a batch, in this participant's order."""
     plan, participant = session.site.plan, session.participant
@@ -59,21 +46,21 @@ def _batch(session: Session, position: int) -> tuple[Stage, str, list[StudyImage
 
 
 @router.get("/{position}")
-def show(position: Position, session: SessionOf) -> StageContent:
+def show(position: Position, session: SessionOf) -> dict[str, Any]:
     """Pictures of a batch and where they are; nothing that tells their class."""
     site, participant = session.site, session.participant
     stage, method, images = _batch(session, position)
     groups = read_trial(site.database, participant, position, site.clock())
-    return StageContent(
-        position=position,
-        last=count_trials(site.plan, participant.arm),
-        stage=stage,
-        groups=site.plan.groups,
-        features=len(images[0].overlays) if stage == "XNN" else 0,
-        csrf=session.csrf,
-        images=[_shown(image, stage, method, groups.get(image.id)) for image in images],
-        texts=site.texts["stage"],
-    )
+    return {
+        "position": position,
+        "last": count_trials(site.plan, participant.arm),
+        "stage": stage,
+        "groups": site.plan.groups,
+        "features": len(images[0].overlays) if stage == "XNN" else 0,
+        "csrf": session.csrf,
+        "images": [_shown(image, stage, method, groups.get(image.id)) for image in images],
+        "texts": site.texts["stage"],
+    }
 
 
 def _shown(image: StudyImage, stage: Stage, method: str, group: int | None) -> dict[str, Any]:

@@ -24,7 +24,11 @@ class Buckets:
         now = self._clock()
         with self._lock:
             if len(self._levels) > _MOST_KEYS:
-                self._forget_full(now)
+                self._levels = {
+                    each: (level, before)
+                    for each, (level, before) in self._levels.items()
+                    if level + (now - before) * self._rate < self._burst
+                }
             level, before = self._levels.get(key, (self._burst, now))
             level = min(self._burst, level + (now - before) * self._rate)
             if level >= 1:
@@ -32,10 +36,3 @@ class Buckets:
                 return 0.0
             self._levels[key] = (level, now)
             return (1 - level) / self._rate
-
-    def _forget_full(self, now: float) -> None:
-        self._levels = {
-            key: (level, before)
-            for key, (level, before) in self._levels.items()
-            if level + (now - before) * self._rate < self._burst
-        }
