@@ -19,9 +19,9 @@ from torchxnn import XNN
 from torchxnn.apps.atlas import AtlasConfig, build_atlas
 from torchxnn.apps.atlas import class_job as class_jobs
 from torchxnn.apps.atlas.images import choose_images, encode_images
+from torchxnn.apps.atlas.numbers import standardise
 from torchxnn.apps.atlas.predictions import read_predictions
 from torchxnn.apps.atlas.runs import find_runs
-from torchxnn.apps.atlas.similar import standardise
 from torchxnn.cli.main import main
 from torchxnn.data.record import cache_activations
 from torchxnn.errors import DataError, XNNError

@@ -7,8 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from torchxnn.apps.study.design import all_cells, draw_cell, draw_order, draw_trials
-from torchxnn.apps.study.draws import draw_sets
+from torchxnn.apps.study.design import all_cells, draw_cell, draw_order, draw_sets, draw_trials
 from torchxnn.apps.study.settings import COMPLEMENTARY, MAIN, Arm, StudySettings
 from torchxnn.errors import DataError
 

@@ -10,7 +10,7 @@ from study_plan import CLASSES, write_tiny_study
 from study_session import browser, event, fields, finish, join, practise, send, sign, sort
 from torchxnn.apps.study.plan import StudyPlan
 from torchxnn.apps.study.server.app import create_app
-from torchxnn.apps.study.server.limits import Buckets
+from torchxnn.apps.study.server.site import Buckets
 from torchxnn.apps.study.settings import Limits, Recruitment
 from torchxnn.apps.study.steps import steps_of
 from torchxnn.apps.web import POLICY

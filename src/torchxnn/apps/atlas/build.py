@@ -21,10 +21,9 @@ from torch import nn
 from torchxnn.apps.atlas.class_job import CLASSES, Given, make_class
 from torchxnn.apps.atlas.config import AtlasConfig
 from torchxnn.apps.atlas.content import ClassJob, CloseLink, Entry, Link, SimilarLink
-from torchxnn.apps.atlas.numbers import Summary, embed_block
+from torchxnn.apps.atlas.numbers import Similar, Summary, compare_block, embed_block
 from torchxnn.apps.atlas.predictions import Predictions, read_predictions
 from torchxnn.apps.atlas.runs import Failure, SavedClass, find_runs
-from torchxnn.apps.atlas.similar import Similar, compare_block
 from torchxnn.apps.atlas.site import MARKER, templates_key, write_assets, write_index
 from torchxnn.data.activation_cache import ActivationCache
 from torchxnn.data.class_names import spoken

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from torchxnn.apps.saved_xnn import open_run
 from torchxnn.apps.study.config import DataSource, StudyConfig
-from torchxnn.apps.study.draws import draw_sets
+from torchxnn.apps.study.design import draw_sets
 from torchxnn.apps.study.media import Media
 from torchxnn.apps.study.plan import (
     CONSENT,

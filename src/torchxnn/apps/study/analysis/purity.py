@@ -142,10 +142,8 @@ def score_trials(
     return merged[order].sort_values(TRIAL, ignore_index=True)
 
 
-_SCORES = (
-    *("images", "groups", "purity", "ari", "chance"),
-    *("purity_labels", "ari_labels", "chance_labels"),
-)
+_MEASURES = {"purity": purity, "ari": adjusted_rand_index, "chance": expected_purity}
+_SCORES = ("images", "groups", *_MEASURES, *(f"{name}_labels" for name in _MEASURES))
 
 
 def _scores(part: pd.DataFrame) -> Mapping[str, int | float | None]:
@@ -155,12 +153,9 @@ def _scores(part: pd.DataFrame) -> Mapping[str, int | float | None]:
         labels = None
     found: dict[str, int | float | None] = {"images": len(groups), "groups": len(set(groups))}
     for suffix, classes in (("", part["predicted"].tolist()), ("_labels", labels)):
-        for name, score in _MEASURES:
+        for name, score in _MEASURES.items():
             found[name + suffix] = None if classes is None else score(groups, classes)
     return found
-
-
-_MEASURES = (("purity", purity), ("ari", adjusted_rand_index), ("chance", expected_purity))
 
 
 def _check_placements(rows: pd.DataFrame) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -13,7 +14,6 @@ from fastapi import Request
 from fastapi.responses import HTMLResponse
 
 from torchxnn.apps.study.plan import StudyPlan
-from torchxnn.apps.study.server.limits import Buckets
 from torchxnn.apps.study.steps import steps_of
 from torchxnn.apps.study.store.database import Database
 from torchxnn.apps.study.store.participants import Participant
@@ -21,6 +21,36 @@ from torchxnn.apps.web import page_templates, version_of
 
 WEB = Path(__file__).parents[1] / "web"
 STATIC = WEB / "static"
+_MOST_KEYS = 20_000
+
+
+class Buckets:
+    """Token buckets by key: `rate` requests a second on average, `burst` at once."""
+
+    def __init__(
+        self, rate: float, burst: float, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._rate, self._burst, self._clock = rate, burst, clock
+        self._levels: dict[str, tuple[float, float]] = {}
+        self._lock = threading.Lock()
+
+    def wait(self, key: str) -> float:
+        """Take one; 0 if there was one, else the seconds until there is."""
+        now = self._clock()
+        with self._lock:
+            if len(self._levels) > _MOST_KEYS:
+                self._levels = {
+                    each: (level, before)
+                    for each, (level, before) in self._levels.items()
+                    if level + (now - before) * self._rate < self._burst
+                }
+            level, before = self._levels.get(key, (self._burst, now))
+            level = min(self._burst, level + (now - before) * self._rate)
+            if level >= 1:
+                self._levels[key] = (level - 1, now)
+                return 0.0
+            self._levels[key] = (level, now)
+            return (1 - level) / self._rate
 
 
 @dataclass(eq=False)
