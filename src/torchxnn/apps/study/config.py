@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AfterValidator, Field, ValidationError, ValidationInfo
+from pydantic import AfterValidator, Field, ValidationError
 
 from torchxnn.apps.study.plan import explain
 from torchxnn.apps.study.settings import Frozen, Key, StudySettings
@@ -14,7 +14,7 @@ from torchxnn.apps.study.texts import read
 from torchxnn.errors import DataError
 
 
-def _place(path: Path, info: ValidationInfo) -> Path:
+def _place(path: Path, info: Any) -> Path:  # pydantic's ValidationInfo cannot be checked
     return (info.context or {}).get("folder", Path()) / path.expanduser()
 
 
