@@ -82,6 +82,11 @@ class Change:
         return float(np.mean(self.control_real)) if self.control_real else 0.0
 
     @property
+    def region_share(self) -> float:
+        """Share of the image that the region takes."""
+        return self.pixels / self.region.size
+
+    @property
     def used(self) -> bool | None:
         """Whether the network's logit moves as the x-feature claims, further than every control.
 
@@ -162,10 +167,9 @@ class WhatIf(SavedResult):
         found = {True: "the network uses it", False: "that the network uses it is not shown",
                  None: "it claims nothing"}[one.used]  # fmt: skip
         value = number(self.config.value) if self.config.value else "zero"
-        share = one.pixels / one.region.size
         return (
             f"With {one.name} at {value} the reproduced logit of {self.target_name} changes by "
-            f"{signed(one.set_reproduced)}; with its region ({share:.0%} of the image) "
+            f"{signed(one.set_reproduced)}; with its region ({one.region_share:.0%} of the image) "
             f"painted over the network's own changes by {signed(one.masked_real)}, and by "
             f"{signed(one.control_mean)} with such a region elsewhere: {found}."
         )
