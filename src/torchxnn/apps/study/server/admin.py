@@ -103,13 +103,13 @@ def _counts(site: Site) -> dict[str, Any]:
     """Participants by arm and status, and by cell of the design; others than proper ones apart."""
     settings = site.plan.settings
     keys = [data.key for data in site.plan.data_sets]
-    status: dict[str, Counter[str]] = {arm.name: Counter() for arm in settings.arms}
+    counts: dict[str, Counter[str]] = {arm.name: Counter() for arm in settings.arms}
     cells: Counter[tuple[str, str, str]] = Counter()
     for (arm, kind, state, place), count in count_cells(site.database).items():
         name = state if kind == "participant" else f"{kind}, {state}"
-        status[arm][name] += count
+        counts[arm][name] += count
         if kind == "participant":
             label = draw_cell(settings, settings.arm(arm), keys, place).label
             cells[arm, label, state] += count
     orders = {arm.name: [cell.label for cell in all_cells(arm, keys)] for arm in settings.arms}
-    return {"status": status, "cells": cells, "orders": orders}
+    return {"counts": counts, "cells": cells, "orders": orders}
