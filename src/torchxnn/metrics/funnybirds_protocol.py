@@ -400,4 +400,4 @@ ANCHORS = MappingProxyType(
 )
 """Published scores of other networks: the first in the README of visinf/funnybirds-framework, the
 second in `funnybirds_complete/plot_results.py` of visinf/funnybirds, which does not say what method
-it is. The paper draws its results and gives no figures."""
+it is. Figures of the paper's other methods, which it draws, were not found."""
