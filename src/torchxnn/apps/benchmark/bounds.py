@@ -109,7 +109,7 @@ def _forget_decoder(embedding: Autoencoder) -> None:
 
 
 def fit_random_directions(case: Case) -> Found:
-    """Directions drawn from a normal distribution, the same for all classes but for their number.
+    """Directions drawn from a normal distribution, the same for all classes.
 
     The readout, fitted by least squares, is all that knows the class.
     """
@@ -156,11 +156,15 @@ def _shuffled(data: Activations, target: int, generator: torch.Generator) -> Act
 
 
 def fit_components(case: Case) -> Found:
-    """Independent components of the contributions among the positives; see `fit_ica`."""
-    train = case.data.train
+    """Independent components of the contributions among the positives; see `fit_ica`.
+
+    Read by least squares as all others are: the readout of `fit_ica` is that of the positives, and
+    far off for images of other classes.
+    """
+    train, seed = case.data.train, case.config.seed
     logits = train.logits[:, case.target]
-    seed, weights = case.config.seed, case.weights
-    return Found(fit_ica(train.z, logits, case.positives, case.n_features, weights, seed))
+    embedding = fit_ica(train.z, logits, case.positives, case.n_features, case.weights, seed)
+    return Found(case.read(embedding))
 
 
 BOUNDS: dict[str, Contender] = {

@@ -31,7 +31,7 @@ class Case:
         config: settings of the learned methods; its seed is everybody's, and its share of the
             positives weighs the samples of every readout.
         visible: (M, P) for the rows of `data.train`: whether the kind of part that the class has
-            is visible in the image, whatever class the image is of.
+            is visible in the image, whatever class the image is of; `FunnyBirds.shows(target)`.
         head: Z (B, ...) to logits (B, K), what the network does above the layer; see
             `run_above_layer`.
     """
