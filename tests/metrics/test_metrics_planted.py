@@ -93,6 +93,11 @@ def test_place_by_hand():
     assert (score.value, uniform) == (0.75, 0.5)
     score, uniform = place_score(maps, masks, present, ((0, 1),), (0, 1))
     assert (score.value, uniform) == (0.25 / 2, (0.5 + 0.25) / 2)
+    never = torch.cat([present, torch.zeros(2, 1, dtype=torch.bool)], 1)
+    score, uniform = place_score(maps, masks, never, ((0, 0),), (0, 2))
+    assert (score.value, uniform) == (0.75, 0.5)
+    with pytest.raises(DataError, match="none of the images shows any"):
+        place_score(maps, masks, never, ((0, 2),), (2,))
 
 
 def test_false_features_by_hand():

@@ -1,10 +1,13 @@
-"""The demonstrations: solar cells (`xnn demo`) and the European Goldfinch (`xnn demo --data cub`).
+"""The demonstrations: solar cells, the European Goldfinch, and drawn shapes with known causes.
 
-Both explain SqueezeNet 1.1 features with a fully connected head, attached to at `classifier.1`,
-the first fully connected layer after its ReLU.
+They are `xnn demo`, `xnn demo --data cub` and `xnn demo --data planted`. All attach to
+`classifier.1`, the first fully connected layer after its ReLU; for photographs it is that of
+SqueezeNet 1.1 features with a fully connected head.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import cast
@@ -17,7 +20,11 @@ from torchxnn.data.class_names import spoken
 from torchxnn.data.datasets.base import ImageDataset, ImageSubset, make_loader
 from torchxnn.data.datasets.cub import CUB
 from torchxnn.data.datasets.elpv import CITATION, ELPV, LICENCE
+from torchxnn.data.datasets.planted import PlantedShapes
+from torchxnn.data.record import record_activations
+from torchxnn.data.removals import record_removals
 from torchxnn.errors import DataError, ModelError
+from torchxnn.metrics.planted import PlantedScores, score_planted
 from torchxnn.models.bundled import (
     LAYER,
     PREPROCESSING,
@@ -28,7 +35,9 @@ from torchxnn.models.bundled import (
     train_head,
 )
 from torchxnn.models.load import load_model
+from torchxnn.models.planted import ALWAYS, CLASSES, FACTORY, THING_NAMES, planted_network
 from torchxnn.models.preprocessing import Preprocessing
+from torchxnn.xnn import XNN
 
 GOLDFINCH = 47
 
@@ -52,6 +61,7 @@ class DemoSetup:
         notes: licence and sources, to be printed with every image.
         preprocessing: how images become tensors.
         layer: where the XNN attaches.
+        compare: what the fitted XNN found of what is known, in sentences; None if nothing is.
     """
 
     model: nn.Module
@@ -68,6 +78,7 @@ class DemoSetup:
     notes: tuple[str, ...]
     preprocessing: Preprocessing = PREPROCESSING
     layer: str = LAYER
+    compare: Callable[[XNN], tuple[str, ...]] | None = None
 
 
 # --- solar cells
@@ -173,3 +184,114 @@ def prepare_cub(root: str | Path, weights: str | Path, target: int = GOLDFINCH) 
             f"{len(train)} images of the official training split, {len(test)} of the test split.",
         ),
     )
+
+
+# --- planted shapes
+
+
+def prepare_planted(seed: int = 0, images: int = 1000) -> DemoSetup:
+    """Draw shapes, make the network that is a known sum of detectors, and set up its explanation.
+
+    Args:
+        seed: of the images and of the network's mixing.
+        images: to fit the XNN on; a quarter as many, other ones, are for the test.
+
+    Raises:
+        DataError: no images.
+    """
+    network, target = planted_network(seed), 0
+    train, test = PlantedShapes(images, seed), PlantedShapes(max(images // 4, 1), seed, "test")
+    data = record_activations(network, LAYER, make_loader(test))
+    right = data.predicted == torch.tensor(test.labels)
+    planted = CLASSES[target]
+    terms = " + ".join(f"{weight:g} x {name}" for name, weight in planted.weights.items())
+    return DemoSetup(
+        model=network,
+        train=train,
+        validation=None,
+        test=test,
+        classes=train.classes,
+        target=target,
+        target_name=planted.name,
+        accuracy=float(right.double().mean()),
+        title=f"Why is this a {planted.name}?",
+        network="Planted network",
+        factory=FACTORY,
+        notes=(
+            f"Drawn shapes, no photographs: {len(train)} images to fit, {len(test)} for the test.",
+            f"What was planted: the logit of {planted.name} is {terms.replace('+ -', '- ')} + a "
+            "constant, where each name stands for the answer of a detector, 0 where the thing is "
+            f"not. Most images of the class also show a {planted.spurious}, which the logit "
+            f"ignores; the {ALWAYS} is on every image and is no reason.",
+        ),
+        preprocessing=network.preprocessing,
+        compare=partial(compare_with_planted, shapes=test),
+    )
+
+
+def compare_with_planted(xnn: XNN, shapes: PlantedShapes) -> tuple[str, ...]:
+    """What an XNN of the planted network found, in sentences.
+
+    Args:
+        xnn: fitted to one class.
+        shapes: test images of its network.
+    """
+    target = xnn.targets[0]
+    removals = record_removals(xnn.model, xnn.layer, shapes, target)
+    data = record_activations(xnn.model, xnn.layer, make_loader(shapes))
+    shares = xnn.measure(data).faithfulness.share[0]
+    scores = score_planted(xnn.fitted(), removals, target, torch.tensor(shares))
+    return tuple(sentences(scores, shares, len(removals.images), xnn.feature_names))
+
+
+def sentences(
+    scores: PlantedScores, shares: Sequence[float], images: int, names: Sequence[str]
+) -> list[str]:
+    """Scores in words: what was found, with which shares, in which direction, and what is false.
+
+    Args:
+        scores: of an XNN.
+        shares: of its x-features, as its report has them.
+        images: that things were taken out of.
+        names: of the x-features.
+    """
+    truth = scores.truth
+    recovery, specificity = scores.recovery, scores.specificity or 0.0
+    found = "nothing moved"
+    if recovery is not None:
+        found = (
+            f"{recovery.value:.0%} of what the x-features change lies on matched pairs (100% is "
+            f"one x-feature for each thing; shuffled things give {recovery.chance:.0%})"
+        )
+    said = [
+        f"What was found, by drawing {images} test images again without each of their things: "
+        f"{found}. An x-feature's own largest thing has {specificity:.0%} of its change.",
+        "Shares of the logit, as the x-features report them and as they were planted: "
+        + "; ".join(
+            f"{names[feature]} {shares[feature]:.0%}, {THING_NAMES[thing]} {truth.share[thing]:.0%}"
+            for feature, thing in scores.pairs
+        )
+        + f". The mean error is {100 * scores.share.value:.0f} points (chance "
+        f"{100 * scores.share.chance:.0f}).",
+        f"Direction: {scores.sign.value * len(truth.reasons):.0f} of {len(truth.reasons)} things "
+        "have an x-feature that pushes the logit their way.",
+    ]
+    if scores.against is not None:
+        against = [THING_NAMES[thing] for thing in truth.reasons if truth.drop[thing] < 0]
+        verdict = "is" if scores.against == 1 else "is not"
+        said.append(
+            f"What speaks against the class ({', '.join(against)}) {verdict} reported with a "
+            "negative contribution."
+        )
+    wrong = [names[feature] for feature in scores.false_features]
+    said.append(
+        f"False concepts: {len(wrong)} of {scores.active} active x-features"
+        + (f" ({', '.join(wrong)})" if wrong else "")
+        + " answer most to something that is no reason."
+    )
+    change = scores.intervention
+    if change.r2 is not None:
+        said.append(
+            f"The reproduced logit follows the network's when things go: R² {change.r2:.3f}."
+        )
+    return said

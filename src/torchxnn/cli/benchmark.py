@@ -13,6 +13,7 @@ from tyro.conf import subcommand
 
 from torchxnn.apps.benchmark.class_by_class import OnClass, Plan
 from torchxnn.apps.benchmark.funnybirds.settings import TruthConfig, default_config
+from torchxnn.apps.benchmark.planted_methods import PlantedConfig
 from torchxnn.apps.benchmark.run import run_benchmark
 from torchxnn.apps.benchmark.settings import BenchmarkConfig, MnistConfig
 from torchxnn.apps.benchmark.stability import run_stability
@@ -264,6 +265,36 @@ class Mnist(MnistConfig):
         terminal.say(*describe(results))
 
 
+@dataclass(frozen=True)
+class Planted:
+    """Fit all methods to a network whose logits are known sums of known detectors; needs no data.
+
+    Attributes:
+        out: folder for the results; a killed run goes on where it stopped.
+        jobs: processes.
+        config: settings.
+    """
+
+    out: Path
+    jobs: int = 1
+    config: PlantedConfig = field(default_factory=PlantedConfig)
+
+    def execute(self, terminal: Terminal) -> None:
+        """Draw images, fit and measure all methods, and print the table."""
+        from torchxnn.apps.benchmark.planted import run_planted
+
+        with terminal.progress() as progress:
+            task = progress.add_task("Measuring seeds", total=self.config.seeds)
+            run_planted(
+                self.config,
+                self.out,
+                self.jobs,
+                lambda done, _: progress.update(task, completed=done),
+            )
+        terminal.say((self.out / "tables.md").read_text("utf-8"))
+        terminal.say(f"results.json and tables.md are in {self.out}")
+
+
 def every_few(classes: int) -> list[int]:
     """About ten classes, evenly spaced, for commands that fit each class many times."""
     step = max(1, classes // TUNE_CLASSES)
@@ -312,6 +343,7 @@ class Benchmark:
         | Annotated[Places, subcommand("places")]
         | Annotated[FunnyBirdsTruth, subcommand("funnybirds")]
         | Annotated[Mnist, subcommand("mnist")]
+        | Annotated[Planted, subcommand("planted")]
         | Annotated[Tune, subcommand("tune")]
         | Annotated[SeedStability, subcommand("stability")]
     )

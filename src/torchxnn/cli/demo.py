@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -19,6 +20,7 @@ from torchxnn.cli.terminal import (
     fit_table,
 )
 from torchxnn.errors import DataError
+from torchxnn.parallel.process import one_thread
 from torchxnn.training.config import TrainConfig
 from torchxnn.training.report import FitReport
 from torchxnn.xnn import XNN
@@ -31,10 +33,11 @@ NETWORK = "network.safetensors"
 
 @dataclass(frozen=True)
 class Demo:
-    """Train a small network on real photographs, explain it, and write a report."""
+    """Prepare a small network, explain it, and write a report."""
 
-    data: Literal["solar", "cub"] = "solar"
-    """solar: solar cells from the elpv-dataset package; cub: the European Goldfinch of CUB"""
+    data: Literal["solar", "cub", "planted"] = "solar"
+    """solar: solar cells from the elpv-dataset package; cub: the European Goldfinch of CUB;
+    planted: drawn shapes and a network whose reasons are known, without any photographs"""
     root: Path | None = None
     """for cub: folder in the official CUB-200-2011 layout"""
     weights: Path | None = None
@@ -66,12 +69,13 @@ class Demo:
                 make_loader(setup.test),
                 on_batch=count_images(progress, "Evaluating on test images", len(setup.test)),
             )
+            notes = setup.notes + (setup.compare(xnn) if setup.compare else ())
             report = build_report(
                 xnn,
                 setup.test,
                 title=setup.title,
                 model_name=setup.network,
-                notes=setup.notes,
+                notes=notes,
                 provenance=(("Weights", self._network_file().name),),
                 on_batch=count_images(progress, "Looking for examples", len(setup.test)),
                 on_drawing=count_drawings(progress, "Drawing heatmaps"),
@@ -80,16 +84,18 @@ class Demo:
         if setup.accuracy is not None:
             terminal.say(f"{setup.network}: {setup.accuracy:.1%} of the test images right")
         terminal.show(fit_table(fit), evaluation_table(evaluation))
-        terminal.say(*setup.notes, style="dim")
+        terminal.say(*notes, style="dim")
         seconds = time.perf_counter() - start
         page = self.out / "report.html"
         terminal.say(f"Wrote {page} after {seconds:.0f} s; open it in a browser.")
 
     def _prepare(self, progress: Progress) -> DemoSetup:
-        from torchxnn.apps.demo import prepare_cub, prepare_solar
+        from torchxnn.apps.demo import prepare_cub, prepare_planted, prepare_solar
 
         if self.data == "solar":
             return prepare_solar(self.seed, progress)
+        if self.data == "planted":
+            return prepare_planted(self.seed)
         if self.root is None or self.weights is None:
             raise DataError("xnn demo --data cub needs --root DIR and --weights FILE")
         return prepare_cub(self.root, self.weights)
@@ -116,14 +122,16 @@ class Demo:
         config = TrainConfig(seed=self.seed)
         held_out = setup.validation
         images = len(setup.train) + (0 if held_out is None else len(held_out))
-        report = xnn.fit(
-            make_loader(setup.train),
-            setup.target,
-            None if held_out is None else make_loader(held_out),
-            config,
-            count_images(progress, "Recording activations", images),
-            count_epochs(progress, "Fitting", config.epochs),
-        )
+        # the planted layer is so small that more threads would only wait
+        with one_thread() if self.data == "planted" else nullcontext():
+            report = xnn.fit(
+                make_loader(setup.train),
+                setup.target,
+                None if held_out is None else make_loader(held_out),
+                config,
+                count_images(progress, "Recording activations", images),
+                count_epochs(progress, "Fitting", config.epochs),
+            )
         return xnn, report
 
     def _network_file(self) -> Path:

@@ -150,7 +150,8 @@ def place_score(
 ) -> tuple[Score, float]:
     """Share of a map's positive relevance on the thing of its x-feature, where the image shows it.
 
-    Higher is better. The mean over the things, each over its images.
+    Higher is better. The mean over the things that these images show, each over its images; a thing
+    without an x-feature counts as 0.
 
     Args:
         maps: signed maps (M, n, H, W).
@@ -160,18 +161,25 @@ def place_score(
         things: that were to be found.
 
     Returns:
-        The score, 0 for a thing without an x-feature or an image, and that of a uniform map.
+        The score, and that of a uniform map.
+
+    Raises:
+        DataError: no image shows any of the things.
     """
+    images = present.double().sum(0)
+    shown = [thing for thing in things if images[thing] > 0]
+    if not shown:
+        raise DataError("none of the images shows any of the things to be found; take more images")
+    weights = (present.double() / images.clamp(min=1))[:, shown]
+    numbers = [thing + 1 for thing in shown]
     count = max(present.shape[1], int(masks.max())) + 1
-    mass = part_mass(maps, masks, count)[:, :, 1 : present.shape[1] + 1]
-    area = part_mass(torch.ones_like(maps[:, :1]), masks, count)[:, 0, 1 : present.shape[1] + 1]
-    shown = present.double()
-    images = shown.sum(0).clamp(min=1)
-    means = torch.einsum("mlp,mp->lp", mass, shown)[:, list(things)] / images[list(things)]
-    uniform = ((area * shown).sum(0) / images)[list(things)]
-    value = sum(float(means[row, things.index(thing)]) for row, thing in pairs) / len(things)
+    mass = part_mass(maps, masks, count)[:, :, numbers]
+    area = part_mass(torch.ones_like(maps[:, :1]), masks, count)[:, 0, numbers]
+    means = torch.einsum("mlp,mp->lp", mass, weights)
+    found = [float(means[row, shown.index(thing)]) for row, thing in pairs if thing in shown]
     matched = min(maps.shape[1], len(things)) / len(things)
-    return Score(value, float(means.mean()) * matched), float(uniform.mean())
+    score = Score(sum(found) / len(shown), float(means.mean()) * matched)
+    return score, float((area * weights).sum()) / len(shown)
 
 
 def false_features(

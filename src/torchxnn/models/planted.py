@@ -123,7 +123,7 @@ TOGETHER = (("blue square", "yellow triangle"), ("red plus", "green square"))
 
 CLASSES = (
     PlantedClass(
-        "class A",
+        "pattern A",
         {
             "red disc": 3.0,
             "blue square": 2.0,
@@ -134,7 +134,7 @@ CLASSES = (
         spurious="red plus",
     ),
     PlantedClass(
-        "class B",
+        "pattern B",
         {
             "blue triangle": 3.0,
             "red plus": 2.0,
@@ -145,7 +145,7 @@ CLASSES = (
         spurious="yellow disc",
     ),
     PlantedClass(
-        "class C",
+        "pattern C",
         {
             "magenta disc": 3.0,
             "green plus": 2.0,

@@ -125,7 +125,7 @@ def open_benchmark(plan: Plan) -> tuple[Opened, list[int]]:
     task = TASKS[plan.source.kind](plan.source)
     resolve_layer(task.model, plan.source.layer)
     wanted = _chosen(task, plan.targets)
-    _claim(plan.folder, {"source": plan.source, "config": plan.config})
+    claim_folder(plan.folder, {"source": plan.source, "config": plan.config})
     return _record(task, plan.config, plan.folder, plan.on_images, plan.jobs), wanted
 
 
@@ -177,8 +177,12 @@ def _measure(state: tuple[Measurement, Path, Any], target: int) -> dict[str, Any
     return figures
 
 
-def _claim(folder: Path, about: Mapping[str, Any]) -> None:
-    """Write down what a folder is for, or refuse one that is for something else."""
+def claim_folder(folder: Path, about: Mapping[str, Any]) -> None:
+    """Write down what a folder is for, or refuse one that is for something else.
+
+    Raises:
+        DataError: the folder holds a benchmark with other settings, or something else.
+    """
     path = folder / SETTINGS
     if path.is_file():
         found = _SETTINGS_FORMAT.read(path)

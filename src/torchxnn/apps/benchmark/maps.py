@@ -24,9 +24,16 @@ the contrastive map is 0 everywhere."""
 
 
 class UnitMaps:
-    """Maps of the concepts of all methods, two passes over the network for all of them."""
+    """Maps of the concepts of all methods, two passes over the network for all of them.
 
-    def __init__(self, task: Task, fitted: dict[str, Embedding]) -> None:
+    Args:
+        layer_output: images to the activations Z (B, S_z) that the methods embed.
+        fitted: embeddings by method.
+    """
+
+    def __init__(
+        self, layer_output: Callable[[Tensor], Tensor], fitted: dict[str, Embedding]
+    ) -> None:
         self._groups: list[tuple[ExcitationBackprop, dict[str, int]]] = []
         for contrastive in (True, False):
             group = {
@@ -35,7 +42,7 @@ class UnitMaps:
                 if (name not in WITHOUT_CONTRAST) == contrastive
             }
             if group:
-                units = UnitsOfMany(layer_of(task), list(group.values()))
+                units = UnitsOfMany(layer_output, list(group.values()))
                 method = ExcitationBackprop(units, contrastive=contrastive)
                 sizes = {name: embedding.n_features for name, embedding in group.items()}
                 self._groups.append((method, sizes))

@@ -201,7 +201,7 @@ def _measure_maps(ready: Prepared, fitted: dict[str, Embedding], record: ClassRe
         return
     gathered = {name: MapFigures(e.n_features, task.parts) for name, e in fitted.items()}
     gathered["1-heatmap"] = MapFigures(1, task.parts)
-    units = UnitMaps(task, fitted)
+    units = UnitMaps(layer_of(task), fitted)
     logit = ExcitationBackprop(task.model)
     scores: dict[str, list[Tensor]] = {"x-features": [], "1-heatmap": [], "random": []}
     generator = torch.Generator().manual_seed(config.train.seed * 1009 + target)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torchxnn.apps.benchmark.settings import ALL_METHODS
@@ -195,3 +195,26 @@ def stability_text(found: dict[str, Any]) -> str:
         + table(["method", "correlation of matched x-features ↑", "of shuffled values"], rows)
         + "\n"
     )
+
+
+def planted_text(found: dict[str, Any], figures: Mapping[str, str]) -> str:
+    """Figures of the planted benchmark by method, with their spread over seeds, as Markdown.
+
+    Args:
+        found: what `planted.summarise` returns.
+        figures: heads of the columns by figure.
+    """
+    rows = [
+        [name, *(_spread(row[figure], found["spread"][name][figure]) for figure in figures)]
+        for name, row in found["methods"].items()
+    ]
+    classes = next(iter(found["seeds"].values()))
+    return (
+        "# Planted shapes\n\nThe logit is a known sum of known detectors. Means over "
+        f"{len(found['seeds'])} seed(s) of {len(classes)} class(es) each, ± the standard deviation "
+        f"over seeds.\n\n{_table(['method', *figures.values()], rows)}\n"
+    )
+
+
+def _spread(value: float | None, deviation: float | None) -> str:
+    return _number(value) + ("" if deviation is None else f" ± {deviation:.3f}")

@@ -1,0 +1,179 @@
+"""What the planted benchmark fits: all methods, random directions, and the detectors themselves."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from torchxnn.apps.benchmark.methods import (
+    BLIND,
+    SEEN,
+    FitData,
+    fit_lasso_sizes,
+    fit_variant,
+    read_class,
+)
+from torchxnn.apps.benchmark.settings import FIT
+from torchxnn.data.activations import Activations
+from torchxnn.data.datasets.base import make_loader
+from torchxnn.data.datasets.planted import PlantedShapes
+from torchxnn.data.positives import split_kinds
+from torchxnn.data.record import record_activations
+from torchxnn.embeddings.base import Embedding
+from torchxnn.embeddings.pca import PCAConcepts
+from torchxnn.errors import DataError, XNNError
+from torchxnn.models.planted import CLASSES, LAYER, PlantedNetwork, planted_network
+from torchxnn.training.config import TrainConfig
+
+XNN = "XNN"
+PLANTED = "planted"
+RANDOM = "random"
+METHODS = (XNN, *SEEN, *BLIND, "Lasso", RANDOM, PLANTED)
+"""Rows of the table: what `xnn fit` does by default, the methods of the benchmark, and, to read
+them by, random directions of Z and the detectors themselves."""
+
+
+@dataclass(frozen=True)
+class PlantedConfig:
+    """What `xnn benchmark planted` measures, and how thoroughly.
+
+    Attributes:
+        images: that are fitted to, a third of each class; as many again divided by `test_part` are
+            measured on.
+        test_part: see `images`.
+        removal_images: most images per class from which things are removed.
+        map_images: most images per class whose maps are measured.
+        seeds: how many times everything is made anew.
+        n_features: number of concepts of every method.
+        classes: whose logits are explained.
+        methods: rows of the table, of `METHODS`.
+        train: settings of all learned methods but XNN, which has the defaults of `xnn fit`: those
+            of the other benchmarks, with more epochs for want of altered copies.
+    """
+
+    images: int = 2000
+    test_part: int = 4
+    removal_images: int = 60
+    map_images: int = 10
+    seeds: int = 3
+    n_features: int = 5
+    classes: tuple[int, ...] = (0, 1, 2)
+    methods: tuple[str, ...] = METHODS
+    train: TrainConfig = field(
+        default_factory=lambda: replace(
+            FIT, epochs=5 * FIT.epochs, patience=5 * FIT.patience, decay_every=40, revive=10
+        )
+    )
+
+    def __post_init__(self) -> None:
+        least = {"test_part": 1, "removal_images": 1, "map_images": 1, "seeds": 1, "n_features": 2}
+        for name, low in {"images": 60, **least}.items():
+            if getattr(self, name) < low:
+                raise XNNError(f"{name} must be at least {low}, got {getattr(self, name)}")
+        for method in self.methods:
+            if method not in METHODS:
+                raise XNNError(f"there is no method {method!r}; known: {', '.join(METHODS)}")
+        for target in self.classes:
+            if not 0 <= target < len(CLASSES):
+                raise XNNError(f"there is no class {target}; classes are 0 to {len(CLASSES) - 1}")
+
+
+@dataclass(frozen=True, eq=False)
+class Opened:
+    """What all fits of one seed see.
+
+    Attributes:
+        seed: of images, mixing and fits.
+        config: settings.
+        network: the planted one.
+        data: images to fit to, and held-out ones.
+        train: both of them.
+        test: other images.
+        shapes: the data set of `test`.
+    """
+
+    seed: int
+    config: PlantedConfig
+    network: PlantedNetwork
+    data: FitData
+    train: Activations
+    test: Activations
+    shapes: PlantedShapes
+
+
+def open_seed(config: PlantedConfig, seed: int) -> Opened:
+    """Draw images, make a network and record what it does on them."""
+    network = planted_network(seed)
+    shapes = [
+        PlantedShapes(config.images, seed, "train"),
+        PlantedShapes(math.ceil(config.images / config.test_part), seed, "test"),
+    ]
+    train, test = (record_activations(network, LAYER, make_loader(part)) for part in shapes)
+    if train.labels is None:
+        raise DataError("planted images have labels")
+    held_out = split_kinds(train.labels, config.train.validation_share, seed)
+    data = FitData(train.select(~held_out), train.select(held_out))
+    return Opened(seed, config, network, data, train, test, shapes[1])
+
+
+def fit_methods(
+    opened: Opened, blind: Mapping[str, Embedding], target: int
+) -> tuple[dict[str, Embedding], dict[str, float]]:
+    """Embeddings of one logit by method, and seconds."""
+    config, data = opened.config, opened.data
+    train = replace(config.train, seed=opened.seed)
+
+    def fit(name: str) -> Embedding:
+        if name == XNN:
+            return fit_variant(
+                "SRAE", data, (target,), config.n_features, TrainConfig(seed=opened.seed)
+            )[0]
+        if name in SEEN:
+            return fit_variant(name, data, (target,), config.n_features, train)[0]
+        if name in BLIND:
+            return read_class(blind[name], data, target, train)
+        if name == "Lasso":
+            return fit_lasso_sizes(data, target, train, (config.n_features,))[config.n_features]
+        if name == RANDOM:
+            return read_class(random_directions(opened), data, target, train)
+        return read_class(planted_detectors(opened.network, target), data, target, train)
+
+    fitted, seconds = {}, {}
+    for name in config.methods:
+        start = time.perf_counter()
+        fitted[name] = fit(name)
+        seconds[name] = time.perf_counter() - start
+    return fitted, seconds
+
+
+def random_directions(opened: Opened) -> Embedding:
+    """As many orthogonal directions of Z, drawn at random: what nothing gives."""
+    dims, count = opened.train.z.shape[1], opened.config.n_features
+    generator = torch.Generator().manual_seed(opened.seed)
+    square = torch.randn(dims, count, generator=generator, dtype=torch.float64)
+    weight = torch.linalg.qr(square).Q.T
+    return _linear(weight, -weight @ opened.train.z.double().mean(0))
+
+
+def planted_detectors(network: PlantedNetwork, target: int) -> Embedding:
+    """The answers of the detectors that the logit is the sum of: what there is to be found."""
+    weight, constant = network.unmix()
+    reasons = list(CLASSES[target].reasons)
+    return _linear(weight[reasons], constant[reasons])
+
+
+def _linear(
+    weight: Float[Tensor, "features dims"], bias: Float[Tensor, " features"]
+) -> PCAConcepts:
+    """X-features that are a linear map of Z; nothing but their values and maps is asked for."""
+    embedding = PCAConcepts(weight.shape[1], len(weight))
+    with torch.no_grad():
+        embedding.encoder.weight.copy_(weight)
+        embedding.encoder.bias.copy_(bias)
+    return embedding

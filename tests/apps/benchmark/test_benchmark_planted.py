@@ -1,0 +1,154 @@
+"""All methods against what was planted: quickly, and against the scores that are on record.
+
+`python tests/apps/benchmark/test_benchmark_planted.py --update` puts today's scores on record.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from torchxnn.apps.benchmark.planted import FIGURES, run_planted, summarise
+from torchxnn.apps.benchmark.planted_methods import METHODS, PLANTED, XNN, PlantedConfig
+from torchxnn.cli.main import main
+from torchxnn.errors import DataError, XNNError
+from torchxnn.training.config import TrainConfig
+
+RECORD = Path(__file__).with_name("planted_scores.json")
+SETTING = PlantedConfig(
+    images=1200, seeds=2, classes=(0,), methods=(XNN, "SRAE", "NN", "PCA", "Lasso", PLANTED)
+)
+TOLERANCES = {
+    "r2": 0.03,
+    "intervention_r2": 0.05,
+    "recovery": 0.1,
+    "specificity": 0.1,
+    "sign": 0.25,
+    "share_error": 0.04,
+    "place": 0.1,
+    "false_concepts": 1.0,
+}
+"""How far a mean over two seeds may be from the record: rounding on another processor sends a fit
+elsewhere, a worse method is farther off."""
+
+QUICK = TrainConfig(hidden=(16,), epochs=2, patience=2, pretrain_epochs=1, trials=1)
+TINY = PlantedConfig(
+    images=90, removal_images=6, map_images=3, seeds=1, classes=(0,), train=QUICK,
+    methods=("NN", "PCA", "random", PLANTED),
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("planted")
+    return folder, run_planted(TINY, folder)
+
+
+def test_the_detectors_lead_the_table(tiny):
+    folder, results = tiny
+    best = results["methods"][PLANTED]
+    assert best["recovery"] == pytest.approx(1)
+    assert best["r2"] == pytest.approx(1, abs=1e-4)
+    assert best["intervention_r2"] == pytest.approx(1, abs=1e-4)
+    assert (best["sign"], best["against"], best["false_concepts"]) == (1, 1, 0)
+    assert best["place"] > 0.8 > best["place_chance"] > best["place_uniform"]
+    for name in set(TINY.methods) - {PLANTED}:
+        assert results["methods"][name]["recovery"] < 0.95
+    assert json.loads((folder / "results.json").read_text()) == results
+    text = (folder / "tables.md").read_text("utf-8")
+    for name in (*TINY.methods, *FIGURES.values()):
+        assert name in text
+
+
+def test_more_seeds_go_on_where_a_run_stopped(tiny):
+    folder, first = tiny
+    made = folder / "seeds" / "0000.json"
+    before = made.stat().st_mtime_ns
+    seen = []
+    more = PlantedConfig(**{**vars(TINY), "seeds": 2})
+    again = run_planted(more, folder, on_seed=lambda *told: seen.append(told))
+    assert seen == [(2, 2)]
+    assert made.stat().st_mtime_ns == before
+    assert again["seeds"]["0"] == first["seeds"]["0"]
+    assert again["seeds"]["1"] != again["seeds"]["0"]
+    assert again["spread"]["NN"]["r2"] > 0 == again["spread"][PLANTED]["false_concepts"]
+    other = PlantedConfig(**{**vars(TINY), "images": 120})
+    with pytest.raises(DataError, match=r"its config\.images is 90, not 120"):
+        run_planted(other, folder)
+
+
+def test_means_and_spread_by_hand():
+    row = dict.fromkeys((*FIGURES, "intervention_correlation", "seconds"), 1.0)
+    seeds = {
+        "0": {"0": {"NN": {**row, "r2": 0.0}}, "1": {"NN": {**row, "r2": 1.0, "against": None}}},
+        "1": {"0": {"NN": {**row, "r2": 0.9}}, "1": {"NN": {**row, "r2": 0.1, "against": None}}},
+    }
+    found = summarise(seeds, ["NN"])
+    assert found["methods"]["NN"]["r2"] == pytest.approx(0.5)
+    assert found["spread"]["NN"]["r2"] == pytest.approx(0)
+    assert found["methods"]["NN"]["against"] == 1
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"images": 10}, "images must be at least 60, got 10"),
+        ({"seeds": 0}, "seeds must be at least 1, got 0"),
+        ({"methods": ("SRAE", "magic")}, "no method 'magic'; known: XNN, SRAE"),
+        ({"classes": (3,)}, "no class 3; classes are 0 to 2"),
+    ],
+)
+def test_settings_out_of_range(setting, message):
+    with pytest.raises(XNNError, match=message):
+        PlantedConfig(**setting)
+
+
+def test_the_command(tmp_path, capsys):
+    words = "benchmark planted --images 60 --seeds 1 --classes 1 --methods PCA planted"
+    words += f" --removal-images 6 --map-images 4 --out {tmp_path / 'out'}"
+    assert main(words.split()) == 0
+    assert "| planted | 1.000 |" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main([*words.split(), "--n-features", "1"])
+    assert "n_features must be at least 2" in capsys.readouterr().err
+
+
+def test_every_method_has_a_row():
+    assert PlantedConfig().methods == METHODS
+
+
+def scores(folder):
+    methods = run_planted(SETTING, folder)["methods"]
+    return {
+        name: {figure: round(row[figure], 4) for figure in TOLERANCES}
+        for name, row in methods.items()
+    }
+
+
+@pytest.mark.slow
+def test_scores_are_those_on_record(tmp_path):
+    """A change of the method that makes it worse is seen here; one that makes it better, too."""
+    record = json.loads(RECORD.read_text("utf-8"))
+    found = scores(tmp_path / "out")
+    assert found.keys() == record.keys()
+    off = [
+        f"{name}: {figure} {found[name][figure]}, on record {value}"
+        for name, row in record.items()
+        for figure, value in row.items()
+        if abs(found[name][figure] - value) > TOLERANCES[figure]
+    ]
+    assert not off, (
+        "; ".join(off) + f"; if that is meant, run `python {Path(__file__).name} --update`"
+    )
+
+
+if __name__ == "__main__" and "--update" in sys.argv:
+    import tempfile
+
+    import torch
+
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as place:
+        found = scores(Path(place) / "out")
+    RECORD.write_text(json.dumps(found, indent=1) + "\n", "utf-8")

@@ -1,0 +1,84 @@
+"""The demonstration without photographs: what it prepares, and what it says was found."""
+
+import pytest
+
+from torchxnn import XNN, TrainConfig
+from torchxnn.apps.demo import prepare_planted, sentences
+from torchxnn.cli.main import main
+from torchxnn.data.datasets.base import make_loader
+from torchxnn.errors import DegenerateFitWarning
+from torchxnn.metrics.ground_truth import Recovery, ReproducedChange
+from torchxnn.metrics.planted import PlantedScores, Score, Truth
+from torchxnn.models.planted import CLASSES, FACTORY, THING_NAMES
+
+
+def test_what_is_prepared():
+    setup = prepare_planted(seed=1, images=80)
+    assert (len(setup.train), setup.validation, len(setup.test)) == (80, None, 20)
+    assert setup.factory == FACTORY
+    assert setup.target_name == "pattern A"
+    assert setup.accuracy > 0.5
+    assert "3 x red disc + 2 x blue square" in setup.notes[1]
+    assert "1 x green plus - 2 x magenta disc + a constant" in setup.notes[1]
+    for name in (*CLASSES[0].weights, CLASSES[0].spurious, "cyan floor"):
+        assert name in setup.notes[1]
+
+
+@pytest.mark.filterwarnings(f"ignore::{DegenerateFitWarning.__module__}.DegenerateFitWarning")
+def test_a_fitted_xnn_is_compared():
+    setup = prepare_planted(images=90)
+    xnn = XNN(setup.model, setup.layer, class_names=setup.classes)
+    config = TrainConfig(hidden=(8,), epochs=2, pretrain_epochs=0, trials=1)
+    xnn.fit(make_loader(setup.train), setup.target, config=config)
+    said = " ".join(setup.compare(xnn))
+    assert "by drawing" in said
+    assert "x-feature 1" in said
+    assert "False concepts" in said
+
+
+def test_what_is_said():
+    disc, square = THING_NAMES.index("red disc"), THING_NAMES.index("blue square")
+    drop, share = [0.0] * len(THING_NAMES), [0.0] * len(THING_NAMES)
+    drop[disc], drop[square], share[disc], share[square] = 2.0, -1.0, 0.7, 0.3
+    scores = PlantedScores(
+        recovery=Recovery(0.9, 0.5, (0, 1)),
+        specificity=0.8,
+        sign=Score(0.5, 0.5),
+        against=0.0,
+        share=Score(0.12, 0.2),
+        false_features=(1,),
+        active=2,
+        intervention=ReproducedChange(0.75, 0.9),
+        pairs=((0, disc), (1, square)),
+        truth=Truth(tuple(drop), (disc, square), tuple(share)),
+    )
+    said = sentences(scores, (0.6, 0.4), 7, ("one", "two"))
+    assert said == [
+        "What was found, by drawing 7 test images again without each of their things: 90% of what "
+        "the x-features change lies on matched pairs (100% is one x-feature for each thing; "
+        "shuffled things give 50%). An x-feature's own largest thing has 80% of its change.",
+        "Shares of the logit, as the x-features report them and as they were planted: one 60%, red "
+        "disc 70%; two 40%, blue square 30%. The mean error is 12 points (chance 20).",
+        "Direction: 1 of 2 things have an x-feature that pushes the logit their way.",
+        "What speaks against the class (blue square) is not reported with a negative contribution.",
+        "False concepts: 1 of 2 active x-features (two) answer most to something that is no "
+        "reason.",
+        "The reproduced logit follows the network's when things go: R² 0.750.",
+    ]
+
+
+@pytest.mark.slow
+def test_the_command_writes_a_page_that_says_it(tmp_path, capsys):
+    assert main(["demo", "--data", "planted", "--out", str(tmp_path / "demo")]) == 0
+    printed = capsys.readouterr().out
+    page = (tmp_path / "demo" / "report.html").read_text("utf-8")
+    for text in (printed, page):
+        assert "What was planted: the logit of pattern A is" in text
+        assert "What was found, by drawing" in text
+    image = tmp_path / "image.png"
+    from PIL import Image
+
+    setup = prepare_planted(images=8)
+    Image.fromarray(setup.preprocessing.picture(setup.test[0].image)).save(image)
+    words = ["explain", str(tmp_path / "demo" / "xnn"), str(image), "--out", str(tmp_path / "e")]
+    assert main(words) == 0
