@@ -8,8 +8,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from torchxnn.apps.benchmark.methods import (
     BLIND,
@@ -26,7 +24,7 @@ from torchxnn.data.datasets.planted import PlantedShapes
 from torchxnn.data.positives import split_kinds
 from torchxnn.data.record import record_activations
 from torchxnn.embeddings.base import Embedding
-from torchxnn.embeddings.pca import PCAConcepts
+from torchxnn.embeddings.directions import as_directions
 from torchxnn.errors import DataError, XNNError
 from torchxnn.models.planted import CLASSES, LAYER, PlantedNetwork, planted_network
 from torchxnn.training.config import TrainConfig
@@ -142,7 +140,7 @@ def fit_methods(
             return fit_lasso_sizes(data, target, train, (config.n_features,))[config.n_features]
         if name == RANDOM:
             return read_class(random_directions(opened), data, target, train)
-        return read_class(planted_detectors(opened.network, target), data, target, train)
+        return read_class(planted_detectors(opened, target), data, target, train)
 
     fitted, seconds = {}, {}
     for name in config.methods:
@@ -154,26 +152,14 @@ def fit_methods(
 
 def random_directions(opened: Opened) -> Embedding:
     """As many orthogonal directions of Z, drawn at random: what nothing gives."""
-    dims, count = opened.train.z.shape[1], opened.config.n_features
+    z, count = opened.train.z, opened.config.n_features
     generator = torch.Generator().manual_seed(opened.seed)
-    square = torch.randn(dims, count, generator=generator, dtype=torch.float64)
-    weight = torch.linalg.qr(square).Q.T
-    return _linear(weight, -weight @ opened.train.z.double().mean(0))
+    weight = torch.linalg.qr(torch.randn(z.shape[1], count, generator=generator)).Q.T
+    return as_directions(weight, -weight @ z.mean(0), z)
 
 
-def planted_detectors(network: PlantedNetwork, target: int) -> Embedding:
+def planted_detectors(opened: Opened, target: int) -> Embedding:
     """The answers of the detectors that the logit is the sum of: what there is to be found."""
-    weight, constant = network.unmix()
+    weight, constant = opened.network.unmix()
     reasons = list(CLASSES[target].reasons)
-    return _linear(weight[reasons], constant[reasons])
-
-
-def _linear(
-    weight: Float[Tensor, "features dims"], bias: Float[Tensor, " features"]
-) -> PCAConcepts:
-    """X-features that are a linear map of Z; nothing but their values and maps is asked for."""
-    embedding = PCAConcepts(weight.shape[1], len(weight))
-    with torch.no_grad():
-        embedding.encoder.weight.copy_(weight)
-        embedding.encoder.bias.copy_(bias)
-    return embedding
+    return as_directions(weight[reasons], constant[reasons], opened.train.z)

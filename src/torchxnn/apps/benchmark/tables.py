@@ -212,9 +212,9 @@ def planted_text(found: dict[str, Any], figures: Mapping[str, str]) -> str:
     return (
         "# Planted shapes\n\nThe logit is a known sum of known detectors. Means over "
         f"{len(found['seeds'])} seed(s) of {len(classes)} class(es) each, ± the standard deviation "
-        f"over seeds.\n\n{_table(['method', *figures.values()], rows)}\n"
+        f"over seeds.\n\n{table(['method', *figures.values()], rows)}\n"
     )
 
 
 def _spread(value: float | None, deviation: float | None) -> str:
-    return _number(value) + ("" if deviation is None else f" ± {deviation:.3f}")
+    return number(value) + ("" if deviation is None else f" ± {deviation:.3f}")
