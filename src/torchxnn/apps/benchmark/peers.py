@@ -34,10 +34,11 @@ DESIGNS = 32
 
 IMAGES_AT_ONCE = 16
 
-EPOCHS = 200
+STEPS = 1000
+"""Least number of steps in the training of a dictionary; with few images, an epoch is one step."""
+
 BATCH = 64
 LEARNING_RATE = 1e-3
-"""Of Adam, in the training of the dictionaries; with few images per class, an epoch is short."""
 
 MISSING = {
     "CRAFT (Craft-xai 0.0.3)": "MIT, but its PyTorch part imports TensorFlow",
@@ -119,7 +120,8 @@ def fit_overcomplete(case: Case, archetypal: bool) -> Found:
             model = sae.TopKSAE(dims, n, top_k=top_k)
         loader = DataLoader(TensorDataset(z), BATCH, shuffle=True, drop_last=len(z) > BATCH)
         optimizer = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE)
-        sae.train_sae(model, loader, _squared_error, optimizer, nb_epochs=EPOCHS, monitoring=0)
+        epochs = -(-STEPS // len(loader))
+        sae.train_sae(model, loader, _squared_error, optimizer, nb_epochs=epochs, monitoring=0)
     return Found(case.read(_as_ours(model.eval(), scale, top_k)))
 
 
