@@ -58,6 +58,7 @@ NOT_RUN = {
     ("docs/evaluation.md", "xnn benchmark"): DATA,
     ("docs/benchmarks.md", "xnn benchmark"): DATA,
     ("docs/benchmarks.md", "python"): LONG,
+    ("docs/planted.md", "xnn"): LONG,
     ("docs/attribution_methods.md", "python"): DATA,
     ("docs/excitation_backprop.md", '@register("view"'): "quotes the package's source",
     ("docs/design.md", ""): "a list of modules, no code",

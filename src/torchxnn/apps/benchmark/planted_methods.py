@@ -21,10 +21,11 @@ from torchxnn.apps.benchmark.settings import FIT
 from torchxnn.data.activations import Activations
 from torchxnn.data.datasets.base import make_loader
 from torchxnn.data.datasets.planted import PlantedShapes
-from torchxnn.data.positives import split_kinds
+from torchxnn.data.positives import find_positives, sample_weights, split_kinds
 from torchxnn.data.record import record_activations
 from torchxnn.embeddings.base import Embedding
 from torchxnn.embeddings.directions import as_directions
+from torchxnn.embeddings.ica import fit_ica
 from torchxnn.errors import DataError, XNNError
 from torchxnn.models.planted import CLASSES, LAYER, PlantedNetwork, planted_network
 from torchxnn.training.config import TrainConfig
@@ -32,7 +33,7 @@ from torchxnn.training.config import TrainConfig
 XNN = "XNN"
 PLANTED = "planted"
 RANDOM = "random"
-METHODS = (XNN, *SEEN, *BLIND, "Lasso", RANDOM, PLANTED)
+METHODS = (XNN, *SEEN, *BLIND, "Lasso", "ICA", RANDOM, PLANTED)
 """Rows of the table: what `xnn fit` does by default, the methods of the benchmark, and, to read
 them by, random directions of Z and the detectors themselves."""
 
@@ -138,6 +139,11 @@ def fit_methods(
             return read_class(blind[name], data, target, train)
         if name == "Lasso":
             return fit_lasso_sizes(data, target, train, (config.n_features,))[config.n_features]
+        if name == "ICA":
+            positives = find_positives(data.train, (target,))[0][:, 0]
+            weights = sample_weights(data.train, (target,), train.positive_share)
+            logits = data.train.logits[:, target]
+            return fit_ica(data.train.z, logits, positives, config.n_features, weights, opened.seed)
         if name == RANDOM:
             return read_class(random_directions(opened), data, target, train)
         return read_class(planted_detectors(opened, target), data, target, train)
