@@ -68,6 +68,13 @@ class TestRun:
             assert set(record["rules"]["XNN"]) == set(FEW.rules)
             assert set(record["rules"]["1-heatmap"]) == set(FEW.rules) - {"effective_weights"}
             assert len(record["refits"]["recovery"]) == 2
+            each = record["features"]
+            assert len(each) == len(record["profiles"]["XNN"])
+            moving = [feature["background"] for feature in each if feature["moves"]]
+            figures = record["rules"]["XNN"]["excitation_backprop"]
+            assert sum(moving) / len(moving) == pytest.approx(figures["background"])
+            masses = [feature["positive_mass"] for feature in each]
+            assert sum(masses) / len(masses) == pytest.approx(figures["positive_mass"])
 
     def test_profiles_are_those_of_the_saved_xnn(self, ran, source):
         from torchxnn.apps.benchmark.run import saved_xnn

@@ -118,6 +118,19 @@ def truth_figures(lying: Lying, changes: truth.Changes) -> dict[str, Any]:
     }
 
 
+def each_feature(lying: Lying, changes: truth.Changes) -> list[dict[str, Any]]:
+    """Where the maps of every x-feature lie, means over images, and whether it moves."""
+    moving = truth.moving(changes)
+    return [
+        {
+            "moves": feature in moving,
+            "background": float(lying.background[:, feature].mean()),
+            "positive_mass": float(lying.mass[:, feature].mean()),
+        }
+        for feature in range(changes.shape[2])
+    ]
+
+
 def by_rules(
     task: Task, embedding: Embedding, seen: Seen, config: TruthConfig
 ) -> Iterator[tuple[str, Tensor]]:

@@ -26,6 +26,7 @@ from torchxnn.apps.benchmark.funnybirds.causes import (
 from torchxnn.apps.benchmark.funnybirds.maps import (
     Seen,
     by_rules,
+    each_feature,
     feature_maps,
     lie,
     logit_maps,
@@ -117,7 +118,7 @@ def measure_class(ready: Ready, target: int) -> tuple[dict[str, Any], Embedding]
             methods[name]["importance_order"] = order_agreement(found.importance, moved)
     chosen = evenly_spaced(range(len(rows)), ready.opened.config.map_images)
     seen = see(task, [rows[index] for index in chosen])
-    rules = _measure_maps(ready, target, fitted, answers, removals, chosen, seen)
+    rules, features = _measure_maps(ready, target, fitted, answers, removals, chosen, seen)
     for name, of_method in rules.items():
         methods.setdefault(name, {}).update(of_method.get(PAPER_RULE, {}))
     record = {
@@ -127,6 +128,7 @@ def measure_class(ready: Ready, target: int) -> tuple[dict[str, Any], Embedding]
         "methods": methods,
         "rules": {name: rules[name] for name in ("XNN", "1-heatmap")},
         "profiles": {name: each.profiles.tolist() for name, each in answers.items()},
+        "features": features,
         "causes": removals.causes.mean(0).tolist(),
         "refits": _refit(ready, target, removals),
         "seconds": time.perf_counter() - start,
@@ -194,11 +196,17 @@ def _measure_maps(
     removals: Removals,
     chosen: list[int],
     seen: Seen,
-) -> dict[str, dict[str, dict[str, Any]]]:
-    """Figures of maps by method and rule; all rules for today's default and for the logit."""
+) -> tuple[dict[str, dict[str, dict[str, Any]]], list[dict[str, Any]]]:
+    """Figures of maps by method and rule; all rules for today's default and for the logit.
+
+    Returns:
+        The figures, and those of each x-feature of today's default by the paper's rule; none of
+        these if it is not among the rules.
+    """
     task, config = ready.opened.task, ready.config
     parts = len(PARTS)
     found: dict[str, dict[str, dict[str, Any]]] = {}
+    features: list[dict[str, Any]] = []
     for name, method in fitted.items():
         drawn = (
             by_rules(task, method.embedding, seen, config)
@@ -206,7 +214,10 @@ def _measure_maps(
             else [(PAPER_RULE, feature_maps(task, method.embedding, seen, PAPER_RULE, config))]
         )
         changes = answers[name].feature_changes[chosen]
-        found[name] = {rule: truth_figures(lie(maps, seen, parts), changes) for rule, maps in drawn}
+        by_rule = {rule: lie(maps, seen, parts) for rule, maps in drawn}
+        found[name] = {rule: truth_figures(each, changes) for rule, each in by_rule.items()}
+        if name == "XNN" and PAPER_RULE in by_rule:
+            features = each_feature(by_rule[PAPER_RULE], changes)
     causes = removals.causes[chosen]
     found["1-heatmap"] = {}
     for rule in config.rules:
@@ -216,4 +227,4 @@ def _measure_maps(
             found["1-heatmap"][rule] = truth_figures(lying, causes.unsqueeze(2)) | {
                 "told": truth.correlate(truth.causal_shares(shares), truth.causal_shares(causes))
             }
-    return found
+    return found, features
