@@ -162,8 +162,8 @@ class FunnyBirdsTruth(BenchmarkCommand):
         names = TASKS[self.kind](source).classes if self.classes else ()
         targets = find_classes(names, self.classes)
         with terminal.progress() as progress:
-            records = run_funnybirds(self.plan(targets, progress, "Measuring"), self.truth)
-        summary = summarise(records)
+            found = run_funnybirds(self.plan(targets, progress, "Measuring"), self.truth)
+        summary = summarise(*found)
         replace_file(self.out / "results.json", to_json(summary))
         text = markdown(summary)
         replace_file(self.out / "tables.md", text.encode())

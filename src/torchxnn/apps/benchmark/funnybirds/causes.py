@@ -57,14 +57,19 @@ class Answers:
         changes: of contributions to the logit (M, P, n).
         feature_changes: of the x-features themselves (M, P, n).
         reproduced: loss of the reproduced logit (M, P).
-        anchored: contributions over those of a typical other image (M, n).
+        typical: contributions of a typical other image (n,).
     """
 
     whole: Embedded
     changes: truth.Changes
     feature_changes: truth.Changes
     reproduced: Float[Tensor, "images parts"]
-    anchored: Float[Tensor, "images features"]
+    typical: Float[Tensor, " features"]
+
+    @property
+    def anchored(self) -> Float[Tensor, "images features"]:
+        """Contributions over those of a typical other image (M, n)."""
+        return self.whole.contributions[:, 0] - self.typical
 
     @property
     def profiles(self) -> Float[Tensor, "features parts"]:
@@ -87,7 +92,7 @@ def ask(embedding: Embedding, removals: Removals) -> Answers:
             whole.features, without.features.unflatten(0, (count, parts))
         ),
         reproduced=whole.reproduced - without.reproduced.reshape(count, parts),
-        anchored=whole.contributions[:, 0] - typical,
+        typical=typical,
     )
 
 
@@ -128,12 +133,18 @@ def told_figures(answers: Answers, causes: Float[Tensor, "images parts"]) -> dic
     return found
 
 
-def importances(answers: Answers) -> Float[Tensor, "images parts"]:
+def importances(
+    anchored: Float[Tensor, "images features"], about: Float[Tensor, "images features parts"]
+) -> Float[Tensor, "images parts"]:
     """What an XNN says that each part is worth: contributions by what x-features are about.
 
-    The sum over x-features of the anchored contribution, spread over the parts in proportion to the
-    mean drop on all *other* images of the class.
+    The sum over x-features of the contribution, spread over the parts in proportion to the drops.
+
+    Args:
+        anchored: contributions over those of a typical other image (M, n).
+        about: what each x-feature is about, for every image (M, n, P); for images whose removals
+            are known, according to the others (`without_own`).
     """
-    about = truth.without_own(answers.changes).clamp(min=0)
-    spread = about / about.sum(2, keepdim=True).clamp(min=torch.finfo(torch.float64).tiny)
-    return torch.einsum("ml,mlp->mp", answers.anchored.double(), spread)
+    drops = about.double().clamp(min=0)
+    spread = drops / drops.sum(2, keepdim=True).clamp(min=torch.finfo(torch.float64).tiny)
+    return torch.einsum("ml,mlp->mp", anchored.double(), spread)

@@ -75,7 +75,8 @@ def lie(maps: Float[Tensor, "images features height width"], seen: Seen, parts: 
     )
 
 
-def _method(rule: str, module: torch.nn.Module, config: TruthConfig) -> Attributor:
+def draw(rule: str, module: torch.nn.Module, config: TruthConfig) -> Attributor:
+    """The attribution method of a rule, with its settings."""
     options: dict[str, Any] = {"steps": config.steps} if rule == "integrated_gradients" else {}
     return attributor(rule, module, **options)
 
@@ -95,7 +96,7 @@ def feature_maps(
             return ExcitationBackprop(units, contrastive=False).attribute_many(
                 seen.images, features
             )
-        return _method(rule, units, config).attribute_many(seen.images, features)
+        return draw(rule, units, config).attribute_many(seen.images, features)
 
 
 def logit_maps(
@@ -103,7 +104,7 @@ def logit_maps(
 ) -> Float[Tensor, "images 1 height width"]:
     """Maps of the logit itself (the 1-heatmap) by one rule, signed."""
     with warnings.catch_warnings(action="ignore", category=XNNWarning):
-        return _method(rule, task.model, config).attribute_many(seen.images, [target])
+        return draw(rule, task.model, config).attribute_many(seen.images, [target])
 
 
 def truth_figures(lying: Lying, changes: truth.Changes) -> dict[str, Any]:

@@ -14,19 +14,25 @@ from torchxnn.apps.benchmark.class_by_class import (
     open_benchmark,
 )
 from torchxnn.apps.benchmark.funnybirds.measure import Ready, measure_class
+from torchxnn.apps.benchmark.funnybirds.protocol import count_class
 from torchxnn.apps.benchmark.funnybirds.settings import TruthConfig
 from torchxnn.apps.benchmark.run import saved_xnn
 from torchxnn.parallel.process import one_thread
 
 
-def run_funnybirds(plan: Plan, config: TruthConfig) -> dict[str, Any]:
+def run_funnybirds(
+    plan: Plan, config: TruthConfig
+) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
     """Fit all methods to every class and measure whether what they say is true.
 
     Every class is one file in `classes/`, and the XNN of today's default is kept in `xnns/`; a run
-    that was killed goes on with the classes that are missing.
+    that was killed goes on with the classes that are missing. The protocol of the data set's
+    authors, which asks about several classes of each image, follows when all are fitted, with its
+    own files in `official/`.
 
     Returns:
-        Records by class index, in ascending order.
+        Records by class index in ascending order, and what the protocol counted, likewise; empty
+        without it.
 
     Raises:
         DataError: broken data, or the folder belongs to another run.
@@ -36,8 +42,13 @@ def run_funnybirds(plan: Plan, config: TruthConfig) -> dict[str, Any]:
     prepare = partial(_prepare, config)
     with one_thread():
         prepare(opened)  # fits what all classes share, once and for all processes
-    measurement = Measurement("classes", _measure, prepare, settings={"truth": config})
-    return measure_classes(plan, measurement, opened, wanted)
+    settings = {"truth": config}
+    measured = Measurement("classes", _measure, prepare, settings=settings)
+    records = measure_classes(plan, measured, opened, wanted)
+    if not config.official:
+        return records, {}
+    counted = Measurement("official", count_class, prepare, settings=settings | {"classes": wanted})
+    return records, measure_classes(plan, counted, opened, wanted)
 
 
 def _prepare(config: TruthConfig, opened: Opened) -> Ready:

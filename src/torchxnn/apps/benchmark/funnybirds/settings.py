@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from torchxnn.apps.benchmark.settings import FIT, BenchmarkConfig
+from torchxnn.attribution.methods import METHODS
 from torchxnn.errors import XNNError
 from torchxnn.training.config import TrainConfig
 
@@ -42,6 +43,8 @@ class TruthConfig:
         rules: ways to draw the maps of the default's x-features and of the logit, from `RULES`.
         steps: points on the way of integrated gradients.
         official: whether the protocol of the data set's authors is run.
+        official_rules: ways to draw maps of the logit that take part in it.
+        official_images: most test images per class for it, spread over the class; None for all.
         peers: whether methods of other packages take part, where these are installed.
         bounds: whether ceilings, fitted with the part labels, and floors take part.
         tuned_beta: weight of the reconstruction in SRAE, SRAE-R, SAE and CAE, as tuned on birds
@@ -52,6 +55,8 @@ class TruthConfig:
     rules: tuple[str, ...] = RULES
     steps: int = 16
     official: bool = True
+    official_rules: tuple[str, ...] = tuple(METHODS)
+    official_images: int | None = None
     peers: bool = True
     bounds: bool = True
     tuned_beta: float = FIT.beta
@@ -62,6 +67,9 @@ class TruthConfig:
                 f"refits must be at least 0 and steps at least 1, got {self.refits} and "
                 f"{self.steps}"
             )
-        unknown = [rule for rule in self.rules if rule not in RULES]
-        if unknown:
-            raise XNNError(f"unknown rule {unknown[0]!r}; known: {', '.join(RULES)}")
+        if self.official_images is not None and self.official_images < 1:
+            raise XNNError(f"official_images must be at least 1, got {self.official_images}")
+        for rules, known in ((self.rules, RULES), (self.official_rules, tuple(METHODS))):
+            unknown = [rule for rule in rules if rule not in known]
+            if unknown:
+                raise XNNError(f"unknown rule {unknown[0]!r}; known: {', '.join(known)}")

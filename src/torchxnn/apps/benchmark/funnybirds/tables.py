@@ -9,6 +9,7 @@ from torchxnn.apps.benchmark.bounds import BOUNDS
 from torchxnn.apps.benchmark.funnybirds.summary import DEFAULT
 from torchxnn.apps.benchmark.peers import MISSING, PEERS
 from torchxnn.apps.benchmark.tables import number, table
+from torchxnn.metrics.funnybirds_protocol import ANCHORS
 
 LOWER = ("background", "alike", "rises", "map_truth_others")
 """Figures of which less is better."""
@@ -73,8 +74,8 @@ def markdown(summary: Mapping[str, Any]) -> str:
         "## Maps of today's default and of the logit, by the way in which they are drawn",
         rule_table(summary),
     ]
-    if any("official_mean" in each for each in summary["methods"].values()):
-        parts += ["## The protocol of the data set's authors", _methods(summary, OFFICIAL)]
+    if any("official_completeness" in each for each in summary["methods"].values()):
+        parts += ["## The protocol of the data set's authors", official_text(summary)]
     parts += [
         "## Today's default against each other method",
         "Two-sided Wilcoxon signed-rank tests over classes; p after Holm over all of them.",
@@ -127,6 +128,29 @@ def _methods(summary: Mapping[str, Any], figures: Sequence[str]) -> str:
 
 def _range(interval: Sequence[float]) -> str:
     return f"{interval[0]:.3f} to {interval[1]:.3f}"
+
+
+def official_text(summary: Mapping[str, Any]) -> str:
+    """The scores of Hesse et al. beside published ones of other networks, and what they rest on."""
+    published = [
+        [f"*{name}* (published)", *(number(scores[figure]) for figure in OFFICIAL)]
+        for name, scores in ANCHORS.items()
+    ]
+    own = [
+        [name, *(number(values.get(figure)) for figure in OFFICIAL)]
+        for name, values in summary["methods"].items()
+        if values.get("official_completeness") is not None
+    ]
+    head = ["Method", *(LABELS[figure] for figure in OFFICIAL)]
+    share = summary["methods"].get(DEFAULT, {}).get("composed_share")
+    notes = [
+        f"{number(share)} of the images that the protocol shows are not rendered here and were "
+        f"composed; the logit of composed images is off by {number(summary['composition_error'])} "
+        "of its change where the truth is known. `XNN` gives each part the contributions of "
+        "x-features by what they are about on other images of the class."
+    ]
+    notes += [f"- {rule} draws no map: {why}" for rule, why in summary["not_drawn"].items()]
+    return table(head, published + own) + "\n\n" + "\n".join(notes)
 
 
 def refit_text(summary: Mapping[str, Any]) -> str:
