@@ -37,6 +37,7 @@ from torchxnn.apps.benchmark.funnybirds.settings import TruthConfig
 from torchxnn.apps.benchmark.measure import class_faithfulness
 from torchxnn.apps.benchmark.methods import SEEN, FitData, fit_lasso_sizes, fit_variant, read_class
 from torchxnn.apps.benchmark.peers import PEERS
+from torchxnn.apps.benchmark.run import saved_xnn
 from torchxnn.apps.gallery import evenly_spaced
 from torchxnn.data.activations import Activations
 from torchxnn.data.datasets.funnybirds import PARTS, FunnyBirds
@@ -92,11 +93,11 @@ def contenders(config: TruthConfig, maps: bool) -> dict[str, Contender]:
     }
 
 
-def measure_class(ready: Ready, target: int) -> tuple[dict[str, Any], Embedding]:
-    """Fit and measure one class.
+def measure_class(ready: Ready, target: int) -> dict[str, Any]:
+    """Fit and measure one class, and keep the XNN of today's default.
 
     Returns:
-        Its record in plain values, and the embedding of today's default.
+        Its record in plain values.
     """
     start = time.perf_counter()
     task, recorded = ready.opened.task, ready.opened.recorded
@@ -121,7 +122,8 @@ def measure_class(ready: Ready, target: int) -> tuple[dict[str, Any], Embedding]
     rules, features = _measure_maps(ready, target, fitted, answers, removals, chosen, seen)
     for name, of_method in rules.items():
         methods.setdefault(name, {}).update(of_method.get(PAPER_RULE, {}))
-    record = {
+    save_default(ready, target, fitted["XNN"].embedding)
+    return {
         "name": task.classes[target],
         "images": len(rows),
         "map_images": len(chosen),
@@ -133,7 +135,13 @@ def measure_class(ready: Ready, target: int) -> tuple[dict[str, Any], Embedding]
         "refits": _refit(ready, target, removals),
         "seconds": time.perf_counter() - start,
     }
-    return record, fitted["XNN"].embedding
+
+
+def save_default(ready: Ready, target: int, embedding: Embedding) -> None:
+    """Keep today's default of a class as an XNN, for figures and for the authors' protocol."""
+    xnn = ready.opened.task.xnn(embedding.n_features)
+    xnn.attach_embedding(embedding, (target,), ready.opened.recorded.train.n_outputs)
+    xnn.save_pretrained(saved_xnn(ready.opened.folder, target, "XNN"))
 
 
 def fit_methods(ready: Ready, target: int) -> dict[str, Found]:
@@ -142,7 +150,7 @@ def fit_methods(ready: Ready, target: int) -> dict[str, Found]:
     At a layer with positions these are today's default, ceilings and floors.
     """
     data, config = ready.data, ready.opened.config
-    fitted = {"XNN": Found(_fit_default(ready, data, target))}
+    fitted = {"XNN": Found(fit_default(ready, target))}
     if not data.train.are_maps:
         tuned = replace(config.train, beta=ready.config.tuned_beta)
         for name in SEEN:
@@ -158,10 +166,18 @@ def fit_methods(ready: Ready, target: int) -> dict[str, Found]:
     return fitted
 
 
-def _fit_default(ready: Ready, data: FitData, target: int, seed: int = 0) -> Embedding:
+def fit_default(ready: Ready, target: int, data: FitData | None = None, seed: int = 0) -> Embedding:
+    """Fit today's default to a class.
+
+    Args:
+        ready: settings, and the data if no others are given.
+        target: class index.
+        data: another sample.
+        seed: added to that of the settings.
+    """
     config = ready.opened.config
     train = replace(config.train, seed=config.train.seed + seed)
-    return fit_variant("SRAE", data, (target,), config.n_features, train)[0]
+    return fit_variant("SRAE", data or ready.data, (target,), config.n_features, train)[0]
 
 
 def _refit(ready: Ready, target: int, removals: Removals) -> dict[str, Any]:
@@ -169,7 +185,7 @@ def _refit(ready: Ready, target: int, removals: Removals) -> dict[str, Any]:
     found: dict[str, list[float | None]] = {"recovery": [], "specificity": []}
     for seed in range(1, ready.config.refits + 1):
         data = FitData(resample(ready.data.train, seed), ready.data.validation)
-        profiles = ask(_fit_default(ready, data, target, seed), removals).profiles
+        profiles = ask(fit_default(ready, target, data, seed), removals).profiles
         recovered = truth.recovery(profiles)
         found["recovery"].append(None if recovered is None else recovered.value)
         found["specificity"].append(truth.specificity(profiles))

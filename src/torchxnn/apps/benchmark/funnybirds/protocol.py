@@ -14,7 +14,7 @@ from torch import Tensor
 
 from torchxnn.apps.benchmark.funnybirds.causes import Answers, ask, find_removals, importances
 from torchxnn.apps.benchmark.funnybirds.maps import draw, feature_maps, see
-from torchxnn.apps.benchmark.funnybirds.measure import PAPER_RULE, Ready
+from torchxnn.apps.benchmark.funnybirds.measure import PAPER_RULE, Ready, fit_default, save_default
 from torchxnn.apps.benchmark.funnybirds.official import (
     Explain,
     answer_interventions,
@@ -48,8 +48,11 @@ def count_class(ready: Ready, target: int) -> dict[str, Any]:
     rows = ready.opened.task.positives(target)
     rows = evenly_spaced(rows, ready.config.official_images)
     answers = answer_interventions(ready.opened.task.model, birds, rows)
-    saved = SavedXNNs(ready)
-    explains: dict[str, Explain] = {"XNN": saved.explain_parts, "XNN, maps": saved.explain_maps}
+    defaults = Defaults(ready)
+    explains: dict[str, Explain] = {
+        "XNN": defaults.explain_parts,
+        "XNN, maps": defaults.explain_maps,
+    }
     found, not_drawn = {}, {}
     for rule in ready.config.official_rules:
         name = "1-heatmap" if rule == PAPER_RULE else f"1-heatmap, {rule}"
@@ -66,45 +69,38 @@ def count_class(ready: Ready, target: int) -> dict[str, Any]:
 
 
 @dataclass(eq=False)
-class SavedXNNs:
-    """Today's defaults of all classes that were fitted, read when they are asked for."""
+class Defaults:
+    """Today's default of every class, read or fitted when it is asked for."""
 
     ready: Ready
-    _known: dict[int, tuple[Embedding, Answers, list[int]] | None] = field(default_factory=dict)
+    _known: dict[int, tuple[Embedding, Answers, list[int]]] = field(default_factory=dict)
 
-    def find(self, target: int) -> tuple[Embedding, Answers, list[int]] | None:
-        """The embedding of a class, how it answers to removals, and on which images; or None."""
+    def find(self, target: int) -> tuple[Embedding, Answers, list[int]]:
+        """The embedding of a class, how it answers to removals, and on which images."""
         if target not in self._known:
-            self._known[target] = self._read(target)
+            opened = self.ready.opened
+            folder = saved_xnn(opened.folder, target, "XNN")
+            if (
+                not folder.exists()
+            ):  # a class that was not asked for, but another is contrasted with
+                save_default(self.ready, target, fit_default(self.ready, target))
+            embedding = XNN.from_pretrained(folder, model=opened.task.model).fitted()
+            rows = opened.task.positives(target)
+            removals = find_removals(opened.recorded, rows, target, len(PARTS))
+            self._known[target] = embedding, ask(embedding, removals), rows
         return self._known[target]
 
-    def _read(self, target: int) -> tuple[Embedding, Answers, list[int]] | None:
-        opened = self.ready.opened
-        folder = saved_xnn(opened.folder, target, "XNN")
-        if not folder.exists():
-            return None
-        embedding = XNN.from_pretrained(folder, model=opened.task.model).fitted()
-        rows = opened.task.positives(target)
-        removals = find_removals(opened.recorded, rows, target, len(PARTS))
-        return embedding, ask(embedding, removals), rows
-
-    def explain_parts(self, images: tuple[int, ...], target: int) -> PartImportances | None:
+    def explain_parts(self, images: tuple[int, ...], target: int) -> PartImportances:
         """Contributions by what x-features are about, on other images of the class than these."""
-        found = self.find(target)
-        if found is None:
-            return None
-        embedding, answers, rows = found
+        embedding, answers, rows = self.find(target)
         elsewhere, mean = truth.without_own(answers.changes), answers.profiles
         about = [elsewhere[rows.index(row)] if row in rows else mean for row in images]
         anchored = self._contributions(embedding, images) - answers.typical
         return part_importances(importances(anchored, torch.stack(about)))
 
-    def explain_maps(self, images: tuple[int, ...], target: int) -> PartImportances | None:
+    def explain_maps(self, images: tuple[int, ...], target: int) -> PartImportances:
         """Maps of the x-features, combined by contribution into one; nothing else is known."""
-        found = self.find(target)
-        if found is None:
-            return None
-        embedding, answers, _ = found
+        embedding, answers, _ = self.find(target)
         anchored = self._contributions(embedding, images) - answers.typical
         parts = []
         for row, own in zip(images, anchored, strict=True):

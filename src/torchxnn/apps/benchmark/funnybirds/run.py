@@ -16,7 +16,6 @@ from torchxnn.apps.benchmark.class_by_class import (
 from torchxnn.apps.benchmark.funnybirds.measure import Ready, measure_class
 from torchxnn.apps.benchmark.funnybirds.protocol import count_class
 from torchxnn.apps.benchmark.funnybirds.settings import TruthConfig
-from torchxnn.apps.benchmark.run import saved_xnn
 from torchxnn.parallel.process import one_thread
 
 
@@ -43,11 +42,11 @@ def run_funnybirds(
     with one_thread():
         prepare(opened)  # fits what all classes share, once and for all processes
     settings = {"truth": config}
-    measured = Measurement("classes", _measure, prepare, settings=settings)
+    measured = Measurement("classes", measure_class, prepare, settings=settings)
     records = measure_classes(plan, measured, opened, wanted)
     if not config.official:
         return records, {}
-    counted = Measurement("official", count_class, prepare, settings=settings | {"classes": wanted})
+    counted = Measurement("official", count_class, prepare, settings=settings)
     return records, measure_classes(plan, counted, opened, wanted)
 
 
@@ -58,12 +57,3 @@ def _prepare(config: TruthConfig, opened: Opened) -> Ready:
         blind = fit_blind(data, opened.config, opened.folder)
     kept = ~opened.recorded.held_out(opened.config.train)
     return Ready(opened, data, kept.repeat(1 + opened.config.copies), blind, config)
-
-
-def _measure(ready: Ready, target: int) -> dict[str, Any]:
-    record, embedding = measure_class(ready, target)
-    opened = ready.opened
-    xnn = opened.task.xnn(embedding.n_features)
-    xnn.attach_embedding(embedding, (target,), opened.recorded.train.n_outputs)
-    xnn.save_pretrained(saved_xnn(opened.folder, target, "XNN"))
-    return record
