@@ -199,11 +199,7 @@ class ActivationCache:
         return out.T
 
     def logits(self, rows: Tensor | None = None) -> Float[Tensor, "rows outputs"]:
-        """The logits of some images, or of all.
-
-        Args:
-            rows: indices in any order, also repeated, or a mask; None: all.
-        """
+        """The logits of some images, or of all; for `rows` see `read`."""
         out = torch.empty((self._count(rows), self.n_outputs))
         for chunk, inside, places in self._found(rows):
             out[places] = self.store.read(chunk, [LOGITS])[LOGITS][:, inside].T

@@ -42,11 +42,9 @@ def batches(activations: Float[Tensor, "samples ..."]) -> Sequence[Float[Tensor,
 
 @torch.no_grad()
 def apply_embedding(embedding: Embedding, activations: Float[Tensor, "samples ..."]) -> Embedded:
-    """X-features, contributions and reproduced logits of recorded activations.
+    """X-features, contributions and reproduced logits of recorded activations; see `batches`.
 
-    Args:
-        embedding: on any device; the activations are moved there.
-        activations: Z, (M, S_z) or (M, C, h, w) in any precision; see `batches`.
+    Z, (M, S_z) or (M, C, h, w) in any precision, is moved to the device of the embedding.
     """
     reference = embedding.readout.weight
     parts = []

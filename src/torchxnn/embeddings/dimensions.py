@@ -51,9 +51,7 @@ def select_dimensions(
 ) -> SelectedDimensions:
     """The given dimensions as concepts, with a decoder fitted by least squares; no readout yet.
 
-    Args:
-        activations: Z of the training set, (M, S_z).
-        index: (n,) different dimensions.
+    Activations are Z of the training set, (M, S_z).
 
     Raises:
         DataError: no dimensions, or one out of range or given twice.

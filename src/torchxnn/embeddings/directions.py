@@ -43,12 +43,9 @@ def as_directions(
     bias: Float[Tensor, " features"],
     activations: Float[Tensor, "samples *dims"],
 ) -> DirectionConcepts:
-    """Given directions as concepts, with a decoder fitted by least squares; no readout yet.
+    """Given directions W, b as concepts, with a decoder fitted by least squares; no readout yet.
 
-    Args:
-        weight: W, (n, S_z).
-        bias: b, (n,).
-        activations: Z of the training set, (M, S_z).
+    Activations are Z of the training set, (M, S_z).
 
     Raises:
         DataError: maps, more concepts than dimensions, or directions of another layer.

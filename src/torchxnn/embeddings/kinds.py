@@ -37,10 +37,7 @@ def build_embedding(
 ) -> Embedding:
     """An embedding as it was saved, in evaluation mode; no number is drawn for it.
 
-    Args:
-        kind: `Embedding.kind`.
-        settings: what `Embedding.settings` gave.
-        state: its state dict.
+    `settings` is what `Embedding.settings` gave, `state` its state dict.
 
     Raises:
         KeyError: there is no such kind.

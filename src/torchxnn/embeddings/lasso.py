@@ -158,9 +158,7 @@ def lasso_embedding(
 ) -> SelectedDimensions:
     """The selected dimensions as concepts, read by the Lasso's own coefficients.
 
-    Args:
-        point: of a path, with at least one dimension.
-        activations: Z of the training set, for the decoder.
+    The decoder is fitted to `activations`, Z of the training set.
 
     Raises:
         DataError: the point selects nothing.

@@ -15,9 +15,7 @@ def weighted_mean(
 ) -> Float[Tensor, "*fits dims"]:
     r"""Mean over the samples, :math:`\sum_i w_i x_i / \sum_i w_i`.
 
-    Args:
-        values: (..., M, d).
-        weights: (..., M), non-negative, any scale; None weighs all samples alike.
+    Weights are non-negative, of any scale; None weighs all samples alike.
     """
     if weights is None:
         return values.mean(-2)
@@ -48,13 +46,7 @@ def group_moments(
     groups: Float[Tensor, "*fits samples groups"],
     weights: Float[Tensor, "*fits samples"] | None = None,
 ) -> Float[Tensor, "*fits groups features"]:
-    r"""First moments by group, :math:`\frac1M\sum_i g^{(i)}_c E^{(i)}`, (..., c, n).
-
-    Args:
-        features: E, (..., M, n).
-        groups: (..., M, c), one-hot.
-        weights: (..., M) sample weights.
-    """
+    r"""First moments by group (one-hot), :math:`\frac1M\sum_i g^{(i)}_c E^{(i)}`, (..., c, n)."""
     root = torch.full_like(features[..., 0], 1.0) if weights is None else weights
     return groups.mT @ (features * normalised(root).unsqueeze(-1))
 
@@ -77,11 +69,7 @@ def fit_linear(
 ) -> tuple[Float[Tensor, "targets dims"], Float[Tensor, " targets"]]:
     """Weighted ridge regression in closed form, solved in float64.
 
-    Args:
-        inputs: (M, d).
-        outputs: (M, k).
-        weights: (M,) sample weights.
-        ridge: penalty as a share of the mean variance of the inputs.
+    The penalty `ridge` is a share of the mean variance of the inputs (M, d).
 
     Returns:
         Weight (k, d) and intercept (k,).
@@ -104,10 +92,8 @@ def least_squares(
 ) -> tuple[Float[Tensor, "outputs features"], Float[Tensor, " outputs"]]:
     """Weighted least squares with an intercept, on standardised features, solved in float64.
 
-    Args:
-        features: (M, n), in any units: concepts of small variance count as much as others.
-        outputs: (M, k).
-        weights: (M,), non-negative.
+    Features (M, n) may be in any units: concepts of small variance count as much as others.
+    Weights are non-negative.
 
     Returns:
         Weight (k, n) and intercept (k,), float64. A feature that does not vary has weight 0.

@@ -39,9 +39,7 @@ class Subspace(nn.Module):
     ) -> Float[Tensor, "*batch rank"]:
         """Coordinates of the nearest point of the subspace, without a copy of Z.
 
-        Args:
-            z: activations.
-            scale: that they are to be divided by; None if they are scaled already.
+        Z is to be divided by `scale`; None if it is scaled already.
         """
         basis = self.basis if scale is None else self.basis / scale
         return z @ basis - self.mean @ self.basis
@@ -60,12 +58,9 @@ class Subspace(nn.Module):
 
 @torch.no_grad()
 def principal_subspace(z: Float[Tensor, "samples dims"], rank: int, seed: int = 0) -> Subspace:
-    """The subspace of the given rank that is nearest to the samples (principal components).
+    """The subspace of rank r nearest to scaled activations (M, S_z): principal components.
 
-    Args:
-        z: scaled activations, (M, S_z).
-        rank: r, at most S_z.
-        seed: of the random projection that finds it where Z has many dimensions.
+    Where Z has many dimensions a random projection finds it, of the given seed.
     """
     mean = z.mean(0)
     centred = z - mean

@@ -63,12 +63,9 @@ class Measured:
 def measure_activations(
     embedding: Embedding, data: Activations, targets: tuple[int, ...]
 ) -> Measured:
-    """Faithfulness of an embedding on recorded activations.
+    """Faithfulness of a fitted embedding on recorded activations of its layer.
 
-    Args:
-        embedding: fitted.
-        data: of the layer that it was fitted on.
-        targets: 0-based classes whose logits it reproduces.
+    `targets` are the 0-based classes whose logits it reproduces.
 
     Raises:
         DataError: no images, or no positives of a target.

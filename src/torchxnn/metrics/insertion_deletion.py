@@ -99,11 +99,8 @@ def shifted_regions(
 ) -> Bool[Tensor, "regions height width"]:
     """Regions of the same sizes and shapes at random other places; what leaves comes back opposite.
 
-    A shift is drawn evenly from all but none at all; a picture of one pixel stays as it is.
-
-    Args:
-        regions: (n, H, W).
-        seed: the same seed gives the same shifts.
+    A shift is drawn evenly from all but none at all; a picture of one pixel stays as it is. The
+    same seed gives the same shifts.
     """
     height, width = regions.shape[1:]
     generator = np.random.default_rng(seed)
@@ -133,12 +130,9 @@ def insertion_masks(
 
 
 def area_under(values: Float[Tensor, "images steps"]) -> Float[Tensor, " images"]:
-    r"""Area under each curve by the trapezoid rule, steps evenly spread over [0, 1].
+    r"""Area under each of M curves (M, n + 1) by the trapezoid rule, steps spread over [0, 1].
 
     .. math:: A=\frac1n\sum_{j=1}^n\frac{y_{j-1}+y_j}2
-
-    Args:
-        values: (M, n + 1).
 
     Raises:
         DataError: fewer than two steps.
@@ -157,12 +151,8 @@ def step_curve(
     """Mean curve of many images, and the area under it with a bootstrap interval over images.
 
     Source: Petsiuk et al., RISE, 2018, section 4.2, for pixels; here the steps are x-features.
-
-    Args:
-        values: (M, n + 1), such as the target's logit after 0, 1, ..., n deletions.
-        level: of the interval.
-        resamples: B.
-        seed: of the resamples.
+    `values`, (M, n + 1), are such as the target's logit after 0, 1, ..., n deletions; the other
+    arguments are those of `bootstrap_mean`.
 
     Raises:
         DataError: no images, or fewer than two steps.

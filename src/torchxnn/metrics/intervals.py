@@ -66,14 +66,10 @@ class PairedTest:
 def bootstrap_counts(
     items: int, resamples: int = RESAMPLES, seed: int = 0
 ) -> Float[Tensor, "resamples items"]:
-    """How often each item is drawn in each resample; every row sums to the number of items.
+    """How often each item is drawn in each of B resamples; rows sum to the number of items.
 
-    A mean over a resample is then one matrix product.
-
-    Args:
-        items: number of items, drawn with replacement.
-        resamples: number of resamples, B.
-        seed: the same seed gives the same resamples.
+    A mean over a resample, drawn with replacement, is then one matrix product. The same seed gives
+    the same resamples.
 
     Returns:
         (B, items), float64.

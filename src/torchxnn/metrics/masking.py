@@ -138,12 +138,8 @@ def inpaint_picture(
 ) -> UInt8[np.ndarray, "height width 3"]:
     """Paint everything but the kept pixels black and fill it in from them.
 
-    Source: paper appendix II. If no pixel is kept, the picture is black.
-
-    Args:
-        picture: red, green, blue in 0 to 255.
-        keep: the pixels that stay.
-        inpainting: algorithm and radius.
+    Source: paper appendix II. If no pixel is kept, the picture is black. `picture` is red, green,
+    blue in 0 to 255.
 
     Raises:
         DataError: the sizes differ.
@@ -170,13 +166,7 @@ def inpaint_images(
     preprocessing: Preprocessing,
     inpainting: Inpainting = DEFAULT_INPAINTING,
 ) -> Float[Tensor, "batch 3 height width"]:
-    """`inpaint_picture` of normalised images, normalised again.
-
-    Args:
-        images: (B, 3, H, W), as the network expects them.
-        keep: the pixels that stay.
-        preprocessing: how the images were normalised.
-        inpainting: algorithm and radius.
+    """`inpaint_picture` of images (B, 3, H, W) as the network expects them, normalised again.
 
     Raises:
         DataError: as `inpaint_picture`, or the images do not have three channels.

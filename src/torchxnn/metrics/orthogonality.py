@@ -38,11 +38,7 @@ class Orthogonality:
 
 
 class MapCovariance:
-    """Covariance of heatmaps over all pixels of all images, without keeping the maps.
-
-    Args:
-        n_features: n.
-    """
+    """Covariance of n heatmaps over all pixels of all images, without keeping the maps."""
 
     def __init__(self, n_features: int) -> None:
         self._count, self._images = 0, 0

@@ -83,9 +83,7 @@ def pointing_hits(
 def chance_levels(boxes: Float[Tensor, "maps 4"], size: tuple[int, int]) -> Float[Tensor, " maps"]:
     """Share of the picture inside each box: the hit of a pixel drawn at random.
 
-    Args:
-        boxes: (M, 4), x, y, width, height.
-        size: height and width of the picture.
+    The arguments are those of `pixels_inside`.
     """
     return pixels_inside(boxes, size).flatten(1).double().mean(1)
 

@@ -48,11 +48,8 @@ def feature_correlation(
 ) -> Float[Tensor, "first second"]:
     """Pearson correlation of every x-feature of one fit with every one of another.
 
-    One that does not vary, such as a dead x-feature, has correlation 0 with all.
-
-    Args:
-        first: E of one fit, (M, n).
-        second: E of the other on the same images in the same order.
+    One that does not vary, such as a dead x-feature, has correlation 0 with all. E of both fits,
+    (M, n), is of the same images in the same order.
 
     Returns:
         (n, n), float64, in [-1, 1].
@@ -72,11 +69,9 @@ def feature_correlation(
 def match_features(similarity: Float[Tensor, "features features"]) -> tuple[int, ...]:
     """For every row the column it is matched with, so that the sum of similarities is largest.
 
-    Source: Kuhn, The Hungarian method for the assignment problem, 1955. The similarity is signed:
-    an x-feature that is on where another is off is not the same concept.
-
-    Args:
-        similarity: (n, n), such as from `feature_correlation` or of maps.
+    Source: Kuhn, The Hungarian method for the assignment problem, 1955. The similarity (n, n), such
+    as from `feature_correlation` or of maps, is signed: an x-feature that is on where another is
+    off is not the same concept.
 
     Raises:
         DataError: there are no x-features.

@@ -130,11 +130,7 @@ FAITHFULNESS = ("f_reg", "f_reg_positives", "f_cls", "f_cls_positives", "r2", "a
 
 
 def faithfulness_rows(columns: Sequence[tuple[str, Faithfulness]]) -> list[dict[str, Any]]:
-    """A row per figure for the template of a page, with a cell per column.
-
-    Args:
-        columns: (heading, figures), such as on training and on held-out images.
-    """
+    """A row per figure for a page, a cell per column: (heading, figures), such as of a split."""
     return [
         {
             "name": metric.name,

@@ -37,10 +37,7 @@ def preserve_state(model: nn.Module) -> Iterator[nn.Module]:
 
     Restores the mode of every submodule, `requires_grad` of every parameter and the contents of
     every buffer, also after an exception. Several threads may hold the same model: the first one
-    saves, the last one restores.
-
-    Args:
-        model: any module; its `eval()` and `train()` are not called, since models override them.
+    saves, the last one restores. `eval()` and `train()` are not called, since models override them.
 
     Yields:
         The model itself.
@@ -81,9 +78,8 @@ def _restore(saved: _Saved) -> None:
 def replace_output(module: nn.Module, change: Callable[[Any], Any]) -> Iterator[None]:
     """Let a module return something else while the body runs, in this thread only.
 
-    Args:
-        module: the layer; it may run any number of times.
-        change: from what the layer returns to what is used instead; None leaves it as it is.
+    It may run any number of times; `change` makes of what it returns what is used instead, or None
+    to leave it as it is.
     """
     thread = threading.get_ident()
 

@@ -63,11 +63,7 @@ def unwrap(model: nn.Module) -> nn.Module:
 
 
 def resolve_layer(model: nn.Module, layer: str | nn.Module) -> tuple[str, nn.Module]:
-    """Find a layer by dotted name or by the module itself.
-
-    Args:
-        model: the explained model, possibly wrapped.
-        layer: dotted name as in `model.named_modules()`, or a submodule of the model.
+    """Find a layer of a model, possibly wrapped, by dotted name or by the module itself.
 
     Returns:
         The dotted name (within the unwrapped model) and the module.
@@ -219,10 +215,7 @@ def record_layers(
 ) -> tuple[list[Tensor], Float[Tensor, "batch outputs"]]:
     """One full forward pass: copies of the outputs of some layers, and the logits.
 
-    Args:
-        model: the explained model.
-        layers: dotted names or submodules.
-        images: a batch.
+    The arguments are those of `run_to_layer`, with several layers.
 
     Returns:
         The layers' outputs (any shape, copies) and the model's output (B, k); a model that returns
@@ -270,14 +263,9 @@ def run_with_output(
     """The logits if a layer gave something else for these images.
 
     The part below the layer runs as well, since a model may use its other results; the layer's own
-    output is replaced by a copy, in its shape and precision. The model is left as it was.
-
-    Args:
-        model: the explained model.
-        layer: dotted name or submodule; it must run once.
-        images: (B, C, H, W) or whatever the model takes.
-        output: what the layer is to give, with as many numbers as it gives, such as
-            `embedding.decode(E)`.
+    output is replaced by a copy, in its shape and precision. The model is left as it was. `output`
+    has as many numbers as the layer gives, which must run once; the other arguments are those of
+    `run_to_layer`.
 
     Raises:
         LayerError: the layer does not exist, or runs another number of times than once.
@@ -318,14 +306,10 @@ def run_above_layer(
 ) -> Float[Tensor, "batch outputs"]:
     """The logits of given activations, by what the model does above the layer; gradients flow.
 
-    The part below the layer runs once, on one image whose activations are replaced by all those
-    that are given: above it, a model must treat every row of a batch by itself.
-
-    Args:
-        model: the explained model; left as it was.
-        layer: dotted name or submodule; it must run once.
-        image: one example, (1, C, H, W); its contents do not matter.
-        activations: Z, (B, S_z) or (B, C, h, w), whatever B is.
+    The part below the layer, which must run once, runs on one example `image` (1, C, H, W), whose
+    contents do not matter and whose activations are replaced by all those that are given: Z, (B,
+    S_z) or (B, C, h, w), whatever B is. Above it, a model must treat every row of a batch by
+    itself. The model is left as it was.
 
     Raises:
         LayerError: the layer does not exist, or runs another number of times than once.
@@ -361,9 +345,7 @@ def run_above_layer(
 def list_layers(model: nn.Module, images: Tensor) -> list[LayerInfo]:
     """All named layers in registration order with output shapes, from one forward pass.
 
-    Args:
-        model: any model.
-        images: an example batch; its contents do not matter.
+    The contents of `images`, an example batch, do not matter.
     """
     inner = unwrap(model)
     layers = {name: module for name, module in inner.named_modules() if name}

@@ -47,9 +47,7 @@ def predicted_classes(logits: Float[Tensor, "samples outputs"]) -> Int64[Tensor,
 def class_of_target(target: int, outputs: int | None) -> int:
     """The class that an output speaks for: its own index, but class 1 for a single logit.
 
-    Args:
-        target: index of the output.
-        outputs: how many outputs the model has; None, if nobody knows, counts as several.
+    `outputs` is how many outputs the model has; None, if nobody knows, counts as several.
     """
     return 1 if outputs == 1 else target
 

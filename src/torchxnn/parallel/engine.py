@@ -73,12 +73,9 @@ class Engine(ABC):
 class LocalEngine(Engine):
     """This machine: everything in this process, or in several new ones.
 
-    A new process that is killed is replaced and its job done again; ending this process, in
-    whatever way, ends the others.
-
-    Args:
-        jobs: processes; with 1 everything happens in this one.
-        retries: how often a job is done again whose process was lost.
+    With one job at once everything happens in this process. A new one that is killed is replaced
+    and its job done again, `retries` times at most; ending this process, in whatever way, ends the
+    others.
 
     Raises:
         XNNError: a number out of range.

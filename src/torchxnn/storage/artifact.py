@@ -125,15 +125,11 @@ def plain(value: Any) -> Any:
 
 
 def structure(values: Any, kind: type[T], what: str) -> T:
-    """A frozen dataclass, with those inside it, from what `plain` made of it.
+    """A frozen dataclass, with those inside it, from what `plain` made of it: values by field.
 
     A missing value takes its default. None in the place of a number is NaN. A tensor of numbers is
-    in float32; one that was not made plain stays as it is.
-
-    Args:
-        values: a dictionary by field.
-        kind: the dataclass.
-        what: the values in an error message, such as the file that they come from.
+    in float32; one that was not made plain stays as it is. `what` names the values in an error
+    message, such as the file that they come from.
 
     Raises:
         DataError: a value is missing without a default, has another type than the field, is out of
@@ -203,10 +199,7 @@ def digest(values: Any) -> str:
 def differences(found: Any, wanted: Any, name: str = "") -> list[str]:
     """What differs between two plain values, such as the settings of a run that is to go on.
 
-    Args:
-        found: what is there.
-        wanted: what was asked for.
-        name: of both; empty for dictionaries whose entries speak for themselves.
+    `name` is that of both; empty for dictionaries whose entries speak for themselves.
 
     Returns:
         For each value that differs a text such as "its model.size is 3, not 4".

@@ -139,12 +139,7 @@ class ChunkStore:
 
     @classmethod
     def open_kind(cls, location: Location, kind: str, *versions: int) -> ChunkStore:
-        """Open a store whose `about` says what kind of rows it holds, complete or not.
-
-        Args:
-            location: a path, or an fsspec URL.
-            kind: what `about` has as "kind".
-            versions: what it may have as "kind_version".
+        """Open a store, complete or not, whose `about` has this "kind" and such a "kind_version".
 
         Raises:
             DataError: there is none, or it holds another kind.
@@ -203,12 +198,9 @@ class ChunkStore:
     def write(self, chunk: int, tensors: Mapping[str, Tensor]) -> None:
         """Write a chunk in one step; writing it again replaces it.
 
-        Several processes may write to one store, also the same chunk at once.
-
-        Args:
-            chunk: from 0.
-            tensors: float, integer or bool, with the rows along the first dimension, or along the
-                last for what is read column by column.
+        Several processes may write to one store, also the same chunk at once. Tensors are float,
+        integer or bool, with the rows along the first dimension, or along the last for what is read
+        column by column.
 
         Raises:
             DataError: a tensor has another number of rows than the chunk.
@@ -263,12 +255,7 @@ class ChunkStore:
         return read_tensor_part(self._file(chunk), header, name, start, stop)
 
     def read_rows(self, chunk: int, name: str, rows: Tensor) -> Tensor:
-        """Some rows of one tensor of a chunk.
-
-        Args:
-            chunk: from 0.
-            name: of the tensor.
-            rows: indices into its first dimension, from 0 in each chunk.
+        """Some rows of one tensor of a chunk, by indices from 0 into its first dimension.
 
         Raises:
             DataError: see `read`.
@@ -294,12 +281,9 @@ class ChunkStore:
     ) -> list[int]:
         """Read all data and compare checksums.
 
-        Damaged chunks count as missing afterwards: in this object, and with `remove` everywhere.
-
-        Args:
-            on_chunk: called with the number of each chunk after it was read.
-            remove: remove damaged files.
-            chunks: those to look at; None: all.
+        Damaged chunks count as missing afterwards: in this object, and with `remove`, which removes
+        their files, everywhere. `chunks` are those to look at, None for all; `on_chunk` is called
+        with the number of each after it was read.
 
         Returns:
             The damaged chunks; those that are simply not there are not among them.

@@ -18,10 +18,8 @@ from filelock import FileLock
 def replace_file(path: Path, content: bytes | Iterable[Any], prefix: str = ".torchxnn-") -> None:
     """Write `content` to `path` in one step: a reader sees the old file or the new one.
 
-    Args:
-        path: The file to write; missing parent folders are made.
-        content: All of the new file: bytes, or several buffers one after the other.
-        prefix: Start of the temporary file's name, which ends in .tmp.
+    It is bytes, or several buffers one after the other; missing parent folders are made. `prefix`
+    begins the temporary file's name, which ends in .tmp.
 
     Raises:
         IsADirectoryError: `path` is a folder.
@@ -71,9 +69,7 @@ def locked(folder: Path) -> Iterator[None]:
 def check_replaceable(path: Path, marker: str) -> None:
     """Refuse to replace what we did not write; to be asked before long work, too.
 
-    Args:
-        path: The folder that is to appear.
-        marker: Name of the file that shows that an existing folder may be replaced.
+    The arguments are those of `replace_folder`.
 
     Raises:
         FileExistsError: Something else is at `path`.
@@ -90,12 +86,9 @@ def check_replaceable(path: Path, marker: str) -> None:
 def replace_folder(path: Path, marker: str) -> Iterator[Path]:
     """Fill a new folder in a `with`, which takes the place of `path` when the block ends well.
 
-    Only nothing, an empty folder, or a folder that holds the file `marker` (one that we wrote
-    ourselves) is replaced; after an exception in the block everything is as before.
-
-    Args:
-        path: The folder to appear; missing parent folders are made.
-        marker: Name of the file that shows that an existing folder may be replaced.
+    Only nothing, an empty folder, or a folder that holds a file of the name `marker` (one that we
+    wrote ourselves) is replaced; after an exception in the block everything is as before. Missing
+    parent folders are made.
 
     Yields:
         A temporary folder beside `path`, to be filled.

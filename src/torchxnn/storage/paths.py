@@ -126,12 +126,9 @@ def read_heads(folder: Place, names: Sequence[str], length: int) -> list[bytes]:
 
 
 def write_bytes(file: Place, content: Iterable[Any], prefix: str = ".torchxnn-") -> None:
-    """Write a file in one step; missing parent folders are made.
+    """Write bytes or buffers, one after the other, in one step; missing parent folders are made.
 
-    Args:
-        file: where.
-        content: bytes or buffers, one after the other.
-        prefix: of the temporary file's name, which ends in .tmp; only local files have one.
+    `prefix` begins the temporary file's name, which ends in .tmp; only local files have one.
 
     Raises:
         OSError: the file cannot be written; an old one is as it was.

@@ -193,12 +193,9 @@ def checksum_holds(file: Place, header: TensorFileHeader) -> bool:
 
 
 def write_tensors(file: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
-    """Write a few tensors with plain values about them; the file appears whole or not at all.
+    """Write a few tensors to a file of this machine, which appears whole or not at all.
 
-    Args:
-        file: on this machine.
-        tensors: by name.
-        about: plain values by name; they stand in the metadata of the safetensors file.
+    The plain values `about` them stand in the metadata of the safetensors file, by name.
     """
     whole = {name: tensor.contiguous() for name, tensor in tensors.items()}
     replace_file(file, save(whole, {name: json.dumps(plain(v)) for name, v in about.items()}))

@@ -97,10 +97,8 @@ def class_folder(targets: Sequence[int], class_names: Sequence[str] | None) -> s
 def check_places(places: Sequence[Place], out: Place, key: str) -> None:
     """Refuse before any work what would mix XNNs of different data or settings.
 
-    Args:
-        places: folders of the classes.
-        out: the folder that they lie in.
-        key: of the data and the settings, as it is saved with each XNN.
+    `places` are the classes' folders in `out`; `key` is that of data and settings, as it is saved
+    with each XNN.
 
     Raises:
         FileExistsError: a folder holds something else.
@@ -128,14 +126,7 @@ def finished_report(place: Place | None) -> FitReport | None:
 
 
 def write_class_index(fits: ManyFits, cache: ActivationCache, layer: str, out: Place) -> None:
-    """Write the index; it appears whole or not at all.
-
-    Args:
-        fits: all classes of a run.
-        cache: what they were fitted to.
-        layer: that they explain.
-        out: folder or URL of the run.
-    """
+    """Write the index of fits to a cache into their folder or URL; whole or not at all."""
     about = {
         "model_fingerprint": cache.model_fingerprint,
         "layer": layer,

@@ -34,11 +34,6 @@ def faithfulness(
     r"""Squared error of the logits, :math:`\frac1M\sum_i\|v^\top E^{(i)}-\hat y^{(i)}\|^2`.
 
     Source: paper eq. 1 and first term of eq. 5. Lower is better; unit: squared logits.
-
-    Args:
-        reproduced: (..., M, k).
-        logits: (..., M, k), the explained model's.
-        weights: (..., M) sample weights.
     """
     return weighted_mean((reproduced - logits).square(), weights).sum(-1)
 
@@ -51,11 +46,6 @@ def reconstruction_errors(
     r"""Mean squared error per dimension, :math:`Q_k=\frac1M\sum_i(\tilde Z_k^{(i)}-Z_k^{(i)})^2`.
 
     Source: paper eq. 2. Lower is better; unit: squared activations.
-
-    Args:
-        reconstruction: (..., M, S_z).
-        activations: (..., M, S_z).
-        weights: (..., M) sample weights.
     """
     return weighted_mean((reconstruction - activations).square(), weights)
 

@@ -136,11 +136,8 @@ def exact_losses(
 ) -> list[Losses]:
     """The terms of eq. 5 of every fit, exact over a whole set, a few samples at a time.
 
-    Args:
-        stack: the fits.
-        splits: one per fit; all of the same `data`.
-        spread: standard deviation of each fit's logits over the training data.
-        config: settings.
+    The splits, one per fit, are of the same `data`; `spread` is the standard deviation of each
+    fit's logits over the training data.
     """
     z = splits[0].data.z
     groups = [split.groups(config.pull_away) for split in splits]

@@ -18,12 +18,8 @@ def relevance_through(
     what the heatmap of the x-feature starts from. A hidden unit that its bias alone keeps on passes
     nothing here, where the heatmap falls back to :math:`|w_{ij}h_j|`.
 
-    Source: Zhang et al., 2016 (excitation backprop); its use in a loss is ours.
-
-    Args:
-        weights: of the encoder's layers, from the input up.
-        biases: of the encoder's layers.
-        inputs: scaled Z >= 0, (M, S_z).
+    Source: Zhang et al., 2016 (excitation backprop); its use in a loss is ours. Weights and biases
+    are those of the encoder's layers, from the input up; inputs are scaled Z >= 0.
 
     Returns:
         (M, n, S_z), non-negative, each row of sum 1, or 0 where nothing is positive.

@@ -26,9 +26,7 @@ the contrastive map is 0 everywhere."""
 class UnitMaps:
     """Maps of the concepts of all methods, two passes over the network for all of them.
 
-    Args:
-        layer_output: images to the activations Z (B, S_z) that the methods embed.
-        fitted: embeddings by method.
+    `layer_output` makes the activations Z (B, S_z) of images, which the methods embed.
     """
 
     def __init__(

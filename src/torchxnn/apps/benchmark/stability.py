@@ -28,10 +28,7 @@ def run_stability(plan: Plan, fits: int = 5) -> dict[str, Any]:
     The figure is the mean correlation of matched x-features over the class's measured images, on
     the positives, where it says whether the same concepts are found (`measure_stability`), beside
     that of shuffled values. Held-out images change with the seed, too. Resumable class by class.
-
-    Args:
-        plan: what is refitted.
-        fits: per class and method, at least 2.
+    There are at least 2 fits per class and method.
 
     Returns:
         `methods`: mean correlation and chance level; `classes`: the same per class.

@@ -66,10 +66,6 @@ def shrink_maps(
     A[i, j] is the share of pixel j that lies in cell i, so a pixel on a border is shared out and
     columns of A sum to 1. Divided by the pixels per cell it is the mean over the cell.
 
-    Args:
-        maps: (..., H, W).
-        size: at most H and W.
-
     Raises:
         DataError: `size` is larger than the maps.
     """

@@ -62,10 +62,8 @@ def suggest(
 ) -> tuple[Suggestion, ...]:
     """The places with most relevance of one x-feature, if it is more than a uniform map has there.
 
-    Args:
-        maps: of the x-feature, one per image.
-        samples: the images, with parts and box, or masks; others are left out.
-        names: from `place_names`.
+    The images, with a map each, have parts and box, or masks; others are left out. `names` are
+    those of `place_names`.
 
     Returns:
         At most 3 by falling share, each with at least 10% of the relevance and 1.5 times as much

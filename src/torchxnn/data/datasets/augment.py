@@ -132,12 +132,7 @@ class HeldOutCopies(ImageDataset):
 def alter(
     image: Float[Tensor, "channels height width"], generator: torch.Generator
 ) -> Float[Tensor, "channels height width"]:
-    """Crop to a random part, resize it back, and mirror it half of the time.
-
-    Args:
-        image: (C, H, W).
-        generator: draws the part.
-    """
+    """Crop to a random part, resize it back, and mirror it half of the time."""
     height, width = image.shape[-2:]
     area, ratio, right, down, mirror = torch.rand(5, generator=generator).tolist()
     size = SMALLEST_CROP + (1 - SMALLEST_CROP) * area

@@ -29,9 +29,8 @@ class CUB(OfficialDataset):
     Parts and boxes are moved into the preprocessed picture.
 
     Args:
-        root: the folder with these files, or the one above (`CUB_200_2011` is then looked for).
-        preprocessing: how pictures become tensors.
-        split: "train" or "test" of the official split, or "all".
+        root: the folder with these files, or the one above (`CUB_200_2011` is then looked for); see
+            `OfficialDataset` for `preprocessing` and `split`.
 
     Attributes:
         ids: the official number of every picture.

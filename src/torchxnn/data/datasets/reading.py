@@ -42,9 +42,7 @@ def read_text(path: Path, fallback: str | None = None) -> str:
 def read_pairs(path: Path, expected: str) -> Iterator[tuple[int, str, str]]:
     """Lines `FIRST REST` as (line number from 1, first, rest); blank lines are left out.
 
-    Args:
-        path: the file.
-        expected: what a line should be, for the message.
+    `expected` says what a line should be, for the message.
 
     Raises:
         DataError: if the file cannot be read, is empty, or a line has one word.
@@ -118,10 +116,7 @@ def read_class_list(path: Path) -> tuple[str, ...]:
 def read_class_map(path: Path, known: int, listed_in: str) -> Integer[np.ndarray, "height width"]:
     """The class number of every pixel, from a picture with one channel of integers.
 
-    Args:
-        path: the picture.
-        known: how many classes there are, from number 0.
-        listed_in: the file that lists them, for the message.
+    Classes are numbers below `known`; `listed_in` is the file that lists them, for the message.
 
     Raises:
         UnreadableImageError: if it is missing, broken, or has colours.
@@ -136,9 +131,7 @@ def read_class_map(path: Path, known: int, listed_in: str) -> Integer[np.ndarray
 def read_colour_map(path: Path, others: Sequence[str] = ()) -> UInt8[np.ndarray, "height width 3"]:
     """Red, green and blue of every pixel as they are, from a picture in which they are codes.
 
-    Args:
-        path: the picture.
-        others: what else is taken: "P", colours of a palette; "RGBA", whose alpha is left out.
+    `others` are taken, too: "P", colours of a palette; "RGBA", whose alpha is left out.
 
     Raises:
         UnreadableImageError: if it is missing, broken, or not of three channels of 8 bits.

@@ -61,10 +61,8 @@ class Database:
 def open_database(folder: Path, plan: StudyPlan, url: str | None = None) -> Database:
     """Open the database of a study, and make its tables if it is new.
 
-    Args:
-        folder: of the study; SQLite's file lies in it.
-        plan: the study.
-        url: of another database, such as `postgresql+pg8000://user:password@host/name`.
+    SQLite's file lies in the folder of the study; `url` is that of another database, such as
+    `postgresql+pg8000://user:password@host/name`.
 
     Raises:
         DataError: it cannot be opened, is of another study or another version.
