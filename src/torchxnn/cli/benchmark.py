@@ -145,12 +145,14 @@ class FunnyBirdsTruth(BenchmarkCommand):
 
     Attributes:
         truth: what is measured beside the changes.
+        figures: draw what the x-features of every class are about, and write the page.
     """
 
     kind = "funnybirds"
     model: str = "torchxnn.models.bundled:efficientnet_lite2_with_head"
     config: BenchmarkConfig = field(default_factory=default_config)
     truth: TruthConfig = field(default_factory=TruthConfig)
+    figures: bool = True
 
     def execute(self, terminal: Terminal) -> None:
         """Measure all methods on all classes; print and write the tables and the page."""
@@ -169,6 +171,13 @@ class FunnyBirdsTruth(BenchmarkCommand):
         replace_file(self.out / "tables.md", text.encode())
         terminal.say(text.split("## Today's default against")[0])
         terminal.say(f"results.json and tables.md are in {self.out}")
+        if self.figures:
+            from torchxnn.apps.benchmark.funnybirds.page import write_page
+
+            with terminal.progress() as progress:
+                on_class = _count_classes(progress, "Drawing")
+                page = write_page(source, summary, self.config, self.truth, self.out, on_class)
+            terminal.say(f"the page is {page}")
 
 
 TUNE_CLASSES = 10

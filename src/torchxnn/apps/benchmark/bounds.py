@@ -191,12 +191,15 @@ BOUNDS: dict[str, Contender] = {
         needs=lambda: import_sklearn("decomposition"),
     ),
     "random directions": Contender(
-        fit_random_directions, "Floor: normally distributed directions, read by least squares."
+        fit_random_directions,
+        "Floor: normally distributed directions, read by least squares.",
+        floor=True,
     ),
     "shuffled logits": Contender(
         fit_shuffled,
         "Floor: the XNN fitted to logits shuffled among the images of the class and among all "
         "others.",
+        floor=True,
     ),
     "labels, linear by position": Contender(
         lambda case: fit_label_maps(case, (), "average"),
@@ -215,6 +218,7 @@ BOUNDS: dict[str, Contender] = {
     "random maps": Contender(
         fit_random_maps,
         "Floor: normally distributed 1x1 convolutions with ReLU, averaged over the map.",
+        floor=True,
         maps=True,
     ),
 }

@@ -98,6 +98,7 @@ class Contender:
         fit: to one class.
         about: what it is, in a sentence for the foot of the table.
         labels: whether it sees which parts are visible, which no explanation may count on.
+        floor: whether it knows nothing that an explanation should know.
         maps: whether it is for layers with positions, (C, h, w), instead of vectors.
         needs: raises an XNNError if a package is missing that it needs.
     """
@@ -105,6 +106,7 @@ class Contender:
     fit: Callable[[Case], Found]
     about: str
     labels: bool = False
+    floor: bool = False
     maps: bool = False
     needs: Callable[[], Any] = lambda: None
 
