@@ -24,10 +24,12 @@ from torchxnn.apps.benchmark.funnybirds.figures import (
 from torchxnn.apps.benchmark.funnybirds.page import (
     GROUPS,
     MAIN,
+    PUBLISHED,
     group_of,
     losses,
     method_rows,
     strips,
+    tables,
     write_page,
 )
 from torchxnn.apps.benchmark.funnybirds.run import run_funnybirds
@@ -58,8 +60,7 @@ def source(tmp_path_factory):
 @pytest.fixture(scope="module")
 def ran(source, tmp_path_factory):
     folder = tmp_path_factory.mktemp("page") / "out"
-    found = run_funnybirds(Plan(source, CONFIG, folder, (0, 2)), FEW)
-    summary = summarise(*found) if isinstance(found, tuple) else summarise(found)
+    summary = summarise(*run_funnybirds(Plan(source, CONFIG, folder, (0, 2)), FEW))
     return folder, json.loads(json.dumps(summary))
 
 
@@ -135,6 +136,23 @@ class TestPage:
         with pytest.raises(DataError, match=r"XNN of class 2 is missing.*0002\.json"):
             write_page(source, summary, CONFIG, FEW, tmp_path / "out")
         assert path.read_bytes() == before
+
+    def test_the_protocol_stands_beside_published_scores(self, ran):
+        _, summary = ran
+        assert tables(summary)["official"] == []
+        scores = {f"official_{name}": 0.5 for name in ("completeness", "correctness")}
+        scores |= {"official_contrastivity": 0.6, "official_mean": 0.533, "composed_share": 0.25}
+        methods = summary["methods"] | {"1-heatmap, grad_cam": scores}
+        methods["XNN"] = methods["XNN"] | scores
+        found = tables(summary | {"methods": methods, "not_drawn": {"deep_lift": "no rule"}})
+        groups = {group: dict(members) for group, members in found["official"]}
+        assert list(groups) == [PUBLISHED, *GROUPS[:2]]
+        published = groups[PUBLISHED]["Input x Gradient, ResNet-50"]
+        assert [cell.text for cell in published] == ["0.583", "0.546", "0.806", "0.645"]
+        shown = [cell.text for cell in groups[GROUPS[1]]["1-heatmap, grad_cam"]]
+        assert shown == ["0.500", "0.500", "0.600", "0.533"]
+        assert "0.250 of the images" in found["official_notes"][0]
+        assert found["official_notes"][1] == "deep_lift draws no map: no rule"
 
 
 class TestDrawing:
@@ -224,7 +242,8 @@ class TestFailures:
                     features=[(True, 0.6), (True, 1.0), (False, 0.9)],
                     profiles=about,
                 ),
-            }
+            },
+            {},
         )
         found = choose_failures(summary)
         assert [failure.target for failure in found] == [3, 8, 5, 8]
@@ -238,7 +257,7 @@ class TestFailures:
         assert "most of 1 x-features" in found[3].says
 
     def test_what_does_not_exist_is_left_out(self):
-        summary = summarise({"0": record(map_truth=None), "1": record(map_truth=None)})
+        summary = summarise({"0": record(map_truth=None), "1": record(map_truth=None)}, {})
         assert [failure.target for failure in choose_failures(summary)] == [0, 0]
 
 
@@ -246,6 +265,8 @@ class TestTables:
     def test_groups(self):
         names = ("XNN", "1-heatmap", "PCA", "ICA", "labels, linear", "random directions")
         assert [group_of(name) for name in names] == list(GROUPS)
+        assert group_of("XNN, maps") == GROUPS[0]
+        assert group_of("1-heatmap, grad_cam") == GROUPS[1]
         assert group_of("TCAV") == GROUPS[4]
         assert group_of("most relevant units") == GROUPS[3]
 
@@ -286,7 +307,7 @@ class TestTables:
         assert [other["p"] for other in found[1]["undecided"]] == ["0.2"]
 
     def test_strips_by_hand(self):
-        summary = summarise({"0": record(specificity=0.4), "1": record(specificity=0.8)})
+        summary = summarise({"0": record(specificity=0.4), "1": record(specificity=0.8)}, {})
         low, high, drawn = strips(summary, "specificity")
         assert (low, high) == (0, 0.8)
         assert [strip.method for strip in drawn] == ["XNN", "random directions"]

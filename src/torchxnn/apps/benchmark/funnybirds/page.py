@@ -28,6 +28,7 @@ from torchxnn.apps.benchmark.funnybirds.tables import (
     OFFICIAL,
     RULE_FIGURES,
     better,
+    official_notes,
     refit_text,
 )
 from torchxnn.apps.benchmark.peers import MISSING, PEERS
@@ -38,6 +39,7 @@ from torchxnn.apps.benchmark.tasks import TASKS, TaskSource
 from torchxnn.data.datasets.funnybirds import PARTS
 from torchxnn.errors import XNNWarning
 from torchxnn.explanations.drawing.html import render
+from torchxnn.metrics.funnybirds_protocol import ANCHORS
 from torchxnn.models.weights import fingerprint
 from torchxnn.parallel.process import one_thread
 from torchxnn.storage.files import replace_file
@@ -63,6 +65,7 @@ GROUPS = (
     "They see the part labels: ceilings, not explanations",
     "Floors: they know nothing",
 )
+PUBLISHED = "Published, of other networks"
 _OUTSIDE = GROUPS[4:]  # no explanation is measured by who leads among these
 FEW = 4  # so many figures of classes are open from the start
 
@@ -148,15 +151,16 @@ def write_page(
 
 def tables(summary: Mapping[str, Any]) -> dict[str, Any]:
     """What the template shows of a summary."""
-    official = any("official_mean" in values for values in summary["methods"].values())
+    official = any("official_completeness" in each for each in summary["methods"].values())
     return {
         "losses": losses(summary),
         "main": method_rows(summary, MAIN),
         "main_head": heads(MAIN),
         "more": method_rows(summary, MORE),
         "more_head": heads(MORE),
-        "official": method_rows(summary, OFFICIAL) if official else [],
+        "official": [_published(), *method_rows(summary, OFFICIAL)] if official else [],
         "official_head": heads(OFFICIAL),
+        "official_notes": official_notes(summary) if official else [],
         "rules": [
             [maps, rule, *(number(values.get(figure)) for figure in RULE_FIGURES)]
             for maps, rules in summary["rules"].items()
@@ -181,8 +185,9 @@ def heads(figures: Sequence[str]) -> list[tuple[str, str]]:
 def group_of(method: str) -> str:
     """Under which heading a method stands."""
     contender = BOUNDS.get(method) or PEERS.get(method)
-    if method in (DEFAULT, "1-heatmap"):
-        return GROUPS[method == "1-heatmap"]
+    for group, name in zip(GROUPS, (DEFAULT, "1-heatmap"), strict=False):
+        if method == name or method.startswith(f"{name}, "):  # or another way to draw its maps
+            return group
     if contender is None:
         return GROUPS[2]
     return GROUPS[4] if contender.labels else GROUPS[5] if contender.floor else GROUPS[3]
@@ -209,7 +214,7 @@ def method_rows(
 
     def cell(name: str, figure: str) -> Cell:
         value = methods[name].get(figure)
-        interval = summary["intervals"][name].get(figure)
+        interval = summary["intervals"].get(name, {}).get(figure)
         text = "" if interval is None else f"{interval[0]:.3f} to {interval[1]:.3f}"
         leads = value is not None and value == best.get(figure) and group_of(name) not in _OUTSIDE
         return Cell(number(value), text, leads)
@@ -223,6 +228,14 @@ def method_rows(
         for group in GROUPS
     }
     return [(group, members) for group, members in rows.items() if members]
+
+
+def _published() -> tuple[str, list[tuple[str, list[Cell]]]]:
+    rows = [
+        (name, [Cell(number(scores[figure])) for figure in OFFICIAL])
+        for name, scores in ANCHORS.items()
+    ]
+    return PUBLISHED, rows
 
 
 def losses(summary: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -142,6 +142,11 @@ def official_text(summary: Mapping[str, Any]) -> str:
         if values.get("official_completeness") is not None
     ]
     head = ["Method", *(LABELS[figure] for figure in OFFICIAL)]
+    return table(head, published + own) + "\n\n" + "\n\n".join(official_notes(summary))
+
+
+def official_notes(summary: Mapping[str, Any]) -> list[str]:
+    """What the scores of the authors' protocol rest on, and which maps are not there and why."""
     share = summary["methods"].get(DEFAULT, {}).get("composed_share")
     notes = [
         f"{number(share)} of the images that the protocol shows are not rendered here and were "
@@ -149,8 +154,7 @@ def official_text(summary: Mapping[str, Any]) -> str:
         "of its change where the truth is known. `XNN` gives each part the contributions of "
         "x-features by what they are about on other images of the class."
     ]
-    notes += [f"- {rule} draws no map: {why}" for rule, why in summary["not_drawn"].items()]
-    return table(head, published + own) + "\n\n" + "\n".join(notes)
+    return notes + [f"{rule} draws no map: {why}" for rule, why in summary["not_drawn"].items()]
 
 
 def refit_text(summary: Mapping[str, Any]) -> str:
