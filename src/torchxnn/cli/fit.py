@@ -96,8 +96,8 @@ class Fit(NamedModel):
     def _fit_images(self, loaded: LoadedModel, progress: Progress) -> XNN:
         opened = self.open(loaded, str(self.data), progress)
         names, dataset = opened.class_names, opened.dataset
-        source = self.origin(loaded, dataset.name)
-        xnn = self._xnn(loaded, names, self.preprocessing(loaded), source)
+        source, preprocessing = self.origin(loaded, dataset.name), self.preprocessing(loaded)
+        xnn = self._xnn(loaded, class_names=names, preprocessing=preprocessing, source=source)
         validation: Any = None
         images = len(dataset)
         if self.copies:
@@ -105,10 +105,9 @@ class Fit(NamedModel):
             dataset, held_out = HeldOutCopies(dataset, *rule).parts
             validation = self.source.loader(held_out)
             images = len(dataset) + len(held_out)
-        outputs = count_outputs(loaded.model, self.preprocessing(loaded))
         xnn.fit(
             self.source.loader(dataset),
-            self._targets(self.target, outputs, names)[0],
+            self._targets(self.target, count_outputs(loaded.model, preprocessing), names),
             validation,
             config=self.train,
             on_batch=count_images(progress, "Recording activations", images),
@@ -119,9 +118,9 @@ class Fit(NamedModel):
 
     def _fit_cached(self, loaded: LoadedModel, progress: Progress) -> XNN:
         cache = self._cache(loaded, progress)
-        preprocessing = cache.preprocessing or self.preprocessing(loaded)
-        xnn = self._xnn(loaded, cache.class_names, preprocessing, cache.source)
-        targets = self._targets(self.target, cache.n_outputs, cache.class_names)[0]
+        preprocessing, names = cache.preprocessing or self.preprocessing(loaded), cache.class_names
+        xnn = self._xnn(loaded, class_names=names, preprocessing=preprocessing, source=cache.source)
+        targets = self._targets(self.target, cache.n_outputs, names)
         needs = Needs(cache, self.layer, self.train, self.many.memory)
         train, held_out = load_splits(needs, [targets])
         xnn.fit_activations(
@@ -134,17 +133,8 @@ class Fit(NamedModel):
         )
         return xnn
 
-    def _xnn(
-        self, loaded: LoadedModel, names: Sequence[str] | None, preprocessing: Any, source: Any
-    ) -> XNN:
-        return XNN(
-            loaded.model,
-            self.layer,
-            self.n_features,
-            class_names=names,
-            preprocessing=preprocessing,
-            source=source,
-        )
+    def _xnn(self, loaded: LoadedModel, **about: Any) -> XNN:
+        return XNN(loaded.model, self.layer, self.n_features, **about)
 
     # One XNN per class
 
@@ -154,7 +144,8 @@ class Fit(NamedModel):
             if self.targets == (ALL,):
                 wanted = targets_with_positives(cache, self.train)
             else:
-                wanted = self._targets(self.targets, cache.n_outputs, cache.class_names, alone=True)
+                found = self._targets(self.targets, cache.n_outputs, cache.class_names)
+                wanted = [(target,) for target in found]
             fits = self._run(cache, wanted, progress, terminal)
         write_class_index(fits, cache, self.layer, as_place(self.out))
         terminal.show(many_table(fits, cache.class_names))
@@ -205,8 +196,6 @@ class Fit(NamedModel):
 
     @staticmethod
     def _targets(
-        texts: Sequence[str], outputs: int, names: Sequence[str] | None, alone: bool = False
-    ) -> list[tuple[int, ...]]:
-        """Class indices: all together as one tuple, or each alone."""
-        found = tuple(find_target(text, outputs, names) for text in texts)
-        return [(target,) for target in found] if alone else [found]
+        texts: Sequence[str], outputs: int, names: Sequence[str] | None
+    ) -> tuple[int, ...]:
+        return tuple(find_target(text, outputs, names) for text in texts)

@@ -126,7 +126,8 @@ def open_benchmark(plan: Plan) -> tuple[Opened, list[int]]:
     resolve_layer(task.model, plan.source.layer)
     wanted = _chosen(task, plan.targets)
     claim_folder(plan.folder, {"source": plan.source, "config": plan.config})
-    return _record(task, plan.config, plan.folder, plan.on_images, plan.jobs), wanted
+    recorded = record_task(task, plan.config.copies, plan.folder, plan.on_images, plan.jobs)
+    return Opened(task, recorded, plan.config, plan.folder), wanted
 
 
 def measure_classes(
@@ -155,18 +156,9 @@ def measure_classes(
 def _start(
     measurement: Measurement, source: TaskSource, config: BenchmarkConfig, folder: Path
 ) -> tuple[Measurement, Path, Any]:
-    opened = _record(TASKS[source.kind](source), config, folder)
+    task = TASKS[source.kind](source)
+    opened = Opened(task, record_task(task, config.copies, folder), config, folder)
     return measurement, folder, measurement.prepare(opened) if measurement.prepare else opened
-
-
-def _record(
-    task: Task,
-    config: BenchmarkConfig,
-    folder: Path,
-    on_images: OnImages | None = None,
-    jobs: int = 1,
-) -> Opened:
-    return Opened(task, record_task(task, config.copies, folder, on_images, jobs), config, folder)
 
 
 def _measure(state: tuple[Measurement, Path, Any], target: int) -> dict[str, Any]:

@@ -54,11 +54,6 @@ class FitData:
     starts: SharedStarts = field(default_factory=SharedStarts)
 
 
-def srae_r_config(base: TrainConfig) -> TrainConfig:
-    """SRAE-R: eq. 5 and a pull-away term on the relevance that x-features send to Z. Ours."""
-    return replace(base, relevance=base.relevance or RELEVANCE)
-
-
 def nn_config(base: TrainConfig) -> TrainConfig:
     """NN: a network with an x-layer, without reconstruction and without pull-away."""
     return replace(base, reconstruction="none", eta=0.0, relevance=0.0)
@@ -87,7 +82,8 @@ def cae_config(base: TrainConfig) -> TrainConfig:
 
 SEEN: dict[str, Callable[[TrainConfig], TrainConfig]] = {
     "SRAE": lambda base: base,  # the paper's objective, eq. 5, with all three terms
-    "SRAE-R": srae_r_config,
+    # ours: eq. 5 and a pull-away term on the relevance that x-features send to Z
+    "SRAE-R": lambda base: replace(base, relevance=base.relevance or RELEVANCE),
     "NN": nn_config,
     "SAE": sae_config,
 }
@@ -157,10 +153,7 @@ class UnitsOfMany(nn.Module):
     """The units of several embeddings side by side, on top of one layer of a model.
 
     One forward pass of the model and one positive pass serve the maps of all of them.
-
-    Args:
-        layer_output: images (B, C, H, W) -> Z (B, S_z).
-        embeddings: in the order of the columns.
+    `layer_output` makes Z (B, S_z) of images; the embeddings are in the order of the columns.
     """
 
     def __init__(

@@ -15,7 +15,7 @@ from torchxnn.apps.benchmark.tasks import Task
 from torchxnn.data.activations import Activations
 from torchxnn.data.datasets.augment import AugmentedImages
 from torchxnn.data.datasets.base import ImageDataset
-from torchxnn.data.positives import split_validation
+from torchxnn.data.positives import sample_classes, split_validation
 from torchxnn.data.record import cache_activations
 from torchxnn.errors import DataError
 from torchxnn.training.config import TrainConfig
@@ -56,23 +56,15 @@ class Recorded:
 
     def held_out(self, config: TrainConfig) -> Bool[Tensor, " images"]:
         """Mask of the training images that are held out, the same share of every class."""
-        if self.train.labels is None:
-            raise DataError("the benchmark needs labels")
-        kinds = torch.nn.functional.one_hot(self.train.labels).bool()
+        kinds = torch.nn.functional.one_hot(sample_classes(self.train)).bool()
         return split_validation(kinds, config.validation_share, config.seed)
 
     def _side(self, chosen: Bool[Tensor, " images"]) -> Activations:
         copies = len(self.altered) // max(1, len(self.train))
         if not copies:
             return self.train.select(chosen)
-        return join(self.train.select(chosen), self.altered.select(chosen.repeat(copies)))
-
-
-def join(first: Activations, second: Activations) -> Activations:
-    """Two recordings, one after the other."""
-    if first.labels is None or second.labels is None:
-        raise DataError("the benchmark needs labels")
-    return Activations.cat([first, second])
+        altered = self.altered.select(chosen.repeat(copies))
+        return Activations.cat([self.train.select(chosen), altered])
 
 
 def record_task(

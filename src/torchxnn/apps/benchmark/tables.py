@@ -68,19 +68,13 @@ def _method_table(
 
 def main_table(summary: dict[str, Any]) -> str:
     """The rows of paper tables 1 and 2, methods as columns."""
-    return _method_table(
-        summary,
-        ["Method", ""],
-        [
-            (METRICS["f_reg"].label, "train", "f_reg_train", number),
-            (METRICS["f_reg"].label, "test", "f_reg_test", number),
-            (METRICS["f_cls"].label, "train", "f_cls_train", _share),
-            (METRICS["f_cls"].label, "test", "f_cls_test", _share),
-            (METRICS["o1"].label, "", "o1", number),
-            (METRICS["o2"].label, "", "o2", number),
-            (METRICS["locality"].label, "", "locality", number),
-        ],
-    )
+    rows = [
+        (METRICS[figure].label, split, f"{figure}_{split}", show)
+        for figure, show in (("f_reg", number), ("f_cls", _share))
+        for split in ("train", "test")
+    ]
+    rows += [(METRICS[name].label, "", name, number) for name in ("o1", "o2", "locality")]
+    return _method_table(summary, ["Method", ""], rows)
 
 
 def more_table(summary: dict[str, Any]) -> str:
@@ -128,18 +122,12 @@ def test_table(summary: dict[str, Any]) -> str:
 
 def lasso_table(summary: dict[str, Any]) -> str:
     """Num_x and F_reg along the path."""
-    return table(
-        ["Num_x wanted", "Num_x", "F_reg train", "F_reg test"],
-        [
-            [
-                str(row["wanted"]),
-                number(row["num_x"], 1),
-                number(row["f_reg_train"]),
-                number(row["f_reg_test"]),
-            ]
-            for row in summary["lasso"]
-        ],
-    )
+    figures = ("f_reg_train", "f_reg_test")
+    rows = [
+        [str(row["wanted"]), number(row["num_x"], 1), *(number(row[name]) for name in figures)]
+        for row in summary["lasso"]
+    ]
+    return table(["Num_x wanted", "Num_x", "F_reg train", "F_reg test"], rows)
 
 
 def masking_table(summary: dict[str, Any]) -> str:

@@ -23,8 +23,9 @@ from torchxnn.apps.benchmark.measure import FIT_FIGURES, class_faithfulness
 from torchxnn.apps.benchmark.methods import FitData, UnitsOfMany, fit_variant, nn_config
 from torchxnn.apps.benchmark.summary import mean
 from torchxnn.attribution.excitation_backprop.method import ExcitationBackprop
+from torchxnn.data.positives import sample_classes
 from torchxnn.embeddings.base import Embedding
-from torchxnn.errors import DataError, XNNError, XNNWarning
+from torchxnn.errors import XNNError, XNNWarning
 from torchxnn.storage.artifact import digest, plain
 from torchxnn.training.config import TrainConfig
 
@@ -155,10 +156,8 @@ def _measure(
     embedding, _ = fit_variant(method, data, (target,), opened.config.n_features, config)
     found = class_faithfulness(embedding, data.validation, target)
     held_out = opened.recorded.held_out(config)
-    labels = opened.recorded.train.labels
-    if labels is None:
-        raise DataError("tuning needs labels")
-    images = (held_out & (labels == target)).nonzero().flatten().tolist()
+    own = sample_classes(opened.recorded.train) == target
+    images = (held_out & own).nonzero().flatten().tolist()
     return {
         "r2": found.r2,
         "f_reg": found.f_reg,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -322,17 +323,15 @@ def move_apart(wanted: Sequence[float], gap: float, low: float, high: float) -> 
     return places
 
 
-def draw_line(page: Page, xs: Sequence[float], ys: Sequence[float], colour: str = MUTED) -> None:
-    """A hairline through points in inches."""
+def draw_line(
+    page: Page, xs: Sequence[float], ys: Sequence[float], colour: str, **style: Any
+) -> None:
+    """A hairline through points in inches, or what `style` makes of it."""
     across, up = [x / page.width for x in xs], [1 - y / page.height for y in ys]
-    page.figure.add_artist(Line2D(across, up, color=colour, linewidth=0.7))
+    page.figure.add_artist(Line2D(across, up, color=colour, linewidth=0.7, **style))
 
 
-def draw_dot(page: Page, x: float, y: float, colour: str, size: float = 5.5) -> None:
-    """A dot with a white rim at a point in inches; `size` in points."""
-    page.figure.add_artist(
-        Line2D(
-            [x / page.width], [1 - y / page.height], marker="o", markersize=size, color=colour,
-            markeredgecolor="white", markeredgewidth=0.8, linestyle="none", zorder=2.5,
-        )
-    )  # fmt: skip
+def draw_dot(page: Page, x: float, y: float, colour: str) -> None:
+    """A dot with a white rim at a point in inches."""
+    dot = {"marker": "o", "markersize": 5.5, "linestyle": "none", "zorder": 2.5}
+    draw_line(page, [x], [y], colour, markeredgecolor="white", markeredgewidth=0.8, **dot)

@@ -284,16 +284,9 @@ def _bar(axis: Axes, row: int, counts: Sequence[int]) -> None:
     middle = len(share) // 2
     left = -float(share[:middle].sum() + share[middle] / 2)
     for width, colour in zip(share.tolist(), _LIKERT_COLOURS, strict=True):
-        axis.barh(row, width, left=left, height=0.72, color=colour, edgecolor="white", lw=0.6)
+        bar = axis.barh(row, width, left=left, height=0.72, color=colour, edgecolor="white", lw=0.6)
         if width >= _LABELLED:
             dark = float(np.dot(to_rgb(colour), (0.299, 0.587, 0.114))) < 0.55
-            axis.text(
-                left + width / 2,
-                row,
-                f"{width:.0f}%",
-                ha="center",
-                va="center",
-                fontsize=9,
-                color="white" if dark else INK,
-            )
+            ink = "white" if dark else INK
+            axis.bar_label(bar, [f"{width:.0f}%"], label_type="center", fontsize=9, color=ink)
         left += width
