@@ -79,11 +79,7 @@ class ActivationCache:
 
     @classmethod
     def open(cls, location: Location, *, complete: bool = True) -> ActivationCache:
-        """Open a cache.
-
-        Args:
-            location: a path, or an fsspec URL.
-            complete: False opens one that is still being recorded, too.
+        """Open a cache; with `complete=False` also one that is still being recorded.
 
         Raises:
             DataError: there is none, it holds something else, its predictions are wrong (see

@@ -130,10 +130,8 @@ class RowStore:
 
     The temporary file is mapped into memory, not read: the system loads the parts in use and drops
     them when memory is short. The file has no name, so nothing is left behind, also after a crash.
-    It lies where Python's `tempfile` puts files; the environment variable TMPDIR moves it.
-
-    Args:
-        limit: gigabytes kept in memory.
+    It lies where Python's `tempfile` puts files; the environment variable TMPDIR moves it. `limit`
+    is in gigabytes kept in memory.
     """
 
     def __init__(self, limit: float) -> None:

@@ -44,11 +44,7 @@ def fit_pca(activations: Float[Tensor, "samples *dims"], n_concepts: int) -> PCA
 
     The sign of a component is arbitrary, but a heatmap shows what raises its score: here the
     loading of largest size is positive. Nothing is random. Components beyond the rank of Z are some
-    orthogonal directions, with score 0 on the training set.
-
-    Args:
-        activations: Z, (M, S_z).
-        n_concepts: n, at most min(M, S_z).
+    orthogonal directions, with score 0 on the training set. n is at most min(M, S_z).
 
     Returns:
         Components in the order of decreasing variance, of norm 1 and orthogonal.

@@ -36,11 +36,8 @@ def krippendorff_alpha(ratings: Sequence[Sequence[Hashable | None]]) -> Agreemen
 
     with :math:`n_{uc}` judgements of category c among the :math:`m_u\ge2` of unit u, :math:`n_c`
     their sums over units, and :math:`n=\sum_um_u`. Source: Krippendorff, Computing Krippendorff's
-    alpha-reliability, 2011. Higher is better.
-
-    Args:
-        ratings: per unit the category that each person gave it, None where there is no judgement;
-            people stand in the same order in every unit.
+    alpha-reliability, 2011. Higher is better. `ratings` hold per unit the category that each person
+    gave it, None where there is no judgement; people stand in the same order in every unit.
 
     Example:
         >>> krippendorff_alpha([("wing", "wing"), ("beak", "crown"), ("tail", None)]).units

@@ -174,12 +174,8 @@ def paired_wilcoxon(
 
     Source: Wilcoxon, Individual comparisons by ranking methods, 1945. Pairs without a difference
     are left out, as there. p is exact for at most 50 pairs without ties; with ties it is exact
-    for at most 13 pairs; otherwise it is a normal approximation (`scipy.stats.wilcoxon`).
-
-    Args:
-        first: figures of one method, in the order of the classes.
-        second: figures of the other, in the same order.
-        alternative: "less": the first figures tend to be lower.
+    for at most 13 pairs; otherwise it is a normal approximation (`scipy.stats.wilcoxon`). Figures
+    of both methods are in the same order of the classes; "less": the first tend to be lower.
 
     Raises:
         DataError: no pairs, or different numbers of figures.

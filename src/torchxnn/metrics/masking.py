@@ -83,10 +83,7 @@ def combine_maps(
     positive part of map l, normalised to sum 1: the probability of a pixel when an x-feature is
     drawn by its contribution and then a pixel by its map. The paper does not say how it ranks the
     pixels of several maps. An empty map adds nothing; if no x-feature contributes, all do alike.
-
-    Args:
-        heatmaps: (B, n, H, W), signed or not.
-        contributions: (B, n), v_l E_l of one target.
+    Maps are signed or not; contributions (B, n) are v_l E_l of one target.
 
     Returns:
         (B, H, W), >= 0, with sum 1 if no map is empty.
@@ -112,11 +109,8 @@ def top_pixels(
     """The pixels with the highest positive scores; equal scores in reading order.
 
     Pixels that are not positive are never kept, for nothing but their place would choose among
-    them; so a map with fewer positive pixels keeps fewer.
-
-    Args:
-        scores: (B, H, W), such as from `combine_maps`, or the signed map of the logit.
-        kept: pixels to keep of each map, 1 to H W.
+    them; so a map with fewer positive pixels keeps fewer than `kept`, 1 to H W. Scores (B, H, W)
+    are such as from `combine_maps`, or the signed map of the logit.
 
     Raises:
         DataError: `kept` is out of range.

@@ -119,11 +119,8 @@ def pixel_weights_voronoi(
 def pixel_weights_masks(masks: Int64[Tensor, "height width"], n_objects: int) -> PixelWeights:
     """Membership in the segments of objects (paper section 4.2, Places).
 
-    An object that is not in the image has no pixels and is measured as 0.
-
-    Args:
-        masks: class number of every pixel, 1 to `n_objects`; 0 is void and belongs to no object.
-        n_objects: P; object p of the result is class number p + 1.
+    An object that is not in the image has no pixels and is measured as 0. Class numbers of pixels
+    are 0 for void, which belongs to no object, and p + 1 for object p of the result.
 
     Raises:
         DataError: a class number is out of range.

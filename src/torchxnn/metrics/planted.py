@@ -103,12 +103,8 @@ def sign_score(
 ) -> Score:
     """Share of the things whose x-feature pushes the logit in the direction of the thing.
 
-    Higher is better. A thing without an x-feature is not found.
-
-    Args:
-        profiles: change of each contribution when a thing goes (n, P).
-        drop: that of the logit (P,).
-        pairs: matched (x-feature, thing).
+    Higher is better. A thing without an x-feature is not found. Profiles are the change of each
+    contribution when a thing goes, `drop` that of the logit; pairs are of `match_things`.
     """
     right = (profiles.sign() == drop.sign()) & (profiles != 0)
     things = len(drop)
@@ -124,12 +120,8 @@ def share_error(
 ) -> Score:
     """Mean absolute difference between the share that an x-feature reports and its thing's share.
 
-    Lower is better, 0 is exact. A thing without an x-feature is reported with share 0.
-
-    Args:
-        shares: of the contributions, as reported (n,), sum 1.
-        truth: of the things (P,), sum 1.
-        pairs: matched (x-feature, thing).
+    Lower is better, 0 is exact. A thing without an x-feature is reported with share 0. Shares, of
+    the contributions as reported, and those in truth sum to 1; pairs are of `match_things`.
     """
     shares, truth = shares.double(), truth.double()
     reported = torch.zeros_like(truth)

@@ -123,11 +123,8 @@ def stability_of(similarities: Sequence[Float[Tensor, "features features"]]) -> 
     """Match the x-features of all pairs of fits by given similarities.
 
     To match by the correlation of maps, give the maps of all R fits to one `MapCovariance` of R n
-    x-features; the blocks of `correlation(covariance)` are the similarities.
-
-    Args:
-        similarities: (n, n) of the pairs of fits (0, 1), (0, 2), ..., (1, 2), ...; rows belong to
-            the first of the pair.
+    x-features; the blocks of `correlation(covariance)` are the similarities: (n, n) of the pairs of
+    fits (0, 1), (0, 2), ..., (1, 2), ...; rows belong to the first of the pair.
 
     Raises:
         DataError: not a number of pairs, or no x-features.

@@ -144,12 +144,10 @@ class JobRunner:
         self._state: Any = None
 
     def start(self, task: bytes, places: Sequence[str] = (), folder: Path | None = None) -> bytes:
-        """Prepare for jobs.
+        """Prepare for jobs; `task` is what `Engine.run` was given, but for the jobs.
 
-        Args:
-            task: what `Engine.run` was given, but for the jobs.
-            places: folders to look for modules in, beside those that this process knows.
-            folder: what relative paths start from, if it is there.
+        `places` are folders to look for modules in, beside those that this process knows, and
+        `folder` is what relative paths start from, if it is there.
         """
         if folder is not None and folder.is_dir():
             os.chdir(folder)

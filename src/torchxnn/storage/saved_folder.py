@@ -35,13 +35,9 @@ def write_saved(
     """Write a saved XNN; the folder appears whole or not at all.
 
     In object storage, which has no folders, the JSON is put last and holds a checksum of the
-    weights, so that whoever reads a mixture of two XNNs is told.
-
-    Args:
-        path: the folder, or a URL; an older saved XNN there is replaced.
-        about: plain values, see `describe_xnn`.
-        state: state dict of the embedding.
-        beside: further files by name. On this machine, what else lay in the folder is gone.
+    weights, so that whoever reads a mixture of two XNNs is told. An older saved XNN is replaced; on
+    this machine, what else lay in the folder is gone. For the plain values `about` it see
+    `describe_xnn`; `state` is the state dict of the embedding, `beside` further files by name.
 
     Raises:
         FileExistsError: something else is at `path`.

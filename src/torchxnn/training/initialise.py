@@ -298,11 +298,8 @@ def group_units(
 ) -> Tensor:
     """Divide units into groups that vary together: k-means on their centred, normalised columns.
 
-    Args:
-        parts: (M, h), what each unit contributes on each sample.
-        n_groups: number of groups; none is left empty if there are that many units.
-        generator: draws the first centres.
-        steps: Lloyd iterations.
+    Parts are what each unit contributes on each sample. No group is left empty if there are that
+    many units. The generator draws the first centres; `steps` are Lloyd iterations.
 
     Returns:
         (h,) group of each unit.

@@ -65,12 +65,8 @@ def load_splits(
 
     Which samples are held out does not depend on the targets: those that the cache says, or else
     the same share of every class. If the memory does not hold all samples, these are all positives
-    of the targets and a random sample of the others.
-
-    Args:
-        needs: what is read.
-        targets: of the fits, where a sample must be taken; None reads everything.
-        validation: held-out activations that the caller has; the rest is then for training.
+    of the targets and a random sample of the others; without targets everything is read. Beside
+    `validation`, held-out activations that the caller has, the rest is for training.
 
     Raises:
         XNNError: the memory is too small for the positives, or they have no weight of their own.

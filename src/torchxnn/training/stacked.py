@@ -19,14 +19,10 @@ class Stack:
     """The parameters of G SRAEs or ConvSRAEs, each name with the fits as its first dimension.
 
     A layer of all of them is one batched matrix product: 1x1 convolutions are fully connected
-    layers on positions. They share Z's scale and the subspace.
+    layers on positions. They are of equal kind and sizes, and share Z's scale and the subspace.
 
     A *sample* is what the layers see at once: an image's vector Z, or one position of its maps. A
     batch of B images has B P samples, with P = 1 for vectors.
-
-    Args:
-        embeddings: of equal kind, sizes, scale and subspace.
-        device: where they are computed.
 
     Attributes:
         values: name of a parameter -> (G, ...), leaves. Weights lie transposed, (G, inputs,

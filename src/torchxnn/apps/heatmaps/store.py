@@ -79,12 +79,9 @@ class Heatmaps(Sequence[ImageHeatmaps]):
 
     @classmethod
     def open(cls, location: Location, *, complete: bool = True) -> Heatmaps:
-        """Open heatmaps.
+        """Open heatmaps; with `complete=False` those that are not all there, too.
 
-        Args:
-            location: a folder, or an fsspec URL.
-            complete: refuse heatmaps that are not all there; without it, reading what is missing
-                is an error.
+        To read what is missing is then an error.
 
         Raises:
             DataError: no heatmaps there, of a newer version, or not complete.

@@ -157,9 +157,8 @@ def _trial(
 def active_seconds(own: Iterable[Any]) -> float:
     """Time that the page was visible and something happened at least every `IDLE_SECONDS`.
 
-    Args:
-        own: events of one batch in their order, with `type`, `value` and `client_ms`; "open" begins
-            a new page, whose clock starts anew.
+    Events, with `type`, `value` and `client_ms`, are those of one batch in their order; "open"
+    begins a new page, whose clock starts anew.
     """
     total, before, visible = 0.0, None, True
     for event in own:

@@ -93,9 +93,8 @@ class FunnyBirds(OfficialDataset):
     colour, or of the most similar known colour where all neighbours are such pixels.
 
     Args:
-        root: the folder with these files, or the one above (`FunnyBirds` is then looked for).
-        preprocessing: how pictures become tensors.
-        split: "train" or "test" of the official split, or "all".
+        root: the folder with these files, or the one above (`FunnyBirds` is then looked for); see
+            `OfficialDataset` for `preprocessing` and `split`.
 
     Attributes:
         numbers: the position of every picture in the JSON of its split.

@@ -58,11 +58,9 @@ class OfficialDataset(ImageDataset):
         return tuple(name for index, name in enumerate(self.classes) if index not in there)
 
     def _settle(self, found: Iterable[tuple[str, int]], **beside: Iterable[str]) -> None:
-        """Take over paths and labels, and see that the files are there.
+        """Take over path below the root and label index of every picture; see that all is there.
 
-        Args:
-            found: path below the root and label index of every picture.
-            beside: other files that must be there, by what they are.
+        `beside` are other files that must be there, by what they are.
 
         Raises:
             DataError: there is no picture at all, or files are missing.

@@ -49,13 +49,8 @@ def add_to_gallery(
 ) -> GalleryEntry:
     """Write the `comparison_figure` of a class into a folder; an older one is replaced.
 
-    The class is the first that the XNN explains; the file is named after it and its index.
-
-    Args:
-        xnn: fitted.
-        samples: the images, from top to bottom.
-        folder: of the gallery.
-        f_reg: as in `comparison_figure`.
+    The class is the first that the XNN explains; the file is named after it and its index. The
+    other arguments are those of `comparison_figure`.
 
     Returns:
         The entry for `write_gallery`.
@@ -90,13 +85,9 @@ def write_gallery(
 ) -> Path:
     """Write `index.html`, which shows the pictures in the folder and requests nothing else.
 
-    Pictures are loaded when they are scrolled to. The page appears whole or not at all.
-
-    Args:
-        entries: in the order of the page; their files must be in the folder already.
-        folder: of the gallery.
-        title: of the page.
-        notes: such as licence and sources of the photographs.
+    Pictures are loaded when they are scrolled to. The page appears whole or not at all. Entries are
+    in its order, their files in the folder already; notes are such as licence and sources of the
+    photographs.
 
     Returns:
         The path of the page.

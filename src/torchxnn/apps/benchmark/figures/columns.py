@@ -111,13 +111,10 @@ def logit_column(looks: Sequence[Look]) -> Column:
 
 
 def draw_groups(title: str, facts: Sequence[str], groups: Sequence[Group], caption: str) -> Figure:
-    """Lay out titles, groups of columns and the caption.
+    """Lay out the title, wrapped, facts as lines below it, groups of columns, and the caption.
 
-    Args:
-        title: of the figure; wrapped.
-        facts: lines below the title.
-        groups: from left to right; all tiles are drawn in the shape of the first.
-        caption: below everything, beside the colour scale.
+    Groups stand from left to right, all tiles in the shape of the first; the caption is below
+    everything, beside the colour scale.
     """
     height, width = groups[0].columns[0].tiles[0].pixels.shape[:2]
     tile = (TILE * min(max(width / height, 0.6), 2.0), TILE)

@@ -53,11 +53,9 @@ def build_design(
 ) -> Design:
     """Columns for trials; terms that the data cannot tell from others are dropped and named.
 
-    Args:
-        trials: with columns stage, data_set, position.
-        stages: in the wanted order; those without trials are left out.
-        data_sets: keys, in the wanted order; those without trials are left out.
-        intercept: whether the model has one; thresholds of an ordinal model take its place.
+    Trials have columns stage, data_set and position. Stages and keys of data sets are in the wanted
+    order; those without trials are left out. Thresholds of an ordinal model take the place of the
+    intercept.
     """
     levels = tuple(s for s in stages if (trials["stage"] == s).any())
     sets = tuple(d for d in data_sets if (trials["data_set"] == d).any())

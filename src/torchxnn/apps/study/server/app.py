@@ -30,13 +30,10 @@ def create_app(
     admin_token: str | None = None,
     pilot: bool = False,
 ) -> FastAPI:
-    """The application of one study.
+    """The application of the study in a folder; `pilot` says whether all who come now are pilots.
 
-    Args:
-        folder: of the study.
-        database_url: of another database than the SQLite file in the folder.
-        admin_token: opens dashboard and export; None closes them.
-        pilot: whether all who come now are pilots.
+    `database_url` is that of another database than the SQLite file in the folder; `admin_token`
+    opens dashboard and export, None closes them.
 
     Raises:
         DataError: no study, broken texts, or a database of another study.
