@@ -330,7 +330,7 @@ def weak_features(
 ) -> list[int]:
     r"""X-features that are 0 on every positive, or carry less than a share of every target.
 
-    It is a share of the sum of mean :math:`|v_iE_i|` over the target's positives.
+    `least` is a share of the sum of mean :math:`|v_iE_i|` over the target's positives.
     """
     mask = positives.unsqueeze(2).to(contributions)
     size = (contributions.abs() * mask).sum(0)

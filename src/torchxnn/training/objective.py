@@ -54,15 +54,9 @@ def batch_statistics(
 ) -> Terms:
     """The means over one batch of every fit.
 
-    Args:
-        stack: the fits.
-        inputs: what their first layers see of Z.
-        z: scaled Z.
-        logits: over their spread.
-        spread: of the logits over the training data.
-        groups: one-hot groups within which E is centred.
-        reconstruction: "none" leaves the decoder out.
-        places: positions of the maps at which Z is reconstructed; None for all.
+    Inputs are what the first layers see of Z, which is scaled; logits are over their `spread` over
+    the training data; E is centred within the one-hot groups. The reconstruction "none" leaves the
+    decoder out; `places` are positions of the maps at which Z is reconstructed, None for all.
     """
     features = stack.encode(inputs)
     reproduced = stack.readout(features)

@@ -119,8 +119,8 @@ class ImageSubset(ImageDataset):
 def make_loader(dataset: ImageDataset, batch_size: int = 32, workers: int = 0) -> DataLoader[Any]:
     """Batches in the order of the data set: (images, labels), or images where there are no labels.
 
-    Images are float32 (B, C, size, size), labels int64 (B,); the last batch may be smaller. Some
-    `workers`, processes, read ahead; 0 reads in this process.
+    Images are float32 (B, C, size, size), labels int64 (B,); the last batch may be smaller.
+    `workers` are processes that read ahead; 0 reads in this process.
 
     Raises:
         DataError: if the data set is empty or a number is out of range.
