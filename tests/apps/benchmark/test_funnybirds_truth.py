@@ -149,6 +149,7 @@ class TestRun:
         assert {"XNN", "1-heatmap", "SRAE"} <= set(results["methods"])
         wanted = {"r2", "intervention_r2", "specificity", "coverage", "recovery", "map_truth"}
         assert wanted | {"map_truth_others", "background"} <= set(results["methods"]["XNN"])
+        assert "bird 3" in (tmp_path / "out" / "index.html").read_text()
         text = (tmp_path / "out" / "tables.md").read_text()
         assert text.index("loses") < text.index("| Method |")
         assert "No refits were made" in text

@@ -11,7 +11,7 @@ from torchxnn.apps.benchmark.peers import MISSING, PEERS
 from torchxnn.apps.benchmark.tables import number, table
 from torchxnn.metrics.funnybirds_protocol import ANCHORS
 
-LOWER = ("background", "alike", "rises", "map_truth_others")
+LOWER = ("background", "background_objects", "alike", "rises", "map_truth_others")
 """Figures of which less is better."""
 
 LABELS = {
