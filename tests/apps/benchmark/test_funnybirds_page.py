@@ -81,7 +81,7 @@ class TestPage:
         _, summary = ran
         for name, values in summary["methods"].items():
             row = page.source.split(f'<th scope="row"><bdi>{name}</bdi></th>')[1].split("</tr>")[0]
-            shown = re.findall(r"<td[^>]*>([^< ]+)", row)
+            shown = re.findall(r"<td><span[^>]*>([^< ]+)", row)
             assert shown == [number(values.get(figure)) for figure in MAIN]
         for low, high in (
             each["r2"] for each in summary["intervals"].values() if each.get("r2") is not None
