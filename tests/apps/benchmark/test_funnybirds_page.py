@@ -183,6 +183,10 @@ class TestDrawing:
         for column, mass in zip(figure.columns, maps.sum((1, 2)).tolist(), strict=True):
             assert column.mass == pytest.approx(mass, rel=1e-3, abs=1e-9)
             assert column.weak == (column.mass < 0.01)
+            assert (
+                column.matched is None
+                or figure.rows[column.matched].profile[figure.columns.index(column)] > 0
+            )
         assert figure.largest == max(abs(v) for row in figure.rows for v in row.changes)
         flat = [abs(value) for row in figure.rows for value in row.profile]
         assert figure.level(max(flat)) == 8
@@ -305,6 +309,14 @@ class TestTables:
         assert [other["name"] for other in found[0]["lost"]] == ["PCA", "labels, linear"]
         assert [other["labels"] for other in found[0]["lost"]] == [False, True]
         assert [other["p"] for other in found[1]["undecided"]] == ["0.2"]
+
+    def test_mass_is_shown_where_it_is_a_share(self, ran):
+        _, summary = ran
+        values = {"map_truth": 0.5, "positive_mass": 0.25}
+        rules = {"XNN": {"excitation_backprop": values, "occlusion": values}}
+        shown = [[row[1], row[2], row[-1]] for row in tables(summary | {"rules": rules})["rules"]]
+        assert shown[0] == ["excitation_backprop", "0.500", "0.250"]
+        assert shown[1] == ["occlusion", "0.500", number(None)]
 
     def test_strips_by_hand(self):
         summary = summarise({"0": record(specificity=0.4), "1": record(specificity=0.8)}, {})

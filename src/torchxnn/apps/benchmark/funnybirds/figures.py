@@ -151,7 +151,7 @@ class FeatureColumn:
     Attributes:
         name: "x-feature 1".
         named: the part that people would name it after.
-        matched: the part that it is matched with; None if it is left over.
+        matched: the part that it is matched with; None if it is left over, or does not drop there.
         picture: its map by the paper's rule over the whole image.
         mass: positive relevance of that map, of 1.
         background: share of it that lies beside the bird.
@@ -266,7 +266,7 @@ def draw_class(
         FeatureColumn(
             name=f"x-feature {feature + 1}",
             named=named,
-            matched=None if matched[feature] < 0 else matched[feature],
+            matched=_dropping(profiles[feature], matched[feature]),
             picture=heatmap_over(picture, maps[0, feature].numpy()),
             mass=float(lying.mass[0, feature]),
             background=float(lying.background[0, feature]),
@@ -309,6 +309,11 @@ def outline(picture: Picture, inside: np.ndarray) -> Picture:
     drawn = picture.copy()
     drawn[binary_dilation(inside, iterations=_OUTLINE_WIDTH) & ~inside] = _OUTLINE
     return drawn
+
+
+def _dropping(profile: list[float], part: int) -> int | None:
+    """A matched part, unless there is none or it was only left for this x-feature."""
+    return part if part >= 0 and profile[part] > 0 else None
 
 
 def _without(opened: Opened, row: int, part: int) -> Picture:

@@ -162,7 +162,7 @@ def tables(summary: Mapping[str, Any]) -> dict[str, Any]:
         "official_head": heads(OFFICIAL),
         "official_notes": official_notes(summary) if official else [],
         "rules": [
-            [maps, rule, *(number(values.get(figure)) for figure in RULE_FIGURES)]
+            [maps, rule, *(number(_comparable(values, figure, rule)) for figure in RULE_FIGURES)]
             for maps, rules in summary["rules"].items()
             for rule, values in rules.items()
         ],
@@ -228,6 +228,12 @@ def method_rows(
         for group in GROUPS
     }
     return [(group, members) for group, members in rows.items() if members]
+
+
+def _comparable(values: Mapping[str, Any], figure: str, rule: str) -> float | None:
+    """A figure of maps; the positive mass only where it is a share of a relevance of 1."""
+    known = figure != "positive_mass" or rule in (PAPER_RULE, "effective_weights")
+    return values.get(figure) if known else None
 
 
 def _published() -> tuple[str, list[tuple[str, list[Cell]]]]:
