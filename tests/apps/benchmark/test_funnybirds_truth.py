@@ -129,6 +129,30 @@ class TestRun:
         assert "| XNN, maps |" in text
         json.dumps(summary, allow_nan=False)
 
+    def test_a_layer_with_positions_has_its_own_ceilings_and_floors(self, source, tmp_path):
+        few = TruthConfig(refits=0, rules=RULES[:2], peers=False, official=False)
+        at_maps = replace(source, layer="1")
+        plan = Plan(at_maps, CONFIG, tmp_path / "out", (2,))
+        record = run_funnybirds(plan, few)[0]["2"]
+        ceilings = {"labels, linear by position", "labels, network by position"}
+        assert set(record["methods"]) == {"XNN", "1-heatmap", "random maps"} | ceilings
+        assert set(record["rules"]["XNN"]) == {"excitation_backprop"}  # a map has no single J
+        assert len(record["profiles"]["random maps"]) == 3
+        assert len(record["profiles"]["labels, linear by position"]) == 5
+
+    def test_ceilings_floors_and_peers_are_rows(self, source, tmp_path):
+        few = TruthConfig(refits=0, rules=RULES[:1], official=False)
+        records, _ = run_funnybirds(Plan(source, CONFIG, tmp_path / "out", (1,)), few)
+        methods = records["1"]["methods"]
+        assert {"labels, linear", "labels, network", "ICA", "random directions"} <= set(methods)
+        assert {"shuffled logits", "TCAV", "NMF of the class", "most relevant units"} <= set(
+            methods
+        )
+        assert methods["TCAV"]["importance_order"] is not None
+        text = markdown(summarise(records, {}))
+        assert "It sees the part labels." in text
+        assert "not used: CRAFT" in text
+
     def test_other_settings_are_refused(self, ran, source):
         folder, _ = ran
         with pytest.raises(DataError, match=r"its truth.refits is 2, not 1"):
