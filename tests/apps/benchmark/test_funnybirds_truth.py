@@ -299,6 +299,9 @@ class TestSummary:
         summary = summarise(records, {})
         own = [record["methods"]["XNN"]["r2"] for record in records.values()]
         assert summary["methods"]["XNN"]["r2"] == pytest.approx(sum(own) / 2)
+        methods = [record["methods"]["XNN"] for record in records.values()]
+        gains = [each["recovery"] - each["recovery_chance"] for each in methods]
+        assert summary["methods"]["XNN"]["recovery_gain"] == pytest.approx(sum(gains) / 2)
         low, high = summary["intervals"]["XNN"]["r2"]
         assert low <= summary["methods"]["XNN"]["r2"] <= high
         assert summary["refits"]["recovery"]["fits"] == 2

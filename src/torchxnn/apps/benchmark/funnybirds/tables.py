@@ -23,6 +23,7 @@ LABELS = {
     "coverage_own": "coverage, own part",
     "recovery": "recovery",
     "recovery_chance": "by chance",
+    "recovery_gain": "recovery over chance",
     "alike": "alike pairs",
     "rises": "rises",
     "map_truth": "map truth",
@@ -41,7 +42,7 @@ LABELS = {
 
 CAUSES = (
     *("r2", "intervention_r2", "intervention_correlation", "specificity", "coverage"),
-    *("coverage_own", "recovery", "recovery_chance", "alike", "rises"),
+    *("coverage_own", "recovery", "recovery_chance", "recovery_gain", "alike", "rises"),
 )
 TOLD = (
     *("map_truth", "map_truth_others", "background", "positive_mass", "told", "told_anchored"),
