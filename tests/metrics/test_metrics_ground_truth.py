@@ -126,17 +126,57 @@ class TestByHand:
         changes = drawn(2, 8, 5, 2)
         mass = changes.transpose(1, 2) * 0.1
         background = torch.tensor([[0.2, 0.4]]).expand(8, 2)
-        found = truth.map_truth(mass, background, changes)
+        there = torch.ones(8, 2, dtype=torch.bool)
+        found = truth.map_truth(mass, background, changes, (0, 1), there)
         assert found.own == pytest.approx(1)
         first, second = changes[:, :, 0].flatten().tolist(), changes[:, :, 1].flatten().tolist()
         assert found.others == pytest.approx(reference.pearson(first, second))
         assert found.background == pytest.approx(0.3)
-        assert found.features == 2
-        swapped = truth.map_truth(mass.flip(1), background, changes)
+        assert (found.features, found.missing) == (2, 0)
+        swapped = truth.map_truth(mass.flip(1), background, changes, (0, 1), there)
         assert swapped.others == pytest.approx(1)
         assert swapped.own == pytest.approx(found.others)
-        nothing = truth.map_truth(mass, background, torch.zeros_like(changes))
-        assert nothing == truth.MapTruth(None, None, None, 0)
+        alone = truth.map_truth(mass, background, changes, (1,), there)
+        assert (alone.own, alone.others) == (pytest.approx(1), None)
+        nothing = truth.map_truth(mass, background, changes, (), there)
+        assert nothing == truth.MapTruth(None, None, None, 0, None)
+
+    def test_a_map_that_does_not_exist_is_not_perfect(self):
+        changes = drawn(3, 4, 5, 2)
+        mass = changes.transpose(1, 2).clone()
+        background = torch.full((4, 2), 0.5)
+        there = torch.ones(4, 2, dtype=torch.bool)
+        there[2:, 0] = False
+        mass[2:, 0], background[2:, 0] = 0, 0
+        found = truth.map_truth(mass, background, changes, (0, 1), there)
+        assert found.background == 0.5
+        assert found.own == pytest.approx(1)
+        assert found.missing == 0.25
+        gone = truth.map_truth(mass, background, changes, (0, 1), torch.zeros_like(there))
+        assert gone == truth.MapTruth(None, None, None, 0, 1.0)
+
+    def test_the_scale_of_an_x_feature_changes_no_figure_of_maps(self):
+        changes, mass = drawn(4, 6, 5, 2), drawn(5, 6, 2, 5)
+        background, there = torch.rand(6, 2), torch.ones(6, 2, dtype=torch.bool)
+        one = truth.map_truth(mass, background, changes, (0, 1), there)
+        scaled = changes * torch.tensor([1e-3, 1.0])
+        other = truth.map_truth(mass, background, scaled, (0, 1), there)
+        assert (one.own, one.others) == pytest.approx((other.own, other.others))
+
+    def test_recovery_against_causes(self):
+        causes = torch.tensor([4.0, 2.0, 1.0], dtype=F64)
+        assert truth.recovery(torch.diag(causes), causes).value == 1
+        # x-features 0 and 1 drop 3 and 2 with their parts, 1 elsewhere, and 2 come back: 8 in all
+        assert truth.recovery(BY_HAND, causes).value == pytest.approx((3 + 1) / 8)
+        collapsed = torch.zeros(3, 3, dtype=F64)
+        collapsed[0, 0] = 1e-3  # hardly anything moves
+        assert truth.recovery(collapsed).value == 1
+        assert truth.recovery(collapsed, causes).value == pytest.approx(1e-3 / 7)
+        cancelling = torch.tensor([[100.0, 0, 0], [-96.0, 0, 0]], dtype=F64)
+        assert truth.recovery(cancelling).value == 1
+        assert truth.recovery(cancelling, causes).value == pytest.approx(4 / 196)
+        with pytest.raises(DataError, match="2 causes for 3 parts"):
+            truth.recovery(BY_HAND, causes[:2])
 
 
 @given(seed=st.integers(0, 10_000), n=st.integers(1, 4), parts=st.integers(1, 4))
@@ -203,5 +243,6 @@ def test_what_does_not_belong_together_is_refused():
         truth.part_mass(torch.ones(1, 1, 1, 2), torch.tensor([[[0, 7]]]), 3)
     with pytest.raises(DataError, match="do not belong together"):
         truth.part_mass(torch.ones(1, 1, 1, 2), torch.tensor([[[0]]]), 3)
+    there = torch.ones(2, 3, dtype=torch.bool)
     with pytest.raises(DataError, match="do not belong together"):
-        truth.map_truth(torch.zeros(2, 3, 5), torch.zeros(2, 3), torch.zeros(2, 3, 5))
+        truth.map_truth(torch.zeros(2, 3, 5), torch.zeros(2, 3), torch.zeros(2, 3, 5), (), there)

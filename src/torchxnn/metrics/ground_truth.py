@@ -9,10 +9,11 @@ Roth, FunnyBirds, ICCV 2023; the figures are ours.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
@@ -194,34 +195,65 @@ class Recovery:
 
 
 def recovery(
-    profiles: Float[Tensor, "features parts"], shuffles: int = 200, seed: int = 0
+    profiles: Float[Tensor, "features parts"],
+    causes: Float[Tensor, " removed"] | None = None,
+    shuffles: int = 200,
+    seed: int = 0,
 ) -> Recovery | None:
-    """Match x-features with parts so that the matched drops are largest (Kuhn, 1955).
+    r"""Match x-features with parts so that the matched drops are largest (Kuhn, 1955).
+
+    .. math:: \max_\pi \sum_l \min(P^+_{l\pi(l)}, c^+_{\pi(l)}) \Big/
+        \max\Big(\sum_{lp} |P_{lp}|, \sum_p c^+_p\Big)
+
+    with the profiles P and the causes c: what an x-feature drops beyond what the part causes is no
+    credit, and what nobody drops, or one x-feature takes back from another, is missed. So
+    x-features that hardly move, or cancel, do not pass for separate ones; without causes,
+
+    .. math:: \max_\pi \sum_l P^+_{l\pi(l)} \Big/ \sum_{lp} P^+_{lp}
+
+    does let them.
 
     Args:
         profiles: from `change_profiles` (n, P).
+        causes: mean drop of the network's logit per part (P,).
         shuffles: for the level of chance, at least 1.
         seed: of the shuffles.
 
     Returns:
         None if nothing drops.
+
+    Raises:
+        DataError: another number of parts.
     """
     drops = profiles.double().clamp(min=0)
-    total = float(drops.sum())
+    limits, total = torch.full_like(drops[0], torch.inf), float(drops.sum())
+    if causes is not None:
+        if len(causes) != drops.shape[1]:
+            raise DataError(f"{len(causes)} causes for {drops.shape[1]} parts")
+        limits = causes.double().clamp(min=0)
+        total = max(float(profiles.double().abs().sum()), float(limits.sum()))
     if total == 0:
         return None
-    rows, columns = linear_sum_assignment(drops.numpy(), maximize=True)
-    parts = [-1] * len(drops)
-    for row, column in zip(rows.tolist(), columns.tolist(), strict=True):
-        parts[row] = column
+
+    def matched(given: Tensor) -> tuple[Tensor, tuple[list[int], list[int]]]:
+        credit = torch.minimum(given, limits)
+        rows, columns = linear_sum_assignment(credit.numpy(), maximize=True)
+        return credit, (rows.tolist(), columns.tolist())
+
+    credit, places = matched(drops)
+    parts = dict(zip(*places, strict=True))
     generator = torch.Generator().manual_seed(seed)
-    chance = []
+    chance = 0.0
     for _ in range(shuffles):
-        shuffled = drops.gather(1, torch.rand(drops.shape, generator=generator).argsort(1))
-        at = linear_sum_assignment(shuffled.numpy(), maximize=True)
-        chance.append(float(shuffled.numpy()[at].sum()) / total)
-    value = float(drops[rows.tolist(), columns.tolist()].sum()) / total
-    return Recovery(value, sum(chance) / len(chance), tuple(parts))
+        other, at = matched(
+            drops.gather(1, torch.rand(drops.shape, generator=generator).argsort(1))
+        )
+        chance += float(other[at].sum()) / total
+    return Recovery(
+        value=float(credit[places].sum()) / total,
+        chance=chance / shuffles,
+        parts=tuple(parts.get(feature, -1) for feature in range(len(drops))),
+    )
 
 
 def named_parts(profiles: Float[Tensor, "features parts"]) -> Int64[Tensor, " features"]:
@@ -283,24 +315,29 @@ class MapTruth:
 
     Attributes:
         own: correlation over images and parts of a map's mass on a part with the change of its own
-            x-feature when the part goes, mean over the moving x-features; higher is better.
-        others: the same with the change of the other moving x-features; should be lower. None if
-            fewer than two move.
+            x-feature when the part goes, mean over the x-features; higher is better.
+        others: the same with the change of the other x-features; should be lower. None if there is
+            no other.
         background: share of the maps' mass on the background and its objects, mean over the same
             x-features; lower is better where the network looks at the object.
         features: how many x-features entered.
+        missing: share of their maps that were left out because there is none: the x-feature is off,
+            or nothing is positive.
     """
 
     own: float | None
     others: float | None
     background: float | None
     features: int
+    missing: float | None
 
 
 def map_truth(
     mass: Float[Tensor, "images features parts"],
     background: Float[Tensor, "others more"],
     changes: Float[Tensor, "rows removed columns"],
+    kept: Sequence[int],
+    there: Bool[Tensor, "maps units"],
 ) -> MapTruth:
     """Compare maps with what happens.
 
@@ -310,26 +347,38 @@ def map_truth(
         background: its share on pixels that belong to no part of the object, (M, n).
         changes: of the x-features themselves (not of contributions, whose sign the readout sets),
             on the same images (M, P, n).
+        kept: x-features that enter, such as those whose contributions are `moving`: the scale of an
+            x-feature is arbitrary, that of its contribution is not.
+        there: which maps exist, (M, n).
 
     Raises:
         DataError: shapes that do not belong together.
     """
-    if mass.transpose(1, 2).shape != changes.shape or background.shape != mass.shape[:2]:
+    shape = mass.shape[:2]
+    if mass.transpose(1, 2).shape != changes.shape or not shape == background.shape == there.shape:
         raise DataError(
-            f"masses {tuple(mass.shape)}, backgrounds {tuple(background.shape)} and changes "
-            f"{tuple(changes.shape)} do not belong together"
+            f"masses {tuple(mass.shape)}, backgrounds {tuple(background.shape)}, changes "
+            f"{tuple(changes.shape)} and {tuple(there.shape)} maps do not belong together"
         )
-    kept = list(moving(changes))
-    if not kept:
-        return MapTruth(None, None, None, 0)
-    columns = mass.transpose(1, 2)[:, :, kept].flatten(0, 1)
-    found = feature_correlation(columns, changes[:, :, kept].flatten(0, 1))
-    others = found[~torch.eye(len(kept), dtype=torch.bool)]
+    drawn = [feature for feature in kept if bool(there[:, feature].any())]
+    if not drawn:
+        return MapTruth(None, None, None, 0, 1.0 if len(kept) else None)
+    own, others, lying = [], [], []
+    for feature in drawn:
+        rows = there[:, feature]
+        found = feature_correlation(
+            mass[rows, feature].reshape(-1, 1), changes[rows][:, :, drawn].flatten(0, 1)
+        )[0]
+        same = torch.tensor(drawn) == feature
+        own.append(found[same].mean())
+        others += found[~same].tolist()
+        lying.append(background[rows, feature].double().mean())
     return MapTruth(
-        own=float(found.diagonal().mean()),
-        others=float(others.mean()) if len(others) else None,
-        background=float(background[:, kept].double().mean()),
-        features=len(kept),
+        own=float(torch.stack(own).mean()),
+        others=sum(others) / len(others) if others else None,
+        background=float(torch.stack(lying).mean()),
+        features=len(drawn),
+        missing=1 - float(there[:, list(kept)].double().mean()),
     )
 
 

@@ -155,6 +155,13 @@ def _shuffled(data: Activations, target: int, generator: torch.Generator) -> Act
     return replace(data, logits=logits)
 
 
+def fit_ridge(case: Case) -> Found:
+    """One x-feature, the logit itself: ridge regression of the logit on Z."""
+    z, logits = case.data.train.z, case.data.train.logits[:, [case.target]]
+    weight, bias = fit_linear(z, logits, case.weights, RIDGE)
+    return Found(case.read(as_directions(weight, bias, z)))
+
+
 def fit_components(case: Case) -> Found:
     """Independent components of the contributions among the positives; see `fit_ica`.
 
@@ -189,6 +196,11 @@ BOUNDS: dict[str, Contender] = {
         "Independent components, among the images of the class, of what the dimensions of Z "
         "contribute to the logit by a ridge regression (FastICA of scikit-learn).",
         needs=lambda: import_sklearn("decomposition"),
+    ),
+    "ridge on Z": Contender(
+        fit_ridge,
+        "One x-feature, a ridge regression of the logit on Z: what reproducing it takes, and what "
+        "a mixture of everything scores.",
     ),
     "random directions": Contender(
         fit_random_directions,

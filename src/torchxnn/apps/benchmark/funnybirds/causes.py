@@ -100,7 +100,7 @@ def cause_figures(answers: Answers, removals: Removals) -> dict[str, Any]:
     """All figures of an embedding that need no map, by name."""
     profiles, causes = answers.profiles, removals.causes
     followed = truth.reproduced_change(answers.reproduced, causes)
-    found = truth.recovery(profiles)
+    found = truth.recovery(profiles, causes.mean(0))
     return {
         "intervention_r2": followed.r2,
         "intervention_correlation": followed.correlation,
@@ -131,6 +131,25 @@ def told_figures(answers: Answers, causes: Float[Tensor, "images parts"]) -> dic
             found[name + suffix] = truth.correlate(shares, caused)
             found[name + suffix + "_error"] = float((shares - caused).abs().mean())
     return found
+
+
+def class_mean_figures(causes: Float[Tensor, "images parts"]) -> dict[str, Any]:
+    """What `told_figures` are if nothing explains the image: the mean causes of the other images.
+
+    All methods with x-features know what these are about from the removals of other images of the
+    class; this is what that knowledge alone is worth.
+    """
+    caused = truth.causal_shares(causes)
+    told = truth.causal_shares(mean_of_others(causes))
+    return {
+        "told": truth.correlate(told, caused),
+        "told_error": float((told - caused).abs().mean()),
+    }
+
+
+def mean_of_others(causes: Float[Tensor, "images parts"]) -> Float[Tensor, "images parts"]:
+    """The mean drop of the logit per part over all other images of a class."""
+    return truth.without_own(causes.unsqueeze(2))[:, 0]
 
 
 def importances(

@@ -260,7 +260,7 @@ def draw_class(
     sample, mask = task.located[rows[at]], seen.masks[0].numpy()
     picture = draw_input(sample.image, task.preprocessing)
     profiles = record["profiles"][DEFAULT]
-    recovered = truth.recovery(torch.tensor(profiles))
+    recovered = truth.recovery(torch.tensor(profiles), torch.tensor(record["causes"]))
     matched = [-1] * len(profiles) if recovered is None else recovered.parts
     columns = [
         FeatureColumn(

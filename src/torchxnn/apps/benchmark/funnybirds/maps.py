@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from torchxnn.apps.benchmark.funnybirds.settings import TruthConfig
@@ -21,7 +21,7 @@ from torchxnn.attribution.excitation_backprop.method import ExcitationBackprop
 from torchxnn.attribution.methods import attributor
 from torchxnn.embeddings.base import Embedding
 from torchxnn.embeddings.nmf import NMFConcepts
-from torchxnn.errors import XNNWarning
+from torchxnn.errors import DataError, XNNWarning
 from torchxnn.metrics import ground_truth as truth
 
 
@@ -39,9 +39,18 @@ class Seen:
 
 
 def see(task: Task, rows: list[int]) -> Seen:
-    """Read the located images at these rows."""
+    """Read the located images at these rows.
+
+    Raises:
+        DataError: there are no part maps.
+    """
     samples = [task.located[row] for row in rows]
     masks = [sample.masks for sample in samples if sample.masks is not None]
+    if len(masks) < len(samples):
+        raise DataError(
+            f"{task.located.name} has no part maps, without which nobody knows where a map lies; "
+            "put the folder test_part_map beside test"
+        )
     return Seen(torch.stack([sample.image for sample in samples]), torch.stack(masks))
 
 
@@ -107,28 +116,59 @@ def logit_maps(
         return draw(rule, task.model, config).attribute_many(seen.images, [target])
 
 
-def truth_figures(lying: Lying, changes: truth.Changes) -> dict[str, Any]:
-    """Figures of the maps of one method by one rule, by name."""
-    found = asdict(truth.map_truth(lying.parts, lying.background, changes))
+@dataclass(frozen=True, eq=False)
+class Answered:
+    """What the x-features of a method do on the images whose maps are drawn.
+
+    Attributes:
+        features: their values (M, n); one that is 0 is off, and has no map.
+        changes: what they lose when a part goes (M, P, n).
+        moving: those whose contributions move on all images of the class.
+    """
+
+    features: Float[Tensor, "images features"]
+    changes: truth.Changes
+    moving: tuple[int, ...]
+
+    def there(self, lying: Lying) -> Bool[Tensor, "images features"]:
+        """Which maps exist: of an x-feature that is on, with something positive in it."""
+        return (self.features != 0) & (lying.mass > 0)
+
+
+def truth_figures(lying: Lying, answered: Answered) -> dict[str, Any]:
+    """Figures of the maps of one method by one rule, by name; see `MapTruth`.
+
+    `background_objects` and `positive_mass` are means over the same maps.
+    """
+    there, kept = answered.there(lying), list(answered.moving)
+    found = asdict(truth.map_truth(lying.parts, lying.background, answered.changes, kept, there))
+    drawn = there[:, kept]
+
+    def over(values: Tensor) -> float | None:
+        return float(values[:, kept][drawn].mean()) if bool(drawn.any()) else None
+
     return {
         "map_truth": found["own"],
         "map_truth_others": found["others"],
         "background": found["background"],
-        "background_objects": float(lying.objects.mean()),
-        "positive_mass": float(lying.mass.mean()),
+        "background_objects": over(lying.objects),
+        "positive_mass": over(lying.mass),
+        "maps_missing": found["missing"],
     }
 
 
-def each_feature(lying: Lying, changes: truth.Changes) -> list[dict[str, Any]]:
-    """Where the maps of every x-feature lie, means over images, and whether it moves."""
-    moving = truth.moving(changes)
+def each_feature(lying: Lying, answered: Answered) -> list[dict[str, Any]]:
+    """Where the maps of every x-feature lie, means over those that exist, and whether it moves."""
+    there = answered.there(lying)
     return [
         {
-            "moves": feature in moving,
-            "background": float(lying.background[:, feature].mean()),
+            "moves": feature in answered.moving,
+            "background": float(lying.background[there[:, feature], feature].mean())
+            if bool(there[:, feature].any())
+            else None,
             "positive_mass": float(lying.mass[:, feature].mean()),
         }
-        for feature in range(changes.shape[2])
+        for feature in range(there.shape[1])
     ]
 
 

@@ -21,9 +21,11 @@ from torchxnn.apps.benchmark.funnybirds.causes import (
     Removals,
     ask,
     cause_figures,
+    class_mean_figures,
     find_removals,
 )
 from torchxnn.apps.benchmark.funnybirds.maps import (
+    Answered,
     Seen,
     by_rules,
     each_feature,
@@ -48,6 +50,9 @@ from torchxnn.models.layers import run_above_layer
 
 PAPER_RULE = "excitation_backprop"
 
+CLASS_MEAN = "class mean of the removals"
+"""The floor of what is told of parts: what other images of the class lose, for every image."""
+
 
 @dataclass(frozen=True, eq=False)
 class Ready:
@@ -56,7 +61,7 @@ class Ready:
     Attributes:
         opened: network, images and settings.
         data: what is fitted.
-        kept: which training images `data.train` holds.
+        kept: which training images, and then which of their copies, `data.train` holds.
         blind: embeddings that do not see the target.
         config: what is measured.
     """
@@ -78,7 +83,7 @@ class Ready:
             target=target,
             n_features=self.opened.config.n_features,
             config=self.opened.config.train,
-            visible=birds.shows(target)[self.kept],
+            visible=birds.shows(target).repeat(1 + self.opened.config.copies, 1)[self.kept],
             head=partial(run_above_layer, task.model, task.source.layer, one),
         )
 
@@ -103,7 +108,7 @@ def measure_class(ready: Ready, target: int) -> dict[str, Any]:
     task, recorded = ready.opened.task, ready.opened.recorded
     rows = task.positives(target)
     removals = find_removals(recorded, rows, target, len(PARTS))
-    fitted = fit_methods(ready, target)
+    fitted, not_fitted = fit_methods(ready, target)
     answers = {name: ask(found.embedding, removals) for name, found in fitted.items()}
     methods: dict[str, dict[str, Any]] = {}
     for name, found in fitted.items():
@@ -122,12 +127,15 @@ def measure_class(ready: Ready, target: int) -> dict[str, Any]:
     rules, features = _measure_maps(ready, target, fitted, answers, removals, chosen, seen)
     for name, of_method in rules.items():
         methods.setdefault(name, {}).update(of_method.get(PAPER_RULE, {}))
+    methods[CLASS_MEAN] = class_mean_figures(removals.causes)
     save_default(ready, target, fitted["XNN"].embedding)
     return {
         "name": task.classes[target],
         "images": len(rows),
         "map_images": len(chosen),
         "methods": methods,
+        "concepts": {name: found.embedding.n_features for name, found in fitted.items()},
+        "not_fitted": not_fitted,
         "rules": {name: rules[name] for name in ("XNN", "1-heatmap")},
         "profiles": {name: each.profiles.tolist() for name, each in answers.items()},
         "features": features,
@@ -144,26 +152,32 @@ def save_default(ready: Ready, target: int, embedding: Embedding) -> None:
     xnn.save_pretrained(saved_xnn(ready.opened.folder, target, "XNN"))
 
 
-def fit_methods(ready: Ready, target: int) -> dict[str, Found]:
+def fit_methods(ready: Ready, target: int) -> tuple[dict[str, Found], dict[str, str]]:
     """Every method that gives x-features of one class, by name.
 
-    At a layer with positions these are today's default, ceilings and floors.
+    At a layer with positions these are today's default, ceilings and floors. What a method of the
+    paper selects or finds without the class is read by the same least squares as all others.
+
+    Returns:
+        What was fitted, and why the others could not be.
     """
     data, config = ready.data, ready.opened.config
-    fitted = {"XNN": Found(fit_default(ready, target))}
+    fitted, refused = {"XNN": Found(fit_default(ready, target))}, dict[str, str]()
     if not data.train.are_maps:
         tuned = replace(config.train, beta=ready.config.tuned_beta)
         for name in SEEN:
             found = fit_variant(name, data, (target,), config.n_features, tuned)[0]
             fitted[name] = Found(found)
-        for name, embedding in ready.blind.usual.items():
-            fitted[name] = Found(read_class(embedding, data, target, config.train))
         (lasso,) = fit_lasso_sizes(data, target, config.train, (config.n_features,)).values()
-        fitted["Lasso"] = Found(lasso)
+        for name, embedding in {**ready.blind.usual, "Lasso": lasso}.items():
+            fitted[name] = Found(read_class(embedding, data, target, config.train))
     case = ready.case(target)
     for name, contender in contenders(ready.config, data.train.are_maps).items():
-        fitted[name] = contender.fit(case)
-    return fitted
+        try:
+            fitted[name] = contender.fit(case)
+        except DataError as error:
+            refused[name] = str(error)
+    return fitted, refused
 
 
 def fit_default(ready: Ready, target: int, data: FitData | None = None, seed: int = 0) -> Embedding:
@@ -186,7 +200,7 @@ def _refit(ready: Ready, target: int, removals: Removals) -> dict[str, Any]:
     for seed in range(1, ready.config.refits + 1):
         data = FitData(resample(ready.data.train, seed), ready.data.validation)
         profiles = ask(fit_default(ready, target, data, seed), removals).profiles
-        recovered = truth.recovery(profiles)
+        recovered = truth.recovery(profiles, removals.causes.mean(0))
         found["recovery"].append(None if recovered is None else recovered.value)
         found["specificity"].append(truth.specificity(profiles))
     return found
@@ -229,18 +243,24 @@ def _measure_maps(
             if name == "XNN"
             else [(PAPER_RULE, feature_maps(task, method.embedding, seen, PAPER_RULE, config))]
         )
-        changes = answers[name].feature_changes[chosen]
+        answer = answers[name]
+        answered = Answered(
+            answer.whole.features[chosen],
+            answer.feature_changes[chosen],
+            truth.moving(answer.changes),
+        )
         by_rule = {rule: lie(maps, seen, parts) for rule, maps in drawn}
-        found[name] = {rule: truth_figures(each, changes) for rule, each in by_rule.items()}
+        found[name] = {rule: truth_figures(each, answered) for rule, each in by_rule.items()}
         if name == "XNN" and PAPER_RULE in by_rule:
-            features = each_feature(by_rule[PAPER_RULE], changes)
+            features = each_feature(by_rule[PAPER_RULE], answered)
     causes = removals.causes[chosen]
+    logit = Answered(torch.ones(len(chosen), 1), causes.unsqueeze(2), (0,))
     found["1-heatmap"] = {}
     for rule in config.rules:
         if rule != "effective_weights":
             lying = lie(logit_maps(task, target, seen, rule, config), seen, parts)
             shares = lying.parts[:, 0]
-            found["1-heatmap"][rule] = truth_figures(lying, causes.unsqueeze(2)) | {
+            found["1-heatmap"][rule] = truth_figures(lying, logit) | {
                 "told": truth.correlate(truth.causal_shares(shares), truth.causal_shares(causes))
             }
     return found, features

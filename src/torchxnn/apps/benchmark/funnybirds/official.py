@@ -181,7 +181,9 @@ def tally_official(
         important[:, sure, :parts], [sets[label] for label in answers.labels[sure].tolist()]
     )
     without = torch.cat([answers.without_part, answers.without_object], dim=1)
-    distracted = distractibility(important, irrelevant_things(answers.logits, without))
+    irrelevant = irrelevant_things(answers.logits, without)
+    irrelevant[:, parts:] &= ~own.objects.isnan()  # only what the explanation speaks of
+    distracted = distractibility(important, irrelevant)
     deleted = single_deletion(own.parts, answers.logits[:, None] - answers.without_part)
     checked = important_things(said)[:, spoken, :parts]
     sensitive = [
@@ -202,13 +204,16 @@ def tally_official(
     )
 
 
-def explain_with_maps(birds: FunnyBirds, method: Attributor, batch_size: int = 8) -> Explain:
+def explain_with_maps(
+    birds: FunnyBirds, method: Attributor, batch_size: int = 8, *, positive: bool = False
+) -> Explain:
     """The importances of heatmaps of a network's logits, for `tally_official`.
 
     Args:
         birds: the test pictures, with their part maps.
         method: makes the heatmaps.
         batch_size: pictures per call of the method.
+        positive: whether only what is positive counts.
 
     Raises:
         DataError: when it is asked for a picture without a part map.
@@ -221,7 +226,8 @@ def explain_with_maps(birds: FunnyBirds, method: Attributor, batch_size: int = 8
             raise DataError(f"{birds.root} has no part maps of {birds.name}: test_part_map")
         batches = torch.stack([sample.image for sample in samples]).split(batch_size)
         maps = [method.attribute(batch, target).cpu() for batch in batches]
-        return map_importances(torch.cat(maps), torch.stack(masks))
+        joined = torch.cat(maps)
+        return map_importances(joined.clamp(min=0) if positive else joined, torch.stack(masks))
 
     return explain
 
@@ -248,8 +254,8 @@ def _ask(
 ) -> list[tuple[PartImportances, Bool[Tensor, " images"]]]:
     """Importances for several classes of every picture, and of which pictures there are some.
 
-    Every class is asked for once; -1 stands for none. Background objects of which an explanation
-    does not speak have the importance 0.
+    Every class is asked for once; -1 stands for none. Where an explanation speaks of no background
+    object at all, the importance of each is NaN; beyond those of a picture it is 0.
     """
     wanted = torch.stack(list(targets))
     objects = answers.without_object.shape[1]
@@ -263,6 +269,8 @@ def _ask(
         ):
             continue
         of_objects = found.objects[:, :objects]
+        if found.objects.shape[1] == 0:
+            of_objects = torch.full((len(places), objects), torch.nan)
         columns = [found.parts, found.total[:, None], of_objects]
         table = torch.zeros(wanted.shape[1], values.shape[2], dtype=torch.float64)
         filled = torch.cat([column.double().cpu() for column in columns], dim=1)

@@ -19,7 +19,7 @@ from torchxnn.apps.benchmark.funnybirds.figures import (
     choose_failures,
     draw_class,
 )
-from torchxnn.apps.benchmark.funnybirds.measure import PAPER_RULE
+from torchxnn.apps.benchmark.funnybirds.measure import CLASS_MEAN, PAPER_RULE
 from torchxnn.apps.benchmark.funnybirds.settings import TruthConfig
 from torchxnn.apps.benchmark.funnybirds.summary import DEFAULT
 from torchxnn.apps.benchmark.funnybirds.tables import (
@@ -29,7 +29,9 @@ from torchxnn.apps.benchmark.funnybirds.tables import (
     RULE_FIGURES,
     better,
     official_notes,
+    power_text,
     refit_text,
+    refusal_text,
 )
 from torchxnn.apps.benchmark.peers import MISSING, PEERS
 from torchxnn.apps.benchmark.record import record_task
@@ -67,6 +69,8 @@ GROUPS = (
 )
 PUBLISHED = "Published, of other networks"
 _OUTSIDE = GROUPS[4:]  # no explanation is measured by who leads among these
+FOLLOWS = 0.5
+"""Least R^2 of the change when a part goes for an explanation to be marked as the best."""
 FEW = 4  # so many figures of classes are open from the start
 
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -173,6 +177,8 @@ def tables(summary: Mapping[str, Any]) -> dict[str, Any]:
         "labels": LABELS,
         "refits": refit_text(summary),
         "rows": row_texts(),
+        "power": power_text(summary),
+        "refusals": refusal_text(summary),
         "three": number,
     }
 
@@ -184,6 +190,8 @@ def heads(figures: Sequence[str]) -> list[tuple[str, str]]:
 
 def group_of(method: str) -> str:
     """Under which heading a method stands."""
+    if method == CLASS_MEAN:
+        return GROUPS[5]
     contender = BOUNDS.get(method) or PEERS.get(method)
     for group, name in zip(GROUPS, (DEFAULT, "1-heatmap"), strict=False):
         if method == name or method.startswith(f"{name}, "):  # or another way to draw its maps
@@ -196,18 +204,27 @@ def group_of(method: str) -> str:
 def method_rows(
     summary: Mapping[str, Any], figures: Sequence[str]
 ) -> list[tuple[str, list[tuple[str, list[Cell]]]]]:
-    """Rows of a table by group; the best explanation of each column is marked."""
+    """Rows of a table by group; the best explanation of each column is marked.
+
+    One whose reproduced logit does not follow when parts go (R^2 below `FOLLOWS`) leads in nothing:
+    what hardly moves, or moves otherwise than the network, can look apart.
+    """
     methods = {
         name: values
         for name, values in summary["methods"].items()
         if any(values.get(figure) is not None for figure in figures)
     }
+
+    def competes(name: str) -> bool:
+        followed = methods[name].get("intervention_r2")
+        return group_of(name) not in _OUTSIDE and (followed is None or followed >= FOLLOWS)
+
     best = {}
     for figure in figures:
         known = [
             values[figure]
             for name, values in methods.items()
-            if values.get(figure) is not None and group_of(name) not in _OUTSIDE
+            if values.get(figure) is not None and competes(name)
         ]
         if known:
             best[figure] = min(known) if figure in LOWER else max(known)
@@ -216,7 +233,7 @@ def method_rows(
         value = methods[name].get(figure)
         interval = summary["intervals"].get(name, {}).get(figure)
         text = "" if interval is None else f"{interval[0]:.3f} to {interval[1]:.3f}"
-        leads = value is not None and value == best.get(figure) and group_of(name) not in _OUTSIDE
+        leads = value is not None and value == best.get(figure) and competes(name)
         return Cell(number(value), text, leads)
 
     rows = {
@@ -307,6 +324,9 @@ def row_texts() -> list[tuple[str, str]]:
         labels = " It sees the part labels." if each.labels else ""
         why = each.unavailable()
         texts.append((name, each.about + labels + (f" Not here: {why}" if why else "")))
+    texts.append(
+        (CLASS_MEAN, "Floor: the mean drop per part on the other images of the class, always.")
+    )
     return texts + [(name, f"not used: {why}.") for name, why in MISSING.items()]
 
 

@@ -13,10 +13,13 @@ from torchxnn.apps.benchmark.class_by_class import (
     measure_classes,
     open_benchmark,
 )
-from torchxnn.apps.benchmark.funnybirds.measure import Ready, measure_class
-from torchxnn.apps.benchmark.funnybirds.protocol import count_class
+from torchxnn.apps.benchmark.funnybirds.maps import see
+from torchxnn.apps.benchmark.funnybirds.measure import Ready, contenders, measure_class
+from torchxnn.apps.benchmark.funnybirds.protocol import Defaults, count_class
 from torchxnn.apps.benchmark.funnybirds.settings import TruthConfig
+from torchxnn.errors import DataError
 from torchxnn.parallel.process import one_thread
+from torchxnn.storage.artifact import plain
 
 
 def run_funnybirds(
@@ -34,19 +37,37 @@ def run_funnybirds(
         without it.
 
     Raises:
-        DataError: broken data, or the folder belongs to another run.
+        DataError: broken data, no part maps, a class with fewer than 2 test images, or the folder
+            belongs to another run.
         XNNError: settings out of range.
     """
     opened, wanted = open_benchmark(plan)
+    for target in wanted:
+        if len(opened.task.positives(target)) < 2:
+            raise DataError(
+                f"{opened.task.classes[target]} has fewer than 2 test images, and what an "
+                "x-feature is about must come from another image than the one that is explained; "
+                "leave the class out with --classes"
+            )
+    see(opened.task, opened.task.positives(wanted[0])[:1])  # part maps are there
     prepare = partial(_prepare, config)
     with one_thread():
         prepare(opened)  # fits what all classes share, once and for all processes
-    settings = {"truth": config}
-    measured = Measurement("classes", measure_class, prepare, settings=settings)
+    everything = plain(config)
+    of_classes = {key: value for key, value in everything.items() if "official" not in key}
+    fitted = sorted(contenders(config, opened.recorded.train.are_maps))
+    measured = Measurement(
+        "classes",
+        measure_class,
+        prepare,
+        settings={"truth": of_classes, "ceilings, floors and peers": fitted},
+    )
     records = measure_classes(plan, measured, opened, wanted)
     if not config.official:
         return records, {}
-    counted = Measurement("official", count_class, prepare, settings=settings)
+    counted = Measurement(
+        "official", count_class, partial(_defaults, config), settings={"truth": everything}
+    )
     return records, measure_classes(plan, counted, opened, wanted)
 
 
@@ -57,3 +78,7 @@ def _prepare(config: TruthConfig, opened: Opened) -> Ready:
         blind = fit_blind(data, opened.config, opened.folder)
     kept = ~opened.recorded.held_out(opened.config.train)
     return Ready(opened, data, kept.repeat(1 + opened.config.copies), blind, config)
+
+
+def _defaults(config: TruthConfig, opened: Opened) -> Defaults:
+    return Defaults(_prepare(config, opened))

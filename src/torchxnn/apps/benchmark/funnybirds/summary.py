@@ -10,11 +10,17 @@ import torch
 
 from torchxnn.apps.benchmark.summary import Records, mean
 from torchxnn.metrics.funnybirds_protocol import OfficialTally, official_scores
-from torchxnn.metrics.intervals import bootstrap_mean, holm_adjust, paired_wilcoxon
+from torchxnn.metrics.intervals import (
+    bootstrap_counts,
+    bootstrap_mean,
+    holm_adjust,
+    paired_wilcoxon,
+    percentile_interval,
+)
 from torchxnn.storage.artifact import structure
 
 TESTED = (
-    *("r2", "intervention_r2", "specificity", "recovery_gain", "coverage_own", "map_truth"),
+    *("r2", "intervention_r2", "specificity", "recovery", "coverage_own", "map_truth"),
     *("background", "told"),
 )
 """Figures in which today's default is tested against every other method."""
@@ -54,20 +60,29 @@ def summarise(records: Records, counted: Records) -> dict[str, Any]:
         name: {figure: mean(column) for figure, column in columns.items()}
         for name, columns in values.items()
     }
-    for name, scores in _official(counted).items():
+    intervals: dict[str, dict[str, Any]] = {
+        name: {figure: _interval(column) for figure, column in columns.items() if figure in TESTED}
+        for name, columns in values.items()
+    }
+    for name, (scores, interval) in _official(counted).items():
         methods.setdefault(name, {}).update(scores)
+        intervals.setdefault(name, {})["official_mean"] = interval
     return {
         "methods": methods,
-        "intervals": {
-            name: {
-                figure: _interval(column) for figure, column in columns.items() if figure in TESTED
-            }
-            for name, columns in values.items()
-        },
+        "intervals": intervals,
         "rules": rules,
         "refits": _refits(records),
         "tests": _tests(values),
         "composition_error": mean([each["composition_error"] for each in counted.values()]),
+        "not_fitted": {
+            name: f"{record['name']}: {why}"
+            for record in records.values()
+            for name, why in record.get("not_fitted", {}).items()
+        },
+        "counted": {
+            name: sum(name in record["methods"] for record in records.values()) for name in names
+        },
+        "concepts": _concepts(records),
         "not_drawn": {
             rule: why for each in counted.values() for rule, why in each["not_drawn"].items()
         },
@@ -75,38 +90,50 @@ def summarise(records: Records, counted: Records) -> dict[str, Any]:
     }
 
 
-def _official(counted: Records) -> dict[str, dict[str, float | None]]:
-    """The scores of the authors' protocol over the images of all classes, by method."""
-    tallies: dict[str, OfficialTally] = {}
+RESAMPLES = 200
+"""Of classes, for the intervals of the scores of the authors' protocol."""
+
+
+def _official(counted: Records) -> dict[str, tuple[dict[str, float | None], list[float] | None]]:
+    """By method the scores of the authors' protocol over the images of all classes.
+
+    Their threshold is one for all images, so classes are resampled and their tallies added.
+
+    Returns:
+        The scores, and a bootstrap interval over classes of `official_mean`.
+    """
+    tallies: dict[str, list[OfficialTally]] = {}
     for record in counted.values():
         for name, found in record["tallies"].items():
-            tally = structure(found, OfficialTally, name)
-            tallies[name] = tallies[name] + tally if name in tallies else tally
-    return {
-        name: {
-            figure: score if math.isfinite(score) else None
-            for figure, score in official_scores(tally).items()
-        }
-        for name, tally in tallies.items()
-    }
+            tallies.setdefault(name, []).append(structure(found, OfficialTally, name))
+    found = {}
+    for name, each in tallies.items():
+        scores = {k: v if math.isfinite(v) else None for k, v in _scores(each).items()}
+        draws = bootstrap_counts(len(each), RESAMPLES, 0).long()
+        means = [
+            _scores([each[i] for i in torch.arange(len(each)).repeat_interleave(row).tolist()])
+            for row in draws
+        ]
+        known = torch.tensor([mean["official_mean"] for mean in means]).double()
+        interval = None
+        if len(each) > 1 and scores["official_mean"] is not None:
+            limits = percentile_interval(known, 0.95, len(each))
+            interval = [limits.low, limits.high]
+        found[name] = scores, interval
+    return found
+
+
+def _scores(tallies: Sequence[OfficialTally]) -> dict[str, float]:
+    total = tallies[0]
+    for tally in tallies[1:]:
+        total = total + tally
+    return official_scores(total)
 
 
 def _values(rows: Sequence[dict[str, Any]]) -> dict[str, list[float | None]]:
-    """Figures by name, one for every class, None where a class has none.
-
-    `recovery_gain` is recovery over what shuffled parts reach, which is far above 1 / P and highest
-    for methods that hardly move: only the difference compares them.
-    """
-    found: dict[str, list[float | None]] = {
-        figure: [row.get(figure) for row in rows]
-        for figure in dict.fromkeys(figure for row in rows for figure in row)
-    }
-    if "recovery" in found:
-        found["recovery_gain"] = [
-            None if own is None or chance is None else own - chance
-            for own, chance in zip(found["recovery"], found["recovery_chance"], strict=True)
-        ]
-    return found
+    """Figures by name, one for every class, None where a class has none."""
+    figures = dict.fromkeys(figure for row in rows for figure in row)
+    return {figure: [row.get(figure) for row in rows] for figure in figures}
 
 
 def _interval(column: Sequence[float | None]) -> list[float] | None:
@@ -117,6 +144,14 @@ def _interval(column: Sequence[float | None]) -> list[float] | None:
     return [found.low, found.high]
 
 
+def _concepts(records: Records) -> dict[str, float | None]:
+    """Mean number of concepts by method; what is fitted to labels has one per part."""
+    names = dict.fromkeys(name for record in records.values() for name in record["concepts"])
+    return {
+        name: mean([record["concepts"].get(name) for record in records.values()]) for name in names
+    }
+
+
 def _refits(records: Records) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for figure in ("recovery", "specificity"):
@@ -124,11 +159,11 @@ def _refits(records: Records) -> dict[str, Any]:
             torch.tensor([v for v in record["refits"][figure] if v is not None]).double()
             for record in records.values()
         ]
-        several = [each for each in known if len(each) > 1]
+        some = [each for each in known if len(each)]
         found[figure] = {
-            "mean": mean([float(each.mean()) for each in several]),
-            "deviation": mean([float(each.std()) for each in several]),
-            "fits": max((len(each) for each in several), default=0),
+            "mean": mean([float(each.mean()) for each in some]),
+            "deviation": mean([float(each.std()) for each in some if len(each) > 1]),
+            "fits": max((len(each) for each in some), default=0),
         }
     return found
 
@@ -154,6 +189,7 @@ def _tests(values: dict[str, dict[str, list[float | None]]]) -> list[dict[str, A
                     "median_difference": tested.median_difference,
                     "classes": tested.pairs,
                     "higher": sum(a > b for a, b in pairs),
+                    "lower": sum(a < b for a, b in pairs),
                     "p": tested.p,
                 }
             )
