@@ -170,6 +170,22 @@ def test_the_truth_is_what_was_planted(planted):
         assert truth.drop[reason] * float(WEIGHTS[0, reason]) > 0
 
 
+def test_a_reason_that_all_drawn_images_show_is_still_a_reason(planted):
+    network, _, removals = planted
+    disc, floor = THING_NAMES.index("red disc"), THING_NAMES.index("cyan floor")
+    showing = removals.present[:, disc]
+    chosen = Removals(**{name: values[showing] for name, values in vars(removals).items()})
+    assert chosen.present[:, disc].all()
+    truth = planted_truth(chosen, 0)
+    assert disc in truth.reasons
+    assert floor not in truth.reasons
+    reasons = list(CLASSES[0].reasons)
+    without = [reason for reason in reasons if reason != disc]
+    embedding = detectors(network, without, WEIGHTS[0, without].tolist())
+    scores = score_planted(embedding, chosen, 0, torch.full((len(without),), 0.25))
+    assert scores.intervention.r2 < 0.9  # the change that the missing reason makes counts, too
+
+
 def test_the_detectors_themselves_are_perfect(planted):
     network, data, removals = planted
     reasons = list(CLASSES[0].reasons)

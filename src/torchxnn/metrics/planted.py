@@ -29,12 +29,15 @@ from torchxnn.metrics.ground_truth import (
     reproduced_change,
     specificity,
 )
+from torchxnn.models.planted import ALWAYS, THING_NAMES
 
 NOTHING = 0.1
 """An x-feature answers to nothing if no removal changes it by more than this share of its size."""
 
 _SAME = 1e-4
 """A thing has no part in a logit that it never changes by more, in logits."""
+
+_VARIES = torch.tensor([name != ALWAYS for name in THING_NAMES])
 
 
 @dataclass(frozen=True)
@@ -53,13 +56,15 @@ class Truth:
 
 
 def planted_truth(removals: Removals, target: int) -> Truth:
-    """What the network's logit loses with each thing; what no image lacks is no reason.
+    """What the network's logit loses with each thing; what is on every image is no reason.
+
+    That is `ALWAYS` alone. A reason that these images all happen to show is still one.
 
     Raises:
         DataError: no thing changes the logit.
     """
     changes = (removals.logits[:, [target]] - removals.logits_without[:, :, target]).double()
-    varies = (changes.abs().amax(0) > _SAME) & ~removals.present.all(0)
+    varies = (changes.abs().amax(0) > _SAME) & _VARIES
     size = changes.abs().mean(0) * varies
     if not bool(varies.any()):
         raise DataError("no thing changes the logit of these images, so it has no reasons")
@@ -258,7 +263,7 @@ def score_planted(
     matched = match_things(profiles)
     reproduced = whole.reproduced[:, [0]] - less.reproduced[:, 0].reshape(images, things)
     network = removals.logits[:, [target]] - removals.logits_without[:, :, target]
-    gone = removals.present & ~removals.present.all(0)
+    gone = removals.present & _VARIES
     return PlantedScores(
         recovery=recovery(toward),
         specificity=specificity(toward),
