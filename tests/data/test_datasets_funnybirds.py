@@ -238,6 +238,11 @@ def change(entry, **values):
         ),
         (
             "dataset_test.json",
+            lambda v: [v[0], change(v[2], class_idx=0), *v[2:]],
+            r"_test\.json, entry 1: beak is of kind 1, that of class 0 is 0 in classes\.json",
+        ),
+        (
+            "dataset_test.json",
             lambda v: v[:5],
             r"000005\.png and dataset_test\.json do not belong together: entry 5 is missing",
         ),

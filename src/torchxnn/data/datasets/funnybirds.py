@@ -132,7 +132,7 @@ class FunnyBirds(OfficialDataset):
         pictures: list[tuple[str, int]] = []
         numbers, scenes = [], []
         for half in self.halves:
-            entries = _read_scenes(self.root / f"dataset_{half}.json", len(self.classes), catalogue)
+            entries = _read_scenes(self.root / f"dataset_{half}.json", self.class_kinds, catalogue)
             for number, path in sorted(_find_pictures(self.root, half, entries).items()):
                 pictures.append((path, entries[number].label))
                 numbers.append(number)
@@ -304,18 +304,24 @@ class _Scene:
 
 
 def _read_scenes(
-    path: Path, classes: int, catalogue: Mapping[str, Sequence[_Kind]]
+    path: Path, class_kinds: Int64[Tensor, "k 5"], catalogue: Mapping[str, Sequence[_Kind]]
 ) -> list[_Scene]:
-    entries = _read_json(path)
+    entries, classes = _read_json(path), class_kinds.tolist()
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise DataError(f"{path}: expected a list of entries, one for every picture")
     scenes = []
     for number, entry in enumerate(entries):
         where = f"{path}, entry {number}"
         label = entry.get("class_idx")
-        if type(label) is not int or not 0 <= label < classes:
-            raise DataError(f"{where}: class_idx must be 0 to {classes - 1}, got {label!r}")
+        if type(label) is not int or not 0 <= label < len(classes):
+            raise DataError(f"{where}: class_idx must be 0 to {len(classes) - 1}, got {label!r}")
         kinds = tuple(_kind(entry, part, catalogue[part], where) for part in PARTS)
+        for part, kind, own in zip(PARTS, kinds, classes[label], strict=True):
+            if kind not in (-1, own):
+                raise DataError(
+                    f"{where}: {part} is of kind {kind}, that of class {label} is {own} in "
+                    "classes.json; do both files come from the same data set?"
+                )
         objects = str(entry.get("bg_objects", "")).split(",")
         scenes.append(_Scene(label, kinds, sum(map(bool, objects))))
     return scenes
