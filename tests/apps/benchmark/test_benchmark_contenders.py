@@ -163,7 +163,7 @@ def test_the_directions_of_tcav_have_norm_1_and_their_sensitivity_is_along_them(
     assert torch.allclose(rows.norm(dim=1), torch.ones(PARTS), atol=1e-5)
     assert torch.allclose(found.importance, rows @ planted.weight, atol=1e-4)
     assert specificity(profiles(found.embedding, *planted.removals())) > 0.8
-    with pytest.raises(DataError, match="part 1 is visible in all or in none"):
+    with pytest.raises(DataError, match=r"part 1 is visible in all .* fit to images with and"):
         PEERS["TCAV"].fit(replace(case, visible=case.visible | (torch.arange(PARTS) == 1)))
 
 
@@ -205,6 +205,20 @@ def test_a_missing_package_is_named_with_the_way_to_get_it(name, monkeypatch):
     assert "pip install 'torchxnn[" in contender.unavailable()
     with pytest.raises(XNNError, match="pip install 'torchxnn"):
         contender.fit(case)
+
+
+@pytest.mark.parametrize("broken", [ImportError, OSError, RuntimeError])
+def test_a_broken_package_is_a_reason(broken):
+    def needs():
+        raise broken("libgomp.so.1: cannot open shared object file")
+
+    contender = replace(BOUNDS["ICA"], needs=needs)
+    assert "is broken (libgomp.so.1: cannot open" in contender.unavailable()
+
+
+def test_tcav_asks_for_what_it_uses(monkeypatch):
+    monkeypatch.setitem(sys.modules, "sklearn.linear_model", None)
+    assert "needs scikit-learn" in PEERS["TCAV"].unavailable()
 
 
 def test_importing_the_autoencoders_leaves_no_half_imported_package():

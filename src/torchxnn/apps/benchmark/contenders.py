@@ -100,7 +100,7 @@ class Contender:
         labels: whether it sees which parts are visible, which no explanation may count on.
         floor: whether it knows nothing that an explanation should know.
         maps: whether it is for layers with positions, (C, h, w), instead of vectors.
-        needs: raises an XNNError if a package is missing that it needs.
+        needs: imports the packages that it needs; an XNNError says how to get a missing one.
     """
 
     fit: Callable[[Case], Found]
@@ -116,6 +116,8 @@ class Contender:
             self.needs()
         except XNNError as error:
             return str(error)
+        except (ImportError, OSError, RuntimeError) as error:  # as a broken library is met
+            return f"a package that it needs is broken ({error}); install it again"
         return None
 
 

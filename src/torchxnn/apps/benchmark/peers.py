@@ -179,7 +179,8 @@ def fit_concept_vectors(case: Case) -> Found:
     if constant:
         raise DataError(
             f"part {constant[0]} is visible in all or in none of the training images of class "
-            f"{case.target}, so no classifier can tell it"
+            f"{case.target}, so no classifier can tell it; fit to images with and without each "
+            "part"
         )
     scale = deviation(z)
     inputs = (z / scale).cpu().numpy()
@@ -237,7 +238,7 @@ PEERS: dict[str, Contender] = {
         "Directions of linear classifiers of whether a part is visible (scikit-learn); importance: "
         "mean derivative of the logit.",
         labels=True,
-        needs=lambda: import_sklearn("decomposition"),
+        needs=lambda: import_sklearn("linear_model"),
     ),
     "most relevant units": Contender(
         fit_relevant_units,
