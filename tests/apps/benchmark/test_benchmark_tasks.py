@@ -86,6 +86,15 @@ def test_masks_must_be_given_and_weights_must_fit(tmp_path):
         TASKS["nyu"](replace(source, model="benchmark_examples:ten_rooms_network"))
 
 
+def test_a_network_for_other_classes_is_refused_though_it_has_no_num_classes(tmp_path):
+    weights = tmp_path / "ten.safetensors"
+    save_file(ten_rooms_network().model.state_dict(), weights)
+    model = "benchmark_examples:ten_rooms_network"
+    source = replace(rooms_source(tmp_path), weights=weights, model=model)
+    with pytest.raises(ModelError, match=r"ten_rooms_network .* 10 outputs, .* has 6 classes"):
+        run_benchmark(Plan(source, CONFIG, tmp_path / "out"))
+
+
 def test_commands_name_their_data(tmp_path):
     common = {"root": tmp_path, "weights": tmp_path / "w", "out": tmp_path / "o"}
     assert Nyu(**common, masks=tmp_path / "m").source().measured == tmp_path / "m"

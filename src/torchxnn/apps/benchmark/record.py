@@ -17,7 +17,7 @@ from torchxnn.data.datasets.augment import AugmentedImages
 from torchxnn.data.datasets.base import ImageDataset
 from torchxnn.data.positives import sample_classes, split_validation
 from torchxnn.data.record import cache_activations
-from torchxnn.errors import DataError
+from torchxnn.errors import DataError, ModelError
 from torchxnn.training.config import TrainConfig
 
 FOLDER = "activations"
@@ -82,6 +82,7 @@ def record_task(
     Raises:
         DataError: the folder holds the activations of another network, layer or data set, or
             images have no labels.
+        ModelError: the network has another number of outputs than the task has classes.
     """
     datasets = {"train": task.train, "test": task.test}
     if copies:
@@ -90,10 +91,10 @@ def record_task(
         datasets["located"] = task.located
     if task.removals is not None:
         datasets["removals"] = task.removals
-    found = {
-        name: _record(task, dataset, folder / FOLDER / name, on_images, jobs)
-        for name, dataset in datasets.items()
-    }
+    found = {}
+    for name, dataset in datasets.items():
+        found[name] = _record(task, dataset, folder / FOLDER / name, on_images, jobs)
+        _check_outputs(task, found[name])  # before anything else is recorded
     nothing = found["train"].select(torch.zeros(0, dtype=torch.long))
     return Recorded(
         train=found["train"],
@@ -102,6 +103,16 @@ def record_task(
         located=found.get("located", found["test"]),
         removals=found.get("removals", nothing),
     )
+
+
+def _check_outputs(task: Task, recorded: Activations) -> None:
+    outputs, classes = recorded.n_outputs, len(task.classes)
+    if outputs != classes:
+        raise ModelError(
+            f"{task.source.model} with {task.source.weights} has {outputs} outputs, "
+            f"{task.train.name} has {classes} classes: it is a network for something else; choose "
+            "one for these classes, and another --out"
+        )
 
 
 def _record(
