@@ -1,4 +1,7 @@
-"""`xnn benchmark`: run on birds, rooms or digits, print, write tables and figures."""
+"""`xnn benchmark`: photographed and rendered birds, rooms, digits and planted shapes.
+
+Prints and writes tables and figures; `tune` and `stability` fit birds many times.
+"""
 
 from __future__ import annotations
 
@@ -321,7 +324,7 @@ def find_classes(names: Sequence[str], wanted: Sequence[str]) -> list[int] | Non
     plain = {comparable(name): index for index, name in enumerate(names)}
     found = []
     for choice in wanted:
-        if choice.isdigit() and int(choice) < len(names):
+        if choice.isdecimal() and int(choice) < len(names):
             found.append(int(choice))
         elif comparable(choice) in plain:
             found.append(plain[comparable(choice)])

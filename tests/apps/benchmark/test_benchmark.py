@@ -129,6 +129,12 @@ def test_broken_files_are_named(ran, source):
     try:
         with pytest.raises(DataError, match=r"0000\.json cannot be read"):
             BENCHMARK.read(folder, 0)
+        for name in ("settings", "figures"):
+            values = json.loads(content)
+            del values[name]
+            path.write_text(json.dumps(values))
+            with pytest.raises(DataError, match=rf"0000\.json .* no '{name}'; remove it"):
+                BENCHMARK.read(folder, 0)
     finally:
         path.write_text(content)
 
@@ -151,6 +157,8 @@ def test_classes_that_do_not_exist(source, tmp_path):
     assert find_classes(("Red Fox", "Hare"), ("1", "red_fox")) == [1, 0]
     with pytest.raises(DataError, match="no class 'Wolf'"):
         find_classes(("Red Fox", "Hare"), ("Wolf",))
+    with pytest.raises(DataError, match="no class '²'"):
+        find_classes(("Red Fox", "Hare", "Wolf"), ("²",))
 
 
 def test_settings_out_of_range():

@@ -94,10 +94,10 @@ class Measurement:
         """Figures of a class that is done.
 
         Raises:
-            DataError: its file cannot be read, or is for other settings.
+            DataError: its file cannot be read, is not whole, or is for other settings.
         """
         path = self.path(folder, target)
-        found = _CLASS_FORMAT.read(path)
+        found = read_whole(_CLASS_FORMAT, path, "settings", "figures")
         changed = differences(found["settings"], plain(self.settings))
         if changed:
             raise DataError(
@@ -167,6 +167,19 @@ def _measure(state: tuple[Measurement, Path, Any], target: int) -> dict[str, Any
     content = _CLASS_FORMAT.encode({"settings": measurement.settings, "figures": figures})
     replace_file(measurement.path(folder, target), content)  # the file makes the class done
     return figures
+
+
+def read_whole(kind: Format, path: Path, *names: str) -> dict[str, Any]:
+    """The values of a file that holds a dictionary under each of some names.
+
+    Raises:
+        DataError: it cannot be read, or lacks one of them.
+    """
+    found = kind.read(path)
+    for name in names:
+        if not isinstance(found.get(name), dict):
+            raise DataError(f"{path} is damaged, it has no {name!r}; remove it to measure it again")
+    return found
 
 
 def claim_folder(folder: Path, about: Mapping[str, Any]) -> None:

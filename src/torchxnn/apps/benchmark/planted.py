@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torchxnn.apps.benchmark.class_by_class import claim_folder
+from torchxnn.apps.benchmark.class_by_class import claim_folder, read_whole
 from torchxnn.apps.benchmark.maps import UnitMaps
 from torchxnn.apps.benchmark.measure import class_faithfulness
 from torchxnn.apps.benchmark.methods import BLIND
@@ -104,7 +104,7 @@ def _file(folder: Path, seed: int) -> Path:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    figures: dict[str, Any] = _JOB.read(path)["figures"]
+    figures: dict[str, Any] = read_whole(_JOB, path, "figures")["figures"]
     return figures
 
 
