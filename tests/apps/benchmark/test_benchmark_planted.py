@@ -4,14 +4,24 @@
 """
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from torchxnn.apps.benchmark.planted import FIGURES, run_planted, summarise
-from torchxnn.apps.benchmark.planted_methods import METHODS, PLANTED, XNN, PlantedConfig
+from torchxnn.apps.benchmark.planted_methods import (
+    METHODS,
+    PLANTED,
+    XNN,
+    PlantedConfig,
+    fit_methods,
+    open_seed,
+)
 from torchxnn.cli.main import main
+from torchxnn.data.positives import sample_weights
 from torchxnn.errors import DataError, XNNError
 from torchxnn.training.config import TrainConfig
 
@@ -78,6 +88,17 @@ def test_more_seeds_go_on_where_a_run_stopped(tiny):
         run_planted(other, folder)
 
 
+def test_a_seed_whose_file_is_not_whole_is_named(tiny, tmp_path):
+    folder, _ = tiny
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    path = copy / "seeds" / "0000.json"
+    values = json.loads(path.read_text("utf-8"))
+    del values["figures"]
+    path.write_text(json.dumps(values), "utf-8")
+    with pytest.raises(DataError, match=r"0000\.json .* no 'figures'; remove it"):
+        run_planted(TINY, copy)
+
+
 def test_means_and_spread_by_hand():
     row = dict.fromkeys((*FIGURES, "intervention_correlation", "seconds"), 1.0)
     seeds = {
@@ -114,6 +135,20 @@ def test_the_command(tmp_path, capsys):
     assert "n_features must be at least 2" in capsys.readouterr().err
 
 
+def test_independent_components_are_read_by_least_squares_as_in_the_table_of_ground_truth():
+    """The normal equations in float64, with their intercept, have the same solution."""
+    opened = open_seed(PlantedConfig(**{**vars(TINY), "methods": ("ICA",)}), 0)
+    embedding = fit_methods(opened, {}, 0)[0]["ICA"]
+    train = opened.data.train
+    features = embedding.encode(train.z).double()
+    design = torch.cat([features, torch.ones(len(features), 1)], 1)
+    weights = sample_weights(train, (0,), TINY.train.positive_share).double()
+    weighted = design.mT * weights
+    solution = torch.linalg.solve(weighted @ design, weighted @ train.logits[:, 0].double())
+    assert torch.allclose(embedding.readout.weight[0].double(), solution[:-1], atol=1e-3)
+    assert torch.allclose(embedding.readout.bias.double(), solution[-1:], atol=1e-3)
+
+
 def test_every_method_has_a_row():
     assert PlantedConfig().methods == METHODS
 
@@ -145,8 +180,6 @@ def test_scores_are_those_on_record(tmp_path):
 
 if __name__ == "__main__" and "--update" in sys.argv:
     import tempfile
-
-    import torch
 
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as place:

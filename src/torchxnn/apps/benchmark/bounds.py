@@ -15,16 +15,18 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from torchxnn.apps.benchmark.contenders import Case, Contender, Found
-from torchxnn.apps.benchmark.methods import FitData, fit_variant
+from torchxnn.apps.benchmark.methods import FitData, fit_variant, read_class
 from torchxnn.data.activations import Activations
-from torchxnn.data.positives import find_positives
+from torchxnn.data.positives import find_positives, sample_weights
 from torchxnn.embeddings.autoencoder import Autoencoder
+from torchxnn.embeddings.base import Embedding
 from torchxnn.embeddings.concepts import import_sklearn
 from torchxnn.embeddings.conv_srae import ConvSRAE, Pooling
 from torchxnn.embeddings.directions import as_directions
 from torchxnn.embeddings.ica import RIDGE, fit_ica
 from torchxnn.embeddings.linear import deviation, fit_linear
 from torchxnn.embeddings.srae import SRAE
+from torchxnn.training.config import TrainConfig
 
 HIDDEN = 256
 """Units of the small network that is fitted to the labels."""
@@ -162,16 +164,18 @@ def fit_ridge(case: Case) -> Found:
     return Found(case.read(as_directions(weight, bias, z)))
 
 
-def fit_components(case: Case) -> Found:
+def fit_components(data: FitData, target: int, n_features: int, config: TrainConfig) -> Embedding:
     """Independent components of the contributions among the positives; see `fit_ica`.
 
     Read by least squares as all others are: the readout of `fit_ica` is that of the positives, and
     far off for images of other classes.
     """
-    train, seed = case.data.train, case.config.seed
-    logits = train.logits[:, case.target]
-    embedding = fit_ica(train.z, logits, case.positives, case.n_features, case.weights, seed)
-    return Found(case.read(embedding))
+    train = data.train
+    positives = find_positives(train, (target,))[0][:, 0]
+    weights = sample_weights(train, (target,), config.positive_share)
+    logits = train.logits[:, target]
+    embedding = fit_ica(train.z, logits, positives, n_features, weights, config.seed)
+    return read_class(embedding, data, target, config)
 
 
 BOUNDS: dict[str, Contender] = {
@@ -192,7 +196,7 @@ BOUNDS: dict[str, Contender] = {
         labels=True,
     ),
     "ICA": Contender(
-        fit_components,
+        lambda case: Found(fit_components(case.data, case.target, case.n_features, case.config)),
         "Independent components, among the images of the class, of what the dimensions of Z "
         "contribute to the logit by a ridge regression (FastICA of scikit-learn).",
         needs=lambda: import_sklearn("decomposition"),

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
+from torchxnn.apps.benchmark.bounds import fit_components
 from torchxnn.apps.benchmark.methods import (
     BLIND,
     SEEN,
@@ -21,11 +22,10 @@ from torchxnn.apps.benchmark.settings import FIT
 from torchxnn.data.activations import Activations
 from torchxnn.data.datasets.base import make_loader
 from torchxnn.data.datasets.planted import PlantedShapes
-from torchxnn.data.positives import find_positives, sample_weights, split_kinds
+from torchxnn.data.positives import split_kinds
 from torchxnn.data.record import record_activations
 from torchxnn.embeddings.base import Embedding
 from torchxnn.embeddings.directions import as_directions
-from torchxnn.embeddings.ica import fit_ica
 from torchxnn.errors import DataError, XNNError
 from torchxnn.models.planted import CLASSES, LAYER, PlantedNetwork, planted_network
 from torchxnn.training.config import TrainConfig
@@ -140,10 +140,7 @@ def fit_methods(
         if name == "Lasso":
             return fit_lasso_sizes(data, target, train, (config.n_features,))[config.n_features]
         if name == "ICA":
-            positives = find_positives(data.train, (target,))[0][:, 0]
-            weights = sample_weights(data.train, (target,), train.positive_share)
-            logits = data.train.logits[:, target]
-            return fit_ica(data.train.z, logits, positives, config.n_features, weights, opened.seed)
+            return fit_components(data, target, config.n_features, train)
         if name == RANDOM:
             return read_class(random_directions(opened), data, target, train)
         return read_class(planted_detectors(opened, target), data, target, train)
