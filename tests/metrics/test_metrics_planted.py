@@ -11,7 +11,7 @@ from torchxnn.data.activations import Activations
 from torchxnn.data.datasets.base import make_loader
 from torchxnn.data.datasets.planted import PlantedShapes
 from torchxnn.data.record import record_activations
-from torchxnn.data.removals import Removals, record_removals
+from torchxnn.data.removals import RecordedRemovals, record_removals
 from torchxnn.embeddings.pca import PCAConcepts
 from torchxnn.errors import DataError
 from torchxnn.metrics.evaluation import measure_activations
@@ -154,7 +154,7 @@ def detectors(network, things, weights):
     return embedding
 
 
-def score(embedding, data: Activations, removals: Removals):
+def score(embedding, data: Activations, removals: RecordedRemovals):
     shares = measure_activations(embedding, data, (0,)).faithfulness.share[0]
     return score_planted(embedding, removals, 0, torch.tensor(shares))
 
@@ -174,7 +174,7 @@ def test_a_reason_that_all_drawn_images_show_is_still_a_reason(planted):
     network, _, removals = planted
     disc, floor = THING_NAMES.index("red disc"), THING_NAMES.index("cyan floor")
     showing = removals.present[:, disc]
-    chosen = Removals(**{name: values[showing] for name, values in vars(removals).items()})
+    chosen = RecordedRemovals(**{name: values[showing] for name, values in vars(removals).items()})
     assert chosen.present[:, disc].all()
     truth = planted_truth(chosen, 0)
     assert disc in truth.reasons
@@ -219,7 +219,7 @@ def test_a_wrong_sign_is_seen(planted):
 
 def test_images_on_which_nothing_matters_have_no_truth(planted):
     _, _, removals = planted
-    same = Removals(
+    same = RecordedRemovals(
         **{
             **vars(removals),
             "logits_without": removals.logits.unsqueeze(1).expand_as(removals.logits_without),

@@ -20,7 +20,7 @@ from torchxnn.data.datasets.open import DATASETS, DataConfig, open_dataset
 from torchxnn.data.datasets.places365 import Places365
 from torchxnn.data.datasets.planted import PlantedShapes
 from torchxnn.data.record import cache_activations, record_activations, record_chunk
-from torchxnn.data.removals import Removals, record_removals
+from torchxnn.data.removals import RecordedRemovals, record_removals
 
 __all__ = [
     "ADE20K",
@@ -40,7 +40,7 @@ __all__ = [
     "NYUDepth",
     "Places365",
     "PlantedShapes",
-    "Removals",
+    "RecordedRemovals",
     "Sample",
     "cache_activations",
     "make_loader",

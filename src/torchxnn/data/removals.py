@@ -16,7 +16,7 @@ _AT_ONCE = 64
 
 
 @dataclass(frozen=True, eq=False)
-class Removals:
+class RecordedRemovals:
     """Activations and logits of M images, and of each without each of P things.
 
     Where an image does not show a thing, nothing is removed and nothing changes.
@@ -42,7 +42,7 @@ class Removals:
 
 def record_removals(
     model: nn.Module, layer: str, dataset: PlantedShapes, target: int, most: int = 100
-) -> Removals:
+) -> RecordedRemovals:
     """Record the first images of a class, whole and without each thing that they show.
 
     Args:
@@ -68,7 +68,7 @@ def record_removals(
     z_without = whole.z.unsqueeze(1).repeat(1, present.shape[1], 1)
     logits_without = whole.logits.unsqueeze(1).repeat(1, present.shape[1], 1)
     z_without[image, thing], logits_without[image, thing] = less.z, less.logits
-    return Removals(
+    return RecordedRemovals(
         images,
         torch.stack([dataset.mask(index) for index in chosen]),
         present,

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int64
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from torchxnn.data.removals import Removals
+from torchxnn.data.removals import RecordedRemovals
 from torchxnn.embeddings.apply import apply_embedding
 from torchxnn.embeddings.base import Embedding
 from torchxnn.errors import DataError
@@ -55,7 +55,7 @@ class Truth:
     share: tuple[float, ...]
 
 
-def planted_truth(removals: Removals, target: int) -> Truth:
+def planted_truth(removals: RecordedRemovals, target: int) -> Truth:
     """What the network's logit loses with each thing; what is on every image is no reason.
 
     That is `ALWAYS` alone. A reason that these images all happen to show is still one.
@@ -240,7 +240,10 @@ class PlantedScores:
 
 
 def score_planted(
-    embedding: Embedding, removals: Removals, target: int, shares: Float[Tensor, " features"]
+    embedding: Embedding,
+    removals: RecordedRemovals,
+    target: int,
+    shares: Float[Tensor, " features"],
 ) -> PlantedScores:
     """Compare the x-features of an embedding of one logit with what the logit is made of.
 

@@ -20,10 +20,15 @@ from torchxnn.apps.benchmark.class_by_class import claim_folder, read_whole
 from torchxnn.apps.benchmark.maps import UnitMaps
 from torchxnn.apps.benchmark.measure import class_faithfulness
 from torchxnn.apps.benchmark.methods import BLIND
-from torchxnn.apps.benchmark.planted_methods import Opened, PlantedConfig, fit_methods, open_seed
+from torchxnn.apps.benchmark.planted_methods import (
+    OpenedSeed,
+    PlantedConfig,
+    fit_methods,
+    open_seed,
+)
 from torchxnn.apps.benchmark.summary import mean
 from torchxnn.apps.benchmark.tables import planted_text
-from torchxnn.data.removals import Removals, record_removals
+from torchxnn.data.removals import RecordedRemovals, record_removals
 from torchxnn.embeddings.base import Embedding
 from torchxnn.errors import XNNWarning
 from torchxnn.metrics.planted import Score, place_score, planted_truth, score_planted
@@ -126,7 +131,7 @@ def measure_seed(config: PlantedConfig, seed: int) -> dict[str, dict[str, dict[s
 
 
 def measure_target(
-    opened: Opened, blind: Mapping[str, Embedding], target: int
+    opened: OpenedSeed, blind: Mapping[str, Embedding], target: int
 ) -> dict[str, dict[str, Any]]:
     """Fit all methods to the logit of a class and measure them, by method."""
     config = opened.config
@@ -165,7 +170,7 @@ PlaceOf = Callable[[tuple[tuple[int, int], ...]], tuple[Score, float]]
 
 
 def _place(
-    opened: Opened, fitted: dict[str, Embedding], removals: Removals, target: int
+    opened: OpenedSeed, fitted: dict[str, Embedding], removals: RecordedRemovals, target: int
 ) -> dict[str, PlaceOf]:
     """By method, the score of its maps for matched pairs of x-feature and thing."""
     count = min(opened.config.map_images, len(removals.images))

@@ -84,7 +84,7 @@ class PlantedConfig:
 
 
 @dataclass(frozen=True, eq=False)
-class Opened:
+class OpenedSeed:
     """What all fits of one seed see.
 
     Attributes:
@@ -106,7 +106,7 @@ class Opened:
     shapes: PlantedShapes
 
 
-def open_seed(config: PlantedConfig, seed: int) -> Opened:
+def open_seed(config: PlantedConfig, seed: int) -> OpenedSeed:
     """Draw images, make a network and record what it does on them."""
     network = planted_network(seed)
     shapes = [
@@ -118,11 +118,11 @@ def open_seed(config: PlantedConfig, seed: int) -> Opened:
         raise DataError("planted images have labels")
     held_out = split_kinds(train.labels, config.train.validation_share, seed)
     data = FitData(train.select(~held_out), train.select(held_out))
-    return Opened(seed, config, network, data, train, test, shapes[1])
+    return OpenedSeed(seed, config, network, data, train, test, shapes[1])
 
 
 def fit_methods(
-    opened: Opened, blind: Mapping[str, Embedding], target: int
+    opened: OpenedSeed, blind: Mapping[str, Embedding], target: int
 ) -> tuple[dict[str, Embedding], dict[str, float]]:
     """Embeddings of one logit by method, and seconds."""
     config, data = opened.config, opened.data
@@ -153,7 +153,7 @@ def fit_methods(
     return fitted, seconds
 
 
-def random_directions(opened: Opened) -> Embedding:
+def random_directions(opened: OpenedSeed) -> Embedding:
     """As many orthogonal directions of Z, drawn at random: what nothing gives."""
     z, count = opened.train.z, opened.config.n_features
     generator = torch.Generator().manual_seed(opened.seed)
@@ -161,7 +161,7 @@ def random_directions(opened: Opened) -> Embedding:
     return as_directions(weight, -weight @ z.mean(0), z)
 
 
-def planted_detectors(opened: Opened, target: int) -> Embedding:
+def planted_detectors(opened: OpenedSeed, target: int) -> Embedding:
     """The answers of the detectors that the logit is the sum of: what there is to be found."""
     weight, constant = opened.network.unmix()
     reasons = list(CLASSES[target].reasons)
