@@ -256,11 +256,6 @@ def recovery(
     )
 
 
-def named_parts(profiles: Float[Tensor, "features parts"]) -> Int64[Tensor, " features"]:
-    """The part that people would name each x-feature after: its largest drop."""
-    return profiles.argmax(1)
-
-
 def without_own(changes: Changes) -> Float[Tensor, "images features parts"]:
     """What x-features are about according to all *other* images, (M, n, P) float64.
 
