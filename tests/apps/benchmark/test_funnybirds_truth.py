@@ -15,6 +15,7 @@ from torchxnn.apps.benchmark.class_by_class import Plan
 from torchxnn.apps.benchmark.funnybirds.causes import ask, cause_figures, find_removals, importances
 from torchxnn.apps.benchmark.funnybirds.maps import Seen, lie
 from torchxnn.apps.benchmark.funnybirds.measure import resample
+from torchxnn.apps.benchmark.funnybirds.page import write_page
 from torchxnn.apps.benchmark.funnybirds.run import run_funnybirds
 from torchxnn.apps.benchmark.funnybirds.settings import RULES, SUBSPACE, TruthConfig, default_config
 from torchxnn.apps.benchmark.funnybirds.summary import TESTED, summarise
@@ -159,6 +160,23 @@ class TestRun:
         text = markdown(summarise(records, {}))
         assert "It sees the part labels." in text
         assert "not used: CRAFT" in text
+
+    def test_a_few_rows_without_maps(self, source, tmp_path):
+        few = TruthConfig(methods=("NN", "ridge on Z"), maps=False, refits=0, official=False)
+        records, _ = run_funnybirds(Plan(source, CONFIG, tmp_path / "out", (1,)), few)
+        rows = {"XNN", "NN", "ridge on Z", "class mean of the removals"}
+        assert set(records["1"]["methods"]) == rows
+        assert records["1"]["map_images"] == 0
+        assert records["1"]["concepts"]["ridge on Z"] == 1
+        assert not (tmp_path / "out" / "blind.safetensors").exists()
+        summary = summarise(records, {})
+        assert "| ridge on Z |" in markdown(summary)
+        page = write_page(source, summary, CONFIG, few, tmp_path / "out")
+        assert "ridge on Z" in page.read_text()
+        with pytest.raises(XNNError, match="unknown method 'magic'; known: XNN, SRAE,"):
+            run_funnybirds(
+                Plan(source, CONFIG, tmp_path / "other", (1,)), TruthConfig(methods=("magic",))
+            )
 
     def test_other_settings_are_refused(self, ran, source):
         folder, _ = ran

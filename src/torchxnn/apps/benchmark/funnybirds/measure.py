@@ -94,8 +94,13 @@ def contenders(config: TruthConfig, maps: bool) -> dict[str, Contender]:
     return {
         name: each
         for name, each in found.items()
-        if each.maps == maps and each.unavailable() is None
+        if each.maps == maps and wanted(config, name) and each.unavailable() is None
     }
+
+
+def wanted(config: TruthConfig, name: str) -> bool:
+    """Whether a row is to be measured."""
+    return not config.methods or name in config.methods
 
 
 def measure_class(ready: Ready, target: int) -> dict[str, Any]:
@@ -122,9 +127,11 @@ def measure_class(ready: Ready, target: int) -> dict[str, Any]:
         if found.importance is not None:
             moved = answers[name].changes.abs().mean((0, 1))
             methods[name]["importance_order"] = order_agreement(found.importance, moved)
-    chosen = evenly_spaced(range(len(rows)), ready.opened.config.map_images)
-    seen = see(task, [rows[index] for index in chosen])
-    rules, features = _measure_maps(ready, target, fitted, answers, removals, chosen, seen)
+    chosen, rules, features = list[int](), dict[str, Any](), list[dict[str, Any]]()
+    if ready.config.maps:
+        chosen = evenly_spaced(range(len(rows)), ready.opened.config.map_images)
+        seen = see(task, [rows[index] for index in chosen])
+        rules, features = _measure_maps(ready, target, fitted, answers, removals, chosen, seen)
     for name, of_method in rules.items():
         methods.setdefault(name, {}).update(of_method.get(PAPER_RULE, {}))
     methods[CLASS_MEAN] = class_mean_figures(removals.causes)
@@ -136,7 +143,7 @@ def measure_class(ready: Ready, target: int) -> dict[str, Any]:
         "methods": methods,
         "concepts": {name: found.embedding.n_features for name, found in fitted.items()},
         "not_fitted": not_fitted,
-        "rules": {name: rules[name] for name in ("XNN", "1-heatmap")},
+        "rules": {name: rules[name] for name in ("XNN", "1-heatmap") if name in rules},
         "profiles": {name: each.profiles.tolist() for name, each in answers.items()},
         "features": features,
         "causes": removals.causes.mean(0).tolist(),
@@ -165,12 +172,16 @@ def fit_methods(ready: Ready, target: int) -> tuple[dict[str, Found], dict[str, 
     fitted, refused = {"XNN": Found(fit_default(ready, target))}, dict[str, str]()
     if not data.train.are_maps:
         tuned = replace(config.train, beta=ready.config.tuned_beta)
-        for name in SEEN:
+        for name in filter(partial(wanted, ready.config), SEEN):
             found = fit_variant(name, data, (target,), config.n_features, tuned)[0]
             fitted[name] = Found(found)
-        (lasso,) = fit_lasso_sizes(data, target, config.train, (config.n_features,)).values()
-        for name, embedding in {**ready.blind.usual, "Lasso": lasso}.items():
-            fitted[name] = Found(read_class(embedding, data, target, config.train))
+        for name, embedding in ready.blind.usual.items():
+            if wanted(ready.config, name):
+                fitted[name] = Found(read_class(embedding, data, target, config.train))
+        if wanted(ready.config, "Lasso"):
+            sizes = (config.n_features,)
+            (lasso,) = fit_lasso_sizes(data, target, config.train, sizes).values()
+            fitted["Lasso"] = Found(read_class(lasso, data, target, config.train))
     case = ready.case(target)
     for name, contender in contenders(ready.config, data.train.are_maps).items():
         try:

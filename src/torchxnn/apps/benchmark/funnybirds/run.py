@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 from torchxnn.apps.benchmark.blind import Blind, fit_blind
+from torchxnn.apps.benchmark.bounds import BOUNDS
 from torchxnn.apps.benchmark.class_by_class import (
     Measurement,
     Opened,
@@ -14,10 +15,12 @@ from torchxnn.apps.benchmark.class_by_class import (
     open_benchmark,
 )
 from torchxnn.apps.benchmark.funnybirds.maps import see
-from torchxnn.apps.benchmark.funnybirds.measure import Ready, contenders, measure_class
+from torchxnn.apps.benchmark.funnybirds.measure import Ready, contenders, measure_class, wanted
 from torchxnn.apps.benchmark.funnybirds.protocol import Defaults, count_class
 from torchxnn.apps.benchmark.funnybirds.settings import TruthConfig
-from torchxnn.errors import DataError
+from torchxnn.apps.benchmark.methods import BLIND, SEEN
+from torchxnn.apps.benchmark.peers import PEERS
+from torchxnn.errors import DataError, XNNError
 from torchxnn.parallel.process import one_thread
 from torchxnn.storage.artifact import plain
 
@@ -50,6 +53,7 @@ def run_funnybirds(
                 "leave the class out with --classes"
             )
     see(opened.task, opened.task.positives(wanted[0])[:1])  # part maps are there
+    _check_methods(config)
     prepare = partial(_prepare, config)
     with one_thread():
         prepare(opened)  # fits what all classes share, once and for all processes
@@ -71,10 +75,17 @@ def run_funnybirds(
     return records, measure_classes(plan, counted, opened, wanted)
 
 
+def _check_methods(config: TruthConfig) -> None:
+    known = ["XNN", *SEEN, *BLIND, "Lasso", *BOUNDS, *PEERS]
+    unknown = [name for name in config.methods if name not in known]
+    if unknown:
+        raise XNNError(f"unknown method {unknown[0]!r}; known: {', '.join(known)}")
+
+
 def _prepare(config: TruthConfig, opened: Opened) -> Ready:
     data = opened.recorded.fit_data(opened.config.train)
     blind = Blind({}, {}, {})
-    if not data.train.are_maps:
+    if not data.train.are_maps and any(wanted(config, name) for name in BLIND):
         blind = fit_blind(data, opened.config, opened.folder)
     kept = ~opened.recorded.held_out(opened.config.train)
     return Ready(opened, data, kept.repeat(1 + opened.config.copies), blind, config)

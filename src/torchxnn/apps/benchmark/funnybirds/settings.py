@@ -38,6 +38,8 @@ class TruthConfig:
     """What is measured beside the changes themselves.
 
     Attributes:
+        methods: rows that are measured beside `XNN`; all by default.
+        maps: whether maps are drawn, which takes most of the time beside SRAE-R's fit.
         refits: fits of today's default with another seed on another bootstrap sample of the
             training images, whose recovery is measured; 0 for none.
         rules: ways to draw the maps of the default's x-features and of the logit, from `RULES`.
@@ -51,6 +53,8 @@ class TruthConfig:
             (`xnn benchmark tune`); `XNN` has that of the other settings of the fit.
     """
 
+    methods: tuple[str, ...] = ()
+    maps: bool = True
     refits: int = 5
     rules: tuple[str, ...] = RULES
     steps: int = 16
