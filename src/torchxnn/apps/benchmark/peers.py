@@ -43,7 +43,7 @@ LEARNING_RATE = 1e-3
 MISSING = {
     "CRAFT (Craft-xai 0.0.3)": "MIT, but its PyTorch part imports TensorFlow",
     "CRAFT (Xplique 2.0.2)": "MIT, but it imports TensorFlow and needs torch 2.10 or older",
-    "CRP (zennit-crp 0.6.0)": "grants no patent licence, and rests on zennit 0.4.6, which is LGPL",
+    "CRP (zennit-crp 0.6.0)": "grants no patent licence, and rests on zennit, which is LGPL",
 }
 """Packages that were looked at and are not used, and why; the table prints it."""
 
