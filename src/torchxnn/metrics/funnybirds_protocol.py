@@ -34,7 +34,7 @@ from torchxnn.errors import DataError
 
 THRESHOLDS: tuple[float, ...] = tuple(np.linspace(0.01, 0.5, 80).tolist())
 
-MATTERS = 0.05
+RELEVANT_DROP = 0.05
 """A thing is irrelevant if the logit falls by less than this share of its size when it goes."""
 
 _MARGIN = 5  # a region of the map reaches two pixels beyond its part
@@ -177,7 +177,7 @@ def irrelevant_things(
             then not among the irrelevant ones.
     """
     before = logits[:, None]
-    small = (before - without).abs() < MATTERS * before.abs()
+    small = (before - without).abs() < RELEVANT_DROP * before.abs()
     return small | (before < without)
 
 
@@ -186,7 +186,7 @@ def background_independence(
 ) -> Float[Tensor, "images objects"]:
     """0 where the logit falls by 5% or more without a background object, else 1; NaN stays NaN."""
     before = logits[:, None]
-    needed = ((before - without).abs() >= MATTERS * before.abs()) & (before > without)
+    needed = ((before - without).abs() >= RELEVANT_DROP * before.abs()) & (before > without)
     return torch.where(without.isnan(), without, (~needed).to(without))
 
 
