@@ -159,7 +159,7 @@ class TestRun:
         assert methods["TCAV"]["importance_order"] is not None
         text = markdown(summarise(records, {}))
         assert "It sees the part labels." in text
-        assert "not used: CRAFT" in text
+        assert "CRAFT (Craft-xai 0.0.3): not used: MIT" in text
 
     def test_a_few_rows_without_maps(self, source, tmp_path):
         few = TruthConfig(methods=("NN", "ridge on Z"), maps=False, refits=0, official=False)

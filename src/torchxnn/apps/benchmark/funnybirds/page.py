@@ -27,13 +27,14 @@ from torchxnn.apps.benchmark.funnybirds.tables import (
     LOWER,
     OFFICIAL,
     RULE_FIGURES,
-    better,
+    not_won,
     official_notes,
     power_text,
     refit_text,
     refusal_text,
+    row_texts,
 )
-from torchxnn.apps.benchmark.peers import MISSING, PEERS
+from torchxnn.apps.benchmark.peers import PEERS
 from torchxnn.apps.benchmark.record import record_task
 from torchxnn.apps.benchmark.settings import BenchmarkConfig
 from torchxnn.apps.benchmark.tables import number
@@ -264,11 +265,8 @@ def _published() -> tuple[str, list[tuple[str, list[Cell]]]]:
 def losses(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
     """What today's default loses, and what no test decides, by figure; the worst first."""
     found: dict[str, dict[str, Any]] = {}
-    for test in summary["tests"]:
+    for test, decided in not_won(summary):
         figure, other = test["figure"], test["other"]
-        decided = test["p_holm"] < 0.05
-        if decided and better(test):
-            continue
         entry = found.setdefault(
             figure,
             {
@@ -315,19 +313,6 @@ def strips(summary: Mapping[str, Any], figure: str) -> tuple[float, float, list[
     ]
     sign = 1 if figure in LOWER else -1
     return low, high, sorted(drawn, key=lambda strip: sign * strip.at)
-
-
-def row_texts() -> list[tuple[str, str]]:
-    """What ceilings, floors and methods of others are, and which are not here and why."""
-    texts = []
-    for name, each in {**BOUNDS, **PEERS}.items():
-        labels = " It sees the part labels." if each.labels else ""
-        why = each.unavailable()
-        texts.append((name, each.about + labels + (f" Not here: {why}" if why else "")))
-    texts.append(
-        (CLASS_MEAN, "Floor: the mean drop per part on the other images of the class, always.")
-    )
-    return texts + [(name, f"not used: {why}.") for name, why in MISSING.items()]
 
 
 def _provenance(opened: Opened, truth: TruthConfig) -> list[tuple[str, str]]:

@@ -87,7 +87,7 @@ def markdown(summary: Mapping[str, Any]) -> str:
         power_text(summary),
         test_table(summary),
         "## What the rows are",
-        contender_text(),
+        "\n".join(f"- {name}: {text}" for name, text in row_texts()),
         refusal_text(summary),
         "## Classes (today's default)",
         class_table(summary),
@@ -101,13 +101,16 @@ def better(test: Mapping[str, Any]) -> bool:
     return bool(sign * (test["higher"] - test["lower"]) > 0)
 
 
+def not_won(summary: Mapping[str, Any]) -> list[tuple[Mapping[str, Any], bool]]:
+    """The tests that are not decided for today's default, and whether they are decided at all."""
+    tests = [(test, test["p_holm"] < 0.05) for test in summary["tests"]]
+    return [(test, decided) for test, decided in tests if not (decided and better(test))]
+
+
 def losses(summary: Mapping[str, Any]) -> str:
     """What other methods do better, then what no test decides, as a list."""
     lines = []
-    for test in summary["tests"]:
-        decided = test["p_holm"] < 0.05
-        if decided and better(test):
-            continue
+    for test, decided in not_won(summary):
         pair = [summary["methods"][name][test["figure"]] for name in (DEFAULT, test["other"])]
         verdict = "lost to" if decided else "not decided against"
         lines.append(
@@ -222,19 +225,19 @@ def test_table(summary: Mapping[str, Any]) -> str:
     return table(head, rows)
 
 
-def contender_text() -> str:
+def row_texts() -> list[tuple[str, str]]:
     """What ceilings, floors and methods of others are, and which are not here and why."""
-    lines = []
+    texts = []
     for name, each in {**BOUNDS, **PEERS}.items():
         labels = " It sees the part labels." if each.labels else ""
         why = each.unavailable()
-        lines.append(f"- {name}: {each.about}{labels}" + (f" Not here: {why}" if why else ""))
-    lines.append(
-        f"- {CLASS_MEAN}: Floor: the mean drop per part on the other images of the class, whatever "
-        "is seen on this one."
-    )
-    lines += [f"- not used: {name}: {why}." for name, why in MISSING.items()]
-    return "\n".join(lines)
+        texts.append((name, each.about + labels + (f" Not here: {why}" if why else "")))
+    floor = "Floor: the mean drop per part on all other images of the class."
+    return [
+        *texts,
+        (CLASS_MEAN, floor),
+        *((name, f"not used: {why}.") for name, why in MISSING.items()),
+    ]
 
 
 def refusal_text(summary: Mapping[str, Any]) -> str:
