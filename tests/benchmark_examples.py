@@ -1,12 +1,15 @@
 """A small set of coloured squares in CUB's layout, and a network that tells them apart."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 from torch import nn
 
+from torchxnn.data.datasets.base import ImageDataset, make_loader
 from torchxnn.models.load import LoadedModel
 from torchxnn.models.preprocessing import Preprocessing
 
@@ -102,17 +105,25 @@ def write_squares(root: Path) -> Path:
 
 def write_weights(root: Path, path: Path) -> Path:
     """Train the network for a moment and write its state dict."""
-    from safetensors.torch import save_file
-
-    from torchxnn.data.datasets.base import make_loader
     from torchxnn.data.datasets.cub import CUB
 
+    return train_briefly(network, lambda pre: CUB(root, pre, "train"), 36, 40, path)
+
+
+def train_briefly(
+    factory: Callable[[], LoadedModel],
+    open_dataset: Callable[[Preprocessing], ImageDataset],
+    batch: int,
+    epochs: int,
+    path: Path,
+) -> Path:
+    """Train a network from seed 0 and write its state dict."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        loaded = network()
-        batches = list(make_loader(CUB(root, loaded.preprocessing, "train"), 36))
+        loaded = factory()
+        batches = list(make_loader(open_dataset(loaded.preprocessing), batch))
         optimizer = torch.optim.Adam(loaded.model.parameters(), lr=3e-3)
-        for _ in range(40):
+        for _ in range(epochs):
             for images, labels in batches:
                 loss = nn.functional.cross_entropy(loaded.model(images), labels)
                 optimizer.zero_grad()

@@ -4,11 +4,10 @@ import json
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image
-from safetensors.torch import save_file
 from torch import nn
 
+from benchmark_examples import train_briefly
 from dataset_examples import BIRD_CLASSES, BIRD_PARTS, bird_entry, draw_bird
 from torchxnn.models.load import LoadedModel
 from torchxnn.models.preprocessing import Preprocessing
@@ -69,19 +68,6 @@ def write_birds(root: Path, train: int = 14, test: int = 3) -> Path:
 
 def write_bird_weights(root: Path, path: Path) -> Path:
     """Train the network for a moment and write its state dict."""
-    from torchxnn.data.datasets.base import make_loader
     from torchxnn.data.datasets.funnybirds import FunnyBirds
 
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        loaded = bird_network()
-        batches = list(make_loader(FunnyBirds(root, loaded.preprocessing, "train"), 56))
-        optimizer = torch.optim.Adam(loaded.model.parameters(), lr=3e-3)
-        for _ in range(60):
-            for images, labels in batches:
-                loss = nn.functional.cross_entropy(loaded.model(images), labels)
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-    save_file(loaded.model.state_dict(), path)
-    return path
+    return train_briefly(bird_network, lambda pre: FunnyBirds(root, pre, "train"), 56, 60, path)

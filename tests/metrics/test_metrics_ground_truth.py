@@ -9,6 +9,7 @@ from hypothesis import given
 import reference
 from torchxnn.errors import DataError, NonFiniteError
 from torchxnn.metrics import ground_truth as truth
+from torchxnn.metrics.map_truth import MapTruth, map_truth, part_mass
 
 F64 = torch.float64
 
@@ -120,26 +121,26 @@ class TestByHand:
     def test_part_mass(self):
         maps = torch.tensor([[[[1.0, -4.0], [2.0, 1.0]], [[-1.0, 0.0], [0.0, -1.0]]]])
         masks = torch.tensor([[[0, 1], [2, 2]]])
-        assert truth.part_mass(maps, masks, 3).tolist() == [[[0.25, 0.0, 0.75], [0.0, 0.0, 0.0]]]
+        assert part_mass(maps, masks, 3).tolist() == [[[0.25, 0.0, 0.75], [0.0, 0.0, 0.0]]]
 
     def test_map_truth(self):
         changes = drawn(2, 8, 5, 2)
         mass = changes.transpose(1, 2) * 0.1
         background = torch.tensor([[0.2, 0.4]]).expand(8, 2)
         there = torch.ones(8, 2, dtype=torch.bool)
-        found = truth.map_truth(mass, background, changes, (0, 1), there)
+        found = map_truth(mass, background, changes, (0, 1), there)
         assert found.own == pytest.approx(1)
         first, second = changes[:, :, 0].flatten().tolist(), changes[:, :, 1].flatten().tolist()
         assert found.others == pytest.approx(reference.pearson(first, second))
         assert found.background == pytest.approx(0.3)
         assert (found.features, found.missing) == (2, 0)
-        swapped = truth.map_truth(mass.flip(1), background, changes, (0, 1), there)
+        swapped = map_truth(mass.flip(1), background, changes, (0, 1), there)
         assert swapped.others == pytest.approx(1)
         assert swapped.own == pytest.approx(found.others)
-        alone = truth.map_truth(mass, background, changes, (1,), there)
+        alone = map_truth(mass, background, changes, (1,), there)
         assert (alone.own, alone.others) == (pytest.approx(1), None)
-        nothing = truth.map_truth(mass, background, changes, (), there)
-        assert nothing == truth.MapTruth(None, None, None, 0, None)
+        nothing = map_truth(mass, background, changes, (), there)
+        assert nothing == MapTruth(None, None, None, 0, None)
 
     def test_a_map_that_does_not_exist_is_not_perfect(self):
         changes = drawn(3, 4, 5, 2)
@@ -148,19 +149,19 @@ class TestByHand:
         there = torch.ones(4, 2, dtype=torch.bool)
         there[2:, 0] = False
         mass[2:, 0], background[2:, 0] = 0, 0
-        found = truth.map_truth(mass, background, changes, (0, 1), there)
+        found = map_truth(mass, background, changes, (0, 1), there)
         assert found.background == 0.5
         assert found.own == pytest.approx(1)
         assert found.missing == 0.25
-        gone = truth.map_truth(mass, background, changes, (0, 1), torch.zeros_like(there))
-        assert gone == truth.MapTruth(None, None, None, 0, 1.0)
+        gone = map_truth(mass, background, changes, (0, 1), torch.zeros_like(there))
+        assert gone == MapTruth(None, None, None, 0, 1.0)
 
     def test_the_scale_of_an_x_feature_changes_no_figure_of_maps(self):
         changes, mass = drawn(4, 6, 5, 2), drawn(5, 6, 2, 5)
         background, there = torch.rand(6, 2), torch.ones(6, 2, dtype=torch.bool)
-        one = truth.map_truth(mass, background, changes, (0, 1), there)
+        one = map_truth(mass, background, changes, (0, 1), there)
         scaled = changes * torch.tensor([1e-3, 1.0])
-        other = truth.map_truth(mass, background, scaled, (0, 1), there)
+        other = map_truth(mass, background, scaled, (0, 1), there)
         assert (one.own, one.others) == pytest.approx((other.own, other.others))
 
     def test_recovery_against_causes(self):
@@ -240,9 +241,9 @@ def test_what_does_not_belong_together_is_refused():
     with pytest.raises(DataError, match="do not belong together"):
         truth.reproduced_change(torch.zeros(2, 5), torch.zeros(5, 2))
     with pytest.raises(DataError, match="numbers 0 to 7, expected 0 to 2"):
-        truth.part_mass(torch.ones(1, 1, 1, 2), torch.tensor([[[0, 7]]]), 3)
+        part_mass(torch.ones(1, 1, 1, 2), torch.tensor([[[0, 7]]]), 3)
     with pytest.raises(DataError, match="do not belong together"):
-        truth.part_mass(torch.ones(1, 1, 1, 2), torch.tensor([[[0]]]), 3)
+        part_mass(torch.ones(1, 1, 1, 2), torch.tensor([[[0]]]), 3)
     there = torch.ones(2, 3, dtype=torch.bool)
     with pytest.raises(DataError, match="do not belong together"):
-        truth.map_truth(torch.zeros(2, 3, 5), torch.zeros(2, 3), torch.zeros(2, 3, 5), (), there)
+        map_truth(torch.zeros(2, 3, 5), torch.zeros(2, 3), torch.zeros(2, 3, 5), (), there)

@@ -10,15 +10,12 @@ from torchxnn.metrics.funnybirds_protocol import (
     part_importances,
 )
 from torchxnn.metrics.ground_truth import (
-    MapTruth,
     Recovery,
     ReproducedChange,
     alike_pairs,
     causal_shares,
     change_profiles,
     coverage,
-    map_truth,
-    part_mass,
     recovery,
     removal_changes,
     reproduced_change,
@@ -45,6 +42,7 @@ from torchxnn.metrics.intervals import (
     paired_wilcoxon,
 )
 from torchxnn.metrics.locality import Locality, RelevanceHistograms, entropy
+from torchxnn.metrics.map_truth import MapTruth, map_truth, part_mass
 from torchxnn.metrics.masking import (
     Inpainting,
     Masking,

@@ -9,11 +9,10 @@ Roth, FunnyBirds, ICCV 2023; the figures are ours.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Float
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
@@ -302,109 +301,3 @@ def causal_shares(changes: Float[Tensor, "images parts"]) -> Float[Tensor, "imag
     """The share of the logit's drop that each part causes (M, P), rows of sum 1 or 0."""
     drops = changes.double().clamp(min=0)
     return drops / drops.sum(1, keepdim=True).clamp(min=torch.finfo(torch.float64).tiny)
-
-
-@dataclass(frozen=True)
-class MapTruth:
-    """Whether maps lie on the parts that their own x-features answer to.
-
-    Attributes:
-        own: correlation over images and parts of a map's mass on a part with the change of its own
-            x-feature when the part goes, mean over the x-features; higher is better.
-        others: the same with the change of the other x-features; should be lower. None if there is
-            no other.
-        background: share of the maps' mass on the background and its objects, mean over the same
-            x-features; lower is better where the network looks at the object.
-        features: how many x-features entered.
-        missing: share of their maps that were left out because there is none: the x-feature is off,
-            or nothing is positive.
-    """
-
-    own: float | None
-    others: float | None
-    background: float | None
-    features: int
-    missing: float | None
-
-
-def map_truth(
-    mass: Float[Tensor, "images features parts"],
-    background: Float[Tensor, "others more"],
-    changes: Float[Tensor, "rows removed columns"],
-    kept: Sequence[int],
-    there: Bool[Tensor, "maps units"],
-) -> MapTruth:
-    """Compare maps with what happens.
-
-    Args:
-        mass: share of each x-feature's positive relevance on each part, (M, n, P), from
-            `part_mass`.
-        background: its share on pixels that belong to no part of the object, (M, n).
-        changes: of the x-features themselves (not of contributions, whose sign the readout sets),
-            on the same images (M, P, n).
-        kept: x-features that enter, such as those whose contributions are `moving`: the scale of an
-            x-feature is arbitrary, that of its contribution is not.
-        there: which maps exist, (M, n).
-
-    Raises:
-        DataError: shapes that do not belong together.
-    """
-    shape = mass.shape[:2]
-    if mass.transpose(1, 2).shape != changes.shape or not shape == background.shape == there.shape:
-        raise DataError(
-            f"masses {tuple(mass.shape)}, backgrounds {tuple(background.shape)}, changes "
-            f"{tuple(changes.shape)} and {tuple(there.shape)} maps do not belong together"
-        )
-    drawn = [feature for feature in kept if bool(there[:, feature].any())]
-    if not drawn:
-        return MapTruth(None, None, None, 0, 1.0 if len(kept) else None)
-    own, others, lying = [], [], []
-    for feature in drawn:
-        rows = there[:, feature]
-        found = feature_correlation(
-            mass[rows, feature].reshape(-1, 1), changes[rows][:, :, drawn].flatten(0, 1)
-        )[0]
-        same = torch.tensor(drawn) == feature
-        own.append(found[same].mean())
-        others += found[~same].tolist()
-        lying.append(background[rows, feature].double().mean())
-    return MapTruth(
-        own=float(torch.stack(own).mean()),
-        others=sum(others) / len(others) if others else None,
-        background=float(torch.stack(lying).mean()),
-        features=len(drawn),
-        missing=1 - float(there[:, list(kept)].double().mean()),
-    )
-
-
-def part_mass(
-    maps: Float[Tensor, "images features height width"],
-    masks: Int64[Tensor, "others rows columns"],
-    numbers: int,
-) -> Float[Tensor, "images features numbers"]:
-    """Share of each map's positive relevance on the pixels of every number of a mask.
-
-    Args:
-        maps: signed maps (M, n, H, W); what is negative does not count.
-        masks: a number per pixel (M, H, W), 0 to `numbers` - 1.
-        numbers: how many there are.
-
-    Returns:
-        (M, n, numbers) float64, rows of sum 1, or 0 where a map has nothing positive.
-
-    Raises:
-        DataError: a number out of range, or shapes that do not belong together.
-    """
-    if maps.shape[2:] != masks.shape[1:] or len(maps) != len(masks):
-        raise DataError(
-            f"maps {tuple(maps.shape)} and masks {tuple(masks.shape)} do not belong together"
-        )
-    if masks.numel() and not 0 <= int(masks.min()) <= int(masks.max()) < numbers:
-        raise DataError(
-            f"a mask has numbers {int(masks.min())} to {int(masks.max())}, expected 0 to "
-            f"{numbers - 1}"
-        )
-    positive = maps.double().clamp(min=0).flatten(2)
-    index = masks.flatten(1).unsqueeze(1).expand_as(positive)
-    mass = positive.new_zeros((*positive.shape[:2], numbers)).scatter_add_(2, index, positive)
-    return mass / mass.sum(2, keepdim=True).clamp(min=torch.finfo(torch.float64).tiny)

@@ -23,12 +23,12 @@ from torchxnn.metrics.ground_truth import (
     Recovery,
     ReproducedChange,
     change_profiles,
-    part_mass,
     recovery,
     removal_changes,
     reproduced_change,
     specificity,
 )
+from torchxnn.metrics.map_truth import part_mass
 from torchxnn.models.planted import ALWAYS, THING_NAMES
 
 NOTHING = 0.1

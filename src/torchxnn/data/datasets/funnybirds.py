@@ -215,6 +215,7 @@ class FunnyBirdsInterventions(ImageDataset):
     """
 
     part_names = PARTS
+    root: Path
 
     def __init__(self, birds: FunnyBirds):
         if birds.halves != ("test",):
@@ -245,7 +246,7 @@ class FunnyBirdsInterventions(ImageDataset):
 
 def _picture(dataset: FunnyBirds | FunnyBirdsInterventions, index: int) -> Sample:
     path = dataset.paths[index]
-    image = dataset.preprocessing(read_image(dataset.root / path))  # type: ignore[operator]
+    image = dataset.preprocessing(read_image(dataset.root / path))
     return Sample(image, dataset.labels[index], path)
 
 

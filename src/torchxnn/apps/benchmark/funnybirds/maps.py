@@ -23,6 +23,7 @@ from torchxnn.embeddings.base import Embedding
 from torchxnn.embeddings.nmf import NMFConcepts
 from torchxnn.errors import DataError, XNNWarning
 from torchxnn.metrics import ground_truth as truth
+from torchxnn.metrics.map_truth import map_truth, part_mass
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +75,7 @@ class Lying:
 def lie(maps: Float[Tensor, "images features height width"], seen: Seen, parts: int) -> Lying:
     """Where maps lie; numbers after the parts are the body and then objects."""
     numbers = max(int(seen.masks.max()) + 1, parts + 2)
-    shares = truth.part_mass(maps, seen.masks, numbers)
+    shares = part_mass(maps, seen.masks, numbers)
     objects = shares[:, :, parts + 2 :].sum(2)
     return Lying(
         parts=shares[:, :, 1 : parts + 1],
@@ -141,7 +142,7 @@ def truth_figures(lying: Lying, answered: Answered) -> dict[str, Any]:
     `background_objects` and `positive_mass` are means over the same maps.
     """
     there, kept = answered.there(lying), list(answered.moving)
-    found = asdict(truth.map_truth(lying.parts, lying.background, answered.changes, kept, there))
+    found = asdict(map_truth(lying.parts, lying.background, answered.changes, kept, there))
     drawn = there[:, kept]
 
     def over(values: Tensor) -> float | None:

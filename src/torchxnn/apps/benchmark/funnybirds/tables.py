@@ -164,12 +164,12 @@ def official_notes(summary: Mapping[str, Any]) -> list[str]:
         f"{number(share)} of the images that the protocol shows are not rendered here and were "
         f"composed; the logit of composed images is off by {number(summary['composition_error'])} "
         "of its change where the truth is known.",
-        "`XNN` gives each part the contributions of x-features by what they are about, which is "
-        "taken from the removals of *other* images of the class; no map is given these. "
-        f"`{CLASS_MEAN}` is what they are worth without any explanation. `XNN, maps` combines the "
-        "maps and knows nothing else: compare that with maps of the logit. Where an explanation "
-        "speaks of parts alone, distractibility counts parts alone. The threshold has no meaning "
-        "for maps that sum to 0, as those of `1-heatmap` do.",
+        "XNN gives each part the contributions of x-features by what they are about, which is "
+        "taken from the removals of other images of the class; no map is given these. The row "
+        f"'{CLASS_MEAN}' is what they are worth without any explanation. 'XNN, maps' combines "
+        "the maps and knows nothing else: compare that with maps of the logit. Where an "
+        "explanation speaks of parts alone, distractibility counts parts alone. The threshold has "
+        "no meaning for maps that sum to 0, as those of 1-heatmap do.",
     ]
     return notes + [f"{rule} draws no map: {why}" for rule, why in summary["not_drawn"].items()]
 
