@@ -210,9 +210,9 @@ class PlantedScores:
     """How an explanation compares with what was planted.
 
     Attributes:
-        recovery: share of the contributions' change that lies on matched pairs of x-feature and
-            reason, changes counted in the logit's direction; higher is better. With chance of
-            shuffled reasons. None if nothing moves in that direction.
+        recovery: `ground_truth.recovery`: share of the contributions' change that lies on matched
+            pairs of x-feature and reason, changes counted in the logit's direction and up to what
+            the reason causes; higher is better. With chance of shuffled reasons.
         specificity: share of the change that falls on each x-feature's own largest reason.
         sign: share of the reasons whose x-feature has the reason's direction; higher is better.
         against: share of the reasons against the class whose x-feature has, on the images that
@@ -268,7 +268,7 @@ def score_planted(
     network = removals.logits[:, [target]] - removals.logits_without[:, :, target]
     gone = removals.present & _VARIES
     return PlantedScores(
-        recovery=recovery(toward),
+        recovery=recovery(toward, drop.abs()),
         specificity=specificity(toward),
         sign=sign_score(profiles, drop, matched),
         against=_against(contributions, removals.present[:, reasons], drop, matched),

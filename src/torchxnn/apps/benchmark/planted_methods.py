@@ -138,7 +138,8 @@ def fit_methods(
         if name in BLIND:
             return read_class(blind[name], data, target, train)
         if name == "Lasso":
-            return fit_lasso_sizes(data, target, train, (config.n_features,))[config.n_features]
+            (lasso,) = fit_lasso_sizes(data, target, train, (config.n_features,)).values()
+            return read_class(lasso, data, target, train)
         if name == "ICA":
             return fit_components(data, target, config.n_features, train)
         if name == RANDOM:
