@@ -6,6 +6,8 @@ files, says which settings it is for; others are refused before anything is comp
 
 from __future__ import annotations
 
+import math
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +16,8 @@ from typing import Any
 from torchxnn.apps.benchmark.record import OnImages, Recorded, record_task
 from torchxnn.apps.benchmark.settings import BenchmarkConfig
 from torchxnn.apps.benchmark.tasks import TASKS, Task, TaskSource
-from torchxnn.errors import DataError, XNNError
+from torchxnn.data.activations import Activations
+from torchxnn.errors import DataError, XNNError, XNNWarning
 from torchxnn.models.layers import resolve_layer
 from torchxnn.parallel.engine import LocalEngine
 from torchxnn.storage.artifact import Format, differences, plain
@@ -107,10 +110,17 @@ class Measurement:
         return figures
 
 
-def open_benchmark(plan: Plan) -> tuple[Opened, list[int]]:
+def open_benchmark(
+    plan: Plan, check: Callable[[Task, list[int]], None] | None = None
+) -> tuple[Opened, list[int]]:
     """Open the data and the network, and claim the folder only if all that was named exists.
 
-    So a mistyped path, layer or class leaves no folder behind that refuses the right one.
+    So a mistyped path, layer or class leaves no folder behind that refuses the right one. Warns if
+    the network does not know the classes.
+
+    Args:
+        plan: what to open.
+        check: raises an error if the data cannot serve these classes.
 
     Returns:
         What is open, and the class indices in ascending order.
@@ -125,9 +135,29 @@ def open_benchmark(plan: Plan) -> tuple[Opened, list[int]]:
     task = TASKS[plan.source.kind](plan.source)
     resolve_layer(task.model, plan.source.layer)
     wanted = _chosen(task, plan.targets)
+    if check is not None:
+        check(task, wanted)
     claim_folder(plan.folder, {"source": plan.source, "config": plan.config})
     recorded = record_task(task, plan.config.copies, plan.folder, plan.on_images, plan.jobs)
+    _check_recognition(task, recorded.test)
     return Opened(task, recorded, plan.config, plan.folder), wanted
+
+
+def _check_recognition(task: Task, test: Activations) -> None:
+    """Warn if the network's answers are no better than guessing, by three standard deviations."""
+    images, classes = len(test), len(task.classes)
+    right = int((test.predicted == test.labels).sum())
+    guessed = images / classes
+    if right > guessed + 3 * math.sqrt(guessed * (1 - 1 / classes)):
+        return
+    warnings.warn(
+        f"{task.source.weights} names {right} of {images} test images right, no better than "
+        f"guessing among {classes} classes: these are weights for other classes or for another "
+        "order of them, and nothing measured here explains a network that works; give the weights "
+        f"for {task.test.name}, and another --out",
+        XNNWarning,
+        stacklevel=2,
+    )
 
 
 def measure_classes(
@@ -186,9 +216,15 @@ def claim_folder(folder: Path, about: Mapping[str, Any]) -> None:
     """Write down what a folder is for, or refuse one that is for something else.
 
     Raises:
-        DataError: the folder holds a benchmark with other settings, or something else.
+        DataError: the folder is a file, or holds a benchmark with other settings, or something
+            else.
     """
     path = folder / SETTINGS
+    for place in (folder, *folder.parents):
+        if place.is_file():
+            raise DataError(
+                f"{place} is a file, so nothing can be put into it; choose another --out"
+            )
     if path.is_file():
         found = _SETTINGS_FORMAT.read(path)
         changed = differences({key: found.get(key) for key in about}, plain(about))

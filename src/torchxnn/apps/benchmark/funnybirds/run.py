@@ -20,6 +20,7 @@ from torchxnn.apps.benchmark.funnybirds.protocol import Defaults, count_class
 from torchxnn.apps.benchmark.funnybirds.settings import TruthConfig
 from torchxnn.apps.benchmark.methods import BLIND, SEEN
 from torchxnn.apps.benchmark.peers import PEERS
+from torchxnn.apps.benchmark.tasks import Task
 from torchxnn.errors import DataError, XNNError
 from torchxnn.parallel.process import one_thread
 from torchxnn.storage.artifact import plain
@@ -44,16 +45,8 @@ def run_funnybirds(
             belongs to another run.
         XNNError: settings out of range.
     """
-    opened, wanted = open_benchmark(plan)
-    for target in wanted:
-        if len(opened.task.positives(target)) < 2:
-            raise DataError(
-                f"{opened.task.classes[target]} has fewer than 2 test images, and what an "
-                "x-feature is about must come from another image than the one that is explained; "
-                "leave the class out with --classes"
-            )
-    see(opened.task, opened.task.positives(wanted[0])[:1])  # part maps are there
     _check_methods(config)
+    opened, wanted = open_benchmark(plan, _check_birds)
     prepare = partial(_prepare, config)
     with one_thread():
         prepare(opened)  # fits what all classes share, once and for all processes
@@ -75,11 +68,22 @@ def run_funnybirds(
     return records, measure_classes(plan, counted, opened, wanted)
 
 
+def _check_birds(task: Task, wanted: list[int]) -> None:
+    for target in wanted:
+        if len(task.positives(target)) < 2:
+            raise DataError(
+                f"{task.classes[target]} has fewer than 2 test images, and what an x-feature is "
+                "about must come from another image than the one that is explained; leave the "
+                "class out with --classes"
+            )
+    see(task, task.positives(wanted[0])[:1])  # part maps are there
+
+
 def _check_methods(config: TruthConfig) -> None:
     known = ["XNN", *SEEN, *BLIND, "Lasso", *BOUNDS, *PEERS]
     unknown = [name for name in config.methods if name not in known]
     if unknown:
-        raise XNNError(f"unknown method {unknown[0]!r}; known: {', '.join(known)}")
+        raise XNNError(f"there is no method {unknown[0]!r}; known: {', '.join(map(repr, known))}")
 
 
 def _prepare(config: TruthConfig, opened: Opened) -> Ready:
