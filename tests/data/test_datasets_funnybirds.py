@@ -182,8 +182,25 @@ def test_interventions_that_are_not_there(tmp_path):
     with pytest.raises(DataError, match=r"has the split 'all': open it with split='test'"):
         FunnyBirdsInterventions(FunnyBirds(tmp_path, SQUASH))
     (tmp_path / "test_interventions/1/000002/body_beak_eye_tail_wing.png").unlink()
-    with pytest.raises(DataError, match=r"test/1/000002.png without its foot is missing .* body_"):
+    with pytest.raises(
+        DataError,
+        match=r"test/1/000002.png without its foot is missing .* no "
+        r"test_interventions/1/000002/body_beak_eye_tail_wing\.png",
+    ):
         FunnyBirdsInterventions(FunnyBirds(tmp_path, SQUASH, "test"))
+
+
+def test_an_intervention_of_another_size_is_refused(tmp_path):
+    write_funnybirds(tmp_path)
+    path = tmp_path / "test_interventions/1/000002/body_beak_eye_tail_wing.png"
+    with Image.open(path) as image:
+        half = image.resize((image.width // 2, image.height))
+    half.save(path)
+    interventions = FunnyBirdsInterventions(FunnyBirds(tmp_path, SQUASH, "test"))
+    row = interventions.paths.index(path.relative_to(tmp_path).as_posix())
+    with pytest.raises(DataError, match=r"eye_tail_wing\.png has .* test/1/000002\.png with all"):
+        interventions[row]
+    assert interventions[row - 1].label == 1
 
 
 @pytest.mark.parametrize(

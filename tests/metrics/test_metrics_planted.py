@@ -217,6 +217,19 @@ def test_a_wrong_sign_is_seen(planted):
     assert scores.recovery.value < 1
 
 
+def test_recovery_is_bounded_by_what_the_reasons_cause(planted):
+    """Half of the detectors' weight is half of the causes; twice as much is no more credit."""
+    network, data, removals = planted
+    reasons = list(CLASSES[0].reasons)
+    for factor in (0.5, 2.0):
+        weights = (factor * WEIGHTS[0, reasons]).tolist()
+        scores = score(detectors(network, reasons, weights), data, removals)
+        assert scores.recovery.value == pytest.approx(0.5)
+        assert scores.specificity == pytest.approx(1)
+    still = score(detectors(network, reasons, [0.0] * len(reasons)), data, removals)
+    assert (still.recovery.value, still.specificity) == (0, None)
+
+
 def test_images_on_which_nothing_matters_have_no_truth(planted):
     _, _, removals = planted
     same = RecordedRemovals(

@@ -31,7 +31,7 @@ def test_a_full_disk_leaves_the_old_file_or_nothing(tmp_path, monkeypatch, old):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", fail)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(OSError, match=r"No space left.*; free some space and run.*page\.html"):
         replace_file(path, b"new")
     assert names(tmp_path) == ([] if old is None else ["page.html"])
     assert old is None or path.read_bytes() == old

@@ -41,6 +41,9 @@ from torchxnn.xnn import XNN
 
 GOLDFINCH = 47
 
+TOLD_APART = 0.5
+"""Things are told apart if recovery is more than this share of the way from chance to 1."""
+
 
 @dataclass(frozen=True, eq=False)
 class DemoSetup:
@@ -257,18 +260,18 @@ def sentences(
     """
     truth = scores.truth
     recovery, specificity = scores.recovery, scores.specificity or 0.0
-    found = "nothing moved"
-    if recovery is not None:
-        found = (
-            f"{recovery.value:.0%} of what the x-features change lies on matched pairs (100% is "
-            f"one x-feature for each thing; shuffled things give {recovery.chance:.0%})"
-        )
+    apart = recovery.value - recovery.chance > TOLD_APART * (1 - recovery.chance)
     said = [
-        f"What was found, by drawing {images} test images again without each of their things: "
-        f"{found}. An x-feature's own largest thing has {specificity:.0%} of its change.",
-        "Shares of the logit, as the x-features report them and as they were planted: "
+        f"What was found, by drawing {images} test images again without each of their things: the "
+        f"things {'were' if apart else 'were not'} told apart. {recovery.value:.0%} of what the "
+        "x-features change, up to what each thing causes, lies on pairs of an x-feature and the "
+        "one thing that it is matched with (100% if every thing had an x-feature of its own, "
+        f"{recovery.chance:.0%} with shuffled things). An x-feature's own largest thing has "
+        f"{specificity:.0%} of its change.",
+        "Shares of the logit, as the matched x-feature reports them and as they were planted: "
         + "; ".join(
-            f"{names[feature]} {shares[feature]:.0%}, {THING_NAMES[thing]} {truth.share[thing]:.0%}"
+            f"{THING_NAMES[thing]}: {names[feature]} says {shares[feature]:.0%}, planted "
+            f"{truth.share[thing]:.0%}"
             for feature, thing in scores.pairs
         )
         + f". The mean error is {100 * scores.share.value:.0f} points (chance "
@@ -287,7 +290,8 @@ def sentences(
     said.append(
         f"False concepts: {len(wrong)} of {scores.active} active x-features"
         + (f" ({', '.join(wrong)})" if wrong else "")
-        + " answer most to something that is no reason."
+        + f" {'answers' if len(wrong) == 1 else 'answer'} most to something that is no reason, "
+        "or to nothing."
     )
     change = scores.intervention
     if change.r2 is not None:

@@ -227,7 +227,7 @@ class PlantedScores:
         truth: what was to be found.
     """
 
-    recovery: Recovery | None
+    recovery: Recovery
     specificity: float | None
     sign: Score
     against: float | None
@@ -268,7 +268,7 @@ def score_planted(
     network = removals.logits[:, [target]] - removals.logits_without[:, :, target]
     gone = removals.present & _VARIES
     return PlantedScores(
-        recovery=recovery(toward, drop.abs()),
+        recovery=recovery(toward, drop.abs()) or Recovery(0.0, 0.0, ()),
         specificity=specificity(toward),
         sign=sign_score(profiles, drop, matched),
         against=_against(contributions, removals.present[:, reasons], drop, matched),

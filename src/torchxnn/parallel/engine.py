@@ -85,8 +85,9 @@ class LocalEngine(Engine):
     """
 
     def __init__(self, jobs: int = 1, retries: int = 3) -> None:
-        if jobs < 1 or retries < 0:
-            raise XNNError(f"jobs must be at least 1 and retries 0, got {jobs} and {retries}")
+        for name, value, least in (("jobs", jobs, 1), ("retries", retries, 0)):
+            if value < least:
+                raise XNNError(f"{name} must be at least {least}, got {value}")
         self.jobs, self.retries = jobs, retries
 
     def _run(self, task: Task, jobs: Sequence[Any]) -> Iterator[tuple[int, Any]]:

@@ -4,6 +4,7 @@ A full disk, an exception or a kill in the middle leaves what was there before, 
 artefact: everything is written beside its target under a temporary name and then renamed.
 """
 
+import errno
 import os
 import shutil
 import tempfile
@@ -40,8 +41,11 @@ def replace_file(path: Path, content: bytes | Iterable[Any], prefix: str = ".tor
             os.fsync(stream.fileno())
         temporary.chmod(_mode(0o666))
         temporary.replace(path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            said = f"{error.strerror}; free some space and run the same again"
+            raise OSError(error.errno, said, str(path)) from error  # it named no file
         raise
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from torchxnn.apps.benchmark.class_by_class import claim_folder
 from torchxnn.apps.benchmark.planted import FIGURES, run_planted, summarise
 from torchxnn.apps.benchmark.planted_methods import (
     METHODS,
@@ -118,11 +119,26 @@ def test_means_and_spread_by_hand():
         ({"seeds": 0}, "seeds must be at least 1, got 0"),
         ({"methods": ("SRAE", "magic")}, "no method 'magic'; known: XNN, SRAE"),
         ({"classes": (3,)}, "no class 3; classes are 0 to 2"),
+        ({"classes": ()}, "give at least one method and one class"),
+        ({"methods": ()}, "give at least one method and one class"),
     ],
 )
 def test_settings_out_of_range(setting, message):
     with pytest.raises(XNNError, match=message):
         PlantedConfig(**setting)
+
+
+def test_a_folder_that_is_for_something_else_is_refused(tmp_path):
+    (tmp_path / "thesis").write_text("x")
+    with pytest.raises(DataError, match="is not empty and holds no benchmark"):
+        run_planted(TINY, tmp_path)
+    with pytest.raises(DataError, match="thesis is a file and no folder; choose another --out"):
+        run_planted(TINY, tmp_path / "thesis" / "out")
+    birds = tmp_path / "birds"
+    claim_folder(birds, {"source": {"kind": "funnybirds"}, "config": {}})
+    with pytest.raises(DataError, match="birds holds a benchmark on other data; choose another"):
+        run_planted(TINY, birds)
+    assert [path.name for path in birds.iterdir()] == ["benchmark.json"]
 
 
 def test_the_command(tmp_path, capsys):
@@ -135,10 +151,11 @@ def test_the_command(tmp_path, capsys):
     assert "n_features must be at least 2" in capsys.readouterr().err
 
 
-def test_independent_components_are_read_by_least_squares_as_in_the_table_of_ground_truth():
+@pytest.mark.parametrize("name", ["ICA", "Lasso"])
+def test_what_sees_the_logit_is_read_by_least_squares_as_in_the_table_of_ground_truth(name):
     """The normal equations in float64, with their intercept, have the same solution."""
-    opened = open_seed(PlantedConfig(**{**vars(TINY), "methods": ("ICA",)}), 0)
-    embedding = fit_methods(opened, {}, 0)[0]["ICA"]
+    opened = open_seed(PlantedConfig(**{**vars(TINY), "methods": (name,)}), 0)
+    embedding = fit_methods(opened, {}, 0)[0][name]
     train = opened.data.train
     features = embedding.encode(train.z).double()
     design = torch.cat([features, torch.ones(len(features), 1)], 1)

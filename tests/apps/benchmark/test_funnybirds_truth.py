@@ -6,12 +6,13 @@ from dataclasses import replace
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from benchmark_settings import TRAIN
 from bird_examples import write_bird_weights, write_birds
 from torchxnn.apps.benchmark.bounds import BOUNDS
-from torchxnn.apps.benchmark.class_by_class import Plan
+from torchxnn.apps.benchmark.class_by_class import Plan, open_benchmark
 from torchxnn.apps.benchmark.funnybirds.causes import ask, cause_figures, find_removals, importances
 from torchxnn.apps.benchmark.funnybirds.maps import Seen, lie
 from torchxnn.apps.benchmark.funnybirds.measure import resample
@@ -26,7 +27,7 @@ from torchxnn.apps.benchmark.tasks import TASKS, TaskSource
 from torchxnn.cli.main import main
 from torchxnn.data.activations import Activations
 from torchxnn.embeddings.concepts import ConceptEmbedding
-from torchxnn.errors import DataError, XNNError
+from torchxnn.errors import DataError, XNNError, XNNWarning
 from torchxnn.metrics import ground_truth as truth
 from torchxnn.training.config import TrainConfig
 
@@ -359,12 +360,33 @@ class TestWhatIsMissing:
         alone = replace(source, root=root)
         with pytest.raises(DataError, match="bird 0 has fewer than 2 test images"):
             run_funnybirds(Plan(alone, CONFIG, tmp_path / "out", (0,)), FEW)
+        assert not (tmp_path / "out").exists()
 
     def test_no_part_maps(self, source, tmp_path):
         root = write_birds(tmp_path / "data", train=10, test=2)
         shutil.rmtree(root / "test_part_map")
         with pytest.raises(DataError, match=r"no part maps.*test_part_map"):
             run_funnybirds(Plan(replace(source, root=root), CONFIG, tmp_path / "out", (0,)), FEW)
+        assert not (tmp_path / "out").exists()
+
+    def test_an_unknown_method_is_named_before_anything_is_recorded(self, source, tmp_path):
+        few = replace(FEW, methods=("PCA", "magic"))
+        with pytest.raises(XNNError, match=r"no method 'magic'; known: 'XNN', .*'labels, linear'"):
+            run_funnybirds(Plan(source, CONFIG, tmp_path / "out", (0,)), few)
+        assert not (tmp_path / "out").exists()
+
+    def test_a_network_for_other_classes_is_said(self, source, tmp_path):
+        """The weights fit, the answers do not: here the outputs are in another order."""
+        weights = load_file(source.weights)
+        weights["4.weight"], weights["4.bias"] = (
+            weights["4.weight"].flip(0),
+            weights["4.bias"].flip(0),
+        )
+        other = tmp_path / "other.safetensors"
+        save_file({name: part.contiguous() for name, part in weights.items()}, other)
+        plan = Plan(replace(source, weights=other), CONFIG, tmp_path / "out", (0,))
+        with pytest.warns(XNNWarning, match=r"other\.safetensors names 0 of 12 test images right"):
+            open_benchmark(plan)
 
     @pytest.mark.filterwarnings("ignore:independent components did not converge")
     def test_copies_know_what_they_show(self, source, tmp_path):

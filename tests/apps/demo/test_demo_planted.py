@@ -1,5 +1,7 @@
 """The demonstration without photographs: what it prepares, and what it says was found."""
 
+from dataclasses import replace
+
 import pytest
 
 from torchxnn import XNN, TrainConfig
@@ -54,17 +56,22 @@ def test_what_is_said():
     )
     said = sentences(scores, (0.6, 0.4), 7, ("one", "two"))
     assert said == [
-        "What was found, by drawing 7 test images again without each of their things: 90% of what "
-        "the x-features change lies on matched pairs (100% is one x-feature for each thing; "
-        "shuffled things give 50%). An x-feature's own largest thing has 80% of its change.",
-        "Shares of the logit, as the x-features report them and as they were planted: one 60%, red "
-        "disc 70%; two 40%, blue square 30%. The mean error is 12 points (chance 20).",
+        "What was found, by drawing 7 test images again without each of their things: the things "
+        "were told apart. 90% of what the x-features change, up to what each thing causes, lies on "
+        "pairs of an x-feature and the one thing that it is matched with (100% if every thing had "
+        "an x-feature of its own, 50% with shuffled things). An x-feature's own largest thing has "
+        "80% of its change.",
+        "Shares of the logit, as the matched x-feature reports them and as they were planted: red "
+        "disc: one says 60%, planted 70%; blue square: two says 40%, planted 30%. The mean error "
+        "is 12 points (chance 20).",
         "Direction: 1 of 2 things have an x-feature that pushes the logit their way.",
         "What speaks against the class (blue square) is not reported with a negative contribution.",
-        "False concepts: 1 of 2 active x-features (two) answer most to something that is no "
-        "reason.",
+        "False concepts: 1 of 2 active x-features (two) answers most to something that is no "
+        "reason, or to nothing.",
         "The reproduced logit follows the network's when things go: R² 0.750.",
     ]
+    mixed = replace(scores, recovery=Recovery(0.7, 0.5, (0, 1)))
+    assert "the things were not told apart" in sentences(mixed, (0.6, 0.4), 7, ("one", "two"))[0]
 
 
 @pytest.mark.slow

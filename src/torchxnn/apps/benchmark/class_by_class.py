@@ -222,12 +222,13 @@ def claim_folder(folder: Path, about: Mapping[str, Any]) -> None:
     path = folder / SETTINGS
     for place in (folder, *folder.parents):
         if place.is_file():
-            raise DataError(
-                f"{place} is a file, so nothing can be put into it; choose another --out"
-            )
+            raise DataError(f"{place} is a file and no folder; choose another --out")
     if path.is_file():
         found = _SETTINGS_FORMAT.read(path)
-        changed = differences({key: found.get(key) for key in about}, plain(about))
+        kept = {key: found.get(key) for key in about}
+        if ("source" in about) != ("source" in found):  # planted shapes are drawn
+            raise DataError(f"{folder} holds a benchmark on other data; choose another --out")
+        changed = differences(kept, plain(about))
         if changed:
             raise DataError(
                 f"{folder} holds a benchmark with other settings: {'; '.join(changed)}; choose "

@@ -75,6 +75,8 @@ class PlantedConfig:
         for name, low in {"images": 60, **least}.items():
             if getattr(self, name) < low:
                 raise XNNError(f"{name} must be at least {low}, got {getattr(self, name)}")
+        if not self.methods or not self.classes:
+            raise XNNError("give at least one method and one class, or leave them out for all")
         for method in self.methods:
             if method not in METHODS:
                 raise XNNError(f"there is no method {method!r}; known: {', '.join(METHODS)}")

@@ -161,7 +161,8 @@ class FunnyBirds(OfficialDataset):
         """Read the picture at an index, with the map of its parts."""
         path = self._part_map(index)
         if not path.parents[1].is_dir():
-            return _picture(self, index)
+            image = self.preprocessing(read_image(self.root / self.paths[index]))
+            return Sample(image, self.labels[index], self.paths[index])
         return sample_with_mask(self, index, self.part_map(index), path)
 
     def part_map(self, index: int) -> Int64[np.ndarray, "height width"]:
@@ -232,22 +233,29 @@ class FunnyBirdsInterventions(ImageDataset):
                 kept = [other for other in PARTS if other != part]
                 path = birds.rendering(index, kept)
                 if path is None:
+                    folder = f"test_interventions/{birds.labels[index]}/{Path(picture).stem}"
                     raise DataError(
                         f"{picture} without its {part} is missing in {birds.root}: there is no "
-                        f"body_{'_'.join(kept)}.png or .webp in test_interventions"
+                        f"{folder}/body_{'_'.join(kept)}.png or .webp"
                     )
                 paths.append(path)
         self.paths = tuple(paths)
+        self._wholes = birds.paths
 
     def load(self, index: int) -> Sample:
-        """Read the rendering at an index; there is no part map of it."""
-        return _picture(self, index)
+        """Read the rendering at an index; there is no part map of it.
 
-
-def _picture(dataset: FunnyBirds | FunnyBirdsInterventions, index: int) -> Sample:
-    path = dataset.paths[index]
-    image = dataset.preprocessing(read_image(dataset.root / path))
-    return Sample(image, dataset.labels[index], path)
+        Raises:
+            DataError: if it cannot be read or is not as large as the picture with all parts.
+        """
+        picture, path = self._wholes[index // len(PARTS)], self.paths[index]
+        image, whole = read_image(self.root / path), read_image(self.root / picture)
+        if image.size != whole.size:
+            raise DataError(
+                f"{self.root / path} has {image.width} x {image.height} pixels, {picture} with all "
+                f"parts {whole.width} x {whole.height}; what goes must be the part alone"
+            )
+        return Sample(self.preprocessing(image), self.labels[index], path)
 
 
 def _find_root(root: Path) -> Path:
