@@ -200,7 +200,9 @@ def planted_text(found: dict[str, Any], figures: Mapping[str, str]) -> str:
     return (
         "# Planted shapes\n\nThe logit is a known sum of known detectors. Means over "
         f"{len(found['seeds'])} seed(s) of {len(classes)} class(es) each, ± the standard deviation "
-        f"over seeds.\n\n{table(['method', *figures.values()], rows)}\n"
+        "over seeds. Arrows point to what is better; a figure is worth what it is beyond the "
+        "chance beside it. `planted` are the detectors themselves, what there is to be found; "
+        f"`random` are random directions, what nothing gives.\n\n{table(['method', *figures.values()], rows)}\n"
     )
 
 
