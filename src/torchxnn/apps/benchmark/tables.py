@@ -202,7 +202,9 @@ def planted_text(found: dict[str, Any], figures: Mapping[str, str]) -> str:
         f"{len(found['seeds'])} seed(s) of {len(classes)} class(es) each, ± the standard deviation "
         "over seeds. Arrows point to what is better; a figure is worth what it is beyond the "
         "chance beside it. `planted` are the detectors themselves, what there is to be found; "
-        f"`random` are random directions, what nothing gives.\n\n{table(['method', *figures.values()], rows)}\n"
+        "`random` are random directions, what nothing gives.\n\n"
+        + table(["method", *figures.values()], rows)
+        + "\n"
     )
 
 
