@@ -64,7 +64,8 @@ class DemoSetup:
         notes: licence and sources, to be printed with every image.
         preprocessing: how images become tensors.
         layer: where the XNN attaches.
-        compare: what the fitted XNN found of what is known, in sentences; None if nothing is.
+        compare: what is known of the logit and what the fitted XNN found of it, in sentences; None
+            if nothing is known.
     """
 
     model: nn.Module
@@ -207,7 +208,6 @@ def prepare_planted(seed: int = 0, images: int = 1000) -> DemoSetup:
     data = record_activations(network, LAYER, make_loader(test))
     right = data.predicted == torch.tensor(test.labels)
     planted = CLASSES[target]
-    terms = " + ".join(f"{weight:g} x {name}" for name, weight in planted.weights.items())
     return DemoSetup(
         model=network,
         train=train,
@@ -222,10 +222,6 @@ def prepare_planted(seed: int = 0, images: int = 1000) -> DemoSetup:
         factory=FACTORY,
         notes=(
             f"Drawn shapes, no photographs: {len(train)} images to fit, {len(test)} for the test.",
-            f"What was planted: the logit of {planted.name} is {terms.replace('+ -', '- ')} + a "
-            "constant, where each name stands for the answer of a detector, 0 where the thing is "
-            f"not. Most images of the class also show a {planted.spurious}, which the logit "
-            f"ignores; the {ALWAYS} is on every image and is no reason.",
         ),
         preprocessing=network.preprocessing,
         compare=partial(compare_with_planted, shapes=test),
@@ -233,7 +229,7 @@ def prepare_planted(seed: int = 0, images: int = 1000) -> DemoSetup:
 
 
 def compare_with_planted(xnn: XNN, shapes: PlantedShapes) -> tuple[str, ...]:
-    """What an XNN of the planted network found, in sentences.
+    """What was planted, and what an XNN of the planted network found of it, in sentences.
 
     Args:
         xnn: fitted to one class.
@@ -244,7 +240,22 @@ def compare_with_planted(xnn: XNN, shapes: PlantedShapes) -> tuple[str, ...]:
     data = record_activations(xnn.model, xnn.layer, make_loader(shapes))
     shares = xnn.measure(data).faithfulness.share[0]
     scores = score_planted(xnn.fitted(), removals, target, torch.tensor(shares))
-    return tuple(sentences(scores, shares, len(removals.images), xnn.feature_names))
+    return (
+        planted_sentence(target),
+        *sentences(scores, shares, len(removals.images), xnn.feature_names),
+    )
+
+
+def planted_sentence(target: int) -> str:
+    """What the logit of a class is the sum of, and what its images show besides."""
+    planted = CLASSES[target]
+    terms = " + ".join(f"{weight:g} x {name}" for name, weight in planted.weights.items())
+    return (
+        f"What was planted: the logit of {planted.name} is {terms.replace('+ -', '- ')} + a "
+        "constant, where each name stands for the answer of a detector, 0 where the thing is "
+        f"not. Most images of the class also show a {planted.spurious}, which the logit ignores; "
+        f"the {ALWAYS} is on every image and is no reason."
+    )
 
 
 def sentences(

@@ -69,13 +69,14 @@ class Demo:
                 make_loader(setup.test),
                 on_batch=count_images(progress, "Evaluating on test images", len(setup.test)),
             )
-            notes = setup.notes + (setup.compare(xnn) if setup.compare else ())
+            known = setup.compare(xnn) if setup.compare else ()
             report = build_report(
                 xnn,
                 setup.test,
                 title=setup.title,
                 model_name=setup.network,
-                notes=notes,
+                known=known,
+                notes=setup.notes,
                 provenance=(("Weights", self._network_file().name),),
                 on_batch=count_images(progress, "Looking for examples", len(setup.test)),
                 on_drawing=count_drawings(progress, "Drawing heatmaps"),
@@ -84,7 +85,8 @@ class Demo:
         if setup.accuracy is not None:
             terminal.say(f"{setup.network}: {setup.accuracy:.1%} of the test images right")
         terminal.show(fit_table(fit), evaluation_table(evaluation))
-        terminal.say(*notes, style="dim")
+        terminal.say(*known)
+        terminal.say(*setup.notes, style="dim")
         seconds = time.perf_counter() - start
         page = self.out / "report.html"
         terminal.say(f"Wrote {page} after {seconds:.0f} s; open it in a browser.")

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from torchxnn import XNN, TrainConfig
-from torchxnn.apps.demo import prepare_planted, sentences
+from torchxnn.apps.demo import planted_sentence, prepare_planted, sentences
 from torchxnn.cli.main import main
 from torchxnn.data.datasets.base import make_loader
 from torchxnn.errors import DegenerateFitWarning
@@ -20,10 +20,14 @@ def test_what_is_prepared():
     assert setup.factory == FACTORY
     assert setup.target_name == "pattern A"
     assert setup.accuracy > 0.5
-    assert "3 x red disc + 2 x blue square" in setup.notes[1]
-    assert "1 x green plus - 2 x magenta disc + a constant" in setup.notes[1]
+
+
+def test_what_was_planted():
+    said = planted_sentence(0)
+    assert "3 x red disc + 2 x blue square" in said
+    assert "1 x green plus - 2 x magenta disc + a constant" in said
     for name in (*CLASSES[0].weights, CLASSES[0].spurious, "cyan floor"):
-        assert name in setup.notes[1]
+        assert name in said
 
 
 @pytest.mark.filterwarnings(f"ignore::{DegenerateFitWarning.__module__}.DegenerateFitWarning")
@@ -33,6 +37,7 @@ def test_a_fitted_xnn_is_compared():
     config = TrainConfig(hidden=(8,), epochs=2, pretrain_epochs=0, trials=1)
     xnn.fit(make_loader(setup.train), setup.target, config=config)
     said = " ".join(setup.compare(xnn))
+    assert said.startswith("What was planted: the logit of pattern A is")
     assert "by drawing" in said
     assert "x-feature 1" in said
     assert "False concepts" in said
@@ -82,6 +87,11 @@ def test_the_command_writes_a_page_that_says_it(tmp_path, capsys):
     for text in (printed, page):
         assert "What was planted: the logit of pattern A is" in text
         assert "What was found, by drawing" in text
+    assert (
+        page.index("Compared with the truth")
+        < page.index("What was planted")
+        < page.index("What matters</h2>")
+    )
     image = tmp_path / "image.png"
     from PIL import Image
 

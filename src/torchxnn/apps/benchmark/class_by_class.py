@@ -17,6 +17,7 @@ from torchxnn.apps.benchmark.record import OnImages, Recorded, record_task
 from torchxnn.apps.benchmark.settings import BenchmarkConfig
 from torchxnn.apps.benchmark.tasks import TASKS, Task, TaskSource
 from torchxnn.data.activations import Activations
+from torchxnn.data.positives import sample_classes
 from torchxnn.errors import DataError, XNNError, XNNWarning
 from torchxnn.models.layers import resolve_layer
 from torchxnn.parallel.engine import LocalEngine
@@ -146,7 +147,7 @@ def open_benchmark(
 def _check_recognition(task: Task, test: Activations) -> None:
     """Warn if the network's answers are no better than guessing, by three standard deviations."""
     images, classes = len(test), len(task.classes)
-    right = int((test.predicted == test.labels).sum())
+    right = int((test.predicted == sample_classes(test)).sum())
     guessed = images / classes
     if right > guessed + 3 * math.sqrt(guessed * (1 - 1 / classes)):
         return

@@ -49,6 +49,7 @@ def build_report(
     *,
     title: str,
     model_name: str,
+    known: Sequence[str] = (),
     notes: Sequence[str] = (),
     provenance: Sequence[tuple[str, str]] = (),
     config: ReportConfig | None = None,
@@ -67,6 +68,7 @@ def build_report(
         dataset: images, best those that were not fitted.
         title: of the page.
         model_name: for people.
+        known: the truth about the logit, where it is known, and what the x-features found of it.
         notes: licences and the like.
         provenance: further pairs of term and text.
         config: what to show.
@@ -105,6 +107,7 @@ def build_report(
         evaluation=measured.faithfulness,
         explanations=explanations,
         sheets=_sheets(xnn, dataset, measured, tops, drawn),
+        known=tuple(known),
         notes=tuple(notes),
         provenance=tuple(provenance),
     )

@@ -62,6 +62,7 @@ class Report:
         evaluation: the figures on test images that neither fitted nor stopped the fit.
         explanations: the explained images.
         sheets: one per x-feature; drawn by decreasing share.
+        known: what the logit is known to be made of, and what the x-features found of it.
         notes: what readers must know, such as the licence of the images.
         provenance: further (term, text) pairs, such as the data set or the model's fingerprint.
     """
@@ -75,5 +76,6 @@ class Report:
     evaluation: Faithfulness | None
     explanations: tuple[Explanation, ...]
     sheets: tuple[FeatureSheet, ...]
+    known: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     provenance: tuple[tuple[str, str], ...] = ()
