@@ -184,7 +184,8 @@ class XNN(nn.Module):
         """Explain with an embedding that was fitted elsewhere; names of an earlier one are gone.
 
         Args:
-            embedding: fitted to this layer; it is moved to the model's device.
+            embedding: fitted to this layer; it is moved to the model's device. If it is not
+                anchored (`torchxnn.embeddings.anchor`), its explanations say so.
             targets: 0-based classes whose logits it reproduces.
             outputs: number of the model's outputs, if known.
             report: how its fit went, if known.
@@ -240,12 +241,21 @@ class XNN(nn.Module):
             )
         return self._features(images)
 
-    def contributions(self, images: Tensor) -> Float[Tensor, "batch targets features"]:
-        """v_i E_i per target, (B, k, n); their sum plus the intercept is `predict`.
+    def contributions(
+        self, images: Tensor, anchored: bool = True
+    ) -> Float[Tensor, "batch targets features"]:
+        """v_i (E_i - that of a typical other image) per target, (B, k, n).
 
-        Of maps, the mean over the positions of v_ip E_ip.
+        Their sum plus `intercept`, what a typical other image gets, is `predict`. Not anchored, the
+        paper's v_i E_i: how large they are hangs on an offset that is arbitrary. Of maps, the mean
+        over the positions.
         """
-        return self.fitted().contributions(self._features(images))
+        return self.fitted().contributions(self._features(images), anchored)
+
+    @property
+    def intercept(self) -> Float[Tensor, " targets"]:
+        """The reproduced logits of a typical other image, (k,), on the CPU; `contributions`."""
+        return self.fitted().intercept.detach().cpu()
 
     def predict(self, images: Tensor) -> Float[Tensor, "batch targets"]:
         """Reproduced logits, (B, k)."""

@@ -35,10 +35,10 @@ def test_equation_adds_up_in_words():
     minus = "\N{MINUS SIGN}"
     assert row.equation == (
         f"Logit of bird 4: the network gives {minus}0.65; the x-features reproduce "
-        f"{minus}0.75 = {minus}2.00 + 1.00 + 0.25 (intercept)"
+        f"{minus}0.75 = {minus}2.00 + 1.00 + 0.25 (a typical other image)"
     )
     (row,) = explanation(((0.0,),), intercept=torch.tensor([0.0])).card().rows
-    assert row.equation.endswith("= 0 (intercept)")
+    assert row.equation.endswith("= 0 (a typical other image)")
 
 
 def test_card_shows_the_predicted_class_first():

@@ -34,7 +34,8 @@ def test_the_form_of_the_sentence():
     assert say([15.2, 63.1, -4.8, 0.7], 79.3, 2.0, names) == (
         "This is a European Goldfinch because of golden feather (+63.10, 75%) and red forehead "
         f"(+15.20, 18%); against it speaks x-feature 3 ({MINUS}4.80, 6%); the rest of the logit of "
-        "79.30 is the intercept (+2.00), weaker x-features (+0.70) and what remains unexplained "
+        "79.30 is what a typical other image gets (+2.00), weaker x-features (+0.70) and what "
+        "remains unexplained "
         "(+3.10)."
     )
 
@@ -65,7 +66,8 @@ def test_another_class_was_predicted():
     assert text == (
         "The network sees an Indigo Bunting; evidence for a European Goldfinch is x-feature 1 "
         f"(+1.00, 25%); against it speaks x-feature 2 ({MINUS}3.00, 75%); the rest of its logit of "
-        f"{MINUS}2.00 is the intercept (+0.50) and what remains unexplained ({MINUS}0.50)."
+        f"{MINUS}2.00 is what a typical other image gets (+0.50) and what remains unexplained "
+        f"({MINUS}0.50)."
     )
     text = say([0.0], -2.0, -2.0, predicted="Indigo Bunting")
     assert "there is no evidence for a European Goldfinch; the rest" in text
@@ -212,8 +214,9 @@ def test_the_form_of_a_contrast():
     assert found.sentence() == (
         "Bird 4 rather than bird 7 because of red (+3.00, 45%) for bird 4, and x-feature 2 (+0.50, "
         f"8%) against bird 7; the other way speak black cap ({MINUS}2.00, 30%) for bird 7, and "
-        f"gold ({MINUS}1.00, 15%) against bird 4; the rest of the logit difference of 1.00 is the "
-        "intercepts (0), weaker x-features (+0.10) and what remains unexplained (+0.40)."
+        f"gold ({MINUS}1.00, 15%) against bird 4; the rest of the logit difference of 1.00 is "
+        "what typical other images get (0), weaker x-features (+0.10) and what remains unexplained "
+        "(+0.40)."
     )
 
 

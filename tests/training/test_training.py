@@ -8,7 +8,7 @@ from torch import nn
 
 from torchxnn.data.activations import Activations
 from torchxnn.embeddings import EMBEDDINGS, SRAE, Embedding
-from torchxnn.embeddings.apply import apply_embedding
+from torchxnn.embeddings.apply import anchor, apply_embedding
 from torchxnn.embeddings.kinds import build_embedding
 from torchxnn.embeddings.linear import deviation, fit_linear, group_moments, second_moments
 from torchxnn.errors import DataError, DegenerateFitWarning, NonFiniteError, XNNError
@@ -324,6 +324,7 @@ def test_weak_features_start_again_and_the_others_stay(maps):
     layer = starter.embedding.encoder[-1]
     with torch.no_grad():
         layer.weight[2], layer.bias[2] = 0.0, -1.0
+        anchor(starter.embedding, split.data.z, split.positives)
         found = apply_embedding(starter.embedding, split.data.z)
         weak = weak_features(found.features, found.contributions, split.positives)
     assert 2 in weak

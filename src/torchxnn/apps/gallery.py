@@ -108,7 +108,7 @@ def choose_for_feature(
 
     Args:
         activation: E, (M,).
-        contribution: v E to the logit of the target that it matters most for, (M,).
+        contribution: to the logit of the target that it matters most for, (M,).
         positives: which images are of that target, (M,).
         predicted: for which images the network predicts that target, (M,).
         counts: at most how many images are `top`, `spaced` and `against`.

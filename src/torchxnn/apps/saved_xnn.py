@@ -6,6 +6,7 @@ import warnings
 from pathlib import Path
 
 from torchxnn.errors import ModelError, XNNWarning
+from torchxnn.explanations.sentences import NOT_ANCHORED
 from torchxnn.models.load import load_model
 from torchxnn.storage.saved_folder import read_about
 from torchxnn.xnn import XNN
@@ -35,4 +36,7 @@ def open_run(run: Path, model: str | None = None, weights: str | Path | None = N
             XNNWarning,
             stacklevel=2,
         )
-    return XNN.from_pretrained(run, loaded.model, loaded.preprocessing)
+    xnn = XNN.from_pretrained(run, loaded.model, loaded.preprocessing)
+    if not xnn.fitted().anchored:
+        warnings.warn(f"{run}: {NOT_ANCHORED}", XNNWarning, stacklevel=2)
+    return xnn

@@ -85,15 +85,15 @@ class WhatIfCommand(SavedRun):
 
 def feature_table(found: WhatIfTable) -> Table:
     """Per x-feature what the explanation claims and what the network does."""
-    names = "set to 0 (reproduced)", "painted over (network)", "elsewhere (network)", "r"
+    names = "typical (reproduced)", "painted over (network)", "elsewhere (network)", "r"
     table = Table(
         "x-feature",
         *map(NUMBERS, names),
         title=f"{found.target_name}: change of the logit without each x-feature, {found.images} "
         "images",
         title_justify="left",
-        caption="Mean [95% interval]. r: over images, of set to 0 and painted over; higher is "
-        "better.",
+        caption="Mean [95% interval]. Typical: the x-feature is set to that of a typical other "
+        "image. r: over images, of that and painted over; higher is better.",
         caption_justify="left",
     )
     for name, use in zip(found.feature_names, found.features, strict=True):

@@ -1,5 +1,6 @@
 """Embeddings of a layer's activations into x-features, by name."""
 
+from torchxnn.embeddings.apply import anchor
 from torchxnn.embeddings.base import Embedding
 from torchxnn.embeddings.concepts import ConceptEmbedding, with_readout
 from torchxnn.embeddings.conv_srae import ConvSRAE
@@ -33,6 +34,7 @@ __all__ = [
     "SelectedDimensions",
     "TopKConfig",
     "TopKSAE",
+    "anchor",
     "as_directions",
     "fit_dimensions",
     "fit_ica",

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from torchxnn.embeddings.base import Embedding
@@ -20,7 +20,8 @@ class Embedded:
 
     Attributes:
         features: E, (M, n); spatial means where x-features are maps.
-        contributions: (M, k, n); with the intercept they add up to `reproduced`.
+        contributions: (M, k, n), anchored (`Embedding.contributions`); with the intercept of the
+            embedding they add up to `reproduced`.
         reproduced: (M, k) logits.
     """
 
@@ -58,3 +59,42 @@ def apply_embedding(embedding: Embedding, activations: Float[Tensor, "samples ..
             )
         )
     return Embedded.cat(parts) if len(parts) > 1 else parts[0]
+
+
+@torch.no_grad()
+def anchor(
+    embedding: Embedding,
+    activations: Float[Tensor, "samples ..."],
+    positives: Bool[Tensor, "samples targets"],
+) -> None:
+    """Count the contributions of an embedding from what a typical other image gets.
+
+    For each target the mean over the images that are not its positives; see `Embedding.typical`.
+    Where a target has none, nothing is known of other images, and the embedding is not anchored.
+
+    Args:
+        embedding: with its readout; its `typical` is set.
+        activations: Z of the training images, (M, S_z) or (M, C, h, w), in any precision.
+        positives: (M, k).
+    """
+    reference, parts = embedding.readout.weight, batches(activations)
+    read = (
+        embedding.readout_inputs(embedding.encode(z.to(reference.device, reference.dtype)))
+        for z in parts
+    )
+    anchor_readout(embedding, zip(read, positives.split([len(z) for z in parts]), strict=True))
+
+
+@torch.no_grad()
+def anchor_readout(embedding: Embedding, parts: Iterable[tuple[Tensor, Tensor]]) -> None:
+    """The same from what the readout reads (B, inputs) and positives (B, k), part by part."""
+    embedding.forget_typical()
+    total = torch.zeros_like(embedding.typical, dtype=torch.float64)
+    count = total.new_zeros(len(total), 1)
+    for inputs, positives in parts:
+        others = (~positives).mT.to(total)
+        total += others @ inputs.double()
+        count += others.sum(1, keepdim=True)
+    if bool((count > 0).all()):
+        embedding.typical.copy_(total / count)
+        embedding.anchored.fill_(True)

@@ -6,6 +6,7 @@ import inspect
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -14,10 +15,12 @@ class Embedding(nn.Module, ABC):
     """Embeds activations into x-features that linearly reproduce the logits.
 
     Subclasses define `encode` and `decode`, and keep the arguments of their constructor under the
-    same names, for `settings`. The readout is always linear with an intercept, so that a
-    contribution is a product :math:`v_i E_i` and their sum plus the intercept is the reproduced
-    logit (paper section 2.1). What stands here is for x-features that are numbers; where they are
-    maps, `ConvSRAE` says how they are read.
+    same names, for `settings`, and call `forget_typical` once there is a readout. The readout is
+    always linear, so that a contribution is a product :math:`v_i E_i` and their sum plus a constant
+    is the reproduced logit (paper section 2.1). A constant can be moved between an x-feature and
+    the bias without any change of the logit; so contributions are *anchored*, counted from what a
+    typical other image gets, and do not depend on it. What stands here is for x-features that are
+    numbers; where they are maps, `ConvSRAE` says how they are read.
 
     Attributes:
         kind: name of the class in `kinds.EMBEDDINGS` and in saved files.
@@ -27,6 +30,9 @@ class Embedding(nn.Module, ABC):
         n_targets: number of reproduced logits k.
         readout: linear map to the k logits with one row of weights per target; it also says on
             which device and in which precision the embedding computes.
+        typical: mean of what `readout` reads over the training images that are not positives of
+            each target, of the shape of its weight; 0 before `anchor`.
+        anchored: whether `typical` is such a mean, (); not in files of earlier versions.
     """
 
     kind: ClassVar[str]
@@ -35,6 +41,8 @@ class Embedding(nn.Module, ABC):
     n_features: int
     n_targets: int
     readout: nn.Linear
+    typical: Tensor
+    anchored: Tensor
 
     @property
     def activation_shape(self) -> tuple[int, ...]:
@@ -50,6 +58,22 @@ class Embedding(nn.Module, ABC):
     def readout_weight(self) -> Float[Tensor, "targets features"]:
         """One weight v per target and x-feature, (k, n); of maps, its mean over the positions."""
         return self.readout.weight
+
+    @property
+    def typical_contributions(self) -> Float[Tensor, "targets features"]:
+        """What each x-feature contributes to a typical other image, (k, n); 0 if not anchored."""
+        return self.by_feature(self.readout.weight * self.typical)
+
+    @property
+    def intercept(self) -> Float[Tensor, " targets"]:
+        """The reproduced logits of a typical other image (k,); the bias if not anchored."""
+        return self.readout.bias + self.typical_contributions.sum(1)
+
+    def forget_typical(self) -> None:
+        """Count contributions from 0, as long as nobody knows what a typical other image gets."""
+        weight = self.readout.weight
+        self.register_buffer("typical", torch.zeros_like(weight))
+        self.register_buffer("anchored", torch.zeros((), dtype=torch.bool, device=weight.device))
 
     def settings(self) -> dict[str, Any]:
         """What the class needs to build an equal embedding, as plain values.
@@ -86,11 +110,24 @@ class Embedding(nn.Module, ABC):
         """What `readout` is applied to: the x-features themselves."""
         return features
 
+    def by_feature(
+        self, summands: Float[Tensor, "*batch targets inputs"]
+    ) -> Float[Tensor, "*batch targets features"]:
+        """The sum of what `readout` adds up, for each x-feature: there is one summand of each."""
+        return summands
+
     def contributions(
-        self, features: Float[Tensor, "batch features"]
+        self, features: Float[Tensor, "batch features *map"], anchored: bool = True
     ) -> Float[Tensor, "batch targets features"]:
-        r""":math:`v_i E_i` per target; with the intercept their sum is the reproduced logit."""
-        return features.unsqueeze(1) * self.readout.weight
+        r""":math:`v_i(E_i-\bar E_i)` per target, counted from :math:`\bar E` of a typical image.
+
+        With `intercept` their sum is the reproduced logit. Not anchored, the paper's
+        :math:`v_i E_i`, which add up to it with the bias of the readout.
+        """
+        inputs = self.readout_inputs(features).unsqueeze(1)
+        if anchored:
+            inputs = inputs - self.typical
+        return self.by_feature(inputs * self.readout.weight)
 
     def reproduce(
         self, features: Float[Tensor, "batch features *map"]

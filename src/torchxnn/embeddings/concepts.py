@@ -12,9 +12,10 @@ from importlib import import_module
 from typing import Any, TypeVar
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from torchxnn.embeddings.apply import anchor_readout
 from torchxnn.embeddings.base import Embedding
 from torchxnn.embeddings.linear import check_weights, least_squares
 from torchxnn.errors import DataError, XNNError, check_finite
@@ -46,6 +47,7 @@ class ConceptEmbedding(Embedding, ABC):
             )
         self.dims, self.n_features, self.n_targets = dims, n_features, n_targets
         self.readout = blank_linear(n_features, n_targets)
+        self.forget_typical()
 
 
 def blank_linear(inputs: int, outputs: int, bias: bool = True) -> nn.Linear:
@@ -65,6 +67,7 @@ def with_readout(
     features: Float[Tensor, "samples features"],
     logits: Float[Tensor, "rows targets"],
     weights: Float[Tensor, " entries"] | None = None,
+    positives: Bool[Tensor, "rows targets"] | None = None,
 ) -> Fitted:
     r"""A copy of the embedding that reads the given logits by weighted least squares.
 
@@ -77,14 +80,17 @@ def with_readout(
         features: E of the training set, `embedding.encode(Z)`, computed once for all classes.
         logits: (M, k), those to reproduce.
         weights: (M,) sample weights, any scale; None weighs all samples alike.
+        positives: (M, k), which samples are positives of which target, so that contributions are
+            counted from what the others get (`Embedding.typical`); None leaves them not anchored.
 
     Raises:
         DataError: numbers of samples or concepts that do not match, or weights without a sum.
         NonFiniteError: NaN or infinity in the features or logits.
 
     Example:
-        >>> concepts = fit_pca(train.z, n_concepts=5)
-        >>> goldfinch = with_readout(concepts, concepts.encode(train.z), train.logits[:, [47]])
+        >>> concepts, logit = fit_pca(train.z, n_concepts=5), train.logits[:, [47]]
+        >>> own = (train.labels == 47).unsqueeze(1)
+        >>> goldfinch = with_readout(concepts, concepts.encode(train.z), logit, positives=own)
     """
     if features.shape[1] != embedding.n_features:
         raise DataError(
@@ -97,6 +103,9 @@ def with_readout(
     fitted.readout.to(embedding.readout.weight)
     fitted.readout.weight.copy_(weight)
     fitted.readout.bias.copy_(bias)
+    fitted.forget_typical()
+    if positives is not None:
+        anchor_readout(fitted, [(features, positives)])
     return fitted
 
 

@@ -73,6 +73,7 @@ class ConvSRAE(Autoencoder):
         self.readout = nn.Linear(n_features * math.prod(self.readout_size), n_targets)
         self.subspace, self.offset = None, None
         self.register_buffer("scale", torch.ones(()))
+        self.forget_typical()
 
     @property
     def readout_size(self) -> tuple[int, int]:
@@ -116,13 +117,11 @@ class ConvSRAE(Autoencoder):
         pooled = self.pool(features)
         return pooled.flatten(1) / math.prod(pooled.shape[2:])
 
-    def contributions(
-        self, features: Float[Tensor, "batch features height width"]
-    ) -> Float[Tensor, "batch targets features"]:
-        r""":math:`c_i=\frac1P\sum_pv_{ip}E_{ip}` per target, in logits."""
-        pooled = self.pool(features).flatten(2)
-        weight = self.readout_maps.flatten(2)
-        return torch.einsum("bnp,knp->bkn", pooled, weight) / pooled.shape[2]
+    def by_feature(
+        self, summands: Float[Tensor, "*batch targets inputs"]
+    ) -> Float[Tensor, "*batch targets features"]:
+        r""":math:`c_i=\frac1P\sum_pv_{ip}E_{ip}`: the sum over the positions of its map."""
+        return summands.unflatten(-1, (self.n_features, -1)).sum(-1)
 
     def salience(
         self, features: Float[Tensor, "batch features height width"]

@@ -108,7 +108,8 @@ def fit_dimensions(
     mean = activations[positives].double().mean(0)
     index = mean.argsort(descending=True, stable=True)[:n_concepts]
     embedding = select_dimensions(activations, index)
-    return with_readout(embedding, embedding.encode(activations), logits, weights)
+    others = positives.unsqueeze(1).expand(-1, logits.shape[1])
+    return with_readout(embedding, embedding.encode(activations), logits, weights, others)
 
 
 def _brief(values: list[Any]) -> str:

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from torchxnn.embeddings.apply import anchor
 from torchxnn.embeddings.concepts import check_activations, import_sklearn
 from torchxnn.embeddings.directions import DirectionConcepts, as_directions
 from torchxnn.embeddings.linear import CONSTANT, check_weights, fit_linear
@@ -77,6 +78,7 @@ def fit_ica(
     )
     embedding.readout.weight.fill_(1.0)
     embedding.readout.bias.copy_(bias + mean.sum())
+    anchor(embedding, activations, positives.unsqueeze(1))
     return embedding
 
 

@@ -37,7 +37,8 @@ def build_embedding(
 ) -> Embedding:
     """An embedding as it was saved, in evaluation mode; no number is drawn for it.
 
-    `settings` is what `Embedding.settings` gave, `state` its state dict.
+    `settings` is what `Embedding.settings` gave, `state` its state dict; one of an earlier version,
+    which does not know what a typical other image gets, is not anchored.
 
     Raises:
         KeyError: there is no such kind.
@@ -46,5 +47,6 @@ def build_embedding(
     """
     with torch.random.fork_rng(devices=[]):
         embedding = EMBEDDINGS[kind](**settings)
-    embedding.load_state_dict(dict(state))
+    not_anchored = {"typical": embedding.typical, "anchored": embedding.anchored}
+    embedding.load_state_dict({**not_anchored, **state})
     return embedding.eval()

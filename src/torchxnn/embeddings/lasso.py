@@ -14,9 +14,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float64
+from jaxtyping import Bool, Float, Float64
 from torch import Tensor
 
+from torchxnn.embeddings.apply import anchor
 from torchxnn.embeddings.concepts import check_activations, import_sklearn
 from torchxnn.embeddings.dimensions import SelectedDimensions, select_dimensions
 from torchxnn.embeddings.linear import CONSTANT, check_weights
@@ -154,11 +155,14 @@ def fit_lasso_path(
 
 
 def lasso_embedding(
-    point: LassoPoint, activations: Float[Tensor, "samples dims"]
+    point: LassoPoint,
+    activations: Float[Tensor, "samples dims"],
+    positives: Bool[Tensor, " samples"] | None = None,
 ) -> SelectedDimensions:
     """The selected dimensions as concepts, read by the Lasso's own coefficients.
 
-    The decoder is fitted to `activations`, Z of the training set.
+    The decoder is fitted to `activations`, Z of the training set. Contributions are counted from
+    what the images that are not `positives` get; without these they are not anchored.
 
     Raises:
         DataError: the point selects nothing.
@@ -168,6 +172,8 @@ def lasso_embedding(
     with torch.no_grad():
         embedding.readout.weight.copy_(torch.tensor([point.coefficients]))
         embedding.readout.bias.copy_(torch.tensor([point.intercept]))
+    if positives is not None:
+        anchor(embedding, activations, positives.unsqueeze(1))
     return embedding
 
 
@@ -176,13 +182,14 @@ def fit_lasso(
     logits: Float[Tensor, " samples"],
     n_concepts: int,
     weights: Float[Tensor, " samples"] | None = None,
+    positives: Bool[Tensor, " samples"] | None = None,
 ) -> SelectedDimensions:
     """The fit on the Lasso path whose number of dimensions is nearest to `n_concepts`.
 
-    See `fit_lasso_path` for arguments and errors.
+    See `fit_lasso_path` for arguments and errors, and `lasso_embedding` for `positives`.
     """
     path = fit_lasso_path(activations, logits, weights, most=n_concepts)
-    return lasso_embedding(path.nearest(n_concepts), activations)
+    return lasso_embedding(path.nearest(n_concepts), activations, positives)
 
 
 def _prepare(

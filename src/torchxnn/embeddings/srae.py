@@ -51,6 +51,7 @@ class SRAE(Autoencoder):
         self.subspace = subspace
         self.offset = None if subspace is None else nn.Parameter(subspace.mean.clone())
         self.register_buffer("scale", torch.ones(()))
+        self.forget_typical()
 
     @torch.no_grad()
     def expanded(self) -> SRAE:

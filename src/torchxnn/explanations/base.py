@@ -25,7 +25,14 @@ from torchxnn.explanations.drawing.figure import PaperColumns, Style, draw_card
 from torchxnn.explanations.drawing.html import card_fragment, render_card
 from torchxnn.explanations.drawing.overlay import Scale, number, signed
 from torchxnn.explanations.saved_result import SavedResult
-from torchxnn.explanations.sentences import Account, account_for, listed, shared, summands_of
+from torchxnn.explanations.sentences import (
+    NOT_ANCHORED,
+    Account,
+    account_for,
+    listed,
+    shared,
+    summands_of,
+)
 from torchxnn.metrics.faithfulness import Faithfulness
 from torchxnn.storage.artifact import structure
 
@@ -38,12 +45,13 @@ FAR_OFF = 0.25  # of the logit's scale: beyond it the reproduced logit is said t
 class Reasons(SavedResult, ABC):
     r"""Why the network gives one input its logits, as n x-features that add up to them.
 
-    For each target k: :math:`\hat y_k \approx \sum_i v_{ki} E_i + b_k` (paper section 2.2, eq. 1).
-    All tensors are kept on the CPU, without a gradient.
+    For each target k: :math:`\hat y_k \approx \sum_i c_{ki} + b_k` (paper section 2.2, eq. 1, with
+    contributions :math:`c_{ki}` that count from what a typical other image gets, :math:`b_k`). All
+    tensors are kept on the CPU, without a gradient.
 
     Attributes:
         features: (n,), the x-features E.
-        contributions: (k, n), v_i E_i per target, in logits.
+        contributions: (k, n) per target, in logits; see `Embedding.contributions`.
         intercept: (k,), b.
         targets: 0-based class indices.
         target_names: one per target.
@@ -57,6 +65,8 @@ class Reasons(SavedResult, ABC):
         degenerate: why the fit should not be trusted; empty when it is fine.
         label: name of the true class if known.
         path: where the input came from, for people.
+        anchored: whether b is what a typical other image gets, and contributions count from it. In
+            files of earlier versions they are v_i E_i, and b is the bias.
 
     Raises:
         DataError: shapes that do not belong together.
@@ -83,6 +93,7 @@ class Reasons(SavedResult, ABC):
     degenerate: tuple[str, ...]
     label: str | None = None
     path: str | None = None
+    anchored: bool = True
 
     @abstractmethod
     def _shapes(self) -> tuple[dict[str, tuple[int, ...]], str]:
@@ -131,7 +142,7 @@ class Reasons(SavedResult, ABC):
             )
 
     def order(self, target_index: int = 0) -> tuple[int, ...]:
-        """0-based x-features by decreasing |v_i E_i| for one target; ties keep their order."""
+        """0-based x-features by decreasing |contribution| to a target; ties keep their order."""
         sizes = self.contributions[target_index].abs()
         return tuple(torch.argsort(sizes, descending=True, stable=True).tolist())
 
@@ -139,10 +150,10 @@ class Reasons(SavedResult, ABC):
         """Say in one sentence why, or why not to say it.
 
         As in: "This is a European Goldfinch because of golden feather (+63.1, 79%) and red forehead
-        (+15.2, 19%); against it speaks x-feature 3 (−1.2, 2%); the rest of the logit of 79.3 is the
-        intercept (−0.9) and what remains unexplained (+3.1)." All numbers but the shares are in
-        logits, and they add up to the network's logit; see `Account`. Where `declined` gives a
-        reason, the sentence gives that instead.
+        (+15.2, 19%); against it speaks x-feature 3 (−1.2, 2%); the rest of the logit of 79.3 is
+        what a typical other image gets (−0.9) and what remains unexplained (+3.1)." All numbers but
+        the shares are in logits, and they add up to the network's logit; see `Account`. Where
+        `declined` gives a reason, the sentence gives that instead.
         """
         account, reason = self.account(target_index), self.declined(target_index)
         return account.refusal(reason) if reason else account.sentence()
@@ -150,14 +161,24 @@ class Reasons(SavedResult, ABC):
     def account(self, target_index: int = 0) -> Account:
         """The summands of one target's logit, in the order of the sentence."""
         return account_for(
-            self.feature_names,
+            self.reason_names,
             self.contributions[target_index].tolist(),
             intercept=float(self.intercept[target_index]),
             logit=float(self.logits[target_index]),
             target=self.target_names[target_index],
             predicted=self.predicted_name,
             label=self.label,
+            anchored=self.anchored,
         )
+
+    @property
+    def reason_names(self) -> tuple[str, ...]:
+        """What a sentence calls the contribution of each x-feature: its absence where it is 0.
+
+        An x-feature that is 0 here contributes by what a typical other image has of it.
+        """
+        pairs = zip(self.feature_names, self.features.tolist(), strict=True)
+        return tuple(name if value else f"the absence of {name}" for name, value in pairs)
 
     @property
     def _measured_bounds(self) -> tuple[float, ...] | None:
@@ -168,7 +189,7 @@ class Reasons(SavedResult, ABC):
 
         It is `Faithfulness.error_bound` of the fit, the error that 99% of the held-out images stay
         within; of a fit that has no record of it, a quarter of the larger of |logit| and the sum
-        of |v_i E_i|.
+        of |contribution|.
         """
         if self._measured_bounds is not None:
             return self._measured_bounds[target_index]
@@ -279,6 +300,7 @@ class Reasons(SavedResult, ABC):
     @classmethod
     def _of_record(cls: type[Kind], folder: Path, record: dict[str, Any], **own: Any) -> Kind:
         """An explanation from such values, and those that have another name or lie elsewhere."""
+        record = {"anchored": False, **record}  # as in files of earlier versions
         values = {each.name: record[each.name] for each in fields(cls) if each.name not in own}
         return structure({**values, **own}, cls, str(folder))
 
@@ -327,9 +349,14 @@ class Reasons(SavedResult, ABC):
         total = f"{total} {_term(intercept, first=not total)}".strip()
         equation = (
             f"Logit of {self.target_names[k]}: the network gives {number(logit)}; the x-features "
-            f"reproduce {number(reproduced)} = {total} (intercept)"
+            f"reproduce {number(reproduced)} = {total} ({self._constant})"
         )
-        return Row(self.target_names[k], logit, reproduced, intercept, equation)
+        return Row(self.target_names[k], logit, reproduced, intercept, self._constant, equation)
+
+    @property
+    def _constant(self) -> str:
+        """What the intercept is, where space is short."""
+        return "a typical other image" if self.anchored else "intercept"
 
     @final
     def facts(self) -> tuple[tuple[str, str], ...]:
@@ -343,6 +370,8 @@ class Reasons(SavedResult, ABC):
 
     def _warnings(self, rows: Sequence[int]) -> tuple[str, ...]:
         found = [f"the fit is degenerate: {reason}" for reason in self.degenerate]
+        if not self.anchored:
+            found.append(NOT_ANCHORED)
         for k in rows:
             logit, reproduced = float(self.logits[k]), float(self.reproduced[k])
             size = max(abs(logit), float(self.contributions[k].abs().sum()))

@@ -115,7 +115,7 @@ class Panel:
     Attributes:
         name: What is shown ("x-feature 3", "The whole logit").
         evidence: Where it looks.
-        values: The contribution v_i E_i to each row's logit; of a logit: empty.
+        values: The contribution to each row's logit; of a logit: empty.
         note: Why there is nothing to see ("inactive here"), else empty.
     """
 
@@ -133,12 +133,16 @@ class Panel:
 
 @dataclass(frozen=True)
 class Row:
-    """One target of a card: its logit, and how the x-features add up to it."""
+    """One target of a card: its logit, and how the x-features add up to it.
+
+    `constant` says what the intercept is, in few words.
+    """
 
     name: str
     logit: float
     reproduced: float
     intercept: float
+    constant: str
     equation: str
 
 

@@ -18,7 +18,16 @@ from torchxnn.explanations.drawing.html import card_fragment, render_card
 from torchxnn.explanations.drawing.overlay import Scale, number, signed
 from torchxnn.explanations.image import Explanation
 from torchxnn.explanations.saved_result import SavedResult
-from torchxnn.explanations.sentences import Summand, listed, noun, rest, shared, summands_of, weaker
+from torchxnn.explanations.sentences import (
+    NOT_ANCHORED,
+    Summand,
+    listed,
+    noun,
+    rest,
+    shared,
+    summands_of,
+    weaker,
+)
 from torchxnn.explanations.text_table import ListExplanation, TableExplanation, TextExplanation
 from torchxnn.storage.artifact import Format
 
@@ -32,10 +41,11 @@ _KINDS = {kind.format.name: kind for kind in (Explanation, TextExplanation, Tabl
 class Contrast(SavedResult):
     r"""The difference of two logits of one input, as a sum over the x-features of both classes.
 
-    .. math:: y_a-y_b=\sum_i v^a_iE^a_i-\sum_j v^b_jE^b_j+(b_a-b_b)+(u_a-u_b)
+    .. math:: y_a-y_b=\sum_i c^a_i-\sum_j c^b_j+(b_a-b_b)+(u_a-u_b)
 
-    with the intercepts b and the unexplained rests :math:`u=y-\hat y`. The values of `summands`,
-    `intercept` and `unexplained` add up to `difference`. The first class has the larger logit.
+    with what typical other images get, the intercepts b, and the unexplained rests
+    :math:`u=y-\hat y`. The values of `summands`, `intercept` and `unexplained` add up to
+    `difference`. The first class has the larger logit.
 
     Attributes:
         first: name of class a.
@@ -70,9 +80,10 @@ class Contrast(SavedResult):
 
         As in: "A European Goldfinch rather than an American Goldfinch because of golden feather
         (+6.31, 60%) for a European Goldfinch; the other way speaks black cap (−1.20, 11%) for an
-        American Goldfinch; the rest of the logit difference of 5.20 is the intercepts (+0.05) and
-        what remains unexplained (+0.04)." The numbers in logits add up to the difference; shares
-        are of the sum of |value|, and below 5% an x-feature is one of the weaker ones.
+        American Goldfinch; the rest of the logit difference of 5.20 is what typical other images
+        get (+0.05) and what remains unexplained (+0.04)." The numbers in logits add up to the
+        difference; shares are of the sum of |value|, and below 5% an x-feature is one of the weaker
+        ones.
         """
         first, second = noun(self.first), noun(self.second)
         start = f"{first} rather than {second}"
@@ -87,7 +98,8 @@ class Contrast(SavedResult):
         verb = "speaks" if len(self._notable(-1)) == 1 else "speak"
         other = f"; the other way {verb} {contra}" if contra else ""
         rest_of = f"the rest of the logit difference of {number(self.difference)}"
-        texts = rest("the intercepts", self.intercept, weaker(self.summands), self.unexplained)
+        what = "what typical other images get" if self._anchored else "the intercepts"
+        texts = rest(what, self.intercept, weaker(self.summands), self.unexplained)
         return f"{start}{why}{other}; {rest_of} is {texts}."
 
     def card(self, scale: Scale = "each") -> Card:
@@ -118,7 +130,7 @@ class Contrast(SavedResult):
                 for letter, (each, _) in zip("AB", self.explanations, strict=True)
                 for line in each.certificate_lines()
             ),
-            warnings=(self.declined,) if self.declined else (),
+            warnings=self._warnings(),
             caption="Values are contributions to the logit of A minus that of B; A minus B is the "
             f"difference of the two logits, and of what draws them.{more} {a.caption(scale)}",
         )
@@ -169,14 +181,23 @@ class Contrast(SavedResult):
     def _notable(self, sign: int) -> list[Summand]:
         return [one for one in self.summands if one.is_notable and sign * one.value > 0]
 
+    @property
+    def _anchored(self) -> bool:
+        return all(explanation.anchored for explanation, _ in self.explanations)
+
+    def _warnings(self) -> tuple[str, ...]:
+        found = [self.declined] if self.declined else []
+        return tuple(found if self._anchored else [*found, NOT_ANCHORED])
+
     def _row(self) -> Row:
         explained = self.difference - self.unexplained
+        constant = "typical other images" if self._anchored else "intercepts"
         equation = (
             f"Logit of A {number(self.logits[0])}, of B {number(self.logits[1])}: the network's "
-            f"difference is {number(self.difference)}, the x-features and intercepts "
+            f"difference is {number(self.difference)}, the x-features and {constant} "
             f"({signed(self.intercept)}) reproduce {number(explained)}"
         )
-        return Row("A minus B", self.difference, explained, self.intercept, equation)
+        return Row("A minus B", self.difference, explained, self.intercept, constant, equation)
 
 
 def contrast(
@@ -206,8 +227,8 @@ def contrast(
     a, b = first.account(first_index), second.account(second_index)
     own, other = first.contributions[first_index], -second.contributions[second_index]
     summands = [
-        *summands_of(first.feature_names, own.tolist(), "first"),
-        *summands_of(second.feature_names, other.tolist(), "second"),
+        *summands_of(first.reason_names, own.tolist(), "first"),
+        *summands_of(second.reason_names, other.tolist(), "second"),
     ]
     reasons = [(a.target, first.declined(first_index)), (b.target, second.declined(second_index))]
     refusals = [f"for {noun(name)}, {reason}" for name, reason in reasons if reason]

@@ -215,7 +215,8 @@ def reasons(
     return {
         "features": output.features[0],
         "contributions": output.contributions[0],
-        "intercept": xnn.fitted().readout.bias,
+        "intercept": xnn.fitted().intercept,
+        "anchored": bool(xnn.fitted().anchored),
         "targets": xnn.targets,
         "target_names": tuple(xnn.target_name(target) for target in xnn.targets),
         "logits": output.logits[0, list(xnn.targets)],

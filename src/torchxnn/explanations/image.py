@@ -38,10 +38,10 @@ _CAPTION: dict[Scale, str] = {
 class Explanation(Reasons):
     """Why the network gives one image its logits, as n x-features that add up to them.
 
-    The contribution v_i E_i of x-feature i stands above its heatmap (paper figure 8). What is not
-    listed here is explained at `Reasons`. A saved one holds, beside `explanation.json`, page and
-    figure, `arrays.npz`, `image.png`, `x_feature_<i>.png`, `x_feature_<i>_cutout.png` (i is
-    1-based) and `logit_<class index>.png`.
+    The contribution of x-feature i stands above its heatmap (paper figure 8). What is not listed
+    here is explained at `Reasons`. A saved one holds, beside `explanation.json`, page and figure,
+    `arrays.npz`, `image.png`, `x_feature_<i>.png`, `x_feature_<i>_cutout.png` (i is 1-based) and
+    `logit_<class index>.png`.
 
     Attributes:
         image: (H, W, 3) uint8, as the network saw it, without the normalisation.

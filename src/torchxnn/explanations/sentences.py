@@ -1,8 +1,9 @@
 r"""Explanations in words: "This is a B because of C (+63.1, 79%) and D (+15.2, 19%)".
 
 Pure functions of numbers and names. Every sentence accounts for the whole logit y of a class k:
-:math:`y_k=\sum_i v_{ki}E_i+b_k+u_k`, with the contributions :math:`v_{ki}E_i`, the intercept
-:math:`b_k` and what the x-features leave unexplained, :math:`u_k=y_k-\hat y_k`.
+:math:`y_k=\sum_i c_{ki}+b_k+u_k`, with what a typical other image gets, :math:`b_k`, the
+contributions :math:`c_{ki}`, which count from there, and what the x-features leave unexplained,
+:math:`u_k=y_k-\hat y_k`.
 """
 
 from __future__ import annotations
@@ -16,7 +17,13 @@ from torchxnn.data.class_names import spoken
 from torchxnn.explanations.drawing.overlay import number, signed
 
 NOTABLE_SHARE = 0.05
-"""Of the sum of |v_i E_i|: below it an x-feature is not a reason but one of the weaker ones."""
+"""Of the sum of |contribution|: below it an x-feature is no reason but one of the weaker ones."""
+
+NOT_ANCHORED = (
+    "contributions are not anchored: this XNN does not know what a typical other image gets, so "
+    "that shares and order hang on an arbitrary offset; fit it again"
+)
+"""What is said wherever numbers of such an XNN, as earlier versions saved them, are read."""
 
 _SOUNDS_LIKE_CONSONANT = re.compile(
     r"(eu|uni|use|usu|ur[aeiou]|ut[aeiou]|one\b|once\b|ouija)", re.I
@@ -37,7 +44,7 @@ class Summand:
 
     Attributes:
         name: Name of the x-feature.
-        value: The contribution v_i E_i, in logits; in a difference with the sign that it has there.
+        value: The contribution, in logits; in a difference with the sign that it has there.
         share: |value| divided by the sum of |value| over all summands, a fraction.
         feature: 0-based x-feature of its XNN.
         of: In a difference, which class's XNN it belongs to.
@@ -71,12 +78,13 @@ class Account:
         predicted: name of the class that the network predicts.
         label: name of the true class; None if it is not known.
         logit: the network's own, y.
-        reasons: x-features that speak for the class with at least 5% of the sum of |v_i E_i|, by
-            falling contribution.
+        reasons: x-features that speak for the class with at least 5% of the sum of |contribution|,
+            by falling contribution.
         objections: those that speak against it, with such shares and in such an order.
         weaker: sum of the contributions of all others; None if every other one is exactly 0.
-        intercept: b.
+        intercept: b, what a typical other image gets.
         unexplained: y minus the reproduced logit.
+        anchored: whether b is that; of an XNN of an earlier version it is no more than a constant.
     """
 
     target: str
@@ -88,6 +96,7 @@ class Account:
     weaker: float | None
     intercept: float
     unexplained: float
+    anchored: bool = True
 
     def sentence(self) -> str:
         """The whole account in one sentence."""
@@ -120,7 +129,8 @@ class Account:
 
     def _rest(self) -> str:
         whose = "the" if self.target == self.predicted else "its"
-        texts = rest("the intercept", self.intercept, self.weaker, self.unexplained)
+        what = "what a typical other image gets" if self.anchored else "the intercept"
+        texts = rest(what, self.intercept, self.weaker, self.unexplained)
         return f"the rest of {whose} logit of {number(self.logit)} is {texts}"
 
 
@@ -133,11 +143,12 @@ def account_for(
     target: str,
     predicted: str,
     label: str | None = None,
+    anchored: bool = True,
 ) -> Account:
     """Sort the summands of a logit into reasons, objections and the rest; see `Account`.
 
-    `values` are the contributions v_i E_i of the x-features with these names; those of equal size
-    keep their order.
+    `values` are the contributions of the x-features with these names; those of equal size keep
+    their order.
     """
     summands = shared(summands_of(names, values))
     return Account(
@@ -150,6 +161,7 @@ def account_for(
         weaker=weaker(summands),
         intercept=intercept,
         unexplained=logit - (sum(values) + intercept),
+        anchored=anchored,
     )
 
 

@@ -16,7 +16,7 @@ from torchxnn.data.positives import find_positives, positives_of
 from torchxnn.embeddings.apply import Embedded, apply_embedding
 from torchxnn.embeddings.base import Embedding
 from torchxnn.errors import DataError
-from torchxnn.metrics.faithfulness import Faithfulness, measure_faithfulness
+from torchxnn.metrics.faithfulness import Faithfulness, dead_features, measure_faithfulness
 from torchxnn.metrics.orthogonality import MapCovariance, Orthogonality
 from torchxnn.models.attached import FittedXNN
 from torchxnn.models.inputs import kind_of
@@ -84,7 +84,7 @@ def _measure(
     faithful = measure_faithfulness(
         embedded.features, embedded.contributions, embedded.reproduced, logits, targets, positives
     )
-    dead = (embedded.features[positives.any(1)] == 0).all(0).nonzero().flatten().tolist()
+    dead = dead_features(embedded.features, positives.any(1)).nonzero().flatten().tolist()
     return Measured(faithful, tuple(dead), positives_by, embedded)
 
 

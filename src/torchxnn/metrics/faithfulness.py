@@ -13,7 +13,7 @@ from torchxnn.errors import DataError
 from torchxnn.models.outputs import class_margins, predicted_classes
 
 ACTIVE_SHARE = 0.05
-"""An x-feature is active if its mean |v_i E_i| over the positives is at least this share."""
+"""An x-feature is active if its mean |contribution| over the positives is at least this share."""
 
 MINIMUM_R2 = 0.5
 """A fit with less R^2 on held-out data is degenerate."""
@@ -40,11 +40,12 @@ class Faithfulness:
         images: number of images, M.
         positives: number of images that are positives of a target.
         n_features: number of x-features, n.
-        active: x-features that contribute at least 5% of the sum of mean :math:`|v_i E_i|` over the
-            positives, to any target.
+        active: x-features that are not dead and contribute at least 5% of the sum of mean
+            :math:`|c_i|` over the positives, to any target; :math:`c_i` counts from what a typical
+            other image gets, see `Embedding.contributions`.
         dead: number of x-features that are 0 on every positive; lower is better.
-        share: (targets, features), mean :math:`|v_i E_i|` over the target's positives, each row
-            divided by its sum.
+        share: (targets, features), mean :math:`|c_i|` over the target's positives, each row divided
+            by its sum.
         margin: mean margin of the positives, in logits: how far the network's largest logit is
             ahead of the second one, or of 0 if there is only one. None in records of earlier
             versions.
@@ -104,7 +105,7 @@ def measure_faithfulness(
 
     Args:
         features: E, (M, n).
-        contributions: v_i E_i, (M, k, n).
+        contributions: anchored, (M, k, n), see `Embedding.contributions`.
         reproduced: (M, k).
         logits: (M, K), all outputs of the explained model.
         targets: the k columns of `logits` that are reproduced.
@@ -126,6 +127,7 @@ def measure_faithfulness(
     unchanged = _same_class(logits, reproduced, targets)
     share = _shares(contributions, positives)
     any_positive = positives.any(1)
+    dead = dead_features(features, any_positive)
     margin = class_margins(logits)
     return Faithfulness(
         f_reg=float(error.mean()),
@@ -136,8 +138,8 @@ def measure_faithfulness(
         images=len(logits),
         positives=int(any_positive.sum()),
         n_features=features.shape[1],
-        active=int((share >= ACTIVE_SHARE).any(0).sum()),
-        dead=int((features[any_positive] == 0).all(0).sum()),
+        active=int(((share >= ACTIVE_SHARE).any(0) & ~dead).sum()),
+        dead=int(dead.sum()),
         share=tuple(tuple(row) for row in share.tolist()),
         margin=float(margin[any_positive].mean()),
         margin_changed=None if bool(unchanged.all()) else float(margin[~unchanged].mean()),
@@ -146,6 +148,16 @@ def measure_faithfulness(
             for column, mask in zip(error.T, positives.T, strict=True)
         ),
     )
+
+
+def dead_features(
+    features: Float[Tensor, "samples features"], positives: Bool[Tensor, " samples"]
+) -> Bool[Tensor, " features"]:
+    """X-features that are 0 on every positive: their ReLU is off, and there is nothing to see.
+
+    They may still contribute, as what other images have and the positives lack.
+    """
+    return (features[positives] == 0).all(0)
 
 
 def _upper_quantile(errors: Float[Tensor, " some"]) -> float:

@@ -79,11 +79,11 @@ def combine_maps(
 ) -> Float[Tensor, "batch height width"]:
     r"""One map of all x-features: the mixture of their maps by their share of the logit.
 
-    :math:`S_{ij}=\sum_l\frac{|v_lE_l|}{\sum_k|v_kE_k|}\,P(\mathrm{pixel}\,ij\mid l)` with P the
+    :math:`S_{ij}=\sum_l\frac{|c_l|}{\sum_k|c_k|}\,P(\mathrm{pixel}\,ij\mid l)` with P the
     positive part of map l, normalised to sum 1: the probability of a pixel when an x-feature is
     drawn by its contribution and then a pixel by its map. The paper does not say how it ranks the
     pixels of several maps. An empty map adds nothing; if no x-feature contributes, all do alike.
-    Maps are signed or not; contributions (B, n) are v_l E_l of one target.
+    Maps are signed or not; contributions c (B, n) are those of one target.
 
     Returns:
         (B, H, W), >= 0, with sum 1 if no map is empty.

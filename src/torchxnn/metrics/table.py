@@ -90,13 +90,14 @@ METRICS: dict[str, Metric] = {
     ),
     "active": Metric(
         Faithfulness, "active", "Active x-features",
-        f"x-features with at least {ACTIVE_SHARE:.0%} of the contributions. Fewer than 2 is no "
-        "explanation by several concepts.", "2 or more", "", "n_features",
+        f"Alive, with at least {ACTIVE_SHARE:.0%} of the contributions, which count from what a "
+        "typical other image gets. Fewer than 2 is no explanation by several concepts.",
+        "2 or more", "", "n_features",
         lambda found: found.n_features > 1 and found.active < 2,
     ),
     "dead": Metric(
         Faithfulness, "dead", "Dead x-features",
-        "x-features that are 0 on every positive and so explain nothing.", "lower", "",
+        "x-features that are 0 on every positive, so that there is nothing to see.", "lower", "",
         bad=lambda found: found.dead > 0 and found.active < 2,
     ),
     "positives": Metric(

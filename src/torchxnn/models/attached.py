@@ -112,13 +112,14 @@ class AttachedLayer:
 class XNNOutput:
     r"""The numbers of one forward pass, for B images, K outputs, k targets and n x-features.
 
-    For each target :math:`\hat y_k = \sum_i v_{ki} E_i + b_k` (paper section 2.1).
+    For each target :math:`\hat y_k = \sum_i c_{ki} + b_k`, with contributions :math:`c_{ki}` that
+    count from what a typical other image gets, :math:`b_k` (`Embedding.contributions`).
 
     Attributes:
         logits: (B, K), the model's own, before the softmax.
         z: the layer's output, (B, S_z) or maps (B, C, h, w), in the precision of the embedding.
         features: the x-features E, (B, n); spatial means where x-features are maps.
-        contributions: (B, k, n), v_i E_i per target, in logits.
+        contributions: (B, k, n), anchored, per target, in logits.
         reproduced: (B, k), the logits that the contributions and the intercept add up to.
         predicted: (B,), 0-based class that the model predicts; see `models.outputs`.
     """

@@ -18,12 +18,12 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from torchxnn.data.activations import Activations
-from torchxnn.embeddings.apply import apply_embedding, batches
+from torchxnn.embeddings.apply import anchor, apply_embedding, batches
 from torchxnn.embeddings.autoencoder import Autoencoder
 from torchxnn.embeddings.linear import deviation, fit_linear
 from torchxnn.embeddings.srae import SRAE
 from torchxnn.embeddings.subspace import Subspace, principal_subspace
-from torchxnn.metrics.faithfulness import ACTIVE_SHARE
+from torchxnn.metrics.faithfulness import ACTIVE_SHARE, dead_features
 from torchxnn.training.config import Split, TrainConfig
 
 Made = TypeVar("Made")
@@ -88,6 +88,7 @@ class Starter(ABC):
 
     def restart_weak(self) -> int:
         """Start weak x-features again; how many there were."""
+        anchor(self.embedding, self.split.data.z, self.split.positives)
         found = apply_embedding(self.embedding, self.split.data.z)
         positives = self.split.positives.to(found.features.device)
         weak = weak_features(found.features, found.contributions, positives)
@@ -328,12 +329,12 @@ def weak_features(
     positives: Bool[Tensor, "samples targets"],
     least: float = ACTIVE_SHARE,
 ) -> list[int]:
-    r"""X-features that are 0 on every positive, or carry less than a share of every target.
+    r"""X-features that are dead, or carry less than a share of every target.
 
-    `least` is a share of the sum of mean :math:`|v_iE_i|` over the target's positives.
+    `least` is a share of the sum of mean absolute contributions over the target's positives.
     """
     mask = positives.unsqueeze(2).to(contributions)
     size = (contributions.abs() * mask).sum(0)
     share = size / size.sum(1, keepdim=True).clamp(min=torch.finfo(size.dtype).tiny)
-    dead = (features[positives.any(1)] <= 0).all(0)
+    dead = dead_features(features, positives.any(1))
     return (dead | (share < least).all(0)).nonzero().flatten().tolist()

@@ -12,6 +12,7 @@ import torch
 
 from torchxnn.data.activations import Activations
 from torchxnn.data.positives import find_positives, sample_weights, split_validation
+from torchxnn.embeddings.apply import anchor
 from torchxnn.embeddings.base import Embedding
 from torchxnn.errors import DataError, XNNError
 from torchxnn.metrics.evaluation import measure_activations
@@ -120,6 +121,7 @@ class Restarts:
         """Note a trial's result."""
         self.trials += 1
         trial.embedding.cpu().eval()
+        anchor(trial.embedding, self.data.train.z, self.splits[0].positives)
         data = self.data.validation
         figures = measure_activations(trial.embedding, data, self.targets).faithfulness
         if self.best is None or _rank(trial, figures, self.config) > _rank(*self.best, self.config):

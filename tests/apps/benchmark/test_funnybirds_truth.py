@@ -26,6 +26,7 @@ from torchxnn.apps.benchmark.settings import BenchmarkConfig
 from torchxnn.apps.benchmark.tasks import TASKS, TaskSource
 from torchxnn.cli.main import main
 from torchxnn.data.activations import Activations
+from torchxnn.embeddings.apply import anchor
 from torchxnn.embeddings.concepts import ConceptEmbedding
 from torchxnn.errors import DataError, XNNError, XNNWarning
 from torchxnn.metrics import ground_truth as truth
@@ -297,6 +298,9 @@ class TestCauses:
         with torch.no_grad():
             other.readout.weight.copy_(weights.unsqueeze(0))
             other.readout.bias.zero_()
+        own = (data.train.labels == 1).unsqueeze(1)
+        for embedding in (shifted, other):
+            anchor(embedding, data.train.z, own)
         one, two = ask(shifted, removals), ask(other, removals)
         assert torch.allclose(one.anchored, two.anchored, atol=1e-5)
         about = truth.without_own(one.changes)

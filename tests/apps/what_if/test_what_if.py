@@ -18,6 +18,7 @@ from torchxnn.apps.what_if.painting import WhatIfConfig
 from torchxnn.apps.what_if.table import FIGURES, ORDERS, WAYS, what_if_table
 from torchxnn.cli.main import main
 from torchxnn.cli.saved_run import folder_names
+from torchxnn.embeddings.apply import anchor
 from torchxnn.errors import DataError, LayerError, XNNError
 from torchxnn.metrics import inpaint_images, top_pixels
 from torchxnn.models.layers import record_layers, run_with_output
@@ -53,12 +54,13 @@ def test_each_change_is_what_a_run_of_its_own_gives(xnn, image):
     assert found.reproduced == pytest.approx(reproduced, abs=1e-5)
     assert found.target == 1
     maps = xnn.attribute(batch)[0]
-    features = xnn(batch)[0].detach()
+    features, typical = xnn(batch)[0].detach(), xnn.embedding.typical[0]
     for one in found.changes:
         weight = float(xnn.readout_weight[0, one.feature])
         activation = float(features[one.feature])
-        assert one.contribution == pytest.approx(weight * activation, abs=1e-5)
-        assert one.set_reproduced == pytest.approx(-weight * activation, abs=1e-5)
+        contribution = weight * (activation - float(typical[one.feature]))
+        assert one.contribution == pytest.approx(contribution, abs=1e-5)
+        assert one.set_reproduced == pytest.approx(-contribution, abs=1e-5)
         if activation == 0:
             assert one.pixels == 0
             assert one.masked_real == pytest.approx(0, abs=1e-5)
@@ -85,7 +87,7 @@ def test_the_reconstruction_runs_through_the_rest_of_the_network(xnn, image):
         assert found.decoded == pytest.approx(decoded, abs=1e-5)
         for one in found.changes:
             without = features.clone()
-            without[0, one.feature] = 0
+            without[0, one.feature] = xnn.embedding.typical[0, one.feature]
             other = float(xnn.model.classifier[2:](xnn.embedding.decode(without))[0, 1])
             assert one.decoded_real == pytest.approx(other - decoded, abs=1e-5)
 
@@ -146,6 +148,7 @@ def test_the_network_does_not_follow_an_explanation_that_is_wrong():
             layer.bias.zero_()
         embedding.readout.weight.fill_(1.5)
         embedding.readout.bias.zero_()
+        anchor(embedding, torch.full((9, 2), 0.2), torch.zeros(9, 1, dtype=torch.bool))
     image = torch.full((3, 16, 16), 0.2)
     image[:, 5:11, 2:6] = 0.9
     image[:, 5:11, 10:14] = 0.9

@@ -60,7 +60,7 @@ def choose_images(
         positives: (M,), images of the class; at least one.
         decided: (M,), whether the network predicts the class.
         features: E, (M, n).
-        contributions: (M, n), v E to the target that each x-feature matters most for.
+        contributions: (M, n), to the target that each x-feature matters most for.
         config: how many.
     """
     counts = config.top, config.spaced, config.against

@@ -73,7 +73,8 @@ class Case:
             features = torch.cat(
                 [embedding.readout_inputs(embedding.encode(z.float())) for z in batches(train.z)]
             )
-        return with_readout(embedding, features, train.logits[:, [self.target]], self.weights)
+        logits, positives = train.logits[:, [self.target]], self.positives.unsqueeze(1)
+        return with_readout(embedding, features, logits, self.weights, positives)
 
 
 @dataclass(frozen=True, eq=False)

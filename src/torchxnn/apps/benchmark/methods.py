@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from torchxnn.data.activations import Activations
-from torchxnn.data.positives import sample_weights
+from torchxnn.data.positives import find_positives, sample_weights
 from torchxnn.embeddings.base import Embedding
 from torchxnn.embeddings.concepts import ConceptEmbedding, with_readout
 from torchxnn.embeddings.lasso import fit_lasso_path, lasso_embedding
@@ -137,7 +137,9 @@ def read_class(embedding: Embedding, data: FitData, target: int, base: TrainConf
     logits = data.train.logits[:, [target]]
     with torch.no_grad():
         features = embedding.encode(data.train.z)
-    return with_readout(embedding, features, logits, weights)
+    return with_readout(
+        embedding, features, logits, weights, find_positives(data.train, [target])[0]
+    )
 
 
 def fit_lasso_sizes(
@@ -146,7 +148,8 @@ def fit_lasso_sizes(
     """Points of the Lasso path with about the given numbers of dimensions."""
     weights = sample_weights(data.train, (target,), base.positive_share)
     path = fit_lasso_path(data.train.z, data.train.logits[:, target], weights, most=max(sizes))
-    return {size: lasso_embedding(path.nearest(size), data.train.z) for size in sizes}
+    positives = find_positives(data.train, [target])[0][:, 0]
+    return {size: lasso_embedding(path.nearest(size), data.train.z, positives) for size in sizes}
 
 
 class UnitsOfMany(nn.Module):

@@ -218,7 +218,7 @@ def choose_digits(
 
 
 def draw_figure(xnn: XNN, images: Tensor, groups: list[list[int]], file: Path) -> list[Any]:
-    """Figure 10: per row one digit, its x-features' heatmaps, v_i E_i above each."""
+    """Figure 10: per row one digit, its x-features' heatmaps, their contributions above each."""
     n, rows = len(xnn.feature_names), sum(map(len, groups))
     figure = Figure(figsize=(1.5 * (n + 1), 1.75 * rows))
     axes = figure.subplots(rows, n + 1, squeeze=False)

@@ -25,14 +25,14 @@ PROBLEM_BYTES = 160
 class ImageHeatmaps:
     r"""The heatmaps of one image and the numbers that belong to them.
 
-    :math:`\hat y_k = \sum_i v_{ki} E_i + b_k` (paper eq. 1), as in `Explanation`.
+    :math:`\hat y_k = \sum_i c_{ki} + b_k`, as in `Explanation`.
 
     Attributes:
         row: index of the image in the data set.
         name: of the image, as the data set has it.
         heatmaps: (n, h, w) float32, signed; NaN if the image could not be read.
         features: (n,), the x-features E.
-        contributions: (k, n), v_i E_i per target, in logits.
+        contributions: (k, n) per target, in logits; see `Embedding.contributions`.
         reproduced: (k,).
         logits: (k,), the network's own.
         predicted: the class that the network predicts, see `predicted_classes`; -1 if the image

@@ -17,6 +17,7 @@ from torchxnn.data.positives import find_positives
 from torchxnn.data.record import record_activations
 from torchxnn.errors import XNNError
 from torchxnn.explanations.image import Explanation
+from torchxnn.explanations.sentences import NOT_ANCHORED
 from torchxnn.metrics.evaluation import Measured
 from torchxnn.xnn import XNN
 
@@ -108,7 +109,7 @@ def build_report(
         explanations=explanations,
         sheets=_sheets(xnn, dataset, measured, tops, drawn),
         known=tuple(known),
-        notes=tuple(notes),
+        notes=(*notes, *(() if xnn.fitted().anchored else (f"{NOT_ANCHORED}.",))),
         provenance=tuple(provenance),
     )
 

@@ -20,7 +20,7 @@ class SheetItem:
         image: (H, W, 3) uint8.
         heatmap: (H, W), the x-feature's signed relevance on it.
         activation: E of the x-feature.
-        contribution: v E to the first target's logit.
+        contribution: to the logit of the target that the x-feature matters most for.
         caption: for people, such as the file's name or its class.
     """
 
@@ -38,7 +38,7 @@ class FeatureSheet:
     Attributes:
         index: 0-based x-feature.
         name: "x-feature 1", or what somebody named it.
-        share: its mean share of |v_i E_i| over the positives, a fraction.
+        share: its mean share of the contributions' sizes over the positives, a fraction.
         items: by decreasing activation.
     """
 

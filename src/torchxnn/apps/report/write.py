@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 from dataclasses import asdict
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -76,7 +77,7 @@ def _shares(report: Report, shown: Faithfulness) -> list[tuple[str, list[dict[st
     for target, row in enumerate(shown.share):
         ranked = sorted(range(len(row)), key=lambda i: -row[i])
         items = [
-            {"name": names[i], "share": row[i], "value": _one_value(report, target, i)}
+            {"name": names[i], "share": row[i], "value": _mean_value(report, target, i)}
             for i in ranked
         ]
         blocks.append((report.targets[target], items))
@@ -91,15 +92,16 @@ def _feature_names(report: Report) -> tuple[str, ...]:
     return tuple(named.get(i, f"x-feature {i + 1}") for i in range(count))
 
 
-def _one_value(report: Report, target: int, feature: int) -> float:
-    """A contribution that is not 0, for its sign: E >= 0, so that is the same everywhere."""
+def _mean_value(report: Report, target: int, feature: int) -> float:
+    """Its mean contribution, for the sign, over the images shown that are taken for the target.
+
+    Over all images shown where none is; 0 without any.
+    """
     index = report.fit.targets[target]
-    values = (
-        float(each.contributions[each.targets.index(index), feature])
-        for each in report.explanations
-        if index in each.targets
-    )
-    return next(filter(None, values), 0.0)
+    shown = [each for each in report.explanations if index in each.targets]
+    own = [each for each in shown if each.predicted_name == report.targets[target]] or shown
+    values = [float(each.contributions[each.targets.index(index), feature]) for each in own]
+    return fmean(values) if values else 0.0
 
 
 def _provenance(report: Report) -> list[tuple[str, str]]:

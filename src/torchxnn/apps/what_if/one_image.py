@@ -2,17 +2,20 @@
 
 Three interventions stand side by side, each as a change of the target's logit (after minus before):
 
-- the x-feature is set to a value, by default 0, and the *reproduced* logit is computed anew;
+- the x-feature is set to that of a typical other image, or to a given value, and the *reproduced*
+  logit is computed anew;
 - the x-feature's region, the highest pixels of its map, is painted over, and the whole network runs
   on that picture: change of its *own* logit and of the reproduced one, beside those for regions of
   the same size and shape elsewhere (controls);
-- the layer's output is replaced by the embedding's reconstruction with and without the x-feature,
-  and the rest of the network runs on it.
+- the layer's output is replaced by the embedding's reconstruction with the x-feature, and with it
+  set so, and the rest of the network runs on it.
 
 The first says what the explanation claims, the others what the network does.
 """
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import torch
 from jaxtyping import Bool, Float
@@ -40,7 +43,8 @@ def what_if(
 ) -> WhatIf:
     """Take x-features away, one at a time, and see what changes.
 
-    All painted images go through the network in one batch.
+    Where nobody knows what a typical other image gets (an XNN of an earlier version), they are set
+    to 0. All painted images go through the network in one batch.
 
     Args:
         xnn: fitted.
@@ -61,6 +65,8 @@ def what_if(
         >>> result.save("goldfinch")
     """
     config = config or WhatIfConfig()
+    if config.value is None and not xnn.fitted().anchored:
+        config = replace(config, value=0.0)
     index, wanted = _check(xnn, image, features, target, config)
     preprocessing = preprocessing_of(xnn)
     batch = image.unsqueeze(0)
@@ -71,13 +77,16 @@ def what_if(
     painted = _paint(batch, regions, preprocessing, config)
     after = _both(xnn.run(painted.flatten(0, 1)), explained, index)
     changes = after.unflatten(0, painted.shape[:2]) - before
-    decoded, without = _decoded(xnn, batch, said.features[0], wanted, index)
+    decoded, without = _decoded(xnn, batch, said.features[0], wanted, index, config.value)
+    typical = xnn.fitted().typical_contributions[index].detach()
     found = []
     for at, feature in enumerate(wanted):
         activation = float(said.features[0, feature])
         contribution = float(said.contributions[0, index, feature])
-        weight = float(xnn.readout_weight[index, feature])
-        moved = weight * (config.value - activation) if config.value else 0.0 - contribution
+        moved = 0.0 - contribution
+        if config.value is not None:
+            weight = float(xnn.readout_weight[index, feature])
+            moved += weight * config.value - float(typical[feature])
         found.append(
             Change(
                 feature=feature,
@@ -145,7 +154,7 @@ def _both(said: XNNOutput, target: int, index: int) -> Float[Tensor, "batch 2"]:
 
 @torch.no_grad()
 def _decoded(
-    xnn: XNN, batch: Tensor, features: Tensor, wanted: list[int], index: int
+    xnn: XNN, batch: Tensor, features: Tensor, wanted: list[int], index: int, value: float | None
 ) -> tuple[float | None, Tensor | None]:
     """The logit on the reconstruction of the layer, and its change without each x-feature."""
     embedding = xnn.fitted()
@@ -153,7 +162,7 @@ def _decoded(
         return None, None
     versions = features.expand(1 + len(wanted), -1).clone()
     for row, feature in enumerate(wanted, 1):
-        versions[row, feature] = 0.0
+        versions[row, feature] = embedding.typical[index, feature] if value is None else value
     reference = embedding.readout.weight
     z = embedding.decode(versions.to(reference))
     many = batch.expand(len(versions), -1, -1, -1)

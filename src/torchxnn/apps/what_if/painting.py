@@ -25,7 +25,7 @@ class WhatIfConfig:
         share: pixels of an x-feature's region, as a share of all.
         pixels: their number instead; None takes `share`.
         controls: regions of the same size and shape elsewhere, per x-feature.
-        value: what an x-feature is set to.
+        value: what an x-feature is set to; None sets it to that of a typical other image.
         seed: of the places of the controls.
         blur: smooth maps before their highest pixels are taken, standard deviation as a share of
             the shorter side; 0 takes them as they are, which are often scattered pixels that
@@ -39,7 +39,7 @@ class WhatIfConfig:
     share: float = 0.1
     pixels: int | None = None
     controls: int = 5
-    value: float = 0.0
+    value: float | None = None
     seed: int = 0
     blur: float = 0.0
     inpainting: Inpainting = field(default_factory=Inpainting)
@@ -50,7 +50,7 @@ class WhatIfConfig:
                 f"a region's share must be between 0 and 1 and its pixels at least 1, got "
                 f"{self.share} and {self.pixels}"
             )
-        if self.controls < 1 or self.value < 0 or self.blur < 0:
+        if self.controls < 1 or (self.value or 0.0) < 0 or self.blur < 0:
             raise DataError(
                 "there must be at least 1 control, and neither x-features nor a blur are negative, "
                 f"got {self.controls}, {self.value} and {self.blur}"

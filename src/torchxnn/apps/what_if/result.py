@@ -45,15 +45,15 @@ class Change:
         feature: 0-based.
         name: for people.
         activation: E.
-        contribution: v E.
+        contribution: to the logit; see `Embedding.contributions`.
         pixels: of its region; 0 if it is inactive or its map is empty, and nothing is painted over.
         set_reproduced: (a) the reproduced logit, if E is set to the value.
         masked_real: (b) the network's own logit, if the region is painted over.
         masked_reproduced: (b) the reproduced logit of that image.
         control_real: the network's own, if a region elsewhere is painted over; one each.
         control_reproduced: the reproduced logits of these images; one each.
-        decoded_real: (c) the network's logit on the reconstruction without the x-feature minus that
-            with it; None where x-features are maps.
+        decoded_real: (c) the network's logit on the reconstruction with E set so minus that with it
+            as it is; None where x-features are maps.
         heatmap: (H, W), signed.
         region: (H, W).
         masked: (H, W, 3), the image with the region painted over.
@@ -166,7 +166,9 @@ class WhatIf(SavedResult):
             return f"{one.name} has an empty map on this image: there is nothing to paint over."
         found = {True: "the network uses it", False: "that the network uses it is not shown",
                  None: "it claims nothing"}[one.used]  # fmt: skip
-        value = number(self.config.value) if self.config.value else "zero"
+        value = "that of a typical other image"
+        if self.config.value is not None:
+            value = number(self.config.value) if self.config.value else "zero"
         return (
             f"With {one.name} at {value} the reproduced logit of {self.target_name} changes by "
             f"{signed(one.set_reproduced)}; with its region ({one.region_share:.0%} of the image) "

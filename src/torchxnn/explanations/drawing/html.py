@@ -24,6 +24,7 @@ from PIL import features
 from torchxnn.explanations.card import TOP, Card
 from torchxnn.explanations.drawing.encode import encode
 from torchxnn.explanations.drawing.overlay import colour_scale, number, sign_of, signed, tint
+from torchxnn.explanations.sentences import NOT_ANCHORED
 from torchxnn.models.attached import FittedXNN
 from torchxnn.models.layers import unwrap
 from torchxnn.storage.artifact import __version__
@@ -86,6 +87,8 @@ def xnn_fragment(xnn: FittedXNN, feature_names: Sequence[str]) -> str:
         ("Layer", xnn.attached.name),
         ("Targets", ", ".join(targets) or "none yet"),
     ]
+    if xnn.embedding is not None and not xnn.embedding.anchored:
+        facts.append(("Careful", NOT_ANCHORED))
     report: FitReport | None = xnn.report
     shares: list[list[str]] = []
     if report is not None:

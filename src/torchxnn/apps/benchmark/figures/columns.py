@@ -37,8 +37,9 @@ ROW_GAP = 0.08
 CAPTION = (
     "Heatmaps: the positive part of the relevance (contrastive excitation backprop), lightly "
     "smoothed for drawing only, each with its own colour scale (normalised per x-feature and "
-    "image). Above it the contribution v_i E_i to the logit, red for and blue against; "
-    f"“{OFF}”: it adds nothing here; “{EMPTY}”: it does, but no pixel has positive relevance."
+    "image). Above it the contribution to the logit, counted from what a typical other image "
+    f"gets, red for and blue against; “{OFF}”: the x-feature is 0 here; “{EMPTY}”: it is not, but "
+    "no pixel has positive relevance."
 )
 
 

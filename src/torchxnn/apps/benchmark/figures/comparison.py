@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from matplotlib.figure import Figure
 
 from torchxnn.apps.benchmark.figures.columns import (
@@ -40,7 +41,7 @@ def comparison_figure(
     """1-Heatmap against the x-features, a row per image (paper figures 8, 9 and .13 to .17).
 
     Columns have one order on all rows, so that an x-feature can be followed down its column: by
-    decreasing mean v_i E_i over the positives.
+    decreasing mean contribution over the positives.
 
     Args:
         xnn: fitted.
@@ -115,15 +116,18 @@ def _class_order(
             raise DataError(f"the order {list(order)} does not name each of {n} x-features once")
         return list(order), "in the given order"
     position = xnn.targets.index(target)
-    if xnn.report is None or xnn.embedding is None or xnn.embedding.has_maps:
-        mean = np.mean([look.contributions for look in looks], axis=0)
-        basis = "by decreasing mean contribution over these images"
-    else:
-        # E >= 0, so the mean of v_i E_i is the mean of its size with the sign of v_i
-        share = np.array(xnn.report.validation.share[position])
-        mean = share * np.sign(xnn.readout_weight[position].numpy())
-        basis = "by decreasing mean contribution over the held-out images of the class"
+    mean, basis = _mean_contributions(looks), "by decreasing mean contribution over these images"
+    if xnn.report is not None and xnn.embedding is not None and not xnn.embedding.has_maps:
+        mean = np.array(xnn.report.validation.share[position]) * np.sign(mean)
+        basis = (
+            "by decreasing mean contribution over the held-out images of the class, with the sign "
+            "that it has over these"
+        )
     return np.argsort(-mean, kind="stable").tolist(), basis
+
+
+def _mean_contributions(looks: Sequence[Look]) -> Float[np.ndarray, " features"]:
+    return np.mean([look.contributions for look in looks], axis=0)
 
 
 def _f_reg_text(xnn: XNN, f_reg: float | None) -> str:
@@ -139,7 +143,7 @@ def _fit_notes(xnn: XNN, looks: Sequence[Look], target: int) -> tuple[str, ...]:
     notes = []
     if xnn.report is not None:
         found = xnn.report.validation
-        signs = np.sign(xnn.readout_weight[xnn.targets.index(target)].numpy())
+        signs = np.sign(_mean_contributions(looks))
         active = np.array(found.share[xnn.targets.index(target)]) >= ACTIVE_SHARE
         notes.append(
             f"{int(active.sum())} of {found.n_features} x-features active "

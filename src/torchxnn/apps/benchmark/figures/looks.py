@@ -26,7 +26,7 @@ class Look:
     Attributes:
         picture: (H, W, 3), the image as the network saw it, without the normalisation.
         features: (n,), the x-features E.
-        contributions: (n,), v_i E_i, in logits.
+        contributions: (n,), in logits; see `Embedding.contributions`.
         heatmaps: (n, H, W), signed relevance of each x-feature.
         logit_heatmap: (H, W), signed relevance of the network's own logit (1-Heatmap).
         logit: of the target, the network's own.
@@ -65,7 +65,7 @@ def target_of(xnn: XNN, target: int | None) -> int:
 def contributions_of(
     xnn: XNN, samples: Sequence[Sample], target: int
 ) -> Float[torch.Tensor, "samples features"]:
-    """v_i E_i of many images, (M, n), on the CPU, without any heatmap."""
+    """Contributions of many images, (M, n), on the CPU, without any heatmap."""
     position = xnn.targets.index(target)
     parts = [xnn.contributions(images)[:, position].cpu() for images in _batches(xnn, samples)]
     return torch.cat(parts)

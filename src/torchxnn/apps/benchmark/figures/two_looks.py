@@ -70,7 +70,7 @@ def two_looks(
     A group may also be of images that the network hardly recognises: look at both.
 
     Args:
-        contributions: v_i E_i of the images of one class, (M, n).
+        contributions: of the images of one class, (M, n).
         smallest: share of the images that each group has at least, in (0, 0.5], and never fewer
             than 2 images, so that no outlier makes a group.
 

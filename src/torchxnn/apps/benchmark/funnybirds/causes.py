@@ -11,7 +11,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from torchxnn.apps.benchmark.record import Recorded
-from torchxnn.data.positives import find_positives
 from torchxnn.embeddings.apply import Embedded, apply_embedding
 from torchxnn.embeddings.base import Embedding
 from torchxnn.metrics import ground_truth as truth
@@ -25,14 +24,11 @@ class Removals:
         z: activations of the images (M, S_z), or maps.
         z_without: without each part, image by image and part by part (M P, S_z), or maps.
         causes: what the network's logit loses (M, P).
-        elsewhere: activations of training images of other classes, what a typical other image
-            gives.
     """
 
     z: Tensor
     z_without: Tensor
     causes: Float[Tensor, "images parts"]
-    elsewhere: Tensor
 
 
 def find_removals(recorded: Recorded, rows: Sequence[int], target: int, parts: int) -> Removals:
@@ -44,7 +40,6 @@ def find_removals(recorded: Recorded, rows: Sequence[int], target: int, parts: i
         z=before.z,
         z_without=after.z,
         causes=before.logits[:, [target]] - after.logits[:, target].reshape(len(rows), parts),
-        elsewhere=recorded.train.select(~find_positives(recorded.train, [target])[0][:, 0]).z,
     )
 
 
@@ -57,7 +52,7 @@ class Answers:
         changes: of contributions to the logit (M, P, n).
         feature_changes: of the x-features themselves (M, P, n).
         reproduced: loss of the reproduced logit (M, P).
-        typical: contributions of a typical other image (n,).
+        typical: v_i E_i of a typical other image (n,), from which contributions count.
     """
 
     whole: Embedded
@@ -69,7 +64,7 @@ class Answers:
     @property
     def anchored(self) -> Float[Tensor, "images features"]:
         """Contributions over those of a typical other image (M, n)."""
-        return self.whole.contributions[:, 0] - self.typical
+        return self.whole.contributions[:, 0]
 
     @property
     def profiles(self) -> Float[Tensor, "features parts"]:
@@ -82,7 +77,6 @@ def ask(embedding: Embedding, removals: Removals) -> Answers:
     whole = apply_embedding(embedding, removals.z)
     without = apply_embedding(embedding, removals.z_without)
     count, parts = removals.causes.shape
-    typical = apply_embedding(embedding, removals.elsewhere).contributions[:, 0].mean(0)
     return Answers(
         whole=whole,
         changes=truth.removal_changes(
@@ -92,7 +86,7 @@ def ask(embedding: Embedding, removals: Removals) -> Answers:
             whole.features, without.features.unflatten(0, (count, parts))
         ),
         reproduced=whole.reproduced - without.reproduced.reshape(count, parts),
-        typical=typical,
+        typical=embedding.typical_contributions[0].detach().cpu(),
     )
 
 
@@ -121,7 +115,7 @@ def told_figures(answers: Answers, causes: Float[Tensor, "images parts"]) -> dic
     caused = truth.causal_shares(causes)
     about = truth.without_own(answers.changes)
     contributions: dict[str, Tensor] = {
-        "told": answers.whole.contributions[:, 0],
+        "told": answers.anchored + answers.typical,
         "told_anchored": answers.anchored,
     }
     found: dict[str, Any] = {}

@@ -125,7 +125,7 @@ class Defaults:
         default = self.find(target)
         elsewhere = truth.without_own(default.answers.changes)
         about = _of_others(images, default.rows, elsewhere, default.answers.profiles)
-        return part_importances(importances(self._anchored(default, images), about))
+        return part_importances(importances(self._contributions(default, images), about))
 
     def explain_nothing(self, images: tuple[int, ...], target: int) -> PartImportances:
         """What other images of the class lose with each part, whatever is seen on this one."""
@@ -138,17 +138,16 @@ class Defaults:
         """Maps of the x-features, combined by contribution into one; nothing else is known."""
         default, parts = self.find(target), []
         task, config = self.ready.opened.task, self.ready.config
-        for row, own in zip(images, self._anchored(default, images), strict=True):
+        for row, own in zip(images, self._contributions(default, images), strict=True):
             seen = see(task, [row])
             maps = feature_maps(task, default.embedding, seen, PAPER_RULE, config)
             combined = combine_maps(maps, own.unsqueeze(0))
             parts.append(map_importances(combined, seen.masks, len(PARTS)))
         return _join(parts)
 
-    def _anchored(self, default: Default, images: tuple[int, ...]) -> Tensor:
+    def _contributions(self, default: Default, images: tuple[int, ...]) -> Tensor:
         z = self.ready.opened.recorded.located.select(torch.tensor(images)).z
-        found = apply_embedding(default.embedding, z).contributions[:, 0]
-        return found - default.answers.typical
+        return apply_embedding(default.embedding, z).contributions[:, 0]
 
 
 def _of_others(images: tuple[int, ...], rows: list[int], elsewhere: Tensor, mean: Tensor) -> Tensor:

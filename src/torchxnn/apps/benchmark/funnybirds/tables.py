@@ -68,7 +68,9 @@ def markdown(summary: Mapping[str, Any]) -> str:
         f"Means over {len(classes)} classes, {images} test images, each also without each of its "
         f"five parts; maps of {drawn} images. `{DEFAULT}` is what `xnn fit` does today, with "
         f"`subspace={SUBSPACE}`. What an x-feature is about, which `told against caused` rests on, "
-        f"is taken from other images of the class; `{CLASS_MEAN}` is what that alone is worth. "
+        f"is taken from other images of the class; `{CLASS_MEAN}` is what that alone is worth. It "
+        "counts the paper's v E, and `anchored` from what a typical other image gets, as sentences "
+        "do. "
         "Maps of NMF are marginal: none of its weights is negative, so there is no contrast.",
         "## What today's default loses, and what is not decided",
         losses(summary),
