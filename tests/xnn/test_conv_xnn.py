@@ -198,7 +198,7 @@ def test_shapes_and_sums(fitted):
     assert torch.allclose(fitted(images), maps.mean((2, 3)))
     contributions = fitted.contributions(images)
     assert contributions.shape == (5, 1, 3)
-    total = contributions.sum(2) + fitted.embedding.readout.bias
+    total = contributions.sum(2) + fitted.intercept
     assert torch.allclose(total, fitted.predict(images), atol=1e-5)
     assert fitted.readout_weight.shape == (1, 3)
     heatmaps, certificate = fitted.attribute(images, return_certificate=True)

@@ -38,8 +38,11 @@ def test_shapes_and_sums(fitted):
     assert features.shape == (5, 3)
     contributions = fitted.contributions(images)
     assert contributions.shape == (5, 1, 3)
-    intercept = fitted.embedding.readout.bias
-    assert torch.allclose(contributions.sum(2) + intercept, fitted.predict(images), atol=1e-5)
+    total = contributions.sum(2) + fitted.intercept
+    assert torch.allclose(total, fitted.predict(images), atol=1e-5)
+    paper = fitted.contributions(images, anchored=False)
+    total = paper.sum(2) + fitted.embedding.readout.bias
+    assert torch.allclose(total, fitted.predict(images), atol=1e-5)
     assert fitted.attribute(images).shape == (5, 3, 12, 12)
 
 

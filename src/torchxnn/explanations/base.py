@@ -168,7 +168,7 @@ class Reasons(SavedResult, ABC):
             target=self.target_names[target_index],
             predicted=self.predicted_name,
             label=self.label,
-            anchored=self.anchored,
+            typical=self.typical,
         )
 
     @property
@@ -345,18 +345,18 @@ class Reasons(SavedResult, ABC):
         logit, reproduced = float(self.logits[k]), float(self.reproduced[k])
         terms = [float(self.contributions[k, i]) for i in self.order(k)]
         total = " ".join(_term(v, first=j == 0) for j, v in enumerate(t for t in terms if t))
-        intercept = float(self.intercept[k])
+        intercept, constant = float(self.intercept[k]), self.typical or "intercept"
         total = f"{total} {_term(intercept, first=not total)}".strip()
         equation = (
             f"Logit of {self.target_names[k]}: the network gives {number(logit)}; the x-features "
-            f"reproduce {number(reproduced)} = {total} ({self._constant})"
+            f"reproduce {number(reproduced)} = {total} ({constant})"
         )
-        return Row(self.target_names[k], logit, reproduced, intercept, self._constant, equation)
+        return Row(self.target_names[k], logit, reproduced, intercept, constant, equation)
 
     @property
-    def _constant(self) -> str:
-        """What the intercept is, where space is short."""
-        return "a typical other image" if self.anchored else "intercept"
+    def typical(self) -> str | None:
+        """What gets the intercept, "a typical other image"; None if nobody knows."""
+        return f"a typical other {self.unit}" if self.anchored else None
 
     @final
     def facts(self) -> tuple[tuple[str, str], ...]:

@@ -98,7 +98,7 @@ class Contrast(SavedResult):
         verb = "speaks" if len(self._notable(-1)) == 1 else "speak"
         other = f"; the other way {verb} {contra}" if contra else ""
         rest_of = f"the rest of the logit difference of {number(self.difference)}"
-        what = "what typical other images get" if self._anchored else "the intercepts"
+        what = f"what {self._typical} get" if self._typical else "the intercepts"
         texts = rest(what, self.intercept, weaker(self.summands), self.unexplained)
         return f"{start}{why}{other}; {rest_of} is {texts}."
 
@@ -182,16 +182,18 @@ class Contrast(SavedResult):
         return [one for one in self.summands if one.is_notable and sign * one.value > 0]
 
     @property
-    def _anchored(self) -> bool:
-        return all(explanation.anchored for explanation, _ in self.explanations)
+    def _typical(self) -> str | None:
+        """What gets the two intercepts, "typical other images"; None if nobody knows."""
+        anchored = all(explanation.anchored for explanation, _ in self.explanations)
+        return f"typical other {self.explanations[0][0].unit}s" if anchored else None
 
     def _warnings(self) -> tuple[str, ...]:
         found = [self.declined] if self.declined else []
-        return tuple(found if self._anchored else [*found, NOT_ANCHORED])
+        return tuple(found if self._typical else [*found, NOT_ANCHORED])
 
     def _row(self) -> Row:
         explained = self.difference - self.unexplained
-        constant = "typical other images" if self._anchored else "intercepts"
+        constant = self._typical or "intercepts"
         equation = (
             f"Logit of A {number(self.logits[0])}, of B {number(self.logits[1])}: the network's "
             f"difference is {number(self.difference)}, the x-features and {constant} "

@@ -19,8 +19,10 @@ from torchxnn.explanations.drawing.overlay import number, signed
 NOTABLE_SHARE = 0.05
 """Of the sum of |contribution|: below it an x-feature is no reason but one of the weaker ones."""
 
+TYPICAL = "a typical other image"
+
 NOT_ANCHORED = (
-    "contributions are not anchored: this XNN does not know what a typical other image gets, so "
+    "contributions are not anchored: this XNN does not know what other inputs get on average, so "
     "that shares and order hang on an arbitrary offset; fit it again"
 )
 """What is said wherever numbers of such an XNN, as earlier versions saved them, are read."""
@@ -84,7 +86,8 @@ class Account:
         weaker: sum of the contributions of all others; None if every other one is exactly 0.
         intercept: b, what a typical other image gets.
         unexplained: y minus the reproduced logit.
-        anchored: whether b is that; of an XNN of an earlier version it is no more than a constant.
+        typical: what gets b, such as "a typical other image"; None of an XNN of an earlier version,
+            where b is no more than a constant.
     """
 
     target: str
@@ -96,7 +99,7 @@ class Account:
     weaker: float | None
     intercept: float
     unexplained: float
-    anchored: bool = True
+    typical: str | None = TYPICAL
 
     def sentence(self) -> str:
         """The whole account in one sentence."""
@@ -129,7 +132,7 @@ class Account:
 
     def _rest(self) -> str:
         whose = "the" if self.target == self.predicted else "its"
-        what = "what a typical other image gets" if self.anchored else "the intercept"
+        what = "the intercept" if self.typical is None else f"what {self.typical} gets"
         texts = rest(what, self.intercept, self.weaker, self.unexplained)
         return f"the rest of {whose} logit of {number(self.logit)} is {texts}"
 
@@ -143,7 +146,7 @@ def account_for(
     target: str,
     predicted: str,
     label: str | None = None,
-    anchored: bool = True,
+    typical: str | None = TYPICAL,
 ) -> Account:
     """Sort the summands of a logit into reasons, objections and the rest; see `Account`.
 
@@ -161,7 +164,7 @@ def account_for(
         weaker=weaker(summands),
         intercept=intercept,
         unexplained=logit - (sum(values) + intercept),
-        anchored=anchored,
+        typical=typical,
     )
 
 

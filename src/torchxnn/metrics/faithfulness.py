@@ -56,6 +56,9 @@ class Faithfulness:
             positives and that of all other images, since positives are few and harder. Of m images
             it is the error number ceil(0.99 (m + 1)) by size, and the largest where there are fewer
             than 99. None in records of earlier versions.
+        mean_contribution: (targets, features), mean :math:`c_i` over the target's positives, in
+            logits; negative where an x-feature speaks against the class. None in records of earlier
+            versions.
     """
 
     f_reg: float
@@ -72,6 +75,7 @@ class Faithfulness:
     margin: float | None = None
     margin_changed: float | None = None
     error_bound: tuple[float, ...] | None = None
+    mean_contribution: tuple[tuple[float, ...], ...] | None = None
 
     @property
     def degenerate(self) -> tuple[str, ...]:
@@ -126,6 +130,7 @@ def measure_faithfulness(
     error = (reproduced - original).abs().double()
     unchanged = _same_class(logits, reproduced, targets)
     share = _shares(contributions, positives)
+    mean = _mean_over(contributions.double(), positives)
     any_positive = positives.any(1)
     dead = dead_features(features, any_positive)
     margin = class_margins(logits)
@@ -147,6 +152,7 @@ def measure_faithfulness(
             max(_upper_quantile(column[mask]), _upper_quantile(column[~mask]))
             for column, mask in zip(error.T, positives.T, strict=True)
         ),
+        mean_contribution=tuple(tuple(row) for row in mean.tolist()),
     )
 
 
@@ -191,6 +197,12 @@ def _shares(
     contributions: Float[Tensor, "samples targets features"],
     positives: Bool[Tensor, "samples targets"],
 ) -> Float[Tensor, "targets features"]:
-    weights = positives.double().unsqueeze(2)
-    mean = (contributions.abs().double() * weights).sum(0) / weights.sum(0)
+    mean = _mean_over(contributions.abs().double(), positives)
     return mean / mean.sum(1, keepdim=True).clamp(min=torch.finfo(torch.float64).tiny)
+
+
+def _mean_over(
+    values: Float[Tensor, "samples targets features"], positives: Bool[Tensor, "samples targets"]
+) -> Float[Tensor, "targets features"]:
+    weights = positives.double().unsqueeze(2)
+    return (values * weights).sum(0) / weights.sum(0)

@@ -209,7 +209,7 @@ def test_the_order_must_name_each_feature_once():
         comparison_figure(make_xnn(), make_samples(1), order=(0, 1, 1))
 
 
-def test_order_of_the_report_has_the_signs_of_the_readout():
+def test_order_of_the_report_is_by_mean_contribution():
     net = make_net()
     images, labels = make_images(96)
     xnn = XNN(net, "classifier.1", 3, class_names=NAMES)

@@ -49,7 +49,7 @@ def test_the_command_trains_fits_and_draws(tmp_path, capsys):
     network.load_state_dict(load_file(out / "mnist_cnn.safetensors"))
     xnn = XNN.from_pretrained(out / "xnn", model=network)
     images, _ = load(root, "test")
-    values = xnn.contributions(images[:3]).sum(2) + xnn.embedding.readout.bias
+    values = xnn.contributions(images[:3]).sum(2) + xnn.intercept
     torch.testing.assert_close(values, xnn.predict(images[:3]))
     assert "test images, trained on 200" in capsys.readouterr().out
 

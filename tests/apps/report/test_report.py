@@ -174,10 +174,12 @@ def test_several_targets_get_a_table_of_contributions(written):
 
 
 def test_shares_say_which_x_features_speak_for_and_against(written):
-    rows = re.findall(r'<b class="(\w+)">(. \w+)</b>', written().source)
+    found = faithfulness(mean_contribution=((3.0, -1.0, 0.5),))
+    rows = re.findall(r'<b class="(\w+)">(. \w+)</b>', written(evaluation=found).source)
     against = ("negative", "\N{MINUS SIGN} against")
     assert rows == [("positive", "+ for"), against, ("positive", "+ for")]
-    assert not re.findall(r'<b class="(\w+)">(. \w+)</b>', written(explanations=()).source)
+    earlier = written()  # a record that does not say
+    assert not re.findall(r'<b class="(\w+)">(. \w+)</b>', earlier.source)
 
 
 def test_inactive_features_and_an_empty_sheet_are_said(written):

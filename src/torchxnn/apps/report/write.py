@@ -5,7 +5,6 @@ from __future__ import annotations
 import platform
 from dataclasses import asdict
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 import torch
@@ -72,12 +71,12 @@ def _key(report: Report) -> list[tuple[str, str]]:
 
 def _shares(report: Report, shown: Faithfulness) -> list[tuple[str, list[dict[str, Any]]]]:
     """Per target the x-features by decreasing share of the contributions."""
-    names = _feature_names(report)
+    names, mean = _feature_names(report), shown.mean_contribution
     blocks = []
     for target, row in enumerate(shown.share):
         ranked = sorted(range(len(row)), key=lambda i: -row[i])
         items = [
-            {"name": names[i], "share": row[i], "value": _mean_value(report, target, i)}
+            {"name": names[i], "share": row[i], "value": mean[target][i] if mean else 0.0}
             for i in ranked
         ]
         blocks.append((report.targets[target], items))
@@ -90,18 +89,6 @@ def _feature_names(report: Report) -> tuple[str, ...]:
     named = {sheet.index: sheet.name for sheet in report.sheets}
     count = report.fit.validation.n_features
     return tuple(named.get(i, f"x-feature {i + 1}") for i in range(count))
-
-
-def _mean_value(report: Report, target: int, feature: int) -> float:
-    """Its mean contribution, for the sign, over the images shown that are taken for the target.
-
-    Over all images shown where none is; 0 without any.
-    """
-    index = report.fit.targets[target]
-    shown = [each for each in report.explanations if index in each.targets]
-    own = [each for each in shown if each.predicted_name == report.targets[target]] or shown
-    values = [float(each.contributions[each.targets.index(index), feature]) for each in own]
-    return fmean(values) if values else 0.0
 
 
 def _provenance(report: Report) -> list[tuple[str, str]]:

@@ -48,7 +48,7 @@ def comparison_figure(
         samples: the images, from top to bottom.
         target: class whose logit is explained; None takes the first that the XNN explains.
         order: of the x-features, 0-based; None takes the held-out positives of the XNN's report,
-            and the given images where there is no report or x-features are maps.
+            and the given images where there is none.
         f_reg: on which data is for the caller to choose, such as test images; None takes the
             report's, which are held-out training images.
 
@@ -115,19 +115,19 @@ def _class_order(
         if sorted(order) != list(range(n)):
             raise DataError(f"the order {list(order)} does not name each of {n} x-features once")
         return list(order), "in the given order"
-    position = xnn.targets.index(target)
-    mean, basis = _mean_contributions(looks), "by decreasing mean contribution over these images"
-    if xnn.report is not None and xnn.embedding is not None and not xnn.embedding.has_maps:
-        mean = np.array(xnn.report.validation.share[position]) * np.sign(mean)
-        basis = (
-            "by decreasing mean contribution over the held-out images of the class, with the sign "
-            "that it has over these"
-        )
+    mean, images = _mean_contributions(xnn, looks, target)
+    basis = f"by decreasing mean contribution over {images}"
     return np.argsort(-mean, kind="stable").tolist(), basis
 
 
-def _mean_contributions(looks: Sequence[Look]) -> Float[np.ndarray, " features"]:
-    return np.mean([look.contributions for look in looks], axis=0)
+def _mean_contributions(
+    xnn: XNN, looks: Sequence[Look], target: int
+) -> tuple[Float[np.ndarray, " features"], str]:
+    """Of every x-feature, over held-out images of the class where known, and what these are."""
+    known = None if xnn.report is None else xnn.report.validation.mean_contribution
+    if known is None:
+        return np.mean([look.contributions for look in looks], axis=0), "these images"
+    return np.array(known[xnn.targets.index(target)]), "the held-out images of the class"
 
 
 def _f_reg_text(xnn: XNN, f_reg: float | None) -> str:
@@ -143,7 +143,7 @@ def _fit_notes(xnn: XNN, looks: Sequence[Look], target: int) -> tuple[str, ...]:
     notes = []
     if xnn.report is not None:
         found = xnn.report.validation
-        signs = np.sign(_mean_contributions(looks))
+        signs = np.sign(_mean_contributions(xnn, looks, target)[0])
         active = np.array(found.share[xnn.targets.index(target)]) >= ACTIVE_SHARE
         notes.append(
             f"{int(active.sum())} of {found.n_features} x-features active "
