@@ -726,7 +726,7 @@ def test_data_parallel_and_autocast(name, fitted):
 def test_every_method_is_registered_under_its_name():
     assert list(METHODS) == [
         "excitation_backprop", "gradient", "input_x_gradient", "integrated_gradients", "deep_lift",
-        "grad_cam", "guided_backprop", "occlusion", "rise",
+        "grad_cam", "guided_backprop", "occlusion", "rise", "removal",
     ]  # fmt: skip
     for name, method in METHODS.items():
         if issubclass(method, MapMethod):

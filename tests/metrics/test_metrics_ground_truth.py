@@ -142,6 +142,20 @@ class TestByHand:
         nothing = map_truth(mass, background, changes, (), there)
         assert nothing == MapTruth(None, None, None, 0, None)
 
+    def test_exact_shares_are_the_ceiling_of_positive_maps(self):
+        there, background = torch.ones(2, 1, dtype=torch.bool), torch.zeros(2, 1)
+        falls = torch.tensor([[[3.0], [1.0]], [[1.0], [0.0]]])
+        shares = torch.tensor([[[0.75, 0.25]], [[1.0, 0.0]]])
+        found = map_truth(shares, background, falls, (0,), there)
+        assert found.exact == pytest.approx(found.own)
+        expected = reference.pearson([0.75, 0.25, 1.0, 0.0], [3.0, 1.0, 1.0, 0.0])
+        assert found.exact == pytest.approx(expected)
+        # Where every image loses as much, and nothing rises, exact shares say all.
+        alike = torch.tensor([[[3.0], [1.0]], [[0.5], [3.5]]])
+        assert map_truth(shares, background, alike, (0,), there).exact == pytest.approx(1)
+        rising = torch.tensor([[[3.0], [-1.0]], [[2.0], [-4.0]]])
+        assert map_truth(shares, background, rising, (0,), there).exact < 1
+
     def test_a_map_that_does_not_exist_is_not_perfect(self):
         changes = drawn(3, 4, 5, 2)
         mass = changes.transpose(1, 2).clone()

@@ -180,7 +180,7 @@ def test_excitation_backprop_refuses_recurrent_layers_and_explains_the_others(fi
 
 
 def test_methods_that_need_pictures_are_refused(fitted):
-    for method in ("grad_cam", "rise"):
+    for method in ("grad_cam", "rise", "removal"):
         with pytest.raises(XNNError, match="needs pictures"):
             fitted["row"].attribute(make_inputs("row", 1), method=method)
     with pytest.raises(XNNError, match="unknown attribution method"):

@@ -22,6 +22,7 @@ from torchxnn.attribution.captum_methods import (
 )
 from torchxnn.attribution.excitation_backprop.method import ExcitationBackprop
 from torchxnn.attribution.methods import METHODS
+from torchxnn.attribution.removal import Removal
 from torchxnn.attribution.rise import RISE
 from torchxnn.attribution.sanity import RandomizedStep, randomize_from_the_top
 from torchxnn.attribution.tokens_and_rows import attribute_rows, attribute_tokens
@@ -43,6 +44,7 @@ __all__ = [
     "MapMethod",
     "Occlusion",
     "RandomizedStep",
+    "Removal",
     "attribute_rows",
     "attribute_tokens",
     "randomize_from_the_top",

@@ -15,6 +15,7 @@ from torchxnn.attribution.captum_methods import (
     Occlusion,
 )
 from torchxnn.attribution.excitation_backprop.method import ExcitationBackprop
+from torchxnn.attribution.removal import Removal
 from torchxnn.attribution.rise import RISE
 from torchxnn.errors import XNNError
 
@@ -28,6 +29,7 @@ METHODS: dict[str, type[Attributor]] = {
     "guided_backprop": GuidedBackprop,
     "occlusion": Occlusion,
     "rise": RISE,
+    "removal": Removal,
 }
 
 

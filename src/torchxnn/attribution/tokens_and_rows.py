@@ -33,6 +33,7 @@ DEFAULT = "integrated_gradients"
 UNSUITED = {
     "grad_cam": "it enlarges the feature maps of a convolutional layer",
     "rise": "its masks are smooth in two dimensions",
+    "removal": "it cuts pictures into segments",
 }
 
 

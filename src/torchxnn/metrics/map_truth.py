@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from torchxnn.errors import DataError
+from torchxnn.metrics.ground_truth import causal_shares, correlate
 from torchxnn.metrics.stability import feature_correlation
 
 
@@ -31,6 +32,10 @@ class MapTruth:
         features: how many x-features entered.
         missing: share of their maps that were left out because there is none: the x-feature is off,
             or nothing is positive.
+        exact: `own` of maps that put on each part exactly its share of what the x-feature loses.
+            Positive shares of 1 cannot say that an x-feature rises when a part goes, nor that it
+            loses more on one image than on another, so this stays below 1; a map near it knows all
+            that a map of shares can know.
     """
 
     own: float | None
@@ -38,6 +43,7 @@ class MapTruth:
     background: float | None
     features: int
     missing: float | None
+    exact: float | None = None
 
 
 def map_truth(
@@ -71,12 +77,14 @@ def map_truth(
     drawn = [feature for feature in kept if bool(there[:, feature].any())]
     if not drawn:
         return MapTruth(None, None, None, 0, 1.0 if len(kept) else None)
-    own, others, lying = [], [], []
+    own, others, lying, exact = [], [], [], []
     for feature in drawn:
         rows = there[:, feature]
         found = feature_correlation(
             mass[rows, feature].reshape(-1, 1), changes[rows][:, :, drawn].flatten(0, 1)
         )[0]
+        change = changes[rows, :, feature]
+        exact.append(correlate(causal_shares(change), change))
         same = torch.tensor(drawn) == feature
         own.append(found[same].mean())
         others += found[~same].tolist()
@@ -87,6 +95,7 @@ def map_truth(
         background=float(torch.stack(lying).mean()),
         features=len(drawn),
         missing=1 - float(there[:, list(kept)].double().mean()),
+        exact=sum(exact) / len(exact),
     )
 
 

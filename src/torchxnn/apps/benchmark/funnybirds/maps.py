@@ -151,6 +151,7 @@ def truth_figures(lying: Lying, answered: Answered) -> dict[str, Any]:
     return {
         "map_truth": found["own"],
         "map_truth_others": found["others"],
+        "map_truth_exact": found["exact"],
         "background": found["background"],
         "background_objects": over(lying.objects),
         "positive_mass": over(lying.mass),

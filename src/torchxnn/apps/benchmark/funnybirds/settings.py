@@ -16,6 +16,7 @@ RULES = (
     "integrated_gradients",
     "grad_cam",
     "occlusion",
+    "removal",
 )
 """Ways to draw a map whose truth is measured; effective weights are for x-features alone."""
 
