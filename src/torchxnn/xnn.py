@@ -16,6 +16,7 @@ from torchxnn.data.positives import as_targets, default_features
 from torchxnn.data.record import record_activations
 from torchxnn.embeddings.apply import Embedded, apply_embedding
 from torchxnn.embeddings.base import Embedding
+from torchxnn.embeddings.kinds import saved_state
 from torchxnn.errors import DataError, ModelError, XNNError
 from torchxnn.explanations import functions, maps
 from torchxnn.explanations.drawing.html import xnn_fragment
@@ -361,7 +362,7 @@ class XNN(nn.Module):
             preprocessing=self.preprocessing,
             source=self.source,
         )
-        save_with_names(path, about, embedding.state_dict(), self.names)
+        save_with_names(path, about, saved_state(embedding), self.names)
 
     @classmethod
     def from_pretrained(

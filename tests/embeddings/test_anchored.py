@@ -202,7 +202,7 @@ def test_a_saved_xnn_keeps_what_a_typical_other_image_gets(saved):
     assert torch.equal(again.contributions(IMAGES), xnn.contributions(IMAGES))
 
 
-def test_an_xnn_of_an_earlier_version_says_that_it_is_not_anchored(saved):
+def test_an_xnn_of_an_earlier_version_says_that_it_is_not_anchored(saved, tmp_path):
     xnn, folder = saved
     state = load_file(folder / WEIGHTS)
     del state["typical"], state["anchored"]
@@ -213,6 +213,10 @@ def test_an_xnn_of_an_earlier_version_says_that_it_is_not_anchored(saved):
     old = XNN.from_pretrained(folder, NET)
     assert not bool(old.embedding.anchored)
     assert torch.equal(old.contributions(IMAGES), old.contributions(IMAGES, anchored=False))
+    old.save_pretrained(tmp_path / "again")  # with the checksum that its names know it by
+    again = load_file(tmp_path / "again" / WEIGHTS)
+    assert again.keys() == state.keys()
+    assert all(torch.equal(again[name], state[name]) for name in state)
     explanation = old.explain(IMAGES[1])
     assert NOT_ANCHORED in explanation.card().warnings
     assert "(intercept)" in explanation.card().rows[0].equation

@@ -31,6 +31,9 @@ EMBEDDINGS: dict[str, type[Embedding]] = {
 }
 """Name -> class; the Lasso gives `SelectedDimensions` too."""
 
+ANCHOR = ("typical", "anchored")
+"""What states of earlier versions lack."""
+
 
 def build_embedding(
     kind: str, settings: Mapping[str, Any], state: Mapping[str, Tensor]
@@ -47,6 +50,15 @@ def build_embedding(
     """
     with torch.random.fork_rng(devices=[]):
         embedding = EMBEDDINGS[kind](**settings)
-    not_anchored = {"typical": embedding.typical, "anchored": embedding.anchored}
+    not_anchored = {name: getattr(embedding, name) for name in ANCHOR}
     embedding.load_state_dict({**not_anchored, **state})
     return embedding.eval()
+
+
+def saved_state(embedding: Embedding) -> dict[str, Tensor]:
+    """The state dict as it is saved: without an anchor if there is none.
+
+    So an XNN of an earlier version keeps the checksum by which the names that people gave know it.
+    """
+    state = embedding.state_dict()
+    return {name: v for name, v in state.items() if embedding.anchored or name not in ANCHOR}
