@@ -177,11 +177,12 @@ def shrink_maps_reference(values, size):
     return found
 
 
-def fit_one(z, logits, positives, held_out, start, config, n_targets=1):
+def fit_one(z, logits, positives, held_out, start, config, n_targets=1, components=None):
     """One SRAE, fitted by autograd and Adam, step by step as the formulas say (paper eq. 5).
 
     `z`, `logits`, `positives` are the training data, `held_out` the same three for early stopping;
-    `start` gives the embedding to begin with and the generator that draws the batches.
+    `start` gives the embedding to begin with and the generator that draws the batches;
+    `components` are the contributions that x-features are held near, in training and held out.
     """
     import copy
 
@@ -210,6 +211,13 @@ def fit_one(z, logits, positives, held_out, start, config, n_targets=1):
 
     spread = logits.std(0, correction=0)
 
+    def distance(e, embedding, near):
+        if near is None:
+            return torch.zeros(len(e), dtype=e.dtype)
+        return (((e * embedding.readout.weight[0] - near) / spread[0]) ** 2).sum(1)
+
+    near, near_held_out = components or (None, None)
+
     def exact(embedding, data):
         zs, ys, positive = data
         weight = weights_of(positive)
@@ -222,7 +230,8 @@ def fit_one(z, logits, positives, held_out, start, config, n_targets=1):
             moments = e.T @ (weight[:, None] * e)
             apart = penalty(moments, means, [weight[m].sum() for m in masks])
             sparse = torch.log(1 + config.q * q).mean()
-        return float(fit + config.beta * sparse + config.eta * apart)
+            away = (weight * distance(e, embedding, near_held_out)).sum()
+        return float(fit + config.beta * sparse + config.eta * apart + config.components * away)
 
     embedding, generator = start
     weight = weights_of(positives)
@@ -255,6 +264,8 @@ def fit_one(z, logits, positives, held_out, start, config, n_targets=1):
             loss = (error**2).sum(1).mean()
             loss = loss + config.beta * torch.log(1 + config.q * estimate("q", q)).mean()
             loss = loss + config.eta * apart
+            own = None if near is None else near[rows]
+            loss = loss + config.components * distance(e, embedding, own).mean()
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

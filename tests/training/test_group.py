@@ -10,6 +10,7 @@ import torch
 import reference
 from torchxnn.data.activations import Activations
 from torchxnn.data.positives import sample_weights
+from torchxnn.embeddings.components import find_components, read_logits
 from torchxnn.embeddings.conv_srae import ConvSRAE
 from torchxnn.embeddings.linear import group_moments, second_moments
 from torchxnn.embeddings.srae import SRAE
@@ -65,9 +66,10 @@ def test_a_group_gives_what_single_fits_give(slots, subspace, revive):
     assert len(epochs) > 1, "the fits should end at different times"
 
 
-def test_a_fit_is_what_the_literal_second_version_gives():
+@pytest.mark.parametrize("near", [0.0, 0.5])
+def test_a_fit_is_what_the_literal_second_version_gives(near):
     data, validation = (many_classes(seed=s, dtype=torch.float64) for s in (0, 1))
-    config = replace(QUICK, revive=None, epochs=6)
+    config = replace(QUICK, revive=None, epochs=6, components=near)
     target = 2
     positives = data.labels == target
     split = Split(
@@ -76,11 +78,26 @@ def test_a_fit_is_what_the_literal_second_version_gives():
         positives.unsqueeze(1),
         sample_weights(data, [target], config.positive_share),
     )
+    components = None
+    if near:
+        found = find_components(data.z, read_logits(data.z, data.logits), target, positives, 3)
+        own = found.contributions(data.z)
+        least = own.sort(0).values[int(0.01 * (len(own) - 1))]
+        components = [
+            (found.contributions(side.z) - least).clamp(min=0) for side in (data, validation)
+        ]
+        split = replace(split, components=components[0])
     generator = trial_generator(config, 0)
     start = VectorStarter(split, 3, config, generator).embedding
     held_out = (validation.z, validation.logits[:, [target]], validation.labels == target)
     expected, best, epochs = reference.fit_one(
-        data.z, data.logits[:, [target]], positives, held_out, (start, generator), config
+        data.z,
+        data.logits[:, [target]],
+        positives,
+        held_out,
+        (start, generator),
+        config,
+        components=components,
     )
     embedding, report = alone(data, validation, target, config)
     assert report.epochs == epochs
@@ -235,7 +252,7 @@ def test_a_subspace_of_all_dimensions_is_none():
 
 def test_reported_losses_in_a_subspace_are_those_of_all_of_z():
     data, validation = (many_classes(seed=s) for s in (0, 1))
-    embedding, report = alone(data, validation, 1, replace(QUICK, subspace=4))
+    embedding, report = alone(data, validation, 1, replace(QUICK, subspace=4, components=0.0))
     split = Split(
         validation,
         validation.logits[:, [1]],

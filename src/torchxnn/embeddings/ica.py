@@ -63,13 +63,20 @@ def fit_ica(
     contributions = z[positives] * weight[0]
     mean = contributions.mean(0)
     centred = contributions - mean
-    kinds = int(torch.linalg.matrix_rank(centred, rtol=CONSTANT)) if len(centred) else 0
+    kinds = ways_to_vary(centred)
     if kinds < n_concepts:
         raise DataError(
             f"the contributions of {int(positives.sum())} positives vary in {kinds} ways, and "
             f"{n_concepts} independent components were asked for; take fewer or more positives"
         )
-    unmixing, mixing = _unmix(centred, n_concepts, seed)
+    unmixing, mixing, converged = unmix(centred, n_concepts, seed)
+    if not converged:
+        warnings.warn(
+            f"independent components did not converge on {len(centred)} positives; take fewer "
+            "concepts or more positives",
+            XNNWarning,
+            stacklevel=2,
+        )
     share = mixing.sum(0)
     order = share.abs().argsort(descending=True, stable=True)
     rows = (share.unsqueeze(1) * unmixing)[order]
@@ -82,10 +89,15 @@ def fit_ica(
     return embedding
 
 
-def _unmix(
-    centred: Float[Tensor, "samples dims"], n_concepts: int, seed: int
-) -> tuple[Float[Tensor, "components dims"], Float[Tensor, "dims components"]]:
-    r"""S and A of :math:`s=Sa` and :math:`a\approx As`."""
+def unmix(rows: Tensor, n_concepts: int, seed: int) -> tuple[Tensor, Tensor, bool]:
+    r"""One run of FastICA (scikit-learn) on centred rows a, (P, K).
+
+    Returns:
+        S (n, K) and A (K, n) of :math:`s=Sa` and :math:`a\approx As`, and whether it converged.
+
+    Raises:
+        XNNError: scikit-learn is not installed.
+    """
     failure = import_sklearn("exceptions").ConvergenceWarning
     analysis = import_sklearn("decomposition").FastICA(
         n_concepts, random_state=seed, whiten="unit-variance", max_iter=2000, tol=1e-3
@@ -94,16 +106,13 @@ def _unmix(
     zero = np.errstate(divide="ignore", invalid="ignore")
     with zero, warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", failure)
-        analysis.fit(centred.cpu().numpy())
-    if any(issubclass(each.category, failure) for each in caught):
-        warnings.warn(
-            f"independent components did not converge on {len(centred)} positives; take fewer "
-            "concepts or more positives",
-            XNNWarning,
-            stacklevel=3,
-        )
-    parts = (
-        torch.from_numpy(part).to(centred) for part in (analysis.components_, analysis.mixing_)
+        analysis.fit(rows.cpu().numpy())
+    unmixing, mixing = (
+        torch.from_numpy(part).to(rows) for part in (analysis.components_, analysis.mixing_)
     )
-    unmixing, mixing = parts
-    return unmixing, mixing
+    return unmixing, mixing, not any(issubclass(each.category, failure) for each in caught)
+
+
+def ways_to_vary(centred: Tensor) -> int:
+    """Rank of centred rows (P, K), 0 for none."""
+    return int(torch.linalg.matrix_rank(centred, rtol=CONSTANT)) if len(centred) else 0

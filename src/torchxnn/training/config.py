@@ -92,6 +92,10 @@ class TrainConfig:
         decay_every: epochs after which the learning rate drops to a tenth; None never drops it.
         pretrain_epochs: epochs of greedy autoencoder pretraining per hidden layer; 0 for none.
         split_logit: start the x-layer as parts of a linear readout, so that each one is alive.
+        components: start x-features as the independent components of the class instead (see
+            `embeddings.components`), where one target is explained and Z are vectors, and hold
+            them near these with this weight: the squared distance of their contributions, in
+            units of the logit's variance. Ours, not the paper's; 0 leaves it out.
         revive: epochs after which x-features that are dead, or carry less than 5% of the positives'
             contributions, are restarted, during the first half of `epochs`; None never restarts.
         trials: most trials with new seeds; more than one is run only while a fit is degenerate or
@@ -122,6 +126,7 @@ class TrainConfig:
     decay_every: int | None = 60
     pretrain_epochs: int = 5
     split_logit: bool = True
+    components: float = 0.3
     revive: int | None = 5
     trials: int = 3
     enough_active: int = 3
@@ -164,6 +169,7 @@ class Losses:
     pull_away: float
     total: float
     relevance: float = 0.0
+    components: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,12 +181,14 @@ class Split:
         logits: (M, k), those to reproduce.
         positives: (M, k).
         weights: (M,), sum 1.
+        components: (M, n), contributions that the x-features are held near; None for none.
     """
 
     data: Activations
     logits: Float[Tensor, "samples targets"]
     positives: Bool[Tensor, "samples targets"]
     weights: Float[Tensor, " samples"]
+    components: Float[Tensor, "samples features"] | None = None
 
     def groups(self, pull_away: losses.PullAway) -> Float[Tensor, "samples groups"] | None:
         """One-hot groups within which x-features are centred; None for none.
@@ -198,6 +206,11 @@ class Split:
     def beside(self, data: Activations) -> Split:
         """The same with its activations where they lie on another device, and all else there."""
         device = data.z.device
+        components = None if self.components is None else self.components.to(device)
         return Split(
-            data, self.logits.to(device), self.positives.to(device), self.weights.to(device)
+            data,
+            self.logits.to(device),
+            self.positives.to(device),
+            self.weights.to(device),
+            components,
         )

@@ -64,7 +64,8 @@ class Starter(ABC):
         starts: shared with other fits; None for a fit on its own.
 
     Attributes:
-        embedding: scaled and pretrained; x-layer and readout set if `config.split_logit` says so.
+        embedding: scaled and pretrained; x-layer and readout set if `config.split_logit` says so, or
+            if it is held near components.
     """
 
     embedding: Autoencoder
@@ -81,7 +82,7 @@ class Starter(ABC):
         self.config, self.generator = config, generator
         self.starts = starts or SharedStarts()
         self.embedding = self._pretrained()
-        if config.split_logit:
+        if config.split_logit or split.components is not None:
             self.start_features(range(n_features))
         elif not config.faithful:
             self.fit_readout()
@@ -91,7 +92,9 @@ class Starter(ABC):
         anchor(self.embedding, self.split.data.z, self.split.positives)
         found = apply_embedding(self.embedding, self.split.data.z)
         positives = self.split.positives.to(found.features.device)
-        weak = weak_features(found.features, found.contributions, positives)
+        # a component may be small; only one that is off everywhere is started again
+        least = ACTIVE_SHARE if self.split.components is None else 0.0
+        weak = weak_features(found.features, found.contributions, positives, least)
         if weak:
             self.start_features(weak)
         return len(weak)
@@ -147,10 +150,14 @@ class VectorStarter(Starter):
 
     @torch.no_grad()
     def start_features(self, features: Sequence[int]) -> None:
-        """See `split_logit`; then the readout of all x-features is fitted anew."""
+        """At the components or as `split_logit`; then the readout of all is fitted anew."""
         embedding = self.embedding
         hidden = embedding.below_x_layer(embedding.inputs(self.split.data.z))
-        split_logit(embedding, read_units(hidden, self.split), self.generator, features)
+        components, weights = self.split.components, self.split.weights
+        if components is None:
+            split_logit(embedding, read_units(hidden, self.split), self.generator, features)
+        else:
+            start_at_components(embedding, hidden, components, weights, features)
         self._fit_readout(embedding.x_layer(hidden))
 
     @torch.no_grad()
@@ -289,6 +296,33 @@ def split_logit(
             spread = response.std().clamp(min=1e-6)
             layer.weight[feature] = (weight / spread).view_as(layer.weight[feature])
             layer.bias[feature] = -torch.quantile(response / spread, evidence.off)
+
+
+@torch.no_grad()
+def start_at_components(
+    embedding: Autoencoder,
+    hidden: Float[Tensor, "samples units"],
+    components: Float[Tensor, "samples features"],
+    weights: Float[Tensor, " samples"],
+    features: Sequence[int],
+) -> None:
+    """Start x-features as ridge regressions of their components on the hidden units.
+
+    Args:
+        embedding: its last encoder layer is set; x-features have deviation 1.
+        hidden: units below the x-layer, (M, h).
+        components: what x-features are to contribute, (M, n).
+        weights: of the samples, (M,).
+        features: x-features to set.
+    """
+    layer: Any = embedding.encoder[-1]
+    chosen = list(features)
+    wanted = components[:, chosen]
+    weight, bias = fit_linear(hidden, wanted, weights, EVIDENCE_RIDGE)
+    spread = wanted.std(0, correction=0)
+    spread = torch.where(spread > 0, spread, 1.0)
+    layer.weight[chosen] = weight / spread.unsqueeze(1)
+    layer.bias[chosen] = bias / spread
 
 
 def group_units(

@@ -34,12 +34,15 @@ class Terms:
         errors: Q, (G, S_z); None without reconstruction.
         moments: second moments of E, (G, n, n).
         means: first moments of E by group, (G, c, n); None if E is not centred.
+        apart: (G,), squared distance of contributions from the components over the logit's
+            variance; None without components.
     """
 
     faithful: Float[Tensor, " fits"]
     errors: Float[Tensor, "fits dims"] | None
     moments: Float[Tensor, "fits features features"]
     means: Float[Tensor, "fits groups features"] | None
+    apart: Float[Tensor, " fits"] | None = None
 
 
 def batch_statistics(
@@ -51,6 +54,7 @@ def batch_statistics(
     groups: Float[Tensor, "fits batch groups"] | None,
     reconstruction: Reconstruction,
     places: Int64[Tensor, "fits places"] | None = None,
+    components: Float[Tensor, "fits batch features"] | None = None,
 ) -> Terms:
     """The means over one batch of every fit.
 
@@ -77,7 +81,19 @@ def batch_statistics(
             errors,
             second_moments(e),
             None if groups is None else group_moments(stack.summarise(e), groups),
+            None if components is None else distance(stack, e, components, spread).mean(1),
         )
+
+
+def distance(
+    stack: Stack,
+    features: Float[Tensor, "fits batch features"],
+    components: Float[Tensor, "fits batch features"],
+    spread: Float[Tensor, "fits 1 targets"],
+) -> Float[Tensor, "fits batch"]:
+    """Squared distance of the contributions to one target from components, over its variance."""
+    contributions = features * stack.values["readout.weight"].mT
+    return ((contributions - components) / spread).square().sum(2)
 
 
 def precision(device: torch.device, reduced: bool) -> AbstractContextManager[object]:
@@ -94,7 +110,8 @@ def loss_of_terms(
     own = terms.faithful if config.faithful else 0.0 * terms.faithful
     sparse = reconstruction_loss(terms.errors, config)
     orthogonal = losses.pull_away(terms.moments, terms.means, shares)
-    return own + config.beta * sparse + config.eta * orthogonal
+    apart = 0.0 if terms.apart is None else config.components * terms.apart
+    return own + config.beta * sparse + config.eta * orthogonal + apart
 
 
 def reconstruction_loss(
@@ -144,7 +161,7 @@ def exact_losses(
         found = terms if found is None else [a + b for a, b in zip(found, terms, strict=True)]
     if found is None:
         raise XNNError("there are no samples to measure a fit on")
-    faithful, errors, moments, means = found
+    faithful, errors, moments, means, apart = found
     shares = None
     if groups[0] is not None:
         shares = torch.stack([w @ g for w, g in zip(weights, groups, strict=True) if g is not None])
@@ -156,6 +173,7 @@ def exact_losses(
             float(sparse if sparse.ndim == 0 else sparse[fit]),
             float(orthogonal[fit]),
             _overlap(stack, fit, split) if config.relevance else 0.0,
+            float(apart[fit]) if apart.numel() else 0.0,
             config,
         )
         for fit, split in enumerate(splits)
@@ -186,7 +204,11 @@ def _sums(
     if groups[0] is not None:
         own = torch.stack([group[part] for group in groups if group is not None])
         means = own.mT @ (stack.summarise(features) * weight.unsqueeze(2))
-    return [faithful, errors, features.mT @ (features * each.unsqueeze(2)), means]
+    apart = features.new_zeros(0)
+    if splits[0].components is not None:
+        wanted = torch.stack([s.components[part] for s in splits if s.components is not None])
+        apart = (weight * distance(stack, features, wanted, spread.unsqueeze(1))).sum(1)
+    return [faithful, errors, features.mT @ (features * each.unsqueeze(2)), means, apart]
 
 
 def _overlap(stack: Stack, fit: int, split: Split) -> float:
@@ -196,11 +218,17 @@ def _overlap(stack: Stack, fit: int, split: Split) -> float:
 
 
 def _losses(
-    faithful: float, sparse: float, orthogonal: float, overlap: float, config: TrainConfig
+    faithful: float,
+    sparse: float,
+    orthogonal: float,
+    overlap: float,
+    apart: float,
+    config: TrainConfig,
 ) -> Losses:
     own = faithful if config.faithful else 0.0
     total = own + config.beta * sparse + config.eta * orthogonal + config.relevance * overlap
-    return Losses(faithful, sparse, orthogonal, total, overlap)
+    total += config.components * apart
+    return Losses(faithful, sparse, orthogonal, total, overlap, apart)
 
 
 def full_set_losses(

@@ -36,6 +36,9 @@ class FitReport:
         revived: x-features restarted in the best trial.
         seconds: wall time of all trials.
         config: the settings.
+        found_again: for each independent component that the x-features were held near, the share
+            of bootstrap samples of the positives on which it is found again; empty without
+            components.
     """
 
     targets: tuple[int, ...]
@@ -51,6 +54,7 @@ class FitReport:
     revived: int
     seconds: float
     config: TrainConfig
+    found_again: tuple[float, ...] = ()
 
 
 def describe_xnn(

@@ -17,6 +17,7 @@ from torchxnn.embeddings.base import Embedding
 from torchxnn.errors import DataError, XNNError
 from torchxnn.metrics.evaluation import measure_activations
 from torchxnn.metrics.faithfulness import Faithfulness
+from torchxnn.training.components import hold_near_components
 from torchxnn.training.config import ComputeConfig, Split, TrainConfig
 from torchxnn.training.initialise import SharedStarts
 from torchxnn.training.objective import full_set_losses
@@ -99,10 +100,15 @@ class Restarts:
                     f"{images}; at least {config.minimum_positives} are needed: add images of "
                     "the class"
                 )
-        self.splits = (
+        held = hold_near_components(
             _prepare(data.train, targets, config),
             _prepare(data.validation, targets, config),
+            targets,
+            n_features,
+            config,
+            data.starts,
         )
+        self.splits, self.found_again = held.splits, held.found_again
         self.spread = self.splits[0].logits.std(0, correction=0)
         if not bool((self.spread > 0).all()):
             raise DataError(f"the logit of target {targets} is the same on every training image")
@@ -155,6 +161,7 @@ class Restarts:
             revived=trial.revived,
             seconds=time.perf_counter() - self.start,
             config=config,
+            found_again=self.found_again,
         )
         return embedding, report
 
@@ -223,8 +230,9 @@ def check_config(config: TrainConfig) -> None:
     for name in positive:
         if getattr(config, name) <= 0:
             raise XNNError(f"{name} must be positive, got {getattr(config, name)}")
-    if min(config.beta, config.eta, config.weight_decay, config.pretrain_epochs) < 0:
-        raise XNNError("beta, eta, weight_decay and pretrain_epochs must not be negative")
+    for name in ("beta", "eta", "components", "weight_decay", "pretrain_epochs"):
+        if getattr(config, name) < 0:
+            raise XNNError(f"{name} must not be negative, got {getattr(config, name)}")
     if config.positive_share is not None and not 0 < config.positive_share < 1:
         raise XNNError(f"positive_share must lie between 0 and 1, got {config.positive_share}")
     if not 0 < config.validation_share < 1:

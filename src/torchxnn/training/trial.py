@@ -237,9 +237,13 @@ class _Group:
         if count is not None and count < stack.positions:
             drawn = [torch.randperm(stack.positions, generator=fit.generator) for fit in fits]
             places = torch.stack(drawn)[:, :count].to(device)
+        components = None
+        if fits[0].train.components is not None:
+            wanted = [f.train.components[i] for f, i in rows if f.train.components is not None]
+            components = torch.stack(wanted)
         with precision(device, self.compute.autocast):
             terms = self.statistics(
-                stack, inputs, z, logits, spread, groups, config.reconstruction, places
+                stack, inputs, z, logits, spread, groups, config.reconstruction, places, components
             )
         found = {name: getattr(terms, name) for name in ("errors", "moments", "means")}
         means = {k: self.means.update(k, v, share) for k, v in found.items() if v is not None}

@@ -54,14 +54,19 @@ class FitData:
     starts: SharedStarts = field(default_factory=SharedStarts)
 
 
+def srae_config(base: TrainConfig) -> TrainConfig:
+    """SRAE: the paper's objective, eq. 5, with its three terms and no other."""
+    return replace(base, components=0.0, relevance=0.0)
+
+
 def nn_config(base: TrainConfig) -> TrainConfig:
     """NN: a network with an x-layer, without reconstruction and without pull-away."""
-    return replace(base, reconstruction="none", eta=0.0, relevance=0.0)
+    return replace(base, reconstruction="none", eta=0.0, relevance=0.0, components=0.0)
 
 
 def sae_config(base: TrainConfig) -> TrainConfig:
     """SAE: a stacked autoencoder with faithfulness, the plain squared reconstruction error."""
-    return replace(base, reconstruction="squared", eta=0.0, relevance=0.0)
+    return replace(base, reconstruction="squared", eta=0.0, relevance=0.0, components=0.0)
 
 
 def cae_config(base: TrainConfig) -> TrainConfig:
@@ -74,6 +79,7 @@ def cae_config(base: TrainConfig) -> TrainConfig:
         eta=0.0,
         relevance=0.0,
         split_logit=False,
+        components=0.0,
         revive=None,
         positive_share=None,
         trials=1,
@@ -81,13 +87,14 @@ def cae_config(base: TrainConfig) -> TrainConfig:
 
 
 SEEN: dict[str, Callable[[TrainConfig], TrainConfig]] = {
-    "SRAE": lambda base: base,  # the paper's objective, eq. 5, with all three terms
+    "XNN": lambda base: base,  # what the settings say; by default eq. 5, held near components
+    "SRAE": srae_config,
     # ours: eq. 5 and a pull-away term on the relevance that x-features send to Z
-    "SRAE-R": lambda base: replace(base, relevance=base.relevance or RELEVANCE),
+    "SRAE-R": lambda base: replace(srae_config(base), relevance=base.relevance or RELEVANCE),
     "NN": nn_config,
     "SAE": sae_config,
 }
-"""Methods that see the logit and are variants of eq. 5: name -> settings."""
+"""Methods that see the logit, ours and variants of eq. 5: name -> settings."""
 
 
 def fit_variant(

@@ -33,7 +33,7 @@ from torchxnn.training.config import TrainConfig
 XNN = "XNN"
 PLANTED = "planted"
 RANDOM = "random"
-METHODS = (XNN, *SEEN, *BLIND, "Lasso", "ICA", RANDOM, PLANTED)
+METHODS = (*SEEN, *BLIND, "Lasso", "ICA", RANDOM, PLANTED)
 """Rows of the table: what `xnn fit` does by default, the methods of the benchmark, and, to read
 them by, random directions of Z and the detectors themselves."""
 
@@ -133,7 +133,7 @@ def fit_methods(
     def fit(name: str) -> Embedding:
         if name == XNN:
             return fit_variant(
-                "SRAE", data, (target,), config.n_features, TrainConfig(seed=opened.seed)
+                XNN, data, (target,), config.n_features, TrainConfig(seed=opened.seed)
             )[0]
         if name in SEEN:
             return fit_variant(name, data, (target,), config.n_features, train)[0]

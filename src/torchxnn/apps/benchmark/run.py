@@ -17,7 +17,7 @@ from torchxnn.apps.benchmark.class_by_class import (
 from torchxnn.apps.benchmark.measure import Prepared, measure_class
 from torchxnn.parallel.process import one_thread
 
-SAVED = ("SRAE", "SRAE-R", "NN")
+SAVED = ("XNN", "SRAE", "SRAE-R", "NN")
 """Methods whose fits are kept as XNNs, for the figures."""
 
 

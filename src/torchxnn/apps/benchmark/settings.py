@@ -9,6 +9,7 @@ from torchxnn.errors import XNNError
 from torchxnn.training.config import ConvConfig, TrainConfig
 
 ALL_METHODS = (
+    "XNN",
     "SRAE",
     "SRAE-R",
     "NN",

@@ -12,7 +12,7 @@ from torchxnn.metrics.intervals import paired_wilcoxon
 
 LOWER_IS_BETTER = ("o1", "o2", "mean_squared_correlation", "locality")
 COMPARED = ("SRAE-R", "NN", "SAE", "CAE", "Lasso", "Z", "1-heatmap")
-OURS = ("SRAE", "SRAE-R")
+OURS = ("XNN", "SRAE", "SRAE-R")
 
 Records = Mapping[str, Mapping[str, Any]]
 """Records of classes by class index."""
@@ -23,7 +23,7 @@ def summarise(records: Records) -> dict[str, Any]:
 
     Returns:
         `methods`: means over classes, degenerate classes counted; `classes`: the same per class;
-        `tests`: one-sided paired Wilcoxon tests that the figure of SRAE, or of SRAE-R, is lower;
+        `tests`: one-sided paired Wilcoxon tests that the figure of one of `OURS` is lower;
         `lasso`, `masking` and `more`: the other tables. None where a figure does not exist.
     """
     names = [name for name in ALL_METHODS if any(name in r["methods"] for r in records.values())]

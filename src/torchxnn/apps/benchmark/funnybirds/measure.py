@@ -172,7 +172,7 @@ def fit_methods(ready: Ready, target: int) -> tuple[dict[str, Found], dict[str, 
     fitted, refused = {"XNN": Found(fit_default(ready, target))}, dict[str, str]()
     if not data.train.are_maps:
         tuned = replace(config.train, beta=ready.config.tuned_beta)
-        for name in filter(partial(wanted, ready.config), SEEN):
+        for name in filter(partial(wanted, ready.config), [*SEEN][1:]):  # all but XNN
             found = fit_variant(name, data, (target,), config.n_features, tuned)[0]
             fitted[name] = Found(found)
         for name, embedding in ready.blind.usual.items():
@@ -202,7 +202,7 @@ def fit_default(ready: Ready, target: int, data: FitData | None = None, seed: in
     """
     config = ready.opened.config
     train = replace(config.train, seed=config.train.seed + seed)
-    return fit_variant("SRAE", data or ready.data, (target,), config.n_features, train)[0]
+    return fit_variant("XNN", data or ready.data, (target,), config.n_features, train)[0]
 
 
 def _refit(ready: Ready, target: int, removals: Removals) -> dict[str, Any]:

@@ -80,7 +80,7 @@ def _check_birds(task: Task, wanted: list[int]) -> None:
 
 
 def _check_methods(config: TruthConfig) -> None:
-    known = ["XNN", *SEEN, *BLIND, "Lasso", *BOUNDS, *PEERS]
+    known = [*SEEN, *BLIND, "Lasso", *BOUNDS, *PEERS]
     unknown = [name for name in config.methods if name not in known]
     if unknown:
         raise XNNError(f"there is no method {unknown[0]!r}; known: {', '.join(map(repr, known))}")

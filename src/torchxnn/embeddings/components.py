@@ -1,0 +1,226 @@
+r"""Independent components of a class: what varies independently in all logits, among its images.
+
+A network that tells classes apart uses what several of them share: when a part is hidden, the
+logits of all classes that have it fall together. So among the images of one class the logits of
+*all* classes vary in ways that belong to different causes, and independent component analysis takes
+them apart; one logit alone could not say which of its causes is missing. No label of a part is
+seen.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+from torchxnn.embeddings.concepts import check_activations
+from torchxnn.embeddings.directions import DirectionConcepts, as_directions
+from torchxnn.embeddings.ica import RIDGE, unmix, ways_to_vary
+from torchxnn.embeddings.linear import fit_linear
+from torchxnn.errors import DataError, check_finite
+
+STARTS = 10
+"""Starts of FastICA that the consensus is made from."""
+
+BOOTSTRAPS = 20
+"""Bootstrap samples of the positives on which components are looked for again."""
+
+SAME = 0.8
+"""Correlation on the positives from which two components count as the same."""
+
+Readout = tuple[Float[Tensor, "outputs dims"], Float[Tensor, " outputs"]]
+"""A linear model of all logits: weight and intercept."""
+
+
+@dataclass(frozen=True, eq=False)
+class Components:
+    """Contributions to one logit, linear in Z, that vary independently among its positives.
+
+    They add up to a linear model of the logit.
+
+    Attributes:
+        weight: (n, S_z), largest spread among the positives first.
+        bias: (n,).
+        found_again: share of the bootstrap samples on which a component is found that correlates
+            with this one by `SAME` or more, (n,).
+    """
+
+    weight: Float[Tensor, "components dims"]
+    bias: Float[Tensor, " components"]
+    found_again: Float[Tensor, " components"]
+
+    def contributions(
+        self, activations: Float[Tensor, "samples dims"]
+    ) -> Float[Tensor, "samples components"]:
+        """What each component adds to the logit of each image, (M, n)."""
+        return activations @ self.weight.mT + self.bias
+
+    def embedding(self, activations: Float[Tensor, "samples dims"]) -> DirectionConcepts:
+        """The same as x-features, which the readout weighs by 1; Z is that of the training set."""
+        embedding = as_directions(self.weight, self.bias, activations)
+        with torch.no_grad():
+            embedding.readout.weight.fill_(1.0)
+            embedding.readout.bias.zero_()
+        return embedding
+
+
+@torch.no_grad()
+def read_logits(
+    activations: Float[Tensor, "samples *dims"], logits: Float[Tensor, "rows outputs"]
+) -> Readout:
+    """Ridge regression of all logits on Z, the same for every class that is explained.
+
+    Raises:
+        DataError: maps, or numbers of samples that do not match.
+        NonFiniteError: NaN or infinity.
+    """
+    check_activations(activations, 1)
+    check_finite("the logits contain NaN or infinite values", logits)
+    if len(activations) != len(logits):
+        raise DataError(f"{len(activations)} samples of Z, but {len(logits)} of logits")
+    weights = torch.ones(len(activations), dtype=torch.float64, device=activations.device)
+    return fit_linear(activations, logits, weights, RIDGE)
+
+
+@torch.no_grad()
+def find_components(
+    activations: Float[Tensor, "samples dims"],
+    readout: Readout,
+    target: int,
+    positives: Bool[Tensor, " rows"],
+    n_components: int,
+    seed: int = 0,
+) -> Components:
+    r"""Split a linear model of one logit into what varies independently among its positives.
+
+    With the linear model :math:`\hat y=Uz+b` of all K logits, the positives' :math:`Uz` are written
+    as :math:`\mu+As` with independent s of variance 1, by FastICA (Hyvarinen 1999, Fast and robust
+    fixed-point algorithms for independent component analysis); see `consensus`. Least squares among
+    the positives give what a component contributes to the logit, :math:`g_l`. What they leave of
+    the linear model is shared out evenly, so that on every image
+
+    .. math:: c_l=g_ls_l+\frac1n\Big(\hat y_t-\sum_mg_ms_m\Big),\qquad\sum_lc_l=\hat y_t
+
+    With fewer than 2 n logits there are too few that could tell causes apart, and what the
+    dimensions of Z contribute to the one logit, :math:`u_t\odot z`, takes the place of :math:`Uz`.
+
+    Args:
+        activations: Z of the training set, (M, S_z).
+        readout: from `read_logits`.
+        target: t, row of the readout.
+        positives: (M,), the images of the class.
+        n_components: n.
+        seed: of the starts and of the bootstrap samples.
+
+    Raises:
+        DataError: maps, or positives that do not vary in n ways.
+        NonFiniteError: NaN or infinity.
+        XNNError: scikit-learn is not installed.
+
+    Example:
+        >>> readout = read_logits(train.z, train.logits)
+        >>> found = find_components(train.z, readout, 7, train.labels == 7, n_components=5)
+        >>> found.contributions(test.z).sum(1)  # a linear model of logit 7
+    """
+    check_activations(activations, n_components)
+    weight, bias = (part.double() for part in readout)
+    z, own = activations[positives].double(), weight[target]
+    ways = weight if len(weight) >= 2 * n_components else torch.diag(own)
+    seen = z @ ways.mT
+    mean = seen.mean(0)
+    rows = seen - mean
+    kinds = ways_to_vary(rows)
+    if kinds < n_components:
+        raise DataError(
+            f"what {len(rows)} positives do to the logits varies in {kinds} ways, and "
+            f"{n_components} independent components were asked for; take fewer or more positives"
+        )
+    generator = torch.Generator().manual_seed(seed)
+    unmixing = consensus(rows, n_components, generator)
+    logit = z @ own
+    sources = rows @ unmixing.mT
+    gains = torch.linalg.lstsq(sources, (logit - logit.mean()).unsqueeze(1)).solution[:, 0]
+    order = (sources * gains).std(0).argsort(descending=True, stable=True)
+    unmixing, gains = unmixing[order], gains[order]
+    parts = gains.unsqueeze(1) * (unmixing @ ways)
+    offsets = -gains * (unmixing @ mean)
+    return Components(
+        (parts + (own - parts.sum(0)) / n_components).to(activations),
+        (offsets + (bias[target] - offsets.sum()) / n_components).to(activations),
+        recurrence(rows, unmixing, generator).to(activations),
+    )
+
+
+def consensus(
+    rows: Float[Tensor, "positives ways"], n_components: int, generator: torch.Generator
+) -> Float[Tensor, "components ways"]:
+    """What several starts of FastICA agree on: sources (n) of variance 1, linear in the rows.
+
+    Of the start that agrees best with the others, every component is averaged with its matches in
+    them. A start that did not converge is outvoted (as in ICASSO: Himberg, Hyvarinen 2003).
+
+    Args:
+        rows: centred, (P, K).
+        n_components: n.
+        generator: draws the starts.
+    """
+    starts = [unmix(rows, n_components, _seed(generator))[0] for _ in range(STARTS)]
+    sources = [rows @ start.mT for start in starts]
+    agreement = [
+        sum(float(match(first, second)[1].abs().mean()) for second in sources) for first in sources
+    ]
+    best = sources[max(range(STARTS), key=agreement.__getitem__)]
+    total = torch.zeros_like(starts[0])
+    for start, source in zip(starts, sources, strict=True):
+        places, correlations = match(best, source)
+        total += correlations.sign().unsqueeze(1) * start[places]
+    spread = (rows @ total.mT).std(0, correction=0)
+    return total / spread.clamp(min=torch.finfo(spread.dtype).tiny).unsqueeze(1)
+
+
+def recurrence(
+    rows: Float[Tensor, "positives ways"],
+    unmixing: Float[Tensor, "components ways"],
+    generator: torch.Generator,
+) -> Float[Tensor, " components"]:
+    """Share of bootstrap samples of the rows on which each component is found again, (n,).
+
+    A sample that varies in fewer than n ways finds none.
+
+    Args:
+        rows: centred, (P, K).
+        unmixing: from `consensus`.
+        generator: draws the samples, and one start of FastICA for each.
+    """
+    count, again = len(unmixing), torch.zeros(len(unmixing), dtype=rows.dtype)
+    for _ in range(BOOTSTRAPS):
+        drawn = rows[torch.randint(len(rows), (len(rows),), generator=generator)]
+        drawn = drawn - drawn.mean(0)
+        if ways_to_vary(drawn) >= count:
+            other = unmix(drawn, count, _seed(generator))[0]
+            again += (match(rows @ unmixing.mT, rows @ other.mT)[1].abs() >= SAME).cpu()
+    return again / BOOTSTRAPS
+
+
+def match(
+    first: Float[Tensor, "rows columns"], second: Float[Tensor, "rows columns"]
+) -> tuple[Int64[Tensor, " columns"], Float[Tensor, " columns"]]:
+    """Match columns one for one so that their absolute correlations are largest (Kuhn, 1955).
+
+    Returns:
+        For every column of the first the place of its match in the second, and their signed
+        correlation.
+    """
+    sides = [side - side.mean(0) for side in (first, second)]
+    tiny = torch.finfo(first.dtype).tiny
+    ours, theirs = (side / side.norm(dim=0).clamp(min=tiny) for side in sides)
+    correlations = ours.mT @ theirs
+    rows, places = linear_sum_assignment(correlations.abs().cpu().numpy(), maximize=True)
+    return torch.from_numpy(places), correlations[rows, places]
+
+
+def _seed(generator: torch.Generator) -> int:
+    return int(torch.randint(2**31, (), generator=generator))

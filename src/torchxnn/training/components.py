@@ -1,0 +1,74 @@
+"""X-features that begin at the independent components of a class, and are held near them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from jaxtyping import Float
+from torch import Tensor
+
+from torchxnn.embeddings.components import find_components, read_logits
+from torchxnn.errors import DataError
+from torchxnn.training.config import Split, TrainConfig
+from torchxnn.training.initialise import SharedStarts
+
+OFF = 0.01
+"""Share of the training images on which the x-feature of a component starts at 0."""
+
+
+@dataclass(frozen=True, eq=False)
+class Held:
+    """Both splits, and how stable the components are that they were given.
+
+    Attributes:
+        splits: training and held-out data.
+        found_again: see `Components`; empty without components.
+    """
+
+    splits: tuple[Split, Split]
+    found_again: tuple[float, ...] = ()
+
+
+def hold_near_components(
+    train: Split,
+    validation: Split,
+    targets: Sequence[int],
+    n_features: int,
+    config: TrainConfig,
+    starts: SharedStarts,
+) -> Held:
+    """Give both splits the contributions of the class's independent components.
+
+    X-features are >= 0, so a component begins at the least that it contributes. The splits stay as
+    they are with several targets, at layers that give maps, where the settings leave out components
+    or faithfulness, or if the positives do not vary in n ways.
+
+    Args:
+        train: training data.
+        validation: held-out data.
+        targets: columns of all logits.
+        n_features: n.
+        config: settings.
+        starts: keeps what is the same for all classes.
+    """
+    data = train.data
+    if not (config.components and config.faithful) or len(targets) > 1 or data.are_maps:
+        return Held((train, validation))
+    readout = starts.once(data, "logits", lambda: read_logits(data.z, data.logits))
+    positives = train.positives[:, 0]
+    try:
+        found = find_components(data.z, readout, targets[0], positives, n_features, config.seed)
+    except DataError:
+        return Held((train, validation))
+    least = _low(found.contributions(data.z))
+    near, apart = (
+        replace(split, components=(found.contributions(split.data.z) - least).clamp(min=0))
+        for split in (train, validation)
+    )
+    return Held((near, apart), tuple(found.found_again.tolist()))
+
+
+def _low(values: Float[Tensor, "samples features"]) -> Float[Tensor, " features"]:
+    """A low quantile of each column, of any number of samples."""
+    return values.sort(0).values[int(OFF * (len(values) - 1))]

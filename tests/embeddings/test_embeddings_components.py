@@ -1,0 +1,153 @@
+import pytest
+import torch
+
+from torchxnn.embeddings.components import (
+    SAME,
+    Components,
+    consensus,
+    find_components,
+    match,
+    read_logits,
+    recurrence,
+)
+from torchxnn.embeddings.ica import unmix
+from torchxnn.embeddings.linear import fit_linear
+from torchxnn.errors import DataError, NonFiniteError
+
+PARTS = 3
+
+
+def shared_parts(count=600, outputs=8, seed=0):
+    """Parts that several classes share: the logit of a class is the sum of its three parts.
+
+    Of every image of class 0 each part is missing with probability 1/2. Parts lie in Z as three
+    directions that overlap, beside noise.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(count) % outputs
+    kinds = torch.stack([(torch.arange(outputs) // 2**part) % 2 for part in range(PARTS)], 1)
+    there = (torch.rand(count, PARTS, generator=generator) > 0.5).float()
+    strength = there * (1 + 0.1 * torch.rand(count, PARTS, generator=generator))
+    shown = kinds[labels]
+    evidence = torch.zeros(count, 2 * PARTS)
+    for part in range(PARTS):
+        evidence[torch.arange(count), 2 * part + shown[:, part]] = strength[:, part]
+    mixing = torch.rand(2 * PARTS, 20, generator=generator)
+    z = evidence @ mixing + 0.01 * torch.rand(count, 20, generator=generator)
+    own = torch.cat([torch.nn.functional.one_hot(kinds[:, p], 2) for p in range(PARTS)], 1)
+    logits = 4 * evidence @ own.float().mT - 6
+    return z, logits, labels, strength
+
+
+def found(n=PARTS, **changes):
+    z, logits, labels, strength = shared_parts()
+    given = {"positives": labels == 0, "n_components": n, **changes}
+    components = find_components(z, read_logits(z, logits), 0, **given)
+    return components, z, logits, labels, strength
+
+
+def test_components_are_the_parts_that_the_classes_share():
+    components, z, _, labels, strength = found()
+    own = labels == 0
+    places, correlations = match(components.contributions(z)[own].double(), strength[own].double())
+    assert sorted(places.tolist()) == [0, 1, 2]
+    assert float(correlations.min()) > 0.97  # with their sign: a part adds to the logit
+    # what a part is worth is its step, of 4 logits
+    spread = components.contributions(z)[own].std(0)
+    assert torch.allclose(spread, 4 * strength[own][:, places].std(0), rtol=0.1)
+
+
+def test_one_logit_alone_could_not_tell_the_parts_apart():
+    """The reason for the method: the same images with too few logits to compare."""
+    components, z, logits, labels, strength = found()
+    own = labels == 0
+    few = find_components(z, read_logits(z, logits[:, :2]), 0, own, PARTS)
+    better, worse = (
+        float(match(each.contributions(z)[own].double(), strength[own].double())[1].abs().mean())
+        for each in (components, few)
+    )
+    assert worse < better
+
+
+def test_they_add_up_to_the_linear_model_on_every_image():
+    components, z, logits, _, _ = found()
+    weight, bias = fit_linear(z, logits[:, [0]], torch.ones(len(z)), 0.03)
+    expected = z @ weight[0] + bias
+    assert torch.allclose(components.contributions(z).sum(1), expected, atol=1e-3)
+    embedding = components.embedding(z)
+    told = embedding.reproduce(embedding.encode(z))[:, 0].detach()
+    assert torch.allclose(told, expected, atol=1e-3)
+
+
+def test_the_largest_component_comes_first_and_a_seed_gives_the_same_again():
+    components, z, _, labels, _ = found()
+    spread = components.contributions(z)[labels == 0].std(0)
+    assert torch.equal(spread, spread.sort(descending=True).values)
+    again, *_ = found()
+    assert torch.equal(components.weight, again.weight)
+    assert torch.equal(components.found_again, again.found_again)
+
+
+def test_real_parts_are_found_again_and_noise_is_not():
+    components, *_ = found()
+    assert float(components.found_again.min()) > 0.8
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(40, 8, generator=generator, dtype=torch.float64)
+    noise = noise - noise.mean(0)
+    unmixing = consensus(noise, 5, generator)
+    assert float(recurrence(noise, unmixing, generator).mean()) < 0.5
+
+
+def test_a_consensus_has_uncorrelated_sources_of_variance_one_where_all_starts_agree():
+    z, logits, labels, _ = shared_parts()
+    rows = logits[labels == 0].double()
+    rows = rows - rows.mean(0)
+    sources = rows @ consensus(rows, PARTS, torch.Generator().manual_seed(1)).mT
+    assert torch.allclose(sources.std(0, correction=0), torch.ones(PARTS).double())
+    assert torch.allclose(sources.mT @ sources / len(sources), torch.eye(PARTS).double(), atol=0.05)
+    single = rows @ unmix(rows, PARTS, 5)[0].mT
+    assert float(match(sources, single)[1].abs().min()) > 0.99
+
+
+def test_columns_are_matched_whatever_their_order_and_sign():
+    first = torch.randn(30, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    order = torch.tensor([2, 0, 3, 1])
+    places, correlations = match(first, -3 * first[:, order] + 1)
+    assert torch.equal(order[places], torch.arange(4))
+    assert torch.allclose(correlations, -torch.ones(4).double())
+    constant = torch.cat([first[:, :1], torch.zeros(30, 1).double()], 1)
+    assert match(constant, constant)[1].tolist() == pytest.approx([1.0, 0.0])
+    assert 0 < SAME < 1
+
+
+def test_with_few_logits_the_dimensions_of_z_take_their_place():
+    z, logits, labels, _ = shared_parts()
+    few = find_components(z, read_logits(z, logits[:, :2]), 0, labels == 0, PARTS)
+    assert isinstance(few, Components)
+    expected = read_logits(z, logits[:, :2])
+    assert torch.allclose(
+        few.contributions(z).sum(1), z @ expected[0][0] + expected[1][0], atol=1e-3
+    )
+
+
+def test_too_little_variation_and_bad_numbers_are_named():
+    z, logits, labels, _ = shared_parts()
+    readout = read_logits(z, logits)
+    with pytest.raises(DataError, match=r"2 positives .* varies in 1 ways, and 3"):
+        few = torch.zeros(len(z), dtype=torch.bool)
+        few[:2] = True
+        find_components(z, readout, 0, few, PARTS)
+    with pytest.raises(DataError, match="0 positives"):
+        find_components(z, readout, 0, torch.zeros(len(z), dtype=torch.bool), PARTS)
+    with pytest.raises(DataError, match="vectors"):
+        read_logits(z[:, :, None, None], logits)
+    with pytest.raises(DataError, match="600 samples of Z, but 599"):
+        read_logits(z, logits[:-1])
+    bad = logits.clone()
+    bad[3, 0] = torch.inf
+    with pytest.raises(NonFiniteError, match="logits"):
+        read_logits(z, bad)
+    bad = z.clone()
+    bad[0, 0] = torch.nan
+    with pytest.raises(NonFiniteError):
+        find_components(bad, readout, 0, labels == 0, PARTS)

@@ -1,0 +1,75 @@
+from dataclasses import replace
+
+import pytest
+import torch
+
+from torchxnn.data.activations import Activations
+from torchxnn.embeddings.components import find_components, match, read_logits
+from torchxnn.errors import XNNError
+from torchxnn.training.fit import fit_embedding
+from training_examples import QUICK, make_data, many_classes
+
+pytestmark = pytest.mark.filterwarnings("ignore::torchxnn.errors.DegenerateFitWarning")
+
+
+def matched(embedding, data, target=2, n=3):
+    """How far the fitted contributions follow the components, among the positives."""
+    own = data.labels == target
+    components = find_components(data.z, read_logits(data.z, data.logits), target, own, n)
+    contributions = (embedding.encode(data.z) * embedding.readout.weight[0]).detach()
+    wanted = components.contributions(data.z)[own].double()
+    return float(match(contributions[own].double(), wanted)[1].mean())
+
+
+def test_x_features_stay_near_the_components_and_reproduce_the_logit():
+    data, validation = many_classes(count=600, seed=0), many_classes(count=600, seed=1)
+    config = replace(QUICK, epochs=40, patience=40)
+    near, report = fit_embedding(data, validation, [2], 3, config)
+    free, plain = fit_embedding(data, validation, [2], 3, replace(config, components=0.0))
+    assert matched(near, data) > max(0.9, matched(free, data))
+    assert report.validation.r2 > plain.validation.r2 - 0.02
+    assert 0 < report.validation_losses.components < 0.2
+    assert plain.validation_losses.components == 0
+    assert len(report.found_again) == 3
+    assert all(0 <= share <= 1 for share in report.found_again)
+    assert plain.found_again == ()
+
+
+@pytest.mark.parametrize(
+    ("targets", "changes"),
+    [([1, 2], {}), ([2], {"components": 0.0}), ([2], {"faithful": False, "split_logit": False})],
+)
+def test_without_one_faithful_target_there_are_no_components(targets, changes):
+    data = many_classes()
+    _, report = fit_embedding(data, many_classes(seed=1), targets, 3, replace(QUICK, **changes))
+    assert report.found_again == ()
+    assert report.train_losses.components == 0
+
+
+def test_positives_that_hardly_vary_are_fitted_without_components():
+    data = make_data()
+    z = data.z.clone()
+    z[data.labels == 1] = z[data.labels == 1][:1]  # the same image again and again
+    flat = Activations(z, data.logits, data.labels)
+    _, report = fit_embedding(flat, flat, [1], 3, replace(QUICK, epochs=2))
+    assert report.found_again == ()
+
+
+def test_a_negative_weight_is_refused():
+    with pytest.raises(XNNError, match=r"components must not be negative, got -1.0"):
+        fit_embedding(make_data(), None, [1], 3, replace(QUICK, components=-1.0))
+
+
+def test_the_same_seed_gives_the_same_explanation_for_any_number_of_threads():
+    data, validation = many_classes(seed=0), many_classes(seed=1)
+    threads, told = torch.get_num_threads(), []
+    try:
+        for count in (1, 2):
+            torch.set_num_threads(count)
+            embedding, report = fit_embedding(data, validation, [2], 3, replace(QUICK, epochs=20))
+            told.append((embedding.encode(data.z) * embedding.readout.weight[0], report))
+    finally:
+        torch.set_num_threads(threads)
+    (first, one), (second, two) = told
+    assert one.found_again == two.found_again
+    assert torch.allclose(first, second, atol=5e-3)  # to the figures that are shown
