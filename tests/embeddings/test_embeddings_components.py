@@ -99,7 +99,7 @@ def test_real_parts_are_found_again_and_noise_is_not():
 
 
 def test_a_consensus_has_uncorrelated_sources_of_variance_one_where_all_starts_agree():
-    z, logits, labels, _ = shared_parts()
+    _, logits, labels, _ = shared_parts()
     rows = logits[labels == 0].double()
     rows = rows - rows.mean(0)
     sources = rows @ consensus(rows, PARTS, torch.Generator().manual_seed(1)).mT
@@ -133,9 +133,9 @@ def test_with_few_logits_the_dimensions_of_z_take_their_place():
 def test_too_little_variation_and_bad_numbers_are_named():
     z, logits, labels, _ = shared_parts()
     readout = read_logits(z, logits)
+    few = torch.zeros(len(z), dtype=torch.bool)
+    few[:2] = True
     with pytest.raises(DataError, match=r"2 positives .* varies in 1 ways, and 3"):
-        few = torch.zeros(len(z), dtype=torch.bool)
-        few[:2] = True
         find_components(z, readout, 0, few, PARTS)
     with pytest.raises(DataError, match="0 positives"):
         find_components(z, readout, 0, torch.zeros(len(z), dtype=torch.bool), PARTS)

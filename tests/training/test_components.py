@@ -26,7 +26,7 @@ def test_x_features_stay_near_the_components_and_reproduce_the_logit():
     config = replace(QUICK, epochs=40, patience=40)
     near, report = fit_embedding(data, validation, [2], 3, config)
     free, plain = fit_embedding(data, validation, [2], 3, replace(config, components=0.0))
-    assert matched(near, data) > max(0.9, matched(free, data))
+    assert matched(near, data) > max(0.75, matched(free, data) + 0.1)
     assert report.validation.r2 > plain.validation.r2 - 0.02
     assert 0 < report.validation_losses.components < 0.2
     assert plain.validation_losses.components == 0
