@@ -130,7 +130,7 @@ def check_activations(activations: Float[Tensor, "samples *dims"], n_concepts: i
 
 
 def import_sklearn(module: str) -> Any:
-    """A module of scikit-learn, which only the benchmark needs.
+    """A module of scikit-learn, which is slow to import, where it is needed.
 
     Raises:
         XNNError: it is not installed.
@@ -139,5 +139,6 @@ def import_sklearn(module: str) -> Any:
         return import_module(f"sklearn.{module}")
     except ModuleNotFoundError as error:
         raise XNNError(
-            "this method needs scikit-learn: pip install 'torchxnn[benchmark]'"
+            f"this needs scikit-learn, of which sklearn.{module} cannot be imported: "
+            "pip install scikit-learn"
         ) from error

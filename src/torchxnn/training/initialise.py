@@ -64,7 +64,7 @@ class Starter(ABC):
         starts: shared with other fits; None for a fit on its own.
 
     Attributes:
-        embedding: scaled and pretrained; x-layer and readout set if `config.split_logit` says so, or
+        embedding: scaled and pretrained; x-layer and readout set if `config.split_logit` says so or
             if it is held near components.
     """
 
