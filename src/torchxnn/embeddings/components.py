@@ -17,7 +17,6 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from torchxnn.embeddings.concepts import check_activations
-from torchxnn.embeddings.directions import DirectionConcepts, as_directions
 from torchxnn.embeddings.ica import RIDGE, unmix, ways_to_vary
 from torchxnn.embeddings.linear import fit_linear
 from torchxnn.errors import DataError, check_finite
@@ -57,14 +56,6 @@ class Components:
     ) -> Float[Tensor, "samples components"]:
         """What each component adds to the logit of each image, (M, n)."""
         return activations @ self.weight.mT + self.bias
-
-    def embedding(self, activations: Float[Tensor, "samples dims"]) -> DirectionConcepts:
-        """The same as x-features, which the readout weighs by 1; Z is that of the training set."""
-        embedding = as_directions(self.weight, self.bias, activations)
-        with torch.no_grad():
-            embedding.readout.weight.fill_(1.0)
-            embedding.readout.bias.zero_()
-        return embedding
 
 
 @torch.no_grad()
