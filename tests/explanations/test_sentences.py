@@ -14,7 +14,7 @@ from explanation_examples import explanation, faithfulness
 from torchxnn import XNN, contrast
 from torchxnn.cli.main import main
 from torchxnn.errors import DataError
-from torchxnn.explanations.sentences import account_for, article, noun
+from torchxnn.explanations.sentences import account_for, article, found_again, noun
 from torchxnn.metrics.faithfulness import Faithfulness, measure_faithfulness
 from torchxnn.models.preprocessing import Preprocessing
 from torchxnn.storage.artifact import structure
@@ -328,3 +328,9 @@ def test_fit_refuses_to_replace_names_before_it_starts(runs, capsys):
     command = ["fit", "conftest:make_net", str(runs), "--layer", "classifier.1", "--target", "1"]
     assert main([*command, "--random-weights", "--out", str(runs / "run1")]) == 2
     assert "carry the names over with XNN.adopt_names" in " ".join(capsys.readouterr().err.split())
+
+
+def test_how_often_x_features_are_found_again_is_said_by_name():
+    assert found_again(["wing", "x-feature 2"], [0.55, 0.1]) == (
+        "wing 55% and x-feature 2 10% of resampled images"
+    )

@@ -26,9 +26,11 @@ from torchxnn.explanations.drawing.html import card_fragment, render_card
 from torchxnn.explanations.drawing.overlay import Scale, number, signed
 from torchxnn.explanations.saved_result import SavedResult
 from torchxnn.explanations.sentences import (
+    FOUND_AGAIN,
     NOT_ANCHORED,
     Account,
     account_for,
+    found_again,
     listed,
     shared,
     summands_of,
@@ -67,6 +69,7 @@ class Reasons(SavedResult, ABC):
         path: where the input came from, for people.
         anchored: whether b is what a typical other image gets, and contributions count from it. In
             files of earlier versions they are v_i E_i, and b is the bias.
+        found_again: of each x-feature, see `FitReport`; empty where nobody knows.
 
     Raises:
         DataError: shapes that do not belong together.
@@ -94,6 +97,7 @@ class Reasons(SavedResult, ABC):
     label: str | None = None
     path: str | None = None
     anchored: bool = True
+    found_again: tuple[float, ...] = ()
 
     @abstractmethod
     def _shapes(self) -> tuple[dict[str, tuple[int, ...]], str]:
@@ -360,12 +364,14 @@ class Reasons(SavedResult, ABC):
 
     @final
     def facts(self) -> tuple[tuple[str, str], ...]:
-        """Predicted class, true class and origin as far as they are known: (term, text)."""
+        """Predicted and true class, origin and stability as far as known: (term, text)."""
         facts = [("Predicted", self.predicted_name)]
         if self.label is not None:
             facts.append(("True class", self.label))
         if self.path is not None:
             facts.append((self.origin, self.path))
+        if self.found_again:
+            facts.append((FOUND_AGAIN, found_again(self.feature_names, self.found_again)))
         return tuple(facts)
 
     def _warnings(self, rows: Sequence[int]) -> tuple[str, ...]:

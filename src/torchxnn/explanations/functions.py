@@ -226,6 +226,7 @@ def reasons(
         "feature_names": xnn.names.shown(),
         "faithfulness": report.validation if report else None,
         "degenerate": report.degenerate if report else (),
+        "found_again": report.found_again if report else (),
         "label": None if label is None else xnn.class_name(label),
         "path": path,
     }

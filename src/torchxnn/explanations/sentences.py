@@ -27,6 +27,9 @@ NOT_ANCHORED = (
 )
 """What is said wherever numbers of such an XNN, as earlier versions saved them, are read."""
 
+FOUND_AGAIN = "Found again"
+"""The term under which pages say on how many samples of the images an x-feature comes back."""
+
 _SOUNDS_LIKE_CONSONANT = re.compile(
     r"(eu|uni|use|usu|ur[aeiou]|ut[aeiou]|one\b|once\b|ouija)", re.I
 )
@@ -38,6 +41,17 @@ _NO_ARTICLE = re.compile(
     "broken|damaged|true|false|yes|no|none|others?|unknown|background",
     re.I,
 )
+
+
+def found_again(names: Sequence[str], shares: Sequence[float]) -> str:
+    """How stable x-features are: "wing 55% and x-feature 2 10% of resampled images".
+
+    Args:
+        names: of the x-features.
+        shares: of the bootstrap samples on which their components are found again.
+    """
+    each = [f"{name} {share:.0%}" for name, share in zip(names, shares, strict=True)]
+    return f"{listed(each)} of resampled images"
 
 
 @dataclass(frozen=True)

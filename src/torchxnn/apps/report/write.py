@@ -12,6 +12,7 @@ import torch
 from torchxnn.apps.report.content import Report
 from torchxnn.explanations.drawing.html import render
 from torchxnn.explanations.drawing.overlay import heatmap_over
+from torchxnn.explanations.sentences import FOUND_AGAIN, found_again
 from torchxnn.metrics.faithfulness import ACTIVE_SHARE, Faithfulness
 from torchxnn.metrics.table import faithfulness_rows
 from torchxnn.storage.artifact import __version__
@@ -61,12 +62,16 @@ def _key(report: Report) -> list[tuple[str, str]]:
         f"{name} (class {index})"
         for name, index in zip(report.targets, report.fit.targets, strict=True)
     ]
-    return [
+    key = [
         ("Explained", ", ".join(classes)),
         ("Network", report.model_name),
         ("Layer", report.layer),
         ("x-features", str(report.fit.validation.n_features)),
     ]
+    shares = report.fit.found_again
+    if shares:
+        key.append((FOUND_AGAIN, found_again(_feature_names(report), shares)))
+    return key
 
 
 def _shares(report: Report, shown: Faithfulness) -> list[tuple[str, list[dict[str, Any]]]]:
