@@ -21,8 +21,11 @@ from torchxnn.embeddings.ica import RIDGE, unmix, ways_to_vary
 from torchxnn.embeddings.linear import fit_linear
 from torchxnn.errors import DataError, check_finite
 
-STARTS = 10
+STARTS = 20
 """Starts of FastICA that the consensus is made from."""
+
+STEPS = 200
+"""Most steps of one start; the components of one that needs more are hardly independent."""
 
 BOOTSTRAPS = 20
 """Bootstrap samples of the positives on which components are looked for again."""
@@ -158,7 +161,7 @@ def consensus(
         n_components: n.
         generator: draws the starts.
     """
-    starts = [unmix(rows, n_components, _seed(generator))[0] for _ in range(STARTS)]
+    starts = [unmix(rows, n_components, _seed(generator), STEPS)[0] for _ in range(STARTS)]
     sources = [rows @ start.mT for start in starts]
     agreement = [
         sum(float(match(first, second)[1].abs().mean()) for second in sources) for first in sources
@@ -191,7 +194,7 @@ def recurrence(
         drawn = rows[torch.randint(len(rows), (len(rows),), generator=generator)]
         drawn = drawn - drawn.mean(0)
         if ways_to_vary(drawn) >= count:
-            other = unmix(drawn, count, _seed(generator))[0]
+            other = unmix(drawn, count, _seed(generator), STEPS)[0]
             again += (match(rows @ unmixing.mT, rows @ other.mT)[1].abs() >= SAME).cpu()
     return again / BOOTSTRAPS
 

@@ -18,6 +18,9 @@ from torchxnn.errors import DataError, XNNWarning
 RIDGE = 0.03
 """Penalty of the linear model of the logit, as a share of the mean variance of Z."""
 
+STEPS = 2000
+"""Most steps of FastICA."""
+
 
 @torch.no_grad()
 def fit_ica(
@@ -89,8 +92,10 @@ def fit_ica(
     return embedding
 
 
-def unmix(rows: Tensor, n_concepts: int, seed: int) -> tuple[Tensor, Tensor, bool]:
-    r"""One run of FastICA (scikit-learn) on centred rows a, (P, K).
+def unmix(
+    rows: Tensor, n_concepts: int, seed: int, steps: int = STEPS
+) -> tuple[Tensor, Tensor, bool]:
+    r"""One run of FastICA (scikit-learn) on centred rows a, (P, K), of so many steps at most.
 
     Returns:
         S (n, K) and A (K, n) of :math:`s=Sa` and :math:`a\approx As`, and whether it converged.
@@ -100,7 +105,7 @@ def unmix(rows: Tensor, n_concepts: int, seed: int) -> tuple[Tensor, Tensor, boo
     """
     failure = import_sklearn("exceptions").ConvergenceWarning
     analysis = import_sklearn("decomposition").FastICA(
-        n_concepts, random_state=seed, whiten="unit-variance", max_iter=2000, tol=1e-3
+        n_concepts, random_state=seed, whiten="unit-variance", max_iter=steps, tol=1e-3
     )
     # whitening divides by all singular values, and leaves out those that are 0 afterwards
     zero = np.errstate(divide="ignore", invalid="ignore")
