@@ -3,7 +3,6 @@ import torch
 
 from torchxnn.embeddings.components import (
     SAME,
-    Components,
     consensus,
     find_components,
     match,
@@ -57,18 +56,6 @@ def test_components_are_the_parts_that_the_classes_share():
     assert torch.allclose(spread, 4 * strength[own][:, places].std(0), rtol=0.1)
 
 
-def test_one_logit_alone_could_not_tell_the_parts_apart():
-    """The reason for the method: the same images with too few logits to compare."""
-    components, z, logits, labels, strength = found()
-    own = labels == 0
-    few = find_components(z, read_logits(z, logits[:, :2]), 0, own, PARTS)
-    better, worse = (
-        float(match(each.contributions(z)[own].double(), strength[own].double())[1].abs().mean())
-        for each in (components, few)
-    )
-    assert worse < better
-
-
 def test_they_add_up_to_the_linear_model_on_every_image():
     components, z, logits, _, _ = found()
     weight, bias = fit_linear(z, logits[:, [0]], torch.ones(len(z)), 0.03)
@@ -117,16 +104,6 @@ def test_columns_are_matched_whatever_their_order_and_sign():
     assert 0 < SAME < 1
 
 
-def test_with_few_logits_the_dimensions_of_z_take_their_place():
-    z, logits, labels, _ = shared_parts()
-    few = find_components(z, read_logits(z, logits[:, :2]), 0, labels == 0, PARTS)
-    assert isinstance(few, Components)
-    expected = read_logits(z, logits[:, :2])
-    assert torch.allclose(
-        few.contributions(z).sum(1), z @ expected[0][0] + expected[1][0], atol=1e-3
-    )
-
-
 def test_too_little_variation_and_bad_numbers_are_named():
     z, logits, labels, _ = shared_parts()
     readout = read_logits(z, logits)
@@ -136,6 +113,8 @@ def test_too_little_variation_and_bad_numbers_are_named():
         find_components(z, readout, 0, few, PARTS)
     with pytest.raises(DataError, match="0 positives"):
         find_components(z, readout, 0, torch.zeros(len(z), dtype=torch.bool), PARTS)
+    with pytest.raises(DataError, match="5 logits are too few to tell 3 causes apart; at least 6"):
+        find_components(z, read_logits(z, logits[:, :5]), 0, labels == 0, PARTS)
     with pytest.raises(DataError, match="vectors"):
         read_logits(z[:, :, None, None], logits)
     with pytest.raises(DataError, match="600 samples of Z, but 599"):

@@ -98,8 +98,7 @@ def find_components(
 
     .. math:: c_l=g_ls_l+\frac1n\Big(\hat y_t-\sum_mg_ms_m\Big),\qquad\sum_lc_l=\hat y_t
 
-    With fewer than 2 n logits there are too few that could tell causes apart, and what the
-    dimensions of Z contribute to the one logit, :math:`u_t\odot z`, takes the place of :math:`Uz`.
+    With fewer than 2 n logits there are too few that could tell causes apart.
 
     Args:
         activations: Z of the training set, (M, S_z).
@@ -110,7 +109,7 @@ def find_components(
         seed: of the starts and of the bootstrap samples.
 
     Raises:
-        DataError: maps, or positives that do not vary in n ways.
+        DataError: maps, fewer than 2 n logits, or positives that do not vary in n ways.
         NonFiniteError: NaN or infinity.
         XNNError: scikit-learn is not installed.
 
@@ -121,9 +120,12 @@ def find_components(
     """
     check_activations(activations, n_components)
     weight, bias = (part.double() for part in readout)
-    z, own = activations[positives].double(), weight[target]
-    ways = weight if len(weight) >= 2 * n_components else torch.diag(own)
-    seen = z @ ways.mT
+    if len(weight) < 2 * n_components:
+        raise DataError(
+            f"{len(weight)} logits are too few to tell {n_components} causes apart; at least "
+            f"{2 * n_components} are needed"
+        )
+    seen = activations[positives].double() @ weight.mT
     mean = seen.mean(0)
     rows = seen - mean
     kinds = ways_to_vary(rows)
@@ -134,15 +136,14 @@ def find_components(
         )
     generator = torch.Generator().manual_seed(seed)
     unmixing = consensus(rows, n_components, generator)
-    logit = z @ own
     sources = rows @ unmixing.mT
-    gains = torch.linalg.lstsq(sources, (logit - logit.mean()).unsqueeze(1)).solution[:, 0]
+    gains = torch.linalg.lstsq(sources, rows[:, [target]]).solution[:, 0]
     order = (sources * gains).std(0).argsort(descending=True, stable=True)
     unmixing, gains = unmixing[order], gains[order]
-    parts = gains.unsqueeze(1) * (unmixing @ ways)
+    parts = gains.unsqueeze(1) * (unmixing @ weight)
     offsets = -gains * (unmixing @ mean)
     return Components(
-        (parts + (own - parts.sum(0)) / n_components).to(activations),
+        (parts + (weight[target] - parts.sum(0)) / n_components).to(activations),
         (offsets + (bias[target] - offsets.sum()) / n_components).to(activations),
         recurrence(rows, unmixing, generator).to(activations),
     )

@@ -42,7 +42,7 @@ def hold_near_components(
 
     X-features are >= 0, so a component begins at the least that it contributes. The splits stay as
     they are with several targets, at layers that give maps, where the settings leave out components
-    or faithfulness, or if the positives do not vary in n ways.
+    or faithfulness, if there are fewer than 2 n logits, or if the positives do not vary in n ways.
 
     Args:
         train: training data.
