@@ -354,7 +354,7 @@ def test_tuning_looks_at_training_pictures_alone(source, tmp_path):
 def test_refits_are_matched(source, tmp_path):
     config = replace(CONFIG, train=replace(TRAIN, epochs=1))
     found = run_stability(Plan(source, config, tmp_path / "out", [1]), fits=2)
-    assert set(found["methods"]) == {"SRAE", "SRAE-R", "NN", "SAE"}
+    assert set(found["methods"]) == {"XNN", "SRAE", "SRAE-R", "NN", "SAE"}
     for row in found["methods"].values():
         assert -1 <= row["correlation"] <= 1
     assert "2 fits per class, 1 classes" in stability_text(found)

@@ -202,7 +202,7 @@ def test_a_missing_package_is_named_with_the_way_to_get_it(name, monkeypatch):
         assert contender.unavailable() is None
         assert contender.fit(case).embedding.n_features == PARTS
         return
-    assert "pip install 'torchxnn[" in contender.unavailable()
+    assert "pip install " in contender.unavailable()
     with pytest.raises(XNNError, match="pip install 'torchxnn"):
         contender.fit(case)
 
