@@ -203,7 +203,7 @@ def test_a_missing_package_is_named_with_the_way_to_get_it(name, monkeypatch):
         assert contender.fit(case).embedding.n_features == PARTS
         return
     assert "pip install " in contender.unavailable()
-    with pytest.raises(XNNError, match="pip install 'torchxnn"):
+    with pytest.raises(XNNError, match="pip install "):
         contender.fit(case)
 
 
