@@ -231,10 +231,11 @@ def test_an_explanation_of_an_earlier_version_is_read_as_what_it_was(saved, tmp_
     explanation.save(tmp_path / "one")
     assert Explanation.load(tmp_path / "one").anchored
     record = json.loads((tmp_path / "one" / "explanation.json").read_text())
-    del record["anchored"]
+    del record["anchored"], record["found_again"]
     (tmp_path / "one" / "explanation.json").write_text(json.dumps(record))
     old = Explanation.load(tmp_path / "one")
     assert not old.anchored
+    assert old.found_again == ()
     assert NOT_ANCHORED in old.card().warnings
 
 

@@ -2,6 +2,7 @@
 
 from torchxnn.embeddings.apply import anchor
 from torchxnn.embeddings.base import Embedding
+from torchxnn.embeddings.components import Components, find_components, read_logits
 from torchxnn.embeddings.concepts import ConceptEmbedding, with_readout
 from torchxnn.embeddings.conv_srae import ConvSRAE
 from torchxnn.embeddings.dimensions import SelectedDimensions, fit_dimensions
@@ -23,6 +24,7 @@ from torchxnn.embeddings.topk_sae import TopKConfig, TopKSAE, fit_topk_sae
 __all__ = [
     "EMBEDDINGS",
     "SRAE",
+    "Components",
     "ConceptEmbedding",
     "ConvSRAE",
     "DirectionConcepts",
@@ -36,6 +38,7 @@ __all__ = [
     "TopKSAE",
     "anchor",
     "as_directions",
+    "find_components",
     "fit_dimensions",
     "fit_ica",
     "fit_lasso",
@@ -44,5 +47,6 @@ __all__ = [
     "fit_pca",
     "fit_topk_sae",
     "lasso_embedding",
+    "read_logits",
     "with_readout",
 ]

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int64
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from torchxnn.embeddings.concepts import check_activations
-from torchxnn.embeddings.ica import RIDGE, unmix, ways_to_vary
+from torchxnn.embeddings.ica import RIDGE, check_ways, unmix, ways_to_vary
 from torchxnn.embeddings.linear import fit_linear
+from torchxnn.embeddings.matching import feature_correlation, match_features
 from torchxnn.errors import DataError, check_finite
 
 STARTS = 20
@@ -128,12 +128,7 @@ def find_components(
     seen = activations[positives].double() @ weight.mT
     mean = seen.mean(0)
     rows = seen - mean
-    kinds = ways_to_vary(rows)
-    if kinds < n_components:
-        raise DataError(
-            f"what {len(rows)} positives do to the logits varies in {kinds} ways, and "
-            f"{n_components} independent components were asked for; take fewer or more positives"
-        )
+    check_ways(rows, n_components, "logits")
     generator = torch.Generator().manual_seed(seed)
     unmixing = consensus(rows, n_components, generator)
     sources = rows @ unmixing.mT
@@ -203,18 +198,15 @@ def recurrence(
 def match(
     first: Float[Tensor, "rows columns"], second: Float[Tensor, "rows columns"]
 ) -> tuple[Int64[Tensor, " columns"], Float[Tensor, " columns"]]:
-    """Match columns one for one so that their absolute correlations are largest (Kuhn, 1955).
+    """Match columns one for one by their correlations, whose signs are arbitrary in components.
 
     Returns:
         For every column of the first the place of its match in the second, and their signed
         correlation.
     """
-    sides = [side - side.mean(0) for side in (first, second)]
-    tiny = torch.finfo(first.dtype).tiny
-    ours, theirs = (side / side.norm(dim=0).clamp(min=tiny) for side in sides)
-    correlations = ours.mT @ theirs
-    rows, places = linear_sum_assignment(correlations.abs().cpu().numpy(), maximize=True)
-    return torch.from_numpy(places), correlations[rows, places]
+    correlations = feature_correlation(first, second).to(first)
+    places = match_features(correlations.abs())
+    return torch.tensor(places), correlations[range(len(places)), places]
 
 
 def _seed(generator: torch.Generator) -> int:

@@ -66,12 +66,7 @@ def fit_ica(
     contributions = z[positives] * weight[0]
     mean = contributions.mean(0)
     centred = contributions - mean
-    kinds = ways_to_vary(centred)
-    if kinds < n_concepts:
-        raise DataError(
-            f"the contributions of {int(positives.sum())} positives vary in {kinds} ways, and "
-            f"{n_concepts} independent components were asked for; take fewer or more positives"
-        )
+    check_ways(centred, n_concepts, "contributions")
     unmixing, mixing, converged = unmix(centred, n_concepts, seed)
     if not converged:
         warnings.warn(
@@ -93,8 +88,8 @@ def fit_ica(
 
 
 def unmix(
-    rows: Tensor, n_concepts: int, seed: int, steps: int = STEPS
-) -> tuple[Tensor, Tensor, bool]:
+    rows: Float[Tensor, "rows ways"], n_concepts: int, seed: int, steps: int = STEPS
+) -> tuple[Float[Tensor, "concepts ways"], Float[Tensor, "ways concepts"], bool]:
     r"""One run of FastICA (scikit-learn) on centred rows a, (P, K), of so many steps at most.
 
     Returns:
@@ -118,6 +113,20 @@ def unmix(
     return unmixing, mixing, not any(issubclass(each.category, failure) for each in caught)
 
 
-def ways_to_vary(centred: Tensor) -> int:
+def check_ways(centred: Float[Tensor, "positives ways"], n_concepts: int, what: str) -> None:
+    """Refuse positives that vary in fewer than n ways; `what` of them the rows (P, K) are.
+
+    Raises:
+        DataError: how many ways there are.
+    """
+    kinds = ways_to_vary(centred)
+    if kinds < n_concepts:
+        raise DataError(
+            f"the {what} of {len(centred)} positives vary in {kinds} ways, and {n_concepts} "
+            "independent components were asked for; take fewer or more positives"
+        )
+
+
+def ways_to_vary(centred: Float[Tensor, "positives ways"]) -> int:
     """Rank of centred rows (P, K), 0 for none."""
     return int(torch.linalg.matrix_rank(centred, rtol=CONSTANT)) if len(centred) else 0

@@ -304,7 +304,7 @@ class Reasons(SavedResult, ABC):
     @classmethod
     def _of_record(cls: type[Kind], folder: Path, record: dict[str, Any], **own: Any) -> Kind:
         """An explanation from such values, and those that have another name or lie elsewhere."""
-        record = {"anchored": False, **record}  # as in files of earlier versions
+        record = {"anchored": False, "found_again": [], **record}  # as in files of earlier versions
         values = {each.name: record[each.name] for each in fields(cls) if each.name not in own}
         return structure({**values, **own}, cls, str(folder))
 

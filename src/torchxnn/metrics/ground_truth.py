@@ -16,8 +16,8 @@ from jaxtyping import Float
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from torchxnn.embeddings.matching import feature_correlation
 from torchxnn.errors import DataError, NonFiniteError
-from torchxnn.metrics.stability import feature_correlation
 
 MOVES = 0.05
 """An x-feature moves if it has at least this share of the changes of all x-features."""

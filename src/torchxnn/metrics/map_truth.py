@@ -13,9 +13,9 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
+from torchxnn.embeddings.matching import feature_correlation
 from torchxnn.errors import DataError
 from torchxnn.metrics.ground_truth import causal_shares, correlate
-from torchxnn.metrics.stability import feature_correlation
 
 
 @dataclass(frozen=True)

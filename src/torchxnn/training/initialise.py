@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from torchxnn.data.activations import Activations
-from torchxnn.embeddings.apply import anchor, apply_embedding, batches
+from torchxnn.embeddings.apply import apply_embedding, batches
 from torchxnn.embeddings.autoencoder import Autoencoder
 from torchxnn.embeddings.linear import deviation, fit_linear
 from torchxnn.embeddings.srae import SRAE
@@ -89,12 +89,14 @@ class Starter(ABC):
 
     def restart_weak(self) -> int:
         """Start weak x-features again; how many there were."""
-        anchor(self.embedding, self.split.data.z, self.split.positives)
         found = apply_embedding(self.embedding, self.split.data.z)
         positives = self.split.positives.to(found.features.device)
+        others = (~positives).to(found.contributions)
+        sums = torch.einsum("mk,mkn->kn", others, found.contributions)
+        anchored = found.contributions - sums / others.sum(0).clamp(min=1).unsqueeze(1)
         # a component may be small; only one that is off everywhere is started again
         least = ACTIVE_SHARE if self.split.components is None else 0.0
-        weak = weak_features(found.features, found.contributions, positives, least)
+        weak = weak_features(found.features, anchored, positives, least)
         if weak:
             self.start_features(weak)
         return len(weak)

@@ -86,8 +86,11 @@ def cae_config(base: TrainConfig) -> TrainConfig:
     )
 
 
+XNN = "XNN"
+"""The row of what the settings say, which by default is what `xnn fit` does."""
+
 SEEN: dict[str, Callable[[TrainConfig], TrainConfig]] = {
-    "XNN": lambda base: base,  # what the settings say; by default eq. 5, held near components
+    XNN: lambda base: base,  # by default eq. 5, held near components
     "SRAE": srae_config,
     # ours: eq. 5 and a pull-away term on the relevance that x-features send to Z
     "SRAE-R": lambda base: replace(srae_config(base), relevance=base.relevance or RELEVANCE),

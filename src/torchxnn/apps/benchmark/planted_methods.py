@@ -13,6 +13,7 @@ from torchxnn.apps.benchmark.bounds import fit_components
 from torchxnn.apps.benchmark.methods import (
     BLIND,
     SEEN,
+    XNN,
     FitData,
     fit_lasso_sizes,
     fit_variant,
@@ -30,7 +31,6 @@ from torchxnn.errors import DataError, XNNError
 from torchxnn.models.planted import CLASSES, LAYER, PlantedNetwork, planted_network
 from torchxnn.training.config import TrainConfig
 
-XNN = "XNN"
 PLANTED = "planted"
 RANDOM = "random"
 METHODS = (*SEEN, *BLIND, "Lasso", "ICA", RANDOM, PLANTED)

@@ -16,9 +16,9 @@ from torchxnn.data.positives import find_positives
 from torchxnn.data.record import record_activations
 from torchxnn.embeddings.apply import apply_embedding
 from torchxnn.embeddings.base import Embedding
+from torchxnn.embeddings.matching import feature_correlation, match_features
 from torchxnn.errors import DataError, XNNWarning
 from torchxnn.explanations.names.judgements import ANONYMOUS, FeatureNames, Flag
-from torchxnn.metrics.stability import feature_correlation, match_features
 from torchxnn.models.attached import NamedXNN
 
 THRESHOLD = 0.7

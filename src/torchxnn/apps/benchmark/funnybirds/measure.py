@@ -37,7 +37,14 @@ from torchxnn.apps.benchmark.funnybirds.maps import (
 )
 from torchxnn.apps.benchmark.funnybirds.settings import TruthConfig
 from torchxnn.apps.benchmark.measure import class_faithfulness
-from torchxnn.apps.benchmark.methods import SEEN, FitData, fit_lasso_sizes, fit_variant, read_class
+from torchxnn.apps.benchmark.methods import (
+    SEEN,
+    XNN,
+    FitData,
+    fit_lasso_sizes,
+    fit_variant,
+    read_class,
+)
 from torchxnn.apps.benchmark.peers import PEERS
 from torchxnn.apps.benchmark.run import saved_xnn
 from torchxnn.apps.gallery import evenly_spaced
@@ -172,7 +179,7 @@ def fit_methods(ready: Ready, target: int) -> tuple[dict[str, Found], dict[str, 
     fitted, refused = {"XNN": Found(fit_default(ready, target))}, dict[str, str]()
     if not data.train.are_maps:
         tuned = replace(config.train, beta=ready.config.tuned_beta)
-        for name in filter(partial(wanted, ready.config), [*SEEN][1:]):  # all but XNN
+        for name in (name for name in SEEN if name != XNN and wanted(ready.config, name)):
             found = fit_variant(name, data, (target,), config.n_features, tuned)[0]
             fitted[name] = Found(found)
         for name, embedding in ready.blind.usual.items():
@@ -202,7 +209,7 @@ def fit_default(ready: Ready, target: int, data: FitData | None = None, seed: in
     """
     config = ready.opened.config
     train = replace(config.train, seed=config.train.seed + seed)
-    return fit_variant("XNN", data or ready.data, (target,), config.n_features, train)[0]
+    return fit_variant(XNN, data or ready.data, (target,), config.n_features, train)[0]
 
 
 def _refit(ready: Ready, target: int, removals: Removals) -> dict[str, Any]:
