@@ -55,9 +55,10 @@ def test_positives_that_hardly_vary_are_fitted_without_components():
     assert report.found_again == ()
 
 
-def test_a_negative_weight_is_refused():
-    with pytest.raises(XNNError, match=r"components must not be negative, got -1.0"):
-        fit_embedding(make_data(), None, [1], 3, replace(QUICK, components=-1.0))
+@pytest.mark.parametrize("weight", [-1.0, float("nan")])
+def test_a_weight_out_of_range_is_refused_before_anything_is_fitted(weight):
+    with pytest.raises(XNNError, match=f"components must not be negative, got {weight}"):
+        replace(QUICK, components=weight)
 
 
 def test_the_same_seed_gives_the_same_explanation_for_any_number_of_threads():

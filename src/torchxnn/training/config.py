@@ -107,6 +107,9 @@ class TrainConfig:
         subspace: dimensions of the principal subspace of Z that the outer layers are confined to
             while they are fitted; None for all of Z. The loss is that of all of Z in either case.
         conv: further settings, for a layer that gives maps.
+
+    Raises:
+        XNNError: a setting out of range, by name.
     """
 
     hidden: tuple[int, ...] = (800, 100)
@@ -135,6 +138,23 @@ class TrainConfig:
     seed: int = 0
     subspace: int | None = None
     conv: ConvConfig = field(default_factory=ConvConfig)
+
+    def __post_init__(self) -> None:
+        """Refuse settings that no fit could begin with, before anything is recorded."""
+        for name in ("q", "learning_rate", "batch_size", "epochs", "patience", "trials"):
+            if not getattr(self, name) > 0:
+                raise XNNError(f"{name} must be positive, got {getattr(self, name)}")
+        for name in ("beta", "eta", "components", "weight_decay", "pretrain_epochs"):
+            if not getattr(self, name) >= 0:
+                raise XNNError(f"{name} must not be negative, got {getattr(self, name)}")
+        if self.positive_share is not None and not 0 < self.positive_share < 1:
+            raise XNNError(f"positive_share must lie between 0 and 1, got {self.positive_share}")
+        if not 0 < self.validation_share < 1:
+            raise XNNError(
+                f"validation_share must lie between 0 and 1, got {self.validation_share}"
+            )
+        if self.subspace is not None and self.subspace < 1:
+            raise XNNError(f"subspace must be at least 1 dimension, got {self.subspace}")
 
 
 @dataclass(frozen=True)

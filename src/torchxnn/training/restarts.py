@@ -53,8 +53,7 @@ class GroupData:
         held_out: Literal["given", "split"],
         starts: SharedStarts | None,
     ) -> GroupData:
-        """Check settings, split the data if that is to be done, and move them to the device."""
-        check_config(config)
+        """Check the data, split them if that is to be done, and move them to the device."""
         if len({len(target) for target in targets}) > 1:
             raise DataError("fits of one group must have the same number of targets each")
         if train.are_maps and config.relevance:
@@ -218,27 +217,6 @@ def _ordinary(data: Activations) -> Activations:
         return data
     labels = None if data.labels is None else data.labels.clone()
     return Activations(data.z.clone(), data.logits.clone(), labels, data.map_memory)
-
-
-def check_config(config: TrainConfig) -> None:
-    """Refuse settings that no fit could begin with.
-
-    Raises:
-        XNNError: the first one, by name.
-    """
-    positive = ("q", "learning_rate", "batch_size", "epochs", "patience", "trials")
-    for name in positive:
-        if getattr(config, name) <= 0:
-            raise XNNError(f"{name} must be positive, got {getattr(config, name)}")
-    for name in ("beta", "eta", "components", "weight_decay", "pretrain_epochs"):
-        if getattr(config, name) < 0:
-            raise XNNError(f"{name} must not be negative, got {getattr(config, name)}")
-    if config.positive_share is not None and not 0 < config.positive_share < 1:
-        raise XNNError(f"positive_share must lie between 0 and 1, got {config.positive_share}")
-    if not 0 < config.validation_share < 1:
-        raise XNNError(f"validation_share must lie between 0 and 1, got {config.validation_share}")
-    if config.subspace is not None and config.subspace < 1:
-        raise XNNError(f"subspace must be at least 1 dimension, got {config.subspace}")
 
 
 def _check_targets(targets: tuple[int, ...], n_features: int) -> None:
