@@ -144,8 +144,11 @@ class XNN(nn.Module):
         Raises:
             DataError: empty loader, target out of range, too few positives.
             NonFiniteError: NaN or infinity in images or activations.
+            XNNError: a setting out of range, before anything is recorded.
         """
-        conv = (config or TrainConfig()).conv
+        config = config or TrainConfig()
+        config.check()
+        conv = config.conv
 
         def record(images: Iterable[Any]) -> Activations:
             return record_activations(

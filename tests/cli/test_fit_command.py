@@ -100,11 +100,15 @@ def test_a_class_with_too_few_images_is_named_and_the_rest_is_fitted(letters, tm
         (["--targets", "nobody"], "no class 'nobody'"),
         (["--targets", "all", "--block", "0"], "block and slots"),
         (["--target", "a", "--subspace", "0"], "subspace must be at least 1"),
+        (["--targets", "all", "--components", "-1"], "components must not be negative, got -1.0"),
+        (["--target", "a", "--components", "nan"], "components must not be negative, got nan"),
         (["--target", "a", "--cache", "cache"], "give either DIR"),
     ],
 )
 def test_bad_options_are_one_line(letters, tmp_path, capsys, more, message):
     assert message in fails(capsys, *command(letters, tmp_path / "runs", *more))
+    if "components" in message or "subspace" in message:  # refused before anything is recorded
+        assert not (tmp_path / "runs").exists()
 
 
 def test_a_cache_of_another_model_or_layer_is_refused(letters, tmp_path, capsys):

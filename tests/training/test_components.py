@@ -58,7 +58,7 @@ def test_positives_that_hardly_vary_are_fitted_without_components():
 @pytest.mark.parametrize("weight", [-1.0, float("nan")])
 def test_a_weight_out_of_range_is_refused_before_anything_is_fitted(weight):
     with pytest.raises(XNNError, match=f"components must not be negative, got {weight}"):
-        replace(QUICK, components=weight)
+        fit_embedding(make_data(), None, [1], 3, replace(QUICK, components=weight))
 
 
 def test_the_same_seed_gives_the_same_explanation_for_any_number_of_threads():

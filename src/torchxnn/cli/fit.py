@@ -69,6 +69,7 @@ class Fit(NamedModel):
             self._fit_one(loaded, terminal)
 
     def _check(self) -> None:
+        self.train.check()
         if bool(self.target) == bool(self.targets):
             raise DataError(
                 "give either --target, for one XNN, or --targets, for one per class (--targets all)"

@@ -107,9 +107,6 @@ class TrainConfig:
         subspace: dimensions of the principal subspace of Z that the outer layers are confined to
             while they are fitted; None for all of Z. The loss is that of all of Z in either case.
         conv: further settings, for a layer that gives maps.
-
-    Raises:
-        XNNError: a setting out of range, by name.
     """
 
     hidden: tuple[int, ...] = (800, 100)
@@ -139,8 +136,15 @@ class TrainConfig:
     subspace: int | None = None
     conv: ConvConfig = field(default_factory=ConvConfig)
 
-    def __post_init__(self) -> None:
-        """Refuse settings that no fit could begin with, before anything is recorded."""
+    def check(self) -> None:
+        """Refuse settings that no fit could begin with.
+
+        `XNN.fit`, `xnn fit` and every fit call it before anything is recorded. (Not when a config
+        is made: a command line's parser would put the message into a box of its own.)
+
+        Raises:
+            XNNError: the first setting out of range, by name.
+        """
         for name in ("q", "learning_rate", "batch_size", "epochs", "patience", "trials"):
             if not getattr(self, name) > 0:
                 raise XNNError(f"{name} must be positive, got {getattr(self, name)}")

@@ -53,7 +53,8 @@ class GroupData:
         held_out: Literal["given", "split"],
         starts: SharedStarts | None,
     ) -> GroupData:
-        """Check the data, split them if that is to be done, and move them to the device."""
+        """Check settings and data, split the data if wanted, and move them to the device."""
+        config.check()
         if len({len(target) for target in targets}) > 1:
             raise DataError("fits of one group must have the same number of targets each")
         if train.are_maps and config.relevance:
