@@ -1,6 +1,7 @@
 """The benchmark: every figure, resumption, and the same results however it is run."""
 
 import json
+from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -9,11 +10,14 @@ import torch
 from benchmark_examples import write_squares, write_weights
 from benchmark_settings import CONFIG, TRAIN
 from torchxnn.apps.benchmark.class_by_class import Plan
-from torchxnn.apps.benchmark.measure import FIGURES, FIT_FIGURES
+from torchxnn.apps.benchmark.maps import INTEGRATED, OCCLUSION
+from torchxnn.apps.benchmark.measure import FIGURES, FIT_FIGURES, READOUT_FIGURES
 from torchxnn.apps.benchmark.methods import (
+    SEEN,
     FitData,
     UnitsOfMany,
     cae_config,
+    fit_ridge,
     fit_variant,
     nn_config,
     read_class,
@@ -25,7 +29,7 @@ from torchxnn.apps.benchmark.stability import run_stability
 from torchxnn.apps.benchmark.summary import summarise
 from torchxnn.apps.benchmark.tables import markdown, stability_text, tuning_text
 from torchxnn.apps.benchmark.tasks import TASKS, TaskSource
-from torchxnn.apps.benchmark.tune import TuneGrid, choose, run_tuning
+from torchxnn.apps.benchmark.tune import JUDGED, TuneGrid, choose, run_tuning
 from torchxnn.cli.benchmark import every_few, find_classes
 from torchxnn.cli.main import main
 from torchxnn.data.activations import Activations
@@ -66,11 +70,19 @@ def test_every_method_is_measured_on_every_class(ran):
         assert set(record["methods"]) == set(ALL_METHODS)
         assert record["positives"] == 4
         assert set(record["more"]) == {"NMF", "PCA", "TopK-SAE"}
+        plain = record["readouts"]["PCA, unweighted"]
+        assert plain["r2"] >= record["methods"]["PCA"]["r2"] - 0.05  # what R^2 asks for
+        assert set(record["readouts"]["ridge on Z"]) == set(READOUT_FIGURES)
         assert [row["num_x"] >= 1 for row in record["lasso"].values()] == [True] * 5
         for name, figures in record["methods"].items():
             assert set(FIGURES) <= set(figures)
             assert figures["locality"] is None or figures["locality"] >= 0
             assert (figures["r2"] is None) == (name in ("Z", "1-heatmap"))
+            assert (figures[OCCLUSION] is None) == (name in ("Z", "1-heatmap"))
+            assert (figures[INTEGRATED] is None) == (name not in SEEN)
+            off = figures["off_object"]
+            assert (off is None) == (figures["locality"] is None)  # all concepts are dead
+            assert off is None or 0 <= off <= 1
         assert set(record["masking"]) >= {"x-features", "1-heatmap", "random", "original"}
 
 
@@ -176,7 +188,17 @@ def test_the_command_writes_results_tables_and_figures(source, tmp_path, capsys)
     arguments = ["benchmark", "cub", "--root", str(source.root), "--weights", str(source.weights)]
     arguments += ["--out", str(out), "--model", source.model, "--layer", source.layer]
     arguments += ["--classes", "0", "square 2", "--n-features", "3", "--copies", "1"]
-    arguments += ["--z-dimensions", "4", "--z-images", "2", "--kept", "50", "100"]
+    arguments += [
+        "--z-dimensions",
+        "4",
+        "--integrated-images",
+        "1",
+        "--integrated-steps",
+        "2",
+        "--kept",
+        "50",
+        "100",
+    ]
     arguments += ["--hidden", "12", "8", "--epochs", "3", "--trials", "1"]
     arguments += ["--minimum-positives", "2", "--pretrain-epochs", "1"]
     assert main(arguments) in (0, None)
@@ -211,9 +233,17 @@ def record(target, **figures):
         "target": target,
         "name": f"class {target}",
         "methods": methods,
-        "lasso": {"5": {"num_x": 4 + target, "f_reg_train": 1.0, "f_reg_test": 2.0}},
+        "lasso": {
+            "5": {
+                "num_x": 4 + target,
+                "f_reg_train": 1.0,
+                "f_reg_test": 2.0,
+                "f_reg_test_refitted": 1.5,
+            }
+        },
         "masking": {"x-features": [0.5], "original": 1.0, "kept": [300]},
         "more": {"PCA": 0.1 * target},
+        "readouts": {"ridge on Z": dict.fromkeys(READOUT_FIGURES, 0.1 * target)},
         "positives": 1 + target,
         "seconds": 1.0,
     }
@@ -233,17 +263,62 @@ def test_means_and_tests_by_hand():
     assert found["methods"]["NN"]["r2"] is None
     assert found["methods"]["NN"]["degenerate_classes"] == 4
     assert found["methods"]["NN"]["o2_infinite"] == 8
-    tested = found["tests"]["SRAE"]["o1"]["NN"]
-    assert tested["p"] == pytest.approx(1 / 2**8)  # all 8 differences are negative
-    assert tested["lower"] == 8
-    assert found["lasso"] == [
-        {"wanted": 5, "num_x": pytest.approx(7.5), "f_reg_train": 1.0, "f_reg_test": 2.0}
-    ]
+    (tested,) = found["tests"]  # no other figure is known of both
+    assert (tested["method"], tested["figure"], tested["against"]) == ("SRAE", "o1", "NN")
+    assert tested["p"] == pytest.approx(2 / 2**8)  # all 8 differences are negative
+    assert (tested["better"], tested["worse"], tested["p_holm"]) == (8, 0, tested["p"])
+    (lasso,) = found["lasso"]
+    assert lasso["num_x"] == pytest.approx(7.5)
+    assert (lasso["f_reg_train"], lasso["f_reg_test"]) == (1.0, 2.0)
+    assert lasso["f_reg_test_refitted"] == 1.5
+    assert found["readouts"]["ridge on Z"]["r2"] == pytest.approx(0.35)
     assert found["masking"]["x-features"] == [pytest.approx(0.5)]
     assert found["masking"]["pictures"] == 36
     assert found["more"]["PCA"] == pytest.approx(0.35)
     text = markdown(found, "By hand")
     assert "| O1 ↓ |  | 0.465 | 0.935 |" in text
+    assert "| ridge on Z | 0.350 | 0.350 | 0.350 | 0.350 |" in text
+
+
+def test_tests_are_two_sided_corrected_together_and_begin_with_what_lost():
+    records = {
+        str(t): record(
+            t,
+            XNN={"o1": 0.5 - 0.01 * t, "r2": 0.8 + 0.001 * t, "active": 3 + t % 2},
+            NN={"o1": 0.9 + 0.01 * t, "r2": 0.9 + 0.002 * t, "active": 4 - t % 2},
+        )
+        for t in range(10)
+    }
+    found = summarise(records)
+    assert [test["figure"] for test in found["tests"]] == ["r2", "active", "o1"]
+    p = 2 / 2**10
+    assert found["tests"][0]["p"] == pytest.approx(p)
+    assert [t["p_holm"] for t in found["tests"]] == pytest.approx([3 * p, 1.0, 3 * p])
+    lines = markdown(found, "By hand").split("## Ours against others")[1].splitlines()
+    verdicts = [line.split("|")[4].strip() for line in lines if line.startswith("| XNN")]
+    assert verdicts == ["worse", "no difference shown", "better"]
+    assert "all 3 of them" in "".join(lines)
+    swapped = {
+        key: one | {"methods": {"XNN": one["methods"]["NN"], "NN": one["methods"]["XNN"]}}
+        for key, one in records.items()
+    }
+    other = {test["figure"]: test for test in summarise(swapped)["tests"]}
+    for test in found["tests"]:  # who is called ours changes the sign and nothing else
+        assert other[test["figure"]]["p_holm"] == pytest.approx(test["p_holm"])
+        assert other[test["figure"]]["better"] == test["worse"]
+
+
+def test_ridge_on_z_takes_the_penalty_that_held_out_images_ask_for():
+    generator = torch.Generator().manual_seed(0)
+    z = torch.rand(400, 10, generator=generator)
+    logits = torch.stack([z[:, 0] * 2 + 1, z[:, 1]], 1)
+    data = Activations(z, logits, (torch.arange(400) % 4 == 0).long())
+    exact = fit_ridge(FitData(data, data), 0, TRAIN)
+    with torch.no_grad():
+        found = exact.readout(exact.encode(z))[:, 0]
+    # without noise the smallest penalty is the best, and leaves the logit nearly as it is
+    torch.testing.assert_close(found, logits[:, 0], atol=0.02, rtol=0)
+    assert exact.n_features == 1
 
 
 # --- methods
@@ -316,34 +391,62 @@ def test_units_of_many_are_the_units_of_each():
 # --- tuning and stability
 
 
-def test_the_objective_by_hand():
-    def row(r2, overlap):
-        return dict.fromkeys(FIT_FIGURES) | {"r2": r2, "mean_squared_correlation": overlap}
+def setting(r2, overlap, method="SRAE", beta=1.0):
+    about = {"method": method, "beta": beta, "eta": 0.1, "q": 100.0}
+    return dict.fromkeys(FIT_FIGURES) | {"r2": r2, JUDGED: overlap} | about
 
-    records = {
-        "0": {"NN": row(0.96, 0.5), "a": row(0.95, 0.4), "b": row(0.94, 0.2), "c": row(0.7, 0.1)}
+
+def test_the_objective_by_hand():
+    yardstick = setting(0.96, 0.5, "NN")
+    rows = {
+        "NN": yardstick,
+        "a": setting(0.95, 0.4, beta=1.0),
+        "b": setting(0.94, 0.2, beta=2.0),
+        "c": setting(0.7, 0.1, beta=4.0),
+        "e": setting(0.94, 0.3, "SAE", 1.0),
+        "f": setting(0.95, 0.3, "SAE", 2.0),
     }
-    found = choose(records)
-    assert (found["chosen"], found["by"]) == ("b", "correlation of maps")
-    assert found["front"] == ["a", "b", "c"]
-    records["0"]["d"] = row(0.94, 0.3)  # beaten by b
-    assert "d" not in choose(records)["front"]
-    too_far = {"0": {"NN": row(0.99, 0.5), "a": row(0.9, 0.4), "b": row(0.8, 0.1)}}
-    assert (choose(too_far)["chosen"], choose(too_far)["by"]) == ("a", "R^2")
+    found = choose({"0": rows})
+    assert found["chosen"] == {"SRAE": "b", "SAE": "e"}
+    assert found["by"] == dict.fromkeys(("SRAE", "SAE"), "overlap of occlusion maps")
+    assert found["edges"] == {"SRAE": [], "SAE": ["beta"]}
+    assert found["front"] == ["b", "c", "f"]
+    text = tuning_text(found, [0])
+    assert "- SRAE: b, by overlap of occlusion maps; 3 settings tried\n" in text
+    assert "SAE: e, by overlap of occlusion maps; 2 settings tried; at the edge" in text
+    too_far = {"NN": setting(0.99, 0.5, "NN"), "a": setting(0.9, 0.4), "b": setting(0.8, 0.1)}
+    found = choose({"0": too_far})
+    assert (found["chosen"], found["by"]) == ({"SRAE": "a"}, {"SRAE": "R^2"})
+
+
+def test_every_method_is_tried_with_the_same_values():
+    grid = TuneGrid(betas=(0.5, 2.0), etas=(0.1, 0.3))
+    settings = grid.settings(TRAIN)
+    assert settings["NN"].config == nn_config(TRAIN)
+    counts = Counter(one.method for one in settings.values())
+    # SAE has no pull-away term whose weight could be varied
+    assert counts == {"NN": 1, "XNN": 4, "SRAE": 4, "SRAE-R": 4, "SAE": 2}
+    assert settings["SRAE-R, beta 2, eta 0.3, q 100"].config.relevance == 1
+    assert settings["SRAE, beta 2, eta 0.3, q 100"].config.components == 0
+    assert settings["XNN, beta 2, eta 0.3, q 100"].config.components == TRAIN.components
+    with pytest.raises(XNNError, match="nothing to tune of 'NN'; methods are XNN, SRAE"):
+        TuneGrid(methods=("NN",))
 
 
 def test_tuning_looks_at_training_pictures_alone(source, tmp_path):
     config = replace(CONFIG, train=replace(TRAIN, epochs=1))
-    grid = TuneGrid(betas=(0.1, 0.5), etas=(0.1,), qs=(100.0,))
+    grid = TuneGrid(("SRAE",), betas=(0.1, 0.5), etas=(0.1,), qs=(100.0,))
     found = run_tuning(Plan(source, config, tmp_path / "out", [0, 2]), grid)
-    assert list(found["settings"]) == ["NN", "beta 0.1, eta 0.1, q 100", "beta 0.5, eta 0.1, q 100"]
-    assert found["chosen"] in found["settings"]
+    names = [f"SRAE, beta {beta}, eta 0.1, q 100" for beta in (0.1, 0.5)]
+    assert list(found["settings"]) == ["NN", *names]
+    assert found["chosen"]["SRAE"] in names
+    assert all(0 <= found["settings"][name][JUDGED] <= 1 for name in names)
     files = sorted((tmp_path / "out" / "tuning").iterdir())
     assert len(files) == 2
     before = [file.stat().st_mtime_ns for file in files]
     assert run_tuning(Plan(source, config, tmp_path / "out", [0, 2]), grid) == found
     assert [file.stat().st_mtime_ns for file in files] == before
-    assert "(chosen)" in tuning_text(found, [0, 2])
+    assert f"**{found['chosen']['SRAE']}**" in tuning_text(found, [0, 2])
     content = json.loads(files[1].read_text())
     content["settings"]["betas"][1] = 0.25  # as if its name stood for another grid
     files[1].write_text(json.dumps(content))

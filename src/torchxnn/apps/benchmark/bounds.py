@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from torchxnn.apps.benchmark.contenders import Case, Contender, Found
-from torchxnn.apps.benchmark.methods import FitData, fit_variant, read_class
+from torchxnn.apps.benchmark.methods import FitData, fit_ridge, fit_variant, read_class
 from torchxnn.data.activations import Activations
 from torchxnn.data.positives import find_positives, sample_weights
 from torchxnn.embeddings.autoencoder import Autoencoder
@@ -157,13 +157,6 @@ def _shuffled(data: Activations, target: int, generator: torch.Generator) -> Act
     return replace(data, logits=logits)
 
 
-def fit_ridge(case: Case) -> Found:
-    """One x-feature, the logit itself: ridge regression of the logit on Z."""
-    z, logits = case.data.train.z, case.data.train.logits[:, [case.target]]
-    weight, bias = fit_linear(z, logits, case.weights, RIDGE)
-    return Found(case.read(as_directions(weight, bias, z)))
-
-
 def fit_components(data: FitData, target: int, n_features: int, config: TrainConfig) -> Embedding:
     """Independent components of the contributions among the positives; see `fit_ica`.
 
@@ -202,7 +195,7 @@ BOUNDS: dict[str, Contender] = {
         needs=lambda: import_sklearn("decomposition"),
     ),
     "ridge on Z": Contender(
-        fit_ridge,
+        lambda case: Found(fit_ridge(case.data, case.target, case.config)),
         "One x-feature, a ridge regression of the logit on Z: what reproducing it takes, and what "
         "a mixture of everything scores.",
     ),

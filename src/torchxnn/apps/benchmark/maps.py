@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -10,13 +11,21 @@ from torch import Tensor
 
 from torchxnn.apps.benchmark.methods import UnitsOfMany
 from torchxnn.apps.benchmark.tasks import Task
+from torchxnn.attribution.base import Attributor
 from torchxnn.attribution.excitation_backprop.method import ExcitationBackprop
+from torchxnn.attribution.methods import attributor
 from torchxnn.embeddings.base import Embedding
 from torchxnn.errors import XNNWarning
-from torchxnn.metrics.locality import RelevanceHistograms
+from torchxnn.metrics.locality import Locality, RelevanceHistograms
 from torchxnn.metrics.orthogonality import MapCovariance
 from torchxnn.metrics.part_weights import CONTEXT, PixelWeights
 from torchxnn.models.layers import as_activations, run_to_layer
+
+SQUARES = 7
+"""Squares along the longer side of an image that occlusion hides one by one."""
+
+OCCLUSION = "occlusion_correlation"
+INTEGRATED = "integrated_gradients_correlation"
 
 WITHOUT_CONTRAST = ("NMF",)
 """Methods whose maps are marginal: where no weight is negative, a unit and its dual win alike, and
@@ -60,6 +69,7 @@ class MapFigures:
     def __init__(self, n_features: int, parts: tuple[str, ...]) -> None:
         self.covariance = MapCovariance(n_features)
         self.histograms = RelevanceHistograms(n_features, parts)
+        self.parts = parts
         self.context = (CONTEXT,) if CONTEXT in parts else ()
         self.located = True
 
@@ -87,6 +97,8 @@ class MapFigures:
                     "locality_interval": [places.interval.low, places.interval.high],
                     "locality_chance": places.chance,
                     "locality_without_context": object_alone.value,
+                    "locality_without_context_chance": object_alone.chance,
+                    **self._off_object(places, dead),
                     "histogram": places.histogram,
                     "void_share": places.void_share,
                 }
@@ -99,6 +111,59 @@ class MapFigures:
                     "alive": pairs.alive,
                 }
         return found
+
+    def _off_object(self, places: Locality, dead: tuple[int, ...]) -> dict[str, float]:
+        """Share of the relevance outside the object's box, of the concepts and of a uniform map."""
+        if not self.context:
+            return {}
+        place = self.parts.index(CONTEXT)
+        alive = [row[place] for i, row in enumerate(places.histogram) if i not in dead]
+        return {
+            "off_object": sum(alive) / len(alive) if alive else math.nan,
+            "off_object_chance": places.chance_histogram[place],
+        }
+
+
+class OtherMaps:
+    """Overlap of maps by methods that no fit was trained on: occlusion, integrated gradients.
+
+    SRAE-R is trained on relevance that is much like excitation backprop's, so that excitation
+    backprop alone cannot say whether its x-features look at different things.
+
+    Args:
+        units: images to the units of one or several embeddings, side by side.
+    """
+
+    def __init__(self, units: UnitsOfMany) -> None:
+        self._sizes = units.sizes
+        self._units = units
+        self._overlaps: dict[str, list[MapCovariance]] = {}
+
+    def occlude(self, images: Tensor) -> None:
+        """Add what the units lose where squares of a seventh of the image are hidden."""
+        side = -(-max(images.shape[2:]) // SQUARES)
+        self._add(OCCLUSION, attributor("occlusion", self._units, window=side, stride=side), images)
+
+    def integrate(self, images: Tensor, steps: int) -> None:
+        """Add integrated gradients, with so many steps."""
+        method = attributor("integrated_gradients", self._units, steps=steps)
+        self._add(INTEGRATED, method, images)
+
+    def _add(self, name: str, method: Attributor, images: Tensor) -> None:
+        with warnings.catch_warnings(action="ignore", category=XNNWarning):
+            maps = method.attribute_many(images, range(sum(self._sizes)))
+        kept = self._overlaps.setdefault(name, [MapCovariance(n) for n in self._sizes])
+        for overlap, own in zip(kept, maps.split(self._sizes, 1), strict=True):
+            overlap.update(own)
+
+    def figures(self, features: Tensor, which: int = 0) -> dict[str, float]:
+        """Mean squared correlation of the maps of one embedding, by figure; see `MapFigures`."""
+        dead = tuple((features == 0).all(0).nonzero().flatten().tolist())
+        with warnings.catch_warnings(action="ignore", category=XNNWarning):
+            return {
+                name: overlaps[which].result(dead).mean_squared_correlation
+                for name, overlaps in self._overlaps.items()
+            }
 
 
 def layer_of(task: Task) -> Callable[[Tensor], Tensor]:

@@ -19,7 +19,9 @@ from torchxnn.data.activations import Activations
 from torchxnn.data.positives import find_positives, sample_weights
 from torchxnn.embeddings.base import Embedding
 from torchxnn.embeddings.concepts import ConceptEmbedding, with_readout
+from torchxnn.embeddings.directions import as_directions
 from torchxnn.embeddings.lasso import fit_lasso_path, lasso_embedding
+from torchxnn.embeddings.linear import fit_linear
 from torchxnn.embeddings.nmf import fit_nmf
 from torchxnn.embeddings.pca import fit_pca
 from torchxnn.embeddings.topk_sae import TopKConfig, fit_topk_sae
@@ -104,12 +106,13 @@ def fit_variant(
     name: str, data: FitData, targets: tuple[int, ...], n_features: int, base: TrainConfig
 ) -> tuple[Embedding, FitReport]:
     """Fit one of `SEEN` to one class; its figures tell whether it is degenerate."""
-    return _fit(data, targets, n_features, SEEN[name](base))
+    return fit_to(data, targets, n_features, SEEN[name](base))
 
 
-def _fit(
+def fit_to(
     data: FitData, targets: tuple[int, ...], n_features: int, config: TrainConfig
 ) -> tuple[Embedding, FitReport]:
+    """Fit with just these settings."""
     with warnings.catch_warnings(action="ignore", category=DegenerateFitWarning):
         return fit_embedding(
             data.train, data.validation, targets, n_features, config, starts=data.starts
@@ -118,7 +121,7 @@ def _fit(
 
 def fit_cae(data: FitData, n_concepts: int, base: TrainConfig) -> Embedding:
     """An autoencoder on Z; what its readout was fitted to is replaced for every class."""
-    return _fit(data, (0,), n_concepts, cae_config(base))[0]
+    return fit_to(data, (0,), n_concepts, cae_config(base))[0]
 
 
 def _quiet(fit: Callable[[], ConceptEmbedding]) -> ConceptEmbedding:
@@ -152,6 +155,27 @@ def read_class(embedding: Embedding, data: FitData, target: int, base: TrainConf
     )
 
 
+RIDGES = (0.001, 0.003, 0.01, 0.03, 0.1)
+"""Penalties of the ridge regression of the logit on Z that are tried on held-out images."""
+
+
+def fit_ridge(data: FitData, target: int, base: TrainConfig) -> Embedding:
+    """One x-feature, the logit itself: weighted ridge regression on Z, no concepts at all.
+
+    The penalty is the one of `RIDGES` with the highest R^2 on the held-out images. What reproducing
+    a logit takes, and what every other figure of faithfulness is to be read against.
+    """
+    train, held_out = data.train, data.validation
+    weights = sample_weights(train, (target,), base.positive_share)
+    fits = [fit_linear(train.z, train.logits[:, [target]], weights, ridge) for ridge in RIDGES]
+    errors = [
+        float((held_out.z @ weight[0] + bias - held_out.logits[:, target]).square().mean())
+        for weight, bias in fits
+    ]
+    weight, bias = fits[errors.index(min(errors))]
+    return read_class(as_directions(weight, bias, train.z), data, target, base)
+
+
 def fit_lasso_sizes(
     data: FitData, target: int, base: TrainConfig, sizes: tuple[int, ...] = LASSO_SIZES
 ) -> dict[int, ConceptEmbedding]:
@@ -174,6 +198,7 @@ class UnitsOfMany(nn.Module):
     ) -> None:
         super().__init__()
         self._layer_output = layer_output
+        self.sizes = [embedding.n_features for embedding in embeddings]
         self.units = nn.ModuleList(embedding.units() for embedding in embeddings)
 
     def forward(self, images: Tensor) -> Float[Tensor, "batch units"]:

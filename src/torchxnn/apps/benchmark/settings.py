@@ -25,7 +25,14 @@ ALL_METHODS = (
 """Methods that are compared: columns of the tables, in this order."""
 
 FIT = TrainConfig(
-    beta=2.0, epochs=12, patience=5, decay_every=8, revive=2, pretrain_epochs=1, trials=2
+    beta=2.0,
+    epochs=12,
+    patience=5,
+    decay_every=8,
+    revive=2,
+    pretrain_epochs=1,
+    trials=2,
+    subspace=64,
 )
 """Settings of the learned methods. Epochs are fewer than a plain fit's: altered copies make each
 one several times as long. beta was tuned on ten kinds of birds, training images alone, for SRAE,
@@ -42,7 +49,8 @@ class BenchmarkConfig:
         map_images: most images per class whose maps are measured, spread over the class; None
             for all.
         z_dimensions: dimensions of Z whose maps are measured, the most active ones.
-        z_images: images per class on which they are.
+        integrated_images: of these images, how many get integrated gradients, too.
+        integrated_steps: of these.
         masking: whether the classification of masked images is measured (table .5).
         kept: pixels that masking keeps.
         train: settings of the learned methods, with the seed and the share of the training
@@ -53,13 +61,20 @@ class BenchmarkConfig:
     copies: int = 4
     map_images: int | None = 20
     z_dimensions: int = 64
-    z_images: int = 5
+    integrated_images: int = 2
+    integrated_steps: int = 8
     masking: bool = True
     kept: tuple[int, ...] = (300, 500, 1000)
     train: TrainConfig = field(default_factory=lambda: FIT)
 
     def __post_init__(self) -> None:
-        least = {"n_features": 2, "copies": 0, "z_dimensions": 1, "z_images": 1}
+        least = {
+            "n_features": 2,
+            "copies": 0,
+            "z_dimensions": 1,
+            "integrated_images": 1,
+            "integrated_steps": 1,
+        }
         for name, low in least.items():
             if getattr(self, name) < low:
                 raise XNNError(f"{name} must be at least {low}, got {getattr(self, name)}")

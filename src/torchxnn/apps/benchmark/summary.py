@@ -4,14 +4,29 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
-from torchxnn.apps.benchmark.measure import FIGURES, NO_FIGURES
+from torchxnn.apps.benchmark.maps import INTEGRATED, OCCLUSION
+from torchxnn.apps.benchmark.measure import FIGURES, NO_FIGURES, READOUT_FIGURES
 from torchxnn.apps.benchmark.settings import ALL_METHODS
-from torchxnn.metrics.intervals import paired_wilcoxon
+from torchxnn.metrics.intervals import holm_adjust, paired_wilcoxon
 
-LOWER_IS_BETTER = ("o1", "o2", "mean_squared_correlation", "locality")
-COMPARED = ("SRAE-R", "NN", "SAE", "CAE", "Lasso", "Z", "1-heatmap")
+TESTED: Mapping[str, Literal["lower", "higher"]] = {
+    "r2": "higher",
+    "f_reg_positives": "lower",
+    "active": "higher",
+    "o1": "lower",
+    "o2": "lower",
+    "mean_squared_correlation": "lower",
+    OCCLUSION: "lower",
+    INTEGRATED: "lower",
+    "locality": "lower",
+    "locality_without_context": "lower",
+    "off_object": "lower",
+}
+"""Figures that are tested, and which side is better."""
+
+COMPARED = ("SRAE", "SRAE-R", "NN", "SAE", "CAE", "Lasso", "Z", "1-heatmap")
 OURS = ("XNN", "SRAE", "SRAE-R")
 
 Records = Mapping[str, Mapping[str, Any]]
@@ -23,8 +38,9 @@ def summarise(records: Records) -> dict[str, Any]:
 
     Returns:
         `methods`: means over classes, degenerate classes counted; `classes`: the same per class;
-        `tests`: one-sided paired Wilcoxon tests that the figure of one of `OURS` is lower;
-        `lasso`, `masking` and `more`: the other tables. None where a figure does not exist.
+        `tests`: two-sided paired Wilcoxon tests over classes of one of `OURS` against others, with
+        Holm's correction over all of them; `lasso`, `masking`, `more` and `readouts`: the other
+        tables. None where a figure does not exist.
     """
     names = [name for name in ALL_METHODS if any(name in r["methods"] for r in records.values())]
     return {
@@ -41,22 +57,11 @@ def summarise(records: Records) -> dict[str, Any]:
             }
             for target, record in records.items()
         },
-        "tests": {
-            mine: {
-                figure: {
-                    other: tested
-                    for other in COMPARED
-                    if mine != other
-                    if (tested := _test(figure, mine, other, records)) is not None
-                }
-                for figure in LOWER_IS_BETTER
-            }
-            for mine in OURS
-            if mine in names
-        },
+        "tests": _tests([name for name in OURS if name in names], records),
         "lasso": _lasso_rows(records),
         "masking": _masking_rows(records),
         "more": _mean_more(records),
+        "readouts": _mean_readouts(records),
     }
 
 
@@ -76,9 +81,23 @@ def _mean_method(name: str, records: Records) -> dict[str, Any]:
     return found
 
 
+def _tests(ours: Sequence[str], records: Records) -> list[dict[str, Any]]:
+    """All tests that a table shows; they are one family, whose p are corrected together."""
+    found = [
+        {"method": mine, "figure": figure, "against": other, **tested}
+        for mine in ours
+        for figure in TESTED
+        for other in COMPARED
+        if other not in OURS[: OURS.index(mine) + 1]  # each pair once
+        if (tested := _test(figure, mine, other, records)) is not None
+    ]
+    corrected = holm_adjust([test["p"] for test in found])
+    return [test | {"p_holm": p} for test, p in zip(found, corrected, strict=True)]
+
+
 def _test(figure: str, mine: str, other: str, records: Records) -> dict[str, Any] | None:
     pairs = [
-        (ours[figure], theirs[figure])
+        (float(ours[figure]), float(theirs[figure]))
         for record in records.values()
         if (ours := record["methods"].get(mine)) and (theirs := record["methods"].get(other))
         if ours.get(figure) is not None and theirs.get(figure) is not None
@@ -86,11 +105,14 @@ def _test(figure: str, mine: str, other: str, records: Records) -> dict[str, Any
     if len(pairs) < 2:
         return None
     first, second = ([pair[side] for pair in pairs] for side in (0, 1))
-    tested = paired_wilcoxon(first, second, alternative="less")
+    tested = paired_wilcoxon(first, second)
+    lower, higher = sum(a < b for a, b in pairs), sum(a > b for a, b in pairs)
+    better, worse = (lower, higher) if TESTED[figure] == "lower" else (higher, lower)
     return {
         "p": tested.p,
         "classes": tested.pairs,
-        "lower": sum(a < b for a, b in pairs),
+        "better": better,
+        "worse": worse,
         "median_difference": tested.median_difference,
     }
 
@@ -101,7 +123,7 @@ def _lasso_rows(records: Records) -> list[dict[str, Any]]:
         {"wanted": int(size)}
         | {
             key: mean([record["lasso"].get(size, {}).get(key) for record in records.values()])
-            for key in ("num_x", "f_reg_train", "f_reg_test")
+            for key in ("num_x", "f_reg_train", "f_reg_test", "f_reg_test_refitted")
         }
         for size in sorted(sizes, key=int)
     ]
@@ -138,4 +160,17 @@ def _mean_more(records: Records) -> dict[str, Any]:
     return {
         name: mean([record["more"].get(name) for record in records.values()])
         for name in sorted(names)
+    }
+
+
+def _mean_readouts(records: Records) -> dict[str, dict[str, float | None]]:
+    names = dict.fromkeys(name for record in records.values() for name in record["readouts"])
+    return {
+        name: {
+            figure: mean(
+                [record["readouts"].get(name, {}).get(figure) for record in records.values()]
+            )
+            for figure in READOUT_FIGURES
+        }
+        for name in names
     }

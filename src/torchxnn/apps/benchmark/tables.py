@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from torchxnn.apps.benchmark.maps import INTEGRATED, OCCLUSION, WITHOUT_CONTRAST
+from torchxnn.apps.benchmark.measure import READOUT_FIGURES
 from torchxnn.apps.benchmark.settings import ALL_METHODS
+from torchxnn.apps.benchmark.summary import TESTED
 from torchxnn.metrics.table import METRICS
 
 NONE = "–"  # noqa: RUF001
@@ -23,7 +26,10 @@ def markdown(summary: dict[str, Any], title: str) -> str:
         main_table(summary),
         "## Beside the paper's figures",
         more_table(summary),
-        "## Is ours lower? One-sided paired Wilcoxon tests over classes",
+        "## Readouts that favour others, and a regression without concepts (test images)",
+        readout_table(summary),
+        "## Ours against others",
+        _TESTS.format(tests=len(summary["tests"])),
         test_table(summary),
         "## Lasso along its path (as paper tables .4 and .6)",
         lasso_table(summary),
@@ -33,8 +39,17 @@ def markdown(summary: dict[str, Any], title: str) -> str:
     if summary["more"]:
         rows = [[name, number(value)] for name, value in summary["more"].items()]
         parts += ["## R² of methods without target at 25 concepts", table(["Method", "R²"], rows)]
-    parts += ["## Classes (SRAE)", class_table(summary)]
+    parts += ["## Classes (XNN)", class_table(summary)]
     return "\n\n".join(parts) + "\n"
+
+
+_TESTS = (
+    "Two-sided paired Wilcoxon tests over classes; p after Holm's correction over all {tests} of "
+    "them. What is significantly worse than another method comes first, then what differs by no "
+    "more than chance, then what is better."
+)
+
+SIGNIFICANT = 0.05
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -74,7 +89,11 @@ def main_table(summary: dict[str, Any]) -> str:
         for split in ("train", "test")
     ]
     rows += [(METRICS[name].label, "", name, number) for name in ("o1", "o2", "locality")]
-    return _method_table(summary, ["Method", ""], rows)
+    note = (
+        f"\n\nMaps of {', '.join(WITHOUT_CONTRAST)} are marginal, since no weight is negative: its "
+        "O1, O2, correlation of maps and locality compare rules and not methods."
+    )
+    return _method_table(summary, ["Method", ""], rows) + note
 
 
 def more_table(summary: dict[str, Any]) -> str:
@@ -86,8 +105,13 @@ def more_table(summary: dict[str, Any]) -> str:
         ("margin of images whose class changes", "margin_changed", number),
         (METRICS["r2"].label, "r2", number),
         (METRICS["mean_squared_correlation"].label, "mean_squared_correlation", number),
+        ("the same of occlusion maps ↓", OCCLUSION, number),
+        ("the same of integrated gradients ↓", INTEGRATED, number),
         ("locality of a uniform map", "locality_chance", number),
         ("locality without context ↓", "locality_without_context", number),
+        ("the same of a uniform map", "locality_without_context_chance", number),
+        ("relevance off the object ↓", "off_object", _share),
+        ("the same of a uniform map", "off_object_chance", _share),
         ("share of relevance on void", "void_share", _share),
         ("concepts", "n_features", lambda v: number(v, 1)),
         ("active concepts, anchored ↑", "active", lambda v: number(v, 2)),
@@ -101,33 +125,58 @@ def more_table(summary: dict[str, Any]) -> str:
 
 
 def test_table(summary: dict[str, Any]) -> str:
-    """One line per figure and method compared."""
+    """One line per method, figure and method compared; what lost comes first."""
     rows = [
         [
-            mine,
-            figure,
-            other,
-            f"{tested['p']:.2g}",
-            f"{tested['lower']} of {tested['classes']}",
-            f"{tested['median_difference']:+.3f}",
+            test["method"],
+            test["figure"],
+            test["against"],
+            _verdict(test),
+            f"{test['better']} of {test['classes']}",
+            f"{test['median_difference']:+.3f}",
+            f"{test['p_holm']:.2g}",
         ]
-        for mine, figures in summary["tests"].items()
-        for figure, others in figures.items()
-        for other, tested in others.items()
+        for test in sorted(summary["tests"], key=lambda test: _VERDICTS.index(_verdict(test)))
     ]
-    return table(
-        ["method", "figure", "against", "p", "classes where lower", "median difference"], rows
-    )
+    head = ["method", "figure", "against", "", "classes where better", "median difference", "p"]
+    return table(head, rows)
+
+
+_VERDICTS = ("worse", "no difference shown", "better")
+
+
+def _verdict(test: Mapping[str, Any]) -> str:
+    if test["p_holm"] >= SIGNIFICANT:
+        return _VERDICTS[1]
+    lower = test["median_difference"] < 0
+    return "better" if lower == (TESTED[test["figure"]] == "lower") else "worse"
+
+
+def readout_table(summary: dict[str, Any]) -> str:
+    """Figures of other readouts beside those in the tables above."""
+    rows = [
+        [name, *(number(summary["methods"][name].get(figure)) for figure in READOUT_FIGURES)]
+        for name in ("XNN", "SRAE", *dict.fromkeys(n.split(",")[0] for n in summary["readouts"]))
+        if name in summary["methods"]
+    ]
+    rows += [
+        [name, *(number(values[figure]) for figure in READOUT_FIGURES)]
+        for name, values in summary["readouts"].items()
+    ]
+    head = ["Method", "R² ↑", "F_reg ↓", "F_reg on positives ↓", "F_cls on positives ↑"]
+    return table(head, rows)
 
 
 def lasso_table(summary: dict[str, Any]) -> str:
     """Num_x and F_reg along the path."""
-    figures = ("f_reg_train", "f_reg_test")
+    figures = ("f_reg_train", "f_reg_test", "f_reg_test_refitted")
     rows = [
         [str(row["wanted"]), number(row["num_x"], 1), *(number(row[name]) for name in figures)]
         for row in summary["lasso"]
     ]
-    return table(["Num_x wanted", "Num_x", "F_reg train", "F_reg test"], rows)
+    return table(
+        ["Num_x wanted", "Num_x", "F_reg train", "F_reg test", "F_reg test, refitted"], rows
+    )
 
 
 def masking_table(summary: dict[str, Any]) -> str:
@@ -144,11 +193,11 @@ def masking_table(summary: dict[str, Any]) -> str:
 
 
 def class_table(summary: dict[str, Any]) -> str:
-    """SRAE on every class."""
+    """XNN on every class."""
     figures = ("r2", "f_reg_test", "f_cls_positives", "o1", "o2", "locality", "active", "dead")
     rows = []
     for target, record in summary["classes"].items():
-        own = record["methods"].get("SRAE", {})
+        own = record["methods"].get("XNN", {})
         cells = [number(own.get(figure)) for figure in figures]
         rows.append([target, record["name"], str(record["positives"]), *cells])
     return table(["class", "name", "images", *figures], rows)
@@ -156,20 +205,31 @@ def class_table(summary: dict[str, Any]) -> str:
 
 def tuning_text(found: dict[str, Any], targets: Sequence[int]) -> str:
     """Settings, what was chosen and why, as Markdown."""
-    figures = ("r2", "f_reg", "f_cls_positives", "active", "o1", "o2", "mean_squared_correlation")
+    figures = ("r2", "f_reg", "f_cls_positives", "active", "o1", "mean_squared_correlation")
+    chosen = set(found["chosen"].values())
     rows = [
         [
-            name + (" (chosen)" if name == found["chosen"] else ""),
-            *(number(row[figure]) for figure in (*figures, "locality")),
+            f"**{name}**" if name in chosen else name,
+            *(number(row[figure]) for figure in (*figures, OCCLUSION, "locality")),
             "yes" if name in found["front"] else "",
         ]
         for name, row in found["settings"].items()
     ]
-    head = ["setting", *figures, "locality", "on the front"]
+    head = ["setting", *figures, OCCLUSION, "locality", "on the front"]
+    lines = [
+        f"- {method}: {name}, by {found['by'][method]}; {_count(found, method)} settings tried"
+        + (f"; at the edge of its grid: {', '.join(edges)}" if edges else "")
+        for method, name in found["chosen"].items()
+        for edges in [found["edges"][method]]
+    ]
     return (
-        f"Means over classes {', '.join(map(str, targets))}, held-out training images; chosen by "
-        f"{found['by']}.\n\n{table(head, rows)}\n"
+        f"Means over classes {', '.join(map(str, targets))}, held-out training images. Chosen, in "
+        "bold:\n\n" + "\n".join(lines) + f"\n\n{table(head, rows)}\n"
     )
+
+
+def _count(found: dict[str, Any], method: str) -> int:
+    return sum(row["method"] == method for row in found["settings"].values())
 
 
 def stability_text(found: dict[str, Any]) -> str:

@@ -1,4 +1,8 @@
-"""Choose beta, eta and q on the training split alone, by a stated objective."""
+"""Choose beta, eta and q of every method on the training split alone, by a stated objective.
+
+Every method is tried with the same values; which of them are settings of their own depends on what
+it uses of them, and the numbers stand in the table.
+"""
 
 from __future__ import annotations
 
@@ -18,9 +22,9 @@ from torchxnn.apps.benchmark.class_by_class import (
     measure_classes,
     open_benchmark,
 )
-from torchxnn.apps.benchmark.maps import MapFigures, layer_of
+from torchxnn.apps.benchmark.maps import MapFigures, OtherMaps, layer_of
 from torchxnn.apps.benchmark.measure import FIT_FIGURES, class_faithfulness
-from torchxnn.apps.benchmark.methods import FitData, UnitsOfMany, fit_variant, nn_config
+from torchxnn.apps.benchmark.methods import SEEN, FitData, UnitsOfMany, fit_to, nn_config
 from torchxnn.apps.benchmark.summary import mean
 from torchxnn.attribution.excitation_backprop.method import ExcitationBackprop
 from torchxnn.data.positives import sample_classes
@@ -29,10 +33,20 @@ from torchxnn.errors import XNNError, XNNWarning
 from torchxnn.storage.artifact import digest, plain
 from torchxnn.training.config import TrainConfig
 
+NN = "NN"
+"""The method that others are measured by: faithfulness alone."""
+
+JUDGED = "occlusion_correlation"
+"""What is minimised: overlap of maps by a method that no fit was trained on (SRAE-R sees relevance
+that is much like excitation backprop's)."""
+
 R2_LOSS = 0.03
 """Largest loss of validation R^2 against NN that a setting may have to be chosen for its maps."""
 
 IMAGES_AT_ONCE = 8
+
+SETTING = ("method", "beta", "eta", "q")
+"""What says which setting a record is of, beside its figures."""
 
 
 @dataclass(frozen=True)
@@ -40,49 +54,67 @@ class TuneGrid:
     """Settings to try, and how.
 
     Attributes:
+        methods: methods to tune; NN, the yardstick, has nothing to tune.
         betas: weights of the reconstruction.
         etas: weights of the pull-away term.
         qs: sparsity parameters.
-        relevances: weights of the pull-away term on relevance.
         folds: random splits of the training images that the figures are means over.
     """
 
-    betas: tuple[float, ...] = (0.1, 0.5, 1.0)
-    etas: tuple[float, ...] = (0.1, 0.5)
+    methods: tuple[str, ...] = ("XNN", "SRAE", "SRAE-R", "SAE")
+    betas: tuple[float, ...] = (0.5, 1.0, 2.0, 4.0, 8.0)
+    etas: tuple[float, ...] = (0.1,)
     qs: tuple[float, ...] = (100.0,)
-    relevances: tuple[float, ...] = (0.0,)
     folds: int = 1
 
     def __post_init__(self) -> None:
-        if not (self.betas and self.etas and self.qs and self.relevances):
-            raise XNNError("betas, etas, qs and relevances each need at least one value to try")
-        for name, least in (("betas", 0.0), ("etas", 0.0), ("relevances", 0.0), ("qs", 1e-12)):
+        if not (self.methods and self.betas and self.etas and self.qs):
+            raise XNNError("methods, betas, etas and qs each need at least one value to try")
+        for name, least in (("betas", 0.0), ("etas", 0.0), ("qs", 1e-12)):
             if min(getattr(self, name)) < least:
                 raise XNNError(f"{name} must not be negative, nor qs 0, got {getattr(self, name)}")
+        for method in self.methods:
+            if method not in SEEN or method == NN:
+                known = ", ".join(name for name in SEEN if name != NN)
+                raise XNNError(f"there is nothing to tune of {method!r}; methods are {known}")
         if self.folds < 1:
             raise XNNError(f"folds must be at least 1, got {self.folds}")
 
-    def settings(self, base: TrainConfig) -> dict[str, TrainConfig]:
-        """The settings by name, NN first: it is the yardstick of faithfulness."""
-        found = {"NN": nn_config(base)}
-        for beta, eta, q, weight in product(self.betas, self.etas, self.qs, self.relevances):
-            name = f"beta {beta:g}, eta {eta:g}, q {q:g}"
-            if weight:
-                name += f", relevance {weight:g}"
-            found[name] = replace(base, beta=beta, eta=eta, q=q, relevance=weight)
+    def settings(self, base: TrainConfig) -> dict[str, Setting]:
+        """The settings by name, NN first; values that a method does not use make no new ones."""
+        found = {NN: Setting(NN, nn_config(base))}
+        for method in dict.fromkeys(self.methods):
+            for beta, eta, q in product(self.betas, self.etas, self.qs):
+                config = SEEN[method](replace(base, beta=beta, eta=eta, q=q))
+                name = f"{method}, beta {beta:g}"
+                if config.eta:
+                    name += f", eta {eta:g}"
+                if config.reconstruction == "sparse":
+                    name += f", q {q:g}"
+                found[name] = Setting(method, config)
         return found
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A method with values of beta, eta and q."""
+
+    method: str
+    config: TrainConfig
 
 
 def run_tuning(plan: Plan, grid: TuneGrid) -> dict[str, Any]:
     """Fit every setting to every class and measure it on held-out training images.
 
-    Objective: of the settings whose mean validation R^2 is at most 0.03 below NN's, the one with
-    the lowest mean squared correlation of maps; if there is none, the one with the highest R^2.
-    The test images are not looked at. Resumable like `run_benchmark`.
+    Objective, for every method: of its settings whose mean validation R^2 is at most 0.03 below
+    NN's, the one with the lowest mean squared correlation of occlusion maps; if there is none, the
+    one with the highest R^2. The test images are not looked at. Resumable like `run_benchmark`.
 
     Returns:
-        `settings` (means over classes and folds), `chosen`, and `front`: the names of the settings
-        that no other one beats in both R^2 and the correlation of maps.
+        `settings` (means over classes and folds, with their `method`); `chosen` and `by`, what and
+        why, for every method; `edges`: for every method the values of the chosen setting that lie
+        at the edge of its grid; `front`: the names of the settings that no other one beats in both
+        R^2 and that correlation.
     """
     opened, chosen = open_benchmark(plan)
     labels = set(opened.task.train.labels or ())
@@ -95,34 +127,47 @@ def run_tuning(plan: Plan, grid: TuneGrid) -> dict[str, Any]:
 
 
 def choose(records: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> dict[str, Any]:
-    """The objective on records of classes: setting -> figures."""
-    names = list(next(iter(records.values()), {}))
+    """The objective on records of classes: setting -> figures, its method, beta, eta and q."""
+    first = next(iter(records.values()), {})
     settings: dict[str, dict[str, Any]] = {
-        name: {
+        name: {key: about[key] for key in SETTING}
+        | {
             figure: mean([record[name].get(figure) for record in records.values()])
             for figure in FIT_FIGURES
         }
-        for name in names
+        for name, about in first.items()
     }
-    tried = {name: row for name, row in settings.items() if name != "NN" and row["r2"] is not None}
-    if not tried:
-        return {"settings": settings, "chosen": None, "front": [], "by": None}
-    limit = (settings["NN"]["r2"] or -1.0) - R2_LOSS
+    tried = {
+        name: row for name, row in settings.items() if row["method"] != NN and row["r2"] is not None
+    }
+    limit = (settings.get(NN, {}).get("r2") or -1.0) - R2_LOSS
+    found: dict[str, Any] = {"settings": settings, "chosen": {}, "by": {}, "edges": {}}
+    for method in dict.fromkeys(row["method"] for row in tried.values()):
+        own = {name: row for name, row in tried.items() if row["method"] == method}
+        name, found["by"][method] = _best(own, limit)
+        found["chosen"][method] = name
+        found["edges"][method] = _edges(own, own[name])
+    return found | {"front": pareto_front(tried, JUDGED)}
+
+
+def _best(rows: Mapping[str, Mapping[str, Any]], limit: float) -> tuple[str, str]:
+    """The setting of one method that is chosen, and by what."""
     faithful = {
-        name: row
-        for name, row in tried.items()
-        if row["r2"] >= limit and row["mean_squared_correlation"] is not None
+        name: row for name, row in rows.items() if row["r2"] >= limit and row[JUDGED] is not None
     }
     if faithful:
-        chosen = min(faithful, key=lambda name: faithful[name]["mean_squared_correlation"])
-    else:
-        chosen = max(tried, key=lambda name: tried[name]["r2"])
-    return {
-        "settings": settings,
-        "chosen": chosen,
-        "by": "correlation of maps" if faithful else "R^2",
-        "front": pareto_front(tried, "mean_squared_correlation"),
-    }
+        return min(faithful, key=lambda name: faithful[name][JUDGED]), "overlap of occlusion maps"
+    return max(rows, key=lambda name: rows[name]["r2"]), "R^2"
+
+
+def _edges(rows: Mapping[str, Mapping[str, Any]], chosen: Mapping[str, Any]) -> list[str]:
+    """The values of a chosen setting beyond which nothing was tried, of those that were varied."""
+    tried = {key: {row[key] for row in rows.values()} for key in ("beta", "eta", "q")}
+    return [
+        key
+        for key, values in tried.items()
+        if len(values) > 1 and chosen[key] in (min(values), max(values))
+    ]
 
 
 def pareto_front(rows: Mapping[str, Mapping[str, Any]], figure: str) -> list[str]:
@@ -140,20 +185,20 @@ def _tune_class(grid: TuneGrid, opened: Opened, target: int) -> dict[str, Any]:
     for fold in range(grid.folds):
         base = replace(opened.config.train, seed=opened.config.train.seed + fold)
         data = opened.recorded.fit_data(base)
-        for name, config in grid.settings(base).items():
-            rows.setdefault(name, []).append(_measure(opened, data, target, name, config))
+        for name, setting in grid.settings(base).items():
+            rows.setdefault(name, []).append(_measure(opened, data, target, setting.config))
+    about = grid.settings(opened.config.train)
     return {
         name: {figure: mean([row[figure] for row in found]) for figure in FIT_FIGURES}
+        | {"method": about[name].method}
+        | {key: getattr(about[name].config, key) for key in SETTING[1:]}
         for name, found in rows.items()
     }
 
 
-def _measure(
-    opened: Opened, data: FitData, target: int, name: str, config: TrainConfig
-) -> dict[str, Any]:
+def _measure(opened: Opened, data: FitData, target: int, config: TrainConfig) -> dict[str, Any]:
     """Figures of one setting on the held-out part of the training images."""
-    method = "NN" if name == "NN" else "SRAE"
-    embedding, _ = fit_variant(method, data, (target,), opened.config.n_features, config)
+    embedding = fit_to(data, (target,), opened.config.n_features, config)[0]
     found = class_faithfulness(embedding, data.validation, target)
     held_out = opened.recorded.held_out(config)
     own = sample_classes(opened.recorded.train) == target
@@ -171,14 +216,16 @@ def _measure(
 
 def _measure_maps(opened: Opened, embedding: Embedding, images: list[int]) -> dict[str, Any]:
     task, found = opened.task, MapFigures(embedding.n_features, opened.task.parts)
-    units = ExcitationBackprop(UnitsOfMany(layer_of(task), [embedding]))
+    units = UnitsOfMany(layer_of(task), [embedding])
+    drawn, judged = ExcitationBackprop(units), OtherMaps(units)
     located = task.located is task.test  # then training images have parts, too
     with warnings.catch_warnings(action="ignore", category=XNNWarning):
         for first in range(0, len(images), IMAGES_AT_ONCE):
             samples = [task.train[index] for index in images[first : first + IMAGES_AT_ONCE]]
             batch = torch.stack([sample.image for sample in samples])
-            maps = units.attribute_many(batch, range(embedding.n_features))
+            maps = drawn.attribute_many(batch, range(embedding.n_features))
+            judged.occlude(batch)
             found.add(maps, [task.weigh(sample) for sample in samples] if located else None)
     with torch.no_grad():
         features = embedding.encode(opened.recorded.train.z[images])
-    return {"locality": None} | found.figures(features, many=True)
+    return {"locality": None} | found.figures(features, many=True) | judged.figures(features)

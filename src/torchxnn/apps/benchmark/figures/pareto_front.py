@@ -8,19 +8,19 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from torchxnn.apps.benchmark.tune import pareto_front
+from torchxnn.apps.benchmark.tune import JUDGED, pareto_front
 from torchxnn.explanations.drawing.overlay import INK, MUTED
 
 _PANELS = {
-    "mean_squared_correlation": "mean squared correlation of maps",
-    "o1": "O1",
+    JUDGED: "mean squared correlation of occlusion maps",
+    "mean_squared_correlation": "the same of excitation backprop",
     "locality": "locality",
 }
 _OURS, _FRONT, _NN = "#0072B2", "#D55E00", "#555555"
 
 
 def front_figure(found: Mapping[str, Any]) -> Figure:
-    """R^2 against correlation of maps, O1 and locality, from `run_tuning`; lower right is better.
+    """R^2 against two correlations of maps and locality, of `run_tuning`; lower right is better.
 
     Settings have numbers, which the key below explains. A line joins those that no other setting
     beats in R^2 and in the panel's own figure.
@@ -32,8 +32,9 @@ def front_figure(found: Mapping[str, Any]) -> Figure:
         _draw_panel(axes, {n: r for n, r in settings.items() if r[key] is not None}, key, numbers)
         axes.set_xlabel("R² (higher is better)", color=INK)
         axes.set_ylabel(f"{label} (lower is better)", color=INK)
+    chosen = set(found["chosen"].values())
     lines = [
-        f"{number}  {name}" + (" (chosen)" if name == found["chosen"] else "")
+        f"{number}  {name}" + (" (chosen)" if name in chosen else "")
         for name, number in numbers.items()
     ]
     rows = max(1, -(-len(lines) // 3))
