@@ -10,7 +10,7 @@ import torch
 from benchmark_examples import write_squares, write_weights
 from benchmark_settings import CONFIG, TRAIN
 from torchxnn.apps.benchmark.class_by_class import Plan
-from torchxnn.apps.benchmark.maps import INTEGRATED, OCCLUSION
+from torchxnn.apps.benchmark.maps import INTEGRATED, OCCLUSION, OtherMaps, occluded_activations
 from torchxnn.apps.benchmark.measure import FIGURES, FIT_FIGURES, READOUT_FIGURES
 from torchxnn.apps.benchmark.methods import (
     SEEN,
@@ -30,6 +30,7 @@ from torchxnn.apps.benchmark.summary import summarise
 from torchxnn.apps.benchmark.tables import markdown, stability_text, tuning_text
 from torchxnn.apps.benchmark.tasks import TASKS, TaskSource
 from torchxnn.apps.benchmark.tune import JUDGED, TuneGrid, choose, run_tuning
+from torchxnn.attribution.methods import attributor
 from torchxnn.cli.benchmark import every_few, find_classes
 from torchxnn.cli.main import main
 from torchxnn.data.activations import Activations
@@ -37,6 +38,7 @@ from torchxnn.data.positives import sample_weights
 from torchxnn.embeddings import fit_pca
 from torchxnn.embeddings.linear import fit_linear
 from torchxnn.errors import DataError, XNNError
+from torchxnn.metrics.orthogonality import MapCovariance
 from torchxnn.training.fit import fit_embedding
 from torchxnn.xnn import XNN
 
@@ -386,6 +388,25 @@ def test_units_of_many_are_the_units_of_each():
     z = DATA.train.z[:5]
     torch.testing.assert_close(module(z)[:, :3], first.encode(z))
     torch.testing.assert_close(module(z)[:, 3:], second.encode(z))
+
+
+def test_one_pass_over_hidden_squares_gives_the_occlusion_maps_of_all():
+    torch.manual_seed(0)
+    layers = torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU(), torch.nn.Flatten()
+    network = torch.nn.Sequential(*layers, torch.nn.Linear(4 * 26 * 26, 12)).eval()
+    concepts = [fit_pca(torch.randn(50, 12), n) for n in (3, 2)]
+    images = torch.randn(2, 3, 28, 28)
+    found = OtherMaps(network, concepts)
+    found.occlude(occluded_activations(network, images))
+    for place, embedding in enumerate(concepts):
+        units = torch.nn.Sequential(network, embedding.units())
+        several = range(embedding.n_features)
+        maps = attributor("occlusion", units, window=4, stride=4).attribute_many(images, several)
+        overlap = MapCovariance(embedding.n_features)
+        overlap.update(maps)
+        expected = overlap.result().mean_squared_correlation
+        own = found.figures(torch.ones(2, embedding.n_features), place)
+        assert own == {OCCLUSION: pytest.approx(expected, rel=1e-3)}
 
 
 # --- tuning and stability

@@ -7,11 +7,12 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
+import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from torchxnn.apps.benchmark.methods import UnitsOfMany
 from torchxnn.apps.benchmark.tasks import Task
-from torchxnn.attribution.base import Attributor
 from torchxnn.attribution.excitation_backprop.method import ExcitationBackprop
 from torchxnn.attribution.methods import attributor
 from torchxnn.embeddings.base import Embedding
@@ -131,29 +132,34 @@ class OtherMaps:
     backprop alone cannot say whether its x-features look at different things.
 
     Args:
-        units: images to the units of one or several embeddings, side by side.
+        layer_output: images to the activations Z (B, S_z).
+        embeddings: on that layer.
     """
 
-    def __init__(self, units: UnitsOfMany) -> None:
-        self._sizes = units.sizes
-        self._units = units
+    def __init__(
+        self, layer_output: Callable[[Tensor], Tensor], embeddings: list[Embedding]
+    ) -> None:
+        self._units = UnitsOfMany(layer_output, embeddings)
         self._overlaps: dict[str, list[MapCovariance]] = {}
 
-    def occlude(self, images: Tensor) -> None:
-        """Add what the units lose where squares of a seventh of the image are hidden."""
-        side = -(-max(images.shape[2:]) // SQUARES)
-        self._add(OCCLUSION, attributor("occlusion", self._units, window=side, stride=side), images)
+    @torch.no_grad()
+    def occlude(self, occluded: Float[Tensor, "images looks dims"]) -> None:
+        """Add what the units lose where squares are hidden; see `occluded_activations`."""
+        units = torch.cat([unit(occluded.flatten(0, 1)) for unit in self._units.units], 1)
+        values = units.unflatten(0, occluded.shape[:2])
+        self._add(OCCLUSION, (values[:, :1] - values[:, 1:]).transpose(1, 2).unsqueeze(3))
 
     def integrate(self, images: Tensor, steps: int) -> None:
         """Add integrated gradients, with so many steps."""
         method = attributor("integrated_gradients", self._units, steps=steps)
-        self._add(INTEGRATED, method, images)
-
-    def _add(self, name: str, method: Attributor, images: Tensor) -> None:
         with warnings.catch_warnings(action="ignore", category=XNNWarning):
-            maps = method.attribute_many(images, range(sum(self._sizes)))
-        kept = self._overlaps.setdefault(name, [MapCovariance(n) for n in self._sizes])
-        for overlap, own in zip(kept, maps.split(self._sizes, 1), strict=True):
+            maps = method.attribute_many(images, range(sum(self._units.sizes)))
+        self._add(INTEGRATED, maps)
+
+    def _add(self, name: str, maps: Float[Tensor, "images units height width"]) -> None:
+        sizes = self._units.sizes
+        kept = self._overlaps.setdefault(name, [MapCovariance(n) for n in sizes])
+        for overlap, own in zip(kept, maps.split(sizes, 1), strict=True):
             overlap.update(own)
 
     def figures(self, features: Tensor, which: int = 0) -> dict[str, float]:
@@ -164,6 +170,28 @@ class OtherMaps:
                 name: overlaps[which].result(dead).mean_squared_correlation
                 for name, overlaps in self._overlaps.items()
             }
+
+
+@torch.no_grad()
+def occluded_activations(
+    layer_output: Callable[[Tensor], Tensor], images: Float[Tensor, "images channels height width"]
+) -> Float[Tensor, "images looks dims"]:
+    """Z of each image as it is, and then with one square of a grid after another set to 0.
+
+    0 is the mean colour of preprocessed images, and the squares have a seventh of the longer side.
+    One pass serves the occlusion maps of everything that reads Z.
+    """
+    side = -(-max(images.shape[2:]) // SQUARES)
+    found = []
+    for image in images:
+        looks = [image]
+        for top in range(0, image.shape[1], side):
+            for left in range(0, image.shape[2], side):
+                hidden = image.clone()
+                hidden[:, top : top + side, left : left + side] = 0
+                looks.append(hidden)
+        found.append(layer_output(torch.stack(looks)))
+    return torch.stack(found)
 
 
 def layer_of(task: Task) -> Callable[[Tensor], Tensor]:

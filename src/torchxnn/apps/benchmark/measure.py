@@ -19,6 +19,7 @@ from torchxnn.apps.benchmark.maps import (
     OtherMaps,
     UnitMaps,
     layer_of,
+    occluded_activations,
 )
 from torchxnn.apps.benchmark.methods import (
     LASSO_SIZES,
@@ -265,14 +266,14 @@ def _measure_maps(ready: Prepared, fitted: dict[str, Embedding], record: ClassRe
     z = ready.opened.recorded.located.z[chosen]
     contributions = apply_embedding(fitted["SRAE"], z).contributions[:, 0]
     pictures: list[tuple[Tensor, Tensor]] = []
-    others = OtherMaps(UnitsOfMany(layer_of(task), list(fitted.values())))
+    others = OtherMaps(layer_of(task), list(fitted.values()))
     for first in range(0, len(chosen), IMAGES_AT_ONCE):
         samples = [task.located[index] for index in chosen[first : first + IMAGES_AT_ONCE]]
         images = torch.stack([sample.image for sample in samples])
         # off units are left out below
         with warnings.catch_warnings(action="ignore", category=XNNWarning):
             parts = units.draw(images) | {"1-heatmap": logit.attribute_many(images, [target])}
-        others.occlude(images)
+        others.occlude(occluded_activations(layer_of(task), images))
         weights = [task.weigh(sample) for sample in samples]
         for name, maps in parts.items():
             gathered[name].add(maps, weights)
@@ -302,7 +303,7 @@ def _integrate(
     task, config = ready.opened.task, ready.opened.config
     few = evenly_spaced(chosen, config.integrated_images)
     seen = {name: fitted[name] for name in SEEN}
-    drawn = OtherMaps(UnitsOfMany(layer_of(task), list(seen.values())))
+    drawn = OtherMaps(layer_of(task), list(seen.values()))
     drawn.integrate(
         torch.stack([task.located[index].image for index in few]), config.integrated_steps
     )

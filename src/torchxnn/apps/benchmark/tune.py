@@ -14,6 +14,8 @@ from itertools import product
 from typing import Any
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from torchxnn.apps.benchmark.class_by_class import (
     Measurement,
@@ -22,7 +24,7 @@ from torchxnn.apps.benchmark.class_by_class import (
     measure_classes,
     open_benchmark,
 )
-from torchxnn.apps.benchmark.maps import MapFigures, OtherMaps, layer_of
+from torchxnn.apps.benchmark.maps import MapFigures, OtherMaps, layer_of, occluded_activations
 from torchxnn.apps.benchmark.measure import FIT_FIGURES, class_faithfulness
 from torchxnn.apps.benchmark.methods import SEEN, FitData, UnitsOfMany, fit_to, nn_config
 from torchxnn.apps.benchmark.summary import mean
@@ -180,13 +182,33 @@ def pareto_front(rows: Mapping[str, Mapping[str, Any]], figure: str) -> list[str
     return [name for name, own in known.items() if not beaten(own)]
 
 
+@dataclass(frozen=True, eq=False)
+class _HeldOut:
+    """The held-out training images of a class and, once for all settings, what occlusion makes."""
+
+    rows: list[int]
+    occluded: Float[Tensor, "images looks dims"] | None
+
+    @classmethod
+    def of(cls, opened: Opened, config: TrainConfig, target: int) -> _HeldOut:
+        """Those of one split."""
+        own = sample_classes(opened.recorded.train) == target
+        rows = (opened.recorded.held_out(config) & own).nonzero().flatten().tolist()
+        if not rows:
+            return cls(rows, None)
+        images = torch.stack([opened.task.train[row].image for row in rows])
+        return cls(rows, occluded_activations(layer_of(opened.task), images))
+
+
 def _tune_class(grid: TuneGrid, opened: Opened, target: int) -> dict[str, Any]:
     rows: dict[str, list[dict[str, Any]]] = {}
     for fold in range(grid.folds):
         base = replace(opened.config.train, seed=opened.config.train.seed + fold)
-        data = opened.recorded.fit_data(base)
+        data, held_out = opened.recorded.fit_data(base), _HeldOut.of(opened, base, target)
         for name, setting in grid.settings(base).items():
-            rows.setdefault(name, []).append(_measure(opened, data, target, setting.config))
+            rows.setdefault(name, []).append(
+                _measure(opened, data, held_out, target, setting.config)
+            )
     about = grid.settings(opened.config.train)
     return {
         name: {figure: mean([row[figure] for row in found]) for figure in FIT_FIGURES}
@@ -196,13 +218,12 @@ def _tune_class(grid: TuneGrid, opened: Opened, target: int) -> dict[str, Any]:
     }
 
 
-def _measure(opened: Opened, data: FitData, target: int, config: TrainConfig) -> dict[str, Any]:
+def _measure(
+    opened: Opened, data: FitData, held_out: _HeldOut, target: int, config: TrainConfig
+) -> dict[str, Any]:
     """Figures of one setting on the held-out part of the training images."""
     embedding = fit_to(data, (target,), opened.config.n_features, config)[0]
     found = class_faithfulness(embedding, data.validation, target)
-    held_out = opened.recorded.held_out(config)
-    own = sample_classes(opened.recorded.train) == target
-    images = (held_out & own).nonzero().flatten().tolist()
     return {
         "r2": found.r2,
         "f_reg": found.f_reg,
@@ -210,21 +231,22 @@ def _measure(opened: Opened, data: FitData, target: int, config: TrainConfig) ->
         "f_cls_positives": found.f_cls_positives,
         "active": float(found.active),
         "dead": float(found.dead),
-        **_measure_maps(opened, embedding, images),
+        **_measure_maps(opened, embedding, held_out),
     }
 
 
-def _measure_maps(opened: Opened, embedding: Embedding, images: list[int]) -> dict[str, Any]:
+def _measure_maps(opened: Opened, embedding: Embedding, held_out: _HeldOut) -> dict[str, Any]:
     task, found = opened.task, MapFigures(embedding.n_features, opened.task.parts)
-    units = UnitsOfMany(layer_of(task), [embedding])
-    drawn, judged = ExcitationBackprop(units), OtherMaps(units)
+    drawn = ExcitationBackprop(UnitsOfMany(layer_of(task), [embedding]))
+    judged, images = OtherMaps(layer_of(task), [embedding]), held_out.rows
+    if held_out.occluded is not None:
+        judged.occlude(held_out.occluded)
     located = task.located is task.test  # then training images have parts, too
     with warnings.catch_warnings(action="ignore", category=XNNWarning):
         for first in range(0, len(images), IMAGES_AT_ONCE):
             samples = [task.train[index] for index in images[first : first + IMAGES_AT_ONCE]]
             batch = torch.stack([sample.image for sample in samples])
             maps = drawn.attribute_many(batch, range(embedding.n_features))
-            judged.occlude(batch)
             found.add(maps, [task.weigh(sample) for sample in samples] if located else None)
     with torch.no_grad():
         features = embedding.encode(opened.recorded.train.z[images])
