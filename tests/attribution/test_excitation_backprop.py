@@ -505,6 +505,70 @@ def test_a_target_that_is_off_does_not_count_as_fallback(certify):
         method.attribute_many(images, [0, 1])  # and no warning, which would be an error here
 
 
+def decided_by_biases():
+    """Nearly all relevance of the first target meets hidden units that their bias switches on."""
+    module = nn.Sequential(
+        nn.Flatten(), nn.Linear(9, 4), nn.ReLU(), nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2)
+    )
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for layer in (module[1], module[3], module[5]):
+            layer.weight.copy_(torch.randn(layer.weight.shape, generator=generator))
+            layer.bias.zero_()
+        module[1].weight[0] = -module[1].weight[0].abs()
+        module[1].bias[0] = 20.0
+        module[5].weight.abs_()
+        module[5].bias[0] = 0.5
+    return module
+
+
+def test_the_fallback_share_is_one_figure_per_image():
+    """It was halved in contrastive maps without a certificate, and there of their difference."""
+    module, images = decided_by_biases(), batch(4)[:, :1, :3, :3]
+    plain = ExcitationBackprop(module, contrastive=False)
+    (expected,) = plain._run(images, [torch.tensor([[0, 1]] * 4)], [True])
+    assert float(expected.fallback_share.min()) > 0.05
+    assert len(set(expected.fallback_share.tolist())) == 4
+    for contrastive in (False, True):
+        for certify in (False, True):
+            for chunk_size in (None, 1, 3):
+                method = ExcitationBackprop(module, contrastive=contrastive, chunk_size=chunk_size)
+                (found,) = method._run(images, [torch.tensor([[0, 1]] * 4)], [certify])
+                torch.testing.assert_close(found.fallback_share, expected.fallback_share)
+                worst = found.certificate().fallback_share
+                assert worst == pytest.approx(float(expected.fallback_share.max()))
+
+
+def test_a_neighbour_whose_target_is_off_changes_nothing():
+    """The share was 1 for an image alone, and 0 beside one whose target is off."""
+    module = nn.Sequential(nn.Flatten(), nn.Linear(3, 1), nn.ReLU())
+    with torch.no_grad():
+        module[1].weight.fill_(-1.0)
+        module[1].bias.fill_(10.0)
+    on, off = torch.full((1, 1, 1, 3), 1.0), torch.full((1, 1, 1, 3), 9.0)
+    for contrastive in (False, True):
+        method = ExcitationBackprop(module, contrastive=contrastive)
+        for images, shares in ((on, [1.0]), (torch.cat([on, off]), [1.0, 0.0])):
+            for certify in (False, True):
+                (found,) = method._run(images, [torch.zeros(len(images), 1).long()], [certify])
+                assert found.fallback_share.tolist() == pytest.approx(shares)
+        with pytest.warns(AttributionWarning, match="100% of the relevance"):
+            method.attribute(torch.cat([on, off]), 0)
+
+
+def test_maps_do_not_depend_on_what_is_carried_beside_them():
+    """Where a fallback is met a contrastive walk carries the unit's own relevance too."""
+    module, images = decided_by_biases(), batch(4)[:, :1, :3, :3]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", AttributionWarning)
+        found = ExcitationBackprop(module).attribute_many(images, [0, 1])
+        certified, _ = ExcitationBackprop(module).attribute_many(images, [0, 1], True)
+        marginal = ExcitationBackprop(module, contrastive=False).attribute_many(images, [0, 1])
+    torch.testing.assert_close(found, certified)
+    assert float((found - marginal).abs().max()) > 0.01
+    torch.testing.assert_close(found.sum((2, 3)), torch.zeros(4, 2), atol=1e-6, rtol=0)
+
+
 @pytest.mark.parametrize("certify", [True, False])
 def test_a_product_of_features_is_refused_by_name_with_and_without_certificate(certify):
     class Product(nn.Module):

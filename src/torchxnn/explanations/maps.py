@@ -35,7 +35,7 @@ class XNNMaps:
     heatmaps: Float[Tensor, "batch features *map"]
     logit_heatmaps: Float[Tensor, "batch targets *map"]
     certificate: Certificate | None
-    fallback_share: float | None
+    fallback_share: Float[Tensor, " batch"] | None
 
 
 class _OnLayer(nn.Module):

@@ -187,7 +187,7 @@ def _draw(xnn: XNN, images: Tensor, config: HeatmapConfig) -> dict[str, Tensor]:
     drawn = xnn.run_with_maps(images, config.method, warn=False)
     said, maps, found = drawn.output, drawn.heatmaps, dict[str, Tensor]()
     if drawn.fallback_share is not None:
-        found[FALLBACK] = torch.full((len(images),), drawn.fallback_share)
+        found[FALLBACK] = drawn.fallback_share.float()
         found[CONSERVATION] = maps.flatten(2).sum(2, dtype=torch.float64).abs().amax(1)
     maps = maps.float() if config.map_size is None else shrink_maps(maps.float(), config.map_size)
     if config.dtype == "float16":

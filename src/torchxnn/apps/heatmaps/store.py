@@ -40,8 +40,8 @@ class ImageHeatmaps:
         conservation_error: largest distance of a heatmap's sum from what excitation backprop
             promises, before rounding; None for methods that promise nothing.
         fallback_share: largest share of relevance of any x-feature that a fallback rule shared
-            out, as a mean over the images that were drawn together (the image's own if they were
-            drawn one by one); None for methods without such a rule.
+            out; None for methods without such a rule. In files of earlier versions a mean over the
+            images that were drawn together.
         problem: why the image could not be read; empty if it could.
     """
 

@@ -31,6 +31,7 @@ from torchxnn.attribution.base import (
     versions,
 )
 from torchxnn.attribution.excitation_backprop.propagation import (
+    MetFallbackError,
     Prepared,
     Walk,
     first_non_finite,
@@ -186,7 +187,8 @@ class ExcitationBackprop(Attributor):
         _check_dependence(prepared, targets)
         goal = tape.images if tape.stop is None else tape.stop
         group = max(1, limit // targets.shape[1])
-        maps, error, fallback = [], 0.0, 0.0
+        maps, error = [], 0.0
+        fallback = torch.zeros(outputs.shape[0], dtype=torch.float64)
         layers: dict[str, LayerCertificate] = {}
         for chosen in targets.to(outputs.device, torch.int64).split(group):
             seeds = functional.one_hot(chosen, outputs.shape[1]).to(prepared.dtype)
@@ -194,18 +196,20 @@ class ExcitationBackprop(Attributor):
             free = last and group >= targets.shape[0]
             walk = Walk(prepared, contrastive=self.contrastive, free=free)
             walk.layers = layers
-            relevance = walk.run(seeds, goal)
+            try:
+                relevance = walk.run(seeds, goal)
+            except MetFallbackError:
+                walk = Walk(prepared, contrastive=True, beside=True, free=free)
+                relevance = walk.run(seeds, goal).chunk(2)[1]
             if certify and self.contrastive:
                 positive, negative = relevance.chunk(2)
                 relevance = positive - negative
             summed = self._summed(relevance)
             maps.append(summed.transpose(0, 1))
             error = max(error, walk.error, self._leak(summed) if not certify else 0.0)
-            lost = walk.fallback
-            if lost is not None:
-                scale = 0.5 if self.contrastive and not certify else 1.0
-                lost = _without_off(lost, outputs, chosen)
-                fallback = max(fallback, min(1.0, scale * float(lost.max())))
+            if walk.fallback is not None:
+                lost = _without_off(walk.fallback, outputs, chosen)
+                fallback = fallback.maximum(lost.amax(0).clamp(max=1).cpu())
         return DrawnMaps(torch.cat(maps, 1), error, fallback, layers)
 
     def _summed(self, relevance: Tensor) -> Tensor:
@@ -232,29 +236,30 @@ class DrawnMaps:
     Attributes:
         maps: (B, n, H, W).
         conservation_error: see `Certificate`; without a certified walk that of the final sums.
-        fallback_share: see `Certificate`; without a certified walk a mean over the images.
+        fallback_share: (B,), see `Certificate`, of each image by itself, whatever the others are;
+            float64 on the CPU. The same with a certified walk and without.
         layers: figures by the dotted name of the innermost module, of a certified walk.
     """
 
     maps: Float[Tensor, "batch targets *map"]
     conservation_error: float
-    fallback_share: float
+    fallback_share: Float[Tensor, " batch"]
     layers: dict[str, LayerCertificate]
 
     @classmethod
     def cat(cls, parts: Sequence[DrawnMaps]) -> DrawnMaps:
-        """Those of several parts of a batch; the worst figures count."""
+        """Those of several parts of a batch; the worst conservation error counts."""
         return cls(
             torch.cat([part.maps for part in parts]),
             max(part.conservation_error for part in parts),
-            max(part.fallback_share for part in parts),
+            torch.cat([part.fallback_share for part in parts]),
             parts[0].layers,
         )
 
     def certificate(self) -> Certificate:
         """What the walk measured, for people."""
         dtype = str(self.maps.dtype).removeprefix("torch.")
-        figures = self.conservation_error, self.fallback_share
+        figures = self.conservation_error, float(self.fallback_share.max())
         return Certificate(*figures, dtype, "excitation_backprop", versions())
 
     def warn(self, stacklevel: int = 2) -> None:
@@ -265,9 +270,10 @@ class DrawnMaps:
                 f"relevance is conserved only to {self.conservation_error:.1e}; use float64 or no "
                 "TF32"
             )
-        if self.fallback_share > FALLBACK_LIMIT:
+        fallback = float(self.fallback_share.max())
+        if fallback > FALLBACK_LIMIT:
             messages.append(
-                f"{self.fallback_share:.0%} of the relevance met units without a contribution that "
+                f"{fallback:.0%} of the relevance met units without a contribution that "
                 "agrees with their sign and was shared by size alone; read the heatmap with care"
             )
         for message in messages:
@@ -278,13 +284,9 @@ def _without_off(lost: Tensor, outputs: Tensor, chosen: Tensor) -> Tensor:
     """Do not count the fallback of targets that are off (exactly 0), as x-features often are.
 
     Nothing excites such a unit, so all of its map rests on the fallback, and no map of it is shown.
-    A tally that is not kept per image leaves out a target that is off on any image.
     """
     off = (outputs.gather(1, chosen.T) == 0).T.to(lost.device)
-    if lost.ndim == 2 and lost.shape[1] != off.shape[1]:
-        off = off.any(1, keepdim=True)
-    repeats = lost.shape[0] // off.shape[0]
-    return lost.masked_fill(off.repeat(repeats, 1), 0.0)
+    return lost.masked_fill(off, 0.0)
 
 
 def _check_output(tape: Tape, targets: Tensor) -> Tensor:

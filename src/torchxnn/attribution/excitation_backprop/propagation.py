@@ -31,8 +31,7 @@ class Prepared:
         images: number of images.
         dtype: precision of the relevance.
         certify: whether sums are taken per image after every operation.
-        owners: for each value the image that each element comes from, 1-based, 0 for a constant;
-            without certificate only for values that have constant elements.
+        owners: for each value the image that each element comes from, 1-based, 0 for a constant.
         readers: how many operations on the way to the output read each value.
         masks: elements of a value that take part, as far as they were asked for.
         refusals: why some values have no owners; an error once relevance arrives at one.
@@ -68,11 +67,10 @@ def _count_readers(prepared: Prepared) -> None:
 
 def _spread_owners(prepared: Prepared) -> None:
     owners, tape = prepared.owners, prepared.tape
-    if prepared.certify:
-        device = None if tape.images.tensor is None else tape.images.tensor.device
-        count = torch.arange(1, prepared.images + 1, dtype=torch.int32, device=device)
-        shape = (-1, *(1 for _ in tape.images.shape[1:]))
-        owners[tape.images] = count.reshape(shape).expand(tape.images.shape)
+    device = None if tape.images.tensor is None else tape.images.tensor.device
+    count = torch.arange(1, prepared.images + 1, dtype=torch.int32, device=device)
+    shape = (-1, *(1 for _ in tape.images.shape[1:]))
+    owners[tape.images] = count.reshape(shape).expand(tape.images.shape)
 
     def get(value: Value) -> Tensor:
         if value in owners:
@@ -101,9 +99,7 @@ def _spread_owners(prepared: Prepared) -> None:
                 prepared.refusals.append(refuse(operation, "complex numbers have no rule"))
             if output is None or not output.floating:
                 continue
-            owner = shared_out(owner)
-            if prepared.certify or not bool((owner > 0).all()):
-                owners[output] = owner.expand(output.shape)
+            owners[output] = shared_out(owner).expand(output.shape)
 
 
 def shared_out(owner: Tensor) -> Tensor:
@@ -128,28 +124,41 @@ ROW_LENGTH = 1024
 _NOTHING = torch.zeros((), dtype=torch.float64)
 
 
+class MetFallbackError(Exception):
+    """A fallback was met by a walk that carries nothing but a difference, which tells no share."""
+
+
 class Walk:
     """One backward walk with a group of seeds.
 
     Args:
         prepared: the tape.
         contrastive: whether the last linear operation is answered by the unit minus its dual.
+        beside: carry the unit's own relevance beside the difference from its dual's. Unit and dual
+            are nearly equal further down, so the difference does not tell how much relevance a
+            fallback shared out. A contrastive walk without it, and without a certificate, ends with
+            `MetFallbackError` where it would have to tell.
         free: whether this is the last walk, so that activations are freed on the way.
 
     Attributes:
         error: largest distance from 1 so far of the relevance of a cut, if the walk is certified.
-        fallback: relevance shared out by a fallback so far, (seeds, images) in float64.
         layers: what was conserved by the dotted name of the innermost module, from the top down;
             kept only by a certified walk.
     """
 
-    def __init__(self, prepared: Prepared, *, contrastive: bool, free: bool) -> None:
+    def __init__(
+        self, prepared: Prepared, *, contrastive: bool, beside: bool = False, free: bool
+    ) -> None:
         self.error = 0.0
-        self.fallback: Tensor | None = None
         self.layers: dict[str, LayerCertificate] = {}
         self._prepared = prepared
         self._contrastive = contrastive
+        self._beside = beside
+        self._alone = contrastive and not (beside or prepared.certify)  # nothing but a difference
         self._free = free
+        self._fallback: Tensor | None = None
+        # Whether images could be told apart so far, and how many seeds there are.
+        self._apart, self._seeds = True, 0
         # Relevance above and below the last linear operation that feeds the target.
         self._above: dict[Value, Tensor] = {}
         self._below: dict[Value, Tensor] = {}
@@ -157,7 +166,19 @@ class Walk:
         self._cut = _NOTHING
         self._tallies: dict[tuple[Value, bool], Tensor] = {}
         self._signs: dict[Value, Negative] = {}
-        self._crossing = False
+        self._crossing = self._all_above = False
+
+    @property
+    def fallback(self) -> Tensor | None:
+        """The unit's relevance that was shared out by a fallback so far, (seeds, images), float64.
+
+        Where images cannot be told apart (only a walk without a certificate gets so far), each has
+        their mean. None if there was no fallback.
+        """
+        found = self._fallback
+        if found is None or self._apart:
+            return found
+        return found.mean(1, keepdim=True).expand_as(found)
 
     # What rules may ask.
 
@@ -172,8 +193,9 @@ class Walk:
         masks = self._prepared.masks
         if value not in masks:
             owner = self._prepared.owners.get(value)
-            mask = None if owner is None else owner > 0
-            masks[value] = None if mask is None or bool(mask.all()) else mask
+            mask = None if owner is None else shared_out(owner) > 0
+            some = mask is not None and not bool(mask.all())
+            masks[value] = mask.expand(value.shape) if mask is not None and some else None
         return masks[value]
 
     def negative(self, value: Value) -> Negative:
@@ -189,7 +211,8 @@ class Walk:
     ) -> Tensor:
         """Relevance that the input `value` receives through a linear operation.
 
-        Below the last linear operation of a contrastive walk it is the unit's minus its dual's.
+        From the last linear operation of a contrastive walk on it is the unit's minus its dual's;
+        see `run` for what else is carried.
         """
         competition = operation.cache.get("competition")
         if competition is None:
@@ -208,17 +231,20 @@ class Walk:
         flipped = not negative if isinstance(negative, bool) else ~negative
         # That nothing speaks against a unit is no doubt about its map, so it is not counted.
         dual = competition.pass_down(relevance, flipped, lambda lost: None, dual=True)
-        return torch.cat([received, dual]) if self._prepared.certify else received - dual
+        if self._prepared.certify:
+            return torch.cat([received, dual])
+        return torch.cat([received, received - dual]) if self._beside else received - dual
 
     def note(self, operation: Operation, lost: Tensor) -> None:
-        """Count relevance that a fallback shared out."""
-        sums = self._sums(operation.output, lost.abs())
-        if self._crossing and self._prepared.certify:
-            sums = torch.cat([sums, torch.zeros_like(sums)])
+        """Count relevance of the unit that a fallback shared out."""
+        if self._alone and not self._all_above:
+            raise MetFallbackError
+        sums = self._sums(operation.output, lost[: self._seeds].abs())
         if self._prepared.certify:
             self._enter(operation, fallback=float(sums.max()))
-        known = self.fallback
-        self.fallback = sums if known is None else self._added(known, sums)
+        self._fallback = (
+            sums if self._fallback is None else self._fallback + sums.to(self._fallback.device)
+        )
 
     # The walk itself.
 
@@ -226,10 +252,14 @@ class Walk:
         """Carry seeds (n, *output shape) down to `target`.
 
         Returns:
-            Relevance (n, *target shape), or (2 n, ...) with the dual's behind the unit's when a
-            contrastive walk is certified.
+            Relevance (n, *target shape), the unit's minus its dual's if the walk is contrastive. It
+            is (2 n, ...) with the dual's behind the unit's if it is certified too, and with that
+            difference behind the unit's if it carries them beside each other.
+
+        Raises:
+            MetFallbackError: see the class.
         """
-        tape = self._prepared.tape
+        tape, self._seeds = self._prepared.tape, seeds.shape[0]
         start = self._above if self._contrastive else self._below
         start[tape.output] = seeds.to(self._prepared.dtype)
         self._signs[tape.output] = False
@@ -241,7 +271,9 @@ class Walk:
         last = 0 if target.producer is None else operations.index(target.producer) + 1
         for index in range(len(operations) - 1, last - 1, -1):
             self._step(operations[index])
-            if self._free:
+            if self._free and self._alone:
+                operations[index].cache.clear()  # the walk may have to start again
+            elif self._free:
                 forget(operations[index])
         return self._arrived(target)
 
@@ -268,7 +300,9 @@ class Walk:
             rule = rule_of(operation)
             if rule is None:
                 raise refuse(operation, _HINTS.get(operation.name, "it has no rule"))
-            self._crossing = above and _weighted(operation, rule)
+            self._crossing, self._all_above = above and _weighted(operation, rule), above
+            reached = [o for o, each in zip(outputs, arrived, strict=True) if each is not None]
+            self._apart &= all(output in self._prepared.owners for output in reached)
             try:
                 shares = rule.propagate(operation, arrived, self)
             except NonFiniteError as error:
@@ -329,11 +363,11 @@ class Walk:
         )
 
     def _sums(self, value: Value, relevance: Tensor) -> Tensor:
-        """Sums over each image if certified, over all images if not, (seeds, images or 1)."""
-        if not self._prepared.certify:
-            flat = relevance.flatten(1).sum(1, keepdim=True, dtype=torch.float64)
-            return flat / self._prepared.images
+        """Sums over each image, (seeds, images); a certified walk must be able to take them."""
         owner = self._prepared.owners.get(value)
+        if owner is None and not self._prepared.certify:
+            flat = relevance.flatten(1).sum(1, keepdim=True, dtype=torch.float64)
+            return (flat / self._prepared.images).expand(-1, self._prepared.images)
         if owner is None and self._prepared.refusals:
             raise self._prepared.refusals[0]
         if owner is None:
