@@ -1,6 +1,7 @@
 import json
 import math
 from dataclasses import replace
+from fractions import Fraction
 
 import pytest
 import torch
@@ -15,7 +16,12 @@ from torchxnn import XNN, contrast
 from torchxnn.cli.main import main
 from torchxnn.errors import DataError
 from torchxnn.explanations.sentences import account_for, article, found_again, noun
-from torchxnn.metrics.faithfulness import Faithfulness, measure_faithfulness
+from torchxnn.metrics.faithfulness import (
+    BOUND_LEVEL,
+    BoundLevel,
+    Faithfulness,
+    measure_faithfulness,
+)
 from torchxnn.models.preprocessing import Preprocessing
 from torchxnn.storage.artifact import structure
 from xnn_examples import make_loader, quick_fit
@@ -132,8 +138,9 @@ def test_it_declines_beyond_the_bound_and_says_why():
     far = bounded(0.5, logits=torch.tensor([4.8]))
     assert far.sentence() == (
         "The network sees bird 4; these x-features cannot say why: on this image they reproduce a "
-        "logit of 4.25 instead of 4.80, which is off by 0.55, more than the bound of 0.50 that 99% "
-        "of held-out images stay within."
+        "logit of 4.25 instead of 4.80, which is off by 0.55, more than the bound of 0.50 that a "
+        "new image stays within with probability at least 10/11 (91%), as 10 held-out images of "
+        "the class can say."
     )
     assert any("0.55 of at most 0.50" in line for line in far.certificate_lines())
     assert any("instead of 4.80" in warning for warning in far.card().warnings)
@@ -196,8 +203,41 @@ def test_error_bound_by_hand_and_in_records():
     values = {name: getattr(found, name) for name in Faithfulness.__dataclass_fields__}
     values["error_bound"] = list(values["error_bound"])
     assert structure(values, Faithfulness, "it").error_bound == found.error_bound
-    del values["error_bound"]  # as in records of earlier versions
+    assert found.bound_level() == BoundLevel(Fraction(3, 4), 3, own=True)
+    del values["bound_positives"]  # as in records of earlier versions
+    assert structure(values, Faithfulness, "it").bound_level() == found.bound_level()
+    del values["error_bound"]
     assert structure(values, Faithfulness, "it").error_bound is None
+
+
+def test_a_few_images_carry_no_99_percent():
+    """Of the largest of 6 errors "99% stay within" was said; a seventh image exceeds 1 in 7."""
+    generator = torch.Generator().manual_seed(0)
+    errors = torch.randn(20_000, 7, generator=generator).abs()
+    inside = float((errors[:, 6] <= errors[:, :6].amax(1)).double().mean())
+    assert inside == pytest.approx(6 / 7, abs=0.01)
+    few = replace(faithfulness(3, 1), images=500, positives=6)
+    assert few.bound_level() == BoundLevel(Fraction(6, 7), 6, own=True)
+    found = explanation(((3.0, 1.0),), faithfulness=replace(few, error_bound=(0.5,)))
+    line = found.certificate_lines()[1]
+    assert "probability at least 6/7 (86%), as 6 held-out images of the class can say" in line
+    assert "99%" not in line
+    many = replace(few, positives=250, error_bound=(0.5,))
+    line = explanation(((3.0, 1.0),), faithfulness=many).certificate_lines()[1]
+    assert "probability at least 99%, as 250 held-out images of the class can say" in line
+    most = replace(few, positives=499)
+    assert most.bound_level() == BoundLevel(Fraction(1, 2), 1, own=False)
+    assert replace(few, positives=500).bound_level().own
+
+
+@given(st.integers(1, 400), st.integers(0, 400))
+def test_the_level_is_what_so_many_images_can_carry(own, others):
+    found = replace(faithfulness(3, 1), images=own + others, positives=0, bound_positives=(own,))
+    level = found.bound_level().probability
+    smallest = min(count for count in (own, others) if count)
+    assert level == Fraction(smallest, smallest + 1) if smallest < 99 else level >= BOUND_LEVEL
+    several = replace(found, share=((1.0,), (1.0,)), bound_positives=None)
+    assert several.bound_level() is None  # an earlier version with several targets
 
 
 def pair(first=((3.0, -1.0, 0.1),), second=((2.0, -0.5),), **changes):

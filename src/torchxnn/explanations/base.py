@@ -35,7 +35,7 @@ from torchxnn.explanations.sentences import (
     shared,
     summands_of,
 )
-from torchxnn.metrics.faithfulness import Faithfulness
+from torchxnn.metrics.faithfulness import BOUND_LEVEL, Faithfulness
 from torchxnn.storage.artifact import structure
 
 Kind = TypeVar("Kind", bound="Reasons")
@@ -191,14 +191,31 @@ class Reasons(SavedResult, ABC):
     def error_bound(self, target_index: int = 0) -> float:
         """How far the reproduced logit may be off for the x-features to count as the reason.
 
-        It is `Faithfulness.error_bound` of the fit, the error that 99% of the held-out images stay
-        within; of a fit that has no record of it, a quarter of the larger of |logit| and the sum
-        of |contribution|.
+        It is `Faithfulness.error_bound` of the fit, which `Faithfulness.bound_level` says how
+        surely a new input stays within; of a fit that has no record of it, a quarter of the larger
+        of |logit| and the sum of |contribution|.
         """
         if self._measured_bounds is not None:
             return self._measured_bounds[target_index]
         size = float(self.contributions[target_index].abs().sum())
         return FAR_OFF * max(abs(float(self.logits[target_index])), size)
+
+    def _bound_origin(self, *target_indices: int) -> str:
+        """How surely a new input stays within the measured bounds of some targets."""
+        found = self.faithfulness
+        levels = [found.bound_level(k) for k in target_indices] if found is not None else []
+        known = [level for level in levels if level is not None]
+        if not known:
+            return f"that nearly all held-out {self.unit}s stay within"
+        least = min(known, key=lambda level: level.probability)
+        chance, kind = least.probability, "of the class" if least.own else "of other classes"
+        chances = (
+            f"{float(chance):.0%}" if chance >= BOUND_LEVEL else f"{chance} ({float(chance):.0%})"
+        )
+        return (
+            f"that a new {self.unit} stays within with probability at least {chances}, as "
+            f"{least.images} held-out {self.unit}{'s' * (least.images != 1)} {kind} can say"
+        )
 
     def declined(self, target_index: int = 0) -> str:
         """Why no reasons can be given for this input; empty if they can."""
@@ -208,8 +225,9 @@ class Reasons(SavedResult, ABC):
         bound = self.error_bound(target_index)
         if abs(logit - reproduced) <= bound:
             return ""
-        measured = f"that 99% of held-out {self.unit}s stay within"
-        origin = "of a quarter of its size" if self._measured_bounds is None else measured
+        origin = "of a quarter of its size"
+        if self._measured_bounds is not None:
+            origin = self._bound_origin(target_index)
         return (
             f"on this {self.unit} they reproduce a logit of {number(reproduced)} instead of "
             f"{number(logit)}, which is off by {_above(abs(logit - reproduced), bound)} {origin}"
@@ -235,7 +253,7 @@ class Reasons(SavedResult, ABC):
             ]
             lines.append(
                 f"Error of the reproduced logit on this {self.unit}: {listed(bounds)} (the bound "
-                f"that 99% of the held-out {self.unit}s stay within)."
+                f"{self._bound_origin(*range(len(self.targets)))})."
             )
         c = self.certificate
         versions = ", ".join(f"{name} {version}" for name, version in c.versions.items())

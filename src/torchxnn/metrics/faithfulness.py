@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from fractions import Fraction
 
 import torch
 from jaxtyping import Bool, Float
@@ -18,8 +19,23 @@ ACTIVE_SHARE = 0.05
 MINIMUM_R2 = 0.5
 """A fit with less R^2 on held-out data is degenerate."""
 
-BOUND_LEVEL = 0.99
-"""Share of the images that stay within `Faithfulness.error_bound`."""
+BOUND_LEVEL = Fraction(99, 100)
+"""How surely a new image stays within `Faithfulness.error_bound`, where 99 images can say so."""
+
+
+@dataclass(frozen=True)
+class BoundLevel:
+    """How surely a new image stays within an error bound.
+
+    Attributes:
+        probability: at least; the held-out images can carry no more.
+        images: held-out images that it rests on.
+        own: whether they are positives of the target; else they are all the others.
+    """
+
+    probability: Fraction
+    images: int
+    own: bool
 
 
 @dataclass(frozen=True)
@@ -51,13 +67,15 @@ class Faithfulness:
             versions.
         margin_changed: the same over the images whose predicted class changes; None if none does.
             Far below `margin`, those are near-ties of the network.
-        error_bound: (targets,), the error of the logit that 99% of the images stay within, in
-            logits; lower is better. It is the larger of two quantiles, that of the target's
-            positives and that of all other images, since positives are few and harder. Of m images
-            it is the error number ceil(0.99 (m + 1)) by size, and the largest where there are fewer
-            than 99. None in records of earlier versions.
+        error_bound: (targets,), the error of the logit that a new image stays within with the
+            probability of `bound_level`, in logits; lower is better. It is the larger of two
+            quantiles, that of the target's positives and that of all other images, since positives
+            are few and harder. Of m images it is the error number ceil(0.99 (m + 1)) by size, and
+            the largest where there are fewer than 99. None in records of earlier versions.
         mean_contribution: (targets, features), mean :math:`c_i` over the target's positives, in
             logits; negative where an x-feature speaks against the class. None in records of earlier
+            versions.
+        bound_positives: (targets,), number of the target's positives. None in records of earlier
             versions.
     """
 
@@ -76,6 +94,25 @@ class Faithfulness:
     margin_changed: float | None = None
     error_bound: tuple[float, ...] | None = None
     mean_contribution: tuple[tuple[float, ...], ...] | None = None
+    bound_positives: tuple[int, ...] | None = None
+
+    def bound_level(self, target_index: int = 0) -> BoundLevel | None:
+        """How surely a new image stays within `error_bound`, whether it is a positive or not.
+
+        The error number r by size of m images is not exceeded by one more image with probability
+        r / (m + 1) at least, if it is drawn like those: m / (m + 1) for the largest. The lower of
+        the two levels, of positives and of others, counts. None if nobody knows the number of the
+        target's positives, in records of earlier versions with several targets.
+        """
+        counts = self.bound_positives
+        if counts is None and len(self.share) == 1:
+            counts = (self.positives,)
+        if counts is None:
+            return None
+        own = counts[target_index]
+        groups = [(own, True), (self.images - own, False)]
+        levels = [BoundLevel(Fraction(_rank(m), m + 1), m, kind) for m, kind in groups if m]
+        return min(levels, key=lambda level: level.probability)
 
     @property
     def degenerate(self) -> tuple[str, ...]:
@@ -153,6 +190,7 @@ def measure_faithfulness(
             for column, mask in zip(error.T, positives.T, strict=True)
         ),
         mean_contribution=tuple(tuple(row) for row in mean.tolist()),
+        bound_positives=tuple(int(count) for count in positives.sum(0)),
     )
 
 
@@ -168,10 +206,12 @@ def dead_features(
 
 def _upper_quantile(errors: Float[Tensor, " some"]) -> float:
     """The smallest error that a further image stays within with probability 99%, if it can be."""
-    if len(errors) == 0:
-        return 0.0
-    rank = min(math.ceil(BOUND_LEVEL * (len(errors) + 1)), len(errors))
-    return float(errors.kthvalue(rank).values)
+    return float(errors.kthvalue(_rank(len(errors))).values) if len(errors) else 0.0
+
+
+def _rank(images: int) -> int:
+    """Which of the errors by size is the bound, from 1 for the smallest."""
+    return min(math.ceil(BOUND_LEVEL * (images + 1)), images)
 
 
 def _same_class(
