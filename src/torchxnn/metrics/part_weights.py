@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -42,6 +42,10 @@ class PixelWeights:
         planes = torch.zeros(self.n_parts + 1, self.size[0] * self.size[1], dtype=torch.float64)
         planes.index_put_((self.parts, self.pixels), self.weights, accumulate=True)
         return planes[:-1].reshape(self.n_parts, *self.size)
+
+    def cells(self) -> PixelWeights:
+        """The same with weight 1 on every pixel of a part: what lies in its cell or mask at all."""
+        return replace(self, weights=torch.ones_like(self.weights))
 
     def uniform(self) -> Float[Tensor, " parts"]:
         """Relevance that a uniform map has on every part: the chance level."""

@@ -26,6 +26,7 @@ from torchxnn.cli.main import main
 from torchxnn.data.datasets.base import ImageDataset, Sample
 from torchxnn.data.datasets.open import DataConfig
 from torchxnn.explanations.names.file import read_names
+from torchxnn.metrics.part_weights import CONTEXT
 from torchxnn.models.preprocessing import Preprocessing
 from torchxnn.storage.saved_folder import read_saved
 from xnn_examples import make_loader, quick_fit
@@ -106,10 +107,26 @@ def test_suggestions_name_the_part_under_the_heatmap():
     assert (found.name, found.images) == ("top right", 4)
     assert found.share == pytest.approx(1)
     assert found.evidence == (
-        f"100% of its relevance lies on it, {found.ratio:.1f} times a uniform map, 4 images"
+        "100% of its relevance lies nearer to it than to any other part, "
+        f"{found.ratio:.1f} times a uniform map, 4 images; ranked by its nearness-weighted score, "
+        "1.00"
     )
     assert suggest([torch.ones(12, 12)] * 4, [squares[i] for i in range(4)], names) == ()
     assert suggest([0 * heatmap], [squares[0]], names) == ()
+
+
+def test_the_share_of_a_suggestion_counts_every_pixel_of_the_cell_alike():
+    """Of a map that lies in the cell with one half, 31% was said to lie on the part."""
+    parts, box = torch.tensor([[6.0, 12.0, 1.0]]), torch.tensor([0.0, 6.0, 13.0, 13.0])
+    sample = Sample(torch.zeros(3, 24, 24), 0, "x", parts=parts, box=box)
+    heatmap = torch.zeros(24, 24)
+    heatmap[12, :13] = 0.5 / 13
+    heatmap[0, :] = 0.5 / 24
+    (found,) = suggest([heatmap], [sample], ("left", CONTEXT))
+    assert (found.name, found.images) == ("left", 1)
+    assert found.share == pytest.approx(0.5)
+    assert found.score == pytest.approx(0.31, abs=0.01)
+    assert "50% of its relevance lies nearer to it" in found.evidence
 
 
 def test_suggestions_from_masks():

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -28,23 +27,29 @@ class Suggestion:
 
     Attributes:
         name: of the part.
-        share: of the x-feature's relevance, a fraction.
+        share: of the x-feature's relevance that lies in the part's cell (the pixels of the object
+            that are nearer to it than to any other part) or on the object's mask, a fraction.
         ratio: share divided by that of a uniform map on the same images.
-        images: images that were measured.
+        images: images with a map on which the part is visible; the figures are means over them.
+        score: relevance of the cell weighted by nearness to the part, see `pixel_weights_voronoi`,
+            which suggestions are ranked by; None with masks, where it is the share.
     """
 
     name: str
     share: float
     ratio: float
     images: int
+    score: float | None = None
 
     @property
     def evidence(self) -> str:
-        """In words: "42% of its relevance lies on it, 3.1 times a uniform map, 20 images"."""
-        return (
-            f"{self.share:.0%} of its relevance lies on it, {self.ratio:.1f} times a uniform map, "
-            f"{self.images} images"
-        )
+        """In words, as "42% of its relevance lies on it, 3.1 times a uniform map, 20 images"."""
+        where = "lies on it" if self.score is None else "lies nearer to it than to any other part"
+        count = f"{self.images} image{'s' * (self.images != 1)}"
+        said = f"{self.share:.0%} of its relevance {where}, {self.ratio:.1f} times a uniform map"
+        if self.score is None:
+            return f"{said}, {count}"
+        return f"{said}, {count}; ranked by its nearness-weighted score, {self.score:.2f}"
 
 
 def place_names(dataset: ImageDataset) -> tuple[str, ...]:
@@ -66,27 +71,31 @@ def suggest(
     those of `place_names`.
 
     Returns:
-        At most 3 by falling share, each with at least 10% of the relevance and 1.5 times as much
+        At most 3 by falling score, each with at least 10% of the relevance and 1.5 times as much
         as a uniform map. What lies outside of the object is never suggested.
     """
-    histograms, images = RelevanceHistograms(1, names or ("nothing",)), 0
+    cells, scores = (RelevanceHistograms(1, names or ("nothing",)) for _ in range(2))
+    graded, images = False, 0
     for heatmap, sample in zip(maps, samples, strict=True):
         weights = _weights(sample, len(names))
         if weights is not None and bool((heatmap > 0).any()):
-            histograms.update(heatmap[None, None], [weights])
+            cells.update(heatmap[None, None], [weights.cells()])
+            scores.update(heatmap[None, None], [weights])
+            graded |= sample.masks is None
             images += 1
     if not images:
         return ()
-    found = histograms.result(resamples=_RESAMPLES)
-    share = torch.tensor(found.histogram[0]).nan_to_num()
-    chance = torch.tensor(found.chance_histogram).nan_to_num()
-    share, chance = share / share.sum().clamp(min=1e-12), chance / chance.sum().clamp(min=1e-12)
+    found = cells.result(resamples=_RESAMPLES)
+    score = scores.result(resamples=_RESAMPLES).histogram[0]
     ranked = [
-        Suggestion(name, float(s), float(s / c), images)
-        for name, s, c in zip(names, share, chance, strict=True)
-        if name != CONTEXT and s >= LEAST_SHARE and c > 0 and s / c >= LEAST_RATIO
+        Suggestion(name, share, share / chance, count, weighted if graded else None)
+        for name, share, weighted, chance, count in zip(
+            names, found.histogram[0], score, found.chance_histogram, found.measured, strict=True
+        )
+        if name != CONTEXT and share >= LEAST_SHARE and share >= LEAST_RATIO * chance > 0
     ]
-    return tuple(sorted(ranked, key=lambda each: -each.share)[:SHOWN])
+    falling = sorted(ranked, key=lambda each: -(each.share if each.score is None else each.score))
+    return tuple(falling[:SHOWN])
 
 
 def _weights(sample: Sample, places: int) -> PixelWeights | None:
