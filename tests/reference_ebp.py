@@ -195,5 +195,6 @@ def measured(
     with torch.no_grad():
         seeds = torch.zeros((1, *tape.output.shape), dtype=images.dtype)
         seeds[:, :, target] = 1
-        walk = Walk(prepare(tape, certify=False), contrastive=contrastive, free=True)
-        return walk.run(seeds, tape.images if tape.stop is None else tape.stop)[0]
+        prepared = prepare(tape, certify=False)
+        walk = Walk(prepared, contrastive=contrastive, beside=contrastive, free=True)
+        return walk.run(seeds, tape.images if tape.stop is None else tape.stop)[-1]
