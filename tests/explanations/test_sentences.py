@@ -15,7 +15,7 @@ from explanation_examples import explanation, faithfulness
 from torchxnn import XNN, contrast
 from torchxnn.cli.main import main
 from torchxnn.errors import DataError
-from torchxnn.explanations.sentences import account_for, article, found_again, noun
+from torchxnn.explanations.sentences import account_for, article, noun, stability_facts
 from torchxnn.metrics.faithfulness import (
     BOUND_LEVEL,
     BoundLevel,
@@ -371,6 +371,8 @@ def test_fit_refuses_to_replace_names_before_it_starts(runs, capsys):
 
 
 def test_how_often_x_features_are_found_again_is_said_by_name():
-    assert found_again(["wing", "x-feature 2"], [0.55, 0.1]) == (
-        "wing 55% and x-feature 2 10% of resampled images"
+    assert stability_facts(["wing", "x-feature 2"], [0.55, 0.1]) == (
+        ("Found again", "wing 55% and x-feature 2 10% of resampled images"),
     )
+    assert stability_facts(["wing"], (), "maps") == (("Found again", "not measured: maps"),)
+    assert stability_facts(["wing"], ()) == ()

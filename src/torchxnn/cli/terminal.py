@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Column, Table
 
 from torchxnn.errors import XNNError
-from torchxnn.explanations.sentences import found_again
+from torchxnn.explanations.fit_facts import fit_facts
 from torchxnn.metrics.evaluation import Evaluation
 from torchxnn.metrics.faithfulness import Faithfulness
 from torchxnn.metrics.table import METRICS
@@ -131,9 +131,9 @@ def fit_table(report: FitReport) -> Table:
     table = _faithfulness_table({"train": report.train, held_out: report.validation})
     table.title = f"Faithfulness ({report.trials} trial(s), {report.seconds:.0f} s)"
     names = [f"x-feature {number}" for number in range(1, report.validation.n_features + 1)]
-    again = f"; found again: {found_again(names, report.found_again)}" if report.found_again else ""
+    facts = "".join(f"; {term.lower()}: {text}" for term, text in fit_facts(names, report))
     table.caption = (
-        f"positives by {report.positives_by}{again}"
+        f"positives by {report.positives_by}{facts}"
         if not report.degenerate
         else "[bold red]DEGENERATE: " + "; ".join(report.degenerate) + "[/]"
     )

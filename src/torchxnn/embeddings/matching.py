@@ -7,6 +7,7 @@ from jaxtyping import Bool, Float
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from torchxnn.embeddings.linear import CONSTANT
 from torchxnn.errors import DataError, check_finite
 
 
@@ -31,6 +32,39 @@ def feature_correlation(
         )
     a, b = _unit_columns(first), _unit_columns(second)
     return (a.T @ b).clamp(-1, 1)
+
+
+def partial_out(
+    values: Float[Tensor, "images features"], what: Float[Tensor, " images"]
+) -> Float[Tensor, "images features"]:
+    r"""What is left of each column when its linear dependence on a number per image is taken out.
+
+    .. math:: e_l-\bar e_l-\frac{\sum_i(w_i-\bar w)e_{il}}{\sum_i(w_i-\bar w)^2}(w-\bar w)
+
+    Contributions to a logit rise and fall with it, so they all correlate; without it is left what
+    tells them apart. A column of which no more than rounding is left is exactly 0.
+
+    Args:
+        values: (M, n).
+        what: w, (M,), such as the logit.
+
+    Returns:
+        (M, n), float64.
+
+    Raises:
+        DataError: no images, or different numbers of images.
+        NonFiniteError: a value is NaN or infinite.
+    """
+    if len(values) != len(what) or len(values) == 0:
+        raise DataError(f"{len(values)} images of x-features, but {len(what)} of what to take out")
+    check_finite("an x-feature, or what is taken out of it, is NaN or infinite", values)
+    check_finite("an x-feature, or what is taken out of it, is NaN or infinite", what)
+    columns, row = values.detach().cpu().double(), what.detach().cpu().double()
+    row = row - row.mean()
+    centred = columns - columns.mean(0)
+    slope = row @ centred / row.square().sum().clamp(min=torch.finfo(row.dtype).tiny)
+    left = centred - row.unsqueeze(1) * slope
+    return torch.where(left.norm(dim=0) > CONSTANT * columns.norm(dim=0), left, 0.0)
 
 
 def match_features(similarity: Float[Tensor, "features features"]) -> tuple[int, ...]:

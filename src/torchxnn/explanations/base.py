@@ -12,6 +12,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar, final
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from matplotlib.figure import Figure
@@ -20,25 +21,22 @@ from torch import Tensor
 from torchxnn.attribution.base import CONSERVATION_LIMIT, FALLBACK_LIMIT, Certificate
 from torchxnn.data.positives import target_position
 from torchxnn.errors import DataError, check_finite
+from torchxnn.explanations.alike import ALIKE, Pair, find_alike, groups_of, overlap
 from torchxnn.explanations.card import Card, Evidence, Panel, Row
 from torchxnn.explanations.drawing.figure import PaperColumns, Style, draw_card
 from torchxnn.explanations.drawing.html import card_fragment, render_card
 from torchxnn.explanations.drawing.overlay import Scale, number, signed
 from torchxnn.explanations.saved_result import SavedResult
-from torchxnn.explanations.sentences import (
-    FOUND_AGAIN,
-    NOT_ANCHORED,
-    Account,
-    account_for,
-    found_again,
-    listed,
-    shared,
-    summands_of,
-)
+from torchxnn.explanations.sentences import NOT_ANCHORED, Account, account_for, stability_facts
+from torchxnn.explanations.summands import Traits, joined, listed, shared, summands_of
+from torchxnn.metrics.among_positives import AmongPositives
 from torchxnn.metrics.faithfulness import BOUND_LEVEL, Faithfulness
 from torchxnn.storage.artifact import structure
 
 Kind = TypeVar("Kind", bound="Reasons")
+
+_EARLIER = {"anchored": False, "found_again": [], "not_resampled": "", "among_positives": []}
+"""What files of earlier versions do not say."""
 
 FAR_OFF = 0.25  # of the logit's scale: beyond it the reproduced logit is said to be wrong
 
@@ -70,6 +68,8 @@ class Reasons(SavedResult, ABC):
         anchored: whether b is what a typical other image gets, and contributions count from it. In
             files of earlier versions they are v_i E_i, and b is the bias.
         found_again: of each x-feature, see `FitReport`; empty where nobody knows.
+        not_resampled: why nobody knows; see `FitReport`.
+        among_positives: one per target, see `FitReport`; empty where nobody knows.
 
     Raises:
         DataError: shapes that do not belong together.
@@ -98,6 +98,8 @@ class Reasons(SavedResult, ABC):
     path: str | None = None
     anchored: bool = True
     found_again: tuple[float, ...] = ()
+    not_resampled: str = ""
+    among_positives: tuple[AmongPositives, ...] = ()
 
     @abstractmethod
     def _shapes(self) -> tuple[dict[str, tuple[int, ...]], str]:
@@ -113,6 +115,10 @@ class Reasons(SavedResult, ABC):
     @abstractmethod
     def evidence(self, relevance: Tensor, scale: Scale = "each") -> Sequence[Evidence]:
         """Relevance (maps, ...) on this input, ready to be drawn; one for each map."""
+
+    @abstractmethod
+    def map_correlation(self) -> Float[np.ndarray, "features features"] | None:
+        """How far what is drawn of the x-features agrees on this input, (n, n); None if unknown."""
 
     @abstractmethod
     def caption(self, scale: Scale = "each") -> str:
@@ -144,6 +150,12 @@ class Reasons(SavedResult, ABC):
                 f"{len(self.target_names)} target names for {targets} target(s) and "
                 f"{len(self.feature_names)} names for {features} x-feature(s); give one each"
             )
+        known = [len(each.mean) for each in self.among_positives]
+        if known and known != [features] * targets:
+            raise DataError(
+                f"among_positives knows {known} x-features of {len(known)} target(s); {targets} "
+                f"target(s) have {features} each"
+            )
 
     def order(self, target_index: int = 0) -> tuple[int, ...]:
         """0-based x-features by decreasing |contribution| to a target; ties keep their order."""
@@ -173,7 +185,24 @@ class Reasons(SavedResult, ABC):
             predicted=self.predicted_name,
             label=self.label,
             typical=self.typical,
+            traits=self.traits(target_index),
         )
+
+    def traits(self, target_index: int = 0) -> Traits:
+        """What sentences know of the x-features beside their contributions to a target."""
+        pairs = self.alike(target_index)
+        groups = groups_of(pairs, len(self.features))
+        return Traits(
+            groups=groups,
+            here=frozenset(groups[pair.first] for pair in pairs if pair.maps is not None),
+            class_mean=self.among_positives[target_index].mean if self.among_positives else (),
+            found_again=self.found_again,
+        )
+
+    def alike(self, target_index: int = 0) -> tuple[Pair, ...]:
+        """Pairs of x-features whose maps, or whose variation among a target's positives, agree."""
+        known = self.among_positives
+        return find_alike(self.map_correlation(), known[target_index].variation if known else ())
 
     @property
     def reason_names(self) -> tuple[str, ...]:
@@ -255,6 +284,13 @@ class Reasons(SavedResult, ABC):
                 f"Error of the reproduced logit on this {self.unit}: {listed(bounds)} (the bound "
                 f"{self._bound_origin(*range(len(self.targets)))})."
             )
+        maps = self.map_correlation()
+        if maps is not None and len(maps) > 1:
+            lines.append(
+                f"Overlap of the x-features' {self.drawn.lower()}: mean squared correlation "
+                f"{overlap(maps):.2f} on this {self.unit}, as drawn (0: each shows a place of its "
+                "own; 1: all show the same)."
+            )
         c = self.certificate
         versions = ", ".join(f"{name} {version}" for name, version in c.versions.items())
         lines.append(
@@ -270,7 +306,10 @@ class Reasons(SavedResult, ABC):
             for one in shared(summands_of(self.feature_names, self.contributions[k].tolist())):
                 idle = "  (inactive here)" if float(self.features[one.feature]) == 0 else ""
                 figures = f"{signed(one.value):>9} {one.share:>4.0%}"
-                lines.append(f"    {figures}  {one.name} for {name}{idle}")
+                details = "; ".join(self.details(one.feature, k))
+                lines.append(
+                    f"    {figures}  {one.name} for {name}{idle}{details and f'  ({details})'}"
+                )
         lines += [f"  Warning: {warning}" for warning in self._warnings(range(len(self.targets)))]
         return "\n".join([*lines, *(f"  {line}" for line in self.certificate_lines())])
 
@@ -294,7 +333,10 @@ class Reasons(SavedResult, ABC):
             values = tuple(float(self.contributions[k, i]) for k in rows)
             idle = float(self.features[i]) == 0 or not any(values)
             note = "inactive here" if idle else ""
-            panels.append(Panel(self.feature_names[i], evidence, values, note))
+            details = self.details(i, rows[0])
+            panels.append(
+                Panel(self.feature_names[i], evidence, values, note, details, self.like(i, rows[0]))
+            )
         logit_panels = []
         for k in rows:
             name = "The whole logit" if len(rows) == 1 else f"The logit of {self.target_names[k]}"
@@ -308,7 +350,36 @@ class Reasons(SavedResult, ABC):
             logit_panels=tuple(logit_panels),
             certificate=self.certificate_lines(),
             warnings=self._warnings(rows),
-            caption=self.caption(scale),
+            caption=f"{self.caption(scale)}{self._reading_of_details()}",
+        )
+
+    def details(self, feature: int, k: int) -> tuple[str, ...]:
+        """What the fit knows of an x-feature, in few words: class against rest, stability."""
+        details = []
+        if self.among_positives:
+            known = self.among_positives[k]
+            mean, spread = known.mean[feature], known.spread[feature]
+            details.append(f"class {signed(mean)} ± {number(spread)}, rest 0")
+        if self.found_again:
+            details.append(f"found again {self.found_again[feature]:.0%}")
+        return tuple(details)
+
+    def like(self, feature: int, k: int) -> str:
+        """Which x-features one is like, as in "like x-features 1 and 3"; empty if there is none."""
+        groups = self.traits(k).groups
+        others = [
+            name
+            for i, name in enumerate(self.feature_names)
+            if i != feature and groups[i] == groups[feature]
+        ]
+        return f"like {joined(others)}" if others else ""
+
+    def _reading_of_details(self) -> str:
+        if not self.among_positives:
+            return ""
+        return (
+            f" Class: mean contribution ± standard deviation on the class's training {self.unit}s; "
+            f"the rest, typical other {self.unit}s, get 0 on average."
         )
 
     @final
@@ -322,7 +393,7 @@ class Reasons(SavedResult, ABC):
     @classmethod
     def _of_record(cls: type[Kind], folder: Path, record: dict[str, Any], **own: Any) -> Kind:
         """An explanation from such values, and those that have another name or lie elsewhere."""
-        record = {"anchored": False, "found_again": [], **record}  # as in files of earlier versions
+        record = {**_EARLIER, **record}
         values = {each.name: record[each.name] for each in fields(cls) if each.name not in own}
         return structure({**values, **own}, cls, str(folder))
 
@@ -388,8 +459,11 @@ class Reasons(SavedResult, ABC):
             facts.append(("True class", self.label))
         if self.path is not None:
             facts.append((self.origin, self.path))
-        if self.found_again:
-            facts.append((FOUND_AGAIN, found_again(self.feature_names, self.found_again)))
+        facts += stability_facts(self.feature_names, self.found_again, self.not_resampled)
+        every = [pair for k in range(len(self.targets)) for pair in self.alike(k)]
+        pairs = dict.fromkeys(pair.text(self.feature_names) for pair in every)
+        if pairs:
+            facts.append((ALIKE, "; ".join(pairs)))
         return tuple(facts)
 
     def _warnings(self, rows: Sequence[int]) -> tuple[str, ...]:

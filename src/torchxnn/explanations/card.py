@@ -117,12 +117,16 @@ class Panel:
         evidence: Where it looks.
         values: The contribution to each row's logit; of a logit: empty.
         note: Why there is nothing to see ("inactive here"), else empty.
+        details: What the fit knows of an x-feature, in few words each.
+        like: Which other x-features it is like; empty if there are none.
     """
 
     name: str
     evidence: Evidence
     values: tuple[float, ...] = ()
     note: str = ""
+    details: tuple[str, ...] = ()
+    like: str = ""
 
     @property
     def pictures(self) -> tuple[np.ndarray, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, final
@@ -12,18 +13,19 @@ from matplotlib.figure import Figure
 
 from torchxnn.errors import DataError
 from torchxnn.explanations.base import Reasons
-from torchxnn.explanations.card import Card, Panel, Row
+from torchxnn.explanations.card import Card, Evidence, Panel, Row
 from torchxnn.explanations.drawing.figure import PaperColumns, Style, draw_card
 from torchxnn.explanations.drawing.html import card_fragment, render_card
 from torchxnn.explanations.drawing.overlay import Scale, number, signed
 from torchxnn.explanations.image import Explanation
 from torchxnn.explanations.saved_result import SavedResult
-from torchxnn.explanations.sentences import (
-    NOT_ANCHORED,
+from torchxnn.explanations.sentences import NOT_ANCHORED, no_larger, noun, rest
+from torchxnn.explanations.summands import (
+    Reason,
     Summand,
     listed,
-    noun,
-    rest,
+    plural,
+    put_together,
     shared,
     summands_of,
     weaker,
@@ -83,7 +85,8 @@ class Contrast(SavedResult):
         American Goldfinch; the rest of the logit difference of 5.20 is what typical other images
         get (+0.05) and what remains unexplained (+0.04)." The numbers in logits add up to the
         difference; shares are of the sum of |value|, and below 5% an x-feature is one of the weaker
-        ones.
+        ones. X-features of one class that are alike are one reason, and one of the first class that
+        is no larger on it than elsewhere is none.
         """
         first, second = noun(self.first), noun(self.second)
         start = f"{first} rather than {second}"
@@ -92,14 +95,20 @@ class Contrast(SavedResult):
         start = start[0].upper() + start[1:]
         if self.declined:
             return f"{start}, but these x-features cannot say why: {self.declined}."
-        pro = self._said({"first": f"for {first}", "second": f"against {second}"}, 1)
-        contra = self._said({"second": f"for {second}", "first": f"against {first}"}, -1)
+        found = self._reasons()
+        notable = [each for each in found if each.is_notable]
+        elsewhere = [each for each in notable if _is_no_reason(each)]
+        pros = [each for each in notable if each.value > 0 and each not in elsewhere]
+        contras = [each for each in notable if each.value < 0]
+        pro = _said(pros, {"first": f"for {first}", "second": f"against {second}"})
+        contra = _said(contras, {"second": f"for {second}", "first": f"against {first}"})
         why = f" because of {pro}" if pro else ", but no x-feature says why"
-        verb = "speaks" if len(self._notable(-1)) == 1 else "speak"
+        why += no_larger(elsewhere, f"speaks for {first}", f"speak for {first}")
+        verb = plural(contras, "speaks", "speak")
         other = f"; the other way {verb} {contra}" if contra else ""
         rest_of = f"the rest of the logit difference of {number(self.difference)}"
         what = f"what {self._typical} get" if self._typical else "the intercepts"
-        texts = rest(what, self.intercept, weaker(self.summands), self.unexplained)
+        texts = rest(what, self.intercept, weaker(found), self.unexplained)
         return f"{start}{why}{other}; {rest_of} is {texts}."
 
     def card(self, scale: Scale = "each") -> Card:
@@ -113,7 +122,7 @@ class Contrast(SavedResult):
         active = [one for one in self.summands if one.value]
         drawn = [relevance[one.of][one.feature] for one in active[:PANELS] or self.summands[:1]]
         panels = [
-            Panel(f"{'A' if one.of == 'first' else 'B'}: {one.name}", evidence, (one.value,))
+            self._panel(one, evidence)
             for one, evidence in zip(active, a.evidence(torch.stack(drawn), scale), strict=False)
         ]
         (difference,) = a.evidence((a.relevance()[1][k] - b.relevance()[1][m]).unsqueeze(0))
@@ -121,7 +130,7 @@ class Contrast(SavedResult):
         more = f" {left_out} smaller x-feature(s) are not drawn." if left_out else ""
         return Card(
             sentence=self.sentence(),
-            facts=(("A", self.first), ("B", self.second), *a.facts()),
+            facts=self._facts(),
             rows=(self._row(),),
             panels=tuple(panels),
             logit_panels=(Panel("A minus B", difference),),
@@ -169,17 +178,33 @@ class Contrast(SavedResult):
         first, second = (kind.load(folder / name) for name in _BOTH)
         return contrast(first, second, *record["positions"])
 
-    def _said(self, relations: dict[str, str], sign: int) -> str:
-        """Notable summands of one sign, as in: "C (+2, 9%) and D (+1, 5%) for a bird"."""
-        found = []
-        for of, relation in relations.items():
-            texts = [one.text() for one in self._notable(sign) if one.of == of]
-            if texts:
-                found.append(f"{listed(texts)} {relation}")
-        return ", and ".join(found)
+    def _reasons(self) -> tuple[Reason, ...]:
+        """The summands of both, those of one class that are alike together."""
+        (a, k), (b, m) = self.explanations
+        return put_together(self.summands, {"first": a.traits(k), "second": b.traits(m)})
 
-    def _notable(self, sign: int) -> list[Summand]:
-        return [one for one in self.summands if one.is_notable and sign * one.value > 0]
+    def _panel(self, one: Summand, evidence: Evidence) -> Panel:
+        explanation, index = self.explanations[_BOTH.index(one.of)]
+        letter = "AB"[_BOTH.index(one.of)]
+        return Panel(
+            f"{letter}: {one.name}",
+            evidence,
+            (one.value,),
+            details=explanation.details(one.feature, index),
+            like=explanation.like(one.feature, index),
+        )
+
+    def _facts(self) -> tuple[tuple[str, str], ...]:
+        """What both explanations share, and by letter what is known of either's x-features."""
+        (a, _), (b, _) = self.explanations
+        both = [fact for fact in a.facts() if fact in b.facts()]
+        own = [
+            (f"{term} of {letter}", text)
+            for letter, explanation in (("A", a), ("B", b))
+            for term, text in explanation.facts()
+            if (term, text) not in both
+        ]
+        return (("A", self.first), ("B", self.second), *both, *own)
 
     @property
     def _typical(self) -> str | None:
@@ -200,6 +225,21 @@ class Contrast(SavedResult):
             f"({signed(self.intercept)}) reproduce {number(explained)}"
         )
         return Row("A minus B", self.difference, explained, self.intercept, constant, equation)
+
+
+def _said(reasons: Sequence[Reason], relations: dict[str, str]) -> str:
+    """Reasons of one sign, as in: "C (+2, 9%) and D (+1, 5%) for a bird"."""
+    found = []
+    for of, relation in relations.items():
+        texts = [one.text(opposed=one.value < 0) for one in reasons if one.of == of]
+        if texts:
+            found.append(f"{listed(texts)} {relation}")
+    return ", and ".join(found)
+
+
+def _is_no_reason(reason: Reason) -> bool:
+    """Whether it would speak for the first class but is no larger on it than elsewhere."""
+    return reason.of == "first" and reason.value > 0 and not reason.is_of_class
 
 
 def contrast(

@@ -227,6 +227,8 @@ def reasons(
         "faithfulness": report.validation if report else None,
         "degenerate": report.degenerate if report else (),
         "found_again": report.found_again if report else (),
+        "not_resampled": report.not_resampled if report else "",
+        "among_positives": report.among_positives if report else (),
         "label": None if label is None else xnn.class_name(label),
         "path": path,
     }

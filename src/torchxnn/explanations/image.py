@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, final
 
@@ -13,6 +14,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
 
+from torchxnn.explanations.alike import drawn_correlation
 from torchxnn.explanations.base import Reasons
 from torchxnn.explanations.card import Heatmap
 from torchxnn.explanations.drawing.overlay import PERCENTILE, Scale, intensities
@@ -78,6 +80,16 @@ class Explanation(Reasons):
             Heatmap(self.image, one, intensity)
             for one, intensity in zip(maps, intensities(maps, scale), strict=True)
         ]
+
+    def map_correlation(self) -> Float[np.ndarray, "features features"]:
+        """Correlation of the heatmaps as drawn, (n, n); 0 where an x-feature is inactive."""
+        return self._drawn_correlation
+
+    @cached_property
+    def _drawn_correlation(self) -> Float[np.ndarray, "features features"]:
+        active = (self.features != 0).numpy()
+        shown = np.where(active[:, None, None], self.heatmaps.numpy(), 0)
+        return drawn_correlation(list(shown))
 
     def caption(self, scale: Scale = "each") -> str:
         """How the heatmaps were scaled and smoothed."""

@@ -10,14 +10,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import dataclass
 
 from torchxnn.data.class_names import spoken
 from torchxnn.explanations.drawing.overlay import number, signed
-
-NOTABLE_SHARE = 0.05
-"""Of the sum of |contribution|: below it an x-feature is no reason but one of the weaker ones."""
+from torchxnn.explanations.summands import (
+    UNKNOWN,
+    Reason,
+    Traits,
+    listed,
+    plural,
+    put_together,
+    shared,
+    summands_of,
+    weaker,
+)
 
 TYPICAL = "a typical other image"
 
@@ -43,81 +50,63 @@ _NO_ARTICLE = re.compile(
 )
 
 
-def found_again(names: Sequence[str], shares: Sequence[float]) -> str:
-    """How stable x-features are: "wing 55% and x-feature 2 10% of resampled images".
+def stability_facts(
+    names: Sequence[str], shares: Sequence[float], why_not: str = ""
+) -> tuple[tuple[str, str], ...]:
+    """How stable x-features are, or why nobody knows, as (term, text); none if there is no record.
+
+    As in: "wing 55% and x-feature 2 10% of resampled images".
 
     Args:
         names: of the x-features.
-        shares: of the bootstrap samples on which their components are found again.
+        shares: of the bootstrap samples on which their components are found again; may be empty.
+        why_not: why they are.
     """
-    each = [f"{name} {share:.0%}" for name, share in zip(names, shares, strict=True)]
-    return f"{listed(each)} of resampled images"
-
-
-@dataclass(frozen=True)
-class Summand:
-    """What one x-feature adds to a logit, or to the difference of two.
-
-    Attributes:
-        name: Name of the x-feature.
-        value: The contribution, in logits; in a difference with the sign that it has there.
-        share: |value| divided by the sum of |value| over all summands, a fraction.
-        feature: 0-based x-feature of its XNN.
-        of: In a difference, which class's XNN it belongs to.
-    """
-
-    name: str
-    value: float
-    share: float
-    feature: int
-    of: Literal["first", "second"] = "first"
-
-    @property
-    def is_notable(self) -> bool:
-        """Whether it is large enough to be named as a reason."""
-        return self.value != 0 and self.share >= NOTABLE_SHARE
-
-    def text(self) -> str:
-        """Name, signed contribution and share: "red forehead (+15.2, 19%)"."""
-        return f"{self.name} ({signed(self.value)}, {self.share:.0%})"
+    if shares:
+        each = [f"{name} {share:.0%}" for name, share in zip(names, shares, strict=True)]
+        return ((FOUND_AGAIN, f"{listed(each)} of resampled images"),)
+    return ((FOUND_AGAIN, f"not measured: {why_not}"),) if why_not else ()
 
 
 @dataclass(frozen=True)
 class Account:
     """All summands of one class's logit on one input, put in order.
 
-    The values of `reasons` and `objections`, `weaker`, `intercept` and `unexplained` add up to
-    `logit`.
+    The values of `reasons`, `elsewhere` and `objections`, `weaker`, `intercept` and `unexplained`
+    add up to `logit`. X-features that are alike are one reason; see `Reason`.
 
     Attributes:
         target: name of the class.
         predicted: name of the class that the network predicts.
         label: name of the true class; None if it is not known.
         logit: the network's own, y.
-        reasons: x-features that speak for the class with at least 5% of the sum of |contribution|,
-            by falling contribution.
-        objections: those that speak against it, with such shares and in such an order.
+        reasons: what speaks for the class with at least 5% of the sum of |contribution|, by falling
+            contribution.
+        objections: what speaks against it, with such shares and in such an order.
         weaker: sum of the contributions of all others; None if every other one is exactly 0.
         intercept: b, what a typical other image gets.
         unexplained: y minus the reproduced logit.
         typical: what gets b, such as "a typical other image"; None of an XNN of an earlier version,
             where b is no more than a constant.
+        elsewhere: what adds to the logit here with such shares though on the class it is no larger
+            than on other images, so that it is no reason.
     """
 
     target: str
     predicted: str
     label: str | None
     logit: float
-    reasons: tuple[Summand, ...]
-    objections: tuple[Summand, ...]
+    reasons: tuple[Reason, ...]
+    objections: tuple[Reason, ...]
     weaker: float | None
     intercept: float
     unexplained: float
     typical: str | None = TYPICAL
+    elsewhere: tuple[Reason, ...] = ()
 
     def sentence(self) -> str:
         """The whole account in one sentence."""
-        return f"{self._claim()}{self._against()}; {self._rest()}."
+        return f"{self._claim()}{self._elsewhere()}{self._against()}; {self._rest()}."
 
     def refusal(self, reason: str) -> str:
         """What is said instead where the numbers do not support a sentence."""
@@ -141,8 +130,11 @@ class Account:
     def _against(self) -> str:
         if not self.objections:
             return ""
-        speaks = "speaks" if len(self.objections) == 1 else "speak"
-        return f"; against it {speaks} {listed([one.text() for one in self.objections])}"
+        texts = [one.text(opposed=True) for one in self.objections]
+        return f"; against it {plural(self.objections, 'speaks', 'speak')} {listed(texts)}"
+
+    def _elsewhere(self) -> str:
+        return no_larger(self.elsewhere, "adds to it", "add to it")
 
     def _rest(self) -> str:
         whose = "the" if self.target == self.predicted else "its"
@@ -161,46 +153,41 @@ def account_for(
     predicted: str,
     label: str | None = None,
     typical: str | None = TYPICAL,
+    traits: Traits = UNKNOWN,
 ) -> Account:
     """Sort the summands of a logit into reasons, objections and the rest; see `Account`.
 
-    `values` are the contributions of the x-features with these names; those of equal size keep
-    their order.
+    `values` are the contributions of the x-features with these names, and `traits` what else is
+    known of them; those of equal size keep their order.
     """
     summands = shared(summands_of(names, values))
+    found = put_together(summands, {"first": traits})
+    notable = [one for one in found if one.is_notable]
     return Account(
         target=target,
         predicted=predicted,
         label=label,
         logit=logit,
-        reasons=tuple(one for one in summands if one.is_notable and one.value > 0),
-        objections=tuple(one for one in summands if one.is_notable and one.value < 0),
-        weaker=weaker(summands),
+        reasons=tuple(one for one in notable if one.value > 0 and one.is_of_class),
+        objections=tuple(one for one in notable if one.value < 0),
+        weaker=weaker(found),
         intercept=intercept,
         unexplained=logit - (sum(values) + intercept),
         typical=typical,
+        elsewhere=tuple(one for one in notable if one.value > 0 and not one.is_of_class),
     )
 
 
-def summands_of(
-    names: Sequence[str], values: Sequence[float], of: Literal["first", "second"] = "first"
-) -> list[Summand]:
-    """The summands of one XNN, in its order and without their shares."""
-    pairs = enumerate(zip(names, values, strict=True))
-    return [Summand(name, value, 0.0, feature, of) for feature, (name, value) in pairs]
+def no_larger(reasons: Sequence[Reason], one: str, several: str) -> str:
+    """The clause about what is no reason, since it is no larger on the class than on other images.
 
-
-def shared(summands: Sequence[Summand]) -> tuple[Summand, ...]:
-    """The same with their shares, by falling size; those of equal size keep their order."""
-    total = sum(abs(one.value) for one in summands) or 1.0
-    found = [replace(one, share=abs(one.value) / total) for one in summands]
-    return tuple(sorted(found, key=lambda one: -abs(one.value)))
-
-
-def weaker(summands: Sequence[Summand]) -> float | None:
-    """Sum of those that are not notable; None if every one of them is exactly 0."""
-    others = [one.value for one in summands if one.value and not one.is_notable]
-    return sum(others) if others else None
+    Empty without any; `one` and `several` are what they do, in singular and plural.
+    """
+    if not reasons:
+        return ""
+    does, names = plural(reasons, one, several), listed([each.text() for each in reasons])
+    are = plural(reasons, "is", "are")
+    return f"; {names} {does} here, but {are} no larger on the class than elsewhere"
 
 
 def rest(what: str, intercept: float, others: float | None, unexplained: float) -> str:
@@ -238,8 +225,3 @@ def article(name: str) -> str:
     if _SOUNDS_LIKE_CONSONANT.match(name):
         return "a"
     return "an" if name[0].lower() in "aeiou" else "a"
-
-
-def listed(texts: Sequence[str]) -> str:
-    """Join texts as in: C; C and D; C, D and E."""
-    return " and ".join(filter(None, [", ".join(texts[:-1]), *texts[-1:]]))

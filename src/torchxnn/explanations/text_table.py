@@ -81,6 +81,10 @@ class ListExplanation(Reasons, ABC):
         ]
 
     @final
+    def map_correlation(self) -> None:
+        """Unknown: a few entries agree by chance, so lists are compared by variation alone."""
+
+    @final
     def caption(self, scale: Scale = "each") -> str:
         """How to read colours and numbers."""
         return _CAPTION[scale]

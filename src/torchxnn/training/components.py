@@ -24,10 +24,12 @@ class Held:
     Attributes:
         splits: training and held-out data.
         found_again: see `Components`; empty without components.
+        without: why there are no components; empty if there are.
     """
 
     splits: tuple[Split, Split]
     found_again: tuple[float, ...] = ()
+    without: str = ""
 
 
 def hold_near_components(
@@ -53,20 +55,30 @@ def hold_near_components(
         starts: keeps what is the same for all classes.
     """
     data = train.data
-    if not (config.components and config.faithful) or len(targets) > 1 or data.are_maps:
-        return Held((train, validation))
+    without = _why_without(len(targets), data.are_maps, config)
+    if without:
+        return Held((train, validation), without=without)
     readout = starts.once(data, "logits", lambda: read_logits(data.z, data.logits))
     positives = train.positives[:, 0]
     try:
         found = find_components(data.z, readout, targets[0], positives, n_features, config.seed)
-    except DataError:
-        return Held((train, validation))
+    except DataError as error:
+        return Held((train, validation), without=str(error))
     least = _low(found.contributions(data.z))
     near, apart = (
         replace(split, components=(found.contributions(split.data.z) - least).clamp(min=0))
         for split in (train, validation)
     )
     return Held((near, apart), tuple(found.found_again.tolist()))
+
+
+def _why_without(targets: int, are_maps: bool, config: TrainConfig) -> str:
+    """Why no components are sought; empty if they are."""
+    if not (config.components and config.faithful):
+        return "the fit is not held near independent components (`components=0`)"
+    if targets > 1:
+        return "independent components belong to one class, and several were fitted together"
+    return "the layer gives maps, where no independent components are sought" if are_maps else ""
 
 
 def _low(values: Float[Tensor, "samples features"]) -> Float[Tensor, " features"]:

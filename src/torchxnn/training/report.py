@@ -10,6 +10,7 @@ from torch import Tensor
 
 from torchxnn.embeddings.base import Embedding
 from torchxnn.embeddings.kinds import build_embedding
+from torchxnn.metrics.among_positives import AmongPositives
 from torchxnn.metrics.faithfulness import Faithfulness
 from torchxnn.models.preprocessing import Preprocessing
 from torchxnn.storage.artifact import plain
@@ -39,6 +40,10 @@ class FitReport:
         found_again: for each independent component that the x-features were held near, the share
             of bootstrap samples of the positives on which it is found again; empty without
             components.
+        not_resampled: why `found_again` is empty; empty if it is not, and in records of earlier
+            versions.
+        among_positives: the x-features on the training positives of each target; empty in records
+            of earlier versions.
     """
 
     targets: tuple[int, ...]
@@ -55,6 +60,8 @@ class FitReport:
     seconds: float
     config: TrainConfig
     found_again: tuple[float, ...] = ()
+    not_resampled: str = ""
+    among_positives: tuple[AmongPositives, ...] = ()
 
 
 def describe_xnn(

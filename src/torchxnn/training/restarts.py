@@ -15,6 +15,7 @@ from torchxnn.data.positives import find_positives, sample_weights, split_valida
 from torchxnn.embeddings.apply import anchor
 from torchxnn.embeddings.base import Embedding
 from torchxnn.errors import DataError, XNNError
+from torchxnn.metrics.among_positives import measure_among_positives
 from torchxnn.metrics.evaluation import measure_activations
 from torchxnn.metrics.faithfulness import Faithfulness
 from torchxnn.training.components import hold_near_components
@@ -108,7 +109,7 @@ class Restarts:
             config,
             data.starts,
         )
-        self.splits, self.found_again = held.splits, held.found_again
+        self.splits, self.held = held.splits, held
         self.spread = self.splits[0].logits.std(0, correction=0)
         if not bool((self.spread > 0).all()):
             raise DataError(f"the logit of target {targets} is the same on every training image")
@@ -147,11 +148,12 @@ class Restarts:
             raise XNNError("config.trials must be at least 1")
         trial, figures = self.best
         embedding, config = trial.embedding.expanded().eval(), self.config
+        train = measure_activations(embedding, self.data.train, self.targets)
         report = FitReport(
             targets=self.targets,
             positives_by=self.positives_by,
             held_out=self.data.held_out,
-            train=measure_activations(embedding, self.data.train, self.targets).faithfulness,
+            train=train.faithfulness,
             validation=figures,
             train_losses=full_set_losses(embedding, self.splits[0], self.spread, config),
             validation_losses=full_set_losses(embedding, self.splits[1], self.spread, config),
@@ -161,7 +163,11 @@ class Restarts:
             revived=trial.revived,
             seconds=time.perf_counter() - self.start,
             config=config,
-            found_again=self.found_again,
+            found_again=self.held.found_again,
+            not_resampled=self.held.without,
+            among_positives=measure_among_positives(
+                train.embedded, self.splits[0].logits, self.splits[0].positives
+            ),
         )
         return embedding, report
 

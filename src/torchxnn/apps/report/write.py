@@ -12,7 +12,7 @@ import torch
 from torchxnn.apps.report.content import Report
 from torchxnn.explanations.drawing.html import render
 from torchxnn.explanations.drawing.overlay import heatmap_over
-from torchxnn.explanations.sentences import FOUND_AGAIN, found_again
+from torchxnn.explanations.fit_facts import fit_facts
 from torchxnn.metrics.faithfulness import ACTIVE_SHARE, Faithfulness
 from torchxnn.metrics.table import faithfulness_rows
 from torchxnn.storage.artifact import __version__
@@ -68,10 +68,7 @@ def _key(report: Report) -> list[tuple[str, str]]:
         ("Layer", report.layer),
         ("x-features", str(report.fit.validation.n_features)),
     ]
-    shares = report.fit.found_again
-    if shares:
-        key.append((FOUND_AGAIN, found_again(_feature_names(report), shares)))
-    return key
+    return [*key, *fit_facts(_feature_names(report), report.fit)]
 
 
 def _shares(report: Report, shown: Faithfulness) -> list[tuple[str, list[dict[str, Any]]]]:

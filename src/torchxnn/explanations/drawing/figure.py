@@ -184,6 +184,7 @@ class _Cell:
     share: float | None = None  # of the largest contribution, as a bar
     note: str = ""
     lines: tuple[tuple[str, str], ...] = ()  # with several targets: text and colour
+    details: tuple[str, ...] = ()  # below that, in small letters
 
     def draw(self, page: Page, x: float, y: float, size: tuple[float, float], form: _Form) -> None:
         """Draw it; (x, y) is the top left of the first image."""
@@ -210,6 +211,14 @@ class _Cell:
             text = page.fit(text, form.text, width, weight)
             page.put(x, y, text, form.text, color=colour, weight=weight, va="top")
             y += _line(form.text)
+        for text in self.details:
+            text = page.fit(text, form.small, width)
+            page.put(x, y, text, form.small, color=MUTED, va="top")
+            y += _line(form.small)
+
+    def below(self, form: _Form) -> float:
+        """Height of what stands under the images."""
+        return len(self.lines) * _line(form.text) + len(self.details) * _line(form.small)
 
 
 def _images(card: Card, form: _Form) -> tuple[float, Callable[[Page], None]]:
@@ -234,16 +243,23 @@ def _images(card: Card, form: _Form) -> tuple[float, Callable[[Page], None]]:
 
 def _cell(card: Card, panel: Panel, form: _Form) -> _Cell:
     """An x-feature on the image, with its contribution above or its contributions below."""
-    pictures = _pictures(panel, form)
+    pictures, details = _pictures(panel, form), _details(panel, form)
     if len(card.rows) == 1:
         (value,) = panel.values
         share = abs(value) / card.largest if form.words else None
-        return _Cell(panel.name, pictures, signed(value), colour_of(value), share, panel.note)
+        colour, note = colour_of(value), panel.note
+        return _Cell(panel.name, pictures, signed(value), colour, share, note, details=details)
     lines = tuple(
         (signed(value) if form.words else f"{signed(value)} {row.name}", colour_of(value))
         for row, value in zip(card.rows, panel.values, strict=True)
     )
-    return _Cell(panel.name, pictures, note=panel.note, lines=lines)
+    return _Cell(panel.name, pictures, note=panel.note, lines=lines, details=details)
+
+
+def _details(panel: Panel, form: _Form) -> tuple[str, ...]:
+    """What stands under an x-feature: which others it is like, on a screen what the fit knows."""
+    like = (panel.like,) if panel.like else ()
+    return (*like, *panel.details) if form.words else like
 
 
 def _pictures(panel: Panel, form: _Form) -> tuple[np.ndarray, ...]:
@@ -261,7 +277,7 @@ def _in_lines(page: Page, cells: Sequence[_Cell], aspect: float, form: _Form) ->
             x = form.margin + position * (width + form.gap)
             cell.draw(page, x, top, (width, width / aspect), form)
         images = max(len(cell.pictures) for cell in line) * (width / aspect + form.gap)
-        page.y = top + images + max(len(cell.lines) for cell in line) * _line(form.text)
+        page.y = top + images + max(cell.below(form) for cell in line)
 
 
 @dataclass(frozen=True)
@@ -306,8 +322,8 @@ def _beside(
     high = form.heading(not several)
     top, below = page.y + high, layout.panel[1] + GAP
     _Cell("Image", (card.image,)).draw(page, MARGIN, top, layout.image, form)
-    contributions = len(card.rows) * _line(form.text) + 0.1 if several else 0.0
-    block = high + 2 * below + contributions + GAP
+    under = max((cell.below(form) for cell in panels), default=0.0)
+    block = high + 2 * below + (under + 0.1 if under else 0.0) + GAP
     for position, cell in enumerate(panels):
         y = top + (position // layout.per_line) * block
         cell.draw(page, layout.column(position), y, layout.panel, form)
@@ -355,6 +371,9 @@ def _entries(page: Page, panel: Panel, form: _Form, value: str, colour: str) -> 
     value = page.fit(value, form.text, form.width - form.margin - right, "bold")
     page.put(right, page.y, value, form.text, color=colour, weight="bold", va="top")
     page.y += 1.25 * _line(form.text)
+    details = "; ".join(_details(panel, form))
+    if details:
+        page.text(form.margin, details, form.small, form.room, color=MUTED)
     match panel.evidence:
         case _ if panel.note:
             page.text(form.margin, panel.note, form.small, form.room, color=MUTED)

@@ -24,7 +24,8 @@ from PIL import features
 from torchxnn.explanations.card import TOP, Card
 from torchxnn.explanations.drawing.encode import encode
 from torchxnn.explanations.drawing.overlay import colour_scale, number, sign_of, signed, tint
-from torchxnn.explanations.sentences import FOUND_AGAIN, NOT_ANCHORED, found_again
+from torchxnn.explanations.fit_facts import fit_facts
+from torchxnn.explanations.sentences import NOT_ANCHORED
 from torchxnn.models.attached import FittedXNN
 from torchxnn.models.layers import unwrap
 from torchxnn.storage.artifact import __version__
@@ -101,8 +102,7 @@ def xnn_fragment(xnn: FittedXNN, feature_names: Sequence[str]) -> str:
             ("F_cls", f"{found.f_cls:.1%} ({found.f_cls_positives:.1%} on positives)"),
             ("Active, dead", f"{found.active} and {found.dead} of {found.n_features} x-features"),
         ]
-        if report.found_again:
-            facts.append((FOUND_AGAIN, found_again(feature_names, report.found_again)))
+        facts += fit_facts(feature_names, report)
         shares = [[f"{share:.0%}" for share in row] for row in found.share]
     features = [
         {"name": name, "shares": [row[i] for row in shares]} for i, name in enumerate(feature_names)
