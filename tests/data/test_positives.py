@@ -6,7 +6,13 @@ import torch
 from conftest import make_images, make_net
 from torchxnn.data.activation_cache import ActivationCache
 from torchxnn.data.activations import Activations
-from torchxnn.data.positives import find_positives, positives_of, sample_classes, split_validation
+from torchxnn.data.positives import (
+    find_positives,
+    positives_of,
+    resample,
+    sample_classes,
+    split_validation,
+)
 from torchxnn.data.record import cache_activations
 from torchxnn.errors import DataError
 from torchxnn.storage.artifact import digest
@@ -87,3 +93,25 @@ def test_split_keeps_the_share_of_positives():
     assert int(held_out.sum()) == 20
     assert int((held_out & positives[:, 0]).sum()) == 2
     assert torch.equal(held_out, split_validation(positives, 0.2, seed=0))
+
+
+def test_bootstrap_keeps_the_number_of_images_of_every_class():
+    labels = torch.tensor([0, 1, 1, 1, 2, 2])
+    data = Activations(torch.arange(6.0).unsqueeze(1), torch.zeros(6, 3), labels)
+    seen = set()
+    for seed in range(20):
+        drawn = resample(data, seed)
+        assert drawn.labels.bincount().tolist() == [1, 3, 2]
+        assert all(labels[int(z)] == label for z, label in zip(drawn.z, drawn.labels, strict=True))
+        seen |= set(drawn.z.flatten().tolist())
+        assert torch.equal(drawn.z, resample(data, seed).z)
+    assert seen == set(range(6))
+
+
+def test_copies_are_drawn_with_their_images():
+    labels = torch.tensor([0, 1, 1, 0, 1, 1, 0, 1, 1])  # three images, then two copies of each
+    data = Activations(torch.arange(9.0).unsqueeze(1), torch.zeros(9, 2), labels)
+    first, *copies = resample(data, 0, copies=2).z.flatten().chunk(3)
+    assert first[0] == 0
+    assert set(first[1:].tolist()) <= {1.0, 2.0}
+    assert all(torch.equal(one, first + 3 * at) for at, one in enumerate(copies, 1))

@@ -4,8 +4,10 @@ import pytest
 import torch
 
 from torchxnn.data.activations import Activations
+from torchxnn.embeddings.apply import apply_embedding
 from torchxnn.embeddings.components import find_components, match, read_logits
 from torchxnn.errors import XNNError
+from torchxnn.explanations.sentences import account_for
 from torchxnn.training.fit import fit_embedding
 from training_examples import QUICK, make_data, many_classes
 
@@ -68,9 +70,38 @@ def test_the_same_seed_gives_the_same_explanation_for_any_number_of_threads():
         for count in (1, 2):
             torch.set_num_threads(count)
             embedding, report = fit_embedding(data, validation, [2], 3, replace(QUICK, epochs=20))
-            told.append((embedding.encode(data.z) * embedding.readout.weight[0], report))
+            told.append((embedding, apply_embedding(embedding, data.z), report))
     finally:
         torch.set_num_threads(threads)
-    (first, one), (second, two) = told
-    assert one.found_again == two.found_again
-    assert torch.allclose(first, second, atol=5e-3)  # to the figures that are shown
+    (first, one, of_one), (second, two, of_two) = told
+    assert of_one.found_again == of_two.found_again
+    assert of_one.validation.active == of_two.validation.active
+    # to the figures that are shown: contributions and logits .1, shares 1%
+    for value, other in (
+        (one.contributions, two.contributions),
+        (one.reproduced, two.reproduced),
+        (first.intercept, second.intercept),
+    ):
+        assert torch.allclose(value, other, atol=5e-3)
+    names = ["wing", "tail", "beak"]
+    accounts = [
+        [
+            account_for(
+                names,
+                each.contributions[image, 0].tolist(),
+                intercept=float(embedding.intercept.detach()),
+                logit=float(data.logits[image, 2]),
+                target="bird",
+                predicted="bird",
+            )
+            for image in (data.labels == 2).nonzero().flatten()
+        ]
+        for embedding, each in ((first, one), (second, two))
+    ]
+    for here, there in zip(*accounts, strict=True):
+        assert [each.name for each in here.reasons] == [each.name for each in there.reasons]
+        assert [each.name for each in here.objections] == [each.name for each in there.objections]
+        for each, other in zip(here.reasons, there.reasons, strict=True):
+            assert each.share == pytest.approx(other.share, abs=5e-3)
+    said = [[account.sentence() for account in each] for each in accounts]
+    assert sum(a == b for a, b in zip(*said, strict=True)) >= 0.9 * len(said[0])

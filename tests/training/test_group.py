@@ -87,7 +87,7 @@ def test_a_fit_is_what_the_literal_second_version_gives(near):
             (found.contributions(side.z) - least).clamp(min=0) for side in (data, validation)
         ]
         split = replace(split, components=components[0])
-    generator = trial_generator(config, 0)
+    generator = trial_generator(config.seed, 0)
     start = VectorStarter(split, 3, config, generator).embedding
     held_out = (validation.z, validation.logits[:, [target]], validation.labels == target)
     expected, best, epochs = reference.fit_one(
@@ -453,3 +453,33 @@ def test_losses_of_many_fits_are_those_of_each():
         assert torch.allclose(
             faithful[fit], losses.faithfulness(features[fit], other, weights[fit])
         )
+
+
+def test_fits_of_one_target_differ_in_their_seeds_and_are_those_of_their_seeds():
+    data, validation = (many_classes(seed=s, dtype=torch.float64) for s in (0, 1))
+    found, begun = {}, []
+
+    def begin(position, trial, embedding):
+        begun.append((position, trial, embedding.encode(data.z).detach()))
+
+    fit_group(
+        data,
+        validation,
+        [(4,)] * 3,
+        3,
+        QUICK,
+        ComputeConfig(slots=2),
+        found.__setitem__,
+        seeds=[7, 8, 7],
+        on_start=begin,
+    )
+    for position, seed in enumerate((7, 8, 7)):
+        embedding, report = found[position]
+        expected, single = alone(data, validation, 4, replace(QUICK, seed=seed))
+        assert report.config == single.config
+        assert report.validation.r2 == pytest.approx(single.validation.r2, abs=1e-6)
+        assert distance(embedding, expected) < 1e-6
+    starts = {position: at for position, trial, at in begun if trial == 0}
+    assert set(starts) == {0, 1, 2}
+    assert torch.equal(starts[0], starts[2])
+    assert not torch.equal(starts[0], starts[1])

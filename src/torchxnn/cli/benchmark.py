@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, final
+from typing import Annotated, ClassVar, Literal, final
 
 from rich.progress import Progress
 from tyro.conf import subcommand
@@ -19,9 +19,10 @@ from torchxnn.apps.benchmark.funnybirds.settings import TruthConfig, default_con
 from torchxnn.apps.benchmark.planted_methods import PlantedConfig
 from torchxnn.apps.benchmark.run import run_benchmark
 from torchxnn.apps.benchmark.settings import BenchmarkConfig, MnistConfig
-from torchxnn.apps.benchmark.stability import run_stability
+from torchxnn.apps.benchmark.stability import StabilityConfig, run_stability
+from torchxnn.apps.benchmark.stability_tables import stability_text
 from torchxnn.apps.benchmark.summary import summarise
-from torchxnn.apps.benchmark.tables import markdown, stability_text, tuning_text
+from torchxnn.apps.benchmark.tables import markdown, tuning_text
 from torchxnn.apps.benchmark.tasks import BUNDLED, TASKS, TaskSource
 from torchxnn.apps.benchmark.tune import TuneGrid, run_tuning
 from torchxnn.cli.terminal import Terminal, count_epochs, count_steps
@@ -71,7 +72,8 @@ class BenchmarkCommand(ABC):
     def source(self) -> TaskSource:
         """The benchmark and the data that the arguments name."""
         masks = vars(self).get("masks")  # birds are measured on the images that they are fitted on
-        return TaskSource(self.kind, self.root, self.weights, self.model, self.layer, masks)
+        task = vars(self).get("data", self.kind)
+        return TaskSource(task, self.root, self.weights, self.model, self.layer, masks)
 
     @final
     def plan(self, targets: list[int] | None, progress: Progress, verb: str) -> Plan:
@@ -187,33 +189,7 @@ TUNE_CLASSES = 10
 
 
 @dataclass(frozen=True)
-class FewClasses(BenchmarkCommand):
-    """A benchmark that fits each of about ten kinds of birds many times."""
-
-    @abstractmethod
-    def run(self, plan: Plan) -> dict[str, Any]:
-        """Fit and measure the classes of a plan; returns what the files say."""
-
-    @abstractmethod
-    def files(self, found: dict[str, Any], targets: list[int]) -> dict[str, bytes]:
-        """The contents of the files to write, by name; one in Markdown is printed, too."""
-
-    @final
-    def execute(self, terminal: Terminal) -> None:
-        """Fit every few classes if none are named, and write what was found."""
-        source = self.source()
-        names = TASKS[source.kind](source).classes
-        targets = find_classes(names, self.classes) or every_few(len(names))
-        with terminal.progress() as progress:
-            found = self.run(self.plan(targets, progress, "Fitting"))
-        for name, content in self.files(found, targets).items():
-            replace_file(self.out / name, content)
-            if name.endswith(".md"):
-                terminal.say(content.decode())
-
-
-@dataclass(frozen=True)
-class Tune(FewClasses):
+class Tune(BenchmarkCommand):
     """Choose beta, eta and q on CUB's training split: R^2 near NN's, then least overlap of maps.
 
     Attributes:
@@ -222,41 +198,47 @@ class Tune(FewClasses):
 
     grid: TuneGrid = field(default_factory=TuneGrid)
 
-    def run(self, plan: Plan) -> dict[str, Any]:
-        """Try every setting of the grid on held-out training images."""
-        return run_tuning(plan, self.grid)
-
-    def files(self, found: dict[str, Any], targets: list[int]) -> dict[str, bytes]:
-        """The figures of all settings as JSON, what they mean in words, and the Pareto front."""
+    def execute(self, terminal: Terminal) -> None:
+        """Try every setting on every few classes if none are named; write and draw the figures."""
         from torchxnn.apps.benchmark.figures.pareto_front import front_figure
         from torchxnn.explanations.drawing.canvas import figure_bytes
 
-        return {
-            "tuning.json": to_json(found | {"classes": targets}),
-            "tuning.png": figure_bytes(front_figure(found), "png", 150),
-            "tuning.md": tuning_text(found, targets).encode(),
-        }
+        source = self.source()
+        names = TASKS[source.kind](source).classes
+        targets = find_classes(names, self.classes) or every_few(len(names))
+        with terminal.progress() as progress:
+            found = run_tuning(self.plan(targets, progress, "Fitting"), self.grid)
+        text = tuning_text(found, targets)
+        replace_file(self.out / "tuning.json", to_json(found | {"classes": targets}))
+        replace_file(self.out / "tuning.png", figure_bytes(front_figure(found), "png", 150))
+        replace_file(self.out / "tuning.md", text.encode())
+        terminal.say(text)
 
 
 @dataclass(frozen=True)
-class SeedStability(FewClasses):
-    """Refit birds with other seeds and match the x-features that are found.
+class Stability(BenchmarkCommand):
+    """Refit classes with other seeds, splits and samples, and ask what is found again.
 
     Attributes:
-        fits: per class and method.
+        data: birds that are photographed or rendered.
+        refits: what is refitted.
     """
 
-    fits: int = 5
+    data: Literal["cub", "funnybirds"] = "cub"
+    config: BenchmarkConfig = field(default_factory=default_config)
+    refits: StabilityConfig = field(default_factory=StabilityConfig)
 
-    def run(self, plan: Plan) -> dict[str, Any]:
-        """Fit every method several times and match the x-features."""
-        return run_stability(plan, self.fits)
-
-    def files(self, found: dict[str, Any], targets: list[int]) -> dict[str, bytes]:
-        """The figures as JSON, and their tables in Markdown."""
-        del targets  # they are in what was found
+    def execute(self, terminal: Terminal) -> None:
+        """Refit all classes, and print and write what was found."""
+        source = self.source()
+        names = TASKS[source.kind](source).classes if self.classes else ()
+        targets = find_classes(names, self.classes)
+        with terminal.progress() as progress:
+            found = run_stability(self.plan(targets, progress, "Fitting"), self.refits)
         text = stability_text(found)
-        return {"stability.json": to_json(found), "stability.md": text.encode()}
+        replace_file(self.out / "stability.json", to_json(found))
+        replace_file(self.out / "stability.md", text.encode())
+        terminal.say(text)
 
 
 @dataclass(frozen=True)
@@ -308,7 +290,7 @@ class Planted:
 
 
 def every_few(classes: int) -> list[int]:
-    """About ten classes, evenly spaced, for commands that fit each class many times."""
+    """About ten classes, evenly spaced, for a command that fits each class many times."""
     step = max(1, classes // TUNE_CLASSES)
     return list(range(step - 1, classes, step))[:TUNE_CLASSES]
 
@@ -357,7 +339,7 @@ class Benchmark:
         | Annotated[Mnist, subcommand("mnist")]
         | Annotated[Planted, subcommand("planted")]
         | Annotated[Tune, subcommand("tune")]
-        | Annotated[SeedStability, subcommand("stability")]
+        | Annotated[Stability, subcommand("stability")]
     )
 
     def execute(self, terminal: Terminal) -> None:

@@ -113,6 +113,25 @@ def split_kinds(
     return held_out
 
 
+def resample(data: Activations, seed: int, copies: int = 0) -> Activations:
+    """A bootstrap sample with as many images of every class as there are.
+
+    Args:
+        data: images, then so many altered copies of each, all first copies first.
+        seed: the same seed draws the same images.
+        copies: of each image; they are drawn with it.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    images = len(data) // (1 + copies)
+    classes, drawn = sample_classes(data)[:images], []
+    for kind in classes.unique():
+        members = (classes == kind).nonzero().flatten()
+        places = torch.randint(len(members), (len(members),), generator=generator)
+        drawn.append(members[places])
+    every = torch.cat(drawn)
+    return data.select(torch.cat([every + copy * images for copy in range(1 + copies)]))
+
+
 def sample_weights(
     data: Activations, targets: Sequence[int], positive_share: float | None
 ) -> Float[Tensor, " samples"]:

@@ -35,7 +35,7 @@ def feature_correlation(
 
 
 def partial_out(
-    values: Float[Tensor, "images features"], what: Float[Tensor, " images"]
+    values: Float[Tensor, "images features"], what: Float[Tensor, " rows"]
 ) -> Float[Tensor, "images features"]:
     r"""What is left of each column when its linear dependence on a number per image is taken out.
 
@@ -67,19 +67,21 @@ def partial_out(
     return torch.where(left.norm(dim=0) > CONSTANT * columns.norm(dim=0), left, 0.0)
 
 
-def match_features(similarity: Float[Tensor, "features features"]) -> tuple[int, ...]:
+def match_features(similarity: Float[Tensor, "features others"]) -> tuple[int, ...]:
     """For every row the column it is matched with, so that the sum of similarities is largest.
 
-    Source: Kuhn, The Hungarian method for the assignment problem, 1955. The similarity (n, n), such
+    Source: Kuhn, The Hungarian method for the assignment problem, 1955. The similarity (n, m), such
     as from `feature_correlation` or of maps, is signed: an x-feature that is on where another is
-    off is not the same concept.
+    off is not the same concept. There may be more columns than rows; some are then left over.
 
     Raises:
-        DataError: there are no x-features.
+        DataError: there are no x-features, or fewer columns than rows.
         NonFiniteError: a similarity is NaN or infinite.
     """
     if len(similarity) == 0:
         raise DataError("there are no x-features to match")
+    if len(similarity) > similarity.shape[1]:
+        raise DataError("{} x-features cannot be matched with {}".format(*similarity.shape))
     check_finite("a similarity of two x-features is NaN or infinite", similarity)
     _, columns = linear_sum_assignment(similarity.detach().cpu().numpy(), maximize=True)
     return tuple(int(column) for column in columns)

@@ -71,8 +71,11 @@ from torchxnn.metrics.planted import (
 )
 from torchxnn.metrics.pointing import Pointing, pointing_game
 from torchxnn.metrics.stability import (
+    Run,
     Stability,
+    Swap,
     feature_correlation,
+    functional_swap,
     match_features,
     measure_stability,
     stability_of,
@@ -102,8 +105,10 @@ __all__ = [
     "Recovery",
     "RelevanceHistograms",
     "ReproducedChange",
+    "Run",
     "Stability",
     "StepCurve",
+    "Swap",
     "alike_pairs",
     "bootstrap_counts",
     "bootstrap_interval",
@@ -118,6 +123,7 @@ __all__ = [
     "feature_correlation",
     "feature_regions",
     "feature_use",
+    "functional_swap",
     "holm_adjust",
     "inpaint_images",
     "inpaint_picture",

@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 
 from torchxnn.data.activations import Activations
+from torchxnn.embeddings.autoencoder import Autoencoder
 from torchxnn.embeddings.base import Embedding
 from torchxnn.errors import DegenerateFitWarning, XNNError
 from torchxnn.training.config import ComputeConfig, Losses, TrainConfig
@@ -86,11 +87,13 @@ def fit_group(
     on_epoch: Callable[[int, int, int, Losses], None] | None = None,
     held_out: Literal["given", "split"] = "given",
     starts: SharedStarts | None = None,
+    seeds: Sequence[int] | None = None,
+    on_start: Callable[[int, int, Autoencoder], None] | None = None,
 ) -> None:
     """Fit an embedding to each of several targets, `compute.slots` of them at once.
 
     The mathematics is that of fits one by one. What a fit fails with goes to `on_done` and does not
-    touch the others.
+    touch the others. The same targets may come several times, with a seed each.
 
     Args:
         train: activations to fit; all fits read the same ones.
@@ -103,6 +106,10 @@ def fit_group(
         on_epoch: called with (position, trial, epoch, held-out losses).
         held_out: "split" says that `validation` was split off the images that the user gave.
         starts: shared with other groups that are fitted to the same activations.
+        seeds: of the fits, one per entry of `targets`; None takes `config.seed` for all. The split
+            and the principal subspace, which the fits have in common, are by `config.seed`.
+        on_start: called with (position, trial, the embedding at its starting point), which the fit
+            goes on to change.
 
     Raises:
         DataError: settings or data that no fit could begin with.
@@ -113,6 +120,7 @@ def fit_group(
         data = GroupData.prepare(train, validation, targets, config, compute, held_out, starts)
         if data.train.are_maps:
             compute = replace(compute, slots=1)  # a batch of maps is large enough
-        queue = TrialQueue(data, targets, n_features, config, on_done)
+        queue = TrialQueue(data, targets, n_features, config, on_done, seeds)
         watch = None if on_epoch is None else lambda w, *told: on_epoch(w.position, w.number, *told)
-        run_trials(queue.next, n_features, config, compute, queue.take, watch)
+        begun = None if on_start is None else lambda w, at: on_start(w.position, w.number, at)
+        run_trials(queue.next, n_features, config, compute, queue.take, watch, begun)

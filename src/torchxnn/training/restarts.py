@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -122,7 +122,8 @@ class Restarts:
             split.beside(data) for split, data in zip(self.splits, self.data.fitted, strict=True)
         ]
         spread, starts = self.spread.to(fitted[0].logits), self.data.starts
-        return Wanted((fitted[0], fitted[1]), spread, starts, self.trials, position)
+        seed = self.config.seed
+        return Wanted((fitted[0], fitted[1]), spread, starts, self.trials, seed, position)
 
     def take(self, trial: Trial) -> None:
         """Note a trial's result."""
@@ -182,9 +183,12 @@ class TrialQueue:
         n_features: int,
         config: TrainConfig,
         on_done: Callable[[int, FitResult], None],
+        seeds: Sequence[int] | None = None,
     ) -> None:
         self.data, self.targets, self.n_features = data, targets, n_features
-        self.config, self.on_done = config, on_done
+        seeds = [config.seed] * len(targets) if seeds is None else seeds
+        self.configs = [replace(config, seed=seed) for seed in seeds]
+        self.on_done = on_done
         self.fresh = deque(range(len(targets)))
         self.again: deque[int] = deque()
         self.open: dict[int, Restarts] = {}
@@ -197,7 +201,8 @@ class TrialQueue:
         while self.fresh:
             position = self.fresh.popleft()
             try:
-                restarts = Restarts(self.data, self.targets[position], self.n_features, self.config)
+                wanted = self.targets[position], self.n_features, self.configs[position]
+                restarts = Restarts(self.data, *wanted)
             except XNNError as error:
                 self.on_done(position, error)
                 continue

@@ -34,9 +34,9 @@ class Trial:
     revived: int
 
 
-def trial_generator(config: TrainConfig, number: int) -> torch.Generator:
-    """The source of everything random in one trial; each has its own seed."""
-    return torch.Generator().manual_seed(config.seed + SEED_STEP * number)
+def trial_generator(seed: int, number: int) -> torch.Generator:
+    """The source of everything random in one trial of a fit of that seed; each has its own."""
+    return torch.Generator().manual_seed(seed + SEED_STEP * number)
 
 
 @dataclass(eq=False)

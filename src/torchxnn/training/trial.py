@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from torchxnn.embeddings.autoencoder import Autoencoder
 from torchxnn.errors import XNNError
 from torchxnn.training import losses
 from torchxnn.training.cells import MapStarter
@@ -42,7 +43,8 @@ class Wanted:
         splits: training and held-out data; all fits of a group share their `data`.
         spread: (k,) standard deviation of the logits over the training data.
         starts: what all fits to the same activations begin with.
-        number: of the trial; gives each its own seed.
+        number: of the trial; gives each its own seed, counted from `seed`.
+        seed: of the fit.
         position: of the targets in the caller's list.
     """
 
@@ -50,6 +52,7 @@ class Wanted:
     spread: Float[Tensor, " targets"]
     starts: SharedStarts
     number: int
+    seed: int
     position: int = 0
 
 
@@ -59,6 +62,7 @@ ROWS_AT_ONCE = 4096
 Queue = Callable[[], Wanted | None]
 OnEpoch = Callable[[Wanted, int, Losses], None]
 OnTrial = Callable[[Wanted, Trial | XNNError], None]
+OnStart = Callable[[Wanted, Autoencoder], None]
 
 
 def run_trials(
@@ -68,6 +72,7 @@ def run_trials(
     compute: ComputeConfig,
     on_trial: OnTrial,
     on_epoch: OnEpoch | None = None,
+    on_start: OnStart | None = None,
 ) -> None:
     """Run all fits that are wanted, at most `compute.slots` at once.
 
@@ -79,8 +84,9 @@ def run_trials(
         on_trial: called with each fit as it ends: its result, or the error that it ended with,
             which does not touch the others.
         on_epoch: called with (fit, epoch, held-out losses).
+        on_start: called with (fit, the embedding at its starting point).
     """
-    group = _Group(n_features, config, compute)
+    group = _Group(n_features, config, compute, on_start)
     while True:
         group.fill(queue, on_trial)
         if not group.fits:
@@ -95,7 +101,7 @@ class _Fit:
     def __init__(self, wanted: Wanted, n_features: int, config: TrainConfig) -> None:
         self.wanted, self.config = wanted, config
         self.train, self.validation = wanted.splits
-        self.generator = trial_generator(config, wanted.number)
+        self.generator = trial_generator(wanted.seed, wanted.number)
         kind = MapStarter if self.train.data.are_maps else VectorStarter
         self.starter = kind(self.train, n_features, config, self.generator, wanted.starts)
         self.embedding = self.starter.embedding
@@ -159,8 +165,15 @@ class _Group:
 
     stack: Stack
 
-    def __init__(self, n_features: int, config: TrainConfig, compute: ComputeConfig) -> None:
+    def __init__(
+        self,
+        n_features: int,
+        config: TrainConfig,
+        compute: ComputeConfig,
+        on_start: OnStart | None = None,
+    ) -> None:
         self.n_features, self.config, self.compute = n_features, config, compute
+        self.on_start = on_start
         self.fits: list[_Fit] = []
         self.inputs: Tensor | None = None
         self.means = RunningMeans()
@@ -199,9 +212,13 @@ class _Group:
     def _start(self, queue: Queue, on_trial: OnTrial) -> _Fit | None:
         while (wanted := queue()) is not None:
             try:
-                return _Fit(wanted, self.n_features, self.config)
+                fit = _Fit(wanted, self.n_features, self.config)
             except XNNError as error:
                 on_trial(wanted, error)
+                continue
+            if self.on_start is not None:
+                self.on_start(wanted, fit.embedding)
+            return fit
         return None
 
     def train_epoch(self) -> None:

@@ -25,9 +25,15 @@ from torchxnn.apps.benchmark.methods import (
 )
 from torchxnn.apps.benchmark.run import BENCHMARK, run_benchmark, saved_xnn
 from torchxnn.apps.benchmark.settings import ALL_METHODS, BenchmarkConfig
-from torchxnn.apps.benchmark.stability import run_stability
+from torchxnn.apps.benchmark.stability import (
+    REFITS,
+    StabilityConfig,
+    components_alone,
+    run_stability,
+)
+from torchxnn.apps.benchmark.stability_tables import stability_text
 from torchxnn.apps.benchmark.summary import summarise
-from torchxnn.apps.benchmark.tables import markdown, stability_text, tuning_text
+from torchxnn.apps.benchmark.tables import markdown, tuning_text
 from torchxnn.apps.benchmark.tasks import TASKS, TaskSource
 from torchxnn.apps.benchmark.tune import JUDGED, TuneGrid, choose, run_tuning
 from torchxnn.attribution.methods import attributor
@@ -35,12 +41,14 @@ from torchxnn.cli.benchmark import every_few, find_classes
 from torchxnn.cli.main import main
 from torchxnn.data.activations import Activations
 from torchxnn.data.positives import sample_weights
-from torchxnn.embeddings import fit_pca
+from torchxnn.embeddings import fit_pca, read_logits
+from torchxnn.embeddings.apply import apply_embedding
 from torchxnn.embeddings.linear import fit_linear
 from torchxnn.errors import DataError, XNNError
 from torchxnn.metrics.orthogonality import MapCovariance
-from torchxnn.training.fit import fit_embedding
+from torchxnn.training.fit import fit_embedding, fit_group
 from torchxnn.xnn import XNN
+from training_examples import many_classes
 
 
 @pytest.fixture(scope="module")
@@ -476,24 +484,95 @@ def test_tuning_looks_at_training_pictures_alone(source, tmp_path):
 
 
 def test_refits_are_matched(source, tmp_path):
-    config = replace(CONFIG, train=replace(TRAIN, epochs=1))
-    found = run_stability(Plan(source, config, tmp_path / "out", [1]), fits=2)
-    assert set(found["methods"]) == {"XNN", "SRAE", "SRAE-R", "NN", "SAE"}
-    for row in found["methods"].values():
-        assert -1 <= row["correlation"] <= 1
-    assert "2 fits per class, 1 classes" in stability_text(found)
-    done = tmp_path / "out" / "stability" / "0001-2.json"
+    config = replace(CONFIG, n_features=2, train=replace(TRAIN, epochs=1))
+    plan = Plan(source, config, tmp_path / "out", [0, 1])
+    found = run_stability(plan, StabilityConfig(fits=2))
+    assert tuple(found["methods"]) == ("XNN", "SRAE")
+    for kinds in found["methods"].values():
+        for figures in kinds.values():
+            assert -1 <= figures["matched"]["mean"] <= 1
+            assert figures["matched"]["low"] <= figures["matched"]["high"]
+            assert 1 <= figures["concepts"]["mean"] <= 2
+            assert -1 <= figures["start"]["mean"] <= 1
+    assert {(test["first"], test["other"]) for test in found["tests"]} == {("XNN", "SRAE")}
+    assert {test["refits"] for test in found["tests"]} == set(REFITS)
+    assert all(test["p"] <= test["p_holm"] <= 1 for test in found["tests"])
+    text = stability_text(found)
+    assert "2 class(es), 2 fits of each kind" in text
+    assert "on 6 images of the class" in text  # 4 test images, and 2 held out
+    assert "not decided" in text
+
+    done = tmp_path / "out" / "stability" / "0001-XNN-2.json"
     content = json.loads(done.read_text())
-    content["figures"]["NN"] = {"correlation": 0.125, "chance": 0.0}
+    content["figures"]["refits"]["seeds"]["matched"] = 0.125
     done.write_text(json.dumps(content))
-    again = run_stability(Plan(source, config, tmp_path / "out", [1]), fits=2)
-    assert again["methods"]["NN"]["correlation"] == 0.125  # read, not fitted again
+    again = run_stability(plan, StabilityConfig(fits=2))  # read, not fitted again
+    assert again["classes"]["XNN"]["1"]["refits"]["seeds"]["matched"] == 0.125
     assert again["methods"]["SRAE"] == found["methods"]["SRAE"]
     done.write_text("{")
-    with pytest.raises(DataError, match=r"0001-2.json cannot be read.* write it anew"):
-        run_stability(Plan(source, config, tmp_path / "out", [1]), fits=2)
-    with pytest.raises(XNNError, match="at least 2 fits"):
-        run_stability(Plan(source, config, tmp_path / "out", [1]), fits=1)
+    with pytest.raises(DataError, match=r"0001-XNN-2.json cannot be read.* write it anew"):
+        run_stability(plan, StabilityConfig(fits=2))
+
+
+def test_refits_do_not_depend_on_the_processes(source, tmp_path):
+    config = replace(CONFIG, n_features=2, train=replace(TRAIN, epochs=1))
+    one, two = (
+        run_stability(
+            Plan(source, config, tmp_path / str(jobs), [0, 1], jobs),
+            StabilityConfig(fits=2, methods=("XNN",)),
+        )
+        for jobs in (1, 2)
+    )
+    assert one == two
+
+
+def test_the_first_fit_of_seeds_and_of_splits_is_the_same(monkeypatch, source, tmp_path):
+    asked = []
+
+    def watched(train, validation, targets, n, config, compute, on_done, **given):
+        asked.append((len(targets), given["seeds"], train))
+        fit_group(train, validation, targets, n, config, compute, on_done, **given)
+
+    monkeypatch.setattr("torchxnn.apps.benchmark.stability.fit_group", watched)
+    config = replace(CONFIG, n_features=2, train=replace(TRAIN, epochs=1, seed=3))
+    plan = Plan(source, config, tmp_path / "out", [1])
+    run_stability(plan, StabilityConfig(fits=2, methods=("SRAE",)))
+    assert [(count, seeds) for count, seeds, _ in asked] == [
+        (2, [3, 4]),  # seeds, on the first split, as one group
+        (1, [3]),  # the other split
+        (1, [4]),  # bootstraps
+        (1, [5]),
+    ]
+    samples = [train.z for _, _, train in asked]
+    assert not torch.equal(samples[0], samples[1])
+    assert len(samples[2]) == len(samples[0])
+
+
+def test_components_without_a_fit_have_no_start_and_add_up_to_a_linear_model():
+    data = many_classes(count=300, seed=0)
+    embedding = components_alone(FitData(data, data), 2, 3, seed=0)
+    told = apply_embedding(embedding, data.z)
+    weight, bias = read_logits(data.z, data.logits)
+    assert torch.allclose(told.reproduced[:, 0], data.z @ weight[2] + bias[2], atol=1e-3)
+    summed = told.contributions.sum(2) + embedding.intercept
+    assert torch.allclose(summed, told.reproduced, atol=1e-3)
+
+
+def test_components_of_few_logits_are_refused(source, tmp_path):
+    plan = Plan(source, CONFIG, tmp_path / "out", [1])
+    with pytest.raises(DataError, match="3 logits are too few to tell 3 causes apart"):
+        run_stability(plan, StabilityConfig(fits=2, methods=("components",)))
+
+
+def test_what_cannot_be_refitted_is_refused_before_anything_is_opened(source, tmp_path):
+    plan = Plan(source, CONFIG, tmp_path / "out", [1])
+    with pytest.raises(XNNError, match="at least 2 fits, got 1"):
+        run_stability(plan, StabilityConfig(fits=1))
+    with pytest.raises(XNNError, match="no method 'PCA'; known: XNN, SRAE"):
+        run_stability(plan, StabilityConfig(methods=("XNN", "PCA")))
+    with pytest.raises(XNNError, match="no method ''; known"):
+        run_stability(plan, StabilityConfig(methods=()))
+    assert not (tmp_path / "out").exists()
 
 
 def test_about_ten_classes():

@@ -15,7 +15,6 @@ from torchxnn.apps.benchmark.bounds import BOUNDS
 from torchxnn.apps.benchmark.class_by_class import Plan, open_benchmark
 from torchxnn.apps.benchmark.funnybirds.causes import ask, cause_figures, find_removals, importances
 from torchxnn.apps.benchmark.funnybirds.maps import Seen, lie
-from torchxnn.apps.benchmark.funnybirds.measure import resample
 from torchxnn.apps.benchmark.funnybirds.page import write_page
 from torchxnn.apps.benchmark.funnybirds.run import run_funnybirds
 from torchxnn.apps.benchmark.funnybirds.settings import RULES, SUBSPACE, TruthConfig, default_config
@@ -414,19 +413,6 @@ def test_more_classes_better_is_better_even_if_the_median_is_a_tie():
     assert better(test)
     assert not better(test | {"figure": "background"})
     assert not better(test | {"higher": 0})
-
-
-def test_bootstrap_keeps_the_number_of_images_of_every_class():
-    labels = torch.tensor([0, 1, 1, 1, 2, 2])
-    data = Activations(torch.arange(6.0).unsqueeze(1), torch.zeros(6, 3), labels)
-    seen = set()
-    for seed in range(20):
-        drawn = resample(data, seed)
-        assert drawn.labels.bincount().tolist() == [1, 3, 2]
-        assert all(labels[int(z)] == label for z, label in zip(drawn.z, drawn.labels, strict=True))
-        seen |= set(drawn.z.flatten().tolist())
-        assert torch.equal(drawn.z, resample(data, seed).z)
-    assert seen == set(range(6))
 
 
 def test_settings():

@@ -232,19 +232,6 @@ def _count(found: dict[str, Any], method: str) -> int:
     return sum(row["method"] == method for row in found["settings"].values())
 
 
-def stability_text(found: dict[str, Any]) -> str:
-    """Matched correlation by method, as Markdown."""
-    rows = [
-        [name, number(row["correlation"]), number(row["chance"])]
-        for name, row in found["methods"].items()
-    ]
-    return (
-        f"{found['fits']} fits per class, {len(found['classes'])} classes.\n\n"
-        + table(["method", "correlation of matched x-features ↑", "of shuffled values"], rows)
-        + "\n"
-    )
-
-
 def planted_text(found: dict[str, Any], figures: Mapping[str, str]) -> str:
     """Figures of the planted benchmark by method, with their spread over seeds, as Markdown.
 

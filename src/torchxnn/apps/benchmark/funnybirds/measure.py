@@ -48,8 +48,8 @@ from torchxnn.apps.benchmark.methods import (
 from torchxnn.apps.benchmark.peers import PEERS
 from torchxnn.apps.benchmark.run import saved_xnn
 from torchxnn.apps.gallery import evenly_spaced
-from torchxnn.data.activations import Activations
 from torchxnn.data.datasets.funnybirds import PARTS, FunnyBirds
+from torchxnn.data.positives import resample
 from torchxnn.embeddings.base import Embedding
 from torchxnn.errors import DataError
 from torchxnn.metrics import ground_truth as truth
@@ -216,24 +216,13 @@ def _refit(ready: Ready, target: int, removals: Removals) -> dict[str, Any]:
     """Recovery and specificity of today's default on bootstrap samples, with other seeds."""
     found: dict[str, list[float | None]] = {"recovery": [], "specificity": []}
     for seed in range(1, ready.config.refits + 1):
-        data = FitData(resample(ready.data.train, seed), ready.data.validation)
+        drawn = resample(ready.data.train, seed, ready.opened.config.copies)
+        data = FitData(drawn, ready.data.validation)
         profiles = ask(fit_default(ready, target, data, seed), removals).profiles
         recovered = truth.recovery(profiles, removals.causes.mean(0))
         found["recovery"].append(None if recovered is None else recovered.value)
         found["specificity"].append(truth.specificity(profiles))
     return found
-
-
-def resample(data: Activations, seed: int) -> Activations:
-    """A bootstrap sample with as many images of every class as there are."""
-    generator = torch.Generator().manual_seed(seed)
-    labels = data.predicted if data.labels is None else data.labels
-    drawn = []
-    for label in labels.unique():
-        members = (labels == label).nonzero().flatten()
-        places = torch.randint(len(members), (len(members),), generator=generator)
-        drawn.append(members[places])
-    return data.select(torch.cat(drawn))
 
 
 def _measure_maps(
