@@ -217,12 +217,13 @@ def _tests(found: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> list[dict[st
         for kind in REFITS:
             for figure in TESTED:
                 pairs = [
-                    (mine["refits"][kind][figure], found[other][target]["refits"][kind][figure])
-                    for target, mine in found[first].items()
+                    (row["refits"][kind][figure], found[other][target]["refits"][kind][figure])
+                    for target, row in found[first].items()
                 ]
                 if len(pairs) < 2:
                     continue
-                tested = paired_wilcoxon(*([pair[side] for pair in pairs] for side in (0, 1)))
+                mine, theirs = ([pair[side] for pair in pairs] for side in (0, 1))
+                tested = paired_wilcoxon(mine, theirs)
                 tests.append(
                     {
                         "refits": kind,
@@ -231,8 +232,8 @@ def _tests(found: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> list[dict[st
                         "other": other,
                         "p": tested.p,
                         "median_difference": tested.median_difference,
-                        "higher": sum(mine > theirs for mine, theirs in pairs),
-                        "lower": sum(mine < theirs for mine, theirs in pairs),
+                        "higher": sum(a > b for a, b in pairs),
+                        "lower": sum(a < b for a, b in pairs),
                         "classes": len(pairs),
                     }
                 )
