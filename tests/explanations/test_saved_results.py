@@ -225,3 +225,22 @@ def test_a_shared_scale_compares_the_x_features():
     assert [max(panel.evidence.levels(), key=abs) for panel in shared] == [4, -8]
     assert own[0].evidence.bounds == pytest.approx((0.2, 0.3))
     assert shared[0].evidence.bounds == pytest.approx((0.6, 0.5))
+
+
+def test_a_what_if_of_an_earlier_version_claims_nothing_that_5_controls_cannot_show(tmp_path):
+    """ "The network uses it" after beating 5 controls is p = 1/6."""
+    found = absence()
+    change = replace(found.changes[0], control_real=(-0.5, 0.1, 0.0, -1.0, 0.2))
+    replace(found, changes=(change, found.changes[1])).save(tmp_path / "it")
+    file = tmp_path / "it" / "what_if.json"
+    record = json.loads(file.read_text("utf-8"))
+    del record["config"]["on_object"]
+    record["config"]["controls"] = 5
+    for each in record["changes"]:
+        del each["p"], each["p_holm"]
+        each["used"] = True
+    file.write_text(json.dumps(record), "utf-8")
+    loaded = WhatIf.load(tmp_path / "it")
+    assert loaded.config.on_object == 0
+    assert not loaded.used(1)
+    assert "that the network uses it is not shown (p = 0.167)" in loaded.sentence(1)

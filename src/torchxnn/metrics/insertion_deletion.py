@@ -111,6 +111,56 @@ def shifted_regions(
     return torch.stack(shifted)
 
 
+def control_regions(
+    region: Bool[Tensor, "height width"],
+    mass: Float[Tensor, "height width"],
+    elsewhere: int,
+    on_object: int,
+    seed: int,
+) -> Bool[Tensor, "regions height width"]:
+    r"""One region moved to other places, some of them anywhere, the others onto the object.
+
+    What leaves the picture comes back opposite; no shift is drawn twice. Anywhere: all shifts but
+    none at all are as likely. On the object a shift s is drawn in proportion to what the moved
+    region covers of the object outside of the region G itself, and to the share of G it leaves:
+
+    .. math::
+        w(s)\propto\sum_{p\in G,\,p+s\notin G}m(p+s)\;
+        \Big(1-\frac{|\{p\in G:p+s\in G\}|}{|G|}\Big)
+
+    Args:
+        region: of at least one pixel.
+        mass: m, where the object is; non-negative. Without any outside of the region all places are
+            drawn from anywhere.
+        elsewhere: number of places anywhere.
+        on_object: number of places on the object.
+        seed: the same seed gives the same places.
+
+    Returns:
+        (elsewhere + on_object, H, W), those anywhere first.
+    """
+    generator = np.random.default_rng(seed)
+    inside = region.double()
+    fourier = torch.fft.rfft2(inside).conj()
+    moved = [
+        torch.fft.irfft2(fourier * torch.fft.rfft2(other), s=region.shape)
+        for other in (mass.double() * ~region, inside)
+    ]
+    weights = (moved[0] * (1 - moved[1] / inside.sum())).clamp(min=0).flatten()
+    weights[weights < 1e-9 * weights.max()] = 0  # nothing but the rounding of the transform
+    weights[0] = 0
+    anywhere = torch.ones_like(weights)
+    anywhere[0] = 0
+    if not bool(weights.any()):
+        weights = anywhere
+    width, steps = region.shape[1], list[int]()
+    for chances, count in ((anywhere, elsewhere), (weights, on_object)):
+        again = int((chances > 0).sum()) < count  # pictures of a few pixels
+        drawn = (chances / chances.sum()).numpy()
+        steps += generator.choice(len(drawn), count, replace=again, p=drawn).tolist()
+    return torch.stack([region.roll((step // width, step % width), (0, 1)) for step in steps])
+
+
 def deletion_masks(
     regions: Bool[Tensor, "regions height width"], order: Int64[Tensor, " regions"]
 ) -> Bool[Tensor, "steps height width"]:

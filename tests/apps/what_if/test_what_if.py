@@ -15,12 +15,14 @@ from page_examples import Page
 from torchxnn import XNN
 from torchxnn.apps.what_if.one_image import what_if
 from torchxnn.apps.what_if.painting import WhatIfConfig
+from torchxnn.apps.what_if.result import Change, WhatIf
 from torchxnn.apps.what_if.table import FIGURES, ORDERS, WAYS, what_if_table
 from torchxnn.cli.main import main
 from torchxnn.cli.saved_run import folder_names
 from torchxnn.embeddings.apply import anchor
 from torchxnn.errors import DataError, LayerError, XNNError
 from torchxnn.metrics import inpaint_images, top_pixels
+from torchxnn.metrics.insertion_deletion import control_regions
 from torchxnn.models.layers import record_layers, run_with_output
 from torchxnn.models.preprocessing import Preprocessing
 from torchxnn.training.config import TrainConfig
@@ -73,13 +75,14 @@ def test_each_change_is_what_a_run_of_its_own_gives(xnn, image):
         assert one.masked_real == pytest.approx(float(real) - logit, abs=1e-4)
         expected = float(sum_of_all) - reproduced
         assert one.masked_reproduced == pytest.approx(expected, abs=1e-4)
-        assert len(one.control_real) == len(one.control_reproduced) == 2
+        count = 2 if one.pixels else 0
+        assert len(one.control_real) == len(one.control_reproduced) == count
     sizes = [abs(one.contribution) for one in found.changes]
     assert sizes == sorted(sizes, reverse=True)
 
 
 def test_the_reconstruction_runs_through_the_rest_of_the_network(xnn, image):
-    found = what_if(xnn, image)
+    found = what_if(xnn, image, config=WhatIfConfig(controls=1))
     batch = image.unsqueeze(0)
     with torch.no_grad():
         features = xnn(batch)
@@ -157,10 +160,69 @@ def test_the_network_does_not_follow_an_explanation_that_is_wrong():
     assert left.set_reproduced == pytest.approx(right.set_reproduced, rel=1e-5)
     assert left.masked_real < -0.1
     assert right.masked_real == pytest.approx(0, abs=0.02)
-    assert left.used
-    assert not right.used
-    assert "the network uses it" in found.sentence(0)
-    assert "is not shown" in found.sentence(1)
+    assert len(left.control_real) == 40  # 20 for each x-feature
+    assert left.p == pytest.approx(1 / 41)
+    assert found.p_holm(0) == pytest.approx(2 / 41)
+    assert found.used(0)
+    assert not found.used(1)
+    assert "the network uses it (p = 0.049, corrected for 2 x-features)" in found.sentence(0)
+    assert f"is not shown (p = {found.p_holm(1):.3f}" in found.sentence(1)
+    few = what_if(xnn, image, [0], config=WhatIfConfig(pixels=24, blur=0.05, controls=5))
+    assert few.change(0).p == pytest.approx(1 / 6)  # that was enough to say that it is used
+    assert "that the network uses it is not shown (p = 0.167)" in few.sentence(0)
+
+
+def test_by_luck_no_more_than_one_in_twenty_pictures_gets_a_claim():
+    """Of five x-features that the network does not use one beat 5 controls on 60% of pictures."""
+    generator = np.random.default_rng(0)
+
+    def claimed(controls):
+        empty = np.zeros((2, 2), bool)
+        changes = tuple(
+            Change(i, "x", 1.0, 1.0, 1, -1.0, draw[0], 0.0, tuple(draw[1:]), (), None,
+                   empty.astype(np.float32), ~empty, *[np.zeros((2, 2, 3), np.uint8)] * 2)
+            for i, draw in enumerate(generator.standard_normal((5, 1 + controls)).tolist())
+        )  # fmt: skip
+        found = WhatIf(np.zeros((2, 2, 3), np.uint8), 0, "it", 0.0, 0.0, None, changes,
+                       WhatIfConfig())  # fmt: skip
+        beaten = [-each.masked_real > max(0.0, *(-c for c in each.control_real))
+                  for each in changes]  # fmt: skip
+        return any(beaten), any(found.used(i) for i in range(5))
+
+    before = np.mean([claimed(5)[0] for _ in range(400)])
+    now = np.mean([claimed(sum(WhatIfConfig().control_counts(5)))[1] for _ in range(400)])
+    assert before > 0.5
+    assert now < 0.08
+
+
+def test_half_of_the_controls_lie_on_the_object():
+    """The region lies on the object, and controls that all hit background are easily beaten."""
+    region = torch.zeros(40, 40, dtype=torch.bool)
+    region[10:16, 10:16] = True
+    mass = torch.zeros(40, 40)
+    mass[8:24, 8:24] = 1.0
+    found = control_regions(region, mass, 50, 50, seed=0)
+    assert found.shape == (100, 40, 40)
+    assert (found.flatten(1).sum(1) == 36).all()
+    assert len(found.flatten(1).unique(dim=0)) >= 90  # none twice among either half
+    assert not (found == region).flatten(1).all(1).any()
+    covered = (found & (mass > 0)).flatten(1).sum(1) / 36
+    assert covered[:50].mean() == pytest.approx(16 * 16 / 1600, abs=0.1)
+    assert covered[50:].mean() > 0.6
+    assert torch.equal(found, control_regions(region, mass, 50, 50, seed=0))
+    nowhere = control_regions(region, torch.zeros(40, 40), 0, 50, seed=0)
+    assert (nowhere & (mass > 0)).flatten(1).sum(1).double().mean() / 36 < 0.4
+    tiny = control_regions(torch.tensor([[True, False]]), torch.ones(1, 2), 2, 2, seed=0)
+    assert torch.equal(tiny, torch.tensor([[[False, True]]] * 4))
+
+
+def test_the_number_of_controls_allows_a_claim_for_every_number_of_x_features():
+    for features in (1, 2, 5, 20):
+        total = sum(WhatIfConfig().control_counts(features))
+        assert total >= 39
+        assert features / (total + 1) <= 0.05
+    assert WhatIfConfig(controls=7, on_object=1.0).control_counts(5) == (0, 7)
+    assert WhatIfConfig(controls=7, on_object=0.0).control_counts(5) == (7, 0)
 
 
 def test_an_inactive_x_feature_has_no_region(xnn, image):
@@ -168,12 +230,13 @@ def test_an_inactive_x_feature_has_no_region(xnn, image):
     try:
         with torch.no_grad():
             xnn.embedding.encoder[-1].bias[0] = -1e4
-        found = what_if(xnn, image)
+        found = what_if(xnn, image, config=WhatIfConfig(controls=1))
     finally:
         xnn.embedding.load_state_dict(state)
     one = found.change(0)
     assert one.pixels == 0
-    assert one.used is None
+    assert one.p is found.p_holm(0) is found.used(0) is None
+    assert one.control_real == ()
     assert found.sentence(0).endswith("is inactive on this image.")
 
 
@@ -194,7 +257,9 @@ def test_what_cannot_be_asked(xnn, image, change, error, message):
         what_if(xnn, options.pop("image"), options.pop("features"), **options)
 
 
-@pytest.mark.parametrize("wrong", [{"share": 0.0}, {"pixels": 0}, {"controls": 0}, {"value": -1.0}])
+@pytest.mark.parametrize(
+    "wrong", [{"share": 0.0}, {"pixels": 0}, {"controls": 0}, {"value": -1.0}, {"on_object": 1.5}]
+)
 def test_settings_that_make_no_sense(wrong):
     with pytest.raises(DataError):
         WhatIfConfig(**wrong)
@@ -208,7 +273,7 @@ def test_no_preprocessing_and_no_fit(image):
 def test_the_network_is_as_before(xnn, image):
     before = {name: value.clone() for name, value in xnn.model.state_dict().items()}
     xnn.model.train()
-    what_if(xnn, image)
+    what_if(xnn, image, config=WhatIfConfig(controls=1))
     assert all(module.training for module in xnn.model.modules())
     xnn.model.eval()
     assert all(torch.equal(before[n], v) for n, v in xnn.model.state_dict().items())
@@ -243,12 +308,17 @@ def test_outputs_that_cannot_be_replaced():
 
 
 def test_folder_page_and_figure(xnn, image, tmp_path):
-    found = what_if(xnn, image, path='a "quoted" <b> $x$.png')
+    config = WhatIfConfig(controls=3)
+    found = what_if(xnn, image, path='a "quoted" <b> $x$.png', config=config)
     found.save(tmp_path / "it")
     record = json.loads((tmp_path / "it" / "what_if.json").read_text())
     assert record["logit"] == found.logit
     assert [each["feature"] for each in record["changes"]] == [c.feature for c in found.changes]
+    for each, one in zip(record["changes"], found.changes, strict=True):
+        assert (each["p"], each["p_holm"]) == (one.p, found.p_holm(one.feature))
+        assert each["used"] == found.used(one.feature)
     page = Page(tmp_path / "it" / "what_if.html")
+    assert "3 other places, 50% of them on the object" in page.text
     for one in found.changes:
         assert found.sentence(one.feature).split(";")[0] in page.text
     assert "<b> $x$.png" in page.text
@@ -266,7 +336,7 @@ def test_folder_page_and_figure(xnn, image, tmp_path):
 
 
 def test_table_agrees_with_single_images(xnn, parts):
-    config = WhatIfConfig(share=0.1)
+    config = WhatIfConfig(share=0.1, controls=1)
     table = what_if_table(xnn, parts.dataset, most=3, config=config)
     rows = [row for row, label in enumerate(parts.dataset.labels) if label == 1]
     chosen = [rows[0], rows[len(rows) // 2], rows[-1]]

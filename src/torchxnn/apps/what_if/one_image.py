@@ -6,7 +6,7 @@ Three interventions stand side by side, each as a change of the target's logit (
   logit is computed anew;
 - the x-feature's region, the highest pixels of its map, is painted over, and the whole network runs
   on that picture: change of its *own* logit and of the reproduced one, beside those for regions of
-  the same size and shape elsewhere (controls);
+  the same size and shape elsewhere (controls), many of them on the object as the region is;
 - the layer's output is replaced by the embedding's reconstruction with the x-feature, and with it
   set so, and the rest of the network runs on it.
 
@@ -25,11 +25,13 @@ from torchxnn.apps.what_if.painting import WhatIfConfig, paint_over, preprocessi
 from torchxnn.apps.what_if.result import Change, WhatIf
 from torchxnn.data.positives import target_position
 from torchxnn.errors import DataError
-from torchxnn.metrics.insertion_deletion import shifted_regions
+from torchxnn.metrics.insertion_deletion import control_regions
 from torchxnn.models.attached import XNNOutput
 from torchxnn.models.layers import run_with_output
 from torchxnn.models.preprocessing import Preprocessing
 from torchxnn.xnn import XNN
+
+_AT_ONCE = 64  # painted images per pass of the network
 
 
 def what_if(
@@ -44,7 +46,7 @@ def what_if(
     """Take x-features away, one at a time, and see what changes.
 
     Where nobody knows what a typical other image gets (an XNN of an earlier version), they are set
-    to 0. All painted images go through the network in one batch.
+    to 0. The painted images of an x-feature go through the network in batches of 64.
 
     Args:
         xnn: fitted.
@@ -70,13 +72,13 @@ def what_if(
     index, wanted = _check(xnn, image, features, target, config)
     preprocessing = preprocessing_of(xnn)
     batch = image.unsqueeze(0)
-    drawn, explained = xnn.run_with_maps(batch), xnn.targets[index]
+    explained = xnn.targets[index]
+    drawn = xnn.run_with_maps(batch, logits=[explained])
     said, maps = drawn.output, drawn.heatmaps[0].cpu().float()
     before = _both(said, explained, index)
     regions = regions_of(maps, said.features[0] > 0, config)[wanted]
-    painted = _paint(batch, regions, preprocessing, config)
-    after = _both(xnn.run(painted.flatten(0, 1)), explained, index)
-    changes = after.unflatten(0, painted.shape[:2]) - before
+    mass = _object_mass(torch.cat([maps, drawn.logit_heatmaps[0].cpu().float()]))
+    counts = config.control_counts(len(wanted))
     decoded, without = _decoded(xnn, batch, said.features[0], wanted, index, config.value)
     typical = xnn.fitted().typical_contributions[index].detach()
     found = []
@@ -84,6 +86,10 @@ def what_if(
         activation = float(said.features[0, feature])
         contribution = float(said.contributions[0, index, feature])
         moved = 0.0 - contribution
+        region = regions[at]
+        painted = _paint(batch, region, mass, counts, preprocessing, config)
+        after = [_both(xnn.run(part), explained, index) for part in painted.split(_AT_ONCE)]
+        changes = torch.cat(after) - before
         if config.value is not None:
             weight = float(xnn.readout_weight[index, feature])
             moved += weight * config.value - float(typical[feature])
@@ -93,17 +99,17 @@ def what_if(
                 name=xnn.feature_names[feature],
                 activation=activation,
                 contribution=contribution,
-                pixels=int(regions[at].sum()),
+                pixels=int(region.sum()),
                 set_reproduced=moved,
-                masked_real=float(changes[at, 0, 0]),
-                masked_reproduced=float(changes[at, 0, 1]),
-                control_real=tuple(changes[at, 1:, 0].tolist()),
-                control_reproduced=tuple(changes[at, 1:, 1].tolist()),
+                masked_real=float(changes[0, 0]),
+                masked_reproduced=float(changes[0, 1]),
+                control_real=tuple(changes[1:, 0].tolist()),
+                control_reproduced=tuple(changes[1:, 1].tolist()),
                 decoded_real=None if without is None else float(without[at]),
                 heatmap=maps[feature].numpy(),
-                region=regions[at].numpy(),
-                masked=preprocessing.picture(painted[at, 0]),
-                control=preprocessing.picture(painted[at, 1]),
+                region=region.numpy(),
+                masked=preprocessing.picture(painted[0]),
+                control=preprocessing.picture(painted[-1]),
             )
         )
     return WhatIf(
@@ -134,17 +140,26 @@ def _check(
     return target_position(xnn.targets, target), wanted
 
 
+def _object_mass(maps: Float[Tensor, "maps height width"]) -> Float[Tensor, "height width"]:
+    """Where the object is: the mean of the maps' positive parts, each of sum 1 or 0."""
+    positive = maps.double().clamp(min=0)
+    return (positive / positive.sum((1, 2), keepdim=True).clamp(min=1e-30)).mean(0)
+
+
 def _paint(
     batch: Float[Tensor, "1 3 height width"],
-    regions: Bool[Tensor, "regions height width"],
+    region: Bool[Tensor, "height width"],
+    mass: Float[Tensor, "height width"],
+    counts: tuple[int, int],
     preprocessing: Preprocessing,
     config: WhatIfConfig,
-) -> Float[Tensor, "regions versions 3 height width"]:
-    """Per region the image without it, and without such regions elsewhere."""
-    seeds = [config.seed + step for step in range(config.controls)]
-    versions = torch.stack([regions, *(shifted_regions(regions, seed) for seed in seeds)], 1)
-    painted = paint_over(batch, ~versions.flatten(0, 1), preprocessing, config.inpainting)
-    return painted.unflatten(0, versions.shape[:2])
+) -> Float[Tensor, "versions 3 height width"]:
+    """The image without a region, and without such regions elsewhere; as it is without a region."""
+    if not bool(region.any()):
+        return batch
+    controls = control_regions(region, mass, *counts, config.seed)
+    versions = torch.cat([region.unsqueeze(0), controls])
+    return paint_over(batch, ~versions, preprocessing, config.inpainting)
 
 
 def _both(said: XNNOutput, target: int, index: int) -> Float[Tensor, "batch 2"]:

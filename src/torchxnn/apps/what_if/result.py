@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, UInt8
 from matplotlib.figure import Figure
 from PIL import Image
 
-from torchxnn.apps.what_if.painting import WhatIfConfig
+from torchxnn.apps.what_if.painting import CLAIM_LEVEL, WhatIfConfig
 from torchxnn.errors import DataError
 from torchxnn.explanations.drawing.canvas import Page
 from torchxnn.explanations.drawing.html import render
@@ -27,6 +27,7 @@ from torchxnn.explanations.drawing.overlay import (
     signed,
 )
 from torchxnn.explanations.saved_result import SavedResult
+from torchxnn.metrics.intervals import holm_adjust
 from torchxnn.storage.artifact import Format, structure
 
 _ARRAYS = ("heatmap", "region", "masked", "control")
@@ -46,7 +47,8 @@ class Change:
         name: for people.
         activation: E.
         contribution: to the logit; see `Embedding.contributions`.
-        pixels: of its region; 0 if it is inactive or its map is empty, and nothing is painted over.
+        pixels: of its region; 0 if it is inactive or its map is empty, and nothing is painted over:
+            then there are no controls.
         set_reproduced: (a) the reproduced logit, if E is set to the value.
         masked_real: (b) the network's own logit, if the region is painted over.
         masked_reproduced: (b) the reproduced logit of that image.
@@ -57,7 +59,7 @@ class Change:
         heatmap: (H, W), signed.
         region: (H, W).
         masked: (H, W, 3), the image with the region painted over.
-        control: (H, W, 3), the same for the first control.
+        control: (H, W, 3), the same for one of the controls.
     """
 
     feature: int
@@ -87,20 +89,27 @@ class Change:
         return self.pixels / self.region.size
 
     @property
-    def used(self) -> bool | None:
-        """Whether the network's logit moves as the x-feature claims, further than every control.
+    def claimed_sign(self) -> int:
+        """Whether the logit should rise (1) or fall (-1) without it; 0 if it claims nothing."""
+        return (self.set_reproduced > 0) - (self.set_reproduced < 0)
 
-        None where there is no region, or the x-feature claims nothing.
+    @property
+    def p(self) -> float | None:
+        """How often a place chosen like the controls' would move the logit as far as the region.
+
+        (1 + the controls that move the network's logit at least as far in the claimed direction) /
+        (controls + 1), not corrected. None where there is no region, or nothing is claimed.
         """
-        if self.pixels == 0 or self.set_reproduced == 0:
+        if self.pixels == 0 or not self.claimed_sign:
             return None
-        sign = 1 if self.set_reproduced > 0 else -1
-        return sign * self.masked_real > max(0.0, *(sign * each for each in self.control_real))
+        own = self.claimed_sign * self.masked_real
+        as_far = sum(self.claimed_sign * each >= own for each in self.control_real)
+        return (1 + as_far) / (1 + len(self.control_real))
 
     def record(self) -> dict[str, Any]:
         """The numbers as plain values."""
         names = [each.name for each in fields(self) if each.name not in _ARRAYS]
-        return {name: getattr(self, name) for name in names} | {"used": self.used}
+        return {name: getattr(self, name) for name in names} | {"p": self.p}
 
     def bars(self) -> tuple[tuple[str, float], ...]:
         """The changes with their names, in the order in which they are drawn."""
@@ -157,6 +166,29 @@ class WhatIf(SavedResult):
         asked = [each.feature for each in self.changes]
         raise DataError(f"x-feature {feature} was not asked for, only {asked}")
 
+    def p_holm(self, feature: int) -> float | None:
+        """`Change.p`, corrected after Holm for all x-features asked for that have one.
+
+        Raises:
+            DataError: it was not asked for.
+        """
+        self.change(feature)
+        tested = {each.feature: each.p for each in self.changes if each.p is not None}
+        corrected = dict(zip(tested, holm_adjust(list(tested.values())), strict=True))
+        return corrected.get(feature)
+
+    def used(self, feature: int) -> bool | None:
+        """Whether it is shown that the network uses an x-feature as the explanation claims.
+
+        Its own logit moves in the claimed direction, and `p_holm` is at most `CLAIM_LEVEL`. None
+        where nothing was tested.
+
+        Raises:
+            DataError: it was not asked for.
+        """
+        one, p = self.change(feature), self.p_holm(feature)
+        return None if p is None else p <= CLAIM_LEVEL and one.claimed_sign * one.masked_real > 0
+
     def sentence(self, feature: int) -> str:
         """One line: what the explanation claims, what the network does, and the control."""
         one = self.change(feature)
@@ -164,8 +196,11 @@ class WhatIf(SavedResult):
             return f"{one.name} is inactive on this image."
         if one.pixels == 0:
             return f"{one.name} has an empty map on this image: there is nothing to paint over."
-        found = {True: "the network uses it", False: "that the network uses it is not shown",
-                 None: "it claims nothing"}[one.used]  # fmt: skip
+        found, p = "it claims nothing", self.p_holm(feature)
+        if p is not None:
+            used = self.used(feature)
+            found = "the network uses it" if used else "that the network uses it is not shown"
+            found += f" (p = {p:.3f}{self._correction()})"
         value = "that of a typical other image"
         if self.config.value is not None:
             value = number(self.config.value) if self.config.value else "zero"
@@ -173,8 +208,13 @@ class WhatIf(SavedResult):
             f"With {one.name} at {value} the reproduced logit of {self.target_name} changes by "
             f"{signed(one.set_reproduced)}; with its region ({one.region_share:.0%} of the image) "
             f"painted over the network's own changes by {signed(one.masked_real)}, and by "
-            f"{signed(one.control_mean)} with such a region elsewhere: {found}."
+            f"{signed(one.control_mean)} on average with such a region at one of "
+            f"{len(one.control_real)} other places: {found}."
         )
+
+    def _correction(self) -> str:
+        tested = sum(each.p is not None for each in self.changes)
+        return f", corrected for {tested} x-features" if tested > 1 else ""
 
     def plot(self) -> Figure:
         """Draw a figure: per x-feature its map, the image without it, and the changes."""
@@ -199,7 +239,13 @@ class WhatIf(SavedResult):
             **{name: getattr(self, name) for name in _PLAIN},
             "config": self.config,
             "changes": [
-                {**one.record(), "sentence": self.sentence(one.feature)} for one in self.changes
+                {
+                    **one.record(),
+                    "p_holm": self.p_holm(one.feature),
+                    "used": self.used(one.feature),
+                    "sentence": self.sentence(one.feature),
+                }
+                for one in self.changes
             ],
             "meaning": "changes are after minus before, in logits",
         }
@@ -211,7 +257,8 @@ class WhatIf(SavedResult):
                 f"the what-if in {folder} was saved without its arrays; make it anew with `what_if`"
             )
         plain = {name: record[name] for name in _PLAIN}
-        config = structure(record["config"], WhatIfConfig, str(folder))
+        given = {"on_object": 0.0, **record["config"]}  # as in files of earlier versions
+        config = structure(given, WhatIfConfig, str(folder))
         with np.load(folder / "arrays.npz", allow_pickle=False) as arrays:
             own = {name: arrays[name] for name in _ARRAYS}
             image = arrays["image"]
@@ -228,6 +275,11 @@ class WhatIf(SavedResult):
         facts.append(("Reproduced", number(self.reproduced)))
         if self.decoded is not None:
             facts.append(("On the embedding's reconstruction", number(self.decoded)))
+        controls = max((len(one.control_real) for one in self.changes), default=0)
+        if controls:
+            near = f", {self.config.on_object:.0%} of them on the object"
+            told = f"{controls} other places{near if self.config.on_object else ''}"
+            facts.append(("Controls per x-feature", told))
         return facts if self.path is None else [*facts, ("File", self.path)]
 
     def pictures(self, one: Change) -> tuple[UInt8[np.ndarray, "height width 3"], ...]:
