@@ -26,7 +26,7 @@ from torchxnn.attribution import (
     MapMethod,
     Occlusion,
 )
-from torchxnn.attribution.methods import METHODS
+from torchxnn.attribution.methods import METHODS, OF_ANY_MODULE
 from torchxnn.errors import (
     AttributionWarning,
     DataError,
@@ -61,7 +61,7 @@ def module(request, fitted):
     return make_net() if request.param == "network" else fitted
 
 
-every_method = pytest.mark.parametrize("name", list(METHODS))
+every_method = pytest.mark.parametrize("name", OF_ANY_MODULE)
 
 
 def model_of(module):
@@ -232,7 +232,7 @@ def test_two_threads_explain_the_same_model(name, fitted):
         assert torch.allclose(found[row][0], expected[row], atol=1e-5 * size)
 
 
-@pytest.mark.parametrize("name", [name for name in METHODS if name != "excitation_backprop"])
+@pytest.mark.parametrize("name", [name for name in OF_ANY_MODULE if name != "excitation_backprop"])
 def test_chunks_do_not_matter(name, module):
     images, _ = make_images(3)
     expected = build(name, module).attribute_many(images, [0, 1])
@@ -712,6 +712,22 @@ def test_maps_that_are_not_finite_are_named():
         Gradient(Root()).attribute(images, 0)
 
 
+def test_xnn_explains_through_effective_weights(fitted):
+    """The x-features through their encoder, the logits through the model above the layer."""
+    name, images = "excitation_backprop_effective", make_images(2)[0]
+    maps, certificate = fitted.attribute(images, name, return_certificate=True)
+    assert certificate.method == name
+    explanation = fitted.explain(images[0], method=name)
+    assert torch.allclose(explanation.heatmaps, maps[0], atol=1e-7)
+    above = METHODS[name](fitted.model, layer=fitted.layer)
+    one_heatmap = above.attribute_many(images[:1], fitted.targets)
+    assert torch.allclose(explanation.logit_heatmaps, one_heatmap[0], atol=1e-7)
+    assert "excitation backprop effective, conservation" in explanation.certificate_lines()[-1]
+    drawn = fitted.run_with_maps(images, name, certify=True)
+    assert drawn.certificate == certificate
+    assert drawn.fallback_share.shape == (2,)
+
+
 @every_method
 def test_data_parallel_and_autocast(name, fitted):
     images = make_images(2)[0]
@@ -725,8 +741,9 @@ def test_data_parallel_and_autocast(name, fitted):
 
 def test_every_method_is_registered_under_its_name():
     assert list(METHODS) == [
-        "excitation_backprop", "gradient", "input_x_gradient", "integrated_gradients", "deep_lift",
-        "grad_cam", "guided_backprop", "occlusion", "rise", "removal",
+        "excitation_backprop", "excitation_backprop_effective", "gradient", "input_x_gradient",
+        "integrated_gradients", "deep_lift", "grad_cam", "guided_backprop", "occlusion", "rise",
+        "removal",
     ]  # fmt: skip
     for name, method in METHODS.items():
         if issubclass(method, MapMethod):

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from conftest import make_net
 from torchxnn.attribution import Attributor, Certificate, ExcitationBackprop
 from torchxnn.attribution.excitation_backprop.tape import Value
-from torchxnn.attribution.methods import METHODS
+from torchxnn.attribution.methods import METHODS, OF_ANY_MODULE
 from torchxnn.errors import (
     AttributionWarning,
     DataError,
@@ -430,7 +430,7 @@ def test_scale_of_the_activations_does_not_matter(scale):
     assert certificate.conservation_error < 1e-5
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", OF_ANY_MODULE)
 def test_contract_of_every_method(net, name):
     method = METHODS[name](net)
     assert isinstance(method, Attributor)

@@ -20,6 +20,7 @@ from torchxnn.attribution.captum_methods import (
     IntegratedGradients,
     Occlusion,
 )
+from torchxnn.attribution.effective_weights import EffectiveExcitationBackprop
 from torchxnn.attribution.excitation_backprop.method import ExcitationBackprop
 from torchxnn.attribution.methods import METHODS
 from torchxnn.attribution.removal import Removal
@@ -34,6 +35,7 @@ __all__ = [
     "BaselineMethod",
     "Certificate",
     "DeepLift",
+    "EffectiveExcitationBackprop",
     "ExcitationBackprop",
     "GradCAM",
     "Gradient",

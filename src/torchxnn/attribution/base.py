@@ -55,6 +55,10 @@ class Certificate:
         versions: versions of torchxnn and torch.
         completeness_error: largest |sum of the map - (f(x) - f(baseline))| over images and targets,
             divided by the largest |f(x) - f(baseline)| among them (not divided if that is 0).
+        contrast_mass: of each target the least positive relevance of its contrastive maps, over the
+            images on which the target is not off (None where it is off on all), as a share of the
+            relevance that it began with; see `contrast_mass`. None where it was not measured, as in
+            files of earlier versions.
     """
 
     conservation_error: float | None
@@ -63,6 +67,7 @@ class Certificate:
     method: str
     versions: dict[str, str]
     completeness_error: float | None = None
+    contrast_mass: tuple[float | None, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -80,6 +85,15 @@ class LayerCertificate:
     operations: int
     conservation_error: float
     fallback_share: float
+
+
+def contrast_mass(maps: Maps) -> Float[Tensor, "batch targets"]:
+    """The positive relevance of every map, (B, n), in float64.
+
+    Relevance starts as 1 on the target, so of a contrastive map it is the share that did not go the
+    same way as that of the dual unit; of a marginal map it is 1.
+    """
+    return maps.clamp(min=0).flatten(2).sum(2, dtype=torch.float64)
 
 
 def versions() -> dict[str, str]:

@@ -14,6 +14,7 @@ from torchxnn.attribution.captum_methods import (
     IntegratedGradients,
     Occlusion,
 )
+from torchxnn.attribution.effective_weights import EFFECTIVE, EffectiveExcitationBackprop
 from torchxnn.attribution.excitation_backprop.method import ExcitationBackprop
 from torchxnn.attribution.removal import Removal
 from torchxnn.attribution.rise import RISE
@@ -21,6 +22,7 @@ from torchxnn.errors import XNNError
 
 METHODS: dict[str, type[Attributor]] = {
     "excitation_backprop": ExcitationBackprop,
+    EFFECTIVE: EffectiveExcitationBackprop,
     "gradient": Gradient,
     "input_x_gradient": InputXGradient,
     "integrated_gradients": IntegratedGradients,
@@ -31,6 +33,12 @@ METHODS: dict[str, type[Attributor]] = {
     "rise": RISE,
     "removal": Removal,
 }
+
+OF_ANY_MODULE = tuple(name for name in METHODS if name != EFFECTIVE)
+"""Methods that need to know nothing but the module."""
+
+CERTIFIED = ("excitation_backprop", EFFECTIVE)
+"""Methods that share out a relevance of 1, so that conservation and contrast mass are known."""
 
 
 def attributor(method: str, module: nn.Module, **options: Any) -> Attributor:

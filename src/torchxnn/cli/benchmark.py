@@ -17,6 +17,8 @@ from tyro.conf import subcommand
 from torchxnn.apps.benchmark.class_by_class import OnClass, Plan
 from torchxnn.apps.benchmark.funnybirds.settings import TruthConfig, default_config
 from torchxnn.apps.benchmark.planted_methods import PlantedConfig
+from torchxnn.apps.benchmark.rules import RulesConfig, run_rules
+from torchxnn.apps.benchmark.rules_tables import rules_text, summarise_rules
 from torchxnn.apps.benchmark.run import run_benchmark
 from torchxnn.apps.benchmark.settings import BenchmarkConfig, MnistConfig
 from torchxnn.apps.benchmark.stability import StabilityConfig, run_stability
@@ -242,6 +244,31 @@ class Stability(BenchmarkCommand):
 
 
 @dataclass(frozen=True)
+class CompareRules(BenchmarkCommand):
+    """Compare the rules that draw the maps of x-features, judged by hiding squares of birds.
+
+    Attributes:
+        rules: what is compared, on how many images.
+    """
+
+    config: BenchmarkConfig = field(default_factory=default_config)
+    rules: RulesConfig = field(default_factory=RulesConfig)
+
+    def execute(self, terminal: Terminal) -> None:
+        """Measure all classes; print and write the tables."""
+        source = self.source()
+        names = TASKS[self.kind](source).classes if self.classes else ()
+        targets = find_classes(names, self.classes)
+        with terminal.progress() as progress:
+            records = run_rules(self.plan(targets, progress, "Measuring"), self.rules)
+        summary = summarise_rules(records)
+        text = rules_text(summary)
+        replace_file(self.out / "rules.json", to_json(summary))
+        replace_file(self.out / "rules.md", text.encode())
+        terminal.say(text, f"rules.json and rules.md are in {self.out}")
+
+
+@dataclass(frozen=True)
 class Mnist(MnistConfig):
     """Fit a convolutional XNN to handwritten digits on a small network (paper section 4.4)."""
 
@@ -338,6 +365,7 @@ class Benchmark:
         | Annotated[FunnyBirdsTruth, subcommand("funnybirds")]
         | Annotated[Mnist, subcommand("mnist")]
         | Annotated[Planted, subcommand("planted")]
+        | Annotated[CompareRules, subcommand("rules")]
         | Annotated[Tune, subcommand("tune")]
         | Annotated[Stability, subcommand("stability")]
     )

@@ -10,7 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from torchxnn.attribution.base import Certificate
+from torchxnn.attribution.base import Certificate, for_each
+from torchxnn.attribution.effective_weights import EFFECTIVE, EffectiveExcitationBackprop
 from torchxnn.attribution.excitation_backprop.method import ExcitationBackprop
 from torchxnn.attribution.methods import METHODS, attributor
 from torchxnn.embeddings.base import Embedding
@@ -51,6 +52,10 @@ class _OnLayer(nn.Module):
         self.attached = attached
         self.embedding = embedding
 
+    def layer_output(self, images: Tensor) -> Float[Tensor, "batch *activations"]:
+        """The layer's output Z; the pass of the model stops there, and gradients flow."""
+        return fit_to(self.embedding, self.attached.run_to(images), self.attached.name)
+
     def units(self, z: Tensor) -> Float[Tensor, "batch features"]:
         """The units, (B, n), of the layer's output; gradients flow."""
         z = fit_to(self.embedding, z, self.attached.name)
@@ -63,7 +68,7 @@ class Units(_OnLayer):
 
     def forward(self, images: Tensor) -> Float[Tensor, "batch features"]:
         """The units, (B, n); gradients flow."""
-        return self.units(self.attached.run_to(images))
+        return self.units(self.layer_output(images))
 
 
 @final
@@ -126,9 +131,32 @@ def run_with_maps(
             certificate=found[0].certificate() if certify else None,
             fallback_share=found[0].fallback_share,
         )
+    if method == EFFECTIVE:
+        return _through_effective_weights(xnn, images, logits, certify, warn)
     maps = xnn.attribute(images, method, return_certificate=certify)
     maps, certificate = maps if certify else (maps, None)
     logit_maps = maps[:, :0]
     if logits:
         logit_maps = attributor(method, attached.model).attribute_many(images, logits)
     return XNNMaps(xnn.run(images), maps, logit_maps, certificate, None)
+
+
+def _through_effective_weights(
+    xnn: FittedXNN, images: Tensor, logits: Sequence[int], certify: bool, warn: bool
+) -> XNNMaps:
+    """Maps of the x-features, and of the logits through the part of the model above the layer."""
+    attached, embedding = xnn.attached, xnn.fitted()
+    units = EffectiveExcitationBackprop(Units(attached, embedding))
+    found = [units.draw(images, for_each(range(embedding.n_features), images), certify)]
+    if logits:
+        above = EffectiveExcitationBackprop(attached.model, layer=attached.name)
+        found.append(above.draw(images, for_each(logits, images), False))
+    for drawn in found if warn else ():
+        drawn.warn(stacklevel=4)
+    return XNNMaps(
+        output=xnn.run(images),
+        heatmaps=found[0].maps,
+        logit_heatmaps=found[-1].maps if logits else found[0].maps[:, :0],
+        certificate=found[0].certificate() if certify else None,
+        fallback_share=found[0].fallback_share,
+    )

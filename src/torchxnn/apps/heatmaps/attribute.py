@@ -25,8 +25,7 @@ from torchxnn.apps.heatmaps.drawing import (
 )
 from torchxnn.apps.heatmaps.store import CONSERVATION, FALLBACK, KIND, KIND_VERSION, Heatmaps
 from torchxnn.attribution.base import CONSERVATION_LIMIT, FALLBACK_LIMIT
-from torchxnn.attribution.excitation_backprop.method import ExcitationBackprop
-from torchxnn.attribution.methods import METHODS
+from torchxnn.attribution.methods import CERTIFIED
 from torchxnn.data.datasets.base import ImageDataset
 from torchxnn.data.ordered_images import data_fingerprint, image_rows
 from torchxnn.data.positives import positives_of
@@ -201,7 +200,7 @@ def _warn(heatmaps: Heatmaps) -> None:
             SkippedImagesWarning,
             stacklevel=3,
         )
-    if METHODS[heatmaps.method] is not ExcitationBackprop:
+    if heatmaps.method not in CERTIFIED:
         return
     for name, limit, text in (
         (FALLBACK, FALLBACK_LIMIT, "relevance that was shared by size alone"),

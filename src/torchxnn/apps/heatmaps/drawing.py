@@ -11,8 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from torchxnn.apps.heatmaps.store import CONSERVATION, FALLBACK, PROBLEM_BYTES, as_problem
-from torchxnn.attribution.excitation_backprop.method import ExcitationBackprop
-from torchxnn.attribution.methods import METHODS
+from torchxnn.attribution.methods import CERTIFIED, METHODS
 from torchxnn.data.datasets.base import ImageDataset
 from torchxnn.data.ordered_images import stack_samples
 from torchxnn.data.positives import positives_of
@@ -177,7 +176,7 @@ def _empty(xnn: XNN, about: Any, rows: Sequence[int]) -> dict[str, Tensor]:
         "row": torch.tensor(rows, dtype=torch.int64),
         "problem": torch.zeros(count, PROBLEM_BYTES, dtype=torch.uint8),
     }
-    if METHODS[about["method"]] is ExcitationBackprop:
+    if about["method"] in CERTIFIED:
         tensors |= {name: torch.full((count,), nan) for name in (CONSERVATION, FALLBACK)}
     return tensors
 

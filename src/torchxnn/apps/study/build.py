@@ -33,7 +33,7 @@ from torchxnn.apps.study.plan import (
 from torchxnn.apps.study.practice import make_practice
 from torchxnn.apps.study.settings import StudySettings
 from torchxnn.apps.study.texts import default_consent, default_texts, read
-from torchxnn.attribution.methods import METHODS
+from torchxnn.attribution.methods import METHODS, OF_ANY_MODULE
 from torchxnn.data.datasets.base import ImageDataset, ImageSubset, make_loader
 from torchxnn.data.datasets.images import read_image
 from torchxnn.data.datasets.open import DataConfig, open_dataset
@@ -192,9 +192,11 @@ def _draw(
     if len(set(predicted)) < 2:
         raise DataError(f"{source.key}: the network predicts a single class for all pictures")
     methods = sorted({arm.method for arm in settings.arms if "1-Heatmap" in arm.stages})
-    unknown = [method for method in methods if method not in METHODS]
+    unknown = [method for method in methods if method not in OF_ANY_MODULE]
     if unknown:
-        raise DataError(f"unknown attribution method {unknown[0]!r}; known: {', '.join(METHODS)}")
+        raise DataError(
+            f"unknown attribution method {unknown[0]!r}; known: {', '.join(OF_ANY_MODULE)}"
+        )
     found: list[StudyImage] = []
     total = settings.sets * settings.images_per_set
     for number, members in enumerate(sets, start=1):

@@ -11,6 +11,7 @@ Source: Zhang, Lin, Brandt, Shen, Sclaroff, Top-down neural attention by excitat
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,7 +27,9 @@ from torchxnn.attribution.base import (
     Attributor,
     Certificate,
     LayerCertificate,
+    Targets,
     check_range,
+    contrast_mass,
     for_each,
     versions,
 )
@@ -126,10 +129,19 @@ class ExcitationBackprop(Attributor):
             (found,) = self._explain_part(images, [each], [True], each.numel())
         return tuple(found.layers.values())
 
+    def draw(self, images: Tensor, targets: Targets, certify: bool) -> DrawnMaps:
+        """Maps of targets (B, n), and what was measured; the same as `attribute`, without warnings.
+
+        Raises:
+            XNNError: as `attribute`.
+        """
+        (found,) = self._run(images, [targets], [certify])
+        return found
+
     def _explain(
         self, images: Tensor, targets: Tensor, certify: bool
     ) -> tuple[Tensor, Certificate | None]:
-        (found,) = self._run(images, [targets], [certify])
+        found = self.draw(images, targets, certify)
         found.warn(stacklevel=3)
         return found.maps, found.certificate() if certify else None
 
@@ -210,7 +222,11 @@ class ExcitationBackprop(Attributor):
             if walk.fallback is not None:
                 lost = _without_off(walk.fallback, outputs, chosen)
                 fallback = fallback.maximum(lost.amax(0).clamp(max=1).cpu())
-        return DrawnMaps(torch.cat(maps, 1), error, fallback, layers)
+        drawn, mass = torch.cat(maps, 1), None
+        if self.contrastive:
+            off = outputs.gather(1, targets.T.to(outputs.device, torch.int64)) == 0
+            mass = contrast_mass(drawn).masked_fill(off.to(drawn.device), math.nan).cpu()
+        return DrawnMaps(drawn, error, fallback, layers, mass)
 
     def _summed(self, relevance: Tensor) -> Tensor:
         if relevance.ndim < 4:
@@ -239,12 +255,17 @@ class DrawnMaps:
         fallback_share: (B,), see `Certificate`, of each image by itself, whatever the others are;
             float64 on the CPU. The same with a certified walk and without.
         layers: figures by the dotted name of the innermost module, of a certified walk.
+        contrast_mass: (B, n), float64 on the CPU, see `contrast_mass`; NaN of targets that are off,
+            None of marginal maps.
+        method: name in `METHODS`.
     """
 
     maps: Float[Tensor, "batch targets *map"]
     conservation_error: float
     fallback_share: Float[Tensor, " batch"]
     layers: dict[str, LayerCertificate]
+    contrast_mass: Float[Tensor, "batch targets"] | None = None
+    method: str = "excitation_backprop"
 
     @classmethod
     def cat(cls, parts: Sequence[DrawnMaps]) -> DrawnMaps:
@@ -254,13 +275,18 @@ class DrawnMaps:
             max(part.conservation_error for part in parts),
             torch.cat([part.fallback_share for part in parts]),
             parts[0].layers,
+            None if parts[0].contrast_mass is None else _joined(parts),
         )
 
     def certificate(self) -> Certificate:
         """What the walk measured, for people."""
         dtype = str(self.maps.dtype).removeprefix("torch.")
         figures = self.conservation_error, float(self.fallback_share.max())
-        return Certificate(*figures, dtype, "excitation_backprop", versions())
+        mass = None
+        if self.contrast_mass is not None:
+            least = self.contrast_mass.nan_to_num(math.inf).amin(0).tolist()
+            mass = tuple(value if math.isfinite(value) else None for value in least)
+        return Certificate(*figures, dtype, self.method, versions(), contrast_mass=mass)
 
     def warn(self, stacklevel: int = 2) -> None:
         """Warn of figures beyond their limits."""
@@ -278,6 +304,11 @@ class DrawnMaps:
             )
         for message in messages:
             warnings.warn(message, AttributionWarning, stacklevel=stacklevel + 1)
+
+
+def _joined(parts: Sequence[DrawnMaps]) -> Tensor:
+    known = [part.contrast_mass for part in parts if part.contrast_mass is not None]
+    return torch.cat(known)
 
 
 def _without_off(lost: Tensor, outputs: Tensor, chosen: Tensor) -> Tensor:

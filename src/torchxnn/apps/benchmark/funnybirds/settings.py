@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from torchxnn.apps.benchmark.settings import FIT, BenchmarkConfig
-from torchxnn.attribution.methods import METHODS
+from torchxnn.attribution.methods import OF_ANY_MODULE
 from torchxnn.errors import XNNError
 from torchxnn.training.config import TrainConfig
 
@@ -60,7 +60,7 @@ class TruthConfig:
     rules: tuple[str, ...] = RULES
     steps: int = 16
     official: bool = True
-    official_rules: tuple[str, ...] = tuple(METHODS)
+    official_rules: tuple[str, ...] = OF_ANY_MODULE
     official_images: int | None = None
     peers: bool = True
     bounds: bool = True
@@ -74,7 +74,7 @@ class TruthConfig:
             )
         if self.official_images is not None and self.official_images < 1:
             raise XNNError(f"official_images must be at least 1, got {self.official_images}")
-        for rules, known in ((self.rules, RULES), (self.official_rules, tuple(METHODS))):
+        for rules, known in ((self.rules, RULES), (self.official_rules, OF_ANY_MODULE)):
             unknown = [rule for rule in rules if rule not in known]
             if unknown:
                 raise XNNError(f"unknown rule {unknown[0]!r}; known: {', '.join(known)}")
