@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 from sklearn.datasets import load_digits
-from torch import nn
+from torch import Tensor, nn
 
 from torchxnn import XNN, TrainConfig
 from torchxnn.apps.benchmark.figures.comparison import comparison_figure
@@ -54,9 +54,8 @@ def network() -> nn.Sequential:
     )  # fmt: skip
 
 
-def main(docs: Path, classes: int = 10, epochs: int = 8) -> None:
-    """Train, fit, draw, write the page."""
-    torch.set_num_threads(1)
+def train_network(epochs: int) -> tuple[nn.Module, Tensor, Tensor, Tensor, Tensor]:
+    """The trained network, images, labels, and the rows of training and test images."""
     torch.manual_seed(0)
     data = load_digits()
     small = torch.tensor(data.images, dtype=torch.float32)[:, None] / 16
@@ -71,7 +70,13 @@ def main(docs: Path, classes: int = 10, epochs: int = 8) -> None:
             optimizer.zero_grad()
             nn.functional.cross_entropy(model(images[batch]), labels[batch]).backward()
             optimizer.step()
-    model.eval()
+    return model.eval(), images, labels, train, test
+
+
+def main(docs: Path, classes: int = 10, epochs: int = 8) -> None:
+    """Train, fit, draw, write the page."""
+    torch.set_num_threads(1)
+    model, images, labels, train, test = train_network(epochs)
     with torch.no_grad():
         right = (model(images[test]).argmax(1) == labels[test]).float().mean()
     text = [HEAD, f"The network is right about {right:.1%} of {len(test)} test images.\n"]

@@ -276,3 +276,14 @@ def test_the_reference_shows_every_public_method_of_an_xnn():
     for name in sorted(name for name in methods if not name.startswith("_")):
         assert shown[name].is_function, name
         assert shown[name].docstring, name
+
+
+@pytest.mark.slow
+def test_the_pictures_of_limits_are_made_by_their_script(tmp_path):
+    script = runpy.run_path(str(ROOT / "perf" / "docs_limits.py"))
+    script["main"](tmp_path, epochs=1)
+    page = (ROOT / "docs" / "limits.md").read_text("utf-8")
+    linked = set(re.findall(r"\]\(gallery/([^)]*)\)", page))
+    assert linked == {path.name for path in (tmp_path / "gallery").iterdir()}
+    for name in linked:
+        assert (ROOT / "docs" / "gallery" / name).stat().st_size > 5_000

@@ -24,7 +24,7 @@ from torchxnn.apps.benchmark.methods import (
     sae_config,
 )
 from torchxnn.apps.benchmark.run import BENCHMARK, run_benchmark, saved_xnn
-from torchxnn.apps.benchmark.settings import ALL_METHODS, BenchmarkConfig
+from torchxnn.apps.benchmark.settings import ALL_METHODS, BETAS, BenchmarkConfig
 from torchxnn.apps.benchmark.stability import (
     REFITS,
     StabilityConfig,
@@ -188,6 +188,17 @@ def test_settings_out_of_range():
         BenchmarkConfig(n_features=1)
     with pytest.raises(XNNError, match="map_images"):
         BenchmarkConfig(map_images=0)
+
+
+def test_methods_are_fitted_with_the_beta_that_they_were_tuned_to(ran, source):
+    folder, _ = ran
+    xnn = XNN.from_pretrained(saved_xnn(folder, 1), model=TASKS["cub"](source).model)
+    assert xnn.report.config.beta == BETAS["SRAE"] != TRAIN.beta
+    config = BenchmarkConfig(betas={"SAE": 7.0}, train=TRAIN)
+    assert (config.of("SAE").beta, config.of("XNN"), config.of("SRAE")) == (7.0, TRAIN, TRAIN)
+    for wrong in ({"SEA": 1.0}, {"SAE": -1.0}, {"SAE": float("nan")}):
+        with pytest.raises(XNNError, match="betas need names of methods and no negative value"):
+            BenchmarkConfig(betas=wrong)
 
 
 # --- the command

@@ -152,7 +152,7 @@ def fit_class(ready: Prepared, target: int) -> ClassFits:
     for name in SEEN:
         start = time.perf_counter()
         fitted[name], reports[name] = fit_variant(
-            name, data, (target,), config.n_features, config.train
+            name, data, (target,), config.n_features, config.of(name)
         )
         seconds[name] = time.perf_counter() - start
     for name, embedding in ready.blind.usual.items():

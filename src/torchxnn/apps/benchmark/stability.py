@@ -339,7 +339,7 @@ def _refit(
         data.validation,
         [(target,)] * len(seeds),
         config.n_features,
-        SEEN[name](config.train),
+        SEEN[name](config.of(name)),
         None,
         results.__setitem__,
         starts=data.starts,

@@ -178,9 +178,8 @@ def fit_methods(ready: Ready, target: int) -> tuple[dict[str, Found], dict[str, 
     data, config = ready.data, ready.opened.config
     fitted, refused = {"XNN": Found(fit_default(ready, target))}, dict[str, str]()
     if not data.train.are_maps:
-        tuned = replace(config.train, beta=ready.config.tuned_beta)
         for name in (name for name in SEEN if name != XNN and wanted(ready.config, name)):
-            found = fit_variant(name, data, (target,), config.n_features, tuned)[0]
+            found = fit_variant(name, data, (target,), config.n_features, config.of(name))[0]
             fitted[name] = Found(found)
         for name, embedding in ready.blind.usual.items():
             if wanted(ready.config, name):
