@@ -69,10 +69,15 @@ def drawn_correlation(
 
     A map with nothing to draw has correlation 0 with the others.
     """
-    drawn = np.stack([each.ravel() for each in intensities(heatmaps)])
-    drawn = drawn - drawn.mean(1, keepdims=True)
-    length = np.linalg.norm(drawn, axis=1, keepdims=True)
-    unit = drawn / np.where(length > 0, length, 1)
+    return correlate(intensities(heatmaps))
+
+
+def correlate(drawn: Sequence[Float[np.ndarray, "height width"]]) -> Float[np.ndarray, "maps maps"]:
+    """The same of intensities in [0, 1], as `intensities` gives them."""
+    rows = np.stack([each.ravel() for each in drawn])
+    centred = rows - rows.mean(1, keepdims=True)
+    length = np.linalg.norm(centred, axis=1, keepdims=True)
+    unit = centred / np.where(length > 0, length, 1)
     found: np.ndarray = unit @ unit.T
     np.fill_diagonal(found, 1)
     return found
@@ -109,6 +114,16 @@ def find_alike(
 
 def _reached(value: float, threshold: float) -> float | None:
     return value if value >= threshold else None
+
+
+def likeness(pairs: Sequence[Pair], names: Sequence[str]) -> tuple[str, ...]:
+    """Of each x-feature which others it is like, as in "like x-features 1 and 3"; or empty."""
+    groups = groups_of(pairs, len(names))
+    others = [
+        [name for j, name in enumerate(names) if j != i and groups[j] == group]
+        for i, group in enumerate(groups)
+    ]
+    return tuple(f"like {joined(each)}" if each else "" for each in others)
 
 
 def groups_of(pairs: Sequence[Pair], count: int) -> tuple[int, ...]:

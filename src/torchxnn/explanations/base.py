@@ -21,14 +21,14 @@ from torch import Tensor
 from torchxnn.attribution.base import CONSERVATION_LIMIT, FALLBACK_LIMIT, Certificate
 from torchxnn.data.positives import target_position
 from torchxnn.errors import DataError, check_finite
-from torchxnn.explanations.alike import ALIKE, Pair, find_alike, groups_of, overlap
+from torchxnn.explanations.alike import ALIKE, Pair, find_alike, groups_of, likeness, overlap
 from torchxnn.explanations.card import Card, Evidence, Panel, Row
 from torchxnn.explanations.drawing.figure import PaperColumns, Style, draw_card
 from torchxnn.explanations.drawing.html import card_fragment, render_card
 from torchxnn.explanations.drawing.overlay import Scale, number, signed
 from torchxnn.explanations.saved_result import SavedResult
 from torchxnn.explanations.sentences import NOT_ANCHORED, Account, account_for, stability_facts
-from torchxnn.explanations.summands import Traits, joined, listed, shared, summands_of
+from torchxnn.explanations.summands import Traits, listed, shared, summands_of
 from torchxnn.metrics.among_positives import AmongPositives
 from torchxnn.metrics.faithfulness import BOUND_LEVEL, Faithfulness
 from torchxnn.storage.artifact import structure
@@ -366,13 +366,7 @@ class Reasons(SavedResult, ABC):
 
     def like(self, feature: int, k: int) -> str:
         """Which x-features one is like, as in "like x-features 1 and 3"; empty if there is none."""
-        groups = self.traits(k).groups
-        others = [
-            name
-            for i, name in enumerate(self.feature_names)
-            if i != feature and groups[i] == groups[feature]
-        ]
-        return f"like {joined(others)}" if others else ""
+        return likeness(self.alike(k), self.feature_names)[feature]
 
     def _reading_of_details(self) -> str:
         if not self.among_positives:

@@ -25,6 +25,7 @@ from torchxnn.apps.atlas.runs import find_runs
 from torchxnn.cli.main import main
 from torchxnn.data.record import cache_activations
 from torchxnn.errors import DataError, XNNError
+from torchxnn.explanations import alike
 from torchxnn.explanations.drawing.overlay import intensities, overlay
 from torchxnn.metrics import measure_faithfulness
 from torchxnn.models.weights import fingerprint
@@ -138,6 +139,24 @@ def test_figures_are_those_of_the_xnn_itself(made, parts):
         assert entry.active == expected.active
         own = data.logits[data.labels == entry.output].argmax(1) == entry.output
         assert entry.recall == pytest.approx(float(own.float().mean()))
+
+
+def test_pages_say_why_nobody_knows_what_is_found_again_and_what_is_alike(
+    parts, tmp_path, monkeypatch, made
+):
+    def text(folder, file="index.html"):
+        return Page(folder / "classes" / made.entries[0].name / file).text
+
+    before = text(made.folder)
+    assert "4 logits are too few to tell 3 causes apart" in before
+    assert "0 on other images" in before
+    assert "Overlap of the x-features' heatmaps" in before
+    monkeypatch.setattr(alike, "MAPS_ALIKE", -1.0)
+    folder = build(parts, tmp_path / "maps").folder
+    assert "like x-features 2 and 3" in text(folder)
+    monkeypatch.setattr(alike, "VARY_ALIKE", -1.0)
+    folder = build(parts, tmp_path / "both").folder
+    assert "like x-features 2 and 3" in text(folder, "x-feature-1.html")
 
 
 def test_maps_are_those_of_the_xnn_itself(made, parts):

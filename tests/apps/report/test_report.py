@@ -11,6 +11,8 @@ from explanation_examples import HOSTILE, explanation, faithfulness, peak, photo
 from page_examples import Page
 from torchxnn.apps.report import FeatureSheet, Report, SheetItem, write_report
 from torchxnn.explanations.drawing.html import data_uri
+from torchxnn.metrics.among_positives import AmongPositives
+from torchxnn.metrics.orthogonality import Orthogonality
 from torchxnn.training.config import Losses, TrainConfig
 from torchxnn.training.report import FitReport
 
@@ -71,6 +73,18 @@ def test_the_page_says_everything(written):
         "E = 1.50", "Images: CC BY.", "seed", "torch",
     ):  # fmt: skip
         assert text in page.text, text
+
+
+def test_stability_likeness_and_overlap_of_the_fit_are_said(written):
+    variation = ((1.0, 0.2, 0.95), (0.2, 1.0, 0.0), (0.95, 0.0, 1.0))
+    known = (AmongPositives((1.0, 2.0, 0.0), (0.1, 0.2, 0.3), variation),)
+    found = Orthogonality(1.25, 3.0, 0.31, 3, 3, 7)
+    fit = fit_report(among_positives=known, not_resampled="several targets")
+    text = written(fit=fit, orthogonality=found).text
+    assert "not measured: several targets" in text
+    assert "x-features 1 and 3 (variation on the class r = 0.95)" in text
+    assert "mean squared correlation 0.31, O1 1.25 of 3 x-features on 7 images" in text
+    assert "x-feature 2 10%" in written(fit=fit_report(found_again=(0.5, 0.1, 1.0))).text
 
 
 def test_contributions_are_in_order_and_coloured_by_sign(written):

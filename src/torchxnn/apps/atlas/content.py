@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from jaxtyping import Bool, Float
 from torch import Tensor
 
@@ -14,6 +16,7 @@ from torchxnn.apps.atlas.runs import SavedClass
 from torchxnn.data.class_names import spoken
 from torchxnn.data.datasets.base import ImageDataset
 from torchxnn.embeddings.apply import Embedded
+from torchxnn.explanations.alike import find_alike, likeness
 from torchxnn.explanations.image import Explanation
 from torchxnn.metrics.faithfulness import Faithfulness
 from torchxnn.xnn import XNN
@@ -160,6 +163,7 @@ class ClassView:
         chosen: images to show.
         explanation: of the typical image.
         drawn: names of the files of images and maps.
+        agreement: per image with maps how far they agree as drawn, (n, n); see `draw_images`.
         notes: warnings met on the way.
     """
 
@@ -176,12 +180,22 @@ class ClassView:
     chosen: ClassImages
     explanation: Explanation
     drawn: frozenset[str]
+    agreement: Mapping[int, Float[np.ndarray, "features features"]]
     notes: tuple[str, ...]
 
     @property
     def sentence(self) -> str:
         """The sentence that explains the typical image."""
         return spoken(self.explanation.sentence())
+
+    def alike(self, row: int | None = None) -> tuple[str, ...]:
+        """Of each x-feature which others it is like, on one image or as far as the fit knows."""
+        report = self.xnn.report
+        known: Sequence[Sequence[float]] = ()
+        if report is not None and report.among_positives:
+            known = report.among_positives[0].variation
+        maps = None if row is None else self.agreement.get(row)
+        return likeness(find_alike(maps, known), self.job.summary.feature_names)
 
     @property
     def labelled(self) -> bool:

@@ -19,8 +19,9 @@ from torchxnn.apps.gallery import (
 )
 from torchxnn.data.datasets.base import ImageDataset
 from torchxnn.errors import DataError
+from torchxnn.explanations.alike import correlate
 from torchxnn.explanations.drawing.encode import encode, shrink
-from torchxnn.explanations.drawing.overlay import heatmap_over
+from torchxnn.explanations.drawing.overlay import intensities, overlay
 from torchxnn.xnn import XNN
 
 AT_ONCE = 4  # images per pass of the model
@@ -93,8 +94,11 @@ def feature_page(feature: int) -> str:
 
 def draw_images(
     xnn: XNN, dataset: ImageDataset, wanted: Mapping[int, Sequence[int]], side: int
-) -> dict[str, Picture]:
-    """Images and maps by file name; one pass of the model per image gives the maps of all.
+) -> tuple[dict[str, Picture], dict[int, Float[np.ndarray, "features features"]]]:
+    """Images and maps by file name, and per image how far its maps agree as drawn.
+
+    One pass of the model per image gives the maps of all x-features; one whose map is not needed
+    has correlation 0 with the others.
 
     Args:
         xnn: fitted.
@@ -107,13 +111,16 @@ def draw_images(
         image_name(row): shrink(seen(dataset[row].image), side) for row in wanted if not wanted[row]
     }
     mapped = sorted(row for row in wanted if wanted[row])
+    agreement = {}
     for row, sample, maps in heatmaps(xnn, dataset, mapped, AT_ONCE):
         image = seen(sample.image)
         drawn[image_name(row)] = shrink(image, side)
-        for feature in wanted[row]:
-            over = heatmap_over(image, maps[feature].float().numpy())
-            drawn[map_name(row, feature)] = shrink(over, side)
-    return drawn
+        shown = intensities([maps[feature].float().numpy() for feature in wanted[row]])
+        for feature, intensity in zip(wanted[row], shown, strict=True):
+            drawn[map_name(row, feature)] = shrink(overlay(image, intensity), side)
+        agreement[row] = np.eye(len(maps))
+        agreement[row][np.ix_(wanted[row], wanted[row])] = correlate(shown)
+    return drawn, agreement
 
 
 def encode_images(drawn: Mapping[str, Picture], room: int) -> dict[str, bytes]:

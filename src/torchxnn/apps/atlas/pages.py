@@ -12,6 +12,7 @@ from torchxnn.apps.atlas.site import TEMPLATES
 from torchxnn.data.class_names import spoken
 from torchxnn.explanations.drawing.html import fill
 from torchxnn.explanations.drawing.overlay import signed
+from torchxnn.explanations.fit_facts import fit_facts
 from torchxnn.metrics.faithfulness import ACTIVE_SHARE, Faithfulness
 from torchxnn.metrics.table import faithfulness_rows
 
@@ -55,6 +56,8 @@ def _class(view: ClassView) -> dict[str, Any]:
     else:
         facts.append(("An image is one of the class", "if the network says so"))
     facts.append(("Layer", view.xnn.layer))
+    if view.xnn.report is not None:
+        facts += fit_facts(view.job.summary.feature_names, view.xnn.report)
     return {
         "before": view.job.before,
         "after": view.job.after,
@@ -68,7 +71,7 @@ def _class(view: ClassView) -> dict[str, Any]:
         "figures": faithfulness_rows(_measured(view)),
         "notes": view.notes,
         "equation": spoken(view.explanation.card().rows[0].equation),
-        "certificate": view.explanation.certificate_lines()[-1],
+        "certificate": " ".join(view.explanation.certificate_lines()[-2:]),
         "warnings": view.explanation.card().warnings,
     }
 
@@ -77,7 +80,7 @@ def _image(view: ClassView, row: int) -> dict[str, Any]:
     """An image with the maps of all x-features, by decreasing contribution."""
     values = view.contributions[row]
     order = values.abs().argsort(descending=True, stable=True).tolist()
-    predicted = view.predicted_name(row)
+    predicted, like = view.predicted_name(row), view.alike(row)
     return {
         "image": image_name(row),
         "file": view.dataset.paths[row],
@@ -92,6 +95,7 @@ def _image(view: ClassView, row: int) -> dict[str, Any]:
                 "address": feature_page(i),
                 "file": _map_file(view, row, i),
                 "value": float(values[i]),
+                "like": like[i],
             }
             for i in order
         ],
@@ -117,9 +121,18 @@ def _feature(view: ClassView, i: int) -> dict[str, Any]:
         "weight": ", ".join(signed(float(weight)) for weight in weights),
         "active": f"{float(active.float().mean()):.0%}",
         "tag": _tag(active, share),
+        "like": view.alike()[i],
+        "found_again": _found_again(view, i),
         "tops": [_shown(view, row, i) for row in view.chosen.features[i].top[:ON_CLASS_PAGE]],
         "similar": view.job.similar[i][:2],
     }
+
+
+def _found_again(view: ClassView, i: int) -> str:
+    """On how many resamplings the fit finds an x-feature again; empty where nobody knows."""
+    report = view.xnn.report
+    shares = () if report is None else report.found_again
+    return f"{shares[i]:.0%} of resampled images" if shares else ""
 
 
 def _tag(active: Tensor, share: float) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 
@@ -15,10 +16,11 @@ from torchxnn.data.datasets.base import ImageDataset
 from torchxnn.data.datasets.open import DataConfig
 from torchxnn.data.positives import find_positives
 from torchxnn.data.record import record_activations
-from torchxnn.errors import XNNError
+from torchxnn.errors import XNNError, XNNWarning
 from torchxnn.explanations.image import Explanation
 from torchxnn.explanations.sentences import NOT_ANCHORED
 from torchxnn.metrics.evaluation import Measured
+from torchxnn.metrics.orthogonality import MapCovariance, Orthogonality
 from torchxnn.xnn import XNN
 
 
@@ -98,6 +100,9 @@ def build_report(
             on_drawing(next(done), total)
 
     explanations = tuple(_explain(xnn, dataset, index, drawn) for index in chosen)
+    maps = _maps(xnn, dataset, tops, drawn)
+    every = maps | {index: each.heatmaps for index, each in zip(chosen, explanations, strict=True)}
+    of_class = [each for index, each in every.items() if bool(positives[index].any())]
     return Report(
         title=title,
         subtitle="",
@@ -107,11 +112,23 @@ def build_report(
         fit=xnn.report,
         evaluation=measured.faithfulness,
         explanations=explanations,
-        sheets=_sheets(xnn, dataset, measured, tops, drawn),
+        sheets=_sheets(xnn, dataset, measured, tops, maps),
         known=tuple(known),
         notes=(*notes, *(() if xnn.fitted().anchored else (f"{NOT_ANCHORED}.",))),
         provenance=tuple(provenance),
+        orthogonality=_orthogonality(of_class, measured.dead),
     )
+
+
+def _orthogonality(maps: Sequence[Tensor], dead: tuple[int, ...]) -> Orthogonality | None:
+    """Of the maps (n, H, W) of some images; the page says how many x-features are dead."""
+    if not maps:
+        return None
+    covariance = MapCovariance(len(maps[0]))
+    for each in maps:
+        covariance.update(each.unsqueeze(0))
+    with warnings.catch_warnings(action="ignore", category=XNNWarning):
+        return covariance.result(dead)
 
 
 def _explain(xnn: XNN, dataset: ImageDataset, index: int, drawn: Callable[[], None]) -> Explanation:
@@ -121,18 +138,24 @@ def _explain(xnn: XNN, dataset: ImageDataset, index: int, drawn: Callable[[], No
     return explanation
 
 
+def _maps(
+    xnn: XNN, dataset: ImageDataset, tops: Sequence[tuple[int, ...]], drawn: Callable[[], None]
+) -> dict[int, Tensor]:
+    """The heatmaps (n, H, W) of the images on the sheets."""
+    maps: dict[int, Tensor] = {}
+    for index, _, found in heatmaps(xnn, dataset, sorted({i for top in tops for i in top})):
+        maps[index] = found
+        drawn()
+    return maps
+
+
 def _sheets(
     xnn: XNN,
     dataset: ImageDataset,
     measured: Measured,
     tops: Sequence[tuple[int, ...]],
-    drawn: Callable[[], None],
+    maps: Mapping[int, Tensor],
 ) -> tuple[FeatureSheet, ...]:
-    wanted = sorted({index for top in tops for index in top})
-    maps: dict[int, Tensor] = {}
-    for index, _, found in heatmaps(xnn, dataset, wanted):
-        maps[index] = found
-        drawn()
     embedded, shares = measured.embedded, measured.faithfulness.share
     # Each x-feature is shown with the target that it matters most for.
     best = torch.tensor(shares).argmax(0)

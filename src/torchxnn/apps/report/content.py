@@ -9,6 +9,7 @@ from jaxtyping import Real, UInt8
 
 from torchxnn.explanations.image import Explanation
 from torchxnn.metrics.faithfulness import Faithfulness
+from torchxnn.metrics.orthogonality import Orthogonality
 from torchxnn.training.report import FitReport
 
 
@@ -64,6 +65,7 @@ class Report:
         sheets: one per x-feature; drawn by decreasing share.
         known: what the logit is known to be made of, and what the x-features found of it.
         notes: what readers must know, such as the licence of the images.
+        orthogonality: of the heatmaps of the class's images on the page; None if it shows none.
         provenance: further (term, text) pairs, such as the data set or the model's fingerprint.
     """
 
@@ -79,3 +81,4 @@ class Report:
     known: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     provenance: tuple[tuple[str, str], ...] = ()
+    orthogonality: Orthogonality | None = None

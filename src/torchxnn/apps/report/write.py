@@ -68,7 +68,17 @@ def _key(report: Report) -> list[tuple[str, str]]:
         ("Layer", report.layer),
         ("x-features", str(report.fit.validation.n_features)),
     ]
-    return [*key, *fit_facts(_feature_names(report), report.fit)]
+    key += fit_facts(_feature_names(report), report.fit)
+    found = report.orthogonality
+    if found is not None:
+        key.append(
+            (
+                "Overlap of the heatmaps",
+                f"mean squared correlation {found.mean_squared_correlation:.2f}, O1 {found.o1:.2f} "
+                f"of {found.alive} x-features on {found.maps} images of the class (0 is best)",
+            )
+        )
+    return key
 
 
 def _shares(report: Report, shown: Faithfulness) -> list[tuple[str, list[dict[str, Any]]]]:

@@ -9,6 +9,7 @@ are left out; warnings stay.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -257,9 +258,13 @@ def _cell(card: Card, panel: Panel, form: _Form) -> _Cell:
 
 
 def _details(panel: Panel, form: _Form) -> tuple[str, ...]:
-    """What stands under an x-feature: which others it is like, on a screen what the fit knows."""
-    like = (panel.like,) if panel.like else ()
-    return (*like, *panel.details) if form.words else like
+    """What stands under an x-feature: which others it is like, on a screen what the fit knows.
+
+    A paper's columns are narrow, so there x-features are numbers: "like 1 and 3".
+    """
+    if not form.words:
+        return (re.sub(r"x-features? ", "", panel.like),) if panel.like else ()
+    return (panel.like, *panel.details) if panel.like else panel.details
 
 
 def _pictures(panel: Panel, form: _Form) -> tuple[np.ndarray, ...]:

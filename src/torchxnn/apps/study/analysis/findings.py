@@ -56,7 +56,23 @@ def purity_sentence(c: PairedComparison, results: Results, plan: StudyPlan) -> s
         f"{where}: mean purity {percent(means[c.first])} with {c.first} and "
         f"{percent(means[c.second])} with {c.second}; mean difference of {c.n} "
         f"participant{'s' * (c.n != 1)} {points(c.mean_difference)} percentage points{known}; "
-        f"{test_text(c)}. {verdict(c, results.options.alpha)}"
+        f"{test_text(c)}. {verdict(c, results.options.alpha)} {_carries_over(c, results)}"
+    ).strip()
+
+
+def _carries_over(c: PairedComparison, results: Results) -> str:
+    """Say to what a difference of purity carries over: to other people, or other pictures too."""
+    pair = (c.data_set, c.first, c.second)
+    found = next((o for o in results.carry_over if (o.data_set, o.first, o.second) == pair), None)
+    if c.test is None or found is None:
+        return ""
+    said = "This test speaks of other people who see these pictures;"
+    if found.p_both is None:
+        return f"{said} what other pictures would give cannot be tested."
+    shown = "is shown too" if found.p_both < results.options.alpha else "is not shown"
+    return (
+        f"{said} a difference with other pictures {shown} (min F' over {found.batches} batches, "
+        f"{p_text(found.p_both)}, not corrected)."
     )
 
 

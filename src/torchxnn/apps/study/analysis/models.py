@@ -93,7 +93,8 @@ class LinearModel:
         df: residual degrees of freedom of t and F.
         terms: Wald F tests, type III.
         coefficients: sum-to-zero coded.
-        contrasts: expected differences of stages per data set, at equal order.
+        contrasts: expected differences of stages per data set, at equal order, for these pictures;
+            those from NoVis, which always comes first, extrapolate the slope of order.
         participant_sd: between participants; None without a random participant.
         residual_sd: within participants.
         dropped: terms that the data cannot tell.

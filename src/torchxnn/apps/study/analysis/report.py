@@ -197,6 +197,7 @@ def _purity(
                 made.purity_table(results, plan),
                 compared("Primary comparisons, in percentage points", primary),
                 compared("Secondary comparisons, in percentage points", others),
+                made.carry_over_table(results, plan),
             ),
         ),
         Section(

@@ -43,6 +43,7 @@ from torchxnn.apps.study.analysis.paired import (
     compare_unpaired,
     holm,
 )
+from torchxnn.apps.study.analysis.pictures import CarryOver, carry_over
 from torchxnn.apps.study.analysis.purity import score_trials
 from torchxnn.apps.study.plan import StudyPlan
 from torchxnn.apps.study.settings import Arm
@@ -88,6 +89,7 @@ class Results:
         selection: who is analysed.
         cells: descriptives.
         paired: purity, stages of the main arm, with the families `PRIMARY` and `SECONDARY`.
+        carry_over: purity, the same pairs with participants and pictures as random factors.
         model: linear mixed model of purity, main arm.
         between: the main arm against the others, the family `BETWEEN`; NoVis without a family.
         confidence: stages of the main arm, the family `CONFIDENCE`.
@@ -109,6 +111,7 @@ class Results:
     selection: Selection
     cells: tuple[Cell, ...]
     paired: tuple[PairedComparison, ...]
+    carry_over: tuple[CarryOver, ...]
     model: LinearModel | Unavailable
     between: tuple[UnpairedComparison, ...]
     confidence: tuple[PairedComparison, ...]
@@ -154,6 +157,11 @@ def compute(
         selection=selection,
         cells=describe_cells(scores, arms, keys, STAGES, options),
         paired=tuple(holm(_compare_stages(main, plan, options, PURITY))),
+        carry_over=tuple(
+            carry_over(main, key, *pair)
+            for pair, key in product(PAIRS, keys)
+            if set(pair) <= set(plan.main.all_stages)
+        ),
         model=fit_linear_model(main, STAGES, keys, options),
         between=tuple(holm(_compare_arms(scores, plan, options))),
         confidence=tuple(holm(_compare_stages(main, plan, options, CONFIDENCE))),

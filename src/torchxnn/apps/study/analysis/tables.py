@@ -10,6 +10,7 @@ from torchxnn.apps.study.analysis.descriptives import Cell, Summary
 from torchxnn.apps.study.analysis.models import Estimate, LinearModel, TermTest, Unavailable
 from torchxnn.apps.study.analysis.ordinal import OrdinalModel
 from torchxnn.apps.study.analysis.paired import PairedComparison, Question
+from torchxnn.apps.study.analysis.pictures import CarryOver
 from torchxnn.apps.study.analysis.results import Results
 from torchxnn.apps.study.analysis.wording import (
     DASH,
@@ -210,11 +211,38 @@ def model_tables(
     unit = "Log odds ratio" if ordinal else "Difference (points)"
     level = f"{results.options.level:.0%} interval"
     contrasts = ("Data set: difference", unit, "SE", level, "p", "p (Holm)")
-    compared = "Stages compared by the model, at equal order"
+    compared = "Stages compared by the model"
     return (
         Table("Wald tests of the terms (type III)", tests, tuple(map(test, model.terms))),
-        Table(compared, contrasts, tuple(map(contrast, model.contrasts))),
+        Table(compared, contrasts, tuple(map(contrast, model.contrasts)), _EXTRAPOLATED),
     )
+
+
+_EXTRAPOLATED = (
+    "Standard errors are over participants, for these pictures. Differences are at equal order; "
+    "NoVis always comes first, so those from NoVis extrapolate the slope of order."
+)
+
+
+def carry_over_table(results: Results, plan: StudyPlan) -> Table:
+    """Show to what differences of purity carry over: other people, other pictures, both."""
+    columns = [
+        ("Data set: difference", lambda c: f"{_data_set(c, plan)}{c.first} {MINUS} {c.second}"),
+        ("Participants", lambda c: str(c.participants)),
+        ("Batches", lambda c: str(c.batches)),
+        ("F1, over participants", lambda c: decimal(c.f_participants)),
+        ("p, other people", lambda c: p_value(c.p_participants)),
+        ("F2, over batches", lambda c: decimal(c.f_batches)),
+        ("p, other pictures", lambda c: p_value(c.p_batches)),
+        ("min F'", lambda c: decimal(c.f_both)),
+        ("p, both", lambda c: p_value(c.p_both)),
+    ]
+    note = (
+        "F1 takes the batches of pictures as given, F2 the participants; min F' takes both as "
+        "drawn. None is corrected. With few batches only large differences can be shown to carry "
+        "over to other pictures."
+    )
+    return _table("To what differences of purity carry over", results.carry_over, columns, note)
 
 
 def shown_table(plan: StudyPlan) -> Table:
@@ -265,5 +293,5 @@ def _where(cell: Cell, plan: StudyPlan) -> str:
     return f"{_data_set(cell, plan)}{cell.name}{arm}"
 
 
-def _data_set(of: Cell | Question | Estimate, plan: StudyPlan) -> str:
+def _data_set(of: Cell | Question | Estimate | CarryOver, plan: StudyPlan) -> str:
     return f"{plan.data_set_name(of.data_set)}: " if of.data_set else ""

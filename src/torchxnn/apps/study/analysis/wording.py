@@ -174,6 +174,14 @@ def describe_analysis(plan: StudyPlan, options: AnalysisOptions) -> list[tuple[s
             "resampling shows no spread).",
         ),
         (
+            "Other pictures",
+            "The tests above are over participants and take the batches of pictures as given, so "
+            "their p-values carry over to other people who see these pictures. Every pair is also "
+            "tested over batches (F2, beside F1 over participants) and with both as random factors "
+            "(min F', Clark 1973), without a correction; only the last carries over to other "
+            "people who see other pictures.",
+        ),
+        (
             "Mixed model",
             "Purity ~ stage x data set + order, participant random (intercept), fitted by REML. "
             "Order is the position of the trial in the session, centred. Factors have sum-to-zero "
@@ -181,7 +189,9 @@ def describe_analysis(plan: StudyPlan, options: AnalysisOptions) -> list[tuple[s
             "within participants. Differences of XNN from the other stages per data set are "
             "corrected after Holm over all of them. If the variance between participants is "
             "estimated as 0, the model is ordinary least squares; if the fit does not converge, "
-            "intercepts of participants are fixed instead. The report says which.",
+            "intercepts of participants are fixed instead. The report says which. Pictures are no "
+            "random factor in it, and NoVis always comes first: its differences at equal order "
+            "extrapolate the slope of order.",
         ),
     ]
     if len(plan.arms) > 1:

@@ -1,0 +1,102 @@
+"""Whether a difference of stages carries over to other pictures, not to other people alone.
+
+Tests over participants take the batches of pictures as given: a stage that happens to suit the few
+batches that were drawn is significant however many people come, and need not suit other pictures.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+FEWEST = 2
+"""Participants, and batches, that a spread needs."""
+
+
+@dataclass(frozen=True)
+class CarryOver:
+    """A difference of two stages with participants and batches of pictures both drawn.
+
+    Attributes:
+        data_set: key.
+        first: stage; differences are first - second.
+        second: the other stage.
+        participants: with both stages.
+        batches: seen by them in both stages.
+        f_participants: F1, squared t of the participants' differences; None if it does not exist.
+        p_participants: of F1: carries over to other participants who see these pictures.
+        f_batches: F2, squared t of the batches' differences.
+        p_batches: of F2: carries over to other batches seen by these participants.
+        f_both: min F', F1 F2 / (F1 + F2).
+        df_both: its second degrees of freedom; the first are 1.
+        p_both: of min F': carries over to other participants who see other pictures.
+    """
+
+    data_set: str
+    first: str
+    second: str
+    participants: int
+    batches: int
+    f_participants: float | None = None
+    p_participants: float | None = None
+    f_batches: float | None = None
+    p_batches: float | None = None
+    f_both: float | None = None
+    df_both: float | None = None
+    p_both: float | None = None
+
+
+def carry_over(trials: pd.DataFrame, data_set: str, first: str, second: str) -> CarryOver:
+    r"""Test a difference of purity with participants and batches as random factors (min F').
+
+    .. math:: F'_{min}=\frac{F_1F_2}{F_1+F_2},\quad
+        df=\frac{(F_1+F_2)^2}{F_1^2/(n_2-1)+F_2^2/(n_1-1)}
+
+    with F1 over n1 participants and F2 over n2 batches; a lower bound of the quasi-F ratio that has
+    both as random factors. Source: Clark, The language-as-fixed-effect fallacy,
+    1973.
+
+    Args:
+        trials: of one arm, see `score_trials`; participants who lack a stage are left out.
+        data_set: key.
+        first: stage.
+        second: the other stage.
+    """
+    rows = trials[(trials["data_set"] == data_set) & trials["stage"].isin([first, second])]
+    rows = rows[rows["purity"].notna()].astype({"purity": "float64"})
+    complete = rows.groupby("participant")["stage"].transform("nunique") == 2
+    rows = rows[complete]
+    people = _differences(rows, "participant", first, second)
+    batches = _differences(rows, "set", first, second)
+    found = CarryOver(data_set, first, second, len(people), len(batches))
+    one, two = _squared_t(people), _squared_t(batches)
+    if one is None or two is None:
+        return found
+    n1, n2 = len(people) - 1, len(batches) - 1
+    total = one + two
+    least = one * two / total if total else 0.0
+    df = total**2 / (one**2 / n2 + two**2 / n1) if total else float(min(n1, n2))
+    return CarryOver(
+        *(data_set, first, second, len(people), len(batches)),
+        *(one, float(stats.f.sf(one, 1, n1))),
+        *(two, float(stats.f.sf(two, 1, n2))),
+        *(least, df, float(stats.f.sf(least, 1, df))),
+    )
+
+
+def _differences(rows: pd.DataFrame, unit: str, first: str, second: str) -> np.ndarray:
+    """Mean of the first stage minus that of the second, of every unit that has both."""
+    table = rows.pivot_table(index=unit, columns="stage", values="purity", aggfunc="mean")
+    table = table.reindex(columns=[first, second]).dropna()
+    return (table[first] - table[second]).to_numpy(dtype="float64")
+
+
+def _squared_t(differences: np.ndarray) -> float | None:
+    """F of a mean difference; None where there is no spread to test it by."""
+    if len(differences) < FEWEST:
+        return None
+    error = differences.var(ddof=1) / len(differences)
+    return float(differences.mean() ** 2 / error) if error > 1e-20 else None
