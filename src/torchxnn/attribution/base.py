@@ -34,6 +34,14 @@ CONSERVATION_LIMIT = 1e-3
 FALLBACK_LIMIT = 0.05
 """Share of relevance handled by a fallback rule above which a map is to be read with care."""
 
+WEAK_MASS = 0.01
+"""Contrast mass below which a map is called weak.
+
+Such a map is what is left of two maps that agree in more than 99% of the relevance, and drawn in
+full colour it looks as sure as any other. It is a convention and no level of chance: a weak map may
+still lie where its x-feature falls when a square is hidden (`xnn benchmark rules` tells by mass).
+"""
+
 
 @dataclass(frozen=True)
 class Certificate:

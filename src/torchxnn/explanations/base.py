@@ -18,11 +18,11 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from torchxnn.attribution.base import CONSERVATION_LIMIT, FALLBACK_LIMIT, Certificate
+from torchxnn.attribution.base import CONSERVATION_LIMIT, FALLBACK_LIMIT, WEAK_MASS, Certificate
 from torchxnn.data.positives import target_position
 from torchxnn.errors import DataError, check_finite
 from torchxnn.explanations.alike import ALIKE, Pair, find_alike, groups_of, likeness, overlap
-from torchxnn.explanations.card import Card, Evidence, Panel, Row
+from torchxnn.explanations.card import Card, Evidence, Panel, Row, strength, weakness
 from torchxnn.explanations.drawing.figure import PaperColumns, Style, draw_card
 from torchxnn.explanations.drawing.html import card_fragment, render_card
 from torchxnn.explanations.drawing.overlay import Scale, number, signed
@@ -333,15 +333,16 @@ class Reasons(SavedResult, ABC):
             values = tuple(float(self.contributions[k, i]) for k in rows)
             idle = float(self.features[i]) == 0 or not any(values)
             note = "inactive here" if idle else ""
-            details = self.details(i, rows[0])
-            panels.append(
-                Panel(self.feature_names[i], evidence, values, note, details, self.like(i, rows[0]))
-            )
+            details, like = self.details(i, rows[0]), self.like(i, rows[0])
+            weak = weakness(self.mass(i))
+            panels.append(Panel(self.feature_names[i], evidence, values, note, details, like, weak))
         logit_panels = []
         for k in rows:
             name = "The whole logit" if len(rows) == 1 else f"The logit of {self.target_names[k]}"
             (evidence,) = self.evidence(of_logits[k : k + 1])
-            logit_panels.append(Panel(name, evidence))
+            mass = self._logit_mass(of_logits[k])
+            details = tuple(text for text in (strength(mass),) if text)
+            logit_panels.append(Panel(name, evidence, details=details, weak=weakness(mass)))
         return Card(
             sentence=self.sentence(rows[0]),
             facts=self.facts(),
@@ -354,8 +355,9 @@ class Reasons(SavedResult, ABC):
         )
 
     def details(self, feature: int, k: int) -> tuple[str, ...]:
-        """What the fit knows of an x-feature, in few words: class against rest, stability."""
-        details = []
+        """What is known of an x-feature, in few words: its map, class against rest, stability."""
+        known_strength = strength(self.mass(feature))
+        details = [known_strength] if known_strength else []
         if self.among_positives:
             known = self.among_positives[k]
             mean, spread = known.mean[feature], known.spread[feature]
@@ -364,16 +366,33 @@ class Reasons(SavedResult, ABC):
             details.append(f"found again {self.found_again[feature]:.0%}")
         return tuple(details)
 
+    def mass(self, feature: int) -> float | None:
+        """Contrast mass of an x-feature's map; None if it is off, or nobody measured it."""
+        known = self.certificate.contrast_mass
+        return None if known is None or not float(self.features[feature]) else known[feature]
+
+    def _logit_mass(self, relevance: Tensor) -> float | None:
+        """The same of a logit's own map."""
+        if self.certificate.contrast_mass is None:
+            return None
+        return float(relevance.double().clamp(min=0).sum())
+
     def like(self, feature: int, k: int) -> str:
         """Which x-features one is like, as in "like x-features 1 and 3"; empty if there is none."""
         return likeness(self.alike(k), self.feature_names)[feature]
 
     def _reading_of_details(self) -> str:
+        drawn = ""
+        if self.certificate.contrast_mass is not None:
+            drawn = (
+                " Of the relevance: how much of it the drawn map holds, the rest went the same way "
+                f"as that of what speaks against it; below {WEAK_MASS:.0%} it is called weak."
+            )
         if not self.among_positives:
-            return ""
+            return drawn
         return (
-            f" Class: mean contribution ± standard deviation on the class's training {self.unit}s; "
-            f"the rest, typical other {self.unit}s, get 0 on average."
+            f"{drawn} Class: mean contribution ± standard deviation on the class's training "
+            f"{self.unit}s; the rest, typical other {self.unit}s, get 0 on average."
         )
 
     @final
@@ -488,7 +507,20 @@ def _certified(certificate: Certificate) -> str:
         ("completeness error", certificate.completeness_error, ".1%"),
     )
     known = [f"{name} {value:{form}}" for name, value, form in figures if value is not None]
+    if certificate.conservation_error is not None:
+        known.append(_masses(certificate.contrast_mass))
     return ", ".join(known) or "a method that promises no sum, so nothing to certify"
+
+
+def _masses(masses: tuple[float | None, ...] | None) -> str:
+    """The contrast mass of the maps of x-features that are on, from the least to the largest."""
+    if masses is None:
+        return "contrast mass not measured"
+    known = [mass for mass in masses if mass is not None]
+    if not known:
+        return "no x-feature on"
+    ends = dict.fromkeys(f"{100 * each(known):.2g}%" for each in (min, max))
+    return f"contrast mass {' to '.join(ends)}"
 
 
 def _above(value: float, bound: float) -> str:

@@ -13,6 +13,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Real, UInt8
 
+from torchxnn.attribution.base import WEAK_MASS
 from torchxnn.explanations.drawing.overlay import (
     LEVELS,
     cutout,
@@ -25,6 +26,21 @@ from torchxnn.explanations.drawing.overlay import (
 
 SPOKEN = 0.1  # of the largest: from there on a token carries its number
 TOP = 8  # columns that are drawn as bars; all are in the table
+
+
+def strength(mass: float | None) -> str:
+    """How much of the relevance a contrastive map is, in words; empty where nobody measured it.
+
+    As in "3.2% of the relevance", or "weak: 0.08% of the relevance" below `WEAK_MASS`.
+    """
+    if mass is None:
+        return ""
+    return f"{'weak: ' if mass < WEAK_MASS else ''}{100 * mass:.2g}% of the relevance"
+
+
+def weakness(mass: float | None) -> str:
+    """The same of a weak map; empty of any other."""
+    return strength(mass) if mass is not None and mass < WEAK_MASS else ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,6 +135,7 @@ class Panel:
         note: Why there is nothing to see ("inactive here"), else empty.
         details: What the fit knows of an x-feature, in few words each.
         like: Which other x-features it is like; empty if there are none.
+        weak: That the map is a residue, one of the details; empty if it is not, or nobody knows.
     """
 
     name: str
@@ -127,6 +144,7 @@ class Panel:
     note: str = ""
     details: tuple[str, ...] = ()
     like: str = ""
+    weak: str = ""
 
     @property
     def pictures(self) -> tuple[np.ndarray, ...]:

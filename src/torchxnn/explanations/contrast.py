@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from torchxnn.errors import DataError
 from torchxnn.explanations.base import Reasons
-from torchxnn.explanations.card import Card, Evidence, Panel, Row
+from torchxnn.explanations.card import Card, Evidence, Panel, Row, weakness
 from torchxnn.explanations.drawing.figure import PaperColumns, Style, draw_card
 from torchxnn.explanations.drawing.html import card_fragment, render_card
 from torchxnn.explanations.drawing.overlay import Scale, number, signed
@@ -192,6 +192,7 @@ class Contrast(SavedResult):
             (one.value,),
             details=explanation.details(one.feature, index),
             like=explanation.like(one.feature, index),
+            weak=weakness(explanation.mass(one.feature)),
         )
 
     def _facts(self) -> tuple[tuple[str, str], ...]:

@@ -126,7 +126,7 @@ def _gather(
         logits[:, 0], positives, decided, numbers.features, contributions, given.config
     )
     rows = _wanted(chosen, numbers.features, job.summary)
-    drawn, agreement = draw_images(xnn, given.dataset, rows, given.config.side)
+    drawn, agreement, strengths = draw_images(xnn, given.dataset, rows, given.config.side)
     sample = given.dataset[chosen.typical]
     explanation = xnn.explain(sample.image.to(xnn.device), label=sample.label, path=sample.path)
     view = ClassView(
@@ -144,6 +144,7 @@ def _gather(
         explanation=explanation,
         drawn=frozenset(drawn),
         agreement=agreement,
+        strengths=strengths,
         notes=_notes(caught),
     )
     return view, drawn

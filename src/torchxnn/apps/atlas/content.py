@@ -164,6 +164,7 @@ class ClassView:
         explanation: of the typical image.
         drawn: names of the files of images and maps.
         agreement: per image with maps how far they agree as drawn, (n, n); see `draw_images`.
+        strengths: how much of the relevance each map holds, in words, by the name of its file.
         notes: warnings met on the way.
     """
 
@@ -181,6 +182,7 @@ class ClassView:
     explanation: Explanation
     drawn: frozenset[str]
     agreement: Mapping[int, Float[np.ndarray, "features features"]]
+    strengths: dict[str, str]
     notes: tuple[str, ...]
 
     @property

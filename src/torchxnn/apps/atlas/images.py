@@ -17,9 +17,11 @@ from torchxnn.apps.gallery import (
     choose_typical,
     heatmaps,
 )
+from torchxnn.attribution.base import contrast_mass
 from torchxnn.data.datasets.base import ImageDataset
 from torchxnn.errors import DataError
 from torchxnn.explanations.alike import correlate
+from torchxnn.explanations.card import strength
 from torchxnn.explanations.drawing.encode import encode, shrink
 from torchxnn.explanations.drawing.overlay import intensities, overlay
 from torchxnn.xnn import XNN
@@ -94,11 +96,11 @@ def feature_page(feature: int) -> str:
 
 def draw_images(
     xnn: XNN, dataset: ImageDataset, wanted: Mapping[int, Sequence[int]], side: int
-) -> tuple[dict[str, Picture], dict[int, Float[np.ndarray, "features features"]]]:
-    """Images and maps by file name, and per image how far its maps agree as drawn.
+) -> tuple[dict[str, Picture], dict[int, Float[np.ndarray, "features features"]], dict[str, str]]:
+    """Images and maps by file name, how far maps agree, and in words how strong each is.
 
-    One pass of the model per image gives the maps of all x-features; one whose map is not needed
-    has correlation 0 with the others.
+    One pass of the model per image gives the maps of all x-features. How far they agree is kept per
+    image, as drawn; one whose map is not needed has correlation 0 with the others.
 
     Args:
         xnn: fitted.
@@ -110,6 +112,7 @@ def draw_images(
     drawn = {
         image_name(row): shrink(seen(dataset[row].image), side) for row in wanted if not wanted[row]
     }
+    strengths: dict[str, str] = {}
     mapped = sorted(row for row in wanted if wanted[row])
     agreement = {}
     for row, sample, maps in heatmaps(xnn, dataset, mapped, AT_ONCE):
@@ -118,9 +121,11 @@ def draw_images(
         shown = intensities([maps[feature].float().numpy() for feature in wanted[row]])
         for feature, intensity in zip(wanted[row], shown, strict=True):
             drawn[map_name(row, feature)] = shrink(overlay(image, intensity), side)
+            mass = float(contrast_mass(maps[None])[0, feature])
+            strengths[map_name(row, feature)] = strength(mass)
         agreement[row] = np.eye(len(maps))
         agreement[row][np.ix_(wanted[row], wanted[row])] = correlate(shown)
-    return drawn, agreement
+    return drawn, agreement, strengths
 
 
 def encode_images(drawn: Mapping[str, Picture], room: int) -> dict[str, bytes]:

@@ -94,6 +94,7 @@ def _image(view: ClassView, row: int) -> dict[str, Any]:
                 "name": view.job.summary.feature_names[i],
                 "address": feature_page(i),
                 "file": _map_file(view, row, i),
+                "strength": view.strengths.get(map_name(row, i), ""),
                 "value": float(values[i]),
                 "like": like[i],
             }
@@ -146,6 +147,7 @@ def _shown(view: ClassView, row: int, feature: int) -> dict[str, Any]:
     return {
         "image": image_name(row),
         "map": _map_file(view, row, feature),
+        "strength": view.strengths.get(map_name(row, feature), ""),
         "class": view.class_name(row),
         "own": bool(view.positives[row]),
         "predicted": view.predicted_name(row),

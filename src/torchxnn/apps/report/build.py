@@ -12,11 +12,13 @@ from torch import Tensor
 
 from torchxnn.apps.gallery import choose_examples, heatmaps, largest
 from torchxnn.apps.report.content import FeatureSheet, Report, SheetItem
+from torchxnn.attribution.base import contrast_mass
 from torchxnn.data.datasets.base import ImageDataset
 from torchxnn.data.datasets.open import DataConfig
 from torchxnn.data.positives import find_positives
 from torchxnn.data.record import record_activations
 from torchxnn.errors import XNNError, XNNWarning
+from torchxnn.explanations.card import strength
 from torchxnn.explanations.image import Explanation
 from torchxnn.explanations.sentences import NOT_ANCHORED
 from torchxnn.metrics.evaluation import Measured
@@ -178,6 +180,7 @@ def _sheets(
                     caption=dataset.paths[index]
                     if dataset.labels is None
                     else xnn.class_name(dataset.labels[index]),
+                    strength=strength(float(contrast_mass(maps[index][None])[0, feature])),
                 )
                 for index in top
             ),

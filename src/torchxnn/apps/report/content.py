@@ -23,6 +23,7 @@ class SheetItem:
         activation: E of the x-feature.
         contribution: to the logit of the target that the x-feature matters most for.
         caption: for people, such as the file's name or its class.
+        strength: how much of the relevance the heatmap holds, in words.
     """
 
     image: UInt8[np.ndarray, "height width 3"]
@@ -30,6 +31,7 @@ class SheetItem:
     activation: float
     contribution: float
     caption: str
+    strength: str = ""
 
 
 @dataclass(frozen=True, eq=False)

@@ -227,7 +227,7 @@ def _images(card: Card, form: _Form) -> tuple[float, Callable[[Page], None]]:
     single = len(card.rows) == 1
     panels = [_cell(card, panel, form) for panel in card.panels]
     logits = [
-        _Cell(panel.name, _pictures(panel, form), number(row.logit))
+        _Cell(panel.name, _pictures(panel, form), number(row.logit), details=_details(panel, form))
         if single
         else _Cell(row.name, _pictures(panel, form))
         for row, panel in zip(card.rows, card.logit_panels, strict=True)
@@ -258,13 +258,13 @@ def _cell(card: Card, panel: Panel, form: _Form) -> _Cell:
 
 
 def _details(panel: Panel, form: _Form) -> tuple[str, ...]:
-    """What stands under an x-feature: which others it is like, on a screen what the fit knows.
+    """What stands under a map: which others it is like, that it is weak; on a screen all.
 
     A paper's columns are narrow, so there x-features are numbers: "like 1 and 3".
     """
-    if not form.words:
-        return (re.sub(r"x-features? ", "", panel.like),) if panel.like else ()
-    return (panel.like, *panel.details) if panel.like else panel.details
+    if form.words:
+        return (panel.like, *panel.details) if panel.like else panel.details
+    return tuple(text for text in (re.sub(r"x-features? ", "", panel.like), panel.weak) if text)
 
 
 def _pictures(panel: Panel, form: _Form) -> tuple[np.ndarray, ...]:
