@@ -10,7 +10,7 @@ from torchxnn.attribution.base import WEAK_MASS
 from torchxnn.explanations.card import strength, weakness
 from torchxnn.explanations.image import Explanation
 
-MASSES = (0.0008, 0.032, None)
+MASSES = (0.0002, 0.032, None)
 
 
 def measured():
@@ -25,8 +25,8 @@ def measured():
 
 
 def test_words():
-    assert strength(0.0008) == weakness(0.0008) == "weak: 0.08% of the relevance"
-    assert (strength(0.032), weakness(0.032)) == ("3.2% of the relevance", "")
+    assert strength(0.0002) == weakness(0.0002) == "weak: mass 0.02%"
+    assert (strength(0.032), weakness(0.032)) == ("mass 3.2%", "")
     assert strength(None) == weakness(None) == ""
     assert weakness(WEAK_MASS) == ""
 
@@ -34,20 +34,20 @@ def test_words():
 def test_it_is_said_wherever_the_map_is_drawn(tmp_path):
     shown = measured()
     panels = {panel.name: panel for panel in shown.card().panels}
-    assert panels["x-feature 1"].weak == "weak: 0.08% of the relevance"
-    assert panels["x-feature 2"].details[0] == "3.2% of the relevance"
+    assert panels["x-feature 1"].weak == "weak: mass 0.02%"
+    assert panels["x-feature 2"].details[0] == "mass 3.2%"
     assert panels["x-feature 2"].weak == panels["x-feature 3"].weak == ""
-    assert shown.card().logit_panels[0].details[0].endswith("% of the relevance")
-    assert "weak: 0.08% of the relevance" in shown.summary()
-    assert "contrast mass 0.08% to 3.2%" in shown.certificate_lines()[-1]
+    assert shown.card().logit_panels[0].details[0].startswith(("mass ", "weak: mass "))
+    assert "weak: mass 0.02%" in shown.summary()
+    assert "contrast mass 0.02% to 3.2%" in shown.certificate_lines()[-1]
     assert "it is called weak" in shown.card().caption
     shown.save(tmp_path / "one")
     page = (tmp_path / "one" / "explanation.html").read_text("utf-8")
-    assert "<strong>weak: 0.08% of the relevance</strong>" in page
-    assert "weak: 0.08% of the relevance" in shown._repr_html_()
-    for style in ("screen", "paper"):
+    assert "<strong>weak: mass 0.02%</strong>" in page
+    assert "weak: mass 0.02%" in shown._repr_html_()
+    for style, mark in (("screen", "weak: mass 0.02%"), ("paper", "weak")):
         texts = [text.get_text() for text in shown.plot(style=style).texts]
-        assert any(text.startswith("weak: 0.08%") for text in texts)
+        assert mark in texts
     assert Explanation.load(tmp_path / "one").certificate == shown.certificate
 
 

@@ -34,12 +34,14 @@ CONSERVATION_LIMIT = 1e-3
 FALLBACK_LIMIT = 0.05
 """Share of relevance handled by a fallback rule above which a map is to be read with care."""
 
-WEAK_MASS = 0.01
-"""Contrast mass below which a map is called weak.
+WEAK_MASS = 3e-4
+"""Contrast mass below which a map is called weak: it no longer tells its own x-feature.
 
-Such a map is what is left of two maps that agree in more than 99% of the relevance, and drawn in
-full colour it looks as sure as any other. It is a convention and no level of chance: a weak map may
-still lie where its x-feature falls when a square is hidden (`xnn benchmark rules` tells by mass).
+Maps of x-features of birds (SqueezeNet, 50 pictures of five classes) were compared with what each
+x-feature loses where a square is hidden, less the same for the others (`xnn benchmark rules`). With
+a mass of .0003 to .001 they agree by .20 (195 maps, .16 or more in 95 of 100 resamplings),
+with .001 to .003 by .26 (50 maps); below .0003 by .08, not surely by anything (5 maps). Few
+maps, one network: the mass itself stands beside every map.
 """
 
 

@@ -385,8 +385,8 @@ class Reasons(SavedResult, ABC):
         drawn = ""
         if self.certificate.contrast_mass is not None:
             drawn = (
-                " Of the relevance: how much of it the drawn map holds, the rest went the same way "
-                f"as that of what speaks against it; below {WEAK_MASS:.0%} it is called weak."
+                " Mass: how much of the relevance the drawn map holds, the rest went the same way "
+                f"as that of what speaks against it; below {WEAK_MASS:.2%} it is called weak."
             )
         if not self.among_positives:
             return drawn

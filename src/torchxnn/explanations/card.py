@@ -29,13 +29,13 @@ TOP = 8  # columns that are drawn as bars; all are in the table
 
 
 def strength(mass: float | None) -> str:
-    """How much of the relevance a contrastive map is, in words; empty where nobody measured it.
+    """The contrast mass of a map, in words; empty where nobody measured it.
 
-    As in "3.2% of the relevance", or "weak: 0.08% of the relevance" below `WEAK_MASS`.
+    As in "mass 3.2%", or "weak: mass 0.02%" below `WEAK_MASS`.
     """
     if mass is None:
         return ""
-    return f"{'weak: ' if mass < WEAK_MASS else ''}{100 * mass:.2g}% of the relevance"
+    return f"{'weak: ' if mass < WEAK_MASS else ''}mass {100 * mass:.2g}%"
 
 
 def weakness(mass: float | None) -> str:

@@ -264,7 +264,8 @@ def _details(panel: Panel, form: _Form) -> tuple[str, ...]:
     """
     if form.words:
         return (panel.like, *panel.details) if panel.like else panel.details
-    return tuple(text for text in (re.sub(r"x-features? ", "", panel.like), panel.weak) if text)
+    weak = "weak" if panel.weak else ""  # its mass stands in the certificate
+    return tuple(text for text in (re.sub(r"x-features? ", "", panel.like), weak) if text)
 
 
 def _pictures(panel: Panel, form: _Form) -> tuple[np.ndarray, ...]:
