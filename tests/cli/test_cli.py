@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -72,6 +73,17 @@ def test_fit_explain_evaluate_report(run, folder, tmp_path, capsys):
     html = page.read_text("utf-8")
     assert "x-feature 1" in html
     assert "<script src" not in html
+    assert "excitation backprop, conservation error" in html
+    assert re.search(r"mass [0-9.e-]+%", html)
+    other = [*map(str, (run, folder)), "--out", str(page), "--images", "1", "--sheet", "2"]
+    assert main(["report", *other, "--method", "input_x_gradient"]) == 0
+    html = page.read_text("utf-8")
+    assert "input x gradient" in html
+    assert not re.search(r"mass [0-9.e-]+%", html)  # its maps are in other units
+    capsys.readouterr()
+    assert "unknown attribution method 'magic'" in fails(
+        capsys, "report", *other, "--method", "magic"
+    )
 
 
 def fit(folder, out, *more, model="cli_examples:small_network", layer="classifier.1", target="b"):

@@ -129,7 +129,11 @@ def choose_for_feature(
 
 
 def heatmaps(
-    xnn: XNN, dataset: ImageDataset, rows: Sequence[int], at_once: int = 8
+    xnn: XNN,
+    dataset: ImageDataset,
+    rows: Sequence[int],
+    at_once: int = 8,
+    method: str = "excitation_backprop",
 ) -> Iterator[tuple[int, Sample, Float[Tensor, "features height width"]]]:
     """Images with the signed heatmaps of all x-features, on the CPU, in the order of `rows`.
 
@@ -138,9 +142,11 @@ def heatmaps(
         dataset: of the images.
         rows: which images.
         at_once: images per pass of the model; their maps are in memory together.
+        method: name in `METHODS`.
     """
     for start in range(0, len(rows), at_once):
         block = rows[start : start + at_once]
         samples = [dataset[row] for row in block]
         images = torch.stack([sample.image for sample in samples])
-        yield from zip(block, samples, xnn.attribute(images.to(xnn.device)).cpu(), strict=True)
+        maps = xnn.attribute(images.to(xnn.device), method).cpu()
+        yield from zip(block, samples, maps, strict=True)

@@ -41,6 +41,16 @@ CERTIFIED = ("excitation_backprop", EFFECTIVE)
 """Methods that share out a relevance of 1, so that conservation and contrast mass are known."""
 
 
+def check_method(method: str) -> None:
+    """Refuse a name that is not in `METHODS`.
+
+    Raises:
+        XNNError: there is no such method.
+    """
+    if method not in METHODS:
+        raise XNNError(f"unknown attribution method {method!r}; known: {', '.join(METHODS)}")
+
+
 def attributor(method: str, module: nn.Module, **options: Any) -> Attributor:
     """The attribution method of a name, for the outputs of a module.
 
@@ -53,6 +63,5 @@ def attributor(method: str, module: nn.Module, **options: Any) -> Attributor:
         XNNError: there is no such method.
         TypeError: the method has no such parameter.
     """
-    if method not in METHODS:
-        raise XNNError(f"unknown attribution method {method!r}; known: {', '.join(METHODS)}")
+    check_method(method)
     return METHODS[method](module, **options)

@@ -13,6 +13,7 @@ from torch import Tensor
 from torchxnn.apps.gallery import choose_examples, heatmaps, largest
 from torchxnn.apps.report.content import FeatureSheet, Report, SheetItem
 from torchxnn.attribution.base import contrast_mass
+from torchxnn.attribution.methods import CERTIFIED, check_method
 from torchxnn.data.datasets.base import ImageDataset
 from torchxnn.data.datasets.open import DataConfig
 from torchxnn.data.positives import find_positives
@@ -33,6 +34,7 @@ class ReportConfig:
     Attributes:
         images: images that are explained in full.
         sheet: images per x-feature's sheet.
+        method: that draws the heatmaps, a name in `METHODS`.
 
     Raises:
         XNNError: a negative number.
@@ -40,6 +42,7 @@ class ReportConfig:
 
     images: int = 6
     sheet: int = 8
+    method: str = "excitation_backprop"
 
     def __post_init__(self) -> None:
         if self.images < 0 or self.sheet < 0:
@@ -82,12 +85,13 @@ def build_report(
         on_drawing: called with (images drawn, images to draw).
 
     Raises:
-        XNNError: the XNN is not fitted.
+        XNNError: the XNN is not fitted, or there is no such method.
         DataError: the data set has no positives.
     """
     config = config or ReportConfig()
     if xnn.report is None:
         raise XNNError("this XNN has no record of its fit; call fit() or load one that has")
+    check_method(config.method)
     loader = (source or DataConfig()).loader(dataset)
     data = record_activations(xnn.model, xnn.layer, loader, on_batch)
     measured = xnn.measure(data)
@@ -101,8 +105,8 @@ def build_report(
         if on_drawing is not None:
             on_drawing(next(done), total)
 
-    explanations = tuple(_explain(xnn, dataset, index, drawn) for index in chosen)
-    maps = _maps(xnn, dataset, tops, drawn)
+    explanations = tuple(_explain(xnn, dataset, index, config.method, drawn) for index in chosen)
+    maps = _maps(xnn, dataset, tops, config.method, drawn)
     every = maps | {index: each.heatmaps for index, each in zip(chosen, explanations, strict=True)}
     of_class = [each for index, each in every.items() if bool(positives[index].any())]
     return Report(
@@ -114,7 +118,7 @@ def build_report(
         fit=xnn.report,
         evaluation=measured.faithfulness,
         explanations=explanations,
-        sheets=_sheets(xnn, dataset, measured, tops, maps),
+        sheets=_sheets(xnn, dataset, measured, tops, maps, config.method in CERTIFIED),
         known=tuple(known),
         notes=(*notes, *(() if xnn.fitted().anchored else (f"{NOT_ANCHORED}.",))),
         provenance=tuple(provenance),
@@ -133,19 +137,28 @@ def _orthogonality(maps: Sequence[Tensor], dead: tuple[int, ...]) -> Orthogonali
         return covariance.result(dead)
 
 
-def _explain(xnn: XNN, dataset: ImageDataset, index: int, drawn: Callable[[], None]) -> Explanation:
+def _explain(
+    xnn: XNN, dataset: ImageDataset, index: int, method: str, drawn: Callable[[], None]
+) -> Explanation:
     sample = dataset[index]
-    explanation = xnn.explain(sample.image.to(xnn.device), label=sample.label, path=sample.path)
+    explanation = xnn.explain(
+        sample.image.to(xnn.device), label=sample.label, path=sample.path, method=method
+    )
     drawn()
     return explanation
 
 
 def _maps(
-    xnn: XNN, dataset: ImageDataset, tops: Sequence[tuple[int, ...]], drawn: Callable[[], None]
+    xnn: XNN,
+    dataset: ImageDataset,
+    tops: Sequence[tuple[int, ...]],
+    method: str,
+    drawn: Callable[[], None],
 ) -> dict[int, Tensor]:
     """The heatmaps (n, H, W) of the images on the sheets."""
     maps: dict[int, Tensor] = {}
-    for index, _, found in heatmaps(xnn, dataset, sorted({i for top in tops for i in top})):
+    wanted = sorted({index for top in tops for index in top})
+    for index, _, found in heatmaps(xnn, dataset, wanted, method=method):
         maps[index] = found
         drawn()
     return maps
@@ -157,6 +170,7 @@ def _sheets(
     measured: Measured,
     tops: Sequence[tuple[int, ...]],
     maps: Mapping[int, Tensor],
+    has_mass: bool,
 ) -> tuple[FeatureSheet, ...]:
     embedded, shares = measured.embedded, measured.faithfulness.share
     # Each x-feature is shown with the target that it matters most for.
@@ -180,7 +194,9 @@ def _sheets(
                     caption=dataset.paths[index]
                     if dataset.labels is None
                     else xnn.class_name(dataset.labels[index]),
-                    strength=strength(float(contrast_mass(maps[index][None])[0, feature])),
+                    strength=strength(
+                        float(contrast_mass(maps[index][None])[0, feature]) if has_mass else None
+                    ),
                 )
                 for index in top
             ),
