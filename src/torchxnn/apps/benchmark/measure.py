@@ -56,15 +56,8 @@ FIGURES = (
     *("f_cls_positives", "r2", "o1", "o2", "mean_squared_correlation", OCCLUSION, INTEGRATED),
     *("locality", "locality_chance", "locality_without_context"),
     *("locality_without_context_chance", "off_object", "off_object_chance", "active", "dead"),
-    *(
-        "degenerate_classes",
-        "margin",
-        "margin_changed",
-        "top_share",
-        "n_features",
-        "void_share",
-        "seconds",
-    ),
+    *("degenerate_classes", "margin", "margin_changed", "top_share", "n_features", "void_share"),
+    "seconds",
 )
 """Names of the figures of one method for one class, in the order of `results.json`."""
 

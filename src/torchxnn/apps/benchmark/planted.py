@@ -20,13 +20,13 @@ from torchxnn.apps.benchmark.class_by_class import claim_folder, read_whole
 from torchxnn.apps.benchmark.maps import UnitMaps
 from torchxnn.apps.benchmark.measure import class_faithfulness
 from torchxnn.apps.benchmark.methods import BLIND
+from torchxnn.apps.benchmark.over_classes import mean
 from torchxnn.apps.benchmark.planted_methods import (
     OpenedSeed,
     PlantedConfig,
     fit_methods,
     open_seed,
 )
-from torchxnn.apps.benchmark.summary import mean
 from torchxnn.apps.benchmark.tables import planted_text
 from torchxnn.data.removals import RecordedRemovals, record_removals
 from torchxnn.embeddings.base import Embedding

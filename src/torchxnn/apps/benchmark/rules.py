@@ -26,6 +26,7 @@ from torchxnn.apps.benchmark.class_by_class import (
 )
 from torchxnn.apps.benchmark.maps import SQUARES, layer_of, occluded_activations
 from torchxnn.apps.benchmark.methods import fit_variant
+from torchxnn.apps.benchmark.over_classes import mean
 from torchxnn.apps.benchmark.tasks import Task
 from torchxnn.apps.gallery import evenly_spaced
 from torchxnn.attribution.base import contrast_mass
@@ -125,7 +126,7 @@ def _measure(config: RulesConfig, opened: Opened, target: int) -> dict[str, Any]
         drawing = attributor(rule, xnn.model, **options)
         with warnings.catch_warnings(action="ignore", category=XNNWarning):
             maps = [drawing.attribute_many(each, [target]) for each in judged.images.split(1)]
-        logit[rule] = _mean([row["own"] for row in _rows(torch.cat(maps), judged.logit_falls)])
+        logit[rule] = mean([row["own"] for row in _rows(torch.cat(maps), judged.logit_falls)])
     return {"name": xnn.class_name(target), "r2": r2, "rules": rules, "logit": logit}
 
 
@@ -176,7 +177,7 @@ def _rule_figures(xnn: XNN, rule: str, judged: _Judged) -> dict[str, Any]:
         row["pointing"] = float(pointing_hits(one, box)[0])
         row["mass"] = float(contrast_mass(one[None])[0, 0])
     names = ("own", "others", "told", "chance", "off", "pointing", "mass")
-    figures = {name: _mean([row[name] for row in rows]) for name in names}
+    figures = {name: mean([row[name] for row in rows]) for name in names}
     return figures | {"overlap": overlap, "seconds": seconds, "maps": rows}
 
 
@@ -197,15 +198,10 @@ def _rows(maps: Tensor, falls: Tensor) -> list[dict[str, Any]]:
         elsewhere = feature_correlation(mine, falls[(image + 1) % len(falls)])
         for unit in reacts:
             own = float(agreement[unit, unit])
-            others = _mean([float(agreement[unit, other]) for other in reacts if other != unit])
+            others = mean([float(agreement[unit, other]) for other in reacts if other != unit])
             found.append({
                 "image": image, "feature": unit, "own": own, "others": others,
                 "told": None if others is None else own - others,
                 "chance": float(elsewhere[unit, unit]),
             })  # fmt: skip
     return found
-
-
-def _mean(values: list[Any]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None

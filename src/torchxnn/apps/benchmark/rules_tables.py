@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
 
-import torch
-
+from torchxnn.apps.benchmark.over_classes import interval_of_mean, mean, paired_test, with_holm
 from torchxnn.apps.benchmark.rules import PAPER
-from torchxnn.apps.benchmark.summary import mean
-from torchxnn.metrics.intervals import bootstrap_mean, holm_adjust, paired_wilcoxon
+from torchxnn.apps.benchmark.tables import number, table
 
 TESTED = ("told", "own", "off", "pointing", "overlap")
 """Figures in which every rule is tested against the rule of the paper."""
@@ -40,13 +38,12 @@ def summarise_rules(records: Records) -> dict[str, Any]:
         for rule in names
     }
     tests = [
-        _test(figure, rule, columns[rule][figure], columns[PAPER][figure])
+        {"figure": figure, "rule": rule, **tested}
         for figure in TESTED
         for rule in names
         if rule != PAPER and PAPER in columns
+        if (tested := paired_test(columns[rule][figure], columns[PAPER][figure])) is not None
     ]
-    known = [test for test in tests if test is not None]
-    corrected = holm_adjust([test["p"] for test in known])
     logits = list(dict.fromkeys(rule for each in records.values() for rule in each["logit"]))
     return {
         "r2": mean([each["r2"] for each in records.values()]),
@@ -55,10 +52,10 @@ def summarise_rules(records: Records) -> dict[str, Any]:
             for rule, found in columns.items()
         },
         "intervals": {
-            rule: {figure: _interval(found[figure]) for figure in TESTED}
+            rule: {figure: interval_of_mean(found[figure]) for figure in TESTED}
             for rule, found in columns.items()
         },
-        "tests": [test | {"p_holm": p} for test, p in zip(known, corrected, strict=True)],
+        "tests": with_holm(tests),
         "logit": {rule: mean([each["logit"].get(rule) for each in records.values()])
                   for rule in logits},
         "by_mass": {rule: by_mass(records, rule) for rule in logits},
@@ -77,7 +74,7 @@ def by_mass(records: Records, rule: str) -> list[dict[str, Any]]:
     for low, high in pairwise(BINS):
         chosen = [row for row in maps if low <= row["mass"] < high]
         told = [row["told"] for row in chosen if row["told"] is not None]
-        interval = _interval(told)
+        limits = interval_of_mean(told)
         found.append(
             {
                 "from": low,
@@ -86,7 +83,7 @@ def by_mass(records: Records, rule: str) -> list[dict[str, Any]]:
                 "own": mean([row["own"] for row in chosen]),
                 "chance": mean([row["chance"] for row in chosen]),
                 "told": mean(told),
-                "told_low": None if interval is None else interval[0],
+                "told_low": None if limits is None else limits[0],
             }
         )
     return found
@@ -117,12 +114,12 @@ def rules_text(summary: Mapping[str, Any]) -> str:
             [
                 f"# Rules for the maps of x-features, {len(summary['classes'])} classes, "
                 f"R² {_number(summary['r2'])} on held-out images",
-                _table(head, rows),
+                table(head, rows),
                 f"The logit's own map with its own falls: {logit}.",
                 f"## Against {PAPER}, two-sided, Holm over all",
-                _table(["figure", "rule", "median difference", "higher", "p"], tests),
+                table(["figure", "rule", "median difference", "higher", "p"], tests),
                 "## By contrast mass",
-                _table(
+                table(
                     ["rule", "mass", "maps", "own", "elsewhere", "told", "at least (95%)"], masses
                 ),
             ]
@@ -131,37 +128,6 @@ def rules_text(summary: Mapping[str, Any]) -> str:
     )
 
 
-def _test(
-    figure: str, rule: str, values: Sequence[float | None], paper: Sequence[float | None]
-) -> dict[str, Any] | None:
-    pairs = [(a, b) for a, b in zip(values, paper, strict=True) if a is not None and b is not None]
-    if len(pairs) < 2:
-        return None
-    tested = paired_wilcoxon([a for a, _ in pairs], [b for _, b in pairs])
-    return {
-        "figure": figure,
-        "rule": rule,
-        "median_difference": tested.median_difference,
-        "classes": tested.pairs,
-        "higher": sum(a > b for a, b in pairs),
-        "p": tested.p,
-    }
-
-
-def _interval(values: Sequence[float | None]) -> list[float] | None:
-    known = [value for value in values if value is not None]
-    if len(known) < 2:
-        return None
-    found = bootstrap_mean(torch.tensor(known))
-    return [found.low, found.high]
-
-
 def _number(value: float | None) -> str:
-    if value is None:
-        return "\N{EN DASH}"
-    return f"{value:.3f}" if abs(value) >= 0.01 or value == 0 else f"{value:.5f}"
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    """With more digits where it is small, as contrast mass is."""
+    return number(value, 5 if value and abs(value) < 0.01 else 3)

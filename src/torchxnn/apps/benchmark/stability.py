@@ -23,9 +23,9 @@ from torchxnn.apps.benchmark.class_by_class import (
     open_benchmark,
 )
 from torchxnn.apps.benchmark.methods import SEEN, FitData
+from torchxnn.apps.benchmark.over_classes import interval_of_mean, mean, paired_test, with_holm
 from torchxnn.apps.benchmark.record import Recorded
 from torchxnn.apps.benchmark.settings import BenchmarkConfig
-from torchxnn.apps.benchmark.summary import mean
 from torchxnn.data.positives import find_positives, resample, sample_classes
 from torchxnn.embeddings.apply import anchor, apply_embedding
 from torchxnn.embeddings.base import Embedding
@@ -33,7 +33,6 @@ from torchxnn.embeddings.components import find_components, read_logits
 from torchxnn.embeddings.directions import as_directions
 from torchxnn.errors import XNNError
 from torchxnn.metrics.evaluation import Measured, measure_activations
-from torchxnn.metrics.intervals import bootstrap_mean, holm_adjust, paired_wilcoxon
 from torchxnn.metrics.stability import Run, Stability, Swap, functional_swap, measure_stability
 from torchxnn.storage.artifact import plain
 from torchxnn.training.fit import fit_group
@@ -203,42 +202,25 @@ def summarise(
 
 
 def _interval(values: Sequence[float | None]) -> dict[str, float | None]:
-    known = [value for value in values if value is not None]
-    if not known:
-        return {"mean": None, "low": None, "high": None}
-    interval = bootstrap_mean(torch.tensor(known, dtype=torch.float64))
-    return {"mean": mean(known), "low": interval.low, "high": interval.high}
+    low, high = interval_of_mean(values) or (None, None)
+    return {"mean": mean(values), "low": low, "high": high}
 
 
 def _tests(found: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> list[dict[str, Any]]:
     first, *others = found
-    tests: list[dict[str, Any]] = []
-    for other in others:
-        for kind in REFITS:
-            for figure in TESTED:
-                pairs = [
-                    (row["refits"][kind][figure], found[other][target]["refits"][kind][figure])
-                    for target, row in found[first].items()
-                ]
-                if len(pairs) < 2:
-                    continue
-                mine, theirs = ([pair[side] for pair in pairs] for side in (0, 1))
-                tested = paired_wilcoxon(mine, theirs)
-                tests.append(
-                    {
-                        "refits": kind,
-                        "figure": figure,
-                        "first": first,
-                        "other": other,
-                        "p": tested.p,
-                        "median_difference": tested.median_difference,
-                        "higher": sum(a > b for a, b in pairs),
-                        "lower": sum(a < b for a, b in pairs),
-                        "classes": len(pairs),
-                    }
-                )
-    adjusted = holm_adjust([test["p"] for test in tests])
-    return [test | {"p_holm": p} for test, p in zip(tests, adjusted, strict=True)]
+
+    def column(method: str, kind: Refits, figure: str) -> list[float | None]:
+        return [found[method][target]["refits"][kind][figure] for target in found[first]]
+
+    return with_holm(
+        [
+            {"refits": kind, "figure": figure, "first": first, "other": other, **tested}
+            for other in others
+            for kind in REFITS
+            for figure in TESTED
+            if (tested := paired_test(column(first, kind, figure), column(other, kind, figure)))
+        ]
+    )
 
 
 def _prepare(fits: int, opened: Opened) -> Ready:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from torchxnn.apps.benchmark.over_classes import SIGNIFICANT
 from torchxnn.apps.benchmark.stability import FEW, REFITS
 from torchxnn.apps.benchmark.tables import NONE, number, table
 from torchxnn.metrics.stability import SAME
@@ -76,8 +77,7 @@ def _with_interval(value: Mapping[str, float | None]) -> str:
     if value["mean"] is None:
         return NONE
     low, high = value["low"], value["high"]
-    known = low is not None and high is not None and low == low
-    return number(value["mean"]) + (f" [{number(low)}, {number(high)}]" if known else "")
+    return number(value["mean"]) + ("" if low is None else f" [{number(low)}, {number(high)}]")
 
 
 def _test_table(tests: Sequence[Mapping[str, Any]]) -> str:
@@ -101,7 +101,7 @@ _ORDER = ("lost", "not decided", "won")
 
 
 def _verdict(test: Mapping[str, Any]) -> str:
-    if test["p_holm"] >= 0.05:
+    if test["p_holm"] >= SIGNIFICANT:
         return "not decided"
     more = test["higher"] > test["lower"]
     return "lost" if more == (test["figure"] in LOWER) else "won"

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from torchxnn.apps.benchmark.maps import INTEGRATED, OCCLUSION
 from torchxnn.apps.benchmark.measure import FIGURES, NO_FIGURES, READOUT_FIGURES
+from torchxnn.apps.benchmark.over_classes import mean, paired_test, with_holm
 from torchxnn.apps.benchmark.settings import ALL_METHODS
-from torchxnn.metrics.intervals import holm_adjust, paired_wilcoxon
 
 TESTED: Mapping[str, Literal["lower", "higher"]] = {
     "r2": "higher",
@@ -65,12 +64,6 @@ def summarise(records: Records) -> dict[str, Any]:
     }
 
 
-def mean(values: Sequence[float | int | None]) -> float | None:
-    """Mean of the figures that exist; None if none does."""
-    known = [value for value in values if value is not None and math.isfinite(value)]
-    return sum(known) / len(known) if known else None
-
-
 def _mean_method(name: str, records: Records) -> dict[str, Any]:
     rows = [record["methods"].get(name, NO_FIGURES) for record in records.values()]
     found: dict[str, Any] = {figure: mean([row.get(figure) for row in rows]) for figure in FIGURES}
@@ -83,38 +76,27 @@ def _mean_method(name: str, records: Records) -> dict[str, Any]:
 
 def _tests(ours: Sequence[str], records: Records) -> list[dict[str, Any]]:
     """All tests that a table shows; they are one family, whose p are corrected together."""
-    found = [
+    return with_holm([
         {"method": mine, "figure": figure, "against": other, **tested}
         for mine in ours
         for figure in TESTED
         for other in COMPARED
         if other not in OURS[: OURS.index(mine) + 1]  # each pair once
         if (tested := _test(figure, mine, other, records)) is not None
-    ]
-    corrected = holm_adjust([test["p"] for test in found])
-    return [test | {"p_holm": p} for test, p in zip(found, corrected, strict=True)]
+    ])  # fmt: skip
 
 
 def _test(figure: str, mine: str, other: str, records: Records) -> dict[str, Any] | None:
-    pairs = [
-        (float(ours[figure]), float(theirs[figure]))
-        for record in records.values()
-        if (ours := record["methods"].get(mine)) and (theirs := record["methods"].get(other))
-        if ours.get(figure) is not None and theirs.get(figure) is not None
-    ]
-    if len(pairs) < 2:
+    first, second = (
+        [record["methods"].get(name, NO_FIGURES).get(figure) for record in records.values()]
+        for name in (mine, other)
+    )
+    tested = paired_test(first, second)
+    if tested is None:
         return None
-    first, second = ([pair[side] for pair in pairs] for side in (0, 1))
-    tested = paired_wilcoxon(first, second)
-    lower, higher = sum(a < b for a, b in pairs), sum(a > b for a, b in pairs)
+    lower, higher = tested.pop("lower"), tested.pop("higher")
     better, worse = (lower, higher) if TESTED[figure] == "lower" else (higher, lower)
-    return {
-        "p": tested.p,
-        "classes": tested.pairs,
-        "better": better,
-        "worse": worse,
-        "median_difference": tested.median_difference,
-    }
+    return tested | {"better": better, "worse": worse}
 
 
 def _lasso_rows(records: Records) -> list[dict[str, Any]]:

@@ -7,8 +7,8 @@ from typing import Any
 
 from torchxnn.apps.benchmark.maps import INTEGRATED, OCCLUSION, WITHOUT_CONTRAST
 from torchxnn.apps.benchmark.measure import READOUT_FIGURES
+from torchxnn.apps.benchmark.over_classes import SIGNIFICANT
 from torchxnn.apps.benchmark.settings import ALL_METHODS
-from torchxnn.apps.benchmark.summary import TESTED
 from torchxnn.metrics.table import METRICS
 
 NONE = "–"  # noqa: RUF001
@@ -48,8 +48,6 @@ _TESTS = (
     "them. What is significantly worse than another method comes first, then what differs by no "
     "more than chance, then what is better."
 )
-
-SIGNIFICANT = 0.05
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -148,8 +146,7 @@ _VERDICTS = ("worse", "no difference shown", "better")
 def _verdict(test: Mapping[str, Any]) -> str:
     if test["p_holm"] >= SIGNIFICANT:
         return _VERDICTS[1]
-    lower = test["median_difference"] < 0
-    return "better" if lower == (TESTED[test["figure"]] == "lower") else "worse"
+    return "better" if test["better"] > test["worse"] else "worse"
 
 
 def readout_table(summary: dict[str, Any]) -> str:

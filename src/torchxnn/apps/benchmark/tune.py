@@ -24,10 +24,16 @@ from torchxnn.apps.benchmark.class_by_class import (
     measure_classes,
     open_benchmark,
 )
-from torchxnn.apps.benchmark.maps import MapFigures, OtherMaps, layer_of, occluded_activations
+from torchxnn.apps.benchmark.maps import (
+    OCCLUSION,
+    MapFigures,
+    OtherMaps,
+    layer_of,
+    occluded_activations,
+)
 from torchxnn.apps.benchmark.measure import FIT_FIGURES, class_faithfulness
 from torchxnn.apps.benchmark.methods import SEEN, FitData, UnitsOfMany, fit_to, nn_config
-from torchxnn.apps.benchmark.summary import mean
+from torchxnn.apps.benchmark.over_classes import mean
 from torchxnn.attribution.excitation_backprop.method import ExcitationBackprop
 from torchxnn.data.positives import sample_classes
 from torchxnn.embeddings.base import Embedding
@@ -38,7 +44,7 @@ from torchxnn.training.config import TrainConfig
 NN = "NN"
 """The method that others are measured by: faithfulness alone."""
 
-JUDGED = "occlusion_correlation"
+JUDGED = OCCLUSION
 """What is minimised: overlap of maps by a method that no fit was trained on (SRAE-R sees relevance
 that is much like excitation backprop's)."""
 

@@ -8,15 +8,10 @@ from typing import Any
 
 import torch
 
-from torchxnn.apps.benchmark.summary import Records, mean
+from torchxnn.apps.benchmark.over_classes import interval_of_mean, mean, paired_test, with_holm
+from torchxnn.apps.benchmark.summary import Records
 from torchxnn.metrics.funnybirds_protocol import OfficialTally, official_scores
-from torchxnn.metrics.intervals import (
-    bootstrap_counts,
-    bootstrap_mean,
-    holm_adjust,
-    paired_wilcoxon,
-    percentile_interval,
-)
+from torchxnn.metrics.intervals import bootstrap_counts, percentile_interval
 from torchxnn.storage.artifact import structure
 
 TESTED = (
@@ -61,7 +56,11 @@ def summarise(records: Records, counted: Records) -> dict[str, Any]:
         for name, columns in values.items()
     }
     intervals: dict[str, dict[str, Any]] = {
-        name: {figure: _interval(column) for figure, column in columns.items() if figure in TESTED}
+        name: {
+            figure: interval_of_mean(column)
+            for figure, column in columns.items()
+            if figure in TESTED
+        }
         for name, columns in values.items()
     }
     for name, (scores, interval) in _official(counted).items():
@@ -136,14 +135,6 @@ def _values(rows: Sequence[dict[str, Any]]) -> dict[str, list[float | None]]:
     return {figure: [row.get(figure) for row in rows] for figure in figures}
 
 
-def _interval(column: Sequence[float | None]) -> list[float] | None:
-    known = [value for value in column if value is not None]
-    if len(known) < 2:
-        return None
-    found = bootstrap_mean(torch.tensor(known))
-    return [found.low, found.high]
-
-
 def _concepts(records: Records) -> dict[str, float | None]:
     """Mean number of concepts by method; what is fitted to labels has one per part."""
     names = dict.fromkeys(name for record in records.values() for name in record["concepts"])
@@ -169,29 +160,13 @@ def _refits(records: Records) -> dict[str, Any]:
 
 
 def _tests(values: dict[str, dict[str, list[float | None]]]) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = []
-    for figure in TESTED:
-        ours = values.get(DEFAULT, {}).get(figure, [])
-        for other in values:
-            theirs = values[other].get(figure, [])
-            pairs = [
-                (a, b)
-                for a, b in zip(ours, theirs, strict=False)
-                if a is not None and b is not None
-            ]
-            if other == DEFAULT or len(pairs) < 2:
-                continue
-            tested = paired_wilcoxon([a for a, _ in pairs], [b for _, b in pairs])
-            found.append(
-                {
-                    "figure": figure,
-                    "other": other,
-                    "median_difference": tested.median_difference,
-                    "classes": tested.pairs,
-                    "higher": sum(a > b for a, b in pairs),
-                    "lower": sum(a < b for a, b in pairs),
-                    "p": tested.p,
-                }
-            )
-    corrected = holm_adjust([test["p"] for test in found])
-    return [test | {"p_holm": p} for test, p in zip(found, corrected, strict=True)]
+    ours = values.get(DEFAULT, {})
+    return with_holm(
+        [
+            {"figure": figure, "other": other, **tested}
+            for figure in TESTED
+            for other, theirs in values.items()
+            if other != DEFAULT and figure in ours and figure in theirs
+            if (tested := paired_test(ours[figure], theirs[figure])) is not None
+        ]
+    )

@@ -9,6 +9,7 @@ from torchxnn.apps.benchmark.bounds import BOUNDS
 from torchxnn.apps.benchmark.funnybirds.measure import CLASS_MEAN
 from torchxnn.apps.benchmark.funnybirds.settings import SUBSPACE
 from torchxnn.apps.benchmark.funnybirds.summary import DEFAULT
+from torchxnn.apps.benchmark.over_classes import SIGNIFICANT
 from torchxnn.apps.benchmark.peers import MISSING, PEERS
 from torchxnn.apps.benchmark.tables import number, table
 from torchxnn.metrics.funnybirds_protocol import ANCHORS
@@ -105,7 +106,7 @@ def better(test: Mapping[str, Any]) -> bool:
 
 def not_won(summary: Mapping[str, Any]) -> list[tuple[Mapping[str, Any], bool]]:
     """The tests that are not decided for today's default, and whether they are decided at all."""
-    tests = [(test, test["p_holm"] < 0.05) for test in summary["tests"]]
+    tests = [(test, test["p_holm"] < SIGNIFICANT) for test in summary["tests"]]
     return [(test, decided) for test, decided in tests if not (decided and better(test))]
 
 
