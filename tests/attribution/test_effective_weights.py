@@ -7,7 +7,7 @@ from torchxnn.attribution.effective_weights import (
     EffectiveUnits,
     effective_weights,
 )
-from torchxnn.attribution.excitation_backprop.method import ExcitationBackprop
+from torchxnn.attribution.excitation_backprop.method import DrawnMaps, ExcitationBackprop
 from torchxnn.attribution.methods import attributor
 from torchxnn.attribution.piecewise_linear import between, check_piecewise_linear
 from torchxnn.errors import DataError, XNNError
@@ -110,6 +110,15 @@ def test_the_certificate_names_the_method_and_the_contrast_mass():
     for target, found in enumerate(certificate.contrast_mass):
         there = mass[~off[:, target], target]
         assert found == (pytest.approx(float(there.min())) if len(there) else None)
+
+
+def test_parts_of_a_batch_put_together_keep_their_method_and_mass():
+    method = EffectiveExcitationBackprop(whole(), layer="0")
+    parts = [method.draw(each, torch.tensor([[0, 2]]), True) for each in images(2).split(1)]
+    both = DrawnMaps.cat(parts)
+    assert both.certificate().method == "excitation_backprop_effective"
+    masses = torch.cat([part.contrast_mass for part in parts])
+    assert torch.allclose(both.contrast_mass, masses, equal_nan=True)
 
 
 def test_marginal_maps_have_no_contrast_mass():

@@ -1,7 +1,8 @@
 """Metrics of an explanation, pure functions; each states which direction is better."""
 
 from torchxnn.metrics.agreement import Agreement, krippendorff_alpha
-from torchxnn.metrics.faithfulness import Faithfulness, measure_faithfulness
+from torchxnn.metrics.among_positives import AmongPositives, measure_among_positives
+from torchxnn.metrics.faithfulness import BoundLevel, Faithfulness, measure_faithfulness
 from torchxnn.metrics.funnybirds_protocol import (
     OfficialTally,
     PartImportances,
@@ -25,6 +26,7 @@ from torchxnn.metrics.ground_truth import (
 from torchxnn.metrics.insertion_deletion import (
     FeatureUse,
     StepCurve,
+    control_regions,
     deletion_masks,
     feature_regions,
     feature_use,
@@ -78,6 +80,7 @@ from torchxnn.metrics.stability import (
     functional_swap,
     match_features,
     measure_stability,
+    partial_out,
     stability_of,
 )
 from torchxnn.metrics.table import METRICS, Metric
@@ -86,6 +89,8 @@ __all__ = [
     "CONTEXT",
     "METRICS",
     "Agreement",
+    "AmongPositives",
+    "BoundLevel",
     "Faithfulness",
     "FeatureUse",
     "Inpainting",
@@ -116,6 +121,7 @@ __all__ = [
     "causal_shares",
     "change_profiles",
     "combine_maps",
+    "control_regions",
     "coverage",
     "deletion_masks",
     "entropy",
@@ -133,12 +139,14 @@ __all__ = [
     "map_truth",
     "masked_accuracy",
     "match_features",
+    "measure_among_positives",
     "measure_faithfulness",
     "measure_stability",
     "official_scores",
     "paired_wilcoxon",
     "part_importances",
     "part_mass",
+    "partial_out",
     "pixel_weights_masks",
     "pixel_weights_points",
     "pixel_weights_voronoi",

@@ -40,6 +40,7 @@ from torchxnn.apps.benchmark.run import saved_xnn
 from torchxnn.apps.benchmark.settings import BenchmarkConfig
 from torchxnn.apps.benchmark.tables import number
 from torchxnn.apps.benchmark.tasks import TASKS, TaskSource
+from torchxnn.attribution.base import WEAK_MASS
 from torchxnn.errors import DataError
 from torchxnn.xnn import XNN
 
@@ -182,7 +183,7 @@ class TestDrawing:
             assert (row.outlined != figure.picture).any() == row.visible
         for column, mass in zip(figure.columns, maps.sum((1, 2)).tolist(), strict=True):
             assert column.mass == pytest.approx(mass, rel=1e-3, abs=1e-9)
-            assert column.weak == (column.mass < 0.01)
+            assert column.weak == (column.mass < WEAK_MASS)
             assert (
                 column.matched is None
                 or figure.rows[column.matched].profile[figure.columns.index(column)] > 0

@@ -33,7 +33,7 @@ def interval_of_mean(values: Sequence[float | int | None]) -> list[float] | None
 
 
 def paired_test(
-    first: Sequence[float | int | None], second: Sequence[float | None]
+    first: Sequence[float | int | None], second: Sequence[float | int | None]
 ) -> dict[str, Any] | None:
     """Two-sided Wilcoxon test of two methods on the classes that have the figure of both.
 

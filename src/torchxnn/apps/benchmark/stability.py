@@ -209,7 +209,7 @@ def _interval(values: Sequence[float | None]) -> dict[str, float | None]:
 def _tests(found: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> list[dict[str, Any]]:
     first, *others = found
 
-    def column(method: str, kind: Refits, figure: str) -> list[float | None]:
+    def column(method: str, kind: Refits, figure: str) -> list[float | int | None]:
         return [found[method][target]["refits"][kind][figure] for target in found[first]]
 
     return with_holm(

@@ -270,12 +270,14 @@ class DrawnMaps:
     @classmethod
     def cat(cls, parts: Sequence[DrawnMaps]) -> DrawnMaps:
         """Those of several parts of a batch; the worst conservation error counts."""
+        masses = [part.contrast_mass for part in parts if part.contrast_mass is not None]
         return cls(
             torch.cat([part.maps for part in parts]),
             max(part.conservation_error for part in parts),
             torch.cat([part.fallback_share for part in parts]),
             parts[0].layers,
-            None if parts[0].contrast_mass is None else _joined(parts),
+            torch.cat(masses) if masses else None,
+            parts[0].method,
         )
 
     def certificate(self) -> Certificate:
@@ -304,11 +306,6 @@ class DrawnMaps:
             )
         for message in messages:
             warnings.warn(message, AttributionWarning, stacklevel=stacklevel + 1)
-
-
-def _joined(parts: Sequence[DrawnMaps]) -> Tensor:
-    known = [part.contrast_mass for part in parts if part.contrast_mass is not None]
-    return torch.cat(known)
 
 
 def _without_off(lost: Tensor, outputs: Tensor, chosen: Tensor) -> Tensor:

@@ -19,16 +19,13 @@ from torchxnn.apps.benchmark.funnybirds.measure import PAPER_RULE
 from torchxnn.apps.benchmark.funnybirds.settings import TruthConfig
 from torchxnn.apps.benchmark.funnybirds.summary import DEFAULT
 from torchxnn.apps.benchmark.run import saved_xnn
+from torchxnn.attribution.base import WEAK_MASS
 from torchxnn.data.datasets.funnybirds import PARTS
 from torchxnn.errors import DataError
 from torchxnn.explanations.drawing.overlay import heatmap_over
 from torchxnn.explanations.functions import draw_input
 from torchxnn.metrics import ground_truth as truth
 from torchxnn.xnn import XNN
-
-WEAK = 0.01
-"""A contrastive map with less positive relevance than this is a residue: it is drawn as any other,
-and said to be weak."""
 
 ANSWERS = 2 / len(PARTS)
 """An x-feature answers to a part that has at least this share of its drops, twice what no
@@ -167,7 +164,7 @@ class FeatureColumn:
     @property
     def weak(self) -> bool:
         """Whether the map is a residue."""
-        return self.mass < WEAK
+        return self.mass < WEAK_MASS
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,7 +15,7 @@ from torchxnn.apps.benchmark.funnybirds.settings import TruthConfig
 from torchxnn.apps.benchmark.maps import layer_of
 from torchxnn.apps.benchmark.methods import UnitsOfMany
 from torchxnn.apps.benchmark.tasks import Task
-from torchxnn.attribution.base import Attributor
+from torchxnn.attribution.base import Attributor, contrast_mass
 from torchxnn.attribution.effective_weights import EffectiveUnits
 from torchxnn.attribution.excitation_backprop.method import ExcitationBackprop
 from torchxnn.attribution.methods import attributor
@@ -81,7 +81,7 @@ def lie(maps: Float[Tensor, "images features height width"], seen: Seen, parts: 
         parts=shares[:, :, 1 : parts + 1],
         background=shares[:, :, 0] + objects,
         objects=objects,
-        mass=maps.double().clamp(min=0).sum((2, 3)),
+        mass=contrast_mass(maps),
     )
 
 

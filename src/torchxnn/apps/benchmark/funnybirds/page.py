@@ -14,7 +14,6 @@ from torchxnn.apps.benchmark.bounds import BOUNDS
 from torchxnn.apps.benchmark.class_by_class import OnClass, Opened
 from torchxnn.apps.benchmark.funnybirds.figures import (
     ANSWERS,
-    WEAK,
     ClassFigure,
     choose_failures,
     draw_class,
@@ -39,6 +38,7 @@ from torchxnn.apps.benchmark.record import record_task
 from torchxnn.apps.benchmark.settings import BenchmarkConfig
 from torchxnn.apps.benchmark.tables import number
 from torchxnn.apps.benchmark.tasks import TASKS, TaskSource
+from torchxnn.attribution.base import WEAK_MASS
 from torchxnn.data.datasets.funnybirds import PARTS
 from torchxnn.errors import XNNWarning
 from torchxnn.explanations.drawing.html import render
@@ -146,7 +146,7 @@ def write_page(
         images=sum(record["images"] for record in summary["classes"].values()),
         drawn=sum(record["map_images"] for record in summary["classes"].values()),
         default=DEFAULT,
-        weak=WEAK,
+        weak=WEAK_MASS,
         answers=ANSWERS,
         no_preference=1 / len(PARTS),
     )
