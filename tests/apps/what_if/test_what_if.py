@@ -169,7 +169,12 @@ def test_the_network_does_not_follow_an_explanation_that_is_wrong():
     assert f"is not shown (p = {found.p_holm(1):.3f}" in found.sentence(1)
     few = what_if(xnn, image, [0], config=WhatIfConfig(pixels=24, blur=0.05, controls=5))
     assert few.change(0).p == pytest.approx(1 / 6)  # that was enough to say that it is used
-    assert "that the network uses it is not shown (p = 0.167)" in few.sentence(0)
+    unable = "is not shown (p = 0.167), nor could it be with fewer than 19 controls."
+    assert few.sentence(0).endswith(unable)
+    assert "nor could it" not in found.sentence(1)  # 40 controls could show it
+    one = what_if(xnn, image, config=WhatIfConfig(pixels=24, blur=0.05, controls=1))
+    assert "with such a region at another place: that" in one.sentence(0)
+    assert "with fewer than 39 controls" in one.sentence(0)  # two x-features
 
 
 def test_by_luck_no_more_than_one_in_twenty_pictures_gets_a_claim():

@@ -201,6 +201,7 @@ class WhatIf(SavedResult):
             used = self.used(feature)
             found = "the network uses it" if used else "that the network uses it is not shown"
             found += f" (p = {p:.3f}{self._correction()})"
+            found += "" if used else self._too_few(len(one.control_real))
         value = "that of a typical other image"
         if self.config.value is not None:
             value = number(self.config.value) if self.config.value else "zero"
@@ -208,9 +209,14 @@ class WhatIf(SavedResult):
             f"With {one.name} at {value} the reproduced logit of {self.target_name} changes by "
             f"{signed(one.set_reproduced)}; with its region ({one.region_share:.0%} of the image) "
             f"painted over the network's own changes by {signed(one.masked_real)}, and by "
-            f"{signed(one.control_mean)} on average with such a region at one of "
-            f"{len(one.control_real)} other places: {found}."
+            f"{signed(one.control_mean)} {_elsewhere(len(one.control_real))}: {found}."
         )
+
+    def _too_few(self, controls: int) -> str:
+        """That so few controls could not show it, whatever they do; empty if they could."""
+        tested = sum(each.p is not None for each in self.changes)
+        needed = round(tested / CLAIM_LEVEL) - 1
+        return f", nor could it be with fewer than {needed} controls" if controls < needed else ""
 
     def _correction(self) -> str:
         tested = sum(each.p is not None for each in self.changes)
@@ -291,6 +297,13 @@ class WhatIf(SavedResult):
         """The size of the largest change, for the scale of the bars."""
         sizes = (abs(value) for one in self.changes for _, value in one.bars())
         return max(sizes, default=0.0) or 1.0
+
+
+def _elsewhere(places: int) -> str:
+    """Where the controls of one x-feature lie."""
+    if places == 1:
+        return "with such a region at another place"
+    return f"on average with such a region at one of {places} other places"
 
 
 def _draw(page: Page, found: WhatIf) -> None:
