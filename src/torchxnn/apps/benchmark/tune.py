@@ -70,7 +70,7 @@ class TuneGrid:
     """
 
     methods: tuple[str, ...] = ("XNN", "SRAE", "SRAE-R", "SAE")
-    betas: tuple[float, ...] = (0.5, 1.0, 2.0, 4.0, 8.0)
+    betas: tuple[float, ...] = (0.03, 0.125, 0.5, 2.0, 8.0)
     etas: tuple[float, ...] = (0.1,)
     qs: tuple[float, ...] = (100.0,)
     folds: int = 1
