@@ -32,6 +32,7 @@ from torchxnn.apps.gallery import evenly_spaced
 from torchxnn.attribution.base import contrast_mass
 from torchxnn.attribution.effective_weights import EFFECTIVE
 from torchxnn.attribution.methods import METHODS, attributor
+from torchxnn.data.datasets.base import Sample
 from torchxnn.embeddings.matching import feature_correlation
 from torchxnn.errors import DataError, XNNError, XNNWarning
 from torchxnn.metrics.orthogonality import MapCovariance
@@ -139,11 +140,17 @@ def _fit(opened: Opened, target: int) -> tuple[XNN, float]:
     return xnn, report.validation.r2
 
 
+def _box(sample: Sample) -> Float[Tensor, " 4"]:
+    if sample.box is None:
+        raise DataError(f"{sample.path} has no box of the object, without which nothing is inside")
+    return sample.box
+
+
 @torch.no_grad()
 def _judge(task: Task, xnn: XNN, target: int, most: int) -> _Judged:
     samples = [task.located[row] for row in evenly_spaced(task.positives(target), most)]
     images = torch.stack([sample.image for sample in samples])
-    boxes = torch.stack([sample.box for sample in samples if sample.box is not None])
+    boxes = torch.stack([_box(sample) for sample in samples])
     features, falls, logit_falls = [], [], []
     for image in images.split(1):
         z = occluded_activations(layer_of(task), image)[0]
