@@ -239,6 +239,31 @@ def test_targets_by_index_and_name():
             find_target(text, 4, names)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["benchmark", "rules", "--images", "0"], "images must be at least 2, got 0"),
+        (["benchmark", "tune", "--methods", "FOO"], "there is nothing to tune of 'FOO'"),
+        (["benchmark", "cub", "--map-images", "0"], "map_images must be at least 1"),
+        (["whatif", "RUN", "IMAGE", "--controls", "0"], "there must be at least 1 control"),
+    ],
+)
+def test_settings_that_are_refused_are_one_line(arguments, message, tmp_path, capsys):
+    out, data = tmp_path / "out", ["--root", "x", "--weights", "y"]
+    more = data if arguments[0] == "benchmark" else []
+    assert message in fails(capsys, *arguments, *more, "--out", str(out))
+    assert not out.exists()
+
+
+def test_arguments_that_the_parser_refuses_are_explained_by_it(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["fit", "model"])
+    assert stopped.value.code == 2
+    _, told = text_of(capsys)
+    assert "--layer" in told
+    assert "Traceback" not in told
+
+
 def test_help_names_every_command(capsys):
     with pytest.raises(SystemExit):
         main(["--help"])

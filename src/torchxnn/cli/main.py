@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import sys
 import warnings
@@ -58,17 +60,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if issubclass(category, XNNWarning):
             terminal.warn(str(message))
 
-    choice: Any = Union[  # noqa: UP007 - the members come from a table
-        tuple(Annotated[kind, subcommand(name)] for name, kind in COMMANDS.items())
-    ]
     try:
-        command = tyro.cli(
-            choice,
-            prog="xnn",
-            description="Explain a trained network as 'A is B because of C, D and E'.",
-            args=argv,
-            config=(OmitArgPrefixes,),
-        )
+        command = _parse(argv)
         with warnings.catch_warnings():
             warnings.simplefilter("always", XNNWarning)
             warnings.showwarning = show
@@ -84,3 +77,34 @@ def main(argv: Sequence[str] | None = None) -> int:
         terminal.complain("xnn: interrupted; nothing half-written is left behind", "red")
         return 130
     return 0
+
+
+def _parse(argv: Sequence[str] | None) -> Any:
+    """The command that the arguments ask for.
+
+    Raises:
+        XNNError: settings that their own class refuses. The parser, which takes any ValueError for
+            a fault of the command line, would put the message into a box of its own.
+        SystemExit: help was asked for, or the arguments are wrong; it was said what about them is.
+    """
+    choice: Any = Union[  # noqa: UP007 - the members come from a table
+        tuple(Annotated[kind, subcommand(name)] for name, kind in COMMANDS.items())
+    ]
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(
+                choice,
+                prog="xnn",
+                description="Explain a trained network as 'A is B because of C, D and E'.",
+                args=argv,
+                config=(OmitArgPrefixes,),
+            )
+    except SystemExit as stop:
+        refused: BaseException | None = stop
+        while refused is not None and not isinstance(refused, XNNError):
+            refused = refused.__context__
+        if refused is not None:
+            raise refused from None
+        sys.stderr.write(said.getvalue())
+        raise

@@ -139,8 +139,7 @@ class TrainConfig:
     def check(self) -> None:
         """Refuse settings that no fit could begin with.
 
-        `XNN.fit`, `xnn fit` and every fit call it before anything is recorded. (Not when a config
-        is made: a command line's parser would put the message into a box of its own.)
+        `XNN.fit`, `xnn fit` and every fit call it before anything is recorded.
 
         Raises:
             XNNError: the first setting out of range, by name.
