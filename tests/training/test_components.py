@@ -63,6 +63,10 @@ def test_a_weight_out_of_range_is_refused_before_anything_is_fitted(weight):
         fit_embedding(make_data(), None, [1], 3, replace(QUICK, components=weight))
 
 
+def reasons(found):
+    return [[member.name for member in reason.members] for reason in found]
+
+
 def test_the_same_seed_gives_the_same_explanation_for_any_number_of_threads():
     data, validation = many_classes(seed=0), many_classes(seed=1)
     threads, told = torch.get_num_threads(), []
@@ -99,8 +103,8 @@ def test_the_same_seed_gives_the_same_explanation_for_any_number_of_threads():
         for embedding, each in ((first, one), (second, two))
     ]
     for here, there in zip(*accounts, strict=True):
-        assert [each.name for each in here.reasons] == [each.name for each in there.reasons]
-        assert [each.name for each in here.objections] == [each.name for each in there.objections]
+        assert reasons(here.reasons) == reasons(there.reasons)
+        assert reasons(here.objections) == reasons(there.objections)
         for each, other in zip(here.reasons, there.reasons, strict=True):
             assert each.share == pytest.approx(other.share, abs=5e-3)
     said = [[account.sentence() for account in each] for each in accounts]
