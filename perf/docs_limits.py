@@ -107,10 +107,10 @@ def anchored_figure(xnn: XNN, images: Tensor) -> Figure:
     }
     figure = Figure(figsize=(9.6, 2.7), layout="constrained")
     for axes, (title, values) in zip(figure.subplots(1, 4), panels.items(), strict=True):
-        shares = (values.abs() / values.abs().sum())[order]
+        shares = (values.abs() / values.abs().sum())[order].tolist()
         colours = [OTHER if int(i) == weakest else OURS for i in order]
         axes.barh(range(len(order)), shares, color=colours)
-        for place, share in enumerate(shares.tolist()):
+        for place, share in enumerate(shares):
             axes.text(share + 0.02, place, f"{share:.0%}", va="center", fontsize=8, color=INK)
         axes.set_yticks(range(len(order)), [f"x-feature {int(i) + 1}" for i in order], fontsize=8)
         axes.invert_yaxis()
@@ -176,7 +176,7 @@ def _without(values: Tensor, logit: Tensor) -> Tensor:
 
 
 def _matrix(axes: Axes, values: Tensor, title: str) -> None:
-    axes.imshow(values, cmap="RdBu", vmin=-1, vmax=1)
+    axes.imshow(values.numpy(), cmap="RdBu", vmin=-1, vmax=1)
     for row, line in enumerate(values.tolist()):
         for column, value in enumerate(line):
             weight = "bold" if row == column else "normal"
