@@ -62,6 +62,7 @@ def test_one_class_of_many_is_the_fit_of_that_class(letters, tmp_path):
         assert torch.allclose(value, among[name], atol=1e-4), name
 
 
+@pytest.mark.slow
 def test_chosen_classes_with_copies_in_two_processes(letters, tmp_path, capsys):
     out = tmp_path / "runs"
     more = ["--targets", "d", "1", "--copies", "1", "--jobs", "2", "--block", "1"]

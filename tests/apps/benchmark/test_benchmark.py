@@ -525,6 +525,7 @@ def test_refits_are_matched(source, tmp_path):
         run_stability(plan, StabilityConfig(fits=2))
 
 
+@pytest.mark.slow
 def test_refits_do_not_depend_on_the_processes(source, tmp_path):
     config = replace(CONFIG, n_features=2, train=replace(TRAIN, epochs=1))
     one, two = (

@@ -177,6 +177,7 @@ def test_the_network_does_not_follow_an_explanation_that_is_wrong():
     assert "with fewer than 39 controls" in one.sentence(0)  # two x-features
 
 
+@pytest.mark.slow
 def test_by_luck_no_more_than_one_in_twenty_pictures_gets_a_claim():
     """Of five x-features that the network does not use one beat 5 controls on 60% of pictures."""
     generator = np.random.default_rng(0)
