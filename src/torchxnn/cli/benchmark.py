@@ -78,6 +78,18 @@ class BenchmarkCommand(ABC):
         return TaskSource(task, self.root, self.weights, self.model, self.layer, masks)
 
     @final
+    def targets(self) -> list[int] | None:
+        """Indices of the classes that the arguments name; None for no choice.
+
+        Raises:
+            DataError: the data have no such class.
+        """
+        if not self.classes:
+            return None
+        source = self.source()
+        return find_classes(TASKS[source.kind](source).classes, self.classes)
+
+    @final
     def plan(self, targets: list[int] | None, progress: Progress, verb: str) -> Plan:
         """What to run on these classes; progress of recording and of what `verb` says is shown."""
         on_class = _count_classes(progress, verb)
@@ -99,8 +111,7 @@ class Evaluation(BenchmarkCommand):
     def execute(self, terminal: Terminal) -> None:
         """Measure all classes; print and write the tables, and draw the figures."""
         source = self.source()
-        names = TASKS[source.kind](source).classes if self.classes else ()
-        targets = find_classes(names, self.classes)
+        targets = self.targets()
         with terminal.progress() as progress:
             records = run_benchmark(self.plan(targets, progress, "Measuring"))
         summary = summarise(records)
@@ -168,8 +179,7 @@ class FunnyBirdsTruth(BenchmarkCommand):
         from torchxnn.apps.benchmark.funnybirds.tables import markdown
 
         source = self.source()
-        names = TASKS[self.kind](source).classes if self.classes else ()
-        targets = find_classes(names, self.classes)
+        targets = self.targets()
         with terminal.progress() as progress:
             found = run_funnybirds(self.plan(targets, progress, "Measuring"), self.truth)
         summary = summarise(*found)
@@ -232,9 +242,7 @@ class Stability(BenchmarkCommand):
 
     def execute(self, terminal: Terminal) -> None:
         """Refit all classes, and print and write what was found."""
-        source = self.source()
-        names = TASKS[source.kind](source).classes if self.classes else ()
-        targets = find_classes(names, self.classes)
+        targets = self.targets()
         with terminal.progress() as progress:
             found = run_stability(self.plan(targets, progress, "Fitting"), self.refits)
         text = stability_text(found)
@@ -256,9 +264,7 @@ class CompareRules(BenchmarkCommand):
 
     def execute(self, terminal: Terminal) -> None:
         """Measure all classes; print and write the tables."""
-        source = self.source()
-        names = TASKS[self.kind](source).classes if self.classes else ()
-        targets = find_classes(names, self.classes)
+        targets = self.targets()
         with terminal.progress() as progress:
             records = run_rules(self.plan(targets, progress, "Measuring"), self.rules)
         summary = summarise_rules(records)
