@@ -1,11 +1,14 @@
 """Rules of this suite itself, and of imports that no contract states."""
 
 import ast
+import importlib
 import re
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+from torchxnn.models.preprocessing import Preprocessing
 
 FILES = sorted(Path(__file__).parent.rglob("*.py"))
 
@@ -76,3 +79,12 @@ def test_modules_import_from_the_module_that_defines_a_name():
     for path in PACKAGE.rglob("*.py"):
         if path.name != "__init__.py":
             assert not faces_imported(path.read_text("utf-8")), path
+
+
+def test_factories_written_for_earlier_versions_find_preprocessing():
+    """The former module gives the very class, and nothing in the package uses it."""
+    former = importlib.import_module("torchxnn.datasets.base")
+    assert former.Preprocessing is Preprocessing
+    shim = PACKAGE / "torchxnn" / "datasets"
+    for path in PACKAGE.rglob("*.py"):
+        assert path.parent == shim or "torchxnn.datasets" not in path.read_text("utf-8"), path
