@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
 
+from torchxnn.data.labels import class_indices
 from torchxnn.errors import DataError
 from torchxnn.models.outputs import predicted_classes
 
@@ -99,10 +100,11 @@ class Activations:
 
 
 def split_batch(batch: Any) -> tuple[Tensor, Tensor | None]:
-    """Images and labels of one batch of a loader.
+    """Images and labels (class indices) of one batch of a loader.
 
     Raises:
-        DataError: the batch is neither a tensor nor a pair that starts with one.
+        DataError: the batch is neither a tensor nor a pair that starts with one, or a label is no
+            class index.
     """
     if isinstance(batch, Tensor):
         return batch, None
@@ -111,7 +113,7 @@ def split_batch(batch: Any) -> tuple[Tensor, Tensor | None]:
         if labels is None or (isinstance(labels, Tensor) and labels.ndim == 1):
             if labels is not None and len(labels) != len(batch[0]):
                 raise DataError(f"{len(batch[0])} images with {len(labels)} labels in one batch")
-            return batch[0], labels
+            return batch[0], None if labels is None else class_indices(labels)
     raise DataError(
         "the loader must yield image batches or pairs (images, labels) with labels of shape (B,), "
         f"it yields {_describe(batch)}"

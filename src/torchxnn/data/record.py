@@ -105,7 +105,7 @@ def record_activations(
         logits.append(batch_logits)
         done += len(rows)
         if batch_labels is not None:
-            labels.append(batch_labels.long().cpu())
+            labels.append(batch_labels.cpu())
             labelled += len(rows)
     if not done:
         raise DataError("the loader is empty: there are no images to explain")

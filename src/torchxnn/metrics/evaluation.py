@@ -124,7 +124,7 @@ def evaluate(
         found = xnn.run(images).cpu()
         parts.append(Embedded(found.features, found.contributions, found.reproduced))
         logits.append(found.logits.float())
-        labels = labels if labels is None else labels.long().cpu()
+        labels = labels if labels is None else labels.cpu()
         mine, by = positives_of(labels, found.predicted, xnn.targets, found.logits.shape[1])
         positives.append(mine)
         ways.add(by)

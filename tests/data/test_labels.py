@@ -1,0 +1,32 @@
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from conftest import make_images, make_net
+from torchxnn.data.activations import split_batch
+from torchxnn.data.labels import class_indices
+from torchxnn.data.record import record_activations
+from torchxnn.errors import DataError
+
+TYPES = (torch.bool, torch.uint8, torch.int32, torch.int64, torch.float16, torch.float64)
+
+
+@given(st.lists(st.integers(0, 200), min_size=1), st.sampled_from(TYPES))
+def test_whole_numbers_of_every_type_are_class_indices(labels, dtype):
+    wanted = [int(bool(label)) for label in labels] if dtype == torch.bool else labels
+    found = class_indices(torch.tensor(labels, dtype=dtype))
+    assert (found.tolist(), found.dtype) == (wanted, torch.int64)
+
+
+@pytest.mark.parametrize("value", [0.5, 2.25, float("nan"), float("inf")])
+def test_measured_values_are_refused_by_name(value):
+    images, labels = make_images(4)
+    measured = labels.float()
+    measured[2] = value
+    for read in (
+        lambda: split_batch((images, measured)),
+        lambda: record_activations(make_net(), "classifier.1", [(images, measured)]),
+    ):
+        with pytest.raises(DataError, match=f"label {value:.4g} is no class index"):
+            read()
