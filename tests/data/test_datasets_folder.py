@@ -1,6 +1,8 @@
 """Folders of images: order, labels that never shift, and what is left out."""
 
+import unicodedata
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
@@ -49,6 +51,38 @@ def test_hidden_and_other_files_are_ignored(tmp_path):
     (tmp_path / "README.md").write_text("notes")
     dataset = ImageFolder(tmp_path, SMALL)
     assert (dataset.classes, dataset.paths) == (("a",), ("a/1.jpg",))
+
+
+def test_kinds_that_nobody_reads_are_counted_in_one_warning(tmp_path):
+    make_folder(tmp_path, ["a/1.jpg", "b/2.PNG"])
+    for name in ("a/x.HEIF", "a/y.heif", "b/scan.nii", "b/deep/raw.CR2", "beside.exr", "b/0001"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"?")
+    (tmp_path / "b" / "LICENSE").write_text("free")
+    with pytest.warns(SkippedImagesWarning) as caught:
+        dataset = ImageFolder(tmp_path, SMALL)
+    assert dataset.paths == ("a/1.jpg", "b/2.PNG")
+    (message,) = [str(one.message) for one in caught]
+    assert message.endswith(
+        "not read and were left out: .heif 2, without an extension 1, .cr2 1, .nii 1, .exr 1"
+    )
+
+
+def test_numbers_are_sorted_by_value_and_all_else_as_text(tmp_path):
+    make_folder(tmp_path, [f"{k}/1.jpg" for k in (10, 9, 2, 1)])
+    assert ImageFolder(tmp_path, SMALL).classes == ("1", "2", "9", "10")
+    make_folder(tmp_path, ["x/1.jpg"])
+    assert ImageFolder(tmp_path, SMALL).classes == ("1", "10", "2", "9", "x")
+
+
+def test_names_with_blanks_and_accents(tmp_path):
+    two = unicodedata.normalize("NFD", "Mésange bleue")  # as some systems write it
+    make_folder(tmp_path, [f"{two}/un été.jpg", "große Möwe/#1 100%.jpg"])
+    names = ("große Möwe", unicodedata.normalize("NFC", two), "Spatz")
+    dataset = ImageFolder(tmp_path, SMALL, classes=names)
+    assert dataset.classes == names
+    assert sorted(dataset.labels) == [0, 1]
+    assert all(sample.label == label for sample, label in zip(dataset, dataset.labels, strict=True))
 
 
 def test_unreadable_images_are_left_out_with_one_warning(tmp_path):
@@ -153,6 +187,36 @@ def test_a_circle_of_links_ends(tmp_path):
     make_folder(tmp_path, ["a/1.jpg"])
     (tmp_path / "a" / "again").symlink_to(tmp_path / "a", target_is_directory=True)
     assert ImageFolder(tmp_path, SMALL).paths == ("a/1.jpg",)
+
+
+def test_a_link_to_the_root_does_not_bring_in_other_classes(tmp_path):
+    make_folder(tmp_path, ["a/1.jpg", "b/2.jpg"])
+    (tmp_path / "a" / "up").symlink_to(tmp_path, target_is_directory=True)
+    assert ImageFolder(tmp_path, SMALL).paths == ("a/1.jpg", "b/2.jpg")
+
+
+def test_links_to_files_and_folders_are_followed(tmp_path):
+    make_folder(tmp_path, ["kept/1.jpg", "store/2.jpg", "set/b/3.jpg"])
+    root = tmp_path / "set"
+    (root / "a").symlink_to(tmp_path / "kept", target_is_directory=True)
+    (root / "b" / "2.jpg").symlink_to(tmp_path / "store" / "2.jpg")
+    (root / "b" / "lost.jpg").symlink_to(tmp_path / "nowhere.jpg")
+    (root / "b" / "loop.jpg").symlink_to(root / "b" / "loop.jpg")
+    with pytest.warns(SkippedImagesWarning, match="2 of 5 images could not be read"):
+        dataset = ImageFolder(root, SMALL)
+    assert dataset.paths == ("a/1.jpg", "b/2.jpg", "b/3.jpg")
+    assert dataset.labels == (0, 1, 1)
+
+
+def test_many_files_are_listed_without_looking_at_each(tmp_path, monkeypatch):
+    make_folder(tmp_path, ["a/1.jpg"])
+    for number in range(50):
+        (tmp_path / "a" / f"x{number}.png").write_bytes(b"?")
+    looked = []
+    real = Path.stat
+    monkeypatch.setattr(Path, "stat", lambda self, **how: looked.append(self) or real(self, **how))
+    assert len(ImageFolder(tmp_path, SMALL, check=False)) == 51
+    assert not [path for path in looked if path.suffix]
 
 
 def test_progress_counts_every_image(tmp_path):

@@ -9,6 +9,7 @@ from torchxnn.data.activations import Activations
 from torchxnn.data.datasets.ade20k import ADE20K
 from torchxnn.data.datasets.augment import AugmentedImages
 from torchxnn.data.datasets.base import ImageDataset, ImageSubset, Sample, make_loader
+from torchxnn.data.datasets.class_order import ClassOrder, read_class_map
 from torchxnn.data.datasets.cub import CUB
 from torchxnn.data.datasets.elpv import ELPV
 from torchxnn.data.datasets.folder import ImageFolder
@@ -31,6 +32,7 @@ __all__ = [
     "ActivationCache",
     "Activations",
     "AugmentedImages",
+    "ClassOrder",
     "DataConfig",
     "FunnyBirds",
     "FunnyBirdsInterventions",
@@ -45,6 +47,7 @@ __all__ = [
     "cache_activations",
     "make_loader",
     "open_dataset",
+    "read_class_map",
     "read_image",
     "record_activations",
     "record_chunk",

@@ -2,8 +2,7 @@
 
 import os
 import warnings
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,15 +11,19 @@ from typing import final
 from rich.progress import Progress
 
 from torchxnn.data.datasets.base import ImageDataset, Sample
-from torchxnn.data.datasets.images import check_image, quiet_pillow, read_image
-from torchxnn.errors import DataError, SkippedImagesWarning, near_ones
-from torchxnn.models.preprocessing import Preprocessing
-from torchxnn.storage.paths import Location, Place, as_place, list_folder
-
-EXTENSIONS = frozenset(
-    {".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pbm", ".pgm"}
-    | {".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"}
+from torchxnn.data.datasets.class_order import (
+    ClassOrder,
+    in_order,
+    order_of_folders,
+    places_by_name,
+    unknown_folder,
 )
+from torchxnn.data.datasets.file_tree import Found, entries, left_out, walk, what_is_there
+from torchxnn.data.datasets.images import check_image, quiet_pillow, read_image
+from torchxnn.errors import DataError, SkippedImagesWarning
+from torchxnn.models.preprocessing import Preprocessing
+from torchxnn.storage.paths import Location, Place, as_place
+
 _NAMED = 5  # skipped images that the warning names; `.skipped` has them all
 
 
@@ -34,22 +37,25 @@ class SkippedImage:
 
 @final
 class ImageFolder(ImageDataset):
-    """Pictures in class folders: `root/CLASS/anything.jpg`, classes sorted by name.
+    """Pictures in class folders: `root/CLASS/anything.jpg`.
 
-    The root is a folder, or an fsspec URL of one such as s3://bucket/folder.
+    The root is a folder, or an fsspec URL of one such as s3://bucket/folder. Classes are in the
+    order of the folders' names: by value where all are whole numbers (2 before 10), else as text.
 
     Every picture is decoded once, cheaply, when the data set is made. Those that cannot be read are
     left out *then*, with one counted warning, so that indices, labels and paths agree from
     the first to the last read. A file that breaks afterwards is an error that names it. A class
     whose folder has no readable picture stays in the list of classes: class indices never shift.
-    Hidden files and folders are ignored; folders inside a class folder are searched too.
+    Hidden files and folders are ignored; folders inside a class folder are searched too. Files of
+    kinds that nothing here reads are counted in a warning by their extension.
 
     Args:
         root: the folder.
         preprocessing: how pictures become tensors.
         labelled: False takes every picture below `root`, without labels.
         classes: the class names that the network knows, in its order, where the folder has only
-            some of them; by default the names of the class folders, sorted.
+            some of them; by default the names of the class folders.
+        order: the place of every class folder among the classes, where names alone do not tell.
         check: False trusts the files (no decoding at the start, for very large folders); one that
             cannot be read is then an error when its turn comes.
         progress: shows how far the check is.
@@ -70,6 +76,7 @@ class ImageFolder(ImageDataset):
         *,
         labelled: bool = True,
         classes: Sequence[str] | None = None,
+        order: ClassOrder | None = None,
         check: bool = True,
         progress: Progress | None = None,
     ):
@@ -80,25 +87,26 @@ class ImageFolder(ImageDataset):
         if not self._folder.is_dir():
             kind = "is not a folder" if self._folder.exists() else "does not exist"
             raise DataError(f"{self._folder} {kind}")
-        folders = _class_folders(self._folder) if labelled else []
-        self.classes = _class_names(self._folder, folders, classes)
+        folders = class_folders(self._folder) if labelled else ()
         if labelled:
-            files = {file: size for folder in folders for file, size in image_files(folder)}
-        else:
-            files = dict(image_files(self._folder))
+            order = order or _order(self._folder, folders, classes)
+        every = self._files(folders) if labelled else list(walk(self._folder))
+        files = {file.path: file.size for file in every if file.is_image}
         if not files:
-            raise DataError(f"{self._folder} has no images ({_what_is_there(self._folder)})")
+            raise DataError(f"{self._folder} has no images ({what_is_there(self._folder)})")
         self.skipped = self._check(list(files), progress) if check else ()
-        left_out = {image.path for image in self.skipped}
-        found = {_below(file, self._folder): size for file, size in files.items()}
-        self.paths = tuple(path for path in found if path not in left_out)
-        sizes = tuple(found[path] for path in self.paths)
+        broken = {image.path for image in self.skipped}
+        self.paths = tuple(path for path in files if path not in broken)
+        sizes = tuple(files[path] or 0 for path in self.paths)
         self.remote_sizes = sizes if self.root is None else None
-        numbers = {name: index for index, name in enumerate(self.classes)}
-        self.labels = (
-            tuple(numbers[Path(path).parts[0]] for path in self.paths) if labelled else None
-        )
-        self._warn(len(files))
+        self.classes = order.classes if order else ()
+        self.labels = places_by_name(order.places, self.paths) if order else None
+        beside = [file for file in entries(self._folder) if not file.is_folder] if labelled else []
+        self._warn(len(files), left_out([*every, *beside]), [f.name for f in beside if f.is_image])
+
+    def _files(self, folders: Sequence[str]) -> list[Found]:
+        root = self._folder
+        return [file for name in folders for file in walk(root / name, f"{name}/", root)]
 
     def load(self, index: int) -> Sample:
         """Read and preprocess the picture at an index from 0 to len - 1."""
@@ -106,24 +114,25 @@ class ImageFolder(ImageDataset):
         image = self.preprocessing(read_image(self._folder / path))
         return Sample(image, None if self.labels is None else self.labels[index], path)
 
-    def _check(self, files: list[Place], progress: Progress | None) -> tuple[SkippedImage, ...]:
+    def _check(self, paths: list[str], progress: Progress | None) -> tuple[SkippedImage, ...]:
+        files = (self._folder / path for path in paths)
         with quiet_pillow(), ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
             reasons: Iterable[str | None] = threads.map(check_image, files)
             if progress:
-                reasons = progress.track(reasons, len(files), description="Checking images")
+                reasons = progress.track(reasons, len(paths), description="Checking images")
             skipped = tuple(
-                SkippedImage(_below(file, self._folder), reason)
-                for file, reason in zip(files, reasons, strict=True)
+                SkippedImage(path, reason)
+                for path, reason in zip(paths, reasons, strict=True)
                 if reason is not None
             )
-        if len(skipped) == len(files):
+        if len(skipped) == len(paths):
             raise DataError(
-                f"none of the {len(files)} images in {self._folder} can be read; the first, "
+                f"none of the {len(paths)} images in {self._folder} can be read; the first, "
                 f"{skipped[0].path}: {skipped[0].reason}"
             )
         return skipped
 
-    def _warn(self, found: int) -> None:
+    def _warn(self, found: int, others: str, beside: Sequence[str]) -> None:
         remarks = []
         if self.skipped:
             named = ", ".join(f"{image.path} ({image.reason})" for image in self.skipped[:_NAMED])
@@ -132,85 +141,42 @@ class ImageFolder(ImageDataset):
                 f"{len(self.skipped)} of {found} images could not be read and were left out: "
                 f"{named}{more}"
             )
-        beside = [file for file, size in _entries(self._folder) if _is_image(file, size)]
-        if self.labels is not None and beside:
+        if others:
+            remarks.append(
+                f"{self._folder} has files that are not read and were left out: {others}"
+            )
+        if beside:
             remarks.append(
                 f"{len(beside)} images beside the class folders were left out: "
-                f"{', '.join(file.name for file in beside[:_NAMED])}"
-                f"{', ...' if len(beside) > _NAMED else ''}"
+                f"{', '.join(beside[:_NAMED])}{', ...' if len(beside) > _NAMED else ''}"
             )
         for remark in remarks:
             warnings.warn(remark, SkippedImagesWarning, stacklevel=3)
 
 
-def _below(file: Place, folder: Place) -> str:
-    return file.relative_to(folder).as_posix()  # type: ignore[arg-type] # both of one kind
+def class_folders(root: Place) -> tuple[str, ...]:
+    """The names of the folders in a folder, in the order of the classes.
 
-
-def image_files(folder: Place) -> Iterator[tuple[Place, int]]:
-    """Every picture below a folder with its size in bytes, sorted by path; hidden ones are not."""
-    yield from sorted(_walk(folder, frozenset()), key=lambda found: tuple(found[0].parts))
-
-
-def _walk(folder: Place, above: frozenset[Place]) -> Iterator[tuple[Place, int]]:
-    here = folder.resolve()
-    if here in above:  # a symbolic link to a folder further up
-        return
-    for entry, size in _entries(folder):
-        if size is None:
-            yield from _walk(entry, above | {here})
-        elif _is_image(entry, size):
-            yield entry, size
-
-
-def _entries(folder: Place) -> list[tuple[Place, int | None]]:
-    """What lies in a folder by name, but for hidden things: its size, or None for a folder."""
-    try:
-        entries = list_folder(folder)
-    except OSError as error:
-        raise DataError(f"cannot list the folder {folder}: {error.strerror}") from error
-    shown = [e for e in entries.items() if not e[0].name.startswith(".")]
-    return sorted((e for e in shown if e[0].name != "__MACOSX"), key=lambda entry: entry[0].name)
-
-
-def _is_image(file: Place, size: int | None) -> bool:
-    return size is not None and file.suffix.lower() in EXTENSIONS
-
-
-def _class_folders(root: Place) -> list[Place]:
-    entries = _entries(root)
-    folders = [entry for entry, size in entries if size is None]
-    if not folders and any(_is_image(*entry) for entry in entries):
+    Raises:
+        DataError: there are none.
+    """
+    found = entries(root)
+    folders = [entry.name for entry in found if entry.is_folder]
+    if not folders and any(entry.is_image for entry in found):
         raise DataError(
             f"{root} has images but no class folders; sort them into one folder per class, or read "
             "them without labels (labelled=False)"
         )
     if not folders:
-        raise DataError(f"{root} has no class folders ({_what_is_there(root)})")
-    return folders
+        raise DataError(f"{root} has no class folders ({what_is_there(root)})")
+    return in_order(folders)
 
 
-def _class_names(
-    root: Place, folders: list[Place], classes: Sequence[str] | None
-) -> tuple[str, ...]:
-    names = tuple(folder.name for folder in folders)
-    if classes is None:
-        return names
-    repeated = [name for name, count in Counter(classes).items() if count > 1]
-    if repeated:
-        raise DataError(f"the class name {repeated[0]!r} is given twice")
-    for name in names:
-        if name not in classes:
-            near = near_ones(name, classes)
-            raise DataError(f"{root / name} is none of the {len(classes)} classes given{near}")
-    return tuple(classes)
-
-
-def _what_is_there(root: Place) -> str:
-    suffixes = Counter(
-        file.suffix.lower() or "no extension" for file in root.rglob("*") if file.is_file()
-    )
-    if not suffixes:
-        return "it is empty"
-    kinds = ", ".join(f"{count} x {suffix}" for suffix, count in suffixes.most_common(3))
-    return f"it has {kinds}; looked for {' '.join(sorted(EXTENSIONS))}"
+def _order(root: Place, folders: Sequence[str], classes: Sequence[str] | None) -> ClassOrder:
+    """The places of class folders among the given classes, or else in their own order."""
+    count = len(folders if classes is None else classes)
+    order = order_of_folders(folders, classes, count)
+    if order is None:
+        name, near = unknown_folder(folders, classes or ())
+        raise DataError(f"{root / name} is none of the {count} classes given{near}")
+    return order

@@ -15,7 +15,14 @@ from torch.utils.data import DataLoader
 
 from torchxnn.data.datasets.ade20k import ADE20K
 from torchxnn.data.datasets.base import ImageDataset, make_loader
+from torchxnn.data.datasets.class_order import (
+    composed,
+    order_of_folders,
+    read_class_map,
+    unknown_folder,
+)
 from torchxnn.data.datasets.cub import CUB
+from torchxnn.data.datasets.file_tree import Found, entries
 from torchxnn.data.datasets.folder import ImageFolder
 from torchxnn.data.datasets.funnybirds import FunnyBirds
 from torchxnn.data.datasets.mnist import MNIST
@@ -25,7 +32,7 @@ from torchxnn.data.datasets.places365 import Places365
 from torchxnn.errors import DataError, XNNWarning
 from torchxnn.models.outputs import check_targets, count_classes
 from torchxnn.models.preprocessing import Preprocessing, Resize
-from torchxnn.storage.paths import Location, Place, as_place, list_folder
+from torchxnn.storage.paths import Location, Place, as_place
 
 DATASETS: dict[str, type[OfficialDataset]] = {
     "cub": CUB,
@@ -46,6 +53,8 @@ class DataConfig:
         layout: "folder" is class folders, or images without labels; "cub" is CUB-200-2011, "nyu"
             NYU Depth v2, "places" Places365, "ade20k" ADE20K, "mnist" MNIST and "funnybirds"
             FunnyBirds; "auto" looks.
+        class_map: file that says which class folder is which output: lines "index name", or just
+            a name on each, or JSON {name: index} or {index: name}; see `read_class_map`.
         split: part of a data set that has an official split; by default its training part to fit
             and its test part for everything else.
         size: height and width of the model's input in pixels; None takes what the model expects.
@@ -58,6 +67,7 @@ class DataConfig:
     """
 
     layout: str = "auto"
+    class_map: Path | None = None
     split: Split | None = None
     size: int | None = None
     resize: Resize | None = None
@@ -107,47 +117,98 @@ def open_dataset(
     """Open a folder of images for a model.
 
     Class folders are labels if their names are among the model's class names, or, if those are not
-    known, if there are as many folders as outputs (sorted by name, as torchvision does). Otherwise
-    the images are used without labels, with a warning, and the model's own predictions decide what
-    is a positive.
+    known, if there are as many folders as outputs: by value where they are numbers, else sorted
+    as text (as torchvision does). A class map says otherwise. Folders that do not fit are used
+    without labels, with a warning: the model's own predictions decide what is a positive.
 
     Args:
         root: the folder, or an fsspec URL of one with class folders.
         preprocessing: how images become tensors.
-        config: layout, split and so on.
+        config: layout, class map, split and so on.
         outputs: number of the model's outputs.
         class_names: their names, if known.
         default_split: of data sets with an official split.
         progress: shows the check of the files.
 
     Raises:
-        DataError: no such folder, no images, nothing readable.
+        DataError: no such folder, no images, nothing readable, a class map that does not fit, or
+            the parts of a split where class folders should be.
     """
     names = None if class_names is None else tuple(class_names)
     folder = as_place(root)
-    entries = list_folder(folder) if folder.is_dir() else {}
-    layout = config.layout if config.layout != "auto" else _recognise({p.name for p in entries})
+    found = entries(folder) if folder.is_dir() else []
+    layout = config.layout if config.layout != "auto" else _recognise({p.name for p in found})
     if layout in DATASETS:
+        if config.class_map is not None:
+            raise DataError(
+                f"{root} is in the layout of {layout}, which has no use for a class map"
+            )
         return _open_official(
             layout, folder, preprocessing, config.split or default_split, outputs, names
         )
-    folders = sorted(
-        p.name for p, size in entries.items() if size is None and not p.name.startswith(".")
-    )
-    fit = len(folders) == count_classes(outputs) if names is None else set(folders) <= set(names)
-    if folders and fit:
-        labelled = ImageFolder(root, preprocessing, classes=names, progress=progress)
+    return _open_folder(folder, found, preprocessing, config, outputs, names, progress)
+
+
+def _open_folder(
+    folder: Place,
+    found: Sequence[Found],
+    preprocessing: Preprocessing,
+    config: DataConfig,
+    outputs: int,
+    names: tuple[str, ...] | None,
+    progress: Progress | None,
+) -> OpenedData:
+    folders, classes = [each.name for each in found if each.is_folder], count_classes(outputs)
+    mapped = config.class_map is not None
+    if config.class_map is not None:
+        names = read_class_map(config.class_map, classes)
+    order = order_of_folders(folders, names, classes, mapped) if folders else None
+    if order is None or names is None:
+        _refuse_splits(folder, folders)
+    if order is None and mapped and folders:
+        name, near = unknown_folder(folders, names or ())
+        raise DataError(f"{folder / name} is none of the classes of {config.class_map}{near}")
+    if order is not None:
+        if names is None:
+            _say_which_order(folder, order.classes)
+        labelled = ImageFolder(folder, preprocessing, order=order, progress=progress)
         return OpenedData(labelled, labelled.classes)
-    dataset = ImageFolder(root, preprocessing, labelled=False, progress=progress)
+    dataset = ImageFolder(folder, preprocessing, labelled=False, progress=progress)
     if folders:
         warnings.warn(
-            f"the {len(folders)} class folder(s) of {root} do not belong to the model's {outputs} "
-            "output(s), so labels are not used: the model's own predictions decide what is a "
-            "positive",
+            f"the {len(folders)} class folder(s) of {folder} do not belong to the model's "
+            f"{outputs} output(s), so labels are not used: the model's own predictions decide what "
+            "is a positive; a class map says which folder is which output (--class-map FILE)",
             XNNWarning,
-            stacklevel=2,
+            stacklevel=3,
         )
     return OpenedData(dataset, names)
+
+
+_SPLITS = {"train", "training", "val", "valid", "validation", "test", "testing", "dev"}
+
+
+def _refuse_splits(folder: Place, folders: Sequence[str]) -> None:
+    """The parts of a split are no classes, and would be explained as if they were."""
+    if folders and {name.casefold() for name in folders} <= _SPLITS:
+        inside = [entries(folder / name) for name in folders]
+        if all(any(each.is_folder for each in part) for part in inside):
+            raise DataError(
+                f"{folder} holds {', '.join(sorted(folders))}, which are parts of a split and no "
+                f"classes; give one of them: {folder / folders[0]}"
+            )
+
+
+def _say_which_order(folder: Place, classes: Sequence[str]) -> None:
+    """Numbers sort in two ways, and a network may have been trained with the other one."""
+    if list(classes) != sorted(classes):
+        warnings.warn(
+            f"the class folders of {folder} are numbers and taken in their order, 2 before 10; if "
+            "the network was trained with labels sorted as text (torchvision's ImageFolder), its "
+            "outputs are in another order: give a class map (--class-map FILE)",
+            XNNWarning,
+            stacklevel=4,
+        )
 
 
 def _recognise(entries: set[str]) -> str:
@@ -187,7 +248,7 @@ def find_target(text: str, outputs: int, class_names: Sequence[str] | None) -> i
     Raises:
         DataError: out of range, or no such name; the message lists the nearest.
     """
-    names = list(class_names or ())
+    names, text = [composed(name) for name in class_names or ()], composed(text)
     if outputs == 1 and len(names) == 2 and text in names:
         if text == names[1]:
             return 0
