@@ -23,6 +23,7 @@ from torchxnn.errors import AttributionWarning, XNNError, XNNWarning
 from torchxnn.explanations.drawing.canvas import figure_bytes
 from torchxnn.explanations.drawing.overlay import heatmap_over
 from torchxnn.models.load import LoadedModel, load_model
+from torchxnn.models.outputs import logits_of
 from torchxnn.models.preprocessing import Preprocessing
 from torchxnn.storage.files import replace_file
 
@@ -143,8 +144,7 @@ def _target(model: nn.Module, images: Tensor, target: int | None) -> int:
     if target is not None:
         return target
     with torch.no_grad():
-        output = model(images[:1])
-    return int(output.argmax()) if isinstance(output, Tensor) else 0
+        return int(logits_of(model(images[:1])).argmax())
 
 
 def _cascade(

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torchxnn.errors import DataError, NonFiniteError, XNNError
 from torchxnn.models.hooks import preserve_state
 from torchxnn.models.layers import check_images, unwrap
-from torchxnn.models.outputs import shape_or_type
+from torchxnn.models.outputs import logits_of
 from torchxnn.storage.artifact import __version__
 
 Maps = Float[Tensor, "batch targets height width"]
@@ -304,13 +304,11 @@ class MapMethod(Attributor):
 
     def _outputs(self, images: Images) -> Float[Tensor, "batch outputs"]:
         """The network's outputs as (B, k); the images survive a network that writes into them."""
-        outputs = self._network(images.clone())
-        if isinstance(outputs, Tensor) and outputs.ndim == 1:
-            outputs = outputs.unsqueeze(1)
-        if not isinstance(outputs, Tensor) or outputs.ndim != 2 or len(outputs) != len(images):
+        outputs = logits_of(self._network(images.clone()))
+        if len(outputs) != len(images):
             raise DataError(
                 f"the module must return (B, k) outputs for {len(images)} image(s), it returns "
-                f"{shape_or_type(outputs)}"
+                f"{tuple(outputs.shape)}"
             )
         return outputs
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from torchxnn.errors import DataError, LayerError, NonFiniteError
 from torchxnn.models.hooks import preserve_state, replace_output, run_watched, watch_output
-from torchxnn.models.outputs import as_logits, shape_or_type
+from torchxnn.models.outputs import as_logits, logits_of, shape_or_type
 
 
 @dataclass(frozen=True)
@@ -332,14 +332,14 @@ def run_above_layer(
 
     with preserve_state(inner), replace_output(module, replaced):
         returned = inner(image)
-    logits = as_logits(returned)
+    logits = logits_of(returned)
     if runs != 1 or len(logits) != len(activations):
         raise LayerError(
             f"layer {name!r} runs {runs} times, and the model gives {len(logits)} rows of logits "
             f"for {len(activations)} of activations; choose a layer that runs once, above which "
             "the model keeps its rows apart"
         )
-    return returned.reshape(logits.shape).to(logits.dtype)
+    return logits if logits.dtype == torch.float64 else logits.float()
 
 
 def list_layers(model: nn.Module, images: Tensor) -> list[LayerInfo]:

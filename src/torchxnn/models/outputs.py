@@ -6,32 +6,91 @@ other one for class 0. Whoever needs that rule finds it here and states it nowhe
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import warnings
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from torchxnn.errors import DataError
+from torchxnn.errors import DataError, XNNWarning
+
+_SHOWN = 5  # entries of a tuple or mapping that a message names
 
 
 def as_logits(output: Any) -> Float[Tensor, "batch outputs"]:
     """Check a model's output: (B, K) stays, (B,) becomes (B, 1), in float32 or float64.
 
+    The logits may lie in an object, a mapping or a tuple; see `logits_of`.
+
     Raises:
         DataError: the output is anything else.
     """
-    if isinstance(output, Tensor) and output.ndim == 1:
-        output = output.unsqueeze(1)
-    if not isinstance(output, Tensor) or output.ndim != 2:
-        raise DataError(f"the model must return logits (B, k), it returns {shape_or_type(output)}")
-    return output.detach().float() if output.dtype != torch.float64 else output.detach()
+    found = logits_of(output)
+    _warn_of_rivals(output, found)
+    return found.detach().float() if found.dtype != torch.float64 else found.detach()
+
+
+def logits_of(output: Any) -> Float[Tensor, "batch outputs"]:
+    """The logits (B, K) in whatever a model returns; gradients flow.
+
+    They are a tensor (B, K) or (B,), the attribute or the key `logits` (as models of transformers
+    have it), or the first entry of a tuple or a list. That one must be (B, K), since a tensor (B,)
+    may be anything there, such as losses.
+
+    Raises:
+        DataError: there are no logits in it; the message says what came.
+    """
+    found, named = output, True
+    if isinstance(output, Mapping):
+        found = output.get("logits")
+    elif hasattr(output, "logits"):
+        found = output.logits
+    elif isinstance(output, (tuple, list)):
+        found, named = output[0] if output else None, False
+    if named and isinstance(found, Tensor) and found.ndim == 1:
+        found = found.unsqueeze(1)
+    if not isinstance(found, Tensor) or found.ndim != 2:
+        raise DataError(
+            f"the model must return logits (B, k), it returns {shape_or_type(output)}; wrap it in "
+            "a module whose forward returns its logits alone"
+        )
+    return found
+
+
+def _warn_of_rivals(output: Any, logits: Tensor) -> None:
+    """Say which of several tensors (B, k) of a tuple counts as the logits, if their k differ."""
+    if not isinstance(output, (tuple, list)) or hasattr(output, "logits"):
+        return
+    widths = [v.shape[1] for v in output if isinstance(v, Tensor) and v.ndim == 2]
+    if len(set(widths)) > 1:
+        warnings.warn(
+            f"the model returns several tensors (B, k), with k of {', '.join(map(str, widths))}: "
+            f"the first counts as its {logits.shape[1]} logits; if it is not, wrap the model in a "
+            "module whose forward returns its logits alone",
+            XNNWarning,
+            stacklevel=3,
+        )
 
 
 def shape_or_type(output: Any) -> str:
-    """What a module returned, for messages: the shape of a tensor, the type of anything else."""
-    return str(tuple(output.shape)) if isinstance(output, Tensor) else type(output).__name__
+    """What a module returned, for messages: shapes of tensors, types of everything else."""
+    match output:
+        case Tensor():
+            return str(tuple(output.shape))
+        case Mapping():
+            parts = [f"{key} {_shape_or_name(value)}" for key, value in output.items()]
+        case tuple() | list():
+            parts = [_shape_or_name(value) for value in output]
+        case _:
+            return f"a {type(output).__name__}"
+    shown = parts[:_SHOWN] + ["..."] * (len(parts) > _SHOWN)
+    return f"a {type(output).__name__} of {', '.join(shown) or 'nothing'}"
+
+
+def _shape_or_name(value: Any) -> str:
+    return str(tuple(value.shape)) if isinstance(value, Tensor) else type(value).__name__
 
 
 def count_classes(outputs: int) -> int:

@@ -40,6 +40,7 @@ from torchxnn.data.datasets.open import DataConfig, open_dataset
 from torchxnn.errors import DataError, XNNWarning
 from torchxnn.explanations.drawing.overlay import intensities, overlay
 from torchxnn.models.load import count_outputs
+from torchxnn.models.outputs import logits_of
 from torchxnn.models.preprocessing import Preprocessing
 from torchxnn.storage.artifact import __version__
 from torchxnn.storage.files import replace_folder
@@ -184,8 +185,8 @@ def _draw(
     chosen = source.choose(generator)
     loader = make_loader(ImageSubset(source.dataset, chosen))
     with torch.no_grad():
-        logits = torch.cat([xnn.model(images)[:, list(xnn.targets)] for images, _ in loader])
-    predicted = logits.argmax(1).tolist()
+        logits = torch.cat([logits_of(xnn.model(images)) for images, _ in loader])
+    predicted = logits[:, list(xnn.targets)].argmax(1).tolist()
     sets = draw_sets(
         predicted, settings.sets, settings.images_per_set, settings.draw == "balanced", generator
     )

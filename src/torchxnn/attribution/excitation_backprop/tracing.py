@@ -40,7 +40,7 @@ from torchxnn.attribution.excitation_backprop.tape import (
 )
 from torchxnn.errors import LayerError
 from torchxnn.models.hooks import watch_output
-from torchxnn.models.outputs import shape_or_type
+from torchxnn.models.outputs import logits_of, shape_or_type
 
 _CALL = nn.Module._call_impl.__code__
 _ROOMS = (Path(torch.__file__).parent, Path(jaxtyping.__file__).parent, Path(__file__).parents[1])
@@ -267,12 +267,13 @@ def record(
         module: the explained module.
         images: its input; not changed, since the pass works on a copy.
         stop: a submodule whose output is to be found on the tape.
-        several: whether the module returns a tuple of tensors instead of one.
+        several: whether the module returns a tuple of outputs instead of one.
 
     Returns:
         A tape per output, which share their operations.
 
     Raises:
+        DataError: the module returns something else than logits; see `logits_of`.
         LayerError: the output does not depend on the images, or the layer to stop at did not run
             exactly once or did not return one tensor.
     """
@@ -291,11 +292,9 @@ def record(
             # their operations. They are skipped while any function mode is active, in this thread.
             with watching, BaseTorchFunctionMode(), tracer:
                 output = module(start)
+                logits = [logits_of(each) for each in (output if several else (output,))]
             on_error.pop_all()
-        values = [
-            tracer.value_of(each) if isinstance(each, Tensor) else None
-            for each in (output if several else (output,))
-        ]
+        values = [tracer.value_of(each) for each in logits]
     found = [value for value in values if value is not None and value.dependent]
     if len(found) < len(values):
         raise LayerError(
