@@ -128,8 +128,9 @@ class XNN(nn.Module):
         """Record the layer's activations and fit the embedding to them (paper eq. 5).
 
         Args:
-            loader: yields image batches or pairs (images, labels). Labels only decide which images
-                are positives; without them the model's own predictions do.
+            loader: yields image batches, pairs (images, labels) or mappings of them by their usual
+                names (`torchxnn.data.loading`). Labels only decide which images are positives;
+                without them the model's own predictions do.
             target: 0-based class index or several of them.
             validation: held-out data for early stopping and the reported figures; None holds out a
                 share of the loader's images.

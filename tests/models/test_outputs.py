@@ -1,10 +1,14 @@
+from collections import OrderedDict
+from types import SimpleNamespace
+
 import pytest
 import torch
 
 from conftest import SmallNet
-from torchxnn.errors import DataError
+from torchxnn.errors import DataError, XNNWarning
 from torchxnn.models.layers import record_layers
 from torchxnn.models.outputs import (
+    as_logits,
     check_targets,
     class_margins,
     class_of_target,
@@ -63,3 +67,50 @@ def test_targets_without_an_output_are_named(wrong):
     check_targets([0, 2], 3)
     with pytest.raises(DataError, match=rf"target {wrong} is out of range: .* so 0 to 2"):
         check_targets([0, wrong], 3)
+
+
+LOGITS = torch.arange(12.0).reshape(3, 4)
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        LOGITS,
+        {"loss": None, "logits": LOGITS},
+        OrderedDict(logits=LOGITS, hidden_states=(LOGITS,)),
+        SimpleNamespace(logits=LOGITS, loss=torch.zeros(())),
+        (LOGITS, None),
+        [LOGITS, torch.rand(3, 8, 2, 2)],
+        (LOGITS, LOGITS + 1),  # as Inception's auxiliary logits
+    ],
+)
+def test_logits_are_found_in_what_a_model_returns(output):
+    assert torch.equal(as_logits(output), LOGITS)
+
+
+@pytest.mark.parametrize("output", [LOGITS[0], {"logits": LOGITS[0]}])
+def test_a_named_single_logit_becomes_a_column(output):
+    assert torch.equal(as_logits(output), LOGITS[0][:, None])
+
+
+@pytest.mark.parametrize(
+    ("output", "what"),
+    [
+        ((), "a tuple of nothing"),
+        (None, "a NoneType"),
+        ((torch.tensor(0.3), LOGITS), r"a tuple of \(\), \(3, 4\)"),  # a loss comes first
+        ((LOGITS[0], LOGITS), r"a tuple of \(4,\), \(3, 4\)"),
+        ({"out": LOGITS}, r"a dict of out \(3, 4\)"),
+        ({"logits": LOGITS[None]}, r"a dict of logits \(1, 3, 4\)"),
+        (SimpleNamespace(last_hidden_state=LOGITS), "a SimpleNamespace"),
+        ([LOGITS[None]] * 7, r"a list of \(1, 3, 4\), .*, \.\.\.;"),
+    ],
+)
+def test_what_holds_no_logits_is_named(output, what):
+    with pytest.raises(DataError, match=f"it returns {what}.* forward returns its logits alone"):
+        as_logits(output)
+
+
+def test_tensors_of_which_any_may_be_the_logits_are_named():
+    with pytest.warns(XNNWarning, match="k of 4, 2: the first counts as its 4 logits"):
+        assert torch.equal(as_logits((LOGITS, LOGITS[:, :2])), LOGITS)

@@ -17,6 +17,7 @@ from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
 
 from torchxnn.data.labels import class_indices
+from torchxnn.data.loading import by_position
 from torchxnn.errors import DataError
 from torchxnn.models.outputs import predicted_classes
 
@@ -100,12 +101,13 @@ class Activations:
 
 
 def split_batch(batch: Any) -> tuple[Tensor, Tensor | None]:
-    """Images and labels (class indices) of one batch of a loader.
+    """Images and labels (class indices) of one batch of a loader; see `data.loading`.
 
     Raises:
-        DataError: the batch is neither a tensor nor a pair that starts with one, or a label is no
-            class index.
+        DataError: the batch is neither a tensor, nor a pair that starts with one, nor a mapping
+            with one, or a label is no class index.
     """
+    batch = by_position(batch)
     if isinstance(batch, Tensor):
         return batch, None
     if isinstance(batch, (tuple, list)) and batch and isinstance(batch[0], Tensor):

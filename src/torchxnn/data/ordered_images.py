@@ -21,6 +21,7 @@ from torchxnn.data.activations import split_batch
 from torchxnn.data.datasets.augment import AugmentedImages, HeldOutCopies
 from torchxnn.data.datasets.base import ImageDataset, ImageSubset, Sample
 from torchxnn.data.datasets.folder import ImageFolder
+from torchxnn.data.loading import by_position, read_batches
 from torchxnn.errors import DataError, XNNError
 
 SAMPLES = 8
@@ -176,6 +177,7 @@ def stack_samples(samples: list[Any]) -> tuple[Tensor, Tensor] | Tensor:
 def _image_and_label(sample: Any) -> tuple[Tensor, int | None]:
     if isinstance(sample, Sample):
         return sample.image, sample.label
+    sample = by_position(sample)
     image, label = sample, None
     if isinstance(sample, (tuple, list)) and sample:
         image, label = sample[0], sample[1] if len(sample) > 1 else None
@@ -251,10 +253,10 @@ def numbered_batches(loader: Iterable[Any]) -> Iterator[Batch]:
     """Batches as a loader gives them, with the numbers of their rows.
 
     Raises:
-        DataError: see `split_batch`.
+        DataError: see `read_batches` and `split_batch`.
     """
     start = 0
-    for batch in loader:
+    for batch in read_batches(loader):
         images, labels = split_batch(batch)
         yield range(start, start + len(images)), images, labels
         start += len(images)

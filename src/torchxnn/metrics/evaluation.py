@@ -12,6 +12,7 @@ from torch import Tensor
 
 from torchxnn.attribution.base import Certificate
 from torchxnn.data.activations import Activations, split_batch
+from torchxnn.data.loading import read_batches
 from torchxnn.data.positives import find_positives, positives_of
 from torchxnn.embeddings.apply import Embedded, apply_embedding
 from torchxnn.embeddings.base import Embedding
@@ -118,7 +119,7 @@ def evaluate(
     logits: list[Tensor] = []
     positives: list[Tensor] = []
     ways: set[Literal["label", "prediction"]] = set()
-    for batch in loader:
+    for batch in read_batches(loader):
         images, labels = split_batch(batch)
         images = images.to(xnn.attached.device)
         found = xnn.run(images).cpu()
