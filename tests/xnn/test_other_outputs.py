@@ -7,6 +7,7 @@ import torch
 
 from conftest import SmallNet, make_images, make_net
 from torchxnn import XNN
+from torchxnn.attribution.effective_weights import EFFECTIVE
 from torchxnn.attribution.methods import METHODS, attributor
 from torchxnn.models.layers import run_above_layer, run_with_output
 from xnn_examples import make_loader, quick_fit
@@ -33,6 +34,11 @@ WRAPS = {
 }
 
 
+EBP = "excitation_backprop"
+PAIRS = [("object", method) for method in METHODS] + [("mapping", EBP), ("tuple", EBP)]
+"""Every method on one wrapper, and one method on every wrapper."""
+
+
 @pytest.fixture(scope="module", params=WRAPS)
 def pair(request):
     """A network, the same one that wraps its logits, and XNNs on both."""
@@ -44,18 +50,18 @@ def pair(request):
     return xnns
 
 
-FEW = {"rise": {"masks": 20}, "integrated_gradients": {"steps": 5}}
+FEW = {"rise": {"masks": 5}, "integrated_gradients": {"steps": 5}}
 
 
 @pytest.mark.filterwarnings("ignore::torchxnn.errors.AttributionWarning")
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(("pair", "method"), PAIRS, indirect=["pair"])
 def test_every_method_draws_the_same_maps(pair, method):
-    images, _ = make_images(2)
+    images, _ = make_images(1)
     options = FEW.get(method, {})
     maps = [METHODS[method](xnn.attributor().module, **options) for xnn in pair]
     features = [found.attribute_many(images, range(2)) for found in maps]
     assert torch.allclose(*features, atol=1e-6)
-    if method == "excitation_backprop_effective":
+    if method == EFFECTIVE:
         options = {"layer": LAYER}
     logits = [attributor(method, xnn.model, **options) for xnn in pair]
     assert torch.allclose(*[found.attribute_many(images, [1, 3]) for found in logits], atol=1e-6)
