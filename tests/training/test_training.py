@@ -106,6 +106,20 @@ def test_a_fit_leaves_the_global_random_state_alone():
     assert torch.equal(torch.rand(2), expected)
 
 
+def test_a_fit_computes_on_the_cpu_whatever_the_default_device_of_the_caller():
+    data, config = make_data(100), replace(QUICK, epochs=1, trials=1)
+
+    def fit():
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DegenerateFitWarning)
+            return fit_embedding(data, None, [1], 2, config)[0].state_dict()
+
+    plain = fit()
+    with torch.device("meta"):  # where every new tensor would be without values
+        elsewhere = fit()
+    assert all(torch.equal(plain[key], elsewhere[key]) for key in plain)
+
+
 def test_without_validation_a_part_is_held_out():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DegenerateFitWarning)

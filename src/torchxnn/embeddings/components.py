@@ -10,6 +10,7 @@ seen.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import combinations
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -157,16 +158,21 @@ def consensus(
         n_components: n.
         generator: draws the starts.
     """
-    starts = [unmix(rows, n_components, _seed(generator), STEPS)[0] for _ in range(STARTS)]
-    sources = [rows @ start.mT for start in starts]
-    agreement = [
-        sum(float(match(first, second)[1].abs().mean()) for second in sources) for first in sources
-    ]
-    best = sources[max(range(STARTS), key=agreement.__getitem__)]
+    seeds = [_seed(generator) for _ in range(STARTS)]
+    starts = torch.stack([unmix(rows, n_components, seed, STEPS)[0] for seed in seeds])
+    sources = rows @ starts.flatten(0, 1).mT
+    correlations = feature_correlation(sources, sources)  # all at once: a match is of one block
+    blocks = [block.split(n_components, 1) for block in correlations.split(n_components)]
+    agreement = [0.0] * STARTS
+    for first, second in combinations(range(STARTS), 2):
+        shared = float(_match(blocks[first][second])[1].abs().mean())
+        agreement[first] += shared
+        agreement[second] += shared
+    best = max(range(STARTS), key=agreement.__getitem__)
     total = torch.zeros_like(starts[0])
-    for start, source in zip(starts, sources, strict=True):
-        places, correlations = match(best, source)
-        total += correlations.sign().unsqueeze(1) * start[places]
+    for start, block in zip(starts, blocks[best], strict=True):
+        places, signed = _match(block)
+        total += signed.sign().to(total).unsqueeze(1) * start[places]
     spread = (rows @ total.mT).std(0, correction=0)
     return total / spread.clamp(min=torch.finfo(spread.dtype).tiny).unsqueeze(1)
 
@@ -204,7 +210,14 @@ def match(
         For every column of the first the place of its match in the second, and their signed
         correlation.
     """
-    correlations = feature_correlation(first, second).to(first)
+    places, correlations = _match(feature_correlation(first, second))
+    return places, correlations.to(first)
+
+
+def _match(
+    correlations: Float[Tensor, "columns columns"],
+) -> tuple[Int64[Tensor, " columns"], Float[Tensor, " columns"]]:
+    """`match` by correlations that are known."""
     places = match_features(correlations.abs())
     return torch.tensor(places), correlations[range(len(places)), places]
 

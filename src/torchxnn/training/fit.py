@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Literal
 
@@ -115,8 +116,7 @@ def fit_group(
         DataError: settings or data that no fit could begin with.
     """
     config, compute = config or TrainConfig(), compute or ComputeConfig()
-    # The fit needs gradients, and new tensors lie on the CPU whatever the caller's context is.
-    with torch.inference_mode(False), torch.enable_grad(), torch.device("cpu"):
+    with torch.inference_mode(False), torch.enable_grad(), _new_tensors_on_the_cpu():
         data = GroupData.prepare(train, validation, targets, config, compute, held_out, starts)
         if data.train.are_maps:
             compute = replace(compute, slots=1)  # a batch of maps is large enough
@@ -124,3 +124,10 @@ def fit_group(
         watch = None if on_epoch is None else lambda w, *told: on_epoch(w.position, w.number, *told)
         begun = None if on_start is None else lambda w, at: on_start(w.position, w.number, at)
         run_trials(queue.next, n_features, config, compute, queue.take, watch, begun)
+
+
+def _new_tensors_on_the_cpu() -> AbstractContextManager[object]:
+    """Whatever the caller's default device is; where it is the CPU no operation is slowed down."""
+    if torch.get_default_device().type == "cpu":
+        return nullcontext()
+    return torch.device("cpu")
