@@ -27,6 +27,7 @@ from torchxnn.metrics import evaluation
 from torchxnn.models.attached import AttachedLayer, XNNOutput, fit_to
 from torchxnn.models.outputs import check_targets, class_of_target
 from torchxnn.models.preprocessing import Preprocessing
+from torchxnn.models.tokens import Token
 from torchxnn.models.weights import fingerprint
 from torchxnn.storage.artifact import structure
 from torchxnn.storage.paths import Location
@@ -50,9 +51,11 @@ class XNN(nn.Module):
 
     Args:
         model: the trained model; takes images, returns logits (B, K).
-        layer: dotted name of the layer, or the submodule itself; it gives one vector per image, or
-            maps (C, h, w).
+        layer: dotted name of the layer, or the submodule itself; it gives one vector per image,
+            maps (C, h, w), or tokens.
         n_features: number of x-features; None takes 5 for one target and 7 for several.
+        token: of a layer that gives tokens (B, T, D): "cls" (the first one), an index, or "mean",
+            over all of them. It then stands behind the layer's name, `blocks.3[cls]`.
         class_names: names of the model's outputs, for people.
         preprocessing: how image files become the model's input, to draw images and for the
             command line.
@@ -82,12 +85,13 @@ class XNN(nn.Module):
         layer: str | nn.Module,
         n_features: int | None = None,
         *,
+        token: Token | None = None,
         class_names: Sequence[str] | None = None,
         preprocessing: Preprocessing | None = None,
         source: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        self.attached = AttachedLayer(model, layer)
+        self.attached = AttachedLayer(model, layer, token)
         self.n_features = n_features
         self.class_names = None if class_names is None else tuple(class_names)
         self.preprocessing = preprocessing
@@ -105,7 +109,7 @@ class XNN(nn.Module):
 
     @property
     def layer(self) -> str:
-        """Dotted name of the layer that the XNN is attached to."""
+        """Dotted name of the layer that the XNN is attached to, with its token."""
         return self.attached.name
 
     @property

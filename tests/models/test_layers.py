@@ -103,7 +103,7 @@ def test_vectors_and_maps_are_told_apart():
     images = torch.zeros(2, 3, 12, 12)
     assert as_activations(torch.zeros(2, 8, 1, 1), "pool", images).shape == (2, 8)
     assert as_activations(torch.zeros(2, 8, 3, 3), "features.2", images).shape == (2, 8, 3, 3)
-    with pytest.raises(LayerError, match=r"\(16, 8\)"):
+    with pytest.raises(LayerError, match="16 tokens of 8 dimensions"):
         as_activations(torch.zeros(2, 16, 8), "tokens", images)
 
 
@@ -118,12 +118,12 @@ def test_vectors_and_maps_are_told_apart():
         ((5, 5, 4), (12, 10), False),
     ],
 )
-def test_channels_last_are_refused(shape, size, refused):
+def test_channels_last_want_a_token(shape, size, refused):
     output, images = torch.zeros(2, *shape), torch.zeros(2, 3, *size)
     if not refused:
         assert as_activations(output, "block", images).shape == (2, *shape)
         return
-    with pytest.raises(LayerError, match="channels seem to come last"):
+    with pytest.raises(LayerError, match="channels last; choose --token mean"):
         as_activations(output, "block", images)
 
 

@@ -210,12 +210,12 @@ class _AboveLayer:
 
     def __init__(self, model: nn.Module, layer: str | nn.Module) -> None:
         self._model = model
-        self._name, self._layer = resolve_layer(model, layer)
+        self._name, _ = resolve_layer(model, layer)
 
     def layer_output(self, images: Tensor) -> Tensor:
         """The layer's activations Z (B, S_z)."""
         self._image = images[:1].detach()
-        return as_activations(run_to_layer(self._model, self._layer, images), self._name, images)
+        return as_activations(run_to_layer(self._model, self._name, images), self._name, images)
 
     def units(self, z: Tensor) -> Tensor:
         """The model's outputs (B, k).
@@ -224,7 +224,7 @@ class _AboveLayer:
             XNNError: they depend on the image in another way than through the layer.
         """
         image = self._image.clone().requires_grad_()
-        values = run_above_layer(self._model, self._layer, image, z)
+        values = run_above_layer(self._model, self._name, image, z)
         if between(values, image):
             raise XNNError(
                 f"the outputs read the image past layer {self._name!r}, so they are no function of "

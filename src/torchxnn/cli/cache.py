@@ -13,6 +13,7 @@ from torchxnn.cli.saved_run import NamedModel
 from torchxnn.cli.terminal import NUMBERS, Terminal, count_images
 from torchxnn.data.activation_cache import ActivationCache, CacheDtype
 from torchxnn.errors import XNNError
+from torchxnn.models.tokens import layer_with_token
 from torchxnn.storage.paths import as_place, file_sizes
 
 
@@ -27,6 +28,8 @@ class Cache(NamedModel):
     """dotted names; `xnn layers MODEL` lists them; all are recorded in one pass"""
     out: str
     """folder for the cache, or a URL of object storage"""
+    token: str | None = None
+    """of layers that give tokens; see `xnn fit` (also in the name: --layer "blocks.3[cls]")"""
     dtype: CacheDtype = "float32"
     """precision of the layers' outputs; logits are kept in float32"""
     copies: int = 0
@@ -46,7 +49,7 @@ class Cache(NamedModel):
             damaged = self._verify(progress) if self.verify else []
             cache = self.record(
                 self.load(),
-                self.layer,
+                [layer_with_token(layer, self.token) for layer in self.layer],
                 self.data,
                 self.out,
                 (self.copies, self.held_out, self.seed),

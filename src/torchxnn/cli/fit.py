@@ -18,6 +18,7 @@ from torchxnn.data.datasets.open import find_target
 from torchxnn.errors import DataError
 from torchxnn.explanations.names.file import check_names
 from torchxnn.models.load import LoadedModel, count_outputs
+from torchxnn.models.tokens import layer_with_token
 from torchxnn.storage.files import check_replaceable
 from torchxnn.storage.paths import as_place
 from torchxnn.storage.saved_folder import MARKER
@@ -41,6 +42,8 @@ class Fit(NamedModel):
     object storage (s3://bucket/folder); not with --cache"""
     layer: str = field(kw_only=True)
     """dotted name; `xnn layers MODEL` lists them"""
+    token: str | None = None
+    """of a layer that gives tokens: cls, an index from 0, or mean (over all of them)"""
     out: str = field(kw_only=True)
     """folder to save the XNN in; with --targets for a folder per class, or a URL"""
     target: tuple[str, ...] = ()
@@ -67,6 +70,11 @@ class Fit(NamedModel):
             self._fit_many(loaded, terminal)
         else:
             self._fit_one(loaded, terminal)
+
+    @property
+    def place(self) -> str:
+        """The layer with its token, as functions of the library take it."""
+        return layer_with_token(self.layer, self.token)
 
     def _check(self) -> None:
         self.train.check()
@@ -122,7 +130,7 @@ class Fit(NamedModel):
         preprocessing, names = cache.preprocessing or self.preprocessing(loaded), cache.class_names
         xnn = self._xnn(loaded, class_names=names, preprocessing=preprocessing, source=cache.source)
         targets = self._targets(self.target, cache.n_outputs, names)
-        needs = Needs(cache, self.layer, self.train, self.many.memory)
+        needs = Needs(cache, self.place, self.train, self.many.memory)
         train, held_out = load_splits(needs, [targets])
         xnn.fit_activations(
             train,
@@ -135,7 +143,7 @@ class Fit(NamedModel):
         return xnn
 
     def _xnn(self, loaded: LoadedModel, **about: Any) -> XNN:
-        return XNN(loaded.model, self.layer, self.n_features, **about)
+        return XNN(loaded.model, self.place, self.n_features, **about)
 
     # One XNN per class
 
@@ -148,7 +156,7 @@ class Fit(NamedModel):
                 found = self._targets(self.targets, cache.n_outputs, cache.class_names)
                 wanted = [(target,) for target in found]
             fits = self._run(cache, wanted, progress, terminal)
-        write_class_index(fits, cache, self.layer, as_place(self.out))
+        write_class_index(fits, cache, self.place, as_place(self.out))
         terminal.show(many_table(fits, cache.class_names))
         terminal.say(
             f"Saved in {self.out}, a folder per class and index.json.",
@@ -175,7 +183,7 @@ class Fit(NamedModel):
         return fit_many(
             cache,
             wanted,
-            layer=self.layer,
+            layer=self.place,
             n_features=self.n_features,
             config=self.train,
             compute=self.compute,
@@ -189,11 +197,11 @@ class Fit(NamedModel):
         """The activations that were given, or recorded now, beside the classes."""
         if self.cache is not None:
             cache = ActivationCache.open(self.cache)
-            cache.check(model=loaded.model, layer=self.layer)
+            cache.check(model=loaded.model, layer=self.place)
             return cache
         copies = self.copies, self.train.validation_share, self.train.seed
         place = as_place(self.out) / ACTIVATIONS
-        return self.record(loaded, self.layer, str(self.data), place, copies, progress)
+        return self.record(loaded, self.place, str(self.data), place, copies, progress)
 
     @staticmethod
     def _targets(

@@ -34,23 +34,25 @@ class Layers:
             warnings.simplefilter("ignore", XNNWarning)  # random weights have the same shapes
             loaded = load_model(self.model, allow_random=True)
         size = self.size or loaded.preprocessing.size
-        layers = list_layers(loaded.model, torch.zeros(1, 3, size, size))
+        layers = list_layers(loaded.model, torch.zeros(2, 3, size, size))
         terminal.show(layers_table(self.model, size, layers))
 
 
 def layers_table(model: str, size: int, layers: Sequence[LayerInfo]) -> Table:
-    """One row per layer; those an XNN can be attached to carry a tick."""
+    """One row per layer; those an XNN can be attached to carry a tick, or --token."""
     attach = Column("attach", justify="center")
     table = Table("layer", "kind", NUMBERS("output"), NUMBERS("calls"), attach)
     table.title = f"Layers of {model} on a 3 x {size} x {size} image"
     for layer in layers:
-        shape = "not one tensor" if layer.shape is None else " x ".join(map(str, layer.shape))
+        shape = "no row per image" if layer.shape is None else " x ".join(map(str, layer.shape))
         table.add_row(
             layer.name,
             layer.kind,
             shape if layer.calls else "did not run",
             str(layer.calls),
-            "[green]✓[/]" if layer.attachable else "",
+            "[green]✓[/]" if layer.attachable else "--token" if layer.takes_token else "",
         )
-    table.caption = "✓: runs once and gives one vector per image"
+    table.caption = "✓: runs once and gives one vector or maps per image"
+    if any(layer.takes_token for layer in layers):
+        table.caption += "; --token: gives tokens, and xnn fit --token says which"
     return table

@@ -47,6 +47,7 @@ from torchxnn.models.inputs import check_inputs
 from torchxnn.models.layers import as_activations, record_layers, resolve_layer, unwrap
 from torchxnn.models.outputs import count_classes, predicted_classes
 from torchxnn.models.preprocessing import Preprocessing
+from torchxnn.models.token_checks import check_token
 from torchxnn.models.weights import fingerprint
 from torchxnn.parallel.engine import Engine
 from torchxnn.storage.artifact import plain
@@ -345,8 +346,11 @@ def _passes(
 ) -> Iterator[_Pass]:
     """One pass of the model per batch; `name` says in messages where rows come from."""
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
-    for rows, images, labels in batches:
-        outputs, logits = _run(model, layers, images.to(device), name, rows)
+    for number, (rows, images, labels) in enumerate(batches):
+        images = images.to(device)
+        outputs, logits = _run(model, layers, images, name, rows)
+        for layer in layers if number == 0 else ():
+            check_token(model, layer, images)
         if on_images is not None:
             on_images(len(rows))
         yield rows, outputs, logits, labels

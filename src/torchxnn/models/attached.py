@@ -26,6 +26,7 @@ from torchxnn.models.layers import (
 )
 from torchxnn.models.outputs import as_logits, predicted_classes
 from torchxnn.models.preprocessing import Preprocessing
+from torchxnn.models.tokens import Token, layer_with_token, split_token
 
 
 class AttachedLayer:
@@ -36,19 +37,29 @@ class AttachedLayer:
     Args:
         model: the trained model; takes images (or token ids, or rows), returns logits (B, K).
         layer: dotted name of the layer, or the submodule itself.
+        token: of a layer that gives tokens, the one that is Z, or "mean"; see `models.tokens`. It
+            may also stand in the name, `blocks.3[cls]`.
 
     Attributes:
         model: as given.
-        name: the layer's dotted name.
+        name: the layer's dotted name, with its token: what every function that takes a layer of
+            this model takes.
 
     Raises:
         LayerError: no such layer; the message lists the nearest names.
     """
 
-    def __init__(self, model: nn.Module, layer: str | nn.Module) -> None:
+    def __init__(
+        self, model: nn.Module, layer: str | nn.Module, token: Token | None = None
+    ) -> None:
         self.model = model
-        self.name, self._module = resolve_layer(model, layer)
+        self.name = layer_with_token(resolve_layer(model, layer)[0], token)
         self._runs_once = False
+
+    @property
+    def token(self) -> Token | None:
+        """The token of the layer that is Z, or "mean"; None of a layer without tokens."""
+        return split_token(self.name)[1]
 
     @property
     def device(self) -> torch.device:
@@ -75,7 +86,7 @@ class AttachedLayer:
         Raises:
             LayerError: as `run`.
         """
-        (output,), returned = run_past_layers(self.model, [self._module], images)
+        (output,), returned = run_past_layers(self.model, [self.name], images)
         self._runs_once = True
         return as_activations(output, self.name, images), returned
 
@@ -103,9 +114,9 @@ class AttachedLayer:
         """
         check_inputs(self.model, images)
         if not self._runs_once:  # a pass that stops at the layer cannot see that it runs again
-            record_layers(self.model, [self._module], images[:1])
+            record_layers(self.model, [self.name], images[:1])
             self._runs_once = True
-        return as_activations(run_to_layer(self.model, self._module, images), self.name, images)
+        return as_activations(run_to_layer(self.model, self.name, images), self.name, images)
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,7 +16,16 @@ from torch import Tensor, nn
 
 from torchxnn.errors import DataError, LayerError, NonFiniteError
 from torchxnn.models.hooks import preserve_state, replace_output, run_watched, watch_output
-from torchxnn.models.outputs import as_logits, logits_of, shape_or_type
+from torchxnn.models.outputs import as_logits, logits_of
+from torchxnn.models.tokens import (
+    gives_tokens,
+    main_tensor,
+    missing_token,
+    put_token,
+    read_token,
+    split_token,
+    with_main_tensor,
+)
 
 
 @dataclass(frozen=True)
@@ -26,20 +35,28 @@ class LayerInfo:
     Attributes:
         name: dotted name, as `XNN(model, layer=name)` takes it.
         kind: class name of the module.
-        shape: output shape without the batch dimension; None if the output is not one tensor.
+        shape: output shape per image; None if the output is not one tensor with a row per image.
         calls: how often the layer ran in one forward pass; 0 if it did not.
+        tokens: whether the output is tokens (T, D), or a grid of them (h, w, C).
     """
 
     name: str
     kind: str
     shape: tuple[int, ...] | None
     calls: int
+    tokens: bool = False
 
     @property
     def attachable(self) -> bool:
         """Whether an XNN can be attached: it runs once and gives one vector or maps per image."""
         shape = self.shape or ()
-        return self.calls == 1 and (len(flat_shape(shape)) == 1 or len(shape) == 3)
+        whole = len(flat_shape(shape)) == 1 or len(shape) == 3
+        return self.calls == 1 and whole and not self.tokens
+
+    @property
+    def takes_token(self) -> bool:
+        """Whether an XNN can be attached to one of its tokens, or to their mean."""
+        return self.calls == 1 and self.tokens
 
 
 def flat_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -66,7 +83,8 @@ def resolve_layer(model: nn.Module, layer: str | nn.Module) -> tuple[str, nn.Mod
     """Find a layer of a model, possibly wrapped, by dotted name or by the module itself.
 
     Returns:
-        The dotted name (within the unwrapped model) and the module.
+        The dotted name (within the unwrapped model), with its token if it was given with one, and
+        the module.
 
     Raises:
         LayerError: no such layer; the message lists the nearest names.
@@ -83,10 +101,12 @@ def resolve_layer(model: nn.Module, layer: str | nn.Module) -> tuple[str, nn.Mod
         )
     candidates = [layer, layer.removeprefix("module."), layer.removeprefix("_orig_mod.")]
     for name in candidates:
-        if name and name in modules:
-            return name, modules[name]
+        dotted = name if name in modules else split_token(name)[0]
+        if dotted and dotted in modules:
+            return name, modules[dotted]
     raise LayerError(
-        f"{type(inner).__name__} has no layer {layer!r}; nearest: {_nearest(layer, modules)} "
+        f"{type(inner).__name__} has no layer {layer!r}; nearest: "
+        f"{_nearest(split_token(layer)[0], modules)} "
         "(`xnn layers MODEL` lists all)"
     )
 
@@ -104,12 +124,15 @@ class _LayerReached(BaseException):
 
 
 def _one_tensor(output: Any, name: str) -> Tensor:
-    if not isinstance(output, Tensor):
+    with_token = split_token(name)[1] is not None
+    found = main_tensor(output) if with_token else output
+    if not isinstance(found, Tensor):
         raise LayerError(
-            f"layer {name!r} returns a {type(output).__name__}, not one tensor; "
-            "choose a layer whose output is a tensor (`xnn layers MODEL` shows the shapes)"
+            f"layer {name!r} returns a {type(output).__name__}, not one tensor; choose a layer "
+            "whose output is a tensor (`xnn layers MODEL` shows the shapes), or give --token if "
+            "the first entry holds tokens"
         )
-    return output
+    return found
 
 
 def as_activations(output: Tensor, name: str, images: Tensor) -> Float[Tensor, "batch dims *map"]:
@@ -117,38 +140,35 @@ def as_activations(output: Tensor, name: str, images: Tensor) -> Float[Tensor, "
 
     Args:
         output: what the layer returned: (B, d) and (B, d, 1, 1) give vectors (B, d), and
-            (B, C, h, w) with several positions stays as it is.
-        name: the layer's name, for messages.
+            (B, C, h, w) with several positions stays as it is; of tokens see `read_token`.
+        name: the layer's name, with its token.
         images: what the model was given.
 
     Raises:
-        LayerError: the layer returns sequences of tokens, or maps with the channels last.
+        LayerError: the layer has not a row per image, or it gives tokens (also as maps with the
+            channels last) and the name does not say which, or says one that is not there.
     """
-    shape = flat_shape(tuple(output.shape[1:]))
-    if output.ndim >= 2 and len(shape) == 1:
+    if output.ndim < 2 or output.shape[0] != images.shape[0]:
+        raise LayerError(
+            f"layer {name!r} gives {tuple(output.shape)} for {len(images)} image(s), not a row per "
+            "image (tokens or windows come first); choose a layer that keeps the images apart"
+        )
+    token = split_token(name)[1]
+    if token is not None:
+        return read_token(output, name, token, images)
+    own = tuple(output.shape[1:])
+    shape = flat_shape(own)
+    if len(shape) == 1:
         return output.reshape(output.shape[0], shape[0])
+    if gives_tokens(own, images):
+        raise missing_token(name, own)
     if output.ndim != 4:
         raise LayerError(
-            f"layer {name!r} gives {tuple(output.shape[1:])} per image; an XNN needs one vector, "
-            "or maps (C, h, w): choose a convolutional layer, a fully connected one or the one "
-            "before the classifier (`xnn layers MODEL` marks them)"
-        )
-    if _channels_last(tuple(output.shape[1:]), images):
-        raise LayerError(
-            f"layer {name!r} gives {tuple(output.shape[1:])} for images "
-            f"{tuple(images.shape[1:])}: its channels seem to come last; choose a layer that "
-            "gives (C, h, w), or one behind the pooling"
+            f"layer {name!r} gives {own} per image; an XNN needs one vector, tokens (T, D) or maps "
+            "(C, h, w): choose a convolutional layer, a block of a transformer, a fully connected "
+            "layer or the one before the classifier (`xnn layers MODEL` marks them)"
         )
     return output
-
-
-def _channels_last(shape: tuple[int, ...], images: Tensor) -> bool:
-    """Whether maps have the proportions of the images only if read as (h, w, C)."""
-    if images.ndim != 4:
-        return False
-    ratio = images.shape[2] / images.shape[3]
-    fits = [abs(h - ratio * w) <= max(1.0, ratio) for h, w in (shape[:2], shape[1:])]
-    return fits[0] and not fits[1]
 
 
 def check_images(model: nn.Module, images: Tensor) -> None:
@@ -178,7 +198,7 @@ def check_images(model: nn.Module, images: Tensor) -> None:
 
 
 def run_to_layer(model: nn.Module, layer: str | nn.Module, images: Tensor) -> Tensor:
-    """The output of a layer; the forward pass stops there.
+    """The output of a layer, all its tokens; the forward pass stops there.
 
     The result is a copy, so that a later in-place operation cannot change it. Gradients flow if
     they are enabled.
@@ -264,7 +284,8 @@ def run_with_output(
 
     The part below the layer runs as well, since a model may use its other results; the layer's own
     output is replaced by a copy, in its shape and precision. The model is left as it was. `output`
-    has as many numbers as the layer gives, which must run once; the other arguments are those of
+    has as many numbers as the layer gives, which must run once; with a token (`blocks.3[cls]`) as
+    many as the token has, which alone is replaced (`put_token`). The other arguments are those of
     `run_to_layer`.
 
     Raises:
@@ -278,15 +299,12 @@ def run_with_output(
     check_images(model, images)
     inner, runs = unwrap(model), 0
 
-    def replaced(own: Any) -> Tensor:
+    def replaced(own: Any) -> Any:
         nonlocal runs
         runs += 1
-        if not isinstance(own, Tensor) or own.numel() != output.numel():
-            raise DataError(
-                f"layer {name!r} gives {shape_or_type(own)}, which {tuple(output.shape)} cannot "
-                "replace"
-            )
-        return output.detach().clone().reshape(own.shape).to(own)
+        if len(output) != len(images):
+            raise DataError(f"{len(output)} rows cannot replace those of {len(images)} image(s)")
+        return _replaced(own, name, output.detach(), images)
 
     with torch.no_grad(), preserve_state(inner), replace_output(module, replaced):
         logits = inner(images)
@@ -296,6 +314,20 @@ def run_with_output(
             "replaced; choose a layer that runs once (`xnn layers MODEL` shows the calls)"
         )
     return as_logits(logits)
+
+
+def _replaced(own: Any, name: str, values: Tensor, images: Tensor) -> Any:
+    """What a layer returned with other activations in it; it has a row for each of `values`."""
+    tensor, token = _one_tensor(own, name), split_token(name)[1]
+    read = tensor if token is None else read_token(tensor, name, token, images)
+    if values[0].numel() != read[0].numel():
+        raise DataError(
+            f"layer {name!r} gives {tuple(read.shape[1:])} per image, which activations of "
+            f"{tuple(values.shape[1:])} cannot replace"
+        )
+    values = values.reshape(len(values), *read.shape[1:]).to(read)
+    changed = values.clone() if token is None else put_token(tensor, token, values)
+    return with_main_tensor(own, changed)
 
 
 def run_above_layer(
@@ -319,16 +351,10 @@ def run_above_layer(
     check_images(model, image)
     inner, runs = unwrap(model), 0
 
-    def replaced(own: Any) -> Tensor:
+    def replaced(own: Any) -> Any:
         nonlocal runs
         runs += 1
-        own = _one_tensor(own, name)
-        if own[0].numel() != activations[0].numel():
-            raise DataError(
-                f"layer {name!r} gives {tuple(own.shape[1:])} per image, which activations of "
-                f"{tuple(activations.shape[1:])} cannot replace"
-            )
-        return activations.reshape(len(activations), *own.shape[1:]).to(own)
+        return _replaced(own, name, activations, image)
 
     with preserve_state(inner), replace_output(module, replaced):
         returned = inner(image)
@@ -349,16 +375,25 @@ def list_layers(model: nn.Module, images: Tensor) -> list[LayerInfo]:
     """
     inner = unwrap(model)
     layers = {name: module for name, module in inner.named_modules() if name}
-    calls: dict[str, list[tuple[int, ...] | None]] = {name: [] for name in layers}
+    calls: dict[str, list[tuple[tuple[int, ...] | None, bool]]] = {name: [] for name in layers}
 
     def note(name: str) -> Callable[[Any], None]:
-        return lambda output: calls[name].append(
-            tuple(output.shape[1:]) if isinstance(output, Tensor) else None
-        )
+        return lambda output: calls[name].append(_shape_and_kind(output, images))
 
     with torch.no_grad():
         run_watched(inner, images, [watch_output(m, note(name)) for name, m in layers.items()])
+    found = {name: ran[0] if ran else (None, False) for name, ran in calls.items()}
     return [
-        LayerInfo(name, type(layers[name]).__name__, shapes[0] if shapes else None, len(shapes))
-        for name, shapes in calls.items()
+        LayerInfo(name, type(layers[name]).__name__, shape, len(calls[name]), tokens)
+        for name, (shape, tokens) in found.items()
     ]
+
+
+def _shape_and_kind(output: Any, images: Tensor) -> tuple[tuple[int, ...] | None, bool]:
+    """The shape per image of what a layer gave, and whether it is tokens; see `LayerInfo`."""
+    tensor = main_tensor(output)
+    if tensor is None or tensor.ndim < 2 or tensor.shape[0] != images.shape[0]:
+        return None, False
+    shape = tuple(tensor.shape[1:])
+    tokens = gives_tokens(shape, images) and len(flat_shape(shape)) > 1
+    return (shape if tokens or isinstance(output, Tensor) else None), tokens
