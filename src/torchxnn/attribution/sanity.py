@@ -13,7 +13,6 @@ from functools import partial
 
 import torch
 from jaxtyping import Float
-from scipy.stats import spearmanr
 from torch import Tensor, nn
 
 from torchxnn.errors import ModelError
@@ -121,6 +120,8 @@ def mean_rank_correlation(
 
     A map that is constant has no ranks and counts as 0.
     """
+    from scipy.stats import spearmanr
+
     pairs = zip(first.flatten(0, 1), second.flatten(0, 1), strict=True)
     values = []
     for a, b in pairs:

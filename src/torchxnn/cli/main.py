@@ -49,7 +49,8 @@ COMMANDS: Mapping[str, type] = {
 """What follows `xnn`: a frozen dataclass whose fields are the arguments and whose
 `execute(terminal)` does the work. PyTorch is loaded by the types of the arguments; extras of the
 package, which may be missing, and what loads Captum, pandas or scikit-learn are imported in
-`execute`, so that `xnn --help` works without them and does not wait for them."""
+`execute`, so that `xnn --help` works without them and does not wait for them. Torchvision and
+`scipy.stats`, which load for seconds, are imported where they are called."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:

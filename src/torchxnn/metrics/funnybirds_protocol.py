@@ -26,7 +26,6 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int64
-from scipy.stats import rankdata
 from torch import Tensor
 from torch.nn.functional import max_pool2d
 
@@ -209,6 +208,8 @@ def single_deletion(
         importances: of the parts, for the label.
         drops: what the logit of the label loses when each part goes.
     """
+    from scipy.stats import rankdata
+
     ranks = [rankdata(values.double().cpu().numpy(), axis=1) for values in (importances, drops)]
     first, second = (rank - rank.mean(axis=1, keepdims=True) for rank in ranks)
     norm = np.sqrt((first**2).sum(axis=1) * (second**2).sum(axis=1))

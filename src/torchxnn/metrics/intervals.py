@@ -10,7 +10,6 @@ from typing import Literal
 import numpy as np
 import torch
 from jaxtyping import Float, Int64
-from scipy.stats import wilcoxon
 from torch import Tensor
 
 from torchxnn.errors import DataError, NonFiniteError
@@ -185,6 +184,8 @@ def paired_wilcoxon(
         >>> paired_wilcoxon([0.1, 0.2, 0.3], [0.2, 0.4, 0.6], "less").p
         0.125
     """
+    from scipy.stats import wilcoxon
+
     if len(first) != len(second) or len(first) == 0:
         raise DataError(
             f"a paired test needs as many figures of each, got {len(first)} and {len(second)}"

@@ -15,7 +15,6 @@ from jaxtyping import Float, Int
 from rich.progress import Progress
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from torchvision.models import squeezenet1_1
 
 from torchxnn.errors import ModelError
 from torchxnn.models.preprocessing import Preprocessing
@@ -101,6 +100,8 @@ def squeezenet_with_head(num_classes: int, hidden: int = 1024) -> SqueezeNetWith
     `torchxnn.models.bundled:squeezenet_with_head` with `--weights FILE` is the network of
     `xnn demo --data cub`.
     """
+    from torchvision.models import squeezenet1_1
+
     return SqueezeNetWithHead(squeezenet1_1(weights=None).features, num_classes, hidden)
 
 
@@ -132,6 +133,8 @@ def squeezenet_from_ndf() -> nn.Module:
     Raises:
         ModelError: if the package is not installed or its file is not the known one.
     """
+    from torchvision.models import squeezenet1_1
+
     arrays = _read_ndf(_ndf_file())
     model = squeezenet1_1(weights=None)
     state = {}

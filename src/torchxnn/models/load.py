@@ -15,7 +15,6 @@ from typing import Any
 from urllib.parse import urlparse
 
 import torch
-import torchvision
 from torch import Tensor, nn
 
 from torchxnn.errors import ModelError, XNNWarning, near_ones
@@ -135,7 +134,9 @@ def _pretrained_or_random(
 def _find_source(spec: str) -> _Source:
     library, _, name = spec.partition(":")
     if not library or not name:
-        known = torchvision.models.list_models(module=torchvision.models)
+        from torchvision import models
+
+        known = models.list_models(module=models)
         hint = f"; did you mean torchvision:{spec}?" if spec in known else ""
         raise ModelError(
             "a network is torchvision:NAME, timm:NAME or package.module:factory, "
@@ -162,19 +163,21 @@ def _as_loaded(
 
 
 def _find_torchvision(spec: str) -> _Source:
+    from torchvision import models
+
     name = spec.partition(":")[2]
-    known = torchvision.models.list_models(module=torchvision.models)
+    known = models.list_models(module=models)
     if name not in known:
         near = near_ones(name, known, *_NEAR)
         raise ModelError(f"torchvision has no classification network {name!r}{near}")
-    members = list(torchvision.models.get_model_weights(name))
+    members = list(models.get_model_weights(name))
 
     own = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
-    build = partial(torchvision.models.get_model, name, weights=None, **own)
+    build = partial(models.get_model, name, weights=None, **own)
 
     def pretrained() -> LoadedModel | None:
         folder = Path(torch.hub.get_dir()) / "checkpoints"
-        default = torchvision.models.get_model_weights(name).DEFAULT
+        default = models.get_model_weights(name).DEFAULT
         for member in (default, *members):
             file = folder / Path(urlparse(member.url).path).name
             if file.is_file():

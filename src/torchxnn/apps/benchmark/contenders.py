@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
-from scipy.stats import spearmanr
 from torch import Tensor
 
 from torchxnn.apps.benchmark.methods import FitData
@@ -133,6 +132,8 @@ def order_agreement(
         importance: (n,), `Found.importance`.
         change: (n,), such as how much each contribution changes when parts are removed.
     """
+    from scipy.stats import spearmanr
+
     if min(len(importance.unique()), len(change.unique())) < 2:
         return None
     return float(spearmanr(importance.cpu().numpy(), change.cpu().numpy()).statistic)

@@ -8,7 +8,6 @@ from typing import final
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torchvision.transforms import v2
 
 from torchxnn.data.datasets.base import ImageDataset, ImageSubset, Sample
 from torchxnn.data.positives import split_kinds
@@ -133,6 +132,8 @@ def alter(
     image: Float[Tensor, "channels height width"], generator: torch.Generator
 ) -> Float[Tensor, "channels height width"]:
     """Crop to a random part, resize it back, and mirror it half of the time."""
+    from torchvision.transforms.v2.functional import resized_crop
+
     height, width = image.shape[-2:]
     area, ratio, right, down, mirror = torch.rand(5, generator=generator).tolist()
     size = SMALLEST_CROP + (1 - SMALLEST_CROP) * area
@@ -140,5 +141,5 @@ def alter(
     wide = min(width, round(width * (size * stretch) ** 0.5))
     high = min(height, round(height * (size / stretch) ** 0.5))
     left, top = round(right * (width - wide)), round(down * (height - high))
-    part = v2.functional.resized_crop(image, top, left, high, wide, [height, width], antialias=True)
+    part = resized_crop(image, top, left, high, wide, [height, width], antialias=True)
     return part.flip(-1) if mirror < 0.5 else part
