@@ -57,6 +57,13 @@ def images():
     return make_images(96)[0]
 
 
+@pytest.fixture
+def few_starts(monkeypatch):
+    """Components from two starts: most of a small fit's time, where a test is of what follows."""
+    for name in ("STARTS", "BOOTSTRAPS"):
+        monkeypatch.setattr(f"torchxnn.embeddings.components.{name}", 2)
+
+
 @pytest.fixture(autouse=True, scope="session")
 def one_thread():
     """Tests share the machine; results of float32 sums then do not depend on its load."""

@@ -25,6 +25,8 @@ from torchxnn.training.schedule import RunningMeans, Schedule, trial_generator
 from torchxnn.training.stacked import Stack
 from training_examples import QUICK, distance, make_data, many_classes
 
+pytestmark = pytest.mark.usefixtures("few_starts")
+
 
 def fit_all(data, validation, targets, config=QUICK, n=3, **compute):
     found = {}
