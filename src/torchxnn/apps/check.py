@@ -17,14 +17,14 @@ from torchxnn.apps.gallery import evenly_spaced
 from torchxnn.attribution.base import LayerCertificate
 from torchxnn.attribution.excitation_backprop.method import ExcitationBackprop
 from torchxnn.attribution.sanity import RandomizedStep, randomize_from_the_top
-from torchxnn.data.datasets.images import read_image
+from torchxnn.data.datasets.images import read_input
 from torchxnn.data.datasets.open import DataConfig
 from torchxnn.errors import AttributionWarning, XNNError, XNNWarning
 from torchxnn.explanations.drawing.canvas import figure_bytes
 from torchxnn.explanations.drawing.overlay import heatmap_over
 from torchxnn.models.load import LoadedModel, load_model
 from torchxnn.models.outputs import logits_of
-from torchxnn.models.preprocessing import Preprocessing
+from torchxnn.models.preprocessing import Preprocessing, Size
 from torchxnn.storage.files import replace_file
 
 COLUMNS = 8
@@ -40,7 +40,7 @@ class CheckConfig:
         weights: state dict of the model; without it random weights are checked if there are no
             others.
         target: output to explain; by default the one with the highest logit on the first image.
-        size: height and width of the input in pixels; by default what the model expects.
+        size: of the input in pixels, one number for a square; by default what the model expects.
         randomize: destroy the weights layer by layer from the top and show how the maps change.
         out: with --randomize: PNG to draw the maps into.
         seed: of the random input and the random weights.
@@ -50,7 +50,7 @@ class CheckConfig:
     images: tuple[Path, ...] = ()
     weights: Path | None = None
     target: int | None = None
-    size: int | None = None
+    size: Size | None = None
     randomize: bool = False
     out: Path | None = None
     seed: int = 0
@@ -101,10 +101,10 @@ def run_check(
         raise XNNError("--out draws the maps of --randomize; give both or neither")
     loaded = _load(config, on_note)
     preprocessing = DataConfig(size=config.size).preprocessing(loaded.preprocessing)
-    noise, size = torch.Generator().manual_seed(config.seed), preprocessing.size
-    inputs = {"random input": torch.randn(2, 3, size, size, generator=noise)}
+    noise = torch.Generator().manual_seed(config.seed)
+    inputs = {"random input": torch.randn(2, *preprocessing.shape, generator=noise)}
     if config.images:
-        real = [preprocessing(read_image(path)) for path in config.images]
+        real = [read_input(path, preprocessing) for path in config.images]
         inputs[f"{len(real)} real image(s)"] = torch.stack(real)
     for name, batch in inputs.items():
         target = _target(loaded.model, batch, config.target)

@@ -28,7 +28,7 @@ class Explain(SavedRun):
 
     def execute(self, terminal: Terminal) -> None:
         """Explain each image; unreadable ones are skipped and counted."""
-        from torchxnn.data.datasets.images import read_image
+        from torchxnn.data.datasets.images import read_input
         from torchxnn.explanations.contrast import contrast
         from torchxnn.xnn import XNN
 
@@ -40,7 +40,7 @@ class Explain(SavedRun):
         skipped: list[str] = []
         for path, name in zip(self.images, folder_names(self.images), strict=True):
             try:
-                image = preprocessing(read_image(path)).to(xnn.device)
+                image = read_input(path, preprocessing).to(xnn.device)
             except DataError as error:
                 skipped.append(str(error))
                 continue

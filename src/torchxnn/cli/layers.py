@@ -11,8 +11,10 @@ from rich.table import Column, Table
 from tyro.conf import Positional, arg
 
 from torchxnn.cli.terminal import NUMBERS, Terminal
+from torchxnn.data.datasets.open import DataConfig
 from torchxnn.errors import XNNWarning
 from torchxnn.models.layers import LayerInfo, list_layers
+from torchxnn.models.preprocessing import Size
 
 
 @dataclass(frozen=True)
@@ -21,8 +23,11 @@ class Layers:
 
     model: Annotated[Positional[str], arg(metavar="MODEL")]
     """torchvision:NAME, timm:NAME or package.module:factory"""
-    size: int | None = None
-    """height and width of the input in pixels; by default what the model expects"""
+    size: Size | None = None
+    """of the input in pixels, 224 for a square or 16x64 for height and width; by default what the
+    model expects"""
+    in_channels: int | None = None
+    """of the input; by default what the model expects"""
 
     def execute(self, terminal: Terminal) -> None:
         """Print the table."""
@@ -33,18 +38,19 @@ class Layers:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", XNNWarning)  # random weights have the same shapes
             loaded = load_model(self.model, allow_random=True)
-        size = self.size or loaded.preprocessing.size
-        layers = list_layers(loaded.model, torch.zeros(2, 3, size, size))
-        terminal.show(layers_table(self.model, size, layers))
+        given = DataConfig(size=self.size, in_channels=self.in_channels)
+        shape = given.preprocessing(loaded.preprocessing).shape
+        layers = list_layers(loaded.model, torch.zeros(2, *shape))
+        terminal.show(layers_table(self.model, shape, layers))
 
 
-def layers_table(model: str, size: int, layers: Sequence[LayerInfo]) -> Table:
+def layers_table(model: str, shape: tuple[int, int, int], layers: Sequence[LayerInfo]) -> Table:
     """One row per layer; those an XNN can be attached to carry a tick, or --token."""
     attach = Column("attach", justify="center")
     table = Table("layer", "kind", NUMBERS("output"), NUMBERS("calls"), attach)
-    table.title = f"Layers of {model} on a 3 x {size} x {size} image"
+    table.title = f"Layers of {model} on a {' x '.join(map(str, shape))} image"
     for layer in layers:
-        shape = "no row per image" if layer.shape is None else " x ".join(map(str, layer.shape))
+        output = "no row per image" if layer.shape is None else " x ".join(map(str, layer.shape))
         table.add_row(
             layer.name,
             layer.kind,

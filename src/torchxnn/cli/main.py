@@ -13,6 +13,7 @@ from typing import Annotated, Any, Union
 import tyro
 from tyro.conf import OmitArgPrefixes, subcommand
 
+from torchxnn.cli.arguments import ARGUMENTS
 from torchxnn.cli.atlas import AtlasCommand
 from torchxnn.cli.attribute import Attribute
 from torchxnn.cli.benchmark import Benchmark
@@ -100,6 +101,7 @@ def _parse(argv: Sequence[str] | None) -> Any:
                 description="Explain a trained network as 'A is B because of C, D and E'.",
                 args=argv,
                 config=(OmitArgPrefixes,),
+                registry=ARGUMENTS,
             )
     except SystemExit as stop:
         refused: BaseException | None = stop

@@ -52,12 +52,12 @@ class WhatIfCommand(SavedRun):
             return
         from torchxnn.apps.what_if.one_image import what_if
         from torchxnn.apps.what_if.painting import preprocessing_of
-        from torchxnn.data.datasets.images import read_image
+        from torchxnn.data.datasets.images import read_input
 
         xnn = self.load()
         preprocessing = preprocessing_of(xnn)
         for path, name in zip(self.images, folder_names(self.images), strict=True):
-            image = preprocessing(read_image(path)).to(xnn.device)
+            image = read_input(path, preprocessing).to(xnn.device)
             result = what_if(xnn, image, target=self.target, config=self.what, path=path.name)
             result.save(self.out / name)
             terminal.say(*(result.sentence(one.feature) for one in result.changes))

@@ -265,9 +265,9 @@ def draw_input(
     image: Float[Tensor, "channels height width"], preprocessing: Preprocessing | None
 ) -> UInt8[np.ndarray, "height width 3"]:
     """The picture that a network's input shows: without the normalisation, or else stretched."""
-    if preprocessing is not None and image.shape[0] == 3:
+    if preprocessing is not None and image.shape[0] == preprocessing.channels:
         return preprocessing.picture(image)
     low, high = image.min(), image.max()
     grey = ((image - low) / (high - low).clamp(min=1e-12) * 255).round().to(torch.uint8).cpu()
-    grey = grey if image.shape[0] == 3 else grey[:1].expand(3, -1, -1)
+    grey = grey[:3] if image.shape[0] >= 3 else grey[:1].expand(3, -1, -1)
     return grey.permute(1, 2, 0).contiguous().numpy()

@@ -138,15 +138,19 @@ def inpaint_picture(
     Raises:
         DataError: the sizes differ.
     """
-    # opencv is slow to import and nothing else in the package needs it
-    import cv2
-
     if picture.shape[:2] != keep.shape:
         raise DataError(
             f"the picture has {picture.shape[0]} x {picture.shape[1]} pixels and the mask "
             f"{keep.shape[0]} x {keep.shape[1]}"
         )
-    black = np.ascontiguousarray(picture * keep[:, :, np.newaxis])
+    return _inpaint(np.ascontiguousarray(picture * keep[:, :, np.newaxis]), keep, inpainting)
+
+
+def _inpaint(black: np.ndarray, keep: np.ndarray, inpainting: Inpainting) -> np.ndarray:
+    """Fill in what is not kept: of 8-bit colours, or of one plane (height, width) of floats."""
+    # opencv is slow to import and nothing else in the package needs it
+    import cv2
+
     if not keep.any() or keep.all():
         return black
     telea = inpainting.algorithm == "telea"
@@ -159,22 +163,44 @@ def inpaint_images(
     keep: Bool[Tensor, "batch height width"],
     preprocessing: Preprocessing,
     inpainting: Inpainting = DEFAULT_INPAINTING,
-) -> Float[Tensor, "batch 3 height width"]:
-    """`inpaint_picture` of images (B, 3, H, W) as the network expects them, normalised again.
+) -> Float[Tensor, "batch channels height width"]:
+    """`inpaint_picture` of images (B, C, H, W) as the network expects them, normalised again.
+
+    Of three channels as a picture of 256 levels; of any other number every channel by itself,
+    without levels.
 
     Raises:
-        DataError: as `inpaint_picture`, or the images do not have three channels.
+        DataError: as `inpaint_picture`, or not as many channels as the preprocessing has.
     """
-    if images.shape[1] != 3:
-        raise DataError(f"masking needs images with 3 channels, got {images.shape[1]}")
+    if images.shape[1] != preprocessing.channels:
+        raise DataError(
+            f"masking needs images with {preprocessing.channels} channels, as the preprocessing "
+            f"has, got {images.shape[1]}"
+        )
     masks = keep.cpu().numpy()
+    if preprocessing.takes_arrays or images.shape[1] != 3:
+        return _inpaint_planes(images, masks, preprocessing, inpainting)
     pictures = [
         inpaint_picture(preprocessing.picture(image), mask, inpainting)
         for image, mask in zip(images, masks, strict=True)
     ]
     pixels = torch.from_numpy(np.stack(pictures)).float() / 255
-    normalised = (pixels - torch.tensor(preprocessing.mean)) / torch.tensor(preprocessing.std)
-    return normalised.permute(0, 3, 1, 2).contiguous().to(images)
+    return preprocessing.normalise(pixels.permute(0, 3, 1, 2)).contiguous().to(images)
+
+
+def _inpaint_planes(
+    images: Float[Tensor, "batch channels height width"],
+    masks: Bool[np.ndarray, "batch height width"],
+    preprocessing: Preprocessing,
+    inpainting: Inpainting,
+) -> Float[Tensor, "batch channels height width"]:
+    black = preprocessing.normalise(torch.zeros(preprocessing.channels, 1, 1))
+    shown = torch.from_numpy(masks)[:, None].to(images.device)
+    painted = torch.where(shown, images, black.to(images)).cpu().float().numpy()
+    for image, mask in zip(painted, masks, strict=True):
+        for channel, plane in enumerate(image):
+            image[channel] = _inpaint(plane, mask, inpainting)
+    return torch.from_numpy(painted).to(images)
 
 
 def masked_accuracy(
@@ -192,7 +218,7 @@ def masked_accuracy(
     Args:
         model: the explained model.
         preprocessing: how the images were normalised.
-        batches: of images (B, 3, H, W), 0-based labels (B,), and maps (B, H, W): `combine_maps` for
+        batches: of images (B, C, H, W), 0-based labels (B,), and maps (B, H, W): `combine_maps` for
             x-features, the map of the logit for a single heatmap, and random numbers in (0, 1] for
             the chance level.
         kept: numbers of pixels to keep.
@@ -232,7 +258,9 @@ def masked_accuracy(
 
 
 def _count_right(
-    model: nn.Module, images: Float[Tensor, "batch 3 height width"], labels: Int64[Tensor, " batch"]
+    model: nn.Module,
+    images: Float[Tensor, "batch channels height width"],
+    labels: Int64[Tensor, " batch"],
 ) -> int:
     logits = as_logits(model(images))
     classes = count_classes(logits.shape[1])

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from torchxnn.errors import ModelError, XNNWarning, near_ones
+from torchxnn.models.channels import settle_channels
 from torchxnn.models.hooks import preserve_state
 from torchxnn.models.layers import unwrap
 from torchxnn.models.outputs import as_logits
@@ -101,7 +102,8 @@ def load_model(
     else:
         loaded = _pretrained_or_random(source, num_classes, allow_random)
     loaded.model.eval()
-    return loaded if preprocessing is None else replace(loaded, preprocessing=preprocessing)
+    chosen = preprocessing or settle_channels(loaded.model, loaded.preprocessing)
+    return replace(loaded, preprocessing=chosen)
 
 
 def _pretrained_or_random(
@@ -265,18 +267,17 @@ def _timm_preprocessing(timm: Any, name: str) -> Preprocessing | None:
     if config is None:
         return None
     data = timm.data.resolve_data_config(pretrained_cfg=config.to_dict())
-    channels, height, width = data["input_size"]
-    if channels != 3 or height != width:
-        raise ModelError(f"timm:{name} expects {channels} x {height} x {width}, not square RGB")
+    _, height, width = data["input_size"]
+    least = min(height, width)
     squash = data["crop_mode"] == "squash"
     known = data["interpolation"] in ("bilinear", "bicubic")
     return Preprocessing(
-        size=height,
+        size=(height, width),
         resize="squash" if squash else "crop",
         mean=tuple(data["mean"]),
         std=tuple(data["std"]),
         interpolation=data["interpolation"] if known else "bicubic",
-        shorter_side=None if squash else max(height, int(height / data["crop_pct"])),
+        shorter_side=None if squash else max(least, int(least / data["crop_pct"])),
     )
 
 
@@ -366,14 +367,14 @@ def count_outputs(model: nn.Module, preprocessing: Preprocessing) -> int:
     Raises:
         ModelError: the model cannot be run on an image of that size.
     """
-    size = preprocessing.size
     parameter = next(iter(model.parameters()), torch.zeros(()))
-    image = torch.zeros(1, 3, size, size, device=parameter.device)
+    image = torch.zeros(1, *preprocessing.shape, device=parameter.device)
     try:
         with torch.no_grad(), preserve_state(unwrap(model)):
             return as_logits(unwrap(model)(image)).shape[1]
     except (RuntimeError, AssertionError) as error:
         first = (str(error).splitlines() or [type(error).__name__])[0]
+        shape = " x ".join(map(str, preprocessing.shape))
         raise ModelError(
-            f"the model cannot be run on a 3 x {size} x {size} image ({first}); try --size"
+            f"the model cannot be run on a {shape} image ({first}); try --size or --in-channels"
         ) from error

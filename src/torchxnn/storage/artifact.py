@@ -153,6 +153,7 @@ def _converter() -> Converter:
     converter.register_structure_hook(float, _number)
     converter.register_structure_hook_func(lambda kind: get_origin(kind) is Literal, _choice)
     converter.register_structure_hook_func(lambda kind: hasattr(kind, "array_type"), _array)
+    converter.register_structure_hook_func(lambda kind: kind == int | tuple[int, int], _one_or_two)
     return converter
 
 
@@ -174,6 +175,12 @@ def _choice(value: Any, kind: Any) -> Any:
     if value not in get_args(kind):
         raise ValueError(f"got {value!r} in the place of {' or '.join(map(repr, get_args(kind)))}")
     return value
+
+
+def _one_or_two(value: Any, _: Any) -> int | tuple[int, int]:
+    if isinstance(value, (list, tuple)) and len(value) == 2:
+        return _exactly(value[0], int), _exactly(value[1], int)
+    return int(_exactly(value, int))
 
 
 def _array(value: Any, _: Any) -> Tensor | np.ndarray:

@@ -116,7 +116,7 @@ def open_cub(source: TaskSource) -> Task:
     names = CUB(source.root, PREPROCESSING, "train").classes
     model, preprocessing = _load(source, len(names))
     train, test = (CUB(source.root, preprocessing, split) for split in ("train", "test"))
-    size = (preprocessing.size, preprocessing.size)
+    size = (preprocessing.height, preprocessing.width)
 
     def weigh(sample: Sample) -> PixelWeights:
         if sample.parts is None or sample.box is None:

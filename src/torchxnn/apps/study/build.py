@@ -147,13 +147,15 @@ class Source:
         """What participants see: the photograph in its own proportions, if the network saw all."""
         file = self.dataset.file(index)
         preprocessing = _preprocessing(self.key, self.xnn)
-        if preprocessing.resize == "squash" and file is not None:
+        if preprocessing.resize == "squash" and file is not None and not preprocessing.takes_arrays:
             photograph = read_image(file)
             scale = LONG_SIDE / max(photograph.size)
             size = (round(photograph.width * scale), round(photograph.height * scale))
             return np.asarray(photograph.resize(size, Image.Resampling.LANCZOS))
         seen = preprocessing.picture(image)
-        return cv2.resize(seen, (LONG_SIDE, LONG_SIDE), interpolation=cv2.INTER_CUBIC)
+        scale = LONG_SIDE / max(preprocessing.height, preprocessing.width)
+        sides = round(preprocessing.width * scale), round(preprocessing.height * scale)
+        return cv2.resize(seen, sides, interpolation=cv2.INTER_CUBIC)
 
 
 def _preprocessing(key: str, xnn: XNN) -> Preprocessing:

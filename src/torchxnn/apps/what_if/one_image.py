@@ -147,13 +147,13 @@ def _object_mass(maps: Float[Tensor, "maps height width"]) -> Float[Tensor, "hei
 
 
 def _paint(
-    batch: Float[Tensor, "1 3 height width"],
+    batch: Float[Tensor, "1 channels height width"],
     region: Bool[Tensor, "height width"],
     mass: Float[Tensor, "height width"],
     counts: tuple[int, int],
     preprocessing: Preprocessing,
     config: WhatIfConfig,
-) -> Float[Tensor, "versions 3 height width"]:
+) -> Float[Tensor, "versions channels height width"]:
     """The image without a region, and without such regions elsewhere; as it is without a region."""
     if not bool(region.any()):
         return batch

@@ -99,11 +99,11 @@ def regions_of(
 
 
 def paint_over(
-    batch: Float[Tensor, "1 3 height width"],
+    batch: Float[Tensor, "1 channels height width"],
     keep: Bool[Tensor, "masks height width"],
     preprocessing: Preprocessing,
     inpainting: Inpainting,
-) -> Float[Tensor, "masks 3 height width"]:
+) -> Float[Tensor, "masks channels height width"]:
     """One copy of an image per mask, painted over where the mask is false."""
     many = batch.expand(len(keep), -1, -1, -1)
     painted = inpaint_images(many, keep, preprocessing, inpainting)

@@ -195,7 +195,7 @@ def _measure(
 @torch.no_grad()
 def _figures_of(
     xnn: XNN,
-    batch: Float[Tensor, "1 3 height width"],
+    batch: Float[Tensor, "1 channels height width"],
     keep: Bool[Tensor, "masks height width"],
     index: int,
     inpainting: Inpainting,

@@ -11,13 +11,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from torchxnn.data.datasets.images import READABLE
 from torchxnn.errors import DataError
 from torchxnn.storage.paths import Place, list_folder
-
-EXTENSIONS = frozenset(
-    {".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pbm", ".pgm"}
-    | {".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"}
-)
 
 _NOTES = frozenset(
     {".cfg", ".css", ".csv", ".db", ".doc", ".docx", ".htm", ".html", ".ini", ".ipynb", ".js"}
@@ -56,7 +52,7 @@ class Found:
     @property
     def is_image(self) -> bool:
         """Whether it is a file with the extension of an image that can be read."""
-        return not self.is_folder and self.suffix in EXTENSIONS
+        return not self.is_folder and self.suffix in READABLE
 
 
 def entries(folder: Place, above: str = "") -> list[Found]:
@@ -135,4 +131,4 @@ def what_is_there(root: Place) -> str:
     if not kinds:
         return "it is empty"
     shown = ", ".join(f"{count} x {kind}" for kind, count in kinds.most_common(3))
-    return f"it has {shown}; looked for {' '.join(sorted(EXTENSIONS))}"
+    return f"it has {shown}; looked for {' '.join(sorted(READABLE))}"

@@ -19,7 +19,7 @@ from torchxnn.data.datasets.class_order import (
     unknown_folder,
 )
 from torchxnn.data.datasets.file_tree import Found, entries, left_out, walk, what_is_there
-from torchxnn.data.datasets.images import check_image, quiet_pillow, read_image
+from torchxnn.data.datasets.images import check_image, quiet_pillow, read_input
 from torchxnn.errors import DataError, SkippedImagesWarning
 from torchxnn.models.preprocessing import Preprocessing
 from torchxnn.storage.paths import Location, Place, as_place
@@ -111,7 +111,7 @@ class ImageFolder(ImageDataset):
     def load(self, index: int) -> Sample:
         """Read and preprocess the picture at an index from 0 to len - 1."""
         path = self.paths[index]
-        image = self.preprocessing(read_image(self._folder / path))
+        image = read_input(self._folder / path, self.preprocessing, warn=False)
         return Sample(image, None if self.labels is None else self.labels[index], path)
 
     def _check(self, paths: list[str], progress: Progress | None) -> tuple[SkippedImage, ...]:

@@ -31,7 +31,7 @@ from torchxnn.data.datasets.official import OfficialDataset, SelectableDataset, 
 from torchxnn.data.datasets.places365 import Places365
 from torchxnn.errors import DataError, XNNWarning
 from torchxnn.models.outputs import check_targets, count_classes
-from torchxnn.models.preprocessing import Preprocessing, Resize
+from torchxnn.models.preprocessing import Preprocessing, Resize, Size
 from torchxnn.storage.paths import Location, Place, as_place
 
 DATASETS: dict[str, type[OfficialDataset]] = {
@@ -57,8 +57,14 @@ class DataConfig:
             a name on each, or JSON {name: index} or {index: name}; see `read_class_map`.
         split: part of a data set that has an official split; by default its training part to fit
             and its test part for everything else.
-        size: height and width of the model's input in pixels; None takes what the model expects.
-        resize: "squash" to the square or "crop" its centre; None takes what the model expects.
+        size: of the model's input in pixels, 224 for a square or 16x64 for height and width; None
+            takes what the model expects.
+        resize: "squash" to that size or "crop" the centre; None takes what the model expects.
+        in_channels: of the model's input; None takes what the model expects.
+        mean: of pixel values in [0, 1] per channel, or one for all; None takes the model's.
+        std: as `mean`.
+        shown: 0-based channels that are drawn: three as red, green and blue, or one as grey.
+        arrays: read .npy arrays rather than pictures; always so with neither 1 nor 3 channels.
         images_per_pass: images per forward pass of the explained model.
         workers: processes that read images ahead.
 
@@ -69,8 +75,13 @@ class DataConfig:
     layout: str = "auto"
     class_map: Path | None = None
     split: Split | None = None
-    size: int | None = None
+    size: Size | None = None
     resize: Resize | None = None
+    in_channels: int | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    shown: tuple[int, ...] | None = None
+    arrays: bool = False
     images_per_pass: int = 32
     workers: int = 0
 
@@ -79,12 +90,19 @@ class DataConfig:
             raise DataError(f"there is no layout {self.layout!r}; known: {', '.join(known)}")
 
     def preprocessing(self, default: Preprocessing) -> Preprocessing:
-        """The model's own preprocessing with the given size and resizing."""
-        changes: dict[str, Any] = {}
-        if self.size is not None:
-            changes |= {"size": self.size, "shorter_side": None}
-        if self.resize is not None:
-            changes |= {"resize": self.resize, "shorter_side": None}
+        """The model's own preprocessing with what is given here in its place.
+
+        Raises:
+            DataError: a value out of range, or mean and std for different numbers of channels.
+        """
+        if self.in_channels is not None:
+            default = default.with_channels(self.in_channels)
+        changes: dict[str, Any] = {"arrays": self.arrays or default.arrays}
+        for name in ("size", "resize", "mean", "std", "shown"):
+            if (value := getattr(self, name)) is not None:
+                changes[name] = value
+        if self.size is not None or self.resize is not None:
+            changes["shorter_side"] = None
         return replace(default, **changes)
 
     def loader(self, dataset: ImageDataset) -> DataLoader[Any]:
