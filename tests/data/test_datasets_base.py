@@ -88,8 +88,8 @@ def test_survives_json():
         ({"resize": "stretch"}, "resize must be 'squash' or 'crop', got 'stretch'"),
         ({"interpolation": "nearest"}, "interpolation must be"),
         ({"std": (1.0, 0.0, 1.0)}, "std must be positive"),
-        ({"mean": (1.0, float("nan"), 1.0)}, "mean must be three finite numbers"),
-        ({"mean": [1.0, 2.0]}, "mean must be three finite numbers"),
+        ({"mean": (1.0, float("nan"), 1.0)}, "mean must be one finite number per channel"),
+        ({"mean": [1.0, 2.0]}, "mean must be one finite number per channel"),
         ({"shorter_side": 100}, r"shorter_side must be at least size \(224\), got 100"),
     ],
 )
@@ -189,10 +189,10 @@ def test_a_mask_lies_on_its_picture(width, height, resize):
 
 def test_a_mask_by_hand():
     # 4 x 2 becomes 2 x 2: column centres 1 and 3 lie on borders, which belong to the right.
-    frame = Frame(scale_x=0.5, scale_y=1.0, left=0, top=0, size=2)
+    frame = Frame(scale_x=0.5, scale_y=1.0, left=0, top=0, height=2, width=2)
     assert frame.mask(np.array([[1, 2, 3, 4], [5, 6, 7, 8]])).tolist() == [[2, 4], [6, 8]]
     # Twice as large, of which the 2 x 2 from column 3 and row 1 is cut out.
-    frame = Frame(scale_x=2.0, scale_y=2.0, left=3, top=1, size=2)
+    frame = Frame(scale_x=2.0, scale_y=2.0, left=3, top=1, height=2, width=2)
     assert frame.mask(np.array([[1, 2, 3, 4], [5, 6, 7, 8]])).tolist() == [[2, 3], [6, 7]]
 
 
@@ -201,7 +201,7 @@ def test_picture_of_one_channel_is_grey():
     drawn = preprocessing.picture(torch.zeros(1, 8, 8))
     assert drawn.shape == (8, 8, 3)
     assert (drawn == 128).all()
-    with pytest.raises(DataError, match="must have 3 channels or 1, got 2"):
+    with pytest.raises(DataError, match=r"must have 3 channel\(s\), got 2"):
         preprocessing.picture(torch.zeros(2, 8, 8))
 
 

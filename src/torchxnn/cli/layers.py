@@ -54,7 +54,7 @@ def layers_table(model: str, shape: tuple[int, int, int], layers: Sequence[Layer
         table.add_row(
             layer.name,
             layer.kind,
-            shape if layer.calls else "did not run",
+            output if layer.calls else "did not run",
             str(layer.calls),
             "[green]✓[/]" if layer.attachable else "--token" if layer.takes_token else "",
         )

@@ -228,8 +228,8 @@ class Preprocessing:
         return np.array(resized.crop(edges))
 
     def normalise(
-        self, pixels: Float[Tensor, "channels height width"]
-    ) -> Float[Tensor, "channels height width"]:
+        self, pixels: Float[Tensor, "*batch channels height width"]
+    ) -> Float[Tensor, "*batch channels height width"]:
         """Pixel values as the network expects them."""
         mean, std = (torch.tensor(each)[:, None, None] for each in (self.mean, self.std))
         return (pixels - mean.to(pixels)) / std.to(pixels)

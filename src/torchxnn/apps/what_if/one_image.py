@@ -57,7 +57,7 @@ def what_if(
         path: where the image came from, for people.
 
     Raises:
-        DataError: no such x-feature or target, an image without three channels, or a value other
+        DataError: no such x-feature or target, an image of other channels, or a value other
             than 0 where x-features are maps.
         XNNError: the XNN is not fitted, or does not say how pictures are preprocessed.
 
@@ -133,8 +133,8 @@ def _check(
     wrong = [each for each in wanted if not 0 <= each < count]
     if wrong or not wanted or len(set(wanted)) < len(wanted):
         raise DataError(f"x-features must be different numbers 0 to {count - 1}, got {wanted}")
-    if image.ndim != 3 or image.shape[0] != 3:
-        raise DataError(f"an image must be (3, height, width), got {tuple(image.shape)}")
+    if image.ndim != 3:
+        raise DataError(f"an image must be (C, height, width), got {tuple(image.shape)}")
     if config.value and embedding.has_maps:
         raise DataError("x-features that are maps can be set to 0 only")
     return target_position(xnn.targets, target), wanted

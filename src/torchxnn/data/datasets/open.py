@@ -98,9 +98,12 @@ class DataConfig:
         if self.in_channels is not None:
             default = default.with_channels(self.in_channels)
         changes: dict[str, Any] = {"arrays": self.arrays or default.arrays}
-        for name in ("size", "resize", "mean", "std", "shown"):
+        for name in ("size", "resize", "shown"):
             if (value := getattr(self, name)) is not None:
                 changes[name] = value
+        for name in ("mean", "std"):
+            if (numbers := getattr(self, name)) is not None:
+                changes[name] = numbers * default.channels if len(numbers) == 1 else numbers
         if self.size is not None or self.resize is not None:
             changes["shorter_side"] = None
         return replace(default, **changes)
