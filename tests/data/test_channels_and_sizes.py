@@ -50,7 +50,8 @@ def test_masks_parts_and_boxes_of_oblong_inputs():
     mask[20:, 60:] = 7
     moved = frame.mask(mask)
     assert moved.shape == (10, 40)
-    assert moved[5:, 30:].eq(7).all() and moved.sum() == 7 * 50
+    assert moved[5:, 30:].eq(7).all()
+    assert moved.sum() == 7 * 50
     parts = frame.parts(torch.tensor([[70.0, 36.0, 1.0], [79.0, 41.0, 1.0]]))
     assert parts.tolist() == [[35.0, 9.0, 1.0], [0.0, 0.0, 0.0]]
     assert frame.box(torch.tensor([40.0, 20.0, 90.0, 90.0])).tolist() == [20.0, 5.0, 20.0, 5.0]
@@ -90,7 +91,8 @@ def test_chosen_channels_are_drawn_and_stretched():
     assert drawn.shape == (8, 12, 3)
     for place, channel in enumerate((5, 3, 1)):
         order = np.corrcoef(drawn[..., place].ravel(), image[channel].numpy().ravel())[0, 1]
-        assert order > 0.99 and drawn[..., place].max() == 255
+        assert order > 0.99
+        assert drawn[..., place].max() == 255
 
 
 # --- files

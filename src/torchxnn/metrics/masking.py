@@ -174,8 +174,7 @@ def inpaint_images(
     """
     if images.shape[1] != preprocessing.channels:
         raise DataError(
-            f"masking needs images with {preprocessing.channels} channels, as the preprocessing "
-            f"has, got {images.shape[1]}"
+            f"masking needs images with {preprocessing.channels} channels, got {images.shape[1]}"
         )
     masks = keep.cpu().numpy()
     if preprocessing.takes_arrays or images.shape[1] != 3:

@@ -6,6 +6,7 @@ threads at work on the same model: a hook sees what its own thread does and noth
 
 from __future__ import annotations
 
+import re
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator
@@ -15,6 +16,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from torchxnn.errors import DataError
+
+_SHAPES = re.compile("to have [0-9]+ channels|shapes cannot be multiplied|expected input.* channel")
 
 
 @dataclass
@@ -72,6 +77,25 @@ def _restore(saved: _Saved) -> None:
             if buffer.is_meta or torch.equal(buffer, value):
                 continue
             buffer.copy_(value)
+
+
+@contextmanager
+def takes_shape(images: Tensor) -> Iterator[None]:
+    """Within it, PyTorch's complaint that images have another shape than a layer takes is ours.
+
+    Raises:
+        DataError: in its place.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        first = (str(error).splitlines() or [""])[0]
+        if not _SHAPES.search(first):
+            raise
+        raise DataError(
+            f"the model does not take images {tuple(images.shape[1:])} ({first}); give as many "
+            "channels, and the size, that it was trained on"
+        ) from error
 
 
 @contextmanager

@@ -15,7 +15,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from torchxnn.errors import DataError, LayerError, NonFiniteError
-from torchxnn.models.hooks import preserve_state, replace_output, run_watched, watch_output
+from torchxnn.models.hooks import (
+    preserve_state,
+    replace_output,
+    run_watched,
+    takes_shape,
+    watch_output,
+)
 from torchxnn.models.outputs import as_logits, logits_of
 from torchxnn.models.tokens import (
     gives_tokens,
@@ -222,7 +228,7 @@ def run_to_layer(model: nn.Module, layer: str | nn.Module, images: Tensor) -> Te
         seen.append(_one_tensor(output, name).clone())
         raise _LayerReached
 
-    with preserve_state(inner), watch_output(module, stop):
+    with preserve_state(inner), watch_output(module, stop), takes_shape(images):
         try:
             inner(images)
         except _LayerReached:
@@ -267,7 +273,8 @@ def run_past_layers(
 
     pairs = zip(found, seen, strict=True)
     watches = [watch_output(module, keep(name, outputs)) for (name, module), outputs in pairs]
-    output = run_watched(inner, images, watches)
+    with takes_shape(images):
+        output = run_watched(inner, images, watches)
     for (name, _), outputs in zip(found, seen, strict=True):
         if len(outputs) != 1:
             raise LayerError(

@@ -253,7 +253,7 @@ def test_an_inactive_x_feature_has_no_region(xnn, image):
         ({"features": [1, 1]}, DataError, "different"),
         ({"features": []}, DataError, "different"),
         ({"target": 2}, DataError, r"targets are \[1\]"),
-        ({"image": torch.zeros(1, 12, 12)}, DataError, "3, height"),
+        ({"image": torch.zeros(1, 12, 12)}, DataError, "to have 3 channels, but got 1"),
         ({"config": WhatIfConfig(pixels=144)}, DataError, "leaves nothing"),
     ],
 )
