@@ -147,7 +147,7 @@ def test_the_model_is_left_as_it_was(training, images):
     record_layers(model, ["classifier.1"], images[:4])
     run_to_layer(model, "classifier.1", images[:4])
     list_layers(model, images[:1])
-    with pytest.raises(RuntimeError):
+    with pytest.raises(DataError, match="to have 3 channels, but got 5"):
         record_layers(model, ["classifier.1"], torch.zeros(2, 5, 12, 12))
     assert_same_state(before, state_of(model))
 
