@@ -14,6 +14,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from torchxnn.errors import ModelError
+from torchxnn.models.hidden_state import hidden_state
+from torchxnn.models.layers import unwrap
 
 _SHOWN = 4  # keys that a mismatch error names, of each kind
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "module")
@@ -90,15 +92,17 @@ _State = tuple[Any, ...]
 _known: weakref.WeakKeyDictionary[nn.Module, tuple[_State, str]] = weakref.WeakKeyDictionary()
 
 
-def fingerprint(model: nn.Module) -> str:
+def fingerprint(model: nn.Module, hidden: bool = True) -> str:
     """SHA-256 over names, shapes, types and values of all parameters and buffers.
 
-    It does not depend on the device, the memory layout or the order in which modules were added. It
-    is remembered until the model is changed: whoever asks again for the same model pays for a
-    checksum of its weights, which takes a third of the time.
+    Weights that a model keeps beside them enter too, unless `hidden` is False, as it was in files
+    of earlier versions; see `models.hidden_state`. It does not depend on the device, the memory
+    layout or the order in which modules were added. It is remembered until the model is changed:
+    whoever asks again for the same model pays for a checksum of its weights, which takes a third of
+    the time.
 
     Raises:
-        ModelError: if a parameter has no values yet (lazy or meta).
+        ModelError: if a parameter has no values yet (lazy or meta), or a state cannot be read.
     """
     tensors = {
         **dict(model.named_parameters(remove_duplicate=False)),
@@ -109,20 +113,23 @@ def fingerprint(model: nn.Module) -> str:
             raise ModelError(
                 f"parameter {name} has no values yet; run the network once, then retry"
             )
-    state = tuple((name, *_state_of(tensor)) for name, tensor in sorted(tensors.items()))
+    beside = hidden_state(unwrap(model)) if hidden else {}
+    state = *((name, *_state_of(tensor)) for name, tensor in sorted(tensors.items())), beside
     known, answer = _known.get(model, (None, ""))
     if known != state:
-        answer = _hash(tensors)
+        answer = _hash(tensors, beside)
         _known[model] = state, answer
     return answer
 
 
-def _hash(tensors: Mapping[str, Tensor]) -> str:
+def _hash(tensors: Mapping[str, Tensor], beside: Mapping[str, str]) -> str:
     digest = hashlib.sha256()
     for name in sorted(tensors):
         values = tensors[name]
         digest.update(f"{name} {tuple(values.shape)} {values.dtype}\n".encode())
         digest.update(_bytes_of(values))
+    for name, text in sorted(beside.items()):
+        digest.update(f"{name} {text}\n".encode())
     return digest.hexdigest()
 
 

@@ -1,0 +1,187 @@
+"""Look at a model before anything rests on it: one answer per image, and is that a logit?
+
+`examine_model` runs three small passes; what it finds is kept with an XNN and shown with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from torchxnn.errors import ModelError
+from torchxnn.models.hidden_state import attribute_texts, note_changing
+from torchxnn.models.label_agreement import LabelAgreement
+from torchxnn.models.layers import unwrap
+from torchxnn.models.output_kind import OutputKind, output_kind
+from torchxnn.models.watched_pass import WatchedPass, watch_pass
+
+EXAMINED = 4
+"""Images that a model is examined on: twice together, and the first one once more alone."""
+
+Doubt = Literal["randomness", "batch", "probabilities"]
+"""What makes every number doubtful: two answers to the same images, an answer that depends on the
+other images of the batch, and outputs that are probabilities."""
+
+_HALF = (torch.float16, torch.bfloat16)
+_TWICE = 1e-4, 1e-2
+_ALONE = 1e-2, 5e-2
+"""Differences of outputs, as a share of their span, that are rounding, in float32 and in half
+precision. Between batches other kernels run, some of them with TensorFloat-32."""
+
+
+@dataclass(frozen=True)
+class Examination:
+    """What was found out about a model.
+
+    Attributes:
+        images: how many it was examined on.
+        twice: the largest difference between its outputs for the same images twice, as a share of
+            their span.
+        alone: the same between an image in its batch and alone; None if there was no batch, or if
+            the model cannot take one image.
+        outputs: what the outputs are.
+        complaints: for every doubt a line that says what is wrong and the way out.
+        note: what to know about outputs that raise no doubt; empty if there is nothing.
+        changing: attributes beside parameters and buffers that a pass changes, such as stored
+            activations; they are no weights.
+        agreement: labels against predictions; None as long as nobody knows labels.
+    """
+
+    images: int
+    twice: float
+    alone: float | None
+    outputs: OutputKind
+    complaints: dict[Doubt, str]
+    note: str = ""
+    changing: tuple[str, ...] = ()
+    agreement: LabelAgreement | None = None
+
+    def require(self, allow: Collection[Doubt] = ()) -> None:
+        """Refuse a model whose explanations would be wrong, but for the doubts that are allowed.
+
+        Raises:
+            ModelError: the first doubt that is not allowed, with the way out.
+        """
+        for doubt, complaint in self.complaints.items():
+            if doubt not in allow:
+                raise ModelError(complaint)
+
+    @property
+    def text(self) -> str:
+        """All of it in one line."""
+        parts = [
+            "other outputs the second time" if "randomness" in self.complaints else "repeatable",
+            *self._text_of_batch(),
+            f"outputs are {self.outputs}",
+            *([self.agreement.text] if self.agreement else []),
+        ]
+        return f"{', '.join(parts)} (examined on {self.images} image(s))"
+
+    def _text_of_batch(self) -> list[str]:
+        if "batch" in self.complaints:
+            return ["outputs depend on the other images of a batch"]
+        return [] if self.alone is None else ["an image alone as in a batch"]
+
+
+def examine_model(model: nn.Module, inputs: Tensor) -> Examination:
+    """Run a model on a few inputs, twice and alone, and see what it says; it is left as it was.
+
+    Random numbers that the model draws are not missed by anybody else: the generators of the CPU
+    and of the inputs' device are put back.
+
+    Args:
+        model: in whatever mode; it runs in evaluation mode.
+        inputs: (B, ...) on the model's device, which the model can take; the first `EXAMINED`.
+
+    Raises:
+        DataError: the model returns no logits.
+    """
+    inner, few = unwrap(model), inputs[:EXAMINED]
+    half = any(p.dtype in _HALF for p in inner.parameters())
+    kept = [attribute_texts(inner)]
+    with torch.random.fork_rng(devices=[few.device] if few.device.type == "cuda" else []):
+        watched = watch_pass(inner, few)
+        kept.append(attribute_texts(inner))
+        twice = _apart(watched.logits, watch_pass(inner, few).logits, watched.logits)
+        alone, refusal = _alone(inner, few, watched)
+    kept.append(attribute_texts(inner))
+    complaints: dict[Doubt, str] = {}
+    if twice > _TWICE[half]:
+        complaints["randomness"] = _about_randomness(inner, watched, twice)
+    elif refusal or (alone or 0.0) > _ALONE[half]:
+        complaints["batch"] = _about_batches(inner, watched, refusal or _share(alone or 0.0))
+    outputs, line = output_kind(inner, watched)
+    if outputs == "probabilities":
+        complaints["probabilities"] = line
+    changing = {name for each in kept[:2] for name in _changes(each, kept[2])}
+    note_changing(inner, changing)
+    note = line if outputs == "log-probabilities" else ""
+    return Examination(len(few), twice, alone, outputs, complaints, note, tuple(sorted(changing)))
+
+
+def _alone(model: nn.Module, inputs: Tensor, watched: WatchedPass) -> tuple[float | None, str]:
+    """How far outputs of the first image alone are from those in its batch, or why it has none."""
+    if len(inputs) == 1:
+        return None, ""
+    try:
+        alone = watch_pass(model, inputs[:1]).logits
+    except (RuntimeError, ValueError) as error:  # batch norm of a single vector
+        return None, f"alone it is refused: {(str(error).splitlines() or [''])[0]}"
+    return _apart(watched.logits[:1], alone, watched.logits), ""
+
+
+def _share(difference: float) -> str:
+    return f"it differs by {difference:.1%} of the outputs' span"
+
+
+def _apart(one: Tensor, other: Tensor, all_outputs: Tensor) -> float:
+    """The largest difference as a share of the span of the outputs, or of a tenth of their size."""
+    if one.shape != other.shape:
+        return float("inf")
+    size = max(float(all_outputs.max() - all_outputs.min()), float(all_outputs.abs().max()) / 10)
+    return float((one - other).abs().max()) / size if size else 0.0
+
+
+def _changes(one: Mapping[str, str], other: Mapping[str, str]) -> set[str]:
+    return {name for name in one.keys() | other.keys() if one.get(name) != other.get(name)}
+
+
+def _about_randomness(model: nn.Module, watched: WatchedPass, twice: float) -> str:
+    where = _named(model, watched.random)
+    return (
+        "the model gives two answers to the same images in evaluation mode ("
+        f"{_share(twice)}): dropout or noise is on{where}; make the forward pass "
+        "deterministic, such as dropout with training=self.training, or allow 'randomness' if "
+        "every number may differ from run to run"
+    )
+
+
+def _about_batches(model: nn.Module, watched: WatchedPass, what: str) -> str:
+    names = [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, _BatchNorm) and module.running_mean is None
+    ]
+    where = _named(model, [*names, *watched.training])
+    return (
+        f"the model's answer for an image depends on the other images of its batch ({what}): "
+        f"statistics of the batch are in use{where}; use running statistics "
+        "(track_running_stats=True and evaluation mode), or allow 'batch' if explanations may "
+        "depend on what is explained along with an image"
+    )
+
+
+def _named(model: nn.Module, places: Sequence[str]) -> str:
+    """Where something happens, for messages: " in the Dropout 'drop'"."""
+    modules = dict(model.named_modules())
+    texts = [
+        f"the {type(modules[place]).__name__} {place!r}" if place else type(model).__name__
+        for place in dict.fromkeys(places)
+    ]
+    more = f" and {len(texts) - 2} more" if len(texts) > 2 else ""
+    return f" in {', '.join(texts[:2])}{more}" if texts else ""

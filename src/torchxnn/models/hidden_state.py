@@ -1,0 +1,170 @@
+"""What a model keeps beside its parameters and buffers, and computes with all the same.
+
+Quantised layers keep packed integers as plain attributes, others keep tensors in lists or
+dictionaries, arrays of NumPy, modules that are registered nowhere, or a state of their own
+(`get_extra_state`). Models without anything of the kind have no hidden state.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import weakref
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import fields, is_dataclass
+from itertools import chain
+from numbers import Number
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from torchxnn.errors import ModelError
+
+_OWN = frozenset(vars(nn.Module()))
+"""Attributes that every module has."""
+
+_DERIVED = ("_g", "_v", "_orig", "_bar")
+"""Ends of the parameters that weight norm, spectral norm and pruning compute a weight from."""
+
+_Leaf = tuple[str, Any]
+"""The name of a value and the value: a tensor, or something plain."""
+
+_changing: weakref.WeakKeyDictionary[nn.Module, frozenset[str]] = weakref.WeakKeyDictionary()
+
+
+def note_changing(model: nn.Module, names: Iterable[str]) -> None:
+    """Remember attributes that a forward pass changes: activations or counters and no weights."""
+    _changing[model] = frozenset(names)
+
+
+def hidden_state(model: nn.Module) -> dict[str, str]:
+    """A text for every hidden value that counts as a weight, by its dotted name; mostly none.
+
+    Numbers count where their module has hidden tensors, since they may be scales of these; what
+    `note_changing` was told does not count.
+
+    Raises:
+        ModelError: a state of a kind that cannot be read as numbers; the message names it.
+    """
+    changing = _changing.get(model, frozenset())
+    found: dict[str, str] = {}
+    for leaves in _by_module(model):
+        kept = [(name, value) for name, value in leaves if name not in changing]
+        if any(isinstance(value, Tensor) for _, value in kept):
+            found |= {name: _text(name, value) for name, value in kept}
+    return found
+
+
+def attribute_texts(model: nn.Module) -> dict[str, str]:
+    """A text for every hidden value of a model, weight or not, to see which of them change."""
+    return {name: _text(name, value) for leaves in _by_module(model) for name, value in leaves}
+
+
+def _by_module(model: nn.Module) -> Iterator[list[_Leaf]]:
+    known = {*map(id, model.modules()), *map(id, model.parameters()), *map(id, model.buffers())}
+    for name, module in model.named_modules():
+        prefix = f"{name}." if name else ""
+        leaves = [_leaves(value, prefix + key, known) for key, value in _attributes(module)]
+        yield [*chain.from_iterable(leaves), *_own_state(module, prefix)]
+
+
+def _attributes(module: nn.Module) -> Iterator[tuple[str, Any]]:
+    """Plain attributes, without weights that the module computes from its parameters."""
+    parameters = module._parameters
+    for key, value in vars(module).items():
+        if key not in _OWN and not any(key + end in parameters for end in _DERIVED):
+            yield key, value
+
+
+def _own_state(module: nn.Module, prefix: str) -> Iterator[_Leaf]:
+    """What a module puts into its state dict by methods of its own."""
+    kind = type(module)
+    if kind.get_extra_state is not nn.Module.get_extra_state:
+        name = f"{prefix}extra_state of {kind.__name__}"
+        yield from _leaves(module.get_extra_state(), name, set(), strict=True)
+    if kind._save_to_state_dict is not nn.Module._save_to_state_dict:
+        registered = {*module._parameters, *module._buffers}
+        state: dict[str, Any] = {}
+        module._save_to_state_dict(state, "", False)
+        for key, value in state.items():
+            if key not in registered:
+                yield from _leaves(value, prefix + key, set(), strict=True)
+
+
+def _leaves(value: Any, name: str, known: set[int], strict: bool = False) -> Iterator[_Leaf]:
+    """The tensors and plain values inside a value; what is `known` by its id is left out.
+
+    Objects of other kinds are left out; of a state that must be read as a whole they are an error.
+    """
+    if isinstance(value, Tensor | np.ndarray | nn.Module | dict | list):
+        if id(value) in known:
+            return
+        known = known | {id(value)}
+    match value:
+        case Tensor():
+            if value.grad_fn is None:  # else it was computed from others
+                yield name, value
+        case np.ndarray() if value.dtype.kind in "biufc":
+            yield name, torch.from_numpy(np.ascontiguousarray(value))
+        case np.ndarray():
+            yield name, repr(value.tolist())
+        case Number() | str() | bytes() | None:
+            yield name, value
+        case torch.dtype() | torch.device():
+            yield name, str(value)
+        case io.BytesIO():
+            yield name, value.getvalue()
+        case _:
+            inside = _inside(value)
+            if inside is None and strict:
+                raise ModelError(
+                    f"the {name} holds a {type(value).__name__}, which cannot be read as numbers, "
+                    "so that nothing can be tied to these weights; give the network in float32"
+                )
+            for key, each in (inside or {}).items():
+                yield from _leaves(each, f"{name}.{key}", known, strict)
+
+
+def _inside(value: Any) -> Mapping[Any, Any] | None:
+    """The parts of a container by name; None for objects that are none."""
+    match value:
+        case nn.Module():  # registered nowhere, such as one in a list
+            attributes = dict(_attributes(value))
+            return {**attributes, **value._parameters, **value._buffers, **value._modules}
+        case Mapping():
+            return {repr(key): each for key, each in value.items()}
+        case list() | tuple():
+            return dict(enumerate(value))
+        case SimpleNamespace():
+            return vars(value)
+    if is_dataclass(value) and not isinstance(value, type):
+        return {each.name: getattr(value, each.name, None) for each in fields(value)}
+    return None
+
+
+def _text(name: str, value: Any) -> str:
+    if not isinstance(value, Tensor):
+        return repr(value)
+    head = f"{tuple(value.shape)} {value.dtype}"
+    digest = hashlib.sha256()
+    for part in _dense_parts(name, value):
+        digest.update(part.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return f"{head} {digest.hexdigest()}"
+
+
+def _dense_parts(name: str, tensor: Tensor) -> list[Tensor]:
+    """Ordinary tensors that hold all that a quantised or sparse one does."""
+    if tensor.is_meta:
+        raise ModelError(f"{name} has no values yet; load the weights, then retry")
+    if tensor.is_quantized:
+        if tensor.qscheme() in (torch.per_tensor_affine, torch.per_tensor_symmetric):
+            scales = [torch.tensor([tensor.q_scale(), float(tensor.q_zero_point())])]
+        else:
+            scales = [tensor.q_per_channel_scales(), tensor.q_per_channel_zero_points()]
+        return [tensor.int_repr(), *scales]
+    if tensor.layout != torch.strided:
+        return [tensor.to_dense()]
+    return [tensor]

@@ -1,0 +1,83 @@
+"""How often a model predicts the labels, and how often it would do so by chance."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from jaxtyping import Int64
+from scipy.stats import binom
+from torch import Tensor
+
+from torchxnn.models.outputs import count_classes
+
+ENOUGH_IMAGES = 50
+"""Fewer images than these cannot tell a weak network from one with another order of classes."""
+
+LEVEL = 0.01
+
+
+@dataclass(frozen=True)
+class LabelAgreement:
+    """Labels against the classes that the model predicts.
+
+    Attributes:
+        images: how many have labels.
+        agreeing: for how many of them the prediction is the label.
+        chance: share that would agree if predictions and labels, as often as they are, had nothing
+            to do with each other.
+        foreign: how many labels are no class of the model.
+    """
+
+    images: int
+    agreeing: int
+    chance: float
+    foreign: int = 0
+
+    @property
+    def share(self) -> float:
+        """The model's own accuracy on these images."""
+        return self.agreeing / self.images
+
+    @property
+    def near_chance(self) -> bool:
+        """Whether enough images agree no more often than by chance (binomial test, 1%)."""
+        by_chance = binom.sf(self.agreeing - 1, self.images, self.chance)
+        return self.images >= ENOUGH_IMAGES and by_chance > LEVEL
+
+    @property
+    def text(self) -> str:
+        """In words, such as "the model predicts the label of 94% of 640 images (chance 10%)"."""
+        return (
+            f"the model predicts the label of {self.share:.0%} of {self.images} image(s) "
+            f"(chance {self.chance:.0%})"
+        )
+
+    @property
+    def doubt(self) -> str:
+        """What should make a user look again, in one line; empty if there is nothing."""
+        if self.foreign:
+            return (
+                f"{self.foreign} of {self.images} labels are no class of the model; labels count "
+                "from 0, in the order of the model's outputs"
+            )
+        if self.near_chance:
+            return f"{self.text}: is the order of the classes that of its outputs?"
+        return ""
+
+
+def label_agreement(
+    predicted: Int64[Tensor, " samples"], labels: Int64[Tensor, " samples"], outputs: int
+) -> LabelAgreement:
+    """Compare class indices of samples (at least one) with those that a model predicts.
+
+    Args:
+        predicted: 0-based classes, as `models.outputs.predicted_classes` has them.
+        labels: 0-based classes; others count as disagreement and are named as foreign.
+        outputs: of the model.
+    """
+    classes = count_classes(outputs)
+    known = (labels >= 0) & (labels < classes)
+    often = [each.bincount(minlength=classes).double() for each in (labels[known], predicted)]
+    chance = float(often[0] @ often[1]) / len(labels) ** 2
+    agreeing = int((predicted == labels).sum())
+    return LabelAgreement(len(labels), agreeing, chance, int((~known).sum()))
