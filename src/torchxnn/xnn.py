@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, SupportsIndex
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torchxnn.attribution.base import Attributor
 from torchxnn.attribution.methods import attributor
 from torchxnn.data.activations import Activations
+from torchxnn.data.examined import record_examined
 from torchxnn.data.positives import as_targets, default_features
 from torchxnn.data.record import record_activations
 from torchxnn.embeddings.apply import Embedded, apply_embedding
@@ -25,6 +26,7 @@ from torchxnn.explanations.names.file import read_names, save_with_names
 from torchxnn.explanations.names.judgements import FeatureNames
 from torchxnn.metrics import evaluation
 from torchxnn.models.attached import AttachedLayer, XNNOutput, fit_to
+from torchxnn.models.examination import Doubt, Examination
 from torchxnn.models.outputs import check_targets, class_of_target
 from torchxnn.models.preprocessing import Preprocessing
 from torchxnn.models.tokens import Token
@@ -34,7 +36,12 @@ from torchxnn.storage.paths import Location
 from torchxnn.storage.saved_folder import read_saved
 from torchxnn.training.config import ComputeConfig, Losses, TrainConfig
 from torchxnn.training.fit import fit_embedding
-from torchxnn.training.report import FitReport, describe_xnn, rebuild_embedding
+from torchxnn.training.report import (
+    FitReport,
+    describe_xnn,
+    examination_and_fingerprint,
+    rebuild_embedding,
+)
 
 __all__ = ["XNN", "XNNOutput"]
 
@@ -67,6 +74,7 @@ class XNN(nn.Module):
         targets: the explained classes, 0-based; none before a fit.
         outputs: number of the model's outputs; None before a fit.
         report: how the fit went; None if nobody knows.
+        examination: what was found out about the model; None if it was not examined.
 
     Raises:
         LayerError: no such layer; the message lists the nearest names.
@@ -100,6 +108,7 @@ class XNN(nn.Module):
         self.targets: tuple[int, ...] = ()
         self.outputs: int | None = None
         self.report: FitReport | None = None
+        self.examination: Examination | None = None
         self._names: FeatureNames | None = None
 
     @property
@@ -128,6 +137,7 @@ class XNN(nn.Module):
         on_batch: Callable[[int], None] | None = None,
         on_epoch: Callable[[int, int, Losses], None] | None = None,
         compute: ComputeConfig | None = None,
+        allow: Collection[Doubt] = (),
     ) -> FitReport:
         """Record the layer's activations and fit the embedding to them (paper eq. 5).
 
@@ -142,26 +152,30 @@ class XNN(nn.Module):
             on_batch: called after each recorded batch with the number of images.
             on_epoch: called after each epoch with (trial, epoch, held-out losses).
             compute: device and precision of the fit; None takes the defaults.
+            allow: what to accept though numbers are doubtful then: "randomness", "batch"; see
+                `examine_model`.
 
         Returns:
             How the fit went; a degenerate fit also warns.
 
         Raises:
             DataError: empty loader, target out of range, too few positives.
+            ModelError: the model gives no logits, or several answers to one image.
             NonFiniteError: NaN or infinity in images or activations.
             XNNError: a setting out of range, before anything is recorded.
         """
         config = config or TrainConfig()
         config.check()
-        conv = config.conv
-
-        def record(images: Iterable[Any]) -> Activations:
-            return record_activations(
-                self.model, self.layer, images, on_batch, conv.map_dtype, conv.map_memory
-            )
-
-        train = record(loader)
-        held_out = None if validation is None else record(validation)
+        keep: dict[str, Any] = {
+            "on_batch": on_batch,
+            "map_dtype": config.conv.map_dtype,
+            "map_memory": config.conv.map_memory,
+        }
+        train, examination = record_examined(self.model, self.layer, loader, allow, **keep)
+        held_out = None
+        if validation is not None:
+            held_out = record_activations(self.model, self.layer, validation, **keep)
+        self.examination = examination
         return self.fit_activations(train, target, held_out, config, on_epoch, compute)
 
     def fit_activations(
@@ -369,6 +383,7 @@ class XNN(nn.Module):
             class_names=self.class_names,
             preprocessing=self.preprocessing,
             source=self.source,
+            examination=self.examination,
         )
         save_with_names(path, about, saved_state(embedding), self.names)
 
@@ -387,7 +402,8 @@ class XNN(nn.Module):
             ModelError: not such a folder, a newer format, or another model (by fingerprint).
         """
         about, state = read_saved(path)
-        found, expected = fingerprint(model), str(about.get("model_fingerprint"))
+        examination, found = examination_and_fingerprint(about, model)
+        expected = str(about.get("model_fingerprint"))
         if found != expected:
             raise ModelError(
                 f"the XNN in {path} explains another model: its fingerprint is {expected[:12]}, "
@@ -409,6 +425,7 @@ class XNN(nn.Module):
             report = about["report"] and structure(about["report"], FitReport, "its report")
             embedding = rebuild_embedding(about, state)
             xnn.attach_embedding(embedding, about["targets"], about["outputs"], report)
+            xnn.examination = examination
         except (DataError, LookupError, TypeError, AttributeError, RuntimeError) as error:
             raise ModelError(f"the saved XNN in {path} is damaged: {error!r}") from error
         xnn.names = read_names(path, about["weights_sha256"], embedding.n_features)

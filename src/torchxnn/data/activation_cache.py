@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any, Literal, final
 
 import torch
@@ -12,6 +13,9 @@ from torch import Tensor, nn
 
 from torchxnn.data.activations import Activations
 from torchxnn.errors import DataError, LayerError, ModelError
+from torchxnn.models.examination import Examination
+from torchxnn.models.hidden_state import note_changing
+from torchxnn.models.label_agreement import label_agreement
 from torchxnn.models.layers import resolve_layer, unwrap
 from torchxnn.models.outputs import check_targets
 from torchxnn.models.preprocessing import Preprocessing
@@ -57,6 +61,7 @@ class ActivationCache:
         preprocessing: how the images became tensors, if it is known.
         source: where the model and the data come from, as `XNN.source` has it.
         model_fingerprint: the model's `fingerprint`.
+        examination: what was found out about the model; None in caches of earlier versions.
 
     Example:
         >>> cache = ActivationCache.open("cache")
@@ -75,6 +80,8 @@ class ActivationCache:
         self.preprocessing: Preprocessing | None = way and structure(way, Preprocessing, where)
         self.source: dict[str, Any] | None = store.notes.get("source")
         self.model_fingerprint: str = about["model"]["fingerprint"]
+        seen = store.notes.get("examination")
+        self.examination: Examination | None = seen and structure(seen, Examination, where)
         self._columns: dict[str, Tensor] = {}
 
     @classmethod
@@ -155,7 +162,7 @@ class ActivationCache:
             DataError: the images were preprocessed in another way.
         """
         where = f"the cache {self.store.location}"
-        if model is not None and fingerprint(unwrap(model)) != self.model_fingerprint:
+        if model is not None and self._fingerprint(model) != self.model_fingerprint:
             raise ModelError(
                 f"{where} was recorded from another model, or from other weights of a "
                 f"{self.store.about['model']['class']}; record it again or give that model"
@@ -170,6 +177,28 @@ class ActivationCache:
             raise DataError(
                 f"{where} was recorded with {self.preprocessing}, not with {preprocessing}"
             )
+
+    def note_changing(self, model: nn.Module) -> None:
+        """Tell the fingerprint of a model which of its attributes are no weights."""
+        if self.examination is not None:
+            note_changing(unwrap(model), self.examination.changing)
+
+    def _fingerprint(self, model: nn.Module) -> str:
+        """The fingerprint of a model as this cache has it."""
+        self.note_changing(model)
+        return fingerprint(unwrap(model), hidden=self.examination is not None)
+
+    def examined(self) -> Examination | None:
+        """What was found out about the model, with labels against predictions if there are any.
+
+        Altered copies do not count. None in caches of earlier versions.
+        """
+        labels, copy = self.labels, self.copy
+        if self.examination is None or labels is None:
+            return self.examination
+        kept = slice(None) if copy is None else copy == 0
+        agreement = label_agreement(self.predicted[kept], labels[kept], self.n_outputs)
+        return replace(self.examination, agreement=agreement)
 
     def column(self, target: int) -> Float[Tensor, " rows"]:
         """One output's logit of every image; the others are not read.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -43,6 +43,7 @@ from torchxnn.data.ordered_images import (
     numbered_batches,
 )
 from torchxnn.errors import DataError, NonFiniteError, XNNError
+from torchxnn.models.examination import EXAMINED, Doubt, Examination, examine_model
 from torchxnn.models.inputs import check_inputs
 from torchxnn.models.layers import as_activations, record_layers, resolve_layer, unwrap
 from torchxnn.models.outputs import count_classes, predicted_classes
@@ -75,6 +76,7 @@ def record_activations(
     on_batch: Callable[[int], None] | None = None,
     map_dtype: Literal["float16", "float32"] = "float16",
     map_memory: float = 2.0,
+    on_first: Callable[[Tensor], object] | None = None,
 ) -> Activations:
     """Run the model over a loader and keep a layer's output, the logits and the labels.
 
@@ -86,6 +88,8 @@ def record_activations(
         on_batch: called after each batch with the number of its images, for progress bars.
         map_dtype: precision in which maps (B, C, h, w) are kept; vectors are kept in float32.
         map_memory: gigabytes of maps kept in memory; more go to a temporary file.
+        on_first: called with the images of the first batch, on the model's device, once the model
+            took them; to examine the model before the others run.
 
     Returns:
         `Activations` on the CPU.
@@ -99,7 +103,8 @@ def record_activations(
     z, logits, labels = (RowStore(map_memory) for _ in range(3))
     kept = getattr(torch, map_dtype)
     done = labelled = 0
-    passes = _passes(model, [layer], numbered_batches(loader), name_rows, on_batch)
+    batches = numbered_batches(loader)
+    passes = _passes(model, [layer], batches, name_rows, on_batch, on_first)
     for rows, (output,), batch_logits, batch_labels in passes:
         dtype = kept if output.ndim == 4 else torch.float32
         z.append(_rounded(output, layer, dtype, name_rows, rows, "map_dtype='float32'"))
@@ -134,6 +139,7 @@ def cache_activations(
     manifest_only: bool = False,
     engine: Engine | None = None,
     on_images: OnImages | None = None,
+    allow: Collection[Doubt] = (),
 ) -> ActivationCache:
     """Run a model over a data set and keep layers' outputs, logits and labels on disk.
 
@@ -160,6 +166,8 @@ def cache_activations(
         engine: records chunks in other processes or on other machines, which then need to see the
             data and the location; the numbers are the same as on one thread of this process.
         on_images: called with a number of images, first with those that are there already.
+        allow: doubts about the model that the caller accepts; see `examine_model`, whose findings
+            are kept with the cache.
 
     Returns:
         The cache, complete but for `manifest_only`.
@@ -169,6 +177,7 @@ def cache_activations(
             cannot be read (it is named), a loader that shuffles, no images.
         NonFiniteError: NaN, infinity, or values too large for `dtype`; the row is named.
         LayerError: see `record_layers`.
+        ModelError: a doubt about the model that is not allowed.
         OSError: the disk is full; the same call goes on when there is space.
 
     Example:
@@ -184,10 +193,17 @@ def cache_activations(
         raise DataError(f"give one or several different layers, got {names}")
     if isinstance(images.dataset, ImageDataset):
         preprocessing = preprocessing or images.dataset.preprocessing
-    about = _about(model, names, images, dtype, preprocessing)
+    examination, older = _examined(model, images, names, location)
+    if examination is not None:
+        examination.require(allow)
+    about = _about(model, names, images, dtype, preprocessing, hidden=not older)
     if class_names is None:
         class_names = _known_classes(images.dataset, about["outputs"])
-    notes = {"class_names": class_names and list(class_names), "source": source}
+    notes = {
+        "class_names": class_names and list(class_names),
+        "source": source,
+        "examination": plain(examination),
+    }
     if chunk_rows is None:
         chunk_rows = _chunk_rows(location, about, images.batch_size)
     cache = ActivationCache(ChunkStore.create(location, about, images.count, chunk_rows, notes))
@@ -206,6 +222,26 @@ def cache_activations(
             if on_images is not None:
                 on_images(count)
     return ActivationCache.open(cache.store.location)
+
+
+def _examined(
+    model: nn.Module, images: ImageRows, layers: Sequence[str], location: Location
+) -> tuple[Examination | None, bool]:
+    """What is known about a model, and whether a version that did not examine began the cache.
+
+    It is read from the cache that is there, or found out on the first images of the data set.
+    """
+    with suppress(DataError):
+        cache = ActivationCache.open(location, complete=False)
+        cache.note_changing(model)
+        return cache.examination, cache.examination is None
+    found: list[Examination] = []
+    probe = replace(images, workers=0).batches([range(min(EXAMINED, images.count))])
+    passes = _passes(
+        model, layers, probe, images.name, None, lambda few: found.append(examine_model(model, few))
+    )
+    next(passes)
+    return found[0], False
 
 
 def _known_classes(dataset: Any, outputs: int) -> Sequence[str] | None:
@@ -258,6 +294,7 @@ def _about(
     images: ImageRows,
     dtype: str,
     preprocessing: Preprocessing | None,
+    hidden: bool,
 ) -> dict[str, Any]:
     """What the cache depends on; shapes and outputs come from one pass on the first image."""
     inner = unwrap(model)
@@ -269,7 +306,7 @@ def _about(
     return {
         "kind": KIND,
         "kind_version": kind_version(logits.shape[1]),
-        "model": {"class": type(inner).__name__, "fingerprint": fingerprint(inner)},
+        "model": {"class": type(inner).__name__, "fingerprint": fingerprint(inner, hidden)},
         "layers": {layer: list(z.shape[1:]) for layer, z in zip(layers, outputs, strict=True)},
         "outputs": logits.shape[1],
         "dtype": dtype,
@@ -343,6 +380,7 @@ def _passes(
     batches: Iterable[Batch],
     name: NameRows,
     on_images: OnImages | None = None,
+    on_first: Callable[[Tensor], object] | None = None,
 ) -> Iterator[_Pass]:
     """One pass of the model per batch; `name` says in messages where rows come from."""
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
@@ -351,6 +389,8 @@ def _passes(
         outputs, logits = _run(model, layers, images, name, rows)
         for layer in layers if number == 0 else ():
             check_token(model, layer, images)
+        if on_first is not None and number == 0:
+            on_first(images)
         if on_images is not None:
             on_images(len(rows))
         yield rows, outputs, logits, labels

@@ -142,12 +142,12 @@ def _share(difference: float) -> str:
 def _apart(one: Tensor, other: Tensor, all_outputs: Tensor) -> float:
     """The largest difference as a share of the span of the outputs, or of a tenth of their size."""
     if one.shape != other.shape:
-        return float("inf")
+        return 1.0
     size = max(float(all_outputs.max() - all_outputs.min()), float(all_outputs.abs().max()) / 10)
     return float((one - other).abs().max()) / size if size else 0.0
 
 
-def _changes(one: Mapping[str, str], other: Mapping[str, str]) -> set[str]:
+def _changes(one: Mapping[str, list[str]], other: Mapping[str, list[str]]) -> set[str]:
     return {name for name in one.keys() | other.keys() if one.get(name) != other.get(name)}
 
 

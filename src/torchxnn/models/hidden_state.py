@@ -12,7 +12,6 @@ import io
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
-from itertools import chain
 from numbers import Number
 from types import SimpleNamespace
 from typing import Any
@@ -31,6 +30,9 @@ _DERIVED = ("_g", "_v", "_orig", "_bar")
 
 _Leaf = tuple[str, Any]
 """The name of a value and the value: a tensor, or something plain."""
+
+_Group = tuple[str, list[_Leaf]]
+"""The name of an attribute and the values in it."""
 
 _changing: weakref.WeakKeyDictionary[nn.Module, frozenset[str]] = weakref.WeakKeyDictionary()
 
@@ -51,24 +53,35 @@ def hidden_state(model: nn.Module) -> dict[str, str]:
     """
     changing = _changing.get(model, frozenset())
     found: dict[str, str] = {}
-    for leaves in _by_module(model):
-        kept = [(name, value) for name, value in leaves if name not in changing]
-        if any(isinstance(value, Tensor) for _, value in kept):
-            found |= {name: _text(name, value) for name, value in kept}
+    for attributes in _by_module(model):
+        leaves = [each for name, group in attributes if name not in changing for each in group]
+        if any(isinstance(value, Tensor) for _, value in leaves):
+            found |= {name: _text(name, value) for name, value in leaves}
     return found
 
 
-def attribute_texts(model: nn.Module) -> dict[str, str]:
-    """A text for every hidden value of a model, weight or not, to see which of them change."""
-    return {name: _text(name, value) for leaves in _by_module(model) for name, value in leaves}
+def attribute_texts(model: nn.Module) -> dict[str, list[str]]:
+    """Texts for all hidden values of each attribute, weights or not, to see which change."""
+    return {
+        name: [_text(*leaf) for leaf in group]
+        for attributes in _by_module(model)
+        for name, group in attributes
+    }
 
 
-def _by_module(model: nn.Module) -> Iterator[list[_Leaf]]:
+def _by_module(model: nn.Module) -> Iterator[list[_Group]]:
+    """For every module the attributes that hold values, with these values."""
     known = {*map(id, model.modules()), *map(id, model.parameters()), *map(id, model.buffers())}
+
+    def leaves(prefix: str, values: Iterable[tuple[str, Any]], strict: bool) -> Iterator[_Group]:
+        for key, value in values:
+            ignored = set() if strict else known
+            yield prefix + key, list(_leaves(value, prefix + key, ignored, strict))
+
     for name, module in model.named_modules():
         prefix = f"{name}." if name else ""
-        leaves = [_leaves(value, prefix + key, known) for key, value in _attributes(module)]
-        yield [*chain.from_iterable(leaves), *_own_state(module, prefix)]
+        attributes = leaves(prefix, _attributes(module), strict=False)
+        yield [*attributes, *leaves(prefix, _own_state(module), strict=True)]
 
 
 def _attributes(module: nn.Module) -> Iterator[tuple[str, Any]]:
@@ -79,19 +92,16 @@ def _attributes(module: nn.Module) -> Iterator[tuple[str, Any]]:
             yield key, value
 
 
-def _own_state(module: nn.Module, prefix: str) -> Iterator[_Leaf]:
+def _own_state(module: nn.Module) -> Iterator[tuple[str, Any]]:
     """What a module puts into its state dict by methods of its own."""
     kind = type(module)
     if kind.get_extra_state is not nn.Module.get_extra_state:
-        name = f"{prefix}extra_state of {kind.__name__}"
-        yield from _leaves(module.get_extra_state(), name, set(), strict=True)
+        yield f"extra_state of {kind.__name__}", module.get_extra_state()
     if kind._save_to_state_dict is not nn.Module._save_to_state_dict:
-        registered = {*module._parameters, *module._buffers}
         state: dict[str, Any] = {}
         module._save_to_state_dict(state, "", False)
-        for key, value in state.items():
-            if key not in registered:
-                yield from _leaves(value, prefix + key, set(), strict=True)
+        registered = {*module._parameters, *module._buffers}
+        yield from ((key, value) for key, value in state.items() if key not in registered)
 
 
 def _leaves(value: Any, name: str, known: set[int], strict: bool = False) -> Iterator[_Leaf]:

@@ -6,14 +6,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from torchxnn.embeddings.base import Embedding
 from torchxnn.embeddings.kinds import build_embedding
 from torchxnn.metrics.among_positives import AmongPositives
 from torchxnn.metrics.faithfulness import Faithfulness
+from torchxnn.models.examination import Examination
+from torchxnn.models.hidden_state import note_changing
+from torchxnn.models.layers import unwrap
 from torchxnn.models.preprocessing import Preprocessing
-from torchxnn.storage.artifact import plain
+from torchxnn.models.weights import fingerprint
+from torchxnn.storage.artifact import plain, structure
 from torchxnn.training.config import Losses, TrainConfig
 
 
@@ -75,6 +79,7 @@ def describe_xnn(
     class_names: Sequence[str] | None,
     preprocessing: Preprocessing | None,
     source: Mapping[str, Any] | None,
+    examination: Examination | None,
 ) -> dict[str, Any]:
     """Everything about an XNN as plain values; `write_saved` takes it with the state dict.
 
@@ -91,9 +96,29 @@ def describe_xnn(
         "embedding_kind": embedding.kind,
         "embedding": embedding.settings(),
         "report": plain(report),
+        "examination": plain(examination),
     }
 
 
 def rebuild_embedding(about: Mapping[str, Any], state: Mapping[str, Tensor]) -> Embedding:
     """The embedding that `describe_xnn` described, in evaluation mode."""
     return build_embedding(about.get("embedding_kind", "srae"), about["embedding"], state)
+
+
+def examination_and_fingerprint(
+    about: Mapping[str, Any], model: nn.Module
+) -> tuple[Examination | None, str]:
+    """What an XNN knows about its model, and the fingerprint of a model in the way of its version.
+
+    The first is None if the model was not examined; earlier versions did not do so, and their
+    fingerprints are of parameters and buffers alone.
+
+    Raises:
+        ModelError: a model whose weights cannot be read.
+        DataError: an examination that is damaged.
+    """
+    saved = about.get("examination")
+    examination = saved and structure(saved, Examination, "its examination")
+    if examination is not None:
+        note_changing(unwrap(model), examination.changing)
+    return examination, fingerprint(model, hidden="examination" in about)

@@ -1,0 +1,71 @@
+"""Record activations of a model that is examined on the way, and say what looks doubtful."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import replace
+from typing import Any
+
+from torch import Tensor, nn
+
+from torchxnn.data.activations import Activations
+from torchxnn.data.record import record_activations
+from torchxnn.errors import XNNWarning
+from torchxnn.models.examination import Doubt, Examination, examine_model
+from torchxnn.models.label_agreement import label_agreement
+from torchxnn.models.output_kind import within_unit_interval
+
+
+def record_examined(
+    model: nn.Module,
+    layer: str | nn.Module,
+    loader: Iterable[Any],
+    allow: Collection[Doubt] = (),
+    **settings: Any,
+) -> tuple[Activations, Examination]:
+    """Examine a model on the first batch of a loader and, if nothing is wrong, record all of it.
+
+    Args:
+        model: the explained model; left as it was.
+        layer: dotted name or submodule.
+        loader: see `record_activations`.
+        allow: doubts that the caller accepts.
+        settings: further arguments of `record_activations`.
+
+    Raises:
+        ModelError: a doubt that is not allowed, before the second batch; see `examine_model`.
+        XNNError: see `record_activations`.
+    """
+    found: list[Examination] = []
+
+    def examine(images: Tensor) -> None:
+        found.append(examine_model(model, images))
+        found[0].require(allow)
+
+    data = record_activations(model, layer, loader, on_first=examine, **settings)
+    examination = found[0]
+    if data.labels is not None:
+        agreement = label_agreement(data.predicted, data.labels, data.n_outputs)
+        examination = replace(examination, agreement=agreement)
+    bounded = "probabilities" not in allow and within_unit_interval(data.logits)
+    warn_of_doubts(examination, bounded)
+    return data, examination
+
+
+def warn_of_doubts(examination: Examination, bounded: bool = False) -> None:
+    """Warn of what may be wrong though nothing proves it; `bounded`: all outputs are in [0, 1]."""
+    for line in _doubts(examination, bounded):
+        warnings.warn(line, XNNWarning, stacklevel=4)
+
+
+def _doubts(examination: Examination, bounded: bool) -> Iterator[str]:
+    if examination.note:
+        yield examination.note
+    if bounded:
+        yield (
+            "the outputs of the model are all between 0 and 1: if they are probabilities, give the "
+            "model without its last sigmoid or softmax, so that the logits are explained"
+        )
+    if examination.agreement is not None and examination.agreement.doubt:
+        yield examination.agreement.doubt
