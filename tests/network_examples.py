@@ -1,5 +1,6 @@
 """Factories that `load_model` is tested with."""
 
+import torch
 from torch import nn
 
 from torchxnn.models.load import LoadedModel
@@ -14,14 +15,32 @@ def small(num_classes: int = 4) -> nn.Module:
     )
 
 
+def always(num_classes: int = 4) -> nn.Module:
+    """The same weights at every call."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        return small(num_classes)
+
+
 def fixed() -> nn.Module:
-    model = small(3)
+    model = always(3)
     model.preprocessing = SQUASH
     return model
 
 
 def complete() -> LoadedModel:
-    return LoadedModel(small(2), SQUASH, ("no", "yes"), "")
+    return LoadedModel(always(2), SQUASH, ("no", "yes"), "")
+
+
+def partly() -> nn.Module:
+    """Weights as those of `always`, but for a layer that nobody trained."""
+    model = always()
+    nn.init.normal_(model[3].bias)
+    return model
+
+
+def lazy() -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.LazyLinear(2))
 
 
 def needs_an_argument(width: int) -> nn.Module:

@@ -196,20 +196,41 @@ def test_weights_with_nan_are_refused(tmp_path):
 
 
 def test_factories():
-    assert load_model(FACTORY).classes is None
-    assert load_model(FACTORY, num_classes=9).model[-1].out_features == 9
+    assert load_model("network_examples:always").classes is None
+    assert load_model("network_examples:always", num_classes=9).model[-1].out_features == 9
     assert load_model("network_examples:fixed").preprocessing == SQUASH
     complete = load_model("network_examples:complete")
     assert (complete.classes, complete.preprocessing) == (("no", "yes"), SQUASH)
     assert complete.description == "network_examples:complete, weights as the factory made them"
+    assert not complete.random_weights
+
+
+@pytest.mark.parametrize(
+    ("factory", "weight"), [("small", "1.weight"), ("partly", "3.bias"), ("lazy", "1.weight")]
+)
+def test_a_factory_that_draws_weights_is_refused(factory, weight):
+    spec = f"network_examples:{factory}"
+    message = f"makes other weights at every call \\({weight} differs\\).* --weights FILE.*--random"
+    with pytest.raises(ModelError, match=message):
+        load_model(spec)
+
+
+def test_a_factory_that_draws_weights_gives_the_same_ones_on_request(tmp_path):
+    with pytest.warns(XNNWarning, match="random weights: its explanations mean nothing"):
+        one, other = (load_model(FACTORY, allow_random=True) for _ in range(2))
+    assert fingerprint(one.model) == fingerprint(other.model)
+    assert (one.random_weights, one.description) == (True, f"{FACTORY}, random weights")
+    drawn = save(one.model, tmp_path / "w.safetensors")
+    assert not load_model(FACTORY, drawn, allow_random=True).random_weights
+    assert not load_model("network_examples:always", allow_random=True).random_weights
 
 
 def test_a_module_in_the_current_folder(tmp_path, monkeypatch):
     (tmp_path / "my_own_network.py").write_text(
-        "from torch import nn\ndef net():\n    return nn.Linear(2, 2)\n"
+        "from torch import nn\ndef net():\n    return nn.Sequential()\n"
     )
     monkeypatch.chdir(tmp_path)
-    assert isinstance(load_model("my_own_network:net").model, nn.Linear)
+    assert isinstance(load_model("my_own_network:net").model, nn.Sequential)
 
 
 def cache_squeezenet(folder: Path) -> nn.Module:

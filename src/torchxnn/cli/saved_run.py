@@ -55,7 +55,7 @@ class NamedModel:
     def origin(self, loaded: LoadedModel, data: str) -> dict[str, Any]:
         """Where the model and its data come from, as `XNN.source` has it."""
         return describe_source(
-            self.model, self.weights, self.random_weights, loaded.description, data
+            self.model, self.weights, loaded.random_weights, loaded.description, data
         )
 
     def record(

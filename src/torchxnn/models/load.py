@@ -23,7 +23,7 @@ from torchxnn.models.hooks import preserve_state
 from torchxnn.models.layers import unwrap
 from torchxnn.models.outputs import as_logits
 from torchxnn.models.preprocessing import Preprocessing
-from torchxnn.models.weights import load_state, read_state
+from torchxnn.models.weights import differing_weight, load_state, read_state
 
 _NEAR = 4, 0.5  # names of networks in a message, and how like they must be
 
@@ -37,12 +37,14 @@ class LoadedModel:
         preprocessing: how its pictures become tensors.
         classes: class names, where they are known.
         description: one line for people: what it is and where its weights come from.
+        random_weights: whether nobody trained it, as far as `load_model` can tell.
     """
 
     model: nn.Module
     preprocessing: Preprocessing
     classes: tuple[str, ...] | None
     description: str
+    random_weights: bool = False
 
 
 @dataclass(frozen=True)
@@ -77,8 +79,9 @@ def load_model(
 
     Without `weights`, `torchvision:` and `timm:` networks take the library's own weights if they
     lie in the local cache; an explanation of a random network is useless, so otherwise this is an
-    error. A factory is called with `num_classes` if it takes it, and may return an `nn.Module` or a
-    `LoadedModel`; an attribute `preprocessing` of its module is honoured.
+    error, and so is a factory that makes other weights when it is called again. A factory is called
+    with `num_classes` if it takes it, and may return an `nn.Module` or a `LoadedModel`; an
+    attribute `preprocessing` of its module is honoured.
 
     Args:
         spec: `torchvision:resnet18`, `timm:resnet18`, `package.module:factory`.
@@ -98,7 +101,7 @@ def load_model(
     if weights is not None:
         loaded = _load_weights(source, Path(weights), num_classes)
     elif source.pretrained is None:
-        loaded = _as_loaded(source.build(num_classes), source, "weights as the factory made them")
+        loaded = _as_the_factory_made_it(source, num_classes, allow_random)
     else:
         loaded = _pretrained_or_random(source, num_classes, allow_random)
     loaded.model.eval()
@@ -114,14 +117,7 @@ def _pretrained_or_random(
     if found is not None and num_classes in (None, own):
         return found
     if allow_random:
-        warnings.warn(
-            f"{source.spec} has random weights: its explanations mean nothing",
-            XNNWarning,
-            stacklevel=3,
-        )
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)  # the same random network again when a saved XNN is loaded
-            return _as_loaded(source.build(num_classes), source, "random weights")
+        return _random(source, num_classes)
     if found is not None:
         raise ModelError(
             f"the library's weights of {source.spec} have {own} classes, not {num_classes}; give a "
@@ -131,6 +127,38 @@ def _pretrained_or_random(
         f"the pretrained weights of {source.spec} are not on this machine; give a checkpoint "
         f"(--weights FILE), or fetch them once with {source.fetch}"
     )
+
+
+def _as_the_factory_made_it(
+    source: _Source, num_classes: int | None, allow_random: bool
+) -> LoadedModel:
+    """What a factory returns, if it returns the same weights when it is called again.
+
+    Raises:
+        ModelError: it does not, so that nobody can have trained them.
+    """
+    loaded = _as_loaded(source.build(num_classes), source, "weights as the factory made them")
+    with torch.random.fork_rng(devices=[]):
+        again = _as_loaded(source.build(num_classes), source, "").model
+    differing = differing_weight(loaded.model, again)
+    if differing is None:
+        return loaded
+    if allow_random:
+        return _random(source, num_classes)
+    raise ModelError(
+        f"{source.spec} makes other weights at every call ({differing} differs), so nobody loaded "
+        "them: give the trained ones (--weights FILE), or try things out with --random-weights"
+    )
+
+
+def _random(source: _Source, num_classes: int | None) -> LoadedModel:
+    warnings.warn(
+        f"{source.spec} has random weights: its explanations mean nothing", XNNWarning, stacklevel=4
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)  # the same random network again when a saved XNN is loaded
+        loaded = _as_loaded(source.build(num_classes), source, "random weights")
+    return replace(loaded, random_weights=True)
 
 
 def _find_source(spec: str) -> _Source:

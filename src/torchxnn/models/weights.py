@@ -122,6 +122,22 @@ def fingerprint(model: nn.Module, hidden: bool = True) -> str:
     return answer
 
 
+def differing_weight(one: nn.Module, other: nn.Module) -> str | None:
+    """Name of the first weight, hidden or not, in which two models differ; None if all agree.
+
+    A parameter without values yet counts as one that differs, since it will be drawn.
+    """
+    tensors = dict(other.named_parameters()) | dict(other.named_buffers())
+    for name, value in [*one.named_parameters(), *one.named_buffers()]:
+        twin = tensors.get(name)
+        if nn.parameter.is_lazy(value) or twin is None or value.shape != twin.shape:
+            return name
+        if value is not twin and not torch.equal(_as_bytes(value), _as_bytes(twin)):
+            return name
+    hidden, twins = hidden_state(one), hidden_state(other)
+    return next((name for name, text in hidden.items() if twins.get(name) != text), None)
+
+
 def _hash(tensors: Mapping[str, Tensor], beside: Mapping[str, str]) -> str:
     digest = hashlib.sha256()
     for name in sorted(tensors):
@@ -133,8 +149,12 @@ def _hash(tensors: Mapping[str, Tensor], beside: Mapping[str, str]) -> str:
     return digest.hexdigest()
 
 
+def _as_bytes(tensor: Tensor) -> Tensor:
+    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+
+
 def _bytes_of(tensor: Tensor) -> memoryview:
-    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
+    return _as_bytes(tensor).numpy().data
 
 
 def _state_of(tensor: Tensor) -> _State:
