@@ -372,7 +372,7 @@ def hashed(monkeypatch):
     """How often weights were hashed."""
     counted = []
     original = weights._hash
-    monkeypatch.setattr(weights, "_hash", lambda tensors: counted.append(1) or original(tensors))
+    monkeypatch.setattr(weights, "_hash", lambda *given: counted.append(1) or original(*given))
     return counted
 
 

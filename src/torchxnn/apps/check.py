@@ -22,6 +22,7 @@ from torchxnn.data.datasets.open import DataConfig
 from torchxnn.errors import AttributionWarning, XNNError, XNNWarning
 from torchxnn.explanations.drawing.canvas import figure_bytes
 from torchxnn.explanations.drawing.overlay import heatmap_over
+from torchxnn.models.examination import Examination, examine_model
 from torchxnn.models.load import LoadedModel, load_model
 from torchxnn.models.outputs import logits_of
 from torchxnn.models.preprocessing import Preprocessing, Size
@@ -86,8 +87,8 @@ class Cascade:
 
 def run_check(
     config: CheckConfig, on_note: Callable[[str], None]
-) -> Iterator[InputCheck | Cascade]:
-    """Certify a model on random and on real input, one after the other; then destroy its weights.
+) -> Iterator[Examination | InputCheck | Cascade]:
+    """Examine a model, certify it on random and on real input, and destroy its weights if asked.
 
     Args:
         config: what to check.
@@ -106,6 +107,7 @@ def run_check(
     if config.images:
         real = [read_input(path, preprocessing) for path in config.images]
         inputs[f"{len(real)} real image(s)"] = torch.stack(real)
+    yield examine_model(loaded.model, list(inputs.values())[-1])
     for name, batch in inputs.items():
         target = _target(loaded.model, batch, config.target)
         layers = ExcitationBackprop(loaded.model).certify_layers(batch, [target])

@@ -14,6 +14,7 @@ from torchxnn.apps.check import CheckConfig, InputCheck, run_check
 from torchxnn.attribution.base import CONSERVATION_LIMIT, LayerCertificate
 from torchxnn.attribution.sanity import RandomizedStep
 from torchxnn.cli.terminal import NUMBERS, Terminal
+from torchxnn.models.examination import Examination
 
 
 @dataclass(frozen=True)
@@ -26,8 +27,11 @@ class Check(CheckConfig):
     """real images to check on, beside random input"""
 
     def execute(self, terminal: Terminal) -> None:
-        """Print a table per input, and the cascade if asked."""
+        """Print what the model is like, a table per input, and the cascade if asked."""
         for found in run_check(self, lambda text: terminal.complain(f"xnn: note: {text}")):
+            if isinstance(found, Examination):
+                terminal.examination(found)
+                continue
             if isinstance(found, InputCheck):
                 title = f"{self.model} on {found.name}, output {found.target}"
                 terminal.show(certificate_table(title, found.layers))

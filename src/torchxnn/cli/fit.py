@@ -15,8 +15,10 @@ from torchxnn.cli.terminal import Terminal, count_epochs, count_images, fit_tabl
 from torchxnn.data.activation_cache import ActivationCache
 from torchxnn.data.datasets.augment import HeldOutCopies
 from torchxnn.data.datasets.open import find_target
+from torchxnn.data.examined import warn_of_doubts
 from torchxnn.errors import DataError
 from torchxnn.explanations.names.file import check_names
+from torchxnn.models.examination import said_of
 from torchxnn.models.load import LoadedModel, count_outputs
 from torchxnn.models.tokens import layer_with_token
 from torchxnn.storage.files import check_replaceable
@@ -100,6 +102,7 @@ class Fit(NamedModel):
         xnn.save_pretrained(out)
         if xnn.report is not None:
             terminal.show(fit_table(xnn.report))
+        terminal.say(f"Model: {said_of(xnn.examination)}")
         terminal.say(f"Saved in {self.out}. Next: xnn report {self.out} {self.data or 'DIR'}")
 
     def _fit_images(self, loaded: LoadedModel, progress: Progress) -> XNN:
@@ -122,6 +125,7 @@ class Fit(NamedModel):
             on_batch=count_images(progress, "Recording activations", images),
             on_epoch=count_epochs(progress, "Fitting", self.train.epochs),
             compute=self.compute,
+            allow=self.allow,
         )
         return xnn
 
@@ -130,6 +134,7 @@ class Fit(NamedModel):
         preprocessing, names = cache.preprocessing or self.preprocessing(loaded), cache.class_names
         xnn = self._xnn(loaded, class_names=names, preprocessing=preprocessing, source=cache.source)
         targets = self._targets(self.target, cache.n_outputs, names)
+        xnn.examination = cache.examined
         needs = Needs(cache, self.place, self.train, self.many.memory)
         train, held_out = load_splits(needs, [targets])
         xnn.fit_activations(
@@ -158,6 +163,7 @@ class Fit(NamedModel):
             fits = self._run(cache, wanted, progress, terminal)
         write_class_index(fits, cache, self.place, as_place(self.out))
         terminal.show(many_table(fits, cache.class_names))
+        terminal.say(f"Model: {said_of(cache.examined)}")
         terminal.say(
             f"Saved in {self.out}, a folder per class and index.json.",
             f"Next: xnn atlas {self.out} --data {self.data or 'DIR'} --out atlas",
@@ -198,10 +204,14 @@ class Fit(NamedModel):
         if self.cache is not None:
             cache = ActivationCache.open(self.cache)
             cache.check(model=loaded.model, layer=self.place)
-            return cache
-        copies = self.copies, self.train.validation_share, self.train.seed
-        place = as_place(self.out) / ACTIVATIONS
-        return self.record(loaded, self.place, str(self.data), place, copies, progress)
+        else:
+            copies = self.copies, self.train.validation_share, self.train.seed
+            place = as_place(self.out) / ACTIVATIONS
+            cache = self.record(loaded, self.place, str(self.data), place, copies, progress)
+        if cache.examined is not None:
+            cache.examined.require(self.allow)
+            warn_of_doubts(cache.examined)
+        return cache
 
     @staticmethod
     def _targets(

@@ -30,9 +30,10 @@ class Layers:
     """of the input; by default what the model expects"""
 
     def execute(self, terminal: Terminal) -> None:
-        """Print the table."""
+        """Print the table, and what the model is like on random images."""
         import torch
 
+        from torchxnn.models.examination import EXAMINED, examine_model
         from torchxnn.models.load import load_model
 
         with warnings.catch_warnings():
@@ -42,6 +43,8 @@ class Layers:
         shape = given.preprocessing(loaded.preprocessing).shape
         layers = list_layers(loaded.model, torch.zeros(2, *shape))
         terminal.show(layers_table(self.model, shape, layers))
+        noise = torch.randn(EXAMINED, *shape, generator=torch.Generator().manual_seed(0))
+        terminal.examination(examine_model(loaded.model, noise))
 
 
 def layers_table(model: str, shape: tuple[int, int, int], layers: Sequence[LayerInfo]) -> Table:

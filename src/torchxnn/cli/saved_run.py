@@ -17,6 +17,7 @@ from torchxnn.data.datasets.augment import HeldOutCopies
 from torchxnn.data.datasets.base import ImageDataset
 from torchxnn.data.datasets.open import DataConfig, OpenedData, open_dataset
 from torchxnn.data.record import cache_activations
+from torchxnn.models.examination import Doubt
 from torchxnn.models.load import LoadedModel, count_outputs, load_model
 from torchxnn.models.preprocessing import Preprocessing
 from torchxnn.parallel.ray_engine import EngineConfig
@@ -33,6 +34,9 @@ class NamedModel:
     """state dict of the model: .safetensors, or .pt / .pth without code in it"""
     random_weights: bool = field(default=False, kw_only=True)
     """take a model with random weights (only to try things out)"""
+    allow: tuple[Doubt, ...] = field(default=(), kw_only=True)
+    """go on though the model gives two answers to the same images (randomness), an answer that
+    depends on the other images of a batch (batch), or probabilities that are to be explained"""
     source: DataConfig = field(default_factory=DataConfig, kw_only=True)
     engine: EngineConfig = field(default_factory=EngineConfig, kw_only=True)
 
@@ -95,6 +99,7 @@ class NamedModel:
             source=self.origin(loaded, opened.dataset.name),
             engine=None if self.engine == EngineConfig() else self.engine.make(),
             on_images=count_images(progress, "Recording activations", len(dataset)),
+            allow=self.allow,
             **settings,
         )
 

@@ -18,6 +18,7 @@ from torchxnn.explanations.fit_facts import fit_facts
 from torchxnn.metrics.evaluation import Evaluation
 from torchxnn.metrics.faithfulness import Faithfulness
 from torchxnn.metrics.table import METRICS
+from torchxnn.models.examination import Examination, said_of
 from torchxnn.training.class_results import ManyFits
 from torchxnn.training.config import Losses
 from torchxnn.training.report import FitReport
@@ -47,6 +48,13 @@ class Terminal:
     def warn(self, text: str) -> None:
         """Print a warning to standard error."""
         self.complain(f"xnn: warning: {text}")
+
+    def examination(self, found: Examination | None) -> None:
+        """Print what was found out about a model, and a warning for what speaks against a fit."""
+        self.say(f"Model: {said_of(found)}")
+        for line in (*found.complaints.values(), found.note) if found else ():
+            if line:
+                self.warn(line)
 
     def progress(self) -> Progress:
         """A bar per step with count and time, one look for every long step; use it in a `with`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import Any, Literal, final
 
 import torch
@@ -188,6 +189,7 @@ class ActivationCache:
         self.note_changing(model)
         return fingerprint(unwrap(model), hidden=self.examination is not None)
 
+    @cached_property
     def examined(self) -> Examination | None:
         """What was found out about the model, with labels against predictions if there are any.
 

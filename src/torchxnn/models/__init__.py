@@ -4,6 +4,7 @@
 `replace_output` puts other values in place of what a layer gives.
 """
 
+from torchxnn.models.examination import Examination, examine_model
 from torchxnn.models.hooks import replace_output
 from torchxnn.models.layers import LayerInfo, list_layers
 from torchxnn.models.load import LoadedModel, load_model
@@ -12,10 +13,12 @@ from torchxnn.models.preprocessing import Preprocessing
 from torchxnn.models.weights import fingerprint
 
 __all__ = [
+    "Examination",
     "LayerInfo",
     "LoadedModel",
     "PlantedNetwork",
     "Preprocessing",
+    "examine_model",
     "fingerprint",
     "list_layers",
     "load_model",

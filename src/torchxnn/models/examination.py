@@ -88,6 +88,11 @@ class Examination:
         return [] if self.alone is None else ["an image alone as in a batch"]
 
 
+def said_of(examination: Examination | None) -> str:
+    """What was found out about a model in one line, also if it was not examined."""
+    return "not examined" if examination is None else examination.text
+
+
 def examine_model(model: nn.Module, inputs: Tensor) -> Examination:
     """Run a model on a few inputs, twice and alone, and see what it says; it is left as it was.
 

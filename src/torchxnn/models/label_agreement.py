@@ -42,7 +42,7 @@ class LabelAgreement:
     def near_chance(self) -> bool:
         """Whether enough images agree no more often than by chance (binomial test, 1%)."""
         by_chance = binom.sf(self.agreeing - 1, self.images, self.chance)
-        return self.images >= ENOUGH_IMAGES and by_chance > LEVEL
+        return self.images >= ENOUGH_IMAGES and float(by_chance) > LEVEL
 
     @property
     def text(self) -> str:

@@ -292,7 +292,7 @@ def _kept(work: _Work, embedding: Embedding, report: FitReport) -> _Answer:
         class_names=data.class_names,
         preprocessing=data.preprocessing,
         source=data.source,
-        examination=data.examined(),
+        examination=data.examined,
     )
     write_saved(place, {**about, "fit_key": work.key}, embedding.state_dict())
     return FittedClass(report.targets, report, location=str(place)), None

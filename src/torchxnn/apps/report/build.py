@@ -24,6 +24,7 @@ from torchxnn.explanations.image import Explanation
 from torchxnn.explanations.sentences import NOT_ANCHORED
 from torchxnn.metrics.evaluation import Measured
 from torchxnn.metrics.orthogonality import MapCovariance, Orthogonality
+from torchxnn.models.examination import said_of
 from torchxnn.xnn import XNN
 
 
@@ -121,7 +122,7 @@ def build_report(
         sheets=_sheets(xnn, dataset, measured, tops, maps, config.method in CERTIFIED),
         known=tuple(known),
         notes=(*notes, *(() if xnn.fitted().anchored else (f"{NOT_ANCHORED}.",))),
-        provenance=tuple(provenance),
+        provenance=(*provenance, ("model", said_of(xnn.examination))),
         orthogonality=_orthogonality(of_class, measured.dead),
     )
 

@@ -1,0 +1,153 @@
+"""A fit examines its model first, keeps what it found, and refuses what would be wrong."""
+
+import json
+import re
+import warnings
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from conftest import make_images, make_net
+from torchxnn import XNN
+from torchxnn.data.examined import warn_of_doubts
+from torchxnn.data.record import cache_activations
+from torchxnn.errors import DataError, ModelError, XNNWarning
+from torchxnn.models.examination import examine_model
+from torchxnn.models.label_agreement import label_agreement
+from torchxnn.training.many import fit_many
+from xnn_examples import QUICK, make_loader, quick_fit
+
+LAYER = "0.classifier.1"
+
+
+class Dropping(nn.Module):
+    def forward(self, logits):
+        return F.dropout(logits, 0.2)
+
+
+def with_end(*modules, outputs=4):
+    return nn.Sequential(make_net(outputs), *modules).eval()
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (with_end(Dropping()), "dropout or noise is on in the Dropping '1'"),
+        (with_end(nn.BatchNorm1d(4, track_running_stats=False)), "the BatchNorm1d '1'"),
+        (with_end(nn.Softmax(1)), r"model.set_submodule\('1', torch.nn.Identity\(\)\)"),
+        (with_end(nn.Sigmoid(), outputs=1), "the Sigmoid '1'"),
+    ],
+)
+def test_a_fit_is_refused_before_the_second_batch(model, message, tmp_path):
+    seen = []
+
+    def loader():
+        for batch in make_loader():
+            seen.append(batch)
+            yield batch
+
+    with pytest.raises(ModelError, match=message):
+        XNN(model, LAYER).fit(loader(), 0)
+    assert len(seen) == 1
+    data = torch.utils.data.TensorDataset(*make_images(8))
+    with pytest.raises(ModelError, match=message):
+        cache_activations(model, LAYER, data, tmp_path / "cache")
+    assert not (tmp_path / "cache").exists()
+
+
+def test_what_is_allowed_is_fitted_and_noted():
+    xnn = XNN(with_end(Dropping()), LAYER)
+    quick_fit(xnn, make_loader(), 1, allow=("randomness",))
+    assert "other outputs the second time" in xnn.examination.text
+
+
+def test_what_was_found_is_saved_and_read_back(tmp_path):
+    xnn = XNN(make_net(), "classifier.1")
+    quick_fit(xnn, make_loader(), 1)
+    found = xnn.examination
+    assert (found.agreement.images, found.outputs) == (96, "logits")
+    xnn.save_pretrained(tmp_path / "xnn")
+    assert XNN.from_pretrained(tmp_path / "xnn", make_net()).examination == found
+    text = (tmp_path / "xnn" / "xnn.json").read_text()
+    about = json.loads(text)
+    del about["examination"]  # as earlier versions wrote it
+    (tmp_path / "xnn" / "xnn.json").write_text(json.dumps(about))
+    assert XNN.from_pretrained(tmp_path / "xnn", make_net()).examination is None
+    (tmp_path / "xnn" / "xnn.json").write_text(text.replace('"twice"', '"thrice"'))
+    with pytest.raises((ModelError, DataError), match="thrice"):
+        XNN.from_pretrained(tmp_path / "xnn", make_net())
+
+
+class Packed(nn.Module):
+    """Weights that are no parameters, and activations that are stored."""
+
+    def __init__(self, sign=1.0):
+        super().__init__()
+        self.weight, self.last = sign * torch.eye(4), None
+
+    def forward(self, logits):
+        self.last = logits @ self.weight
+        return self.last
+
+
+def test_an_xnn_attaches_to_no_other_packed_weights(tmp_path):
+    model = with_end(Packed())
+    with torch.no_grad():
+        model(make_images(3)[0])
+    xnn = XNN(model, LAYER)
+    quick_fit(xnn, make_loader(), 1)
+    assert xnn.examination.changing == ("1.last",)
+    xnn.save_pretrained(tmp_path / "xnn")
+    XNN.from_pretrained(tmp_path / "xnn", with_end(Packed()))
+    with pytest.raises(ModelError, match="explains another model"):
+        XNN.from_pretrained(tmp_path / "xnn", with_end(Packed(-1.0)))
+    about = json.loads((tmp_path / "xnn" / "xnn.json").read_text())
+    del about["examination"]
+    about["model_fingerprint"] = "of parameters and buffers alone"
+    (tmp_path / "xnn" / "xnn.json").write_text(json.dumps(about))
+    with pytest.raises(ModelError, match="explains another model"):
+        XNN.from_pretrained(tmp_path / "xnn", with_end(Packed()))
+
+
+def test_a_cache_keeps_it_for_the_xnns_of_all_classes(tmp_path):
+    data = torch.utils.data.TensorDataset(*make_images(64))
+    cache = cache_activations(with_end(Packed()), LAYER, data, tmp_path / "cache")
+    cache.check(model=with_end(Packed()))
+    with pytest.raises(ModelError, match="another model"):
+        cache.check(model=with_end(Packed(-1.0)))
+    again = cache_activations(with_end(Packed()), LAYER, data, tmp_path / "cache")
+    assert again.examination == cache.examination
+    assert cache.examined.agreement == label_agreement(cache.predicted, cache.labels, 4)
+    with warnings.catch_warnings(action="ignore"):
+        fit_many(cache, [1], config=QUICK, out=tmp_path / "out")
+    saved = XNN.from_pretrained(tmp_path / "out" / "0001", with_end(Packed()))
+    assert saved.examination == cache.examined
+
+
+def test_labels_in_another_order_are_said():
+    net, (images, _) = make_net(), make_images(96)
+    with torch.no_grad():
+        predicted = net(images).argmax(1)
+    right = label_agreement(predicted, predicted, 4)
+    assert (right.share, right.near_chance, right.doubt) == (1.0, False, "")
+    found = XNN(net, "classifier.1")
+    shifted = list(zip(images.split(32), ((predicted + 1) % 4).split(32), strict=True))
+    wanted = "predicts the label of 0% of 96 .*is the order of the classes that of its outputs"
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        found.fit(shifted, int((predicted[0] + 1) % 4), config=QUICK)
+    said = [str(each.message) for each in caught if issubclass(each.category, XNNWarning)]
+    assert any(re.search(wanted, text) for text in said)
+
+
+def test_outputs_between_0_and_1_and_logarithms_are_said():
+    images = make_images(8)[0]
+    found = examine_model(with_end(nn.LogSoftmax(1)), images)
+    with pytest.warns(XNNWarning, match="logarithms of probabilities"):
+        warn_of_doubts(found)
+    plain = examine_model(make_net(), images)
+    with pytest.warns(XNNWarning, match="all between 0 and 1"):
+        warn_of_doubts(plain, bounded=True)
+    warn_of_doubts(plain)
