@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import prune
 
 from conftest import make_images, make_net
 from torchxnn.errors import ModelError
@@ -66,6 +67,7 @@ KEPT = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:Sparse invariant checks", "ignore:.*quant")
 @pytest.mark.parametrize("keep", KEPT.values(), ids=KEPT)
 def test_what_a_module_keeps_tells_models_apart(keep):
     one, same, other = Keeps(keep(3)), Keeps(keep(3)), Keeps(keep(4))
@@ -148,7 +150,7 @@ ORDINARY = {
     "recurrent": lambda: nn.LSTM(3, 4, num_layers=2, bidirectional=True),
     "attention": lambda: nn.TransformerEncoderLayer(8, 2, batch_first=True),
     "spectral norm": lambda: nn.utils.spectral_norm(nn.Linear(4, 4)),
-    "pruned": lambda: torch.nn.utils.prune.random_unstructured(nn.Linear(4, 4), "weight", 0.5),
+    "pruned": lambda: prune.random_unstructured(nn.Linear(4, 4), "weight", 0.5),
     "parametrised": lambda: nn.utils.parametrizations.weight_norm(nn.Linear(4, 4)),
     "tied": lambda: nn.Sequential(*[nn.Linear(4, 4)] * 2),
     "weight norm": lambda: old_style(nn.Linear(4, 4)),

@@ -210,7 +210,7 @@ def test_factories():
 )
 def test_a_factory_that_draws_weights_is_refused(factory, weight):
     spec = f"network_examples:{factory}"
-    message = f"makes other weights at every call \\({weight} differs\\).* --weights FILE.*--random"
+    message = f"makes other weights at every call \\({weight} differs\\).*--weights FILE.*--random"
     with pytest.raises(ModelError, match=message):
         load_model(spec)
 

@@ -45,8 +45,8 @@ def note_changing(model: nn.Module, names: Iterable[str]) -> None:
 def hidden_state(model: nn.Module) -> dict[str, str]:
     """A text for every hidden value that counts as a weight, by its dotted name; mostly none.
 
-    Numbers count where their module has hidden tensors, since they may be scales of these; what
-    `note_changing` was told does not count.
+    Numbers count where their module has hidden tensors or bytes, since they may be scales of these;
+    what `note_changing` was told does not count.
 
     Raises:
         ModelError: a state of a kind that cannot be read as numbers; the message names it.
@@ -55,7 +55,7 @@ def hidden_state(model: nn.Module) -> dict[str, str]:
     found: dict[str, str] = {}
     for attributes in _by_module(model):
         leaves = [each for name, group in attributes if name not in changing for each in group]
-        if any(isinstance(value, Tensor) for _, value in leaves):
+        if any(isinstance(value, Tensor | bytes) for _, value in leaves):
             found |= {name: _text(name, value) for name, value in leaves}
     return found
 
