@@ -54,6 +54,10 @@ NOT_RUN = {
         "docs/naming.md",
         "xnn name RUN TEST_DIR",
     ): "a server; tests/apps/naming/test_naming_page.py talks to it",
+    (
+        "docs/attach_to_a_vit.md",
+        "xnn fit",
+    ): "needs a vision transformer; tests/xnn/test_token_xnn.py does the same",
     ("docs/evaluation.md", "pip"): INDEX,
     ("docs/evaluation.md", "xnn benchmark"): DATA,
     ("docs/benchmarks.md", "xnn benchmark"): DATA,

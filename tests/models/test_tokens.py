@@ -158,6 +158,14 @@ def test_tokens_that_come_last_are_refused(shape, size, refused):
         as_activations(output, "layer[mean]", images)
 
 
+def test_a_token_decides_where_maps_have_as_many_channels_as_rows():
+    cube, images = torch.randn(2, 4, 4, 4), torch.zeros(2, 3, 12, 12)
+    assert torch.equal(as_activations(cube, "layer[6]", images), cube[:, 1, 2])
+    assert as_activations(cube, "layer", images) is cube
+    with pytest.raises(LayerError, match="no tokens"):
+        as_activations(cube[:, :3], "layer[mean]", images)
+
+
 def test_texts_have_a_token_for_each_id():
     ids = torch.ones(2, 7, dtype=torch.int64)
     assert as_activations(torch.zeros(2, 7, 5), "layer[mean]", ids).shape == (2, 5)

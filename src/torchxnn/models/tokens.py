@@ -84,6 +84,13 @@ def channels_last(shape: tuple[int, ...], images: Tensor) -> bool:
     return fits[0] and not fits[1]
 
 
+def _fits_as_grid(shape: tuple[int, ...], images: Tensor) -> bool:
+    """Whether (h, w, C) has the image's proportions, though (C, h, w) may have them as well."""
+    if images.ndim != 4 or len(shape) != 3:
+        return False
+    return shape[0] == round(shape[1] * images.shape[2] / images.shape[3])
+
+
 def missing_token(name: str, shape: tuple[int, ...]) -> LayerError:
     """The error for a layer that gives tokens, attached to without saying which."""
     if len(shape) == 2:
@@ -102,7 +109,8 @@ def read_token(
     """The token that an XNN embeds, (B, D); gradients flow.
 
     Args:
-        output: (B, T, D), or a grid (B, h, w, C).
+        output: (B, T, D), or a grid (B, h, w, C); where (B, C, h, w) is as likely, asking for a
+            token decides.
         layer: the place, for messages.
         token: which token, or the mean over all of them: those of the patches and, where the layer
             has them, of the class and the registers.
@@ -113,7 +121,7 @@ def read_token(
             such token.
     """
     shape, name = tuple(output.shape[1:]), split_token(layer)[0]
-    if not gives_tokens(shape, images):
+    if not gives_tokens(shape, images) and not _fits_as_grid(shape, images):
         raise LayerError(
             f"layer {name!r} gives {shape} per image, no tokens (T, D) and no grid (h, w, C) of "
             f"them; leave the token {token!r} out, or choose a layer that gives tokens"

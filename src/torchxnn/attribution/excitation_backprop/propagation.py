@@ -34,7 +34,8 @@ class Prepared:
         owners: for each value the image that each element comes from, 1-based, 0 for a constant.
         readers: how many operations on the way to the output read each value.
         masks: elements of a value that take part, as far as they were asked for.
-        refusals: why some values have no owners; an error once relevance arrives at one.
+        refusals: operations whose outputs have no owners, and why; an error once relevance arrives
+            at a value that comes from one.
     """
 
     tape: Tape
@@ -44,7 +45,7 @@ class Prepared:
     owners: dict[Value, Tensor] = field(default_factory=dict)
     readers: Counter[Value] = field(default_factory=Counter)
     masks: dict[Value, Tensor | None] = field(default_factory=dict)
-    refusals: list[UnsupportedOperationError] = field(default_factory=list)
+    refusals: dict[Operation, UnsupportedOperationError] = field(default_factory=dict)
 
 
 def prepare(tape: Tape, *, certify: bool) -> Prepared:
@@ -83,23 +84,34 @@ def _spread_owners(prepared: Prepared) -> None:
         rule = rule_of(operation)
         known = any(value in owners for value in operation.dependents)
         if rule is None and known:
-            prepared.refusals.append(
-                refuse(operation, _HINTS.get(operation.name, "it has no rule"))
-            )
+            why = _HINTS.get(operation.name, "it has no rule")
+            prepared.refusals[operation] = refuse(operation, why)
         if rule is None or not (known or rule.mixes_constants(operation)):
             continue
         try:
             found = rule.owners(operation, get)
         except UnsupportedOperationError as error:
-            prepared.refusals.append(error)  # raised later, and only if relevance arrives there
+            prepared.refusals[operation] = error  # raised only if relevance arrives there
             continue
         each = [found] if isinstance(found, Tensor) else found
         for output, owner in zip(operation.outputs, each, strict=False):
             if output is not None and output.tensor is not None and output.tensor.is_complex():
-                prepared.refusals.append(refuse(operation, "complex numbers have no rule"))
+                prepared.refusals[operation] = refuse(operation, "complex numbers have no rule")
             if output is None or not output.floating:
                 continue
             owners[output] = shared_out(owner).expand(output.shape)
+
+
+def _why_no_owner(prepared: Prepared, value: Value) -> XNNError:
+    """The refusal of the nearest operation that a value without owners comes from."""
+    sources = [value]
+    for source in sources:
+        operation = source.producer
+        if operation in prepared.refusals:
+            return prepared.refusals[operation]
+        if operation is not None and source not in prepared.owners:
+            sources += [each for each in operation.dependents if each not in sources]
+    return XNNError("a value has no owner; please report this as a bug of torchxnn")
 
 
 def shared_out(owner: Tensor) -> Tensor:
@@ -368,10 +380,8 @@ class Walk:
         if owner is None and not self._prepared.certify:
             flat = relevance.flatten(1).sum(1, keepdim=True, dtype=torch.float64)
             return (flat / self._prepared.images).expand(-1, self._prepared.images)
-        if owner is None and self._prepared.refusals:
-            raise self._prepared.refusals[0]
         if owner is None:
-            raise XNNError("a value has no owner; please report this as a bug of torchxnn")
+            raise _why_no_owner(self._prepared, value)
         return sum_by_owner(relevance, owner, self._prepared.images)
 
     def _added(self, first: Tensor, second: Tensor) -> Tensor:
