@@ -67,6 +67,7 @@ def cache(tmp_path_factory):
     return make_cache(tmp_path_factory.mktemp("many") / "cache")
 
 
+@pytest.mark.usefixtures("few_starts")
 def test_every_class_is_what_a_fit_of_its_own_gives(cache):
     fits = fit_many(cache, config=QUICK, n_features=3, many=ManyConfig(block=4))
     assert [fitted.targets for fitted in fits.classes] == [(t,) for t in range(CLASSES)]
@@ -84,6 +85,7 @@ def test_every_class_is_what_a_fit_of_its_own_gives(cache):
         assert found.held_out == "split"
 
 
+@pytest.mark.usefixtures("few_starts")
 def test_activations_in_memory_do_as_well(cache):
     data = cache.activations("layer")
     fits = fit_many(data, [1, (2, 3)], config=QUICK, n_features=3)
@@ -96,6 +98,7 @@ def test_activations_in_memory_do_as_well(cache):
     assert given.classes[0].report.train.images == len(data)
 
 
+@pytest.mark.slow
 def test_processes_give_the_same_bits(cache, tmp_path):
     options = {"config": QUICK, "n_features": 3, "many": ManyConfig(block=2)}
     here = fit_many(cache, **options)
@@ -107,6 +110,7 @@ def test_processes_give_the_same_bits(cache, tmp_path):
     }
 
 
+@pytest.mark.usefixtures("few_starts")
 def test_saved_classes_are_xnns_of_the_model_and_are_not_fitted_again(cache, tmp_path, monkeypatch):
     out = tmp_path / "runs"
     options = {"config": QUICK, "n_features": 3, "out": out}
@@ -163,6 +167,7 @@ def test_activations_belong_to_one_run_and_end_with_it(monkeypatch):
     assert not any(z() is not None for z in read)
 
 
+@pytest.mark.usefixtures("few_starts")
 def test_results_in_object_storage(cache):
     fits = fit_many(cache, [1], config=QUICK, n_features=3, out="memory://many/runs")
     assert fits.classes[0].location == "memory://many/runs/0001"

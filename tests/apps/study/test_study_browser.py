@@ -180,7 +180,14 @@ def close(page, hand, how):
     dialog.wait_for(state="detached")
 
 
-@pytest.mark.parametrize("how", ["mouse", "touch", "keyboard"])
+@pytest.mark.parametrize(
+    "how",
+    [
+        pytest.param("mouse", marks=pytest.mark.slow),
+        pytest.param("touch", marks=pytest.mark.slow),
+        "keyboard",
+    ],
+)
 def test_whole_session(chromium, served, made, problems, how):
     plan = made[1]
     with chromium.new_context(**(PHONE if how == "touch" else DESKTOP)) as context:
