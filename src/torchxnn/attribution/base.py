@@ -97,7 +97,7 @@ class LayerCertificate:
     fallback_share: float
 
 
-def contrast_mass(maps: Maps) -> Float[Tensor, "batch targets"]:
+def contrast_mass(maps: Float[Tensor, "batch targets *map"]) -> Float[Tensor, "batch targets"]:
     """The positive relevance of every map, (B, n), in float64.
 
     Relevance starts as 1 on the target, so of a contrastive map it is the share that did not go the

@@ -13,6 +13,7 @@ from torchxnn.explanations.names.judgements import FeatureNames, Judgement, Sett
 from torchxnn.explanations.saved_result import SavedResult
 from torchxnn.explanations.sentences import Account
 from torchxnn.explanations.text_table import TableExplanation, TextExplanation
+from torchxnn.explanations.volume import VolumeExplanation
 
 __all__ = [
     "Account",
@@ -27,6 +28,7 @@ __all__ = [
     "Settled",
     "TableExplanation",
     "TextExplanation",
+    "VolumeExplanation",
     "contrast",
     "save_figure",
 ]

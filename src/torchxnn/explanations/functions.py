@@ -22,6 +22,7 @@ from torchxnn.errors import DataError
 from torchxnn.explanations.image import Explanation
 from torchxnn.explanations.maps import Units, run_with_maps
 from torchxnn.explanations.text_table import TableExplanation, TextExplanation
+from torchxnn.explanations.volume import VolumeExplanation
 from torchxnn.models.attached import FittedXNN, NamedXNN, XNNOutput
 from torchxnn.models.inputs import kind_of
 from torchxnn.models.preprocessing import Preprocessing
@@ -82,13 +83,16 @@ def explain_image(
     label: int | None = None,
     path: str | None = None,
     method: str = "excitation_backprop",
-) -> Explanation:
+) -> Explanation | VolumeExplanation:
     """Explain one image: contributions, heatmaps, the original logit's map, certificate.
+
+    Of a volume, such as a CT scan, slices are drawn; the maps are of every voxel.
 
     Args:
         xnn: fitted.
-        image: (C, H, W), preprocessed.
-        picture: (H, W, 3) uint8 to draw on; None undoes the preprocessing.
+        image: (C, H, W), preprocessed; or a volume (C, D, H, W).
+        picture: uint8 (H, W, 3), of a volume (D, H, W, 3), to draw on; None undoes the
+            preprocessing.
         label: true class, if known, for the caption.
         path: where the image came from, for the caption.
         method: name of the attribution method in `METHODS`.
@@ -99,17 +103,23 @@ def explain_image(
     Example:
         >>> xnn.explain(image, label=47).save("goldfinch")
     """
-    if image.ndim != 3:
-        raise DataError(f"explain takes one image (C, H, W), got shape {tuple(image.shape)}")
+    if image.ndim not in (3, 4):
+        raise DataError(
+            f"explain takes one image (C, H, W) or volume (C, D, H, W), got shape "
+            f"{tuple(image.shape)}"
+        )
     batch = image.unsqueeze(0)
     found = run_with_maps(xnn, batch, method, logits=xnn.targets, certify=True)
-    return Explanation(
-        image=draw_input(image, xnn.preprocessing) if picture is None else picture,
-        heatmaps=found.heatmaps[0],
-        logit_heatmaps=found.logit_heatmaps[0],
-        certificate=cast(Certificate, found.certificate),
+    drawn = draw_input(image.flatten(1, -2), xnn.preprocessing).reshape(*image.shape[1:], 3)
+    shared: Any = {
+        "heatmaps": found.heatmaps[0],
+        "logit_heatmaps": found.logit_heatmaps[0],
+        "certificate": cast(Certificate, found.certificate),
         **reasons(xnn, found.output, label, path),
-    )
+    }
+    if image.ndim == 4:
+        return VolumeExplanation(volume=drawn if picture is None else picture, **shared)
+    return Explanation(image=drawn if picture is None else picture, **shared)
 
 
 @torch.no_grad()

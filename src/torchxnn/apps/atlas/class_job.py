@@ -6,6 +6,7 @@ import json
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +30,7 @@ from torchxnn.data.class_names import spoken
 from torchxnn.data.datasets.base import ImageDataset
 from torchxnn.data.positives import positives_of
 from torchxnn.errors import DataError, XNNError, XNNWarning
+from torchxnn.explanations.image import Explanation
 from torchxnn.metrics.faithfulness import measure_faithfulness
 from torchxnn.storage.artifact import structure, to_json
 from torchxnn.storage.files import replace_folder
@@ -141,7 +143,7 @@ def _gather(
         decided=decided,
         measured=measured,
         chosen=chosen,
-        explanation=explanation,
+        explanation=cast(Explanation, explanation),  # no volume
         drawn=frozenset(drawn),
         agreement=agreement,
         strengths=strengths,
