@@ -316,8 +316,9 @@ class XNN(nn.Module):
 
     attribute = functions.attribute
 
-    def attributor(self, method: str = "excitation_backprop") -> Attributor:
+    def attributor(self, method: str | None = None) -> Attributor:
         """The method of a name on the n x-features as its outputs; see `attribute`."""
+        method = method or maps.default_method(self.fitted())
         return attributor(method, maps.Units(self.attached, self.fitted()))
 
     explain = functions.explain_image

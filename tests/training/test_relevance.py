@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from torchxnn.attribution import ExcitationBackprop
+from torchxnn.attribution.effective_weights import EffectiveUnits
 from torchxnn.embeddings.srae import SRAE
 from torchxnn.errors import XNNError
 from torchxnn.training.losses import pull_away
@@ -37,16 +38,26 @@ def relevance_of(embedding, z):
     return relevance_through(weights, biases, z / embedding.scale)
 
 
-def test_it_is_the_contrastive_map_of_excitation_backprop():
+def test_it_is_what_the_default_maps_of_x_features_say_of_z():
     embedding = make()
-    for layer in embedding.encoder[:-1]:
-        layer.weight.data.abs_()  # every hidden unit has inputs that agree, so that none falls back
     z = torch.rand(4, 12).double()
     found = relevance_of(embedding, z)
     images = z.reshape(4, 1, 3, 4)
-    maps = ExcitationBackprop(OnPixels(embedding)).attribute_many(images, range(3)).flatten(2)
+    on_pixels = EffectiveUnits(lambda given: given.flatten(1), embedding, images)
+    maps = ExcitationBackprop(on_pixels).attribute_many(images, range(3)).flatten(2)
+    alive = embedding(z) > 0  # the ReLU of an x-feature that is off counts as on in the loss alone
+    assert alive.sum() >= 4
     expected = maps.clamp(min=0)
-    torch.testing.assert_close(found, expected / expected.sum(2, keepdim=True))
+    expected = expected / expected.sum(2, keepdim=True)
+    torch.testing.assert_close(found[alive], expected[alive])
+
+
+def test_by_hand():
+    weights = [torch.tensor([[1.0, -1.0], [1.0, 1.0]]), torch.tensor([[1.0, 2.0], [-1.0, 1.0]])]
+    biases = [torch.tensor([0.0, -3.0]), torch.zeros(2)]
+    # the second hidden unit is off (2 + 0.5 - 3 < 0): J = [[1, -1], [-1, 1]], z = (2, .5)
+    found = relevance_through(weights, biases, torch.tensor([[2.0, 0.5]]))
+    assert found.tolist() == [[[1.0, 0.0], [0.0, 1.0]]]
 
 
 def test_rows_are_probabilities_and_gradients_are_finite():

@@ -13,8 +13,10 @@ from conftest import make_images, make_net
 from model_state import assert_same_state, state_of
 from torchxnn import XNN
 from torchxnn.apps.saved_xnn import open_run
-from torchxnn.attribution.methods import METHODS
+from torchxnn.attribution.effective_weights import EFFECTIVE
+from torchxnn.attribution.methods import METHODS, PAPER
 from torchxnn.data.record import record_activations
+from torchxnn.embeddings.srae import SRAE
 from torchxnn.errors import DataError, LayerError, ModelError, NonFiniteError, XNNError, XNNWarning
 from torchxnn.explanations.maps import Units
 from torchxnn.models.preprocessing import Preprocessing
@@ -420,10 +422,13 @@ def counting(fitted):
     ("call", "passes"),
     [
         (lambda xnn, images: xnn.run(images), 1),
-        (lambda xnn, images: xnn.run_with_maps(images, logits=[0, 1], certify=True), 1),
-        (lambda xnn, images: xnn.explain(images[0]), 1),
+        (lambda xnn, images: xnn.run_with_maps(images, PAPER, logits=[0, 1], certify=True), 1),
+        (lambda xnn, images: xnn.explain(images[0], method=PAPER), 1),
         (lambda xnn, images: xnn.evaluate([images], maps=False), 1),
-        (lambda xnn, images: (xnn.run(images), xnn.attribute(images)), 2),
+        (lambda xnn, images: (xnn.run(images), xnn.attribute(images, PAPER)), 2),
+        # effective weights: one to the layer, before which one image shows that it runs once
+        (lambda xnn, images: xnn.explain(images[0]), 3),
+        (lambda xnn, images: (xnn.run(images), xnn.explain(images[0])), 3),
     ],
 )
 def test_no_forward_pass_is_run_twice(fitted, call, passes):
@@ -434,7 +439,7 @@ def test_no_forward_pass_is_run_twice(fitted, call, passes):
     assert xnn.model.passes == passes
 
 
-@pytest.mark.parametrize("method", ["excitation_backprop", "input_x_gradient"])
+@pytest.mark.parametrize("method", [PAPER, EFFECTIVE, "input_x_gradient"])
 def test_one_pass_gives_what_separate_passes_give(fitted, method):
     images, _ = make_images(4)
     found = fitted.run_with_maps(images, method, logits=[1, 3], certify=True)
@@ -442,11 +447,30 @@ def test_one_pass_gives_what_separate_passes_give(fitted, method):
     for name in ("logits", "z", "features", "contributions", "reproduced", "predicted"):
         assert torch.equal(getattr(found.output, name), getattr(alone, name))
     maps, certificate = fitted.attribute(images, method, return_certificate=True)
-    assert torch.equal(found.heatmaps, maps)
+    assert torch.allclose(found.heatmaps, maps, atol=1e-8)
     assert found.certificate == certificate
-    of_logits = METHODS[method](fitted.model).attribute_many(images, [1, 3])
-    assert torch.equal(found.logit_heatmaps, of_logits)
+    of_logits = METHODS[PAPER if method == EFFECTIVE else method](fitted.model)
+    assert torch.equal(found.logit_heatmaps, of_logits.attribute_many(images, [1, 3]))
     assert fitted.run_with_maps(images, method).logit_heatmaps.shape == (4, 0, 12, 12)
+
+
+def test_x_features_on_vectors_are_drawn_through_effective_weights(fitted):
+    images, _ = make_images(4)
+    embedding = SRAE(24, 3, hidden=(16, 8))
+    generator = torch.Generator().manual_seed(1)
+    for layer in embedding.encoder:
+        torch.nn.init.normal_(layer.weight, generator=generator)
+        layer.bias.data.fill_(1.0)
+    embedding.encoder[-1].weight.data.abs_()  # so that x-features are on
+    xnn = XNN(fitted.model, "classifier.1", 3)
+    xnn.attach_embedding(embedding, [1], 4)
+    drawn = xnn.run_with_maps(images, certify=True)
+    assert bool((drawn.output.features > 0).any(0).all())
+    assert drawn.certificate.method == EFFECTIVE
+    assert torch.allclose(drawn.heatmaps, xnn.attribute(images, EFFECTIVE), atol=1e-7)
+    assert torch.allclose(drawn.heatmaps, xnn.attribute(images), atol=1e-7)
+    assert float((drawn.heatmaps - xnn.attribute(images, PAPER)).abs().max()) > 1e-3
+    assert xnn.explain(images[0]).certificate.method == EFFECTIVE
 
 
 def test_a_method_is_built_for_what_it_explains_alone(fitted, monkeypatch):

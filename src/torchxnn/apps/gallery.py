@@ -133,7 +133,7 @@ def heatmaps(
     dataset: ImageDataset,
     rows: Sequence[int],
     at_once: int = 8,
-    method: str = "excitation_backprop",
+    method: str | None = None,
 ) -> Iterator[tuple[int, Sample, Float[Tensor, "features height width"]]]:
     """Images with the signed heatmaps of all x-features, on the CPU, in the order of `rows`.
 
@@ -142,7 +142,7 @@ def heatmaps(
         dataset: of the images.
         rows: which images.
         at_once: images per pass of the model; their maps are in memory together.
-        method: name in `METHODS`.
+        method: name in `METHODS`; None takes `default_method`.
     """
     for start in range(0, len(rows), at_once):
         block = rows[start : start + at_once]

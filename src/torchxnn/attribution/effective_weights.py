@@ -162,7 +162,10 @@ class EffectiveUnits(nn.Module):
 
     def forward(self, images: Tensor) -> Float[Tensor, "batch units"]:
         """The units (B, n)."""
-        z = self._layer_output(images)
+        return self.at(self._layer_output(images))
+
+    def at(self, z: Float[Tensor, "batch dims"]) -> Float[Tensor, "batch units"]:
+        """The units (B, n) that the linear maps of the images give for Z (B, S_z)."""
         return torch.baddbmm(self.offsets.unsqueeze(2), self.weights, z.unsqueeze(2)).squeeze(2)
 
 
@@ -195,7 +198,7 @@ def effective_weights(
         check_piecewise_linear(values, z)
         if targets is not None:
             check_range(targets, values)
-            values = values.gather(1, targets)
+            values = values.gather(1, targets.clone())  # they may come from inference mode
         rows = [
             torch.autograd.grad(values[:, unit].sum(), z, retain_graph=True)[0]
             for unit in range(values.shape[1])

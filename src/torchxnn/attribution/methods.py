@@ -20,8 +20,11 @@ from torchxnn.attribution.removal import Removal
 from torchxnn.attribution.rise import RISE
 from torchxnn.errors import XNNError
 
+PAPER = "excitation_backprop"
+"""Name of the paper's rule: excitation backprop layer by layer."""
+
 METHODS: dict[str, type[Attributor]] = {
-    "excitation_backprop": ExcitationBackprop,
+    PAPER: ExcitationBackprop,
     EFFECTIVE: EffectiveExcitationBackprop,
     "gradient": Gradient,
     "input_x_gradient": InputXGradient,
@@ -37,7 +40,7 @@ METHODS: dict[str, type[Attributor]] = {
 OF_ANY_MODULE = tuple(name for name in METHODS if name != EFFECTIVE)
 """Methods that need to know nothing but the module."""
 
-CERTIFIED = ("excitation_backprop", EFFECTIVE)
+CERTIFIED = (PAPER, EFFECTIVE)
 """Methods that share out a relevance of 1, so that conservation and contrast mass are known."""
 
 

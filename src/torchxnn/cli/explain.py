@@ -21,8 +21,8 @@ class Explain(SavedRun):
     """image files"""
     out: Path = Path("explanations")
     """folder to write one folder per image into"""
-    method: str = "excitation_backprop"
-    """attribution method; docs/attribution_methods.md lists them"""
+    method: str | None = None
+    """attribution method, from docs/attribution_methods.md, which says what is taken otherwise"""
     against: Path | None = None
     """folder of another XNN of the same model: also say why one class rather than the other"""
 

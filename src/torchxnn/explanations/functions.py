@@ -20,7 +20,7 @@ from torchxnn.attribution.tokens_and_rows import (
 )
 from torchxnn.errors import DataError
 from torchxnn.explanations.image import Explanation
-from torchxnn.explanations.maps import Units, run_with_maps
+from torchxnn.explanations.maps import Units, default_method, run_with_maps
 from torchxnn.explanations.text_table import TableExplanation, TextExplanation
 from torchxnn.explanations.volume import VolumeExplanation
 from torchxnn.models.attached import FittedXNN, NamedXNN, XNNOutput
@@ -55,7 +55,7 @@ def attribute(
     Args:
         xnn: fitted.
         images: (B, C, H, W); or token ids (B, T), or rows (B, D).
-        method: name in `attribution.METHODS`; None takes excitation backprop for images, integrated
+        method: name in `attribution.METHODS`; None takes `default_method` for images, integrated
             gradients for ids and rows.
         return_certificate: also return the `Certificate`.
 
@@ -70,7 +70,7 @@ def attribute(
     if kind_of(images) != "image":
         found = attribute_entries(units, xnn.attached.model, images, features, method)
         return found if return_certificate else found[0]
-    drawing: Any = attributor(method or "excitation_backprop", units)
+    drawing: Any = attributor(method or default_method(xnn.fitted()), units)
     return drawing.attribute_many(images, features, return_certificate)
 
 
@@ -82,7 +82,7 @@ def explain_image(
     picture: np.ndarray | None = None,
     label: int | None = None,
     path: str | None = None,
-    method: str = "excitation_backprop",
+    method: str | None = None,
 ) -> Explanation | VolumeExplanation:
     """Explain one image: contributions, heatmaps, the original logit's map, certificate.
 
@@ -95,7 +95,7 @@ def explain_image(
             preprocessing.
         label: true class, if known, for the caption.
         path: where the image came from, for the caption.
-        method: name of the attribution method in `METHODS`.
+        method: name of the attribution method in `METHODS`; None takes `default_method`.
 
     Raises:
         DataError: not one image, or not one that the model can take.

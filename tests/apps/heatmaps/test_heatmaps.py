@@ -16,6 +16,7 @@ from torchxnn.apps.heatmaps.attribute import attribute_many
 from torchxnn.apps.heatmaps.drawing import HeatmapConfig, shrink_maps
 from torchxnn.apps.heatmaps.store import Heatmaps
 from torchxnn.attribution import ExcitationBackprop
+from torchxnn.attribution.methods import PAPER
 from torchxnn.cli.main import main
 from torchxnn.data.datasets.folder import ImageFolder
 from torchxnn.embeddings.srae import SRAE
@@ -123,7 +124,7 @@ class TestNumbers:
         assert (maps.targets, maps.class_names, maps.method) == (
             (1,),
             tuple("abcd"),
-            "excitation_backprop",
+            "excitation_backprop_effective",
         )
         again = pickle.loads(pickle.dumps(maps))
         assert torch.equal(again[5].heatmaps, maps[5].heatmaps)
@@ -152,13 +153,13 @@ class TestNumbers:
     def test_fallback_shares_do_not_depend_on_what_is_drawn_together(self, xnn, folder, tmp_path):
         """They were means over the images that were drawn together."""
         images, _ = make_images(6)
-        drawn = xnn.run_with_maps(images, warn=False)
+        drawn = xnn.run_with_maps(images, PAPER, warn=False)
         expected = drawn.fallback_share.float()
         assert torch.equal(drawn.heatmaps, ExcitationBackprop(xnn).attribute_many(images, range(3)))
         assert float(expected.min()) < float(expected.max()) < 1
         data = TensorDataset(images)
         for size in (1, 4, 6):
-            config = dataclasses.replace(ALL, images_at_once=size)
+            config = dataclasses.replace(ALL, images_at_once=size, method=PAPER)
             found = attribute_many(xnn, data, tmp_path / str(size), config).column("fallback_share")
             assert torch.allclose(found, expected[: len(found)], atol=1e-6)
 

@@ -31,7 +31,7 @@ from torchxnn.apps.benchmark.tasks import Task
 from torchxnn.apps.gallery import evenly_spaced
 from torchxnn.attribution.base import contrast_mass
 from torchxnn.attribution.effective_weights import EFFECTIVE
-from torchxnn.attribution.methods import METHODS, attributor
+from torchxnn.attribution.methods import METHODS, PAPER, attributor
 from torchxnn.data.datasets.base import Sample
 from torchxnn.embeddings.matching import feature_correlation
 from torchxnn.errors import DataError, XNNError, XNNWarning
@@ -39,8 +39,6 @@ from torchxnn.metrics.orthogonality import MapCovariance
 from torchxnn.metrics.pointing import pixels_inside, pointing_hits
 from torchxnn.models.layers import run_above_layer
 from torchxnn.xnn import XNN
-
-PAPER = "excitation_backprop"
 
 RULES = (PAPER, EFFECTIVE, "removal", "input_x_gradient", "grad_cam")
 """Ways to draw the map of an x-feature; occlusion is the judge, so it does not take part."""

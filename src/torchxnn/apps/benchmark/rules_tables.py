@@ -7,8 +7,8 @@ from itertools import pairwise
 from typing import Any
 
 from torchxnn.apps.benchmark.over_classes import interval_of_mean, mean, paired_test, with_holm
-from torchxnn.apps.benchmark.rules import PAPER
 from torchxnn.apps.benchmark.tables import number, table
+from torchxnn.attribution.methods import PAPER
 
 TESTED = ("told", "own", "off", "pointing", "overlap")
 """Figures in which every rule is tested against the rule of the paper."""

@@ -30,6 +30,7 @@ from torchxnn.data.datasets.base import ImageDataset
 from torchxnn.data.ordered_images import data_fingerprint, image_rows
 from torchxnn.data.positives import positives_of
 from torchxnn.errors import AttributionWarning, DataError, SkippedImagesWarning
+from torchxnn.explanations.maps import default_method
 from torchxnn.models.weights import fingerprint
 from torchxnn.parallel.engine import Engine, LocalEngine
 from torchxnn.storage.artifact import plain
@@ -156,7 +157,7 @@ def _about(xnn: XNN, dataset: Any, config: HeatmapConfig, *, labelled: bool) -> 
         "xnn": fingerprint(embedding),
         "targets": list(xnn.targets),
         "features": embedding.n_features,
-        "method": config.method,
+        "method": config.method or default_method(xnn.fitted()),
         "dtype": config.dtype,
         "maps": [height, width] if config.map_size is None else [config.map_size, config.map_size],
         "chosen": "all" if config.images == "all" else f"positives by {by}",

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from torchxnn.apps.heatmaps.store import CONSERVATION, FALLBACK, PROBLEM_BYTES, as_problem
-from torchxnn.attribution.methods import CERTIFIED, METHODS
+from torchxnn.attribution.methods import CERTIFIED, check_method
 from torchxnn.data.datasets.base import ImageDataset
 from torchxnn.data.ordered_images import stack_samples
 from torchxnn.data.positives import positives_of
@@ -25,7 +25,8 @@ class HeatmapConfig:
     """Which heatmaps are drawn, and how they are kept.
 
     Attributes:
-        method: attribution method; `torchxnn.attribution.methods.METHODS` has the names.
+        method: attribution method; `torchxnn.attribution.methods.METHODS` has the names. None takes
+            `torchxnn.explanations.default_method`.
         images: "positives" are the images of the XNN's targets, by label, or by prediction where
             there are no labels; "all" is every image.
         dtype: precision on disk. Every map has its own scale in float32, so float16 keeps three
@@ -36,7 +37,7 @@ class HeatmapConfig:
         chunk_rows: images per file; None: at most 256 images and 32 MB.
     """
 
-    method: str = "excitation_backprop"
+    method: str | None = None
     images: Literal["positives", "all"] = "positives"
     dtype: Literal["float16", "float32"] = "float16"
     map_size: int | None = None
@@ -44,10 +45,8 @@ class HeatmapConfig:
     chunk_rows: int | None = None
 
     def __post_init__(self) -> None:
-        if self.method not in METHODS:
-            raise XNNError(
-                f"unknown attribution method {self.method!r}; known: {', '.join(METHODS)}"
-            )
+        if self.method is not None:
+            check_method(self.method)
         for name in ("map_size", "images_at_once", "chunk_rows"):
             value = getattr(self, name)
             if value is not None and value < 1:

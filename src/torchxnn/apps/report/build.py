@@ -22,6 +22,7 @@ from torchxnn.data.record import record_activations
 from torchxnn.errors import XNNError, XNNWarning
 from torchxnn.explanations.card import strength
 from torchxnn.explanations.image import Explanation
+from torchxnn.explanations.maps import default_method
 from torchxnn.explanations.sentences import NOT_ANCHORED
 from torchxnn.metrics.evaluation import Measured
 from torchxnn.metrics.orthogonality import MapCovariance, Orthogonality
@@ -36,7 +37,7 @@ class ReportConfig:
     Attributes:
         images: images that are explained in full.
         sheet: images per x-feature's sheet.
-        method: that draws the heatmaps, a name in `METHODS`.
+        method: that draws the heatmaps, a name in `METHODS`; None takes `default_method`.
 
     Raises:
         XNNError: a negative number.
@@ -44,7 +45,7 @@ class ReportConfig:
 
     images: int = 6
     sheet: int = 8
-    method: str = "excitation_backprop"
+    method: str | None = None
 
     def __post_init__(self) -> None:
         if self.images < 0 or self.sheet < 0:
@@ -93,7 +94,8 @@ def build_report(
     config = config or ReportConfig()
     if xnn.report is None:
         raise XNNError("this XNN has no record of its fit; call fit() or load one that has")
-    check_method(config.method)
+    method = config.method or default_method(xnn.fitted())
+    check_method(method)
     loader = (source or DataConfig()).loader(dataset)
     data = record_activations(xnn.model, xnn.layer, loader, on_batch)
     measured = xnn.measure(data)
@@ -107,8 +109,8 @@ def build_report(
         if on_drawing is not None:
             on_drawing(next(done), total)
 
-    explanations = tuple(_explain(xnn, dataset, index, config.method, drawn) for index in chosen)
-    maps = _maps(xnn, dataset, tops, config.method, drawn)
+    explanations = tuple(_explain(xnn, dataset, index, method, drawn) for index in chosen)
+    maps = _maps(xnn, dataset, tops, method, drawn)
     every = maps | {index: each.heatmaps for index, each in zip(chosen, explanations, strict=True)}
     of_class = [each for index, each in every.items() if bool(positives[index].any())]
     return Report(
@@ -120,7 +122,7 @@ def build_report(
         fit=xnn.report,
         evaluation=measured.faithfulness,
         explanations=explanations,
-        sheets=_sheets(xnn, dataset, measured, tops, maps, config.method in CERTIFIED),
+        sheets=_sheets(xnn, dataset, measured, tops, maps, method in CERTIFIED),
         known=tuple(known),
         notes=(*notes, *(() if xnn.fitted().anchored else (f"{NOT_ANCHORED}.",))),
         provenance=(*provenance, ("model", said_of(xnn.examination))),

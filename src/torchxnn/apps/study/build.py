@@ -33,7 +33,7 @@ from torchxnn.apps.study.plan import (
 from torchxnn.apps.study.practice import make_practice
 from torchxnn.apps.study.settings import StudySettings
 from torchxnn.apps.study.texts import default_consent, default_texts, read
-from torchxnn.attribution.methods import METHODS, OF_ANY_MODULE
+from torchxnn.attribution.methods import METHODS, OF_ANY_MODULE, PAPER
 from torchxnn.data.datasets.base import ImageDataset, ImageSubset, make_loader
 from torchxnn.data.datasets.images import read_image
 from torchxnn.data.datasets.open import DataConfig, open_dataset
@@ -244,7 +244,7 @@ def _draw_image(
     picture = source.picture(index, sample.image)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", XNNWarning)  # a silent x-feature is drawn as such
-        maps = xnn.attribute(batch)[0]
+        maps = xnn.attribute(batch, PAPER)[0]
         with torch.no_grad():
             parts = xnn.contributions(batch)[0, predicted]
         target = xnn.targets[predicted]

@@ -15,11 +15,11 @@ from torch import Tensor
 from torchxnn.apps.benchmark.class_by_class import Opened
 from torchxnn.apps.benchmark.funnybirds.causes import ask, find_removals
 from torchxnn.apps.benchmark.funnybirds.maps import feature_maps, lie, see
-from torchxnn.apps.benchmark.funnybirds.measure import PAPER_RULE
 from torchxnn.apps.benchmark.funnybirds.settings import TruthConfig
 from torchxnn.apps.benchmark.funnybirds.summary import DEFAULT
 from torchxnn.apps.benchmark.run import saved_xnn
 from torchxnn.attribution.base import WEAK_MASS
+from torchxnn.attribution.methods import PAPER
 from torchxnn.data.datasets.funnybirds import PARTS
 from torchxnn.errors import DataError
 from torchxnn.explanations.drawing.overlay import heatmap_over
@@ -252,7 +252,7 @@ def draw_class(
     answers = ask(embedding, removals)
     at = clearest_image(see(task, rows).masks)
     seen = see(task, [rows[at]])
-    maps = feature_maps(task, embedding, seen, PAPER_RULE, config)
+    maps = feature_maps(task, embedding, seen, PAPER, config)
     lying = lie(maps, seen, len(PARTS))
     sample, mask = task.located[rows[at]], seen.masks[0].numpy()
     picture = draw_input(sample.image, task.preprocessing)

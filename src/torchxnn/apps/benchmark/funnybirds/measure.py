@@ -48,14 +48,13 @@ from torchxnn.apps.benchmark.methods import (
 from torchxnn.apps.benchmark.peers import PEERS
 from torchxnn.apps.benchmark.run import saved_xnn
 from torchxnn.apps.gallery import evenly_spaced
+from torchxnn.attribution.methods import PAPER
 from torchxnn.data.datasets.funnybirds import PARTS, FunnyBirds
 from torchxnn.data.positives import resample
 from torchxnn.embeddings.base import Embedding
 from torchxnn.errors import DataError
 from torchxnn.metrics import ground_truth as truth
 from torchxnn.models.layers import run_above_layer
-
-PAPER_RULE = "excitation_backprop"
 
 CLASS_MEAN = "class mean of the removals"
 """The floor of what is told of parts: what other images of the class lose, for every image."""
@@ -140,7 +139,7 @@ def measure_class(ready: Ready, target: int) -> dict[str, Any]:
         seen = see(task, [rows[index] for index in chosen])
         rules, features = _measure_maps(ready, target, fitted, answers, removals, chosen, seen)
     for name, of_method in rules.items():
-        methods.setdefault(name, {}).update(of_method.get(PAPER_RULE, {}))
+        methods.setdefault(name, {}).update(of_method.get(PAPER, {}))
     methods[CLASS_MEAN] = class_mean_figures(removals.causes)
     save_default(ready, target, fitted["XNN"].embedding)
     return {
@@ -247,7 +246,7 @@ def _measure_maps(
         drawn = (
             by_rules(task, method.embedding, seen, config)
             if name == "XNN"
-            else [(PAPER_RULE, feature_maps(task, method.embedding, seen, PAPER_RULE, config))]
+            else [(PAPER, feature_maps(task, method.embedding, seen, PAPER, config))]
         )
         answer = answers[name]
         answered = Answered(
@@ -257,8 +256,8 @@ def _measure_maps(
         )
         by_rule = {rule: lie(maps, seen, parts) for rule, maps in drawn}
         found[name] = {rule: truth_figures(each, answered) for rule, each in by_rule.items()}
-        if name == "XNN" and PAPER_RULE in by_rule:
-            features = each_feature(by_rule[PAPER_RULE], answered)
+        if name == "XNN" and PAPER in by_rule:
+            features = each_feature(by_rule[PAPER], answered)
     causes = removals.causes[chosen]
     logit = Answered(torch.ones(len(chosen), 1), causes.unsqueeze(2), (0,))
     found["1-heatmap"] = {}

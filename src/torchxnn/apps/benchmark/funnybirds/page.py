@@ -18,7 +18,7 @@ from torchxnn.apps.benchmark.funnybirds.figures import (
     choose_failures,
     draw_class,
 )
-from torchxnn.apps.benchmark.funnybirds.measure import CLASS_MEAN, PAPER_RULE
+from torchxnn.apps.benchmark.funnybirds.measure import CLASS_MEAN
 from torchxnn.apps.benchmark.funnybirds.settings import TruthConfig
 from torchxnn.apps.benchmark.funnybirds.summary import DEFAULT
 from torchxnn.apps.benchmark.funnybirds.tables import (
@@ -39,6 +39,7 @@ from torchxnn.apps.benchmark.settings import BenchmarkConfig
 from torchxnn.apps.benchmark.tables import number
 from torchxnn.apps.benchmark.tasks import TASKS, TaskSource
 from torchxnn.attribution.base import WEAK_MASS
+from torchxnn.attribution.methods import PAPER
 from torchxnn.data.datasets.funnybirds import PARTS
 from torchxnn.errors import XNNWarning
 from torchxnn.explanations.drawing.html import render
@@ -172,7 +173,7 @@ def tables(summary: Mapping[str, Any]) -> dict[str, Any]:
             for rule, values in rules.items()
         ],
         "rules_head": heads(RULE_FIGURES),
-        "paper_rule": PAPER_RULE,
+        "paper_rule": PAPER,
         "strips": [(LABELS[figure], *strips(summary, figure)) for figure in STRIPS],
         "tests": summary["tests"],
         "labels": LABELS,
@@ -250,7 +251,7 @@ def method_rows(
 
 def _comparable(values: Mapping[str, Any], figure: str, rule: str) -> float | None:
     """A figure of maps; the positive mass only where it is a share of a relevance of 1."""
-    known = figure != "positive_mass" or rule in (PAPER_RULE, "effective_weights")
+    known = figure != "positive_mass" or rule in (PAPER, "effective_weights")
     return values.get(figure) if known else None
 
 

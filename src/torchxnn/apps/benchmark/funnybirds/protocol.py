@@ -20,7 +20,7 @@ from torchxnn.apps.benchmark.funnybirds.causes import (
     mean_of_others,
 )
 from torchxnn.apps.benchmark.funnybirds.maps import draw, feature_maps, see
-from torchxnn.apps.benchmark.funnybirds.measure import CLASS_MEAN, PAPER_RULE, Ready, fit_default
+from torchxnn.apps.benchmark.funnybirds.measure import CLASS_MEAN, Ready, fit_default
 from torchxnn.apps.benchmark.funnybirds.official import (
     Explain,
     answer_interventions,
@@ -29,6 +29,7 @@ from torchxnn.apps.benchmark.funnybirds.official import (
 )
 from torchxnn.apps.benchmark.run import saved_xnn
 from torchxnn.apps.gallery import evenly_spaced
+from torchxnn.attribution.methods import PAPER
 from torchxnn.data.datasets.funnybirds import PARTS, FunnyBirds
 from torchxnn.embeddings.apply import apply_embedding
 from torchxnn.embeddings.base import Embedding
@@ -62,9 +63,9 @@ def count_class(defaults: Defaults, target: int) -> dict[str, Any]:
         CLASS_MEAN: defaults.explain_nothing,
     }
     for rule in config.official_rules:
-        name = "1-heatmap" if rule == PAPER_RULE else f"1-heatmap, {rule}"
+        name = "1-heatmap" if rule == PAPER else f"1-heatmap, {rule}"
         explains[name] = explain_with_maps(birds, draw(rule, task.model, config))
-        if rule == PAPER_RULE:
+        if rule == PAPER:
             method = draw(rule, task.model, config)
             explains["1-heatmap, positive"] = explain_with_maps(birds, method, positive=True)
     found, not_drawn = {}, {}
@@ -140,7 +141,7 @@ class Defaults:
         task, config = self.ready.opened.task, self.ready.config
         for row, own in zip(images, self._contributions(default, images), strict=True):
             seen = see(task, [row])
-            maps = feature_maps(task, default.embedding, seen, PAPER_RULE, config)
+            maps = feature_maps(task, default.embedding, seen, PAPER, config)
             combined = combine_maps(maps, own.unsqueeze(0))
             parts.append(map_importances(combined, seen.masks, len(PARTS)))
         return _join(parts)
