@@ -15,7 +15,7 @@ from conftest import make_images, make_net
 from model_state import assert_same_state, state_of
 from torchxnn.errors import ModelError
 from torchxnn.models.examination import EXAMINED, Examination, examine_model
-from torchxnn.models.output_kind import within_unit_interval
+from torchxnn.models.output_scale import within_unit_interval
 from torchxnn.storage.artifact import plain, structure
 
 
@@ -45,7 +45,7 @@ def test_an_ordinary_network_raises_no_doubt_and_is_left_alone():
     assert found.alone < 1e-5
     found.require()
     assert found.text == (
-        "repeatable, an image alone as in a batch, outputs are logits (examined on 4 image(s))"
+        "examined on 4 image(s): repeatable, an image alone as in a batch, outputs are logits"
     )
 
 
@@ -148,7 +148,7 @@ def test_probabilities_are_refused_with_the_way_to_the_logits(end, outputs, name
 def test_the_code_that_the_message_gives_leaves_the_last_layer_out(act):
     model = nn.Sequential(make_net(), act).eval()
     complaint = examine_model(model, make_images(8)[0]).complaints["probabilities"]
-    code = complaint.rpartition("leave it out: ")[2]
+    code = complaint.partition("leave it out: ")[2].partition(", or allow")[0]
     exec(code, {"model": model, "torch": torch})
     assert examine_model(model, make_images(8)[0]).outputs == "logits"
 

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from torchxnn.data.activations import Activations
@@ -14,7 +15,7 @@ from torchxnn.data.record import record_activations
 from torchxnn.errors import XNNWarning
 from torchxnn.models.examination import Doubt, Examination, examine_model
 from torchxnn.models.label_agreement import label_agreement
-from torchxnn.models.output_kind import within_unit_interval
+from torchxnn.models.output_scale import within_unit_interval
 
 
 def record_examined(
@@ -45,7 +46,7 @@ def record_examined(
 
     data = record_activations(model, layer, loader, on_first=examine, **settings)
     examination = found[0]
-    if data.labels is not None:
+    if data.labels is not None and data.labels.dtype == torch.int64 and data.labels.ndim == 1:
         agreement = label_agreement(data.predicted, data.labels, data.n_outputs)
         examination = replace(examination, agreement=agreement)
     bounded = "probabilities" not in allow and within_unit_interval(data.logits)

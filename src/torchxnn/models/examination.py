@@ -17,7 +17,7 @@ from torchxnn.errors import ModelError
 from torchxnn.models.hidden_state import attribute_texts, note_changing
 from torchxnn.models.label_agreement import LabelAgreement
 from torchxnn.models.layers import unwrap
-from torchxnn.models.output_kind import OutputKind, output_kind
+from torchxnn.models.output_scale import OutputScale, output_scale
 from torchxnn.models.watched_pass import WatchedPass, watch_pass
 
 EXAMINED = 4
@@ -55,7 +55,7 @@ class Examination:
     images: int
     twice: float
     alone: float | None
-    outputs: OutputKind
+    outputs: OutputScale
     complaints: dict[Doubt, str]
     note: str = ""
     changing: tuple[str, ...] = ()
@@ -74,13 +74,13 @@ class Examination:
     @property
     def text(self) -> str:
         """All of it in one line."""
+        agreement = f"; {self.agreement.text}" if self.agreement else ""
         parts = [
             "other outputs the second time" if "randomness" in self.complaints else "repeatable",
             *self._text_of_batch(),
             f"outputs are {self.outputs}",
-            *([self.agreement.text] if self.agreement else []),
         ]
-        return f"{', '.join(parts)} (examined on {self.images} image(s))"
+        return f"examined on {self.images} image(s): {', '.join(parts)}{agreement}"
 
     def _text_of_batch(self) -> list[str]:
         if "batch" in self.complaints:
@@ -120,7 +120,7 @@ def examine_model(model: nn.Module, inputs: Tensor) -> Examination:
         complaints["randomness"] = _about_randomness(inner, watched, twice)
     elif refusal or (alone or 0.0) > _ALONE[half]:
         complaints["batch"] = _about_batches(inner, watched, refusal or _share(alone or 0.0))
-    outputs, line = output_kind(inner, watched)
+    outputs, line = output_scale(inner, watched)
     if outputs == "probabilities":
         complaints["probabilities"] = line
     changing = {name for each in kept[:2] for name in _changes(each, kept[2])}

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from jaxtyping import Int64
-from scipy.stats import binom
 from torch import Tensor
 
 from torchxnn.models.outputs import count_classes
@@ -41,6 +40,8 @@ class LabelAgreement:
     @property
     def near_chance(self) -> bool:
         """Whether enough images agree no more often than by chance (binomial test, 1%)."""
+        from scipy.stats import binom
+
         by_chance = binom.sf(self.agreeing - 1, self.images, self.chance)
         return self.images >= ENOUGH_IMAGES and float(by_chance) > LEVEL
 

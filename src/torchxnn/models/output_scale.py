@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from torchxnn.models.watched_pass import Squashed, WatchedPass
 
-OutputKind = Literal["logits", "probabilities", "log-probabilities"]
+OutputScale = Literal["logits", "probabilities", "log-probabilities"]
 
 _LAYERS = (nn.Sigmoid, nn.Hardsigmoid, nn.Softmax, nn.LogSoftmax, nn.LogSigmoid)
 _ROUNDING = {torch.float16: 1e-2, torch.bfloat16: 1e-1}
@@ -20,7 +20,7 @@ _SPREAD = 0.5
 """Outputs within [0, 1] that differ less may be the logits of a model that learned nothing."""
 
 
-def output_kind(model: nn.Module, watched: WatchedPass) -> tuple[OutputKind, str]:
+def output_scale(model: nn.Module, watched: WatchedPass) -> tuple[OutputScale, str]:
     """What the outputs of a watched pass are, and a line with the way to the logits behind them.
 
     A log-softmax leaves the predicted class and the probabilities as they are; its outputs count as
@@ -41,9 +41,10 @@ def output_kind(model: nn.Module, watched: WatchedPass) -> tuple[OutputKind, str
             f"the model's outputs are logarithms of probabilities ({step}): contributions add up "
             f"to these and not to the logit; to explain logits, {way}"
         )
+    single = ", whose sign decides the class" if watched.logits.shape[1] == 1 else ""
     return "probabilities", (
-        f"the model's outputs are probabilities, not logits ({step}): an XNN explains logits, and "
-        f"the sign of a single one decides the class; {way}"
+        f"the model's outputs are probabilities, not logits ({step}): an XNN explains logits"
+        f"{single}; {way}, or allow 'probabilities' if these numbers are to be explained"
     )
 
 
