@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
@@ -184,6 +184,7 @@ def test_functions_of_logits_are_no_probabilities(end, outputs):
     assert examine(end, outputs).outputs == "logits"
 
 
+@settings(max_examples=25)
 @given(
     st.integers(2, 6).flatmap(
         lambda k: st.lists(
