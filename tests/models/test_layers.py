@@ -8,11 +8,11 @@ from conftest import SmallNet, make_images, make_net
 from model_state import assert_same_state, state_of
 from torchxnn.errors import DataError, LayerError, NonFiniteError
 from torchxnn.models.hooks import preserve_state
+from torchxnn.models.layer_list import list_layers
 from torchxnn.models.layers import (
     as_activations,
     check_images,
     flat_shape,
-    list_layers,
     record_layers,
     resolve_layer,
     run_above_layer,

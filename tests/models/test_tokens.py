@@ -10,9 +10,9 @@ from model_state import assert_same_state, state_of
 from token_examples import DIMS, PATCHES, grid_net, some_images, token_net
 from torchxnn.errors import DataError, LayerError
 from torchxnn.models.attached import AttachedLayer
+from torchxnn.models.layer_list import list_layers
 from torchxnn.models.layers import (
     as_activations,
-    list_layers,
     record_layers,
     resolve_layer,
     run_above_layer,
@@ -164,6 +164,13 @@ def test_a_token_decides_where_maps_have_as_many_channels_as_rows():
     assert as_activations(cube, "layer", images) is cube
     with pytest.raises(LayerError, match="no tokens"):
         as_activations(cube[:, :3], "layer[mean]", images)
+
+
+def test_a_grid_of_a_volume_is_read_along_its_rows():
+    grid, volume = torch.randn(2, 2, 4, 4, 6), torch.zeros(2, 1, 8, 16, 16)
+    assert torch.equal(as_activations(grid, "layer[21]", volume), grid[:, 1, 1, 1])
+    with pytest.raises(LayerError, match="a grid of 2 x 4 x 4 tokens of 6 dimensions"):
+        as_activations(grid, "layer", volume)
 
 
 def test_texts_have_a_token_for_each_id():

@@ -5,16 +5,18 @@ import warnings
 
 import pytest
 import torch
+from torch import nn
 
 from cli_examples import FAST, fails, text_of, write_letters
-from token_examples import some_images, token_net
+from token_examples import Block, TokenNet, some_images, token_net
 from torchxnn import XNN, TrainConfig
+from torchxnn.apps.what_if import what_if
 from torchxnn.attribution.methods import METHODS
 from torchxnn.cli.main import main
 from torchxnn.data.activation_cache import ActivationCache
 from torchxnn.data.record import cache_activations
 from torchxnn.errors import DegenerateFitWarning, LayerError, XNNError
-from torchxnn.models.layers import run_to_layer
+from torchxnn.models.layers import run_to_layer, run_with_output
 
 QUICK = TrainConfig(epochs=5, pretrain_epochs=1, trials=1, hidden=(8,))
 pytestmark = [
@@ -31,7 +33,7 @@ def images():
 
 def fit(net, images, token="cls", layer="blocks.0"):
     xnn = XNN(net, layer, 3, token=token)
-    labels = torch.arange(len(images)) % 3
+    labels = torch.arange(len(images)) % 2
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DegenerateFitWarning)
         xnn.fit(list(zip(images.split(16), labels.split(16), strict=True)), 1, config=QUICK)
@@ -85,6 +87,42 @@ def test_the_token_is_saved_and_loaded(xnn, images, tmp_path):
     loaded = XNN.from_pretrained(tmp_path / "x", xnn.model)
     assert loaded.attached.token == "cls"
     assert torch.equal(loaded(images[:3]), xnn(images[:3]))
+
+
+def test_what_if_puts_the_decoded_vector_back_into_the_token(xnn, images):
+    xnn.preprocessing = TokenNet.preprocessing
+    found = what_if(xnn, images[0], [0])
+    z = xnn.fitted().decode(xnn(images[:1]))
+    decoded = run_with_output(xnn.model, "blocks.0[cls]", images[:1], z)[0, 1]
+    assert found.decoded == pytest.approx(float(decoded), abs=1e-4)
+
+
+class OfWords(nn.Module):
+    """Token ids (B, T) to logits, by attention."""
+
+    def __init__(self):
+        super().__init__()
+        self.words = nn.Embedding(9, 8)
+        self.block = Block(as_tuple=True, tokens_first=False)
+        self.head = nn.Linear(8, 2)
+
+    def forward(self, ids):
+        return self.head(self.block(self.words(ids))[0][:, 0])
+
+
+def test_texts_have_tokens_too():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        ids, net = torch.randint(0, 9, (48, 5)), OfWords().eval()
+    xnn = XNN(net, "block", 3, token=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DegenerateFitWarning)
+        xnn.fit([(ids, torch.arange(48) % 2)], 1, config=QUICK)
+    explanation = xnn.explain_text(ids[0], list("abcde"))
+    assert explanation.attributions.shape == (3, 5)
+    assert explanation.certificate.completeness_error < 0.1
+    with pytest.raises(LayerError, match="has no class token"):
+        fit(net, ids, layer="block")
 
 
 def test_two_tokens_of_one_layer_are_two_layers_of_a_cache(images, tmp_path):

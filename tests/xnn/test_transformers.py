@@ -7,7 +7,8 @@ from torchxnn import XNN
 from torchxnn.attribution.excitation_backprop.method import ExcitationBackprop
 from torchxnn.embeddings.srae import SRAE
 from torchxnn.errors import LayerError
-from torchxnn.models.layers import list_layers, run_with_output
+from torchxnn.models.layer_list import list_layers
+from torchxnn.models.layers import run_with_output
 from torchxnn.models.token_checks import check_token
 
 pytestmark = [

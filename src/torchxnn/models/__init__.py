@@ -6,7 +6,7 @@
 
 from torchxnn.models.examination import Examination, examine_model
 from torchxnn.models.hooks import replace_output
-from torchxnn.models.layers import LayerInfo, list_layers
+from torchxnn.models.layer_list import LayerInfo, list_layers
 from torchxnn.models.load import LoadedModel, load_model
 from torchxnn.models.planted import PlantedNetwork, planted_network
 from torchxnn.models.preprocessing import Preprocessing

@@ -72,31 +72,36 @@ def with_main_tensor(output: Any, tensor: Tensor) -> Any:
 
 def gives_tokens(shape: tuple[int, ...], images: Tensor) -> bool:
     """Whether a layer's output per image is tokens (T, D), or a grid (h, w, C) of them."""
-    return len(shape) == 2 or (len(shape) == 3 and channels_last(shape, images))
+    return len(shape) == 2 or channels_last(shape, images)
 
 
 def channels_last(shape: tuple[int, ...], images: Tensor) -> bool:
-    """Whether maps have the proportions of the images only if read as (h, w, C)."""
-    if images.ndim != 4:
+    """Whether maps have the proportions of the images only if read as (h, w, C).
+
+    Of volumes (B, C, D, H, W) and maps (d, h, w, C) height and width decide.
+    """
+    if images.ndim < 4 or len(shape) != images.ndim - 1:
         return False
-    ratio = images.shape[2] / images.shape[3]
-    fits = [abs(h - ratio * w) <= max(1.0, ratio) for h, w in (shape[:2], shape[1:])]
+    ratio = images.shape[-2] / images.shape[-1]
+    fits = [abs(h - ratio * w) <= max(1.0, ratio) for h, w in (shape[-3:-1], shape[-2:])]
     return fits[0] and not fits[1]
 
 
 def _fits_as_grid(shape: tuple[int, ...], images: Tensor) -> bool:
     """Whether (h, w, C) has the image's proportions, though (C, h, w) may have them as well."""
-    if images.ndim != 4 or len(shape) != 3:
+    if images.ndim < 4 or len(shape) != images.ndim - 1:
         return False
-    return shape[0] == round(shape[1] * images.shape[2] / images.shape[3])
+    return shape[-3] == round(shape[-2] * images.shape[-2] / images.shape[-1])
 
 
 def missing_token(name: str, shape: tuple[int, ...]) -> LayerError:
     """The error for a layer that gives tokens, attached to without saying which."""
-    if len(shape) == 2:
-        tokens, choice = f"{shape[0]} tokens of {shape[1]} dimensions", "cls, mean or an index"
+    *grid, dims = shape
+    if len(grid) == 1:
+        tokens, choice = f"{grid[0]} tokens of {dims} dimensions", "cls, mean or an index"
     else:
-        tokens = f"a grid of {shape[0]} x {shape[1]} tokens of {shape[2]} dimensions, channels last"
+        size = " x ".join(map(str, grid))
+        tokens = f"a grid of {size} tokens of {dims} dimensions, channels last"
         choice = "mean or an index"
     return LayerError(
         f"layer {name!r} gives {tokens}; choose --token {choice} (token= of XNN in Python)"
