@@ -1,6 +1,7 @@
 """One contract of all results that are drawn and kept: explanations, contrasts, what-ifs."""
 
 import json
+import shutil
 from contextlib import suppress
 from dataclasses import fields, is_dataclass, replace
 
@@ -67,6 +68,26 @@ def result(request):
     return RESULTS[request.param]()
 
 
+@pytest.fixture(scope="module")
+def put(tmp_path_factory):
+    """Put a saved result of a name somewhere: saved once, since that draws pictures, and copied."""
+    first = {}
+
+    def put(name, folder):
+        if name not in first:
+            first[name] = tmp_path_factory.mktemp("saved") / "it"
+            RESULTS[name]().save(first[name])
+        shutil.copytree(first[name], folder)
+
+    return put
+
+
+@pytest.fixture
+def name(request):
+    """The name of the result that the test is about."""
+    return request.node.callspec.params["result"]
+
+
 def assert_same(one, other, where=""):
     """Equal to the last bit, whatever they hold."""
     assert type(one) is type(other), where
@@ -113,9 +134,11 @@ def test_the_figure_is_saved_by_its_ending(result, kind, tmp_path):
 @pytest.mark.parametrize("what", ["torchxnn.storage.artifact.Format.encode", "PIL.Image.Image.save",
                                   "matplotlib.figure.Figure.savefig"])  # fmt: skip
 @pytest.mark.parametrize("existing", [False, True])
-def test_a_failing_write_leaves_everything_as_it_was(result, what, existing, tmp_path, monkeypatch):
+def test_a_failing_write_leaves_everything_as_it_was(
+    result, name, put, what, existing, tmp_path, monkeypatch
+):
     if existing:
-        result.save(tmp_path / "it")
+        put(name, tmp_path / "it")
 
     def fail(*_, **__):
         raise OSError(28, "No space left on device")
@@ -144,8 +167,8 @@ def test_what_is_not_ours_is_neither_replaced_nor_read(result, tmp_path):
             type(result).load(tmp_path / "photos")
 
 
-def test_a_folder_with_a_part_missing_is_called_damaged(result, tmp_path):
-    result.save(tmp_path / "it")
+def test_a_folder_with_a_part_missing_is_called_damaged(result, name, put, tmp_path):
+    put(name, tmp_path / "it")
     file = tmp_path / "it" / f"{result.stem}.json"
     whole = json.loads(file.read_text("utf-8"))
     head = {key: whole[key] for key in ("format", "format_version", "versions")}
@@ -157,9 +180,9 @@ def test_a_folder_with_a_part_missing_is_called_damaged(result, tmp_path):
 @pytest.mark.parametrize("name", ["contrast", "contrast of rows"])
 @pytest.mark.parametrize("change", [{"explanations": "torchxnn.other"}, {"explanations": ["a"]},
                                     {"positions": [0, 9]}, {"positions": 0}])  # fmt: skip
-def test_a_contrast_of_what_is_not_there_is_called_damaged(name, change, tmp_path):
+def test_a_contrast_of_what_is_not_there_is_called_damaged(name, change, put, tmp_path):
     result = RESULTS[name]()
-    result.save(tmp_path / "it")
+    put(name, tmp_path / "it")
     file = tmp_path / "it" / "contrast.json"
     file.write_text(json.dumps(json.loads(file.read_text("utf-8")) | change))
     with pytest.raises(DataError, match="damaged"):
@@ -168,9 +191,9 @@ def test_a_contrast_of_what_is_not_there_is_called_damaged(name, change, tmp_pat
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of numpy.load
 @pytest.mark.parametrize("name", ["image", "what if"])
-def test_no_damage_of_the_arrays_is_anything_but_damage(name, tmp_path):
+def test_no_damage_of_the_arrays_is_anything_but_damage(name, put, tmp_path):
     result = RESULTS[name]()
-    result.save(tmp_path / "it")
+    put(name, tmp_path / "it")
     file = tmp_path / "it" / "arrays.npz"
     whole = file.read_bytes()
     cuts = [whole[:length] for length in (0, 1, len(whole) // 2, len(whole) - 1)]
@@ -184,17 +207,17 @@ def test_no_damage_of_the_arrays_is_anything_but_damage(name, tmp_path):
         type(result).load(tmp_path / "it")
 
 
-def test_an_older_result_is_replaced_as_a_whole(result, tmp_path):
-    result.save(tmp_path / "it")
+def test_an_older_result_is_replaced_as_a_whole(result, name, put, tmp_path):
+    put(name, tmp_path / "it")
     (tmp_path / "it" / "left_over.png").write_text("of an older version")
     result.save(tmp_path / "it")
     assert not (tmp_path / "it" / "left_over.png").exists()
 
 
 @pytest.mark.parametrize("name", ["image", "text", "row"])
-def test_explanations_of_earlier_versions_are_read(name, tmp_path):
+def test_explanations_of_earlier_versions_are_read(name, put, tmp_path):
     result = RESULTS[name]()
-    result.save(tmp_path / "it")
+    put(name, tmp_path / "it")
     file = tmp_path / "it" / "explanation.json"
     record = json.loads(file.read_text("utf-8"))
     record["version"] = record.pop("format_version")  # as written before there were `versions`
