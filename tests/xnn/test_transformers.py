@@ -2,11 +2,13 @@
 
 import pytest
 import torch
+from torch import nn
 
 from torchxnn import XNN
 from torchxnn.attribution.excitation_backprop.method import ExcitationBackprop
 from torchxnn.embeddings.srae import SRAE
 from torchxnn.errors import LayerError
+from torchxnn.models.attached import AttachedLayer
 from torchxnn.models.layer_list import list_layers
 from torchxnn.models.layers import run_with_output
 from torchxnn.models.token_checks import check_token
@@ -141,3 +143,53 @@ def test_every_block_is_listed_with_its_tokens(case):
     assert all(layers[block].takes_token for block in blocks)
     shape = layers[blocks[-1]].shape
     assert (shape[0] if len(shape) == 2 else shape[0] * shape[1]) == count
+
+
+class ZeroShot(nn.Module):
+    """An image tower and the vectors of three texts, compared by their cosines."""
+
+    def __init__(self, tower):
+        super().__init__()
+        self.tower, self.unit = tower, nn.Identity()
+        self.register_buffer("texts", nn.functional.normalize(torch.randn(3, 12), dim=-1))
+
+    def forward(self, images):
+        vectors = self.tower(pixel_values=images).image_embeds
+        return 100 * self.unit(nn.functional.normalize(vectors, dim=-1)) @ self.texts.T
+
+
+@pytest.fixture(scope="module")
+def zero_shot():
+    library = pytest.importorskip("transformers")
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        settings = {name: value for name, value in HUGGING.items() if name != "num_labels"}
+        config = library.CLIPVisionConfig(projection_dim=12, **settings)
+        network = ZeroShot(library.CLIPVisionModelWithProjection(config)).eval()
+        return network, torch.randn(2, 3, SIZE, SIZE)
+
+
+def test_the_logits_of_texts_are_linear_in_the_unit_vector(zero_shot):
+    network, images = zero_shot
+    z, logits = AttachedLayer(network, "unit").run(images)
+    assert torch.allclose(z.norm(dim=1), torch.ones(2), atol=1e-5)
+    assert torch.allclose(100 * z @ network.texts.T, logits, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("layer", "token"),
+    [
+        ("unit", None),
+        ("tower.vision_model.post_layernorm", None),
+        ("tower.vision_model.encoder.layers.0", "cls"),
+    ],
+)
+def test_maps_through_the_cosine_are_conserved(zero_shot, layer, token):
+    network, images = zero_shot
+    xnn = attached(network, images, layer, token)
+    _, certificate = xnn.attribute(images, return_certificate=True)
+    assert certificate.conservation_error < 1e-5
+    _, certificate = ExcitationBackprop(network).attribute_many(
+        images, [0, 2], return_certificate=True
+    )
+    assert certificate.conservation_error < 1e-5
