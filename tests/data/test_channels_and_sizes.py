@@ -209,3 +209,25 @@ def test_six_oblong_channels_are_explained_by_every_method_and_painted_over():
     painted = inpaint_images(images[:1], keep, SIX)
     assert torch.equal(painted[0, :, keep[0]], images[0, :, keep[0]])
     assert not torch.equal(painted, images[:1])
+
+
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16])
+@pytest.mark.filterwarnings("ignore:.*of the relevance met units", "ignore:degenerate fit")
+def test_models_of_half_precision_take_images_in_float32(kind):
+    net = net_of(3).to(kind)
+    images, labels = torch.rand(45, 3, 12, 12), torch.arange(45) % 3
+    for k in range(3):
+        images[labels == k, k] += 2
+    xnn = XNN(net, "5")
+    fast = TrainConfig(hidden=(16,), epochs=8, trials=1, pretrain_epochs=1)
+    xnn.fit([(images, labels)], target=1, config=fast)
+    maps, certificate = xnn.attribute(images[:2], return_certificate=True)
+    assert maps.dtype == torch.float32
+    assert certificate.conservation_error < 1e-5
+    assert xnn.run(images[:2]).logits.dtype == torch.float32
+    assert next(net.parameters()).dtype == kind
+
+
+def test_a_wrong_number_of_channels_is_one_line():
+    with pytest.raises(DataError, match=r"does not take images \(1, 8, 8\) \(.*got 1 channels"):
+        XNN(net_of(3), "5").attached.run(torch.rand(2, 1, 8, 8))

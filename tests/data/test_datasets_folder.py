@@ -64,7 +64,8 @@ def test_kinds_that_nobody_reads_are_counted_in_one_warning(tmp_path):
     assert dataset.paths == ("a/1.jpg", "b/2.PNG")
     (message,) = [str(one.message) for one in caught]
     assert message.endswith(
-        "not read and were left out: .heif 2, without an extension 1, .cr2 1, .nii 1, .exr 1"
+        "not read and were left out: .heif 2 (needs pip install pillow-heif), without an "
+        "extension 1, .cr2 1, .nii 1, .exr 1"
     )
 
 

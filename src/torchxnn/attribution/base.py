@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from torchxnn.errors import DataError, NonFiniteError, XNNError
-from torchxnn.models.hooks import preserve_state
+from torchxnn.models.hooks import in_precision_of, preserve_state
 from torchxnn.models.layers import check_images, unwrap
 from torchxnn.models.outputs import logits_of
 from torchxnn.storage.artifact import __version__
@@ -304,7 +304,7 @@ class MapMethod(Attributor):
 
     def _outputs(self, images: Images) -> Float[Tensor, "batch outputs"]:
         """The network's outputs as (B, k); the images survive a network that writes into them."""
-        outputs = logits_of(self._network(images.clone()))
+        outputs = logits_of(self._network(in_precision_of(self._network, images.clone())))
         if len(outputs) != len(images):
             raise DataError(
                 f"the module must return (B, k) outputs for {len(images)} image(s), it returns "

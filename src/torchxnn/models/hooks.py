@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torchxnn.errors import DataError
 
 _SHAPES = re.compile("to have [0-9]+ channels|shapes cannot be multiplied|expected input.* channel")
+_TYPES = re.compile("should be the same|must have the same dtype|not implemented for 'Half'")
 
 
 @dataclass
@@ -79,9 +80,17 @@ def _restore(saved: _Saved) -> None:
             buffer.copy_(value)
 
 
+def in_precision_of(model: nn.Module, images: Tensor) -> Tensor:
+    """Images in float32 as a model in bfloat16 or float16 takes them; others as they are."""
+    first = next((p.dtype for p in model.parameters() if p.is_floating_point()), None)
+    if images.dtype != torch.float32 or first not in (torch.bfloat16, torch.float16):
+        return images
+    return images.to(first)
+
+
 @contextmanager
 def takes_shape(images: Tensor) -> Iterator[None]:
-    """Within it, PyTorch's complaint that images have another shape than a layer takes is ours.
+    """Within it, PyTorch's complaint about the shape or precision of images is ours.
 
     Raises:
         DataError: in its place.
@@ -90,6 +99,11 @@ def takes_shape(images: Tensor) -> Iterator[None]:
         yield
     except RuntimeError as error:
         first = (str(error).splitlines() or [""])[0]
+        if _TYPES.search(first):
+            raise DataError(
+                f"the model does not take images in {str(images.dtype).removeprefix('torch.')} "
+                f"({first}); give it a copy in float32, model.float(), or images in its precision"
+            ) from error
         if not _SHAPES.search(first):
             raise
         raise DataError(
@@ -147,4 +161,4 @@ def run_watched(
     with preserve_state(model), ExitStack() as stack:
         for watch in watches:
             stack.enter_context(watch)
-        return model(inputs)
+        return model(in_precision_of(model, inputs))

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from torchxnn.errors import DataError, LayerError, NonFiniteError
 from torchxnn.models.hooks import (
+    in_precision_of,
     preserve_state,
     replace_output,
     run_watched,
@@ -198,7 +199,7 @@ def run_to_layer(model: nn.Module, layer: str | nn.Module, images: Tensor) -> Te
 
     with preserve_state(inner), watch_output(module, stop), takes_shape(images):
         try:
-            inner(images)
+            inner(in_precision_of(inner, images))
         except _LayerReached:
             return seen[0]
     raise LayerError(f"layer {name!r} did not run in the forward pass; choose one that does")

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from torchxnn.errors import ModelError, XNNWarning, near_ones
 from torchxnn.models.channels import settle_channels
-from torchxnn.models.hooks import preserve_state
+from torchxnn.models.hooks import in_precision_of, preserve_state
 from torchxnn.models.layers import unwrap
 from torchxnn.models.outputs import as_logits
 from torchxnn.models.preprocessing import Preprocessing
@@ -399,7 +399,7 @@ def count_outputs(model: nn.Module, preprocessing: Preprocessing) -> int:
     image = torch.zeros(1, *preprocessing.shape, device=parameter.device)
     try:
         with torch.no_grad(), preserve_state(unwrap(model)):
-            return as_logits(unwrap(model)(image)).shape[1]
+            return as_logits(unwrap(model)(in_precision_of(model, image))).shape[1]
     except (RuntimeError, AssertionError) as error:
         first = (str(error).splitlines() or [type(error).__name__])[0]
         shape = " x ".join(map(str, preprocessing.shape))

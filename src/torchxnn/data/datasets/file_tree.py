@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from torchxnn.data.datasets.images import READABLE
+from torchxnn.data.datasets.images import NEEDS, READABLE
 from torchxnn.errors import DataError
 from torchxnn.storage.paths import Place, list_folder
 
@@ -33,11 +33,13 @@ class Found:
         path: from the folder that was listed first, with "/" between its parts.
         size: bytes, as object storage lists them; None of a local file and of a folder.
         is_folder: whether it is one; a link counts as what it leads to.
+        kinds: endings of the files that are images.
     """
 
     path: str
     size: int | None
     is_folder: bool
+    kinds: frozenset[str] = READABLE
 
     @property
     def name(self) -> str:
@@ -52,11 +54,13 @@ class Found:
     @property
     def is_image(self) -> bool:
         """Whether it is a file with the extension of an image that can be read."""
-        return not self.is_folder and self.suffix in READABLE
+        return not self.is_folder and self.suffix in self.kinds
 
 
-def entries(folder: Place, above: str = "") -> list[Found]:
+def entries(folder: Place, above: str = "", kinds: frozenset[str] = READABLE) -> list[Found]:
     """What lies in a folder by name, but for hidden things; `above` begins every path.
+
+    `kinds` are the endings of the files that are images; see `images.readable`.
 
     Raises:
         DataError: the folder cannot be listed.
@@ -66,29 +70,33 @@ def entries(folder: Place, above: str = "") -> list[Found]:
     except OSError as error:
         raise DataError(f"cannot list the folder {folder}: {error.strerror}") from error
     return [
-        Found(above + name, size, is_folder)
+        Found(above + name, size, is_folder, kinds)
         for name, size, is_folder in sorted(found)
         if not name.startswith(".") and name != "__MACOSX"
     ]
 
 
-def walk(folder: Place, above: str = "", root: Place | None = None) -> Iterator[Found]:
-    """Every file below a folder, sorted by path; hidden ones are not.
+def walk(
+    folder: Place, above: str = "", root: Place | None = None, kinds: frozenset[str] = READABLE
+) -> Iterator[Found]:
+    """Every file below a folder, sorted by path; hidden ones are not. `kinds` as in `entries`.
 
     A link to a folder further up, up to `root`, is not followed: it would lead round in circles.
     """
     links = frozenset() if root is None else frozenset({root.resolve()})
-    found = _walk(folder, above, links)
+    found = _walk(folder, above, links, kinds)
     yield from sorted(found, key=lambda file: file.path.split("/"))
 
 
-def _walk(folder: Place, above: str, links: frozenset[Place]) -> Iterator[Found]:
+def _walk(
+    folder: Place, above: str, links: frozenset[Place], kinds: frozenset[str]
+) -> Iterator[Found]:
     here = folder.resolve()
     if here in links:
         return
-    for entry in entries(folder, above):
+    for entry in entries(folder, above, kinds):
         if entry.is_folder:
-            yield from _walk(folder / entry.name, f"{entry.path}/", links | {here})
+            yield from _walk(folder / entry.name, f"{entry.path}/", links | {here}, kinds)
         else:
             yield entry
 
@@ -109,26 +117,28 @@ def _remote(folder: Place) -> Iterator[tuple[str, int | None, bool]]:
 
 
 def left_out(files: Iterable[Found]) -> str:
-    """Files that no reader here takes, counted by extension (".heic 3, .dcm 1"); empty if none.
+    """Files that no reader here takes, counted by extension; empty if there are none.
 
-    Notes beside the images, such as text and tables, do not count.
+    As in ".heic 3 (needs pip install pillow-heif), .psd 1". Notes beside the images, such as text
+    and tables, do not count.
     """
     kinds = Counter(
         file.suffix or "without an extension"
         for file in files
         if not file.is_image and file.suffix not in _NOTES and not _is_note(file)
     )
-    return ", ".join(f"{kind} {count}" for kind, count in kinds.most_common())
+    ways = {kind: f" (needs {NEEDS[kind]})" if kind in NEEDS else "" for kind in kinds}
+    return ", ".join(f"{kind} {count}{ways[kind]}" for kind, count in kinds.most_common())
 
 
 def _is_note(file: Found) -> bool:
     return not file.suffix and file.name.lower() in _NOTE_NAMES
 
 
-def what_is_there(root: Place) -> str:
+def what_is_there(root: Place, looked_for: frozenset[str] = READABLE) -> str:
     """The kinds of files below a folder in which no image was found, for messages."""
     kinds = Counter(file.suffix or "no extension" for file in walk(root))
     if not kinds:
         return "it is empty"
     shown = ", ".join(f"{count} x {kind}" for kind, count in kinds.most_common(3))
-    return f"it has {shown}; looked for {' '.join(sorted(READABLE))}"
+    return f"it has {shown}; looked for {' '.join(sorted(looked_for))}"

@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import final
 
@@ -19,7 +20,14 @@ from torchxnn.data.datasets.class_order import (
     unknown_folder,
 )
 from torchxnn.data.datasets.file_tree import Found, entries, left_out, walk, what_is_there
-from torchxnn.data.datasets.images import check_image, quiet_pillow, read_input
+from torchxnn.data.datasets.images import (
+    READABLE,
+    check_input,
+    count_pages,
+    quiet_pillow,
+    read_input,
+    readable,
+)
 from torchxnn.errors import DataError, SkippedImagesWarning
 from torchxnn.models.preprocessing import Preprocessing
 from torchxnn.storage.paths import Location, Place, as_place
@@ -83,17 +91,19 @@ class ImageFolder(ImageDataset):
         self._folder = as_place(root)
         self.root = self._folder if isinstance(self._folder, Path) else None
         self.name = self._folder.name or str(self._folder)
-        self.preprocessing = preprocessing
+        self.preprocessing, self._kinds = preprocessing, readable(preprocessing)
         if not self._folder.is_dir():
             kind = "is not a folder" if self._folder.exists() else "does not exist"
             raise DataError(f"{self._folder} {kind}")
-        folders = class_folders(self._folder) if labelled else ()
+        folders = class_folders(self._folder, self._kinds) if labelled else ()
         if labelled:
             order = order or _order(self._folder, folders, classes)
-        every = self._files(folders) if labelled else list(walk(self._folder))
+        every = self._files(folders) if labelled else list(walk(self._folder, kinds=self._kinds))
         files = {file.path: file.size for file in every if file.is_image}
         if not files:
-            raise DataError(f"{self._folder} has no images ({what_is_there(self._folder)})")
+            raise DataError(
+                f"{self._folder} has no images ({what_is_there(self._folder, self._kinds)})"
+            )
         self.skipped = self._check(list(files), progress) if check else ()
         broken = {image.path for image in self.skipped}
         self.paths = tuple(path for path in files if path not in broken)
@@ -101,12 +111,15 @@ class ImageFolder(ImageDataset):
         self.remote_sizes = sizes if self.root is None else None
         self.classes = order.classes if order else ()
         self.labels = places_by_name(order.places, self.paths) if order else None
-        beside = [file for file in entries(self._folder) if not file.is_folder] if labelled else []
+        lying = entries(self._folder, kinds=self._kinds) if labelled else []
+        beside = [file for file in lying if not file.is_folder]
         self._warn(len(files), left_out([*every, *beside]), [f.name for f in beside if f.is_image])
 
     def _files(self, folders: Sequence[str]) -> list[Found]:
         root = self._folder
-        return [file for name in folders for file in walk(root / name, f"{name}/", root)]
+        return [
+            file for name in folders for file in walk(root / name, f"{name}/", root, self._kinds)
+        ]
 
     def load(self, index: int) -> Sample:
         """Read and preprocess the picture at an index from 0 to len - 1."""
@@ -117,7 +130,9 @@ class ImageFolder(ImageDataset):
     def _check(self, paths: list[str], progress: Progress | None) -> tuple[SkippedImage, ...]:
         files = (self._folder / path for path in paths)
         with quiet_pillow(), ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
-            reasons: Iterable[str | None] = threads.map(check_image, files)
+            reasons: Iterable[str | None] = threads.map(
+                partial(check_input, preprocessing=self.preprocessing), files
+            )
             if progress:
                 reasons = progress.track(reasons, len(paths), description="Checking images")
             skipped = tuple(
@@ -132,6 +147,12 @@ class ImageFolder(ImageDataset):
             )
         return skipped
 
+    def _with_pages(self) -> list[str]:
+        """The TIFF files of several pages, where pages are not channels."""
+        if self.preprocessing.takes_arrays:
+            return []
+        return [path for path in self.paths if count_pages(self._folder / path) > 1]
+
     def _warn(self, found: int, others: str, beside: Sequence[str]) -> None:
         remarks = []
         if self.skipped:
@@ -140,6 +161,11 @@ class ImageFolder(ImageDataset):
             remarks.append(
                 f"{len(self.skipped)} of {found} images could not be read and were left out: "
                 f"{named}{more}"
+            )
+        if paged := self._with_pages():
+            remarks.append(
+                f"{len(paged)} TIFF file(s) have several pages, of which the first is read: "
+                f"{', '.join(paged[:_NAMED])}{', ...' if len(paged) > _NAMED else ''}"
             )
         if others:
             remarks.append(
@@ -154,13 +180,13 @@ class ImageFolder(ImageDataset):
             warnings.warn(remark, SkippedImagesWarning, stacklevel=3)
 
 
-def class_folders(root: Place) -> tuple[str, ...]:
+def class_folders(root: Place, kinds: frozenset[str] = READABLE) -> tuple[str, ...]:
     """The names of the folders in a folder, in the order of the classes.
 
     Raises:
         DataError: there are none.
     """
-    found = entries(root)
+    found = entries(root, kinds=kinds)
     folders = [entry.name for entry in found if entry.is_folder]
     if not folders and any(entry.is_image for entry in found):
         raise DataError(
@@ -168,7 +194,7 @@ def class_folders(root: Place) -> tuple[str, ...]:
             "them without labels (labelled=False)"
         )
     if not folders:
-        raise DataError(f"{root} has no class folders ({what_is_there(root)})")
+        raise DataError(f"{root} has no class folders ({what_is_there(root, kinds)})")
     return in_order(folders)
 
 
