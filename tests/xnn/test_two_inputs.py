@@ -29,8 +29,8 @@ class ImageAndRow(nn.Module):
 
 @pytest.mark.filterwarnings("ignore:.*of the relevance met units", "ignore:degenerate fit")
 def test_an_image_is_explained_with_its_metadata_held_fixed():
-    code = re.search(r"```python\n(class WithMetadata.*?)```", PAGE.read_text("utf-8"), re.S)[1]
-    names = {"nn": nn}
+    code = re.search(r"```python\n(from torch import nn\n+class WithMetadata.*?)```", PAGE.read_text("utf-8"), re.S)[1]
+    names = {}
     exec(code, names)
     torch.manual_seed(0)
     model, row = ImageAndRow().eval(), torch.tensor([0.5, -1.0])
