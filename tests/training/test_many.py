@@ -178,6 +178,7 @@ def test_results_in_object_storage(cache):
     assert XNN.from_pretrained("memory://many/runs/0001", make_net()).targets == (1,)
 
 
+@pytest.mark.usefixtures("few_starts")
 def test_one_class_that_fails_is_named_and_the_rest_goes_on(cache):
     config = replace(QUICK, minimum_positives=41)
     fits = fit_many(cache, [0, 1], config=config, n_features=3)
@@ -261,6 +262,7 @@ def test_a_working_set_holds_all_positives_and_as_many_others_as_fit(cache):
         load_splits(replace(small, config=replace(QUICK, positive_share=None)), [(1,)])
 
 
+@pytest.mark.usefixtures("few_starts")
 def test_fits_in_little_memory_are_nearly_as_faithful(cache):
     config = replace(QUICK, epochs=30, patience=30, learning_rate=3e-3)
     small = fit_many(
@@ -280,6 +282,7 @@ def test_fits_in_little_memory_are_nearly_as_faithful(cache):
         assert float(1 - (reproduced - logit).var() / logit.var()) > 0.8
 
 
+@pytest.mark.usefixtures("few_starts")
 def test_predictions_decide_without_labels(tmp_path):
     cache = make_cache(tmp_path / "cache", labels=False)
     fits = fit_many(cache, config=replace(QUICK, epochs=2), n_features=3)
