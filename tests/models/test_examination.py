@@ -104,6 +104,7 @@ def forced(body, logits):
     [
         (batch_norm, None, "alone it is refused"),
         (centred, None, "of the outputs' span"),
+        (lambda _, y: (y - y.mean(0)) / y.var(0, correction=0).sqrt(), None, "100.0%"),
         (lambda body, y: body.act(y), nn.BatchNorm1d(4, track_running_stats=False), "'act'"),
         (forced, nn.BatchNorm1d(4), "the BatchNorm1d 'act'"),
     ],
@@ -125,6 +126,7 @@ def test_one_image_has_no_batch_to_depend_on():
 ONE, MANY = 1, 4
 PROBABILITIES = {
     "a sigmoid": (lambda _, y: torch.sigmoid(y), ONE, "a sigmoid in the forward of Body"),
+    "in half precision": (lambda _, y: y.sigmoid().half(), ONE, "a sigmoid in the forward of"),
     "in place": (lambda _, y: y.sigmoid_(), MANY, "a sigmoid in the forward of Body"),
     "a softmax": (lambda _, y: y.softmax(1), MANY, "what goes into the softmax"),
     "of one class": (lambda _, y: y.softmax(1)[:, 2], MANY, "a softmax in the forward"),

@@ -1,5 +1,6 @@
 """Weights beside parameters and buffers: they tell models apart, and nothing else changes."""
 
+import functools
 import io
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -45,6 +46,10 @@ def linear(last):
     return layer
 
 
+def calling(layer):
+    return lambda x: layer(x)
+
+
 KEPT = {
     "a tensor": numbers,
     "an array": lambda last: numbers(last).numpy(),
@@ -56,6 +61,8 @@ KEPT = {
     "its scale": lambda last: Packed(numbers(0), last / 10),
     "in a namespace": lambda last: SimpleNamespace(weight=numbers(last)),
     "a module in a list": lambda last: [linear(last)],
+    "in a function": lambda last: calling(linear(last)),
+    "around a function": lambda last: functools.partial(torch.add, other=numbers(last)),
     "quantised": lambda last: torch.quantize_per_tensor(torch.ones(3), last / 10, 0, torch.qint8),
     "quantised by channel": lambda last: torch.quantize_per_channel(
         torch.ones(1, 3), torch.tensor([last / 10]), torch.tensor([0]), 0, torch.qint8

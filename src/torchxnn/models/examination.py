@@ -146,7 +146,7 @@ def _share(difference: float) -> str:
 
 def _apart(one: Tensor, other: Tensor, all_outputs: Tensor) -> float:
     """The largest difference as a share of the span of the outputs, or of a tenth of their size."""
-    if one.shape != other.shape:
+    if one.shape != other.shape or not bool(other.isfinite().all()):
         return 1.0
     size = max(float(all_outputs.max() - all_outputs.min()), float(all_outputs.abs().max()) / 10)
     return float((one - other).abs().max()) / size if size else 0.0

@@ -1,8 +1,8 @@
 """What a model keeps beside its parameters and buffers, and computes with all the same.
 
 Quantised layers keep packed integers as plain attributes, others keep tensors in lists or
-dictionaries, arrays of NumPy, modules that are registered nowhere, or a state of their own
-(`get_extra_state`). Models without anything of the kind have no hidden state.
+dictionaries, arrays of NumPy, modules that are registered nowhere, what functions hold, or a state
+of their own (`get_extra_state`). Models without anything of the kind have no hidden state.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ import io
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
+from functools import partial
 from numbers import Number
-from types import SimpleNamespace
+from types import CellType, FunctionType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -109,7 +110,7 @@ def _leaves(value: Any, name: str, known: set[int], strict: bool = False) -> Ite
 
     Objects of other kinds are left out; of a state that must be read as a whole they are an error.
     """
-    if isinstance(value, Tensor | np.ndarray | nn.Module | dict | list):
+    if isinstance(value, Tensor | np.ndarray | nn.Module | dict | list | FunctionType):
         if id(value) in known:
             return
         known = known | {id(value)}
@@ -150,9 +151,21 @@ def _inside(value: Any) -> Mapping[Any, Any] | None:
             return dict(enumerate(value))
         case SimpleNamespace():
             return vars(value)
+        case partial():
+            return {"of": value.func, "arguments": value.args, **value.keywords}
+        case FunctionType():
+            cells = zip(value.__code__.co_freevars, value.__closure__ or (), strict=True)
+            return {name: _content(cell) for name, cell in cells}
     if is_dataclass(value) and not isinstance(value, type):
         return {each.name: getattr(value, each.name, None) for each in fields(value)}
     return None
+
+
+def _content(cell: CellType) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:  # the variable has no value yet
+        return None
 
 
 def _text(name: str, value: Any) -> str:
