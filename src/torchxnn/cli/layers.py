@@ -50,7 +50,8 @@ class Layers:
 def layers_table(model: str, shape: tuple[int, int, int], layers: Sequence[LayerInfo]) -> Table:
     """One row per layer; those an XNN can be attached to carry a tick, or --token."""
     attach = Column("attach", justify="center")
-    table = Table("layer", "kind", NUMBERS("output"), NUMBERS("calls"), attach)
+    layer_names = Column("layer", overflow="fold")  # a name that is cut cannot be copied
+    table = Table(layer_names, "kind", NUMBERS("output"), NUMBERS("calls"), attach)
     table.title = f"Layers of {model} on a {' x '.join(map(str, shape))} image"
     for layer in layers:
         output = "no row per image" if layer.shape is None else " x ".join(map(str, layer.shape))
