@@ -27,6 +27,7 @@ from torchxnn.explanations.names.judgements import FeatureNames
 from torchxnn.metrics import evaluation
 from torchxnn.models.attached import AttachedLayer, XNNOutput, fit_to
 from torchxnn.models.examination import Doubt, Examination
+from torchxnn.models.meaning import Meaning, OutputKind, OutputsConfig
 from torchxnn.models.outputs import check_targets, class_of_target
 from torchxnn.models.preprocessing import Preprocessing
 from torchxnn.models.tokens import Token
@@ -64,6 +65,10 @@ class XNN(nn.Module):
         token: of a layer that gives tokens (B, T, D): "cls" (the first one), an index, or "mean",
             over all of them. It then stands behind the layer's name, `blocks.3[cls]`.
         class_names: names of the model's outputs, for people.
+        outputs_are: "classes" exclude each other, "labels" do not, a "value" is a number; None asks
+            the labels of the fit; see `OutputsConfig`.
+        positives: of values, which ones are high and explained: from a number on ("2.5"), or an
+            upper share ("10%"); None takes the upper quarter.
         preprocessing: how image files become the model's input, to draw images and for the
             command line.
         source: where model and data came from, as plain values that are saved along.
@@ -75,6 +80,7 @@ class XNN(nn.Module):
         outputs: number of the model's outputs; None before a fit.
         report: how the fit went; None if nobody knows.
         examination: what was found out about the model; None if it was not examined.
+        meaning: of the model's outputs, as the fit found it.
 
     Raises:
         LayerError: no such layer; the message lists the nearest names.
@@ -95,6 +101,8 @@ class XNN(nn.Module):
         *,
         token: Token | None = None,
         class_names: Sequence[str] | None = None,
+        outputs_are: OutputKind | None = None,
+        positives: str | float | None = None,
         preprocessing: Preprocessing | None = None,
         source: Mapping[str, Any] | None = None,
     ) -> None:
@@ -109,6 +117,9 @@ class XNN(nn.Module):
         self.outputs: int | None = None
         self.report: FitReport | None = None
         self.examination: Examination | None = None
+        said = None if positives is None else str(positives)
+        self.outputs_config = OutputsConfig(outputs_are, said)
+        self.meaning = Meaning(self.outputs_config.kind or "classes")
         self._names: FeatureNames | None = None
 
     @property
@@ -144,7 +155,8 @@ class XNN(nn.Module):
         Args:
             loader: yields image batches, pairs (images, labels) or mappings of them by their usual
                 names (`torchxnn.data.loading`). Labels only decide which images are positives;
-                without them the model's own predictions do.
+                without them the model's own predictions do. They are class indices (B,), multi-hot
+                (B, K), or numbers if the output is one; -1 and NaN are not known.
             target: 0-based class index or several of them.
             validation: held-out data for early stopping and the reported figures; None holds out a
                 share of the loader's images.
@@ -171,10 +183,16 @@ class XNN(nn.Module):
             "map_dtype": config.conv.map_dtype,
             "map_memory": config.conv.map_memory,
         }
-        train, examination = record_examined(self.model, self.layer, loader, allow, **keep)
+        said = self.outputs_config
+        if said.kind == "value":  # of which any range is as good as another
+            allow = {*allow, "probabilities"}
+        train, examination = record_examined(
+            self.model, self.layer, loader, allow, **keep, outputs=said
+        )
         held_out = None
         if validation is not None:
-            held_out = record_activations(self.model, self.layer, validation, **keep)
+            said = OutputsConfig(train.meaning.outputs_are)
+            held_out = record_activations(self.model, self.layer, validation, **keep, outputs=said)
         self.examination = examination
         return self.fit_activations(train, target, held_out, config, on_epoch, compute)
 
@@ -189,10 +207,14 @@ class XNN(nn.Module):
     ) -> FitReport:
         """The same as `fit`, for activations that are already recorded."""
         targets = as_targets(target)
+        if train.meaning == Meaning():
+            train = train.settled(self.outputs_config)
+        if validation is not None and validation.meaning != train.meaning:
+            validation = validation.meant(train.meaning)
         n = default_features(len(targets)) if self.n_features is None else self.n_features
         embedding, report = fit_embedding(train, validation, targets, n, config, on_epoch, compute)
         names, old = self._names, self.embedding if targets == self.targets else None
-        self.attach_embedding(embedding, targets, train.n_outputs, report)
+        self.attach_embedding(embedding, targets, train.n_outputs, report, train.meaning)
         if names is not None and names.judgements:
             self._names = adopt.names_of_refit(names, old, embedding, train, targets)
         return report
@@ -203,6 +225,7 @@ class XNN(nn.Module):
         targets: Sequence[int],
         outputs: int | None = None,
         report: FitReport | None = None,
+        meaning: Meaning | None = None,
     ) -> None:
         """Explain with an embedding that was fitted elsewhere; names of an earlier one are gone.
 
@@ -212,6 +235,7 @@ class XNN(nn.Module):
             targets: 0-based classes whose logits it reproduces.
             outputs: number of the model's outputs, if known.
             report: how its fit went, if known.
+            meaning: of the model's outputs; None leaves it as it is.
 
         Raises:
             DataError: not one target per reproduced logit, or a target that the model has not.
@@ -225,6 +249,7 @@ class XNN(nn.Module):
             check_targets(targets, outputs)
         self.embedding = embedding.to(self.device)
         self.targets, self.outputs, self.report = tuple(targets), outputs, report
+        self.meaning = meaning or self.meaning
         self._names = None
 
     # --- the forward pass
@@ -354,7 +379,12 @@ class XNN(nn.Module):
 
     def target_name(self, target: int) -> str:
         """Name of what an output speaks for; a single logit speaks for class 1 of two."""
-        return self.class_name(class_of_target(target, self.outputs))
+        if self.meaning.outputs_are == "classes":
+            return self.class_name(class_of_target(target, self.outputs))
+        names, kind = self.class_names or (), self.meaning.outputs_are
+        if target < len(names):
+            return names[target]
+        return kind if kind == "value" and self.outputs == 1 else f"{kind.rstrip('s')} {target}"
 
     def class_name(self, index: int) -> str:
         """Name of a class, "class 3" if it has none."""
@@ -385,6 +415,7 @@ class XNN(nn.Module):
             preprocessing=self.preprocessing,
             source=self.source,
             examination=self.examination,
+            meaning=self.meaning,
         )
         save_with_names(path, about, saved_state(embedding), self.names)
 
@@ -425,7 +456,9 @@ class XNN(nn.Module):
             )
             report = about["report"] and structure(about["report"], FitReport, "its report")
             embedding = rebuild_embedding(about, state)
-            xnn.attach_embedding(embedding, about["targets"], about["outputs"], report)
+            known = about.get("meaning")
+            meaning = structure(known, Meaning, "its meaning") if known else Meaning()
+            xnn.attach_embedding(embedding, about["targets"], about["outputs"], report, meaning)
             xnn.examination = examination
         except (DataError, LookupError, TypeError, AttributeError, RuntimeError) as error:
             raise ModelError(f"the saved XNN in {path} is damaged: {error!r}") from error

@@ -38,8 +38,8 @@ def test_positives_by_label_by_prediction_and_of_a_single_logit():
 def test_positives_of_plain_numbers():
     mask, by = positives_of(LABELS, None, [2, 1], 3)
     assert (mask.tolist(), by) == ([[k == 2, k == 1] for k in LABELS.tolist()], "label")
-    mask, by = positives_of(None, LABELS, [0], 1)
-    assert (mask[:, 0].tolist(), by) == ((LABELS == 1).tolist(), "prediction")
+    mask, by = positives_of(None, SINGLE, [0], 1)
+    assert (mask[:, 0].tolist(), by) == ([True, False] * 4, "prediction")
     with pytest.raises(DataError, match="there are neither"):
         positives_of(None, None, [0], 3)
 

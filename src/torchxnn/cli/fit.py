@@ -135,7 +135,8 @@ class Fit(NamedModel):
         xnn = self._xnn(loaded, class_names=names, preprocessing=preprocessing, source=cache.source)
         targets = self._targets(self.target, cache.n_outputs, names)
         xnn.examination = cache.examined
-        needs = Needs(cache, self.place, self.train, self.many.memory)
+        meaning = cache.settled_labels(self.outputs)[1]
+        needs = Needs(cache, self.place, self.train, self.many.memory, meaning)
         train, held_out = load_splits(needs, [targets])
         xnn.fit_activations(
             train,
@@ -148,7 +149,8 @@ class Fit(NamedModel):
         return xnn
 
     def _xnn(self, loaded: LoadedModel, **about: Any) -> XNN:
-        return XNN(loaded.model, self.place, self.n_features, **about)
+        said: Any = {"outputs_are": self.outputs.outputs_are, "positives": self.outputs.positives}
+        return XNN(loaded.model, self.place, self.n_features, **said, **about)
 
     # One XNN per class
 
@@ -156,7 +158,8 @@ class Fit(NamedModel):
         with terminal.progress() as progress:
             cache = self._cache(loaded, progress)
             if self.targets == (ALL,):
-                wanted = targets_with_positives(cache, self.train)
+                meaning = cache.settled_labels(self.outputs)[1]
+                wanted = targets_with_positives(cache, self.train, meaning)
             else:
                 found = self._targets(self.targets, cache.n_outputs, cache.class_names)
                 wanted = [(target,) for target in found]
@@ -194,6 +197,7 @@ class Fit(NamedModel):
             config=self.train,
             compute=self.compute,
             many=self.many,
+            outputs=self.outputs,
             engine=self.engine.make(),
             out=self.out,
             on_class=note,

@@ -19,6 +19,7 @@ from torchxnn.data.datasets.open import DataConfig, OpenedData, open_dataset
 from torchxnn.data.record import cache_activations
 from torchxnn.models.examination import Doubt
 from torchxnn.models.load import LoadedModel, count_outputs, load_model
+from torchxnn.models.meaning import OutputsConfig
 from torchxnn.models.preprocessing import Preprocessing
 from torchxnn.parallel.ray_engine import EngineConfig
 from torchxnn.storage.paths import Location
@@ -38,6 +39,7 @@ class NamedModel:
     """go on though the model gives two answers to the same images (randomness), an answer that
     depends on the other images of a batch (batch), or probabilities that are to be explained"""
     source: DataConfig = field(default_factory=DataConfig, kw_only=True)
+    outputs: OutputsConfig = field(default_factory=OutputsConfig, kw_only=True)
     engine: EngineConfig = field(default_factory=EngineConfig, kw_only=True)
 
     def load(self) -> LoadedModel:
@@ -52,8 +54,9 @@ class NamedModel:
         """A folder of images as a data set for the model; its training part by default."""
         preprocessing = self.preprocessing(loaded)
         outputs = count_outputs(loaded.model, preprocessing)
+        names, labelled = loaded.classes, self.outputs.kind != "value"
         return open_dataset(
-            data, preprocessing, self.source, outputs, loaded.classes, "train", progress
+            data, preprocessing, self.source, outputs, names, "train", progress, labelled
         )
 
     def origin(self, loaded: LoadedModel, data: str) -> dict[str, Any]:
@@ -136,7 +139,10 @@ def open_for(xnn: Any, data: str | Path, source: DataConfig, progress: Progress)
     """A folder as a data set for the model of an XNN; its test part by default."""
     preprocessing = source.preprocessing(xnn.preprocessing)
     outputs = count_outputs(xnn.model, preprocessing)
-    opened = open_dataset(data, preprocessing, source, outputs, xnn.class_names, "test", progress)
+    labelled = xnn.meaning.outputs_are != "value"
+    opened = open_dataset(
+        data, preprocessing, source, outputs, xnn.class_names, "test", progress, labelled
+    )
     return opened.dataset
 
 

@@ -162,7 +162,7 @@ def many_table(fits: ManyFits, class_names: Sequence[str] | None) -> Table:
     reports = [each.report for each in done if each.report is not None]
     if reports:
         columns = zip(*(_figures(report) for report in reports), strict=True)
-        table.add_row("[bold]median of all[/]", *_texts(statistics.median(c) for c in columns), "")
+        table.add_row("[bold]median of all[/]", *_texts(map(_median, columns)), "")
         table.add_section()
     for report in sorted(reports, key=lambda each: each.validation.r2)[:WORST]:
         names = [str(t) if class_names is None else class_names[t] for t in report.targets]
@@ -177,14 +177,20 @@ def many_table(fits: ManyFits, class_names: Sequence[str] | None) -> Table:
     return table
 
 
-def _figures(report: FitReport) -> tuple[float, float, float, float]:
+def _figures(report: FitReport) -> tuple[float | None, ...]:
     held_out = report.validation
     return held_out.r2, held_out.f_cls, held_out.f_cls_positives, float(held_out.active)
 
 
-def _texts(figures: Iterable[float]) -> list[str]:
-    r2, f_cls, positives, active = figures
-    return [f"{r2:.3f}", f"{f_cls:.2%}", f"{positives:.1%}", f"{active:g}"]
+def _median(figures: Sequence[float | None]) -> float | None:
+    known = [figure for figure in figures if figure is not None]
+    return statistics.median(known) if known else None
+
+
+def _texts(figures: Iterable[float | None]) -> list[str]:
+    """R^2, both F_cls and active x-features; a dash for what does not exist."""
+    forms = zip(figures, (".3f", ".2%", ".1%", "g"), strict=True)
+    return ["-" if figure is None else f"{figure:{form}}" for figure, form in forms]
 
 
 def evaluation_table(evaluation: Evaluation) -> Table:

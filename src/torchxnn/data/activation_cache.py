@@ -13,11 +13,13 @@ from jaxtyping import Bool, Float, Int64, Shaped
 from torch import Tensor, nn
 
 from torchxnn.data.activations import Activations
+from torchxnn.data.labels import settle
 from torchxnn.errors import DataError, LayerError, ModelError
 from torchxnn.models.examination import Examination
 from torchxnn.models.hidden_state import note_changing
 from torchxnn.models.label_agreement import label_agreement
 from torchxnn.models.layers import resolve_layer, unwrap
+from torchxnn.models.meaning import Meaning, OutputsConfig
 from torchxnn.models.outputs import check_targets
 from torchxnn.models.preprocessing import Preprocessing
 from torchxnn.models.weights import fingerprint
@@ -112,8 +114,8 @@ class ActivationCache:
         return {**self.__dict__, "_columns": {}}
 
     @property
-    def labels(self) -> Int64[Tensor, " rows"] | None:
-        """Class index of every image, or None if the data have no labels."""
+    def labels(self) -> Shaped[Tensor, "rows *outputs"] | None:
+        """Class index of every image, or None if the data have no labels; others are (M, K)."""
         return self._column(LABELS)
 
     @property
@@ -268,6 +270,17 @@ class ActivationCache:
         if labels is not None and rows is not None:
             labels = labels[rows]
         return Activations(self.read(layer, rows, dtype), self.logits(rows), labels)
+
+    def settled_labels(
+        self, config: OutputsConfig
+    ) -> tuple[Shaped[Tensor, "rows *outputs"] | None, Meaning]:
+        """All labels, and what the outputs mean as the user or they say; see `settle`.
+
+        Raises:
+            DataError: labels that do not fit the outputs.
+        """
+        needed = self.labels is None and config.kind == "value"
+        return settle(self.labels, self.n_outputs, config, self.logits() if needed else None)
 
     def nbytes(self, layer: str, dtype: torch.dtype | None = None) -> int:
         """Bytes that all rows of a layer take in memory."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import IO, Any
 
 import numpy as np
@@ -16,9 +16,10 @@ import torch
 from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
 
-from torchxnn.data.labels import class_indices
+from torchxnn.data.labels import as_given, known_samples, settle
 from torchxnn.data.loading import by_position
 from torchxnn.errors import DataError
+from torchxnn.models.meaning import CLASSES, Meaning, OutputsConfig
 from torchxnn.models.outputs import predicted_classes
 
 CHUNK = 2**26
@@ -37,15 +38,18 @@ class Activations:
         z: the layer's output: vectors (M, S_z) in float32, trailing 1x1 dimensions flattened, or
             maps (M, C, h, w), in float16 unless asked otherwise.
         logits: (M, K) float32, all of the model's outputs before the softmax.
-        labels: (M,) class indices, or None if the loader gave images only.
+        labels: as `data.labels` has them, class indices (M,) above all; None if the loader gave
+            images only.
         map_memory: gigabytes of maps that are kept in memory, in this set and in each selection
             from it; more go to a temporary file.
+        meaning: of the logits; it goes with the form of the labels.
     """
 
     z: Float[Tensor, "samples dims *map"]
     logits: Float[Tensor, "samples outputs"]
-    labels: Int64[Tensor, " samples"] | None
+    labels: Shaped[Tensor, "samples *columns"] | None
     map_memory: float = 2.0
+    meaning: Meaning = CLASSES
 
     def __len__(self) -> int:
         return self.z.shape[0]
@@ -71,19 +75,43 @@ class Activations:
         if len(labels) not in (0, len(parts)):
             raise DataError("the loader gives labels for some batches only")
         z, logits = torch.cat([p.z for p in parts]), torch.cat([p.logits for p in parts])
-        return cls(z, logits, torch.cat(labels) if labels else None)
+        joined = torch.cat(labels) if labels else None
+        return cls(z, logits, joined, meaning=parts[0].meaning)
 
     def select(self, index: Tensor) -> Activations:
         """The samples at the given positions or under the given mask."""
         labels = None if self.labels is None else self.labels[index]
-        return Activations(self._rows(index), self.logits[index], labels, self.map_memory)
+        return replace(self, z=self._rows(index), logits=self.logits[index], labels=labels)
 
     def to(self, device: torch.device) -> Activations:
         """The same activations on a device: this very object if it lies there already."""
         if self.z.device == device:
             return self
         labels = None if self.labels is None else self.labels.to(device)
-        return Activations(self.z.to(device), self.logits.to(device), labels, self.map_memory)
+        return replace(self, z=self.z.to(device), logits=self.logits.to(device), labels=labels)
+
+    def settled(self, config: OutputsConfig) -> Activations:
+        """The same with the meaning that the user or the labels give the outputs; see `settle`.
+
+        Raises:
+            DataError: labels that do not fit the outputs.
+        """
+        labels, meaning = settle(self.labels, self.n_outputs, config, self.logits)
+        return replace(self, labels=labels, meaning=meaning)
+
+    def meant(self, meaning: Meaning) -> Activations:
+        """The same with a meaning that is known, such as that of an XNN.
+
+        Raises:
+            DataError: labels that do not fit it.
+        """
+        settled = self.settled(OutputsConfig(meaning.outputs_are))
+        return replace(settled, meaning=meaning)
+
+    def known(self, targets: Sequence[int]) -> Activations:
+        """The samples whose labels for all targets are known: this very object if all are."""
+        mask = known_samples(self.labels, targets)
+        return self if mask is None else self.select(mask)
 
     @property
     def are_maps(self) -> bool:
@@ -101,24 +129,24 @@ class Activations:
 
 
 def split_batch(batch: Any) -> tuple[Tensor, Tensor | None]:
-    """Images and labels (class indices) of one batch of a loader; see `data.loading`.
+    """Images and labels (as `as_given` has them) of one batch of a loader; see `data.loading`.
 
     Raises:
         DataError: the batch is neither a tensor, nor a pair that starts with one, nor a mapping
-            with one, or a label is no class index.
+            with one, or its labels are neither (B,) nor (B, K).
     """
     batch = by_position(batch)
     if isinstance(batch, Tensor):
         return batch, None
     if isinstance(batch, (tuple, list)) and batch and isinstance(batch[0], Tensor):
         labels = batch[1] if len(batch) > 1 else None
-        if labels is None or (isinstance(labels, Tensor) and labels.ndim == 1):
+        if labels is None or (isinstance(labels, Tensor) and labels.ndim):
             if labels is not None and len(labels) != len(batch[0]):
                 raise DataError(f"{len(batch[0])} images with {len(labels)} labels in one batch")
-            return batch[0], None if labels is None else class_indices(labels)
+            return batch[0], None if labels is None else as_given(labels)
     raise DataError(
-        "the loader must yield image batches or pairs (images, labels) with labels of shape (B,), "
-        f"it yields {_describe(batch)}"
+        "the loader must yield image batches or pairs (images, labels) with labels of shape (B,) "
+        f"or (B, K), it yields {_describe(batch)}"
     )
 
 

@@ -7,7 +7,6 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from torchxnn.data.activations import Activations
@@ -46,10 +45,11 @@ def record_examined(
 
     data = record_activations(model, layer, loader, on_first=examine, **settings)
     examination = found[0]
-    if data.labels is not None and data.labels.dtype == torch.int64 and data.labels.ndim == 1:
+    if data.labels is not None and data.meaning.outputs_are == "classes":
         agreement = label_agreement(data.predicted, data.labels, data.n_outputs)
         examination = replace(examination, agreement=agreement)
     bounded = "probabilities" not in allow and within_unit_interval(data.logits)
+    bounded = bounded and data.meaning.outputs_are != "value"
     warn_of_doubts(examination, bounded)
     return data, examination
 

@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from numbers import Integral
+from numbers import Real
 from typing import Any
 
 import torch
@@ -171,25 +171,28 @@ def stack_samples(samples: list[Any]) -> tuple[Tensor, Tensor] | Tensor:
         return images
     if len(labels) < len(pairs):
         raise DataError("some images have a label and some have none")
-    return images, torch.tensor(labels)
+    if len({label.shape for label in labels}) > 1:
+        raise DataError("labels of different shapes in one batch")
+    return images, torch.stack(labels)
 
 
-def _image_and_label(sample: Any) -> tuple[Tensor, int | None]:
+def _image_and_label(sample: Any) -> tuple[Tensor, Tensor | None]:
     if isinstance(sample, Sample):
-        return sample.image, sample.label
+        return sample.image, None if sample.label is None else torch.tensor(sample.label)
     sample = by_position(sample)
     image, label = sample, None
     if isinstance(sample, (tuple, list)) and sample:
         image, label = sample[0], sample[1] if len(sample) > 1 else None
-    if isinstance(label, Tensor) and not label.is_floating_point() and label.numel() == 1:
-        label = int(label)
-    if not isinstance(image, Tensor) or not isinstance(label, Integral | None):
+    label = torch.tensor(label) if isinstance(label, Real) else label
+    if isinstance(label, Tensor) and label.numel() == 1:
+        label = label.reshape(())
+    if not isinstance(image, Tensor) or not isinstance(label, Tensor | None):
         parts = sample if isinstance(sample, (tuple, list)) else [sample]
         raise DataError(
-            "the data must yield image tensors or pairs (image tensor, class index), they yield "
+            "the data must yield image tensors or pairs (image tensor, label), they yield "
             f"{', '.join(type(part).__name__ for part in parts)}"
         )
-    return image, None if label is None else int(label)
+    return image, label
 
 
 @dataclass(frozen=True)
@@ -321,7 +324,7 @@ def _samples(data: Any, collate: Collate) -> str:
 
 def _content(images: Tensor, labels: Tensor | None) -> list[Any]:
     first = images[0].detach().cpu().contiguous()
-    label = None if labels is None else int(labels[0])
+    label = None if labels is None else labels[0].tolist()
     return [
         f"{first.dtype} {tuple(first.shape)} {label}",
         first.reshape(-1).view(torch.uint8).numpy().tobytes(),

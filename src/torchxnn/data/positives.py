@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
-from typing import Literal, SupportsIndex
+from typing import SupportsIndex
 
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Float, Int64, Shaped
 from torch import Tensor
 
 from torchxnn.data.activation_cache import ActivationCache
 from torchxnn.data.activations import Activations
 from torchxnn.errors import DataError
-from torchxnn.models.outputs import check_targets, class_of_target
+from torchxnn.models.meaning import Meaning
+from torchxnn.models.outputs import check_targets, class_of_target, predicted_classes
 
 
 def default_features(n_targets: int) -> int:
@@ -55,42 +56,84 @@ def sample_classes(data: Activations | ActivationCache) -> Int64[Tensor, " sampl
     return data.predicted if data.labels is None else data.labels
 
 
+def sample_kinds(
+    data: Activations | ActivationCache, meaning: Meaning
+) -> Int64[Tensor, " samples"]:
+    """A number for each sample (M,), so that those of one number are alike as positives.
+
+    It is the class; of labels that do not exclude each other the rarest one that the sample has; of
+    values whether they are high.
+    """
+    if meaning.outputs_are == "classes":
+        return sample_classes(data)
+    mask = all_positives(data, meaning)
+    if meaning.outputs_are == "value":
+        return mask.any(1).long()
+    rarity = torch.where(mask, mask.sum(0), len(mask) + 1)
+    return torch.where(mask.any(1), rarity.argmin(1), mask.shape[1])
+
+
+def all_positives(
+    data: Activations | ActivationCache, meaning: Meaning
+) -> Bool[Tensor, "samples outputs"]:
+    """Which samples are positives of which output of the model, of all its outputs (M, K)."""
+    labels = data.labels
+    logits = data.logits if isinstance(data, Activations) else None
+    if labels is None and logits is None:
+        logits = data.logits()  # type: ignore[operator] # of a cache
+    return positives_of(labels, logits, range(data.n_outputs), data.n_outputs, meaning)[0]
+
+
 def positives_of(
-    labels: Int64[Tensor, " samples"] | None,
-    predicted: Int64[Tensor, " samples"] | None,
+    labels: Shaped[Tensor, "samples *columns"] | None,
+    logits: Float[Tensor, "samples outputs"] | None,
     targets: Sequence[int],
     outputs: int | None,
-) -> tuple[Bool[Tensor, "samples targets"], Literal["label", "prediction"]]:
-    """Which samples are positives of which target: by label, or without labels by prediction.
+    meaning: Meaning | None = None,
+) -> tuple[Bool[Tensor, "samples targets"], str]:
+    """Which samples are positives of which target, and by what: "label", "prediction", a rule.
+
+    Classes: those of the label, or without labels the predicted ones; a single output speaks for
+    class 1. Labels that do not exclude each other: those that the sample has, or without any given
+    a logit above 0. Values: those that are high, of the labels or else of the model's own.
 
     Args:
-        labels: 0-based class of each sample, or None if nobody knows.
-        predicted: class that the model predicts for each; None will do where there are labels.
-        targets: indices of outputs; a single output speaks for class 1.
+        labels: as `data.labels` has them, or None if nobody knows.
+        logits: of the model (M, K); None will do where there are labels.
+        targets: indices of outputs.
         outputs: how many outputs the model has; None, if nobody knows, counts as several.
+        meaning: of the outputs; None takes classes.
 
     Raises:
-        DataError: neither labels nor predictions.
+        DataError: neither labels nor logits.
     """
-    classes = predicted if labels is None else labels
-    if classes is None:
+    meaning = meaning or Meaning()
+    found = logits if labels is None else labels
+    if found is None:
         raise DataError("positives are found by labels or by predictions, and there are neither")
-    wanted = [class_of_target(target, outputs) for target in targets]
-    mask = classes.unsqueeze(1) == torch.tensor(wanted, device=classes.device)
-    return mask, "prediction" if labels is None else "label"
+    by = "prediction" if labels is None else "label"
+    if meaning.outputs_are == "value":
+        return meaning.high(found, targets), meaning.rule(targets)
+    if labels is None and meaning.outputs_are == "labels":
+        return found[:, list(targets)] > 0, by
+    if labels is not None and labels.ndim == 2:
+        return labels[:, list(targets)] == 1, by
+    classes = predicted_classes(found) if labels is None else labels
+    single = None if meaning.outputs_are == "labels" else outputs
+    wanted = [class_of_target(target, single) for target in targets]
+    return classes.unsqueeze(1) == torch.tensor(wanted, device=classes.device), by
 
 
 def find_positives(
     data: Activations, targets: Sequence[int]
-) -> tuple[Bool[Tensor, "samples targets"], Literal["label", "prediction"]]:
+) -> tuple[Bool[Tensor, "samples targets"], str]:
     """Which recorded samples are positives of which target, and by what; see `positives_of`.
 
     Raises:
         DataError: a target out of the range of the model's outputs.
     """
     check_targets(targets, data.n_outputs)
-    predicted = data.predicted if data.labels is None else None
-    return positives_of(data.labels, predicted, targets, data.n_outputs)
+    return positives_of(data.labels, data.logits, targets, data.n_outputs, data.meaning)
 
 
 def split_validation(

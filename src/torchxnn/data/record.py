@@ -34,6 +34,7 @@ from torchxnn.data.activation_cache import (
 from torchxnn.data.activations import Activations, RowStore
 from torchxnn.data.datasets.augment import HeldOutCopies
 from torchxnn.data.datasets.base import ImageDataset
+from torchxnn.data.labels import empty_labels, fitting_labels, labels_form
 from torchxnn.data.ordered_images import (
     Batch,
     ImageRows,
@@ -46,6 +47,7 @@ from torchxnn.errors import DataError, NonFiniteError, XNNError
 from torchxnn.models.examination import EXAMINED, Doubt, Examination, examine_model
 from torchxnn.models.inputs import check_inputs
 from torchxnn.models.layers import as_activations, record_layers, resolve_layer, unwrap
+from torchxnn.models.meaning import OutputsConfig
 from torchxnn.models.outputs import count_classes, predicted_classes
 from torchxnn.models.preprocessing import Preprocessing
 from torchxnn.models.token_checks import check_token
@@ -77,6 +79,7 @@ def record_activations(
     map_dtype: Literal["float16", "float32"] = "float16",
     map_memory: float = 2.0,
     on_first: Callable[[Tensor], object] | None = None,
+    outputs: OutputsConfig | None = None,
 ) -> Activations:
     """Run the model over a loader and keep a layer's output, the logits and the labels.
 
@@ -90,6 +93,7 @@ def record_activations(
         map_memory: gigabytes of maps kept in memory; more go to a temporary file.
         on_first: called with the images of the first batch, on the model's device, once the model
             took them; to examine the model before the others run.
+        outputs: what the user says that the model's outputs mean; None asks the labels.
 
     Returns:
         `Activations` on the CPU.
@@ -117,9 +121,9 @@ def record_activations(
         raise DataError("the loader is empty: there are no images to explain")
     if labelled not in (0, done):
         raise DataError("the loader gives labels for some batches only")
-    return Activations(
-        z.result(), logits.result(), labels.result() if labelled else None, map_memory
-    )
+    found = labels.result() if labelled else None
+    every = Activations(z.result(), logits.result(), found, map_memory)
+    return every.settled(outputs or OutputsConfig())
 
 
 def cache_activations(
@@ -303,6 +307,7 @@ def _about(
     columns = [PREDICTED] + ([LABELS] if labels is not None else [])
     if isinstance(images.dataset, HeldOutCopies):
         columns += _COLUMNS
+    form = {} if labels is None else labels_form(labels)
     return {
         "kind": KIND,
         "kind_version": kind_version(logits.shape[1]),
@@ -313,6 +318,7 @@ def _about(
         "columns": columns,
         "preprocessing": plain(preprocessing),
         "data": data_fingerprint(images),
+        **form,
     }
 
 
@@ -349,9 +355,9 @@ def _chunk(
     for layer in cache.layers:
         tensors[layer_tensor(layer)] = torch.empty((count, *cache.dims(layer)), dtype=cache.dtype)
     tensors[LOGITS] = torch.empty((cache.n_outputs, count))  # so that one output lies in one piece
-    for name in (PREDICTED, LABELS):
-        if name in cache.store.about["columns"]:
-            tensors[name] = torch.empty(count, dtype=torch.int64)
+    tensors[PREDICTED] = torch.empty(count, dtype=torch.int64)
+    if LABELS in cache.store.about["columns"]:
+        tensors[LABELS] = empty_labels(cache.store.about, count)
     while span:
         rows, outputs, logits, labels = next(passes)
         here = slice(count - len(span), count - len(span) + len(rows))
@@ -369,7 +375,7 @@ def _chunk(
         if (labels is None) == (LABELS in tensors):
             raise DataError(f"{images.name(rows)}: some images have a label and some have none")
         if labels is not None:
-            tensors[LABELS][here] = labels
+            tensors[LABELS][here] = fitting_labels(labels, tensors[LABELS], images.name(rows))
         span = span[len(rows) :]
     return tensors
 

@@ -56,9 +56,12 @@ class Pair:
     maps: float | None
     variation: float | None
 
-    def text(self, names: Sequence[str]) -> str:
-        """Both names and what agrees, as in: "wing and x-feature 3 (maps r = .95)"."""
-        found = [("maps", self.maps), ("variation on the class", self.variation)]
+    def text(self, names: Sequence[str], where: str = "the class") -> str:
+        """Both names and what agrees, as in: "wing and x-feature 3 (maps r = .95)".
+
+        `where` is what the images have in common on which they vary alike.
+        """
+        found = [("maps", self.maps), (f"variation on {where}", self.variation)]
         known = [f"{what} r = {value:.2f}" for what, value in found if value is not None]
         return f"{joined([names[self.first], names[self.second]])} ({', '.join(known)})"
 

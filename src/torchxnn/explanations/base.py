@@ -27,20 +27,37 @@ from torchxnn.explanations.drawing.figure import PaperColumns, Style, draw_card
 from torchxnn.explanations.drawing.html import card_fragment, render_card
 from torchxnn.explanations.drawing.overlay import Scale, number, signed
 from torchxnn.explanations.saved_result import SavedResult
-from torchxnn.explanations.sentences import NOT_ANCHORED, Account, account_for, stability_facts
+from torchxnn.explanations.sentences import (
+    NOT_ANCHORED,
+    POSITIVE,
+    Account,
+    account_for,
+    stability_facts,
+)
 from torchxnn.explanations.summands import Traits, listed, shared, summands_of
 from torchxnn.metrics.among_positives import AmongPositives
 from torchxnn.metrics.faithfulness import BOUND_LEVEL, Faithfulness
+from torchxnn.models.meaning import OutputKind
 from torchxnn.storage.artifact import structure
 
 Kind = TypeVar("Kind", bound="Reasons")
 
-_EARLIER = {"anchored": False, "found_again": [], "not_resampled": "", "among_positives": []}
+_EARLIER = {"anchored": False, "found_again": [], "not_resampled": "", "among_positives": [],
+            "outputs_are": "classes"}  # fmt: skip
 """What files of earlier versions do not say."""
 
 BETTER_WITNESS = "on such networks the method removal tells more of the truth, and takes longer"
 """What is said of images where units are decided by their bias, as by depthwise convolutions: there
 maps by removal follow their x-feature better than those of any other method (FunnyBirds, docs)."""
+
+_TERMS = {
+    "classes": ("Predicted", "True class"),
+    "labels": ("Seen", "True labels"),
+    "value": ("Value", "True value"),
+}
+"""What is said of the outputs, and what is true, by what they are."""
+
+_TRAINED = {"classes": "the class's", "labels": "the label's", "value": "the"}
 
 FAR_OFF = 0.25  # of the logit's scale: beyond it the reproduced logit is said to be wrong
 
@@ -61,8 +78,9 @@ class Reasons(SavedResult, ABC):
         target_names: one per target.
         logits: (k,), the network's own.
         reproduced: (k,), `contributions.sum(-1) + intercept`.
-        predicted_class: the class that the network predicts; see `predicted_classes`.
-        predicted_name: its name.
+        predicted_class: the class that the network predicts; see `predicted_classes`. Of labels the
+            first target that the network sees; None if it sees none, and of values.
+        predicted_name: its name; the names of all labels that the network sees; the value.
         feature_names: one per x-feature, 1-based unless somebody named them.
         certificate: of the attributions.
         faithfulness: of the fit, on held-out data; None if never measured.
@@ -74,6 +92,7 @@ class Reasons(SavedResult, ABC):
         found_again: of each x-feature, see `FitReport`; empty where nobody knows.
         not_resampled: why nobody knows; see `FitReport`.
         among_positives: one per target, see `FitReport`; empty where nobody knows.
+        outputs_are: see `Meaning`.
 
     Raises:
         DataError: shapes that do not belong together.
@@ -92,7 +111,7 @@ class Reasons(SavedResult, ABC):
     target_names: tuple[str, ...]
     logits: Float[Tensor, " targets"]
     reproduced: Float[Tensor, " targets"]
-    predicted_class: int
+    predicted_class: int | None
     predicted_name: str
     feature_names: tuple[str, ...]
     certificate: Certificate
@@ -104,6 +123,7 @@ class Reasons(SavedResult, ABC):
     found_again: tuple[float, ...] = ()
     not_resampled: str = ""
     among_positives: tuple[AmongPositives, ...] = ()
+    outputs_are: OutputKind = "classes"
 
     @abstractmethod
     def _shapes(self) -> tuple[dict[str, tuple[int, ...]], str]:
@@ -190,6 +210,7 @@ class Reasons(SavedResult, ABC):
             label=self.label,
             typical=self.typical,
             traits=self.traits(target_index),
+            outputs_are=self.outputs_are,
         )
 
     def traits(self, target_index: int = 0) -> Traits:
@@ -262,8 +283,8 @@ class Reasons(SavedResult, ABC):
         if self._measured_bounds is not None:
             origin = self._bound_origin(target_index)
         return (
-            f"on this {self.unit} they reproduce a logit of {number(reproduced)} instead of "
-            f"{number(logit)}, which is off by {_above(abs(logit - reproduced), bound)} {origin}"
+            f"on this {self.unit} they reproduce a {self.quantity} of {number(reproduced)} instead "
+            f"of {number(logit)}, which is off by {_above(abs(logit - reproduced), bound)} {origin}"
         )
 
     def certificate_lines(self) -> tuple[str, ...]:
@@ -274,8 +295,8 @@ class Reasons(SavedResult, ABC):
         else:
             lines.append(
                 f"Faithfulness on {f.images} held-out {self.unit}s: F_reg {f.f_reg:.3g} "
-                f"({f.f_reg_positives:.3g} on the {f.positives} positives), F_cls {f.f_cls:.1%} "
-                f"({f.f_cls_positives:.1%}), R² {f.r2:.3f}. "
+                f"({f.f_reg_positives:.3g} on the {f.positives} positives), {_kept(f)}"
+                f"R² {f.r2:.3f}. "
                 f"x-features: {f.active} of {f.n_features} active, {f.dead} dead."
             )
         if self._measured_bounds is not None:
@@ -285,8 +306,8 @@ class Reasons(SavedResult, ABC):
                 for k in range(len(self.targets))
             ]
             lines.append(
-                f"Error of the reproduced logit on this {self.unit}: {listed(bounds)} (the bound "
-                f"{self._bound_origin(*range(len(self.targets)))})."
+                f"Error of the reproduced {self.quantity} on this {self.unit}: {listed(bounds)} "
+                f"(the bound {self._bound_origin(*range(len(self.targets)))})."
             )
         maps = self.map_correlation()
         if maps is not None and len(maps) > 1:
@@ -342,7 +363,9 @@ class Reasons(SavedResult, ABC):
             panels.append(Panel(self.feature_names[i], evidence, values, note, details, like, weak))
         logit_panels = []
         for k in rows:
-            name = "The whole logit" if len(rows) == 1 else f"The logit of {self.target_names[k]}"
+            name = f"The whole {self.quantity}"
+            if len(rows) > 1:
+                name = f"The {self.quantity} of {self.target_names[k]}"
             (evidence,) = self.evidence(of_logits[k : k + 1])
             mass = self._logit_mass(of_logits[k])
             details = tuple(text for text in (strength(mass),) if text)
@@ -365,7 +388,7 @@ class Reasons(SavedResult, ABC):
         if self.among_positives:
             known = self.among_positives[k]
             mean, spread = known.mean[feature], known.spread[feature]
-            details.append(f"class {signed(mean)} ± {number(spread)}, rest 0")
+            details.append(f"{self.positive} {signed(mean)} ± {number(spread)}, rest 0")
         if self.found_again:
             details.append(f"found again {self.found_again[feature]:.0%}")
         return tuple(details)
@@ -395,8 +418,9 @@ class Reasons(SavedResult, ABC):
         if not self.among_positives:
             return drawn
         return (
-            f"{drawn} Class: mean contribution ± standard deviation on the class's training "
-            f"{self.unit}s; the rest, typical other {self.unit}s, get 0 on average."
+            f"{drawn} {self.positive.capitalize()}: mean contribution ± standard deviation on "
+            f"{_TRAINED[self.outputs_are]} training {self.unit}s; the rest, typical other "
+            f"{self.unit}s, get 0 on average."
         )
 
     @final
@@ -458,10 +482,20 @@ class Reasons(SavedResult, ABC):
         intercept, constant = float(self.intercept[k]), self.typical or "intercept"
         total = f"{total} {_term(intercept, first=not total)}".strip()
         equation = (
-            f"Logit of {self.target_names[k]}: the network gives {number(logit)}; the x-features "
-            f"reproduce {number(reproduced)} = {total} ({constant})"
+            f"{self.quantity.capitalize()} of {self.target_names[k]}: the network gives "
+            f"{number(logit)}; the x-features reproduce {number(reproduced)} = {total} ({constant})"
         )
         return Row(self.target_names[k], logit, reproduced, intercept, constant, equation)
+
+    @property
+    def quantity(self) -> str:
+        """What the x-features add up to: a logit, or the value itself."""
+        return "value" if self.outputs_are == "value" else "logit"
+
+    @property
+    def positive(self) -> str:
+        """What the inputs are on which an output is explained, in a word or two."""
+        return POSITIVE[self.outputs_are].removeprefix("the ")
 
     @property
     def typical(self) -> str | None:
@@ -471,14 +505,17 @@ class Reasons(SavedResult, ABC):
     @final
     def facts(self) -> tuple[tuple[str, str], ...]:
         """Predicted and true class, origin and stability as far as known: (term, text)."""
-        facts = [("Predicted", self.predicted_name)]
+        said, true = _TERMS[self.outputs_are]
+        facts = [(said, self.predicted_name)]
         if self.label is not None:
-            facts.append(("True class", self.label))
+            facts.append((true, self.label))
         if self.path is not None:
             facts.append((self.origin, self.path))
         facts += stability_facts(self.feature_names, self.found_again, self.not_resampled)
         every = [pair for k in range(len(self.targets)) for pair in self.alike(k)]
-        pairs = dict.fromkeys(pair.text(self.feature_names) for pair in every)
+        pairs = dict.fromkeys(
+            pair.text(self.feature_names, POSITIVE[self.outputs_are]) for pair in every
+        )
         if pairs:
             facts.append((ALIKE, "; ".join(pairs)))
         return tuple(facts)
@@ -504,6 +541,13 @@ class Reasons(SavedResult, ABC):
         if c.conservation_error is not None and not c.conservation_error <= CONSERVATION_LIMIT:
             found.append(f"relevance is not conserved (error {c.conservation_error:.1e})")
         return tuple(found)
+
+
+def _kept(f: Faithfulness) -> str:
+    """The share of inputs that keep their class, and a comma; empty where nothing is decided."""
+    if f.f_cls is None or f.f_cls_positives is None:
+        return ""
+    return f"F_cls {f.f_cls:.1%} ({f.f_cls_positives:.1%}), "
 
 
 def _certified(certificate: Certificate) -> str:

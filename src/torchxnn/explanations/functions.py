@@ -22,6 +22,7 @@ from torchxnn.errors import DataError
 from torchxnn.explanations.image import Explanation
 from torchxnn.explanations.maps import Units, default_method, run_with_maps
 from torchxnn.explanations.text_table import TableExplanation, TextExplanation
+from torchxnn.explanations.verdict import Label, truth, verdict
 from torchxnn.explanations.volume import VolumeExplanation
 from torchxnn.models.attached import FittedXNN, NamedXNN, XNNOutput
 from torchxnn.models.inputs import kind_of
@@ -80,7 +81,7 @@ def explain_image(
     image: Tensor,
     *,
     picture: np.ndarray | None = None,
-    label: int | None = None,
+    label: Label | None = None,
     path: str | None = None,
     method: str | None = None,
 ) -> Explanation | VolumeExplanation:
@@ -93,7 +94,7 @@ def explain_image(
         image: (C, H, W), preprocessed; or a volume (C, D, H, W).
         picture: uint8 (H, W, 3), of a volume (D, H, W, 3), to draw on; None undoes the
             preprocessing.
-        label: true class, if known, for the caption.
+        label: true class, if known, for the caption; or multi-hot labels, or the true value.
         path: where the image came from, for the caption.
         method: name of the attribution method in `METHODS`; None takes `default_method`.
 
@@ -128,7 +129,7 @@ def explain_text(
     ids: Tensor,
     tokens: Sequence[str],
     *,
-    label: int | None = None,
+    label: Label | None = None,
     path: str | None = None,
     method: str = DEFAULT,
     baseline: int | None = None,
@@ -170,7 +171,7 @@ def explain_row(
     names: Sequence[str],
     *,
     values: Iterable[float] | None = None,
-    label: int | None = None,
+    label: Label | None = None,
     path: str | None = None,
     method: str = DEFAULT,
     baseline: float | Float[Tensor, " dims"] | None = None,
@@ -204,7 +205,7 @@ def explain_row(
 
 
 def _explain_entries(
-    xnn: NamedXNN, entries: Tensor, label: int | None, path: str | None, *options: Any
+    xnn: NamedXNN, entries: Tensor, label: Label | None, path: str | None, *options: Any
 ) -> dict[str, Any]:
     """What explanations of a text and of a row share; options as of `attribute_entries`."""
     batch = entries.unsqueeze(0)
@@ -218,10 +219,10 @@ def _explain_entries(
 
 
 def reasons(
-    xnn: NamedXNN, output: XNNOutput, label: int | None = None, path: str | None = None
+    xnn: NamedXNN, output: XNNOutput, label: Label | None = None, path: str | None = None
 ) -> dict[str, Any]:
     """The fields of `Reasons`, but the certificate, that the output for a batch of one gives."""
-    predicted, report = int(output.predicted[0]), xnn.report
+    report = xnn.report
     return {
         "features": output.features[0],
         "contributions": output.contributions[0],
@@ -231,15 +232,15 @@ def reasons(
         "target_names": tuple(xnn.target_name(target) for target in xnn.targets),
         "logits": output.logits[0, list(xnn.targets)],
         "reproduced": output.reproduced[0],
-        "predicted_class": predicted,
-        "predicted_name": xnn.class_name(predicted),
+        **verdict(xnn, output),
         "feature_names": xnn.names.shown(),
         "faithfulness": report.validation if report else None,
         "degenerate": report.degenerate if report else (),
         "found_again": report.found_again if report else (),
         "not_resampled": report.not_resampled if report else "",
         "among_positives": report.among_positives if report else (),
-        "label": None if label is None else xnn.class_name(label),
+        "label": None if label is None else truth(xnn, label),
+        "outputs_are": xnn.meaning.outputs_are,
         "path": path,
     }
 

@@ -25,6 +25,7 @@ from torchxnn.explanations.summands import (
     summands_of,
     weaker,
 )
+from torchxnn.models.meaning import OutputKind
 
 TYPICAL = "a typical other image"
 
@@ -33,6 +34,9 @@ NOT_ANCHORED = (
     "that shares and order hang on an arbitrary offset; fit it again"
 )
 """What is said wherever numbers of such an XNN, as earlier versions saved them, are read."""
+
+POSITIVE = {"classes": "the class", "labels": "the label", "value": "high values"}
+"""What the images have in common on which an output is explained, by what outputs are."""
 
 FOUND_AGAIN = "Found again"
 """The term under which pages say on how many samples of the images an x-feature comes back."""
@@ -76,8 +80,8 @@ class Account:
     add up to `logit`. X-features that are alike are one reason; see `Reason`.
 
     Attributes:
-        target: name of the class.
-        predicted: name of the class that the network predicts.
+        target: name of the class, the label or the value.
+        predicted: name of the class that the network predicts; not used of labels and values.
         label: name of the true class; None if it is not known.
         logit: the network's own, y.
         reasons: what speaks for the class with at least 5% of the sum of |contribution|, by falling
@@ -90,6 +94,8 @@ class Account:
             where b is no more than a constant.
         elsewhere: what adds to the logit here with such shares though on the class it is no larger
             than on other images, so that it is no reason.
+        outputs_are: whether the target is a class, a label that the network sees if its logit is
+            above 0, or a value.
     """
 
     target: str
@@ -103,6 +109,7 @@ class Account:
     unexplained: float
     typical: str | None = TYPICAL
     elsewhere: tuple[Reason, ...] = ()
+    outputs_are: OutputKind = "classes"
 
     def sentence(self) -> str:
         """The whole account in one sentence."""
@@ -110,18 +117,33 @@ class Account:
 
     def refusal(self, reason: str) -> str:
         """What is said instead where the numbers do not support a sentence."""
-        what = "why" if self.target == self.predicted else f"what speaks for {noun(self.target)}"
-        sees = f"The network sees {noun(self.predicted)}"
-        return f"{sees}; these x-features cannot say {what}: {reason}."
+        what = "why" if self._is_decided else f"what speaks for {noun(self.target)}"
+        return f"{self._sees()}; these x-features cannot say {what}: {reason}."
+
+    @property
+    def _is_decided(self) -> bool:
+        """Whether the network decides for the target; values are as they are."""
+        if self.outputs_are == "classes":
+            return self.target == self.predicted
+        return self.outputs_are == "value" or self.logit > 0
+
+    def _sees(self) -> str:
+        """What the network says, without a reason."""
+        if self.outputs_are == "value":
+            return f"The {self.target} is {number(self.logit)}"
+        if self.outputs_are == "labels":
+            return f"The network {'sees' if self.logit > 0 else 'does not see'} {noun(self.target)}"
+        return f"The network sees {noun(self.predicted)}"
 
     def _claim(self) -> str:
         target, reasons = noun(self.target), listed([one.text() for one in self.reasons])
-        if self.target != self.predicted:
-            sees = f"The network sees {noun(self.predicted)}"
+        if not self._is_decided:
             if not reasons:
-                return f"{sees}; there is no evidence for {target}"
-            return f"{sees}; evidence for {target} is {reasons}"
-        if self.label is not None and self.label != self.predicted:
+                return f"{self._sees()}; there is no evidence for {target}"
+            return f"{self._sees()}; evidence for {target} is {reasons}"
+        if self.outputs_are != "classes":
+            claim = self._sees()
+        elif self.label is not None and self.label != self.predicted:
             claim = f"The network takes {noun(self.label)} for {target}"
         else:
             claim = f"This is {target}"
@@ -131,16 +153,19 @@ class Account:
         if not self.objections:
             return ""
         texts = [one.text(opposed=True) for one in self.objections]
+        if self.outputs_are == "value":
+            return f"; {listed(texts)} {plural(self.objections, 'lowers', 'lower')} it"
         return f"; against it {plural(self.objections, 'speaks', 'speak')} {listed(texts)}"
 
     def _elsewhere(self) -> str:
-        return no_larger(self.elsewhere, "adds to it", "add to it")
+        return no_larger(self.elsewhere, "adds to it", "add to it", POSITIVE[self.outputs_are])
 
     def _rest(self) -> str:
-        whose = "the" if self.target == self.predicted else "its"
+        whose = "the" if self._is_decided else "its"
+        of = self.target if self.outputs_are == "value" else "logit"
         what = "the intercept" if self.typical is None else f"what {self.typical} gets"
         texts = rest(what, self.intercept, self.weaker, self.unexplained)
-        return f"the rest of {whose} logit of {number(self.logit)} is {texts}"
+        return f"the rest of {whose} {of} of {number(self.logit)} is {texts}"
 
 
 def account_for(
@@ -154,6 +179,7 @@ def account_for(
     label: str | None = None,
     typical: str | None = TYPICAL,
     traits: Traits = UNKNOWN,
+    outputs_are: OutputKind = "classes",
 ) -> Account:
     """Sort the summands of a logit into reasons, objections and the rest; see `Account`.
 
@@ -175,19 +201,21 @@ def account_for(
         unexplained=logit - (sum(values) + intercept),
         typical=typical,
         elsewhere=tuple(one for one in notable if one.value > 0 and not one.is_of_class),
+        outputs_are=outputs_are,
     )
 
 
-def no_larger(reasons: Sequence[Reason], one: str, several: str) -> str:
+def no_larger(reasons: Sequence[Reason], one: str, several: str, where: str = "the class") -> str:
     """The clause about what is no reason, since it is no larger on the class than on other images.
 
-    Empty without any; `one` and `several` are what they do, in singular and plural.
+    Empty without any; `one` and `several` are what they do, in singular and plural, and `where` is
+    what the reasons would have to be larger on.
     """
     if not reasons:
         return ""
     does, names = plural(reasons, one, several), listed([each.text() for each in reasons])
     are = plural(reasons, "is", "are")
-    return f"; {names} {does} here, but {are} no larger on the class than elsewhere"
+    return f"; {names} {does} here, but {are} no larger on {where} than elsewhere"
 
 
 def rest(what: str, intercept: float, others: float | None, unexplained: float) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from torchxnn.attribution.base import Certificate
 from torchxnn.data.activations import Activations, split_batch
+from torchxnn.data.labels import known_samples, settle
 from torchxnn.data.loading import read_batches
 from torchxnn.data.positives import find_positives, positives_of
 from torchxnn.embeddings.apply import Embedded, apply_embedding
@@ -21,6 +22,7 @@ from torchxnn.metrics.faithfulness import Faithfulness, dead_features, measure_f
 from torchxnn.metrics.orthogonality import MapCovariance, Orthogonality
 from torchxnn.models.attached import FittedXNN
 from torchxnn.models.inputs import kind_of
+from torchxnn.models.meaning import OutputKind, OutputsConfig
 
 CERTIFIED_IMAGES = 8
 
@@ -35,13 +37,13 @@ class Evaluation:
             texts and rows.
         certificate: of the heatmaps of the first positives (a certificate costs several times what
             the maps do); None without maps.
-        positives_by: what made an image a positive.
+        positives_by: what made an image a positive; see `positives_of`.
     """
 
     faithfulness: Faithfulness
     orthogonality: Orthogonality | None
     certificate: Certificate | None
-    positives_by: Literal["label", "prediction"]
+    positives_by: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,13 +53,13 @@ class Measured:
     Attributes:
         faithfulness: see `Faithfulness`.
         dead: 0-based x-features that are 0 on every positive.
-        positives_by: what made an image a positive.
+        positives_by: what made an image a positive; see `positives_of`.
         embedded: x-features, contributions and reproduced logits of every image.
     """
 
     faithfulness: Faithfulness
     dead: tuple[int, ...]
-    positives_by: Literal["label", "prediction"]
+    positives_by: str
     embedded: Embedded
 
 
@@ -72,7 +74,8 @@ def measure_activations(
         DataError: no images, or no positives of a target.
     """
     found = find_positives(data, targets)
-    return _measure(apply_embedding(embedding, data.z), data.logits, targets, *found)
+    embedded, kind = apply_embedding(embedding, data.z), data.meaning.outputs_are
+    return _measure(embedded, data.logits, targets, *found, kind)
 
 
 def _measure(
@@ -80,10 +83,17 @@ def _measure(
     logits: Float[Tensor, "samples outputs"],
     targets: tuple[int, ...],
     positives: Bool[Tensor, "samples targets"],
-    positives_by: Literal["label", "prediction"],
+    positives_by: str,
+    outputs_are: OutputKind,
 ) -> Measured:
     faithful = measure_faithfulness(
-        embedded.features, embedded.contributions, embedded.reproduced, logits, targets, positives
+        embedded.features,
+        embedded.contributions,
+        embedded.reproduced,
+        logits,
+        targets,
+        positives,
+        outputs_are,
     )
     dead = dead_features(embedded.features, positives.any(1)).nonzero().flatten().tolist()
     return Measured(faithful, tuple(dead), positives_by, embedded)
@@ -91,7 +101,8 @@ def _measure(
 
 def measure(xnn: FittedXNN, data: Activations) -> Measured:
     """Faithfulness on recorded activations of the XNN's layer; see `measure_activations`."""
-    return measure_activations(xnn.fitted(), data, xnn.targets)
+    meant = data if data.meaning == xnn.meaning else data.meant(xnn.meaning)
+    return measure_activations(xnn.fitted(), meant, xnn.targets)
 
 
 def evaluate(
@@ -118,19 +129,22 @@ def evaluate(
     parts: list[Embedded] = []
     logits: list[Tensor] = []
     positives: list[Tensor] = []
-    ways: set[Literal["label", "prediction"]] = set()
+    labelled: set[bool] = set()
     for batch in read_batches(loader):
         images, labels = split_batch(batch)
+        labelled.add(labels is not None)
+        if len(labelled) > 1:
+            raise DataError("the loader gives labels for some batches only")
+        images, labels = _known(images, labels, xnn)
+        if not len(images):
+            continue
         images = images.to(xnn.attached.device)
         found = xnn.run(images).cpu()
         parts.append(Embedded(found.features, found.contributions, found.reproduced))
         logits.append(found.logits.float())
-        labels = labels if labels is None else labels.cpu()
-        mine, by = positives_of(labels, found.predicted, xnn.targets, found.logits.shape[1])
+        outputs = found.logits.shape[1]
+        mine, by = positives_of(labels, found.logits, xnn.targets, outputs, xnn.meaning)
         positives.append(mine)
-        ways.add(by)
-        if len(ways) > 1:
-            raise DataError("the loader gives labels for some batches only")
         # Tokens and columns have no common frame to be orthogonal in.
         maps = maps and kind_of(images) == "image"
         if maps and bool(mine.any()):
@@ -142,9 +156,23 @@ def evaluate(
                 _, certificate = xnn.attribute(few, return_certificate=True)
         if on_batch is not None:
             on_batch(len(images))
+    kind = xnn.meaning.outputs_are
     if not logits:
         raise DataError("the loader is empty: there are no images to evaluate on")
-    everything = torch.cat(logits), xnn.targets, torch.cat(positives), by
+    everything = torch.cat(logits), xnn.targets, torch.cat(positives), by, kind
     measured = _measure(Embedded.cat(parts), *everything)
     orthogonality = covariance.result(measured.dead) if maps and covariance else None
     return Evaluation(measured.faithfulness, orthogonality, certificate, measured.positives_by)
+
+
+def _known(images: Tensor, labels: Tensor | None, xnn: FittedXNN) -> tuple[Tensor, Tensor | None]:
+    """The images of a batch whose labels are known, and these in the form of the XNN's meaning."""
+    if labels is None:
+        return images, None
+    config = OutputsConfig(xnn.meaning.outputs_are)
+    outputs = xnn.outputs or max(xnn.targets) + 1
+    found, _ = settle(labels.cpu(), outputs, config)
+    mask = known_samples(found, xnn.targets)
+    if mask is None or found is None:
+        return images, found
+    return images[mask.to(images.device)], found[mask]

@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from torchxnn.errors import DataError
+from torchxnn.models.meaning import OutputKind
 from torchxnn.models.outputs import class_margins, predicted_classes
 
 ACTIVE_SHARE = 0.05
@@ -48,7 +49,8 @@ class Faithfulness:
     Attributes:
         f_reg: mean absolute error of the logit, in logits; lower is better.
         f_cls: share of images whose predicted class stays when the reproduced logits replace the
-            network's; higher is better.
+            network's; higher is better. Of labels that do not exclude each other, whose targets
+            stay on their side of 0; None of values, which decide nothing.
         f_reg_positives: the same as `f_reg`, over the positives alone; lower is better.
         f_cls_positives: the same as `f_cls`, over the positives alone; higher is better.
         r2: coefficient of determination of the logits over all images, at most 1; higher is better;
@@ -63,8 +65,8 @@ class Faithfulness:
         share: (targets, features), mean :math:`|c_i|` over the target's positives, each row divided
             by its sum.
         margin: mean margin of the positives, in logits: how far the network's largest logit is
-            ahead of the second one, or of 0 if there is only one. None in records of earlier
-            versions.
+            ahead of the second one, or of 0 if there is only one; of labels how far the target's
+            is from 0. None of values, and in records of earlier versions.
         margin_changed: the same over the images whose predicted class changes; None if none does.
             Far below `margin`, those are near-ties of the network.
         error_bound: (targets,), the error of the logit that a new image stays within with the
@@ -80,9 +82,9 @@ class Faithfulness:
     """
 
     f_reg: float
-    f_cls: float
+    f_cls: float | None
     f_reg_positives: float
-    f_cls_positives: float
+    f_cls_positives: float | None
     r2: float
     images: int
     positives: int
@@ -141,6 +143,7 @@ def measure_faithfulness(
     logits: Float[Tensor, "samples outputs"],
     targets: tuple[int, ...],
     positives: Bool[Tensor, "samples targets"],
+    outputs_are: OutputKind = "classes",
 ) -> Faithfulness:
     """Compare reproduced with original logits (paper section 4.2, metric 1).
 
@@ -151,6 +154,7 @@ def measure_faithfulness(
         logits: (M, K), all outputs of the explained model.
         targets: the k columns of `logits` that are reproduced.
         positives: (M, k), which images are positives of which target.
+        outputs_are: see `Meaning`.
 
     Raises:
         DataError: there are no images or no positives.
@@ -165,17 +169,14 @@ def measure_faithfulness(
         )
     original = logits[:, list(targets)]
     error = (reproduced - original).abs().double()
-    unchanged = _same_class(logits, reproduced, targets)
     share = _shares(contributions, positives)
     mean = _mean_over(contributions.double(), positives)
     any_positive = positives.any(1)
     dead = dead_features(features, any_positive)
-    margin = class_margins(logits)
+    decided = _decisions(logits, reproduced, targets, any_positive, outputs_are)
     return Faithfulness(
         f_reg=float(error.mean()),
-        f_cls=float(unchanged.double().mean()),
         f_reg_positives=float(error[positives].mean()),
-        f_cls_positives=float(unchanged[any_positive].double().mean()),
         r2=_lowest_r2(reproduced.double(), original.double()),
         images=len(logits),
         positives=int(any_positive.sum()),
@@ -183,8 +184,7 @@ def measure_faithfulness(
         active=int(((share >= ACTIVE_SHARE).any(0) & ~dead).sum()),
         dead=int(dead.sum()),
         share=tuple(tuple(row) for row in share.tolist()),
-        margin=float(margin[any_positive].mean()),
-        margin_changed=None if bool(unchanged.all()) else float(margin[~unchanged].mean()),
+        **decided,
         error_bound=tuple(
             max(_upper_quantile(column[mask]), _upper_quantile(column[~mask]))
             for column, mask in zip(error.T, positives.T, strict=True)
@@ -212,6 +212,30 @@ def _upper_quantile(errors: Float[Tensor, " some"]) -> float:
 def _rank(images: int) -> int:
     """Which of the errors by size is the bound, from 1 for the smallest."""
     return min(math.ceil(BOUND_LEVEL * (images + 1)), images)
+
+
+def _decisions(
+    logits: Float[Tensor, "samples outputs"],
+    reproduced: Float[Tensor, "samples targets"],
+    targets: tuple[int, ...],
+    positives: Bool[Tensor, " samples"],
+    outputs_are: OutputKind,
+) -> dict[str, float | None]:
+    """The figures of what the outputs decide; none of values, which decide nothing."""
+    if outputs_are == "value":
+        return dict.fromkeys(("f_cls", "f_cls_positives", "margin", "margin_changed"))
+    if outputs_are == "labels":
+        own = logits[:, list(targets)]
+        unchanged = ((reproduced > 0) == (own > 0)).all(1)
+        margin = own.double().abs().amin(1)
+    else:
+        unchanged, margin = _same_class(logits, reproduced, targets), class_margins(logits)
+    return {
+        "f_cls": float(unchanged.double().mean()),
+        "f_cls_positives": float(unchanged[positives].double().mean()),
+        "margin": float(margin[positives].mean()),
+        "margin_changed": None if bool(unchanged.all()) else float(margin[~unchanged].mean()),
+    }
 
 
 def _same_class(

@@ -24,6 +24,7 @@ from torchxnn.models.layers import (
     run_past_layers,
     run_to_layer,
 )
+from torchxnn.models.meaning import Meaning
 from torchxnn.models.outputs import as_logits, predicted_classes
 from torchxnn.models.preprocessing import Preprocessing
 from torchxnn.models.tokens import Token, layer_with_token, split_token
@@ -192,6 +193,8 @@ class FittedXNN(Protocol):
     attached: AttachedLayer
     embedding: Embedding | None
     targets: tuple[int, ...]
+    outputs: int | None
+    meaning: Meaning
     preprocessing: Preprocessing | None
     report: Any
 

@@ -38,7 +38,7 @@ def fit_embedding(
     to `enough_active`), lower held-out loss.
 
     Args:
-        train: activations to fit.
+        train: activations to fit; samples whose label for a target is not known take no part.
         validation: held-out activations for early stopping and the report; None splits `train`.
         targets: columns of the logits to reproduce.
         n_features: n.
@@ -55,6 +55,8 @@ def fit_embedding(
         DataError: target out of range, too few positives, or a logit that does not vary.
         NonFiniteError: the loss became NaN or infinite.
     """
+    train = train.known(targets)
+    validation = None if validation is None else validation.known(targets)
     found: list[tuple[Embedding, FitReport]] = []
 
     def done(_: int, result: FitResult) -> None:

@@ -12,13 +12,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, SupportsIndex
+from typing import Any, Literal, SupportsIndex
 
 from torchxnn.data.activation_cache import ActivationCache
 from torchxnn.data.activations import Activations
-from torchxnn.data.positives import as_targets, default_features, sample_classes
+from torchxnn.data.positives import all_positives, as_targets, default_features, sample_classes
 from torchxnn.embeddings.base import Embedding
 from torchxnn.errors import DataError, XNNError
+from torchxnn.models.meaning import Meaning, OutputsConfig
 from torchxnn.models.outputs import check_targets, count_classes
 from torchxnn.parallel.engine import Engine, LocalEngine
 from torchxnn.storage.artifact import digest
@@ -69,7 +70,7 @@ class _Work:
         needs = self.needs
         if not isinstance(needs.data, ActivationCache):
             return ""
-        parts = {
+        parts: dict[str, Any] = {
             "cache": needs.data.store.about,
             "layer": needs.layer,
             "n_features": self.n_features,
@@ -77,6 +78,8 @@ class _Work:
             "autocast": self.compute.autocast,
             "memory": None if needs.all_fit else needs.memory,
         }
+        if needs.meaning != Meaning():
+            parts["meaning"] = needs.meaning
         return digest(parts)
 
     def place(self, targets: tuple[int, ...]) -> Place | None:
@@ -103,6 +106,7 @@ def fit_many(
     config: TrainConfig | None = None,
     compute: ComputeConfig | None = None,
     many: ManyConfig | None = None,
+    outputs: OutputsConfig | None = None,
     engine: Engine | None = None,
     out: Location | None = None,
     on_class: Callable[[FittedClass], None] | None = None,
@@ -123,6 +127,7 @@ def fit_many(
         config: settings of each fit.
         compute: slots, device and precision.
         many: classes and memory per job.
+        outputs: what the user says that the model's outputs mean; None asks the labels.
         engine: where jobs run; None for this process.
         out: folder or URL; every XNN is saved there, in a folder of its own, as it is finished, and
             one that is there from the same data and settings is not fitted again. Needs a cache.
@@ -142,7 +147,10 @@ def fit_many(
     if not isinstance(data, (Activations, ActivationCache)):
         data = ActivationCache.open(data)
     many = many or ManyConfig()
-    needs = Needs(data, _layer(data, layer), config or TrainConfig(), many.memory)
+    data, meaning = _meant(data, outputs or OutputsConfig())
+    if validation is not None:
+        validation = validation.meant(meaning)
+    needs = Needs(data, _layer(data, layer), config or TrainConfig(), many.memory, meaning)
     folder = None if out is None else as_place(out)
     work = _Work(needs, validation, n_features, compute or ComputeConfig(), folder)
     _check(work, many)
@@ -169,6 +177,17 @@ def fit_many(
                 embeddings[fitted.targets] = embedding
             note(fitted)
     return ManyFits(tuple(found[target] for target in wanted), embeddings)
+
+
+def _meant(
+    data: Activations | ActivationCache, config: OutputsConfig
+) -> tuple[Activations | ActivationCache, Meaning]:
+    """The data, and what the outputs mean as the user or the labels say."""
+    if isinstance(data, ActivationCache):
+        return data, data.settled_labels(config)[1]
+    known = config == OutputsConfig() and data.meaning != Meaning()
+    settled = data if known else data.settled(config)
+    return settled, settled.meaning
 
 
 def _layer(data: Activations | ActivationCache, layer: str | None) -> str:
@@ -207,26 +226,32 @@ def _wanted(
             raise DataError("targets must be different classes, and at least one")
         check_targets([each for target in wanted for each in target], data.n_outputs)
         return wanted
-    return targets_with_positives(data, work.needs.config)
+    return targets_with_positives(data, work.needs.config, work.needs.meaning)
 
 
 def targets_with_positives(
-    data: Activations | ActivationCache, config: TrainConfig
+    data: Activations | ActivationCache, config: TrainConfig, meaning: Meaning | None = None
 ) -> list[tuple[int, ...]]:
     """All outputs that have enough positives to be fitted: what `fit_many` takes by default.
 
     Raises:
         DataError: there is none.
     """
-    outputs = data.n_outputs
-    counts = sample_classes(data).bincount(minlength=count_classes(outputs))
+    outputs, meaning = data.n_outputs, meaning or Meaning()
+    if meaning.outputs_are == "classes":
+        counts = sample_classes(data).clamp(min=-1).add(1)  # -1 is a class that nobody knows
+        counts = counts.bincount(minlength=count_classes(outputs) + 1)[1:]
+    else:
+        counts = all_positives(data, meaning).sum(0)
     enough = (counts >= config.minimum_positives).nonzero().flatten().tolist()
     if not enough:
         raise DataError(
             f"no class has {config.minimum_positives} positives, the most is "
             f"{int(counts.max())}: add images"
         )
-    return [(0,)] if outputs == 1 else [(target,) for target in enough if target < outputs]
+    if outputs == 1:
+        return [(0,)]
+    return [(target,) for target in enough if target < outputs]
 
 
 def _blocks(targets: Sequence[tuple[int, ...]], most: int) -> list[_Block]:
@@ -241,7 +266,9 @@ def _blocks(targets: Sequence[tuple[int, ...]], most: int) -> list[_Block]:
 
 # Workers
 
-_State = tuple[_Work, tuple[Activations, Activations | None] | None, SharedStarts]
+_Splits = tuple[Activations, Activations | None]
+
+_State = tuple[_Work, _Splits | None, SharedStarts]
 """What a process was given, the activations that all its blocks read, if these fit, and what the
 fits to them begin with."""
 
@@ -258,6 +285,11 @@ def _fit_block(state: _State, block: _Block) -> list[_Answer]:
         train, validation = splits or load_splits(work.needs, block)
     except XNNError as error:
         return [(FittedClass(targets, error=_said(error)), None) for targets in block]
+    every = [target for targets in block for target in targets]
+    if len(block) > 1 and train.known(every) is not train:
+        return _with_known_labels(work, block, (train, validation))
+    train = train.known(every)
+    validation = None if validation is None else validation.known(every)
     answers: list[_Answer] = []
 
     def done(position: int, result: FitResult) -> None:
@@ -270,6 +302,16 @@ def _fit_block(state: _State, block: _Block) -> list[_Answer]:
     held_out: Literal["given", "split"] = "split" if work.validation is None else "given"
     config, compute = work.needs.config, work.compute
     fit_group(train, validation, block, n, config, compute, done, held_out=held_out, starts=starts)
+    return answers
+
+
+def _with_known_labels(work: _Work, block: _Block, splits: _Splits) -> list[_Answer]:
+    """Fit classes one by one to the samples whose label for the class is known."""
+    answers: list[_Answer] = []
+    for targets in block:
+        train, validation = splits
+        known = train.known(targets), None if validation is None else validation.known(targets)
+        answers += _fit_block((work, known, SharedStarts()), (targets,))
     return answers
 
 
@@ -293,6 +335,7 @@ def _kept(work: _Work, embedding: Embedding, report: FitReport) -> _Answer:
         preprocessing=data.preprocessing,
         source=data.source,
         examination=data.examined,
+        meaning=work.needs.meaning,
     )
     write_saved(place, {**about, "fit_key": work.key}, embedding.state_dict())
     return FittedClass(report.targets, report, location=str(place)), None

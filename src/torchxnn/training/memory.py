@@ -12,8 +12,9 @@ from torch import Tensor
 
 from torchxnn.data.activation_cache import ActivationCache
 from torchxnn.data.activations import Activations
-from torchxnn.data.positives import sample_classes, split_kinds
+from torchxnn.data.positives import all_positives, sample_classes, sample_kinds, split_kinds
 from torchxnn.errors import XNNError
+from torchxnn.models.meaning import CLASSES, Meaning
 from torchxnn.models.outputs import class_of_target
 from torchxnn.training.config import TrainConfig
 from torchxnn.training.initialise import SUBSPACE_SAMPLES
@@ -31,12 +32,14 @@ class Needs:
         layer: of the cache.
         config: settings of the fits.
         memory: gigabytes for activations and what is computed from them.
+        meaning: of the model's outputs.
     """
 
     data: Activations | ActivationCache
     layer: str
     config: TrainConfig
     memory: float
+    meaning: Meaning = CLASSES
 
     @property
     def budget(self) -> int:
@@ -76,14 +79,14 @@ def load_splits(
         return data, validation
     mask = data.held_out if isinstance(data, ActivationCache) else None
     if mask is None:
-        mask = split_kinds(sample_classes(data), config.validation_share, config.seed)
+        mask = split_kinds(sample_kinds(data, needs.meaning), config.validation_share, config.seed)
     if isinstance(data, Activations):
         return data.select(~mask), data.select(mask)
     chosen = torch.ones(len(data), dtype=torch.bool)
     if targets is not None and not needs.all_fit:
         chosen = _sample(needs, data, targets)
     splits = [(chosen & split).nonzero().flatten() for split in (~mask, mask)]
-    train, held_out = (data.activations(needs.layer, rows) for rows in splits)
+    train, held_out = (data.activations(needs.layer, rows).meant(needs.meaning) for rows in splits)
     return train, held_out
 
 
@@ -97,8 +100,12 @@ def _sample(
             f"{len(data)} samples do not fit {needs.memory} GB, and a sample of them needs "
             "positive_share to weigh the positives; set it, or allow more memory"
         )
-    wanted = [class_of_target(target, data.n_outputs) for each in targets for target in each]
-    chosen = torch.isin(sample_classes(data), torch.tensor(wanted))
+    every = [target for each in targets for target in each]
+    if needs.meaning.outputs_are == "classes":
+        wanted = [class_of_target(target, data.n_outputs) for target in every]
+        chosen = torch.isin(sample_classes(data), torch.tensor(wanted))
+    else:
+        chosen = all_positives(data, needs.meaning)[:, every].any(1)
     positives = int(chosen.sum())
     if 2 * positives > budget:
         raise XNNError(

@@ -15,6 +15,7 @@ from torchxnn.metrics.faithfulness import Faithfulness
 from torchxnn.models.examination import Examination
 from torchxnn.models.hidden_state import note_changing
 from torchxnn.models.layers import unwrap
+from torchxnn.models.meaning import Meaning
 from torchxnn.models.preprocessing import Preprocessing
 from torchxnn.models.weights import fingerprint
 from torchxnn.storage.artifact import plain, structure
@@ -27,7 +28,8 @@ class FitReport:
 
     Attributes:
         targets: explained classes.
-        positives_by: what made an image a positive, its label or the model's prediction.
+        positives_by: what made an image a positive: "label", "prediction" (the model's own), or of
+            values from where on they are high.
         held_out: where the validation figures come from: "given" data or a "split" of the training
             data.
         train: faithfulness on the training images.
@@ -51,7 +53,7 @@ class FitReport:
     """
 
     targets: tuple[int, ...]
-    positives_by: Literal["label", "prediction"]
+    positives_by: str
     held_out: Literal["given", "split"]
     train: Faithfulness
     validation: Faithfulness
@@ -80,6 +82,7 @@ def describe_xnn(
     preprocessing: Preprocessing | None,
     source: Mapping[str, Any] | None,
     examination: Examination | None,
+    meaning: Meaning,
 ) -> dict[str, Any]:
     """Everything about an XNN as plain values; `write_saved` takes it with the state dict.
 
@@ -93,6 +96,7 @@ def describe_xnn(
         "class_names": None if class_names is None else list(class_names),
         "preprocessing": plain(preprocessing),
         "source": None if source is None else dict(source),
+        "meaning": plain(meaning),
         "embedding_kind": embedding.kind,
         "embedding": embedding.settings(),
         "report": plain(report),

@@ -228,7 +228,7 @@ def _ordinary(data: Activations) -> Activations:
     if not data.z.is_inference():
         return data
     labels = None if data.labels is None else data.labels.clone()
-    return Activations(data.z.clone(), data.logits.clone(), labels, data.map_memory)
+    return replace(data, z=data.z.clone(), logits=data.logits.clone(), labels=labels)
 
 
 def _check_targets(targets: tuple[int, ...], n_features: int) -> None:

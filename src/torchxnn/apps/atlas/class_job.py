@@ -108,9 +108,9 @@ def _gather(
     numbers = read_numbers(given.work, job.saved.name)
     logits = given.cache.columns(xnn.targets)
     kinds, predicted = given.predictions.kinds, given.predictions.predicted
-    by_target, _ = positives_of(kinds, predicted, xnn.targets, xnn.outputs)
+    by_target, _ = positives_of(kinds, None, xnn.targets, xnn.outputs)
     positives = by_target.any(1)
-    decided = positives_of(None, predicted, xnn.targets, xnn.outputs)[0].any(1)
+    decided = positives_of(predicted, None, xnn.targets, xnn.outputs)[0].any(1)
     if not bool(positives.any()):
         raise DataError(f"the data have no images of {job.summary.title}")
     measured = measure_faithfulness(
@@ -185,7 +185,7 @@ def _entry(view: ClassView, nbytes: int) -> Entry:
         image=image_name(view.chosen.typical),
         feature_names=view.job.summary.feature_names,
         r2=measured.r2,
-        f_cls_positives=measured.f_cls_positives,
+        f_cls_positives=measured.f_cls_positives or 0.0,  # an atlas has classes alone
         f_reg_positives=measured.f_reg_positives,
         active=measured.active,
         recall=float(right) if view.labelled else None,

@@ -214,7 +214,8 @@ def _measure_readouts(ready: Prepared, fits: ClassFits, record: ClassRecord) -> 
     test = ready.opened.recorded.test
     for name, embedding in found.items():
         of_test = class_faithfulness(embedding, test, record.target)
-        values = of_test.r2, of_test.f_reg, of_test.f_reg_positives, of_test.f_cls_positives
+        kept = of_test.f_cls_positives or 0.0  # of classes, which always have it
+        values = of_test.r2, of_test.f_reg, of_test.f_reg_positives, kept
         record.readouts[name] = dict(zip(READOUT_FIGURES, values, strict=True))
     for name, embedding in ready.blind.more.items():
         more = read_class(embedding, data, record.target, alike)

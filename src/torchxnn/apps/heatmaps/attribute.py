@@ -176,7 +176,8 @@ def _find_positives(
     """Rows of the positives, and images of which it is not known, with the reason."""
     unread: list[tuple[str, str]] = []
     if labels is not None:
-        mask, _ = positives_of(torch.tensor(labels), None, xnn.targets, xnn.outputs)
+        known = torch.tensor(labels)
+        mask, _ = positives_of(known, None, xnn.targets, xnn.outputs, xnn.meaning)
         rows = mask.any(1).nonzero().flatten().tolist()
     else:
         parts = range(0, len(dataset), _FINDING)

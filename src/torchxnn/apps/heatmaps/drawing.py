@@ -218,7 +218,7 @@ def find_part(
         unread += [(image_names(dataset, [row])[0], text) for row, text in problems.items()]
         there = [row for row in part if row not in problems]
         if there:
-            predicted = xnn.run(images.to(xnn.device)).predicted
-            mask, _ = positives_of(None, predicted, xnn.targets, xnn.outputs)
+            logits = xnn.run(images.to(xnn.device)).logits
+            mask, _ = positives_of(None, logits, xnn.targets, xnn.outputs, xnn.meaning)
             positives += [there[at] for at in mask.any(1).nonzero().flatten().tolist()]
     return positives, unread

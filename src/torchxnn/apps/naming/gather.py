@@ -110,11 +110,12 @@ def gather(
         DataError: the data set has no positives.
     """
     data = record_activations(xnn.model, xnn.layer, source.loader(dataset), on_batch)
+    data = data.meant(xnn.meaning)
     found = xnn.embed(data.z)
     positives = find_positives(data, xnn.targets)[0]
     if not bool(positives.any()):
         raise DataError(f"{dataset.name} has no images of {xnn.target_name(xnn.targets[0])}")
-    decided, _ = positives_of(None, data.predicted, xnn.targets, data.n_outputs)
+    decided, _ = positives_of(None, data.logits, xnn.targets, data.n_outputs, data.meaning)
     best = found.contributions.abs()[positives.any(1)].mean(0).argmax(0)  # target per x-feature
     chosen = [
         choose_for_feature(

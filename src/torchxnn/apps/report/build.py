@@ -97,7 +97,7 @@ def build_report(
     method = config.method or default_method(xnn.fitted())
     check_method(method)
     loader = (source or DataConfig()).loader(dataset)
-    data = record_activations(xnn.model, xnn.layer, loader, on_batch)
+    data = record_activations(xnn.model, xnn.layer, loader, on_batch).meant(xnn.meaning)
     measured = xnn.measure(data)
     positives = find_positives(data, xnn.targets)[0]
     chosen = choose_examples(data.logits[:, xnn.targets[0]], positives[:, 0], config.images)

@@ -75,7 +75,7 @@ class WhatIfTable:
     target_name: str
     feature_names: tuple[str, ...]
     images: int
-    positives_by: Literal["label", "prediction"]
+    positives_by: str
     features: tuple[FeatureUse | None, ...]
     curves: tuple[Curve, ...]
     config: WhatIfConfig
@@ -148,16 +148,14 @@ def what_if_table(
     )
 
 
-def _positives(
-    xnn: XNN, dataset: ImageDataset, index: int
-) -> tuple[list[int], Literal["label", "prediction"]]:
-    target, labels, predicted = xnn.targets[index], None, None
+def _positives(xnn: XNN, dataset: ImageDataset, index: int) -> tuple[list[int], str]:
+    target, labels, logits = xnn.targets[index], None, None
     if dataset.labels is not None:
         labels = torch.tensor(dataset.labels)
     else:
         batches = (xnn.run(images.to(xnn.device)) for images in make_loader(dataset))
-        predicted = torch.cat([said.predicted.cpu() for said in batches])
-    positives, by = positives_of(labels, predicted, [target], xnn.outputs)
+        logits = torch.cat([said.logits.cpu() for said in batches])
+    positives, by = positives_of(labels, logits, [target], xnn.outputs, xnn.meaning)
     if not bool(positives.any()):
         raise DataError(f"{dataset.name} has no images of {xnn.target_name(target)}")
     return positives[:, 0].nonzero().flatten().tolist(), by

@@ -134,6 +134,7 @@ def open_dataset(
     class_names: Sequence[str] | None,
     default_split: Literal["train", "test"],
     progress: Progress | None = None,
+    labelled: bool = True,
 ) -> OpenedData:
     """Open a folder of images for a model.
 
@@ -150,6 +151,8 @@ def open_dataset(
         class_names: their names, if known.
         default_split: of data sets with an official split.
         progress: shows the check of the files.
+        labelled: False takes every image below the folder, without a label, as networks whose
+            output is a value need it.
 
     Raises:
         DataError: no such folder, no images, nothing readable, a class map that does not fit, or
@@ -157,6 +160,9 @@ def open_dataset(
     """
     names = None if class_names is None else tuple(class_names)
     folder = as_place(root)
+    if not labelled:
+        images = ImageFolder(folder, preprocessing, labelled=False, progress=progress)
+        return OpenedData(images, names)
     found = entries(folder) if folder.is_dir() else []
     layout = config.layout if config.layout != "auto" else _recognise({p.name for p in found})
     if layout in DATASETS:

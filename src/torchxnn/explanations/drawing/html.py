@@ -26,6 +26,7 @@ from torchxnn.explanations.drawing.encode import encode
 from torchxnn.explanations.drawing.overlay import colour_scale, number, sign_of, signed, tint
 from torchxnn.explanations.fit_facts import fit_facts
 from torchxnn.explanations.sentences import NOT_ANCHORED
+from torchxnn.metrics.table import METRICS
 from torchxnn.models.attached import FittedXNN
 from torchxnn.models.layers import unwrap
 from torchxnn.storage.artifact import __version__
@@ -99,7 +100,11 @@ def xnn_fragment(xnn: FittedXNN, feature_names: Sequence[str]) -> str:
             ("Held-out data", f"{found.images} ({origin}), {found.positives} positives"),
             ("R²", f"{found.r2:.3f}"),
             ("F_reg", f"{found.f_reg:.3g} ({found.f_reg_positives:.3g} on positives)"),
-            ("F_cls", f"{found.f_cls:.1%} ({found.f_cls_positives:.1%} on positives)"),
+            (
+                "F_cls",
+                f"{METRICS['f_cls'].text(found)} ({METRICS['f_cls_positives'].text(found)} on "
+                "positives)",
+            ),
             ("Active, dead", f"{found.active} and {found.dead} of {found.n_features} x-features"),
         ]
         facts += fit_facts(feature_names, report)
