@@ -44,7 +44,7 @@ def test_pooled_layers_are_flattened():
 
 
 def test_batches_that_are_no_images_are_refused():
-    for batch in ("text", (1, 2), {"x": 1}, (torch.zeros(2, 3), torch.zeros(2, 2))):
+    for batch in ("text", (1, 2), {"x": 1}, (torch.zeros(2, 3), "labels")):
         with pytest.raises(DataError, match="loader must yield"):
             split_batch(batch)
 

@@ -244,5 +244,5 @@ def test_positives_that_are_neither_number_nor_share(positives):
 
 
 def test_positives_are_of_values():
-    with pytest.raises(XNNError, match="positives is for values: labels have positives"):
+    with pytest.raises(XNNError, match="positives= is for values"):
         XNN(linear_net(3), "3", outputs_are="labels", positives="5%")

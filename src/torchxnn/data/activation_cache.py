@@ -198,7 +198,7 @@ class ActivationCache:
         Altered copies do not count. None in caches of earlier versions.
         """
         labels, copy = self.labels, self.copy
-        if self.examination is None or labels is None:
+        if self.examination is None or labels is None or labels.is_floating_point():
             return self.examination
         kept = slice(None) if copy is None else copy == 0
         agreement = label_agreement(self.predicted[kept], labels[kept], self.n_outputs)

@@ -57,6 +57,13 @@ _TERMS = {
 }
 """What is said of the outputs, and what is true, by what they are."""
 
+_GROUPS = {
+    "classes": ("of the class", "of other classes"),
+    "labels": ("with the label", "without it"),
+    "value": ("with high values", "with lower ones"),
+}
+"""Who the inputs are that an error bound rests on: the positives, or all others."""
+
 _TRAINED = {"classes": "the class's", "labels": "the label's", "value": "the"}
 
 FAR_OFF = 0.25  # of the logit's scale: beyond it the reproduced logit is said to be wrong
@@ -262,7 +269,7 @@ class Reasons(SavedResult, ABC):
         if not known:
             return f"that nearly all held-out {self.unit}s stay within"
         least = min(known, key=lambda level: level.probability)
-        chance, kind = least.probability, "of the class" if least.own else "of other classes"
+        chance, kind = least.probability, _GROUPS[self.outputs_are][not least.own]
         chances = (
             f"{float(chance):.0%}" if chance >= BOUND_LEVEL else f"{chance} ({float(chance):.0%})"
         )
