@@ -29,7 +29,11 @@ class ImageAndRow(nn.Module):
 
 @pytest.mark.filterwarnings("ignore:.*of the relevance met units", "ignore:degenerate fit")
 def test_an_image_is_explained_with_its_metadata_held_fixed():
-    code = re.search(r"```python\n(from torch import nn\n+class WithMetadata.*?)```", PAGE.read_text("utf-8"), re.S)[1]
+    code = re.search(
+        r"```python\n(from torch import nn\n+class WithMetadata.*?)```",
+        PAGE.read_text("utf-8"),
+        re.S,
+    )[1]
     names = {}
     exec(code, names)
     torch.manual_seed(0)
