@@ -11,6 +11,7 @@ from cli_examples import FAST, fails, text_of, write_letters
 from token_examples import Block, TokenNet, some_images, token_net
 from torchxnn import XNN, TrainConfig
 from torchxnn.apps.what_if import what_if
+from torchxnn.attribution.effective_weights import EFFECTIVE, EffectiveExcitationBackprop
 from torchxnn.attribution.methods import METHODS
 from torchxnn.cli.main import main
 from torchxnn.data.activation_cache import ActivationCache
@@ -77,8 +78,10 @@ def test_every_method_draws_maps_of_a_token_or_says_why_not(xnn, images, method)
 
 
 def test_effective_weights_of_a_logit_are_refused_where_attention_lies_above(xnn, images):
+    method = EffectiveExcitationBackprop(xnn.model, layer=xnn.layer)
     with pytest.raises(XNNError, match="read the image past layer"):
-        xnn.explain(images[0], method="excitation_backprop_effective")
+        method.attribute(images[:1], 0)
+    assert xnn.explain(images[0]).certificate.method == EFFECTIVE  # of x-features
 
 
 def test_the_token_is_saved_and_loaded(xnn, images, tmp_path):
