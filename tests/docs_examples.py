@@ -171,13 +171,13 @@ def use_stand_ins(patch):
     """Short fits, and stand-ins for networks that the pages take from libraries."""
     original = torchxnn.models.load._find_source
 
-    def find(spec):
+    def find(spec, *more):
         if spec.startswith(("torchvision:", "timm:")) or spec == "MODEL":
             loaded = LoadedModel(stand_in(), PREPROCESSING, CLASSES, spec)
-            return torchxnn.models.load._Source(
+            return torchxnn.models.load.Source(
                 spec, lambda **_: loaded, PREPROCESSING, lambda: loaded, "nothing"
             )
-        return original(spec)
+        return original(spec, *more)
 
     fit = torchxnn.xnn.fit_embedding
 

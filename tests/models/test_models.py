@@ -15,10 +15,11 @@ from network_examples import SQUASH, small
 from torchxnn.errors import ModelError, XNNWarning
 from torchxnn.models import weights
 from torchxnn.models.bundled import efficientnet_lite2_with_head
+from torchxnn.models.checkpoints import load_state, read_checkpoint
 from torchxnn.models.hooks import preserve_state
 from torchxnn.models.load import load_model
 from torchxnn.models.preprocessing import Preprocessing
-from torchxnn.models.weights import fingerprint, load_state, read_state
+from torchxnn.models.weights import fingerprint
 
 FACTORY = "network_examples:small"
 
@@ -56,7 +57,7 @@ def save(model: nn.Module, path: Path) -> Path:
         ("no_such_module:net", "cannot import 'no_such_module'"),
         ("network_examples:smal", "has no function 'smal'; near ones: small"),
         ("network_examples:constant", "has no function 'constant'"),
-        ("network_examples:no_network", "returned a str, not an nn.Module"),
+        ("network_examples:no_network", "returned is a str, not an nn.Module"),
         ("network_examples:needs_an_argument", "cannot be called: missing a required argument"),
     ],
 )
@@ -166,25 +167,25 @@ def test_given_number_of_classes_must_fit(tmp_path):
 
 def test_broken_weights_files(tmp_path):
     with pytest.raises(ModelError, match="there is no weights file"):
-        read_state(tmp_path / "none.safetensors")
+        read_checkpoint(tmp_path / "none.safetensors")
     (tmp_path / "w.h5").write_bytes(b"keras")
-    with pytest.raises(ModelError, match=r"are \.safetensors, \.pt or \.pth, not '\.h5'"):
-        read_state(tmp_path / "w.h5")
+    with pytest.raises(ModelError, match=r"are \.safetensors, \.pt, \.pth or \.ckpt, not '\.h5'"):
+        read_checkpoint(tmp_path / "w.h5")
     for suffix in (".safetensors", ".pt"):
         whole = save(small(4), tmp_path / f"whole{suffix}").read_bytes()
         for size in (0, 5, len(whole) // 2):
             (tmp_path / f"w{suffix}").write_bytes(whole[:size])
             with pytest.raises(ModelError, match=f"w{suffix}"):
-                read_state(tmp_path / f"w{suffix}")
+                read_checkpoint(tmp_path / f"w{suffix}")
     torch.save([1, 2], tmp_path / "list.pt")
     with pytest.raises(ModelError, match="holds no state dict"):
-        read_state(tmp_path / "list.pt")
+        read_checkpoint(tmp_path / "list.pt")
 
 
 def test_a_file_with_code_is_refused(tmp_path):
     torch.save(small(4), tmp_path / "model.pt")
     with pytest.raises(ModelError, match=r"holds more than tensors .* save model\.state_dict"):
-        read_state(tmp_path / "model.pt")
+        read_checkpoint(tmp_path / "model.pt")
 
 
 def test_weights_with_nan_are_refused(tmp_path):
@@ -246,7 +247,7 @@ def test_cached_weights_of_torchvision(tmp_path, monkeypatch):
     original = cache_squeezenet(tmp_path)
     with pytest.raises(ModelError, match=r"wrong checksum.*; delete the file"):
         load_model("torchvision:squeezenet1_1")
-    monkeypatch.setattr("torchxnn.models.load._check_name", lambda _: None)
+    monkeypatch.setattr("torchxnn.models.from_torchvision._check_name", lambda _: None)
     loaded = load_model("torchvision:squeezenet1_1")
     assert fingerprint(loaded.model) == fingerprint(original)
     assert loaded.classes[11] == "goldfinch"
@@ -270,7 +271,7 @@ def test_cached_weights_of_timm(tmp_path, monkeypatch):
 
 
 def test_checksum_in_the_name(tmp_path):
-    from torchxnn.models.load import _check_name
+    from torchxnn.models.from_torchvision import _check_name
 
     digest = hashlib.sha256(b"weights").hexdigest()
     file = tmp_path / f"net-{digest[:8]}.pth"

@@ -36,7 +36,7 @@ class CheckConfig:
     """What to check.
 
     Attributes:
-        model: torchvision:NAME, timm:NAME or package.module:factory.
+        model: torchvision:NAME, timm:NAME, hf:NAME-OR-FOLDER or package.module:factory.
         images: real images to check on, beside random input.
         weights: state dict of the model; without it random weights are checked if there are no
             others.

@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from torchxnn.errors import ModelError
+from torchxnn.models.compiled import named_modules
 from torchxnn.models.hooks import run_watched, watch_output
 from torchxnn.models.layers import unwrap
 
@@ -49,7 +50,7 @@ def layers_from_the_top(model: nn.Module, images: Tensor) -> list[str]:
     inner = unwrap(model)
     named = {
         name: module
-        for name, module in inner.named_modules()
+        for name, module in named_modules(inner).items()
         if any(True for _ in module.parameters(recurse=False))
     }
     ran: list[str] = []
@@ -105,7 +106,7 @@ def randomize_from_the_top(
     generator = torch.Generator().manual_seed(seed)
     trained = draw(broken)
     yield RandomizedStep("", 1.0, trained)
-    modules = dict(broken.named_modules())
+    modules = named_modules(broken)
     for name in order:
         randomize(modules[name], generator)
         maps = draw(broken)

@@ -22,7 +22,7 @@ class Check(CheckConfig):
     """Check excitation backprop on a model: conservation per layer; do maps need the weights?"""
 
     model: Annotated[Positional[str], arg(metavar="MODEL")]
-    """torchvision:NAME, timm:NAME or package.module:factory"""
+    """torchvision:NAME, timm:NAME, hf:NAME-OR-FOLDER or package.module:factory"""
     images: Annotated[Positional[tuple[Path, ...]], arg(metavar="[IMAGE ...]")] = ()
     """real images to check on, beside random input"""
 

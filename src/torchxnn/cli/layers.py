@@ -22,7 +22,7 @@ class Layers:
     """List the layers of a model with output shapes, and mark those an XNN can be attached to."""
 
     model: Annotated[Positional[str], arg(metavar="MODEL")]
-    """torchvision:NAME, timm:NAME or package.module:factory"""
+    """torchvision:NAME, timm:NAME, hf:NAME-OR-FOLDER or package.module:factory"""
     size: Size | None = None
     """of the input in pixels, 224 for a square or 16x64 for height and width; by default what the
     model expects"""

@@ -18,6 +18,7 @@ from torchxnn.data.datasets.base import ImageDataset
 from torchxnn.data.datasets.open import DataConfig, OpenedData, open_dataset
 from torchxnn.data.record import cache_activations
 from torchxnn.models.examination import Doubt
+from torchxnn.models.from_hugging_face import lasting_name
 from torchxnn.models.load import LoadedModel, count_outputs, load_model
 from torchxnn.models.meaning import OutputsConfig
 from torchxnn.models.preprocessing import Preprocessing
@@ -30,9 +31,9 @@ class NamedModel:
     """A model by its name, and how images reach it."""
 
     model: Annotated[Positional[str], arg(metavar="MODEL")]
-    """torchvision:NAME, timm:NAME or package.module:factory"""
+    """torchvision:NAME, timm:NAME, hf:NAME-OR-FOLDER or package.module:factory"""
     weights: Path | None = field(default=None, kw_only=True)
-    """state dict of the model: .safetensors, or .pt / .pth without code in it"""
+    """state dict of the model: .safetensors, or .pt / .pth / .ckpt without code in it"""
     random_weights: bool = field(default=False, kw_only=True)
     """take a model with random weights (only to try things out)"""
     allow: tuple[Doubt, ...] = field(default=(), kw_only=True)
@@ -151,7 +152,7 @@ def describe_source(
 ) -> dict[str, Any]:
     """Where a model and its data come from, as `XNN.source` has it, to be found again."""
     return {
-        "model": model,
+        "model": lasting_name(model),
         "weights": weights and str(weights.resolve()),
         "description": description,
         "data": data,

@@ -27,6 +27,7 @@ from torchxnn.models.layers import (
 from torchxnn.models.meaning import Meaning
 from torchxnn.models.outputs import as_logits, predicted_classes
 from torchxnn.models.preprocessing import Preprocessing
+from torchxnn.models.refused import check_explainable
 from torchxnn.models.tokens import Token, layer_with_token, split_token
 
 
@@ -47,12 +48,14 @@ class AttachedLayer:
             this model takes.
 
     Raises:
+        ModelError: a kind of model that cannot be explained; see `check_explainable`.
         LayerError: no such layer; the message lists the nearest names.
     """
 
     def __init__(
         self, model: nn.Module, layer: str | nn.Module, token: Token | None = None
     ) -> None:
+        check_explainable(model)
         self.model = model
         self.name = layer_with_token(resolve_layer(model, layer)[0], token)
         self._runs_once = False

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from torchxnn.errors import ModelError
+from torchxnn.models.checkpoints import load_state
 from torchxnn.models.preprocessing import Preprocessing
-from torchxnn.models.weights import load_state
 from torchxnn.parallel.process import one_thread
 
 LAYER = "classifier.1"

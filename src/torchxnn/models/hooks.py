@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from torchxnn.errors import DataError
+from torchxnn.models.compiled import run_eagerly
 
 _SHAPES = re.compile("to have [0-9]+ channels|shapes cannot be multiplied|expected input.* channel")
 _TYPES = re.compile("should be the same|must have the same dtype|not implemented for 'Half'")
@@ -31,6 +32,7 @@ class _Saved:
     modes: list[tuple[nn.Module, bool]] = field(default_factory=list)
     requires_grad: list[tuple[nn.Parameter, bool]] = field(default_factory=list)
     buffers: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    trainers: list[tuple[nn.Module, Any]] = field(default_factory=list)
 
 
 _lock = threading.RLock()
@@ -44,6 +46,8 @@ def preserve_state(model: nn.Module) -> Iterator[nn.Module]:
     Restores the mode of every submodule, `requires_grad` of every parameter and the contents of
     every buffer, also after an exception. Several threads may hold the same model: the first one
     saves, the last one restores. `eval()` and `train()` are not called, since models override them.
+    What was compiled runs as it was written, so that hooks in it see something, and a module of
+    Lightning is without its trainer, which would not let it log outside its own loops.
 
     Yields:
         The model itself.
@@ -54,11 +58,15 @@ def preserve_state(model: nn.Module) -> Iterator[nn.Module]:
             saved.modes = [(module, module.training) for module in model.modules()]
             saved.requires_grad = [(p, p.requires_grad) for p in model.parameters()]
             saved.buffers = [(b, b.detach().clone()) for b in model.buffers()]
+            saved.trainers = [(m, m._trainer) for m in model.modules() if "_trainer" in vars(m)]
             for module, _ in saved.modes:
                 module.training = False
+            for module, _ in saved.trainers:
+                vars(module)["_trainer"] = None
         saved.holders += 1
     try:
-        yield model
+        with run_eagerly():
+            yield model
     finally:
         with _lock:
             saved.holders -= 1
@@ -70,6 +78,8 @@ def preserve_state(model: nn.Module) -> Iterator[nn.Module]:
 def _restore(saved: _Saved) -> None:
     for module, training in saved.modes:
         module.training = training
+    for module, trainer in saved.trainers:
+        vars(module)["_trainer"] = trainer
     for parameter, requires_grad in saved.requires_grad:
         if parameter.requires_grad != requires_grad:
             parameter.requires_grad_(requires_grad)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from torchxnn.models.compiled import named_modules
 from torchxnn.models.hooks import run_watched, watch_output
 from torchxnn.models.layers import flat_shape, unwrap
 from torchxnn.models.tokens import gives_tokens, main_tensor
@@ -51,7 +52,7 @@ def list_layers(model: nn.Module, images: Tensor) -> list[LayerInfo]:
     The contents of `images`, an example batch, do not matter.
     """
     inner = unwrap(model)
-    layers = {name: module for name, module in inner.named_modules() if name}
+    layers = {name: module for name, module in named_modules(inner).items() if name}
     calls: dict[str, list[tuple[tuple[int, ...] | None, bool]]] = {name: [] for name in layers}
 
     def note(name: str) -> Callable[[Any], None]:

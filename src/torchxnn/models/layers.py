@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from torchxnn.errors import DataError, LayerError, NonFiniteError
+from torchxnn.models.compiled import named_modules, plain_name
 from torchxnn.models.hooks import (
     in_precision_of,
     preserve_state,
@@ -65,17 +66,17 @@ def resolve_layer(model: nn.Module, layer: str | nn.Module) -> tuple[str, nn.Mod
         LayerError: no such layer; the message lists the nearest names.
     """
     inner = unwrap(model)
-    modules = dict(inner.named_modules())
+    modules = named_modules(inner)
     if isinstance(layer, nn.Module):
         for name, module in modules.items():
-            if module is layer:
+            if module is unwrap(layer):
                 return name, module
         raise LayerError(
             f"the given {type(layer).__name__} is not part of the {type(inner).__name__}; "
             "pass one of its own submodules or a dotted name"
         )
-    candidates = [layer, layer.removeprefix("module."), layer.removeprefix("_orig_mod.")]
-    for name in candidates:
+    plain = plain_name(layer)
+    for name in (plain, plain.removeprefix("module.")):
         dotted = name if name in modules else split_token(name)[0]
         if dotted and dotted in modules:
             return name, modules[dotted]

@@ -18,12 +18,17 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 Resize = Literal["squash", "crop"]
-Interpolation = Literal["bilinear", "bicubic"]
+Interpolation = Literal["bilinear", "bicubic", "lanczos", "nearest"]
 Size = int | tuple[int, int]
 """Pixels of a square, or height and width."""
 MOST_CHANNELS = 64
 
-_RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+_RESAMPLING = {
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+    "nearest": Image.Resampling.NEAREST,
+}
 
 
 @dataclass(frozen=True)
@@ -79,7 +84,8 @@ class Frame:
 class Preprocessing:
     """How a picture becomes the tensor that a network expects, and back for drawing.
 
-    `squash` resizes straight to height x width. `crop` resizes until the picture covers the
+    `squash` resizes straight to height x width, or to a multiple of that of which it cuts the
+    centre out if `shorter_side` says so. `crop` resizes until the picture covers the
     rectangle, its shorter side times `shorter_side` / shorter side of the rectangle (by default
     256 / 224), and cuts the centre out. Resizing is antialiased. The result is (p - mean) / std
     for pixel values p: those of pictures lie in [0, 1], those of arrays are what `as_pixels` says.
@@ -91,12 +97,15 @@ class Preprocessing:
         mean: per channel (red, green and blue of three). How many numbers there are says how many
             channels the network takes, 1 to 64; where `std` has more, one counts for all.
         std: per channel, > 0; or one for all.
-        interpolation: "bilinear" or "bicubic".
-        shorter_side: for "crop" only; in pixels, at least the shorter side of the rectangle.
+        interpolation: "bilinear", "bicubic", "lanczos" or "nearest".
+        shorter_side: of what is resized, before it is cut; in pixels, at least the shorter side of
+            the rectangle.
         shown: 0-based channels that are drawn: three as red, green and blue, or one as grey; None
             takes the first three, or the first where there are fewer.
         arrays: whether the images of a folder are `.npy` arrays, not pictures; always so where
             there are neither 1 nor 3 channels.
+        floor_crop: where the centre lies between two pixels, begin at the first of them, as
+            transformers does; otherwise at the even one, as torchvision and timm do.
 
     Raises:
         DataError: if a value is out of range; the message names it.
@@ -110,6 +119,7 @@ class Preprocessing:
     shorter_side: int | None = None
     shown: tuple[int, ...] | None = None
     arrays: bool = False
+    floor_crop: bool = False
 
     def __post_init__(self) -> None:
         sides = self.size if isinstance(self.size, tuple | list) else (self.size, self.size)
@@ -184,7 +194,8 @@ class Preprocessing:
     def frame(self, width: int, height: int) -> Frame:
         """Where a picture of width x height pixels ends up in the rectangle."""
         wide, high = self._resized(width, height)
-        left, top = round((wide - self.width) / 2), round((high - self.height) / 2)
+        cut = math.floor if self.floor_crop else round  # `round` goes to the even one of two
+        left, top = cut((wide - self.width) / 2), cut((high - self.height) / 2)
         return Frame(wide / width, high / height, left, top, self.height, self.width)
 
     def __call__(self, image: Image.Image | np.ndarray) -> Float[Tensor, "channels height width"]:
@@ -258,9 +269,10 @@ class Preprocessing:
         return (pixels.clamp(0, 1) * 255).round().to(torch.uint8).numpy()
 
     def _resized(self, width: int, height: int) -> tuple[int, int]:
-        if self.resize == "squash":
-            return self.width, self.height
         least = min(self.width, self.height)
+        if self.resize == "squash":
+            enlarged = (self.shorter_side or least) / least
+            return round(self.width * enlarged), round(self.height * enlarged)
         shorter = self.shorter_side or round(least * 256 / 224)
         wide, high = (round(side * shorter / least) for side in (self.width, self.height))
         if wide * height >= high * width:

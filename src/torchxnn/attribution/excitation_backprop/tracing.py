@@ -39,6 +39,7 @@ from torchxnn.attribution.excitation_backprop.tape import (
     leaves,
 )
 from torchxnn.errors import LayerError
+from torchxnn.models.compiled import plain_name
 from torchxnn.models.hooks import watch_output
 from torchxnn.models.outputs import logits_of, shape_or_type
 
@@ -249,7 +250,7 @@ class Tracer(TorchDispatchMode):
         while owner not in self._names and frame is not None:
             if frame.f_code is _CALL:
                 outer = frame.f_locals["self"]
-                names = {inner: name for name, inner in outer.named_modules()}
+                names = {inner: plain_name(name) for name, inner in outer.named_modules()}
                 if owner in names:
                     self._found[owner] = names[owner]
             frame = frame.f_back
@@ -277,7 +278,7 @@ def record(
         LayerError: the output does not depend on the images, or the layer to stop at did not run
             exactly once or did not return one tensor.
     """
-    names = {owner: name for name, owner in module.named_modules()}
+    names = {owner: plain_name(name) for name, owner in module.named_modules()}
     seen: list[Value] = []
     with torch.inference_mode(False), torch.no_grad():
         start = images.detach().as_subclass(Tensor).clone()
