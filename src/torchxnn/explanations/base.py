@@ -18,11 +18,20 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from torchxnn.attribution.base import CONSERVATION_LIMIT, FALLBACK_LIMIT, WEAK_MASS, Certificate
+from torchxnn.attribution.base import Certificate
 from torchxnn.data.positives import target_position
 from torchxnn.errors import DataError, check_finite
-from torchxnn.explanations.alike import ALIKE, Pair, find_alike, groups_of, likeness, overlap
+from torchxnn.explanations.alike import ALIKE, Pair, find_alike, groups_of, likeness
 from torchxnn.explanations.card import Card, Evidence, Panel, Row, strength, weakness
+from torchxnn.explanations.certificate import (
+    READING_OF_MASS,
+    above_bound,
+    bound_origin,
+    drawing_line,
+    drawing_warnings,
+    faithfulness_line,
+    overlap_line,
+)
 from torchxnn.explanations.drawing.figure import PaperColumns, Style, draw_card
 from torchxnn.explanations.drawing.html import card_fragment, render_card
 from torchxnn.explanations.drawing.overlay import Scale, number, signed
@@ -33,10 +42,11 @@ from torchxnn.explanations.sentences import (
     Account,
     account_for,
     stability_facts,
+    written_out,
 )
 from torchxnn.explanations.summands import Traits, listed, shared, summands_of
 from torchxnn.metrics.among_positives import AmongPositives
-from torchxnn.metrics.faithfulness import BOUND_LEVEL, Faithfulness
+from torchxnn.metrics.faithfulness import Faithfulness
 from torchxnn.models.meaning import OutputKind
 from torchxnn.storage.artifact import structure
 
@@ -46,23 +56,12 @@ _EARLIER = {"anchored": False, "found_again": [], "not_resampled": "", "among_po
             "outputs_are": "classes"}  # fmt: skip
 """What files of earlier versions do not say."""
 
-BETTER_WITNESS = "on such networks the method removal tells more of the truth, and takes longer"
-"""What is said of images where units are decided by their bias, as by depthwise convolutions: there
-maps by removal follow their x-feature better than those of any other method (FunnyBirds, docs)."""
-
 _TERMS = {
     "classes": ("Predicted", "True class"),
     "labels": ("Seen", "True labels"),
     "value": ("Value", "True value"),
 }
 """What is said of the outputs, and what is true, by what they are."""
-
-_GROUPS = {
-    "classes": ("of the class", "of other classes"),
-    "labels": ("with the label", "without it"),
-    "value": ("with high values", "with lower ones"),
-}
-"""Who the inputs are that an error bound rests on: the positives, or all others."""
 
 _TRAINED = {"classes": "the class's", "labels": "the label's", "value": "the"}
 
@@ -263,20 +262,7 @@ class Reasons(SavedResult, ABC):
 
     def _bound_origin(self, *target_indices: int) -> str:
         """How surely a new input stays within the measured bounds of some targets."""
-        found = self.faithfulness
-        levels = [found.bound_level(k) for k in target_indices] if found is not None else []
-        known = [level for level in levels if level is not None]
-        if not known:
-            return f"that nearly all held-out {self.unit}s stay within"
-        least = min(known, key=lambda level: level.probability)
-        chance, kind = least.probability, _GROUPS[self.outputs_are][not least.own]
-        chances = (
-            f"{float(chance):.0%}" if chance >= BOUND_LEVEL else f"{chance} ({float(chance):.0%})"
-        )
-        return (
-            f"that a new {self.unit} stays within with probability at least {chances}, as "
-            f"{least.images} held-out {self.unit}{'s' * (least.images != 1)} {kind} can say"
-        )
+        return bound_origin(self.faithfulness, target_indices, self.unit, self.outputs_are)
 
     def declined(self, target_index: int = 0) -> str:
         """Why no reasons can be given for this input; empty if they can."""
@@ -289,23 +275,15 @@ class Reasons(SavedResult, ABC):
         origin = "of a quarter of its size"
         if self._measured_bounds is not None:
             origin = self._bound_origin(target_index)
+        off = above_bound(abs(logit - reproduced), bound)
         return (
             f"on this {self.unit} they reproduce a {self.quantity} of {number(reproduced)} instead "
-            f"of {number(logit)}, which is off by {_above(abs(logit - reproduced), bound)} {origin}"
+            f"of {number(logit)}, which is off by {off} {origin}"
         )
 
     def certificate_lines(self) -> tuple[str, ...]:
         """How far the explanation can be trusted: faithfulness, x-features, heatmaps."""
-        f, lines = self.faithfulness, []
-        if f is None:
-            lines.append("Faithfulness on held-out data: not measured.")
-        else:
-            lines.append(
-                f"Faithfulness on {f.images} held-out {self.unit}s: F_reg {f.f_reg:.3g} "
-                f"({f.f_reg_positives:.3g} on the {f.positives} positives), {_kept(f)}"
-                f"R² {f.r2:.3f}. "
-                f"x-features: {f.active} of {f.n_features} active, {f.dead} dead."
-            )
+        lines = [faithfulness_line(self.faithfulness, self.unit)]
         if self._measured_bounds is not None:
             bounds = [
                 f"{number(abs(float(self.logits[k] - self.reproduced[k])))} of at most "
@@ -318,17 +296,8 @@ class Reasons(SavedResult, ABC):
             )
         maps = self.map_correlation()
         if maps is not None and len(maps) > 1:
-            lines.append(
-                f"Overlap of the x-features' {self.drawn.lower()}: mean squared correlation "
-                f"{overlap(maps):.2f} on this {self.unit}, as drawn (0: each shows a place of its "
-                "own; 1: all show the same)."
-            )
-        c = self.certificate
-        versions = ", ".join(f"{name} {version}" for name, version in c.versions.items())
-        lines.append(
-            f"{self.drawn}: {c.method.replace('_', ' ')}, {_certified(c)}, {c.dtype}; {versions}."
-        )
-        return tuple(lines)
+            lines.append(overlap_line(maps, self.drawn, self.unit))
+        return (*lines, drawing_line(self.certificate, self.drawn))
 
     def summary(self) -> str:
         """Plain text for a terminal."""
@@ -416,12 +385,7 @@ class Reasons(SavedResult, ABC):
         return likeness(self.alike(k), self.feature_names)[feature]
 
     def _reading_of_details(self) -> str:
-        drawn = ""
-        if self.certificate.contrast_mass is not None:
-            drawn = (
-                " Mass: how much of the relevance the drawn map holds, the rest went the same way "
-                f"as that of what speaks against it; below {WEAK_MASS:.2%} it is called weak."
-            )
+        drawn = "" if self.certificate.contrast_mass is None else f" {READING_OF_MASS}"
         if not self.among_positives:
             return drawn
         return (
@@ -485,12 +449,11 @@ class Reasons(SavedResult, ABC):
     def _row(self, k: int) -> Row:
         logit, reproduced = float(self.logits[k]), float(self.reproduced[k])
         terms = [float(self.contributions[k, i]) for i in self.order(k)]
-        total = " ".join(_term(v, first=j == 0) for j, v in enumerate(t for t in terms if t))
         intercept, constant = float(self.intercept[k]), self.typical or "intercept"
-        total = f"{total} {_term(intercept, first=not total)}".strip()
         equation = (
             f"{self.quantity.capitalize()} of {self.target_names[k]}: the network gives "
-            f"{number(logit)}; the x-features reproduce {number(reproduced)} = {total} ({constant})"
+            f"{number(logit)}; the x-features reproduce {number(reproduced)} = "
+            f"{written_out(terms, intercept)} ({constant})"
         )
         return Row(self.target_names[k], logit, reproduced, intercept, constant, equation)
 
@@ -539,56 +502,4 @@ class Reasons(SavedResult, ABC):
                     f"on this {self.unit} the x-features reproduce {number(reproduced)} instead of "
                     f"{number(logit)} for {self.target_names[k]}"
                 )
-        c = self.certificate
-        if c.fallback_share is not None and c.fallback_share > FALLBACK_LIMIT:
-            way_out = f"; {BETTER_WITNESS}" if self.unit == "image" else ""
-            found.append(
-                f"{c.fallback_share:.0%} of the relevance went through the fallback rule{way_out}"
-            )
-        if c.conservation_error is not None and not c.conservation_error <= CONSERVATION_LIMIT:
-            found.append(f"relevance is not conserved (error {c.conservation_error:.1e})")
-        return tuple(found)
-
-
-def _kept(f: Faithfulness) -> str:
-    """The share of inputs that keep their class, and a comma; empty where nothing is decided."""
-    if f.f_cls is None or f.f_cls_positives is None:
-        return ""
-    return f"F_cls {f.f_cls:.1%} ({f.f_cls_positives:.1%}), "
-
-
-def _certified(certificate: Certificate) -> str:
-    """What the certificate says, or that there is nothing to say."""
-    figures = (
-        ("conservation error", certificate.conservation_error, ".1e"),
-        ("fallback share", certificate.fallback_share, ".1%"),
-        ("completeness error", certificate.completeness_error, ".1%"),
-    )
-    known = [f"{name} {value:{form}}" for name, value, form in figures if value is not None]
-    if certificate.conservation_error is not None:
-        known.append(_masses(certificate.contrast_mass))
-    return ", ".join(known) or "a method that promises no sum, so nothing to certify"
-
-
-def _masses(masses: tuple[float | None, ...] | None) -> str:
-    """The contrast mass of the maps of x-features that are on, from the least to the largest."""
-    if masses is None:
-        return "contrast mass not measured"
-    known = [mass for mass in masses if mass is not None]
-    if not known:
-        return "no x-feature on"
-    ends = dict.fromkeys(f"{100 * each(known):.2g}%" for each in (min, max))
-    return f"contrast mass {' to '.join(ends)}"
-
-
-def _above(value: float, bound: float) -> str:
-    """A number and the bound that it is above, with as many digits as tell them apart."""
-    for form in (number, "{:.3f}".format, "{:.6f}".format):
-        if form(value) != form(bound):
-            break
-    return f"{form(value)}, more than the bound of {form(bound)}"
-
-
-def _term(value: float, first: bool) -> str:
-    sign = "\N{MINUS SIGN}" if value < 0 else "+"
-    return number(value) if first else f"{sign} {number(abs(value))}"
+        return tuple(found + drawing_warnings(self.certificate, self.unit))

@@ -226,6 +226,14 @@ def rest(what: str, intercept: float, others: float | None, unexplained: float) 
     return listed([*parts, f"what remains unexplained ({signed(unexplained)})"])
 
 
+def written_out(terms: Sequence[float], intercept: float) -> str:
+    """A sum in figures without its terms that are 0, as in "63.1 + 15.2 − 1.2 − 0.9"."""
+    first, *others = [*(term for term in terms if term), intercept]
+    signs = ("\N{MINUS SIGN}" if term < 0 else "+" for term in others)
+    rest_of_sum = (f"{sign} {number(abs(term))}" for sign, term in zip(signs, others, strict=True))
+    return " ".join([number(first), *rest_of_sum])
+
+
 def noun(name: str) -> str:
     """A class name with its article: "a European Goldfinch", "an Indigo Bunting".
 
