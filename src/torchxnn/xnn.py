@@ -27,7 +27,7 @@ from torchxnn.explanations.names.judgements import FeatureNames
 from torchxnn.metrics import evaluation
 from torchxnn.models.attached import AttachedLayer, XNNOutput, fit_to
 from torchxnn.models.examination import Doubt, Examination
-from torchxnn.models.meaning import Meaning, OutputKind, OutputsConfig
+from torchxnn.models.meaning import CLASSES, Meaning, OutputKind, OutputsConfig
 from torchxnn.models.outputs import check_targets, class_of_target
 from torchxnn.models.preprocessing import Preprocessing
 from torchxnn.models.tokens import Token
@@ -207,8 +207,7 @@ class XNN(nn.Module):
     ) -> FitReport:
         """The same as `fit`, for activations that are already recorded."""
         targets = as_targets(target)
-        if train.meaning == Meaning():
-            train = train.settled(self.outputs_config)
+        train = train.settled(self.outputs_config)
         if validation is not None and validation.meaning != train.meaning:
             validation = validation.meant(train.meaning)
         n = default_features(len(targets)) if self.n_features is None else self.n_features
@@ -457,7 +456,7 @@ class XNN(nn.Module):
             report = about["report"] and structure(about["report"], FitReport, "its report")
             embedding = rebuild_embedding(about, state)
             known = about.get("meaning")
-            meaning = structure(known, Meaning, "its meaning") if known else Meaning()
+            meaning = structure(known, Meaning, "its meaning") if known else CLASSES
             xnn.attach_embedding(embedding, about["targets"], about["outputs"], report, meaning)
             xnn.examination = examination
         except (DataError, LookupError, TypeError, AttributeError, RuntimeError) as error:

@@ -9,6 +9,7 @@ from torch import nn
 from torchxnn import XNN, TrainConfig
 from torchxnn.data.record import cache_activations, record_activations
 from torchxnn.errors import DataError, XNNError
+from torchxnn.models.meaning import OutputsConfig
 from torchxnn.training.many import fit_many
 from xnn_examples import quick_fit
 
@@ -207,6 +208,19 @@ def test_high_values_are_the_positives(measured, positives, rule, share):
     assert "class" not in top.summary()
     assert "F_cls" not in top.summary()
     assert top.predicted_class is None
+
+
+def test_what_the_user_says_of_recorded_activations_goes_before_what_they_say(measured):
+    images, values = measured
+    data = record_activations(linear_net(1), "3", batches(images, values))
+    assert data.meaning.origin == "upper quarter"
+    own = XNN(linear_net(1), "3", positives="1.8")
+    report = own.fit_activations(data, 0, config=QUICK)
+    assert own.meaning.thresholds == (1.8,)
+    assert report.positives_by == "value >= 1.8"
+    again = data.settled(own.outputs_config)
+    assert again.settled(OutputsConfig("value")) is again  # says nothing new
+    assert again.settled(OutputsConfig()) is again
 
 
 def test_values_without_labels_are_the_models_own(measured):

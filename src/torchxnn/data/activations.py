@@ -93,9 +93,13 @@ class Activations:
     def settled(self, config: OutputsConfig) -> Activations:
         """The same with the meaning that the user or the labels give the outputs; see `settle`.
 
+        A meaning that is there already stays, unless the user says something else.
+
         Raises:
             DataError: labels that do not fit the outputs.
         """
+        if self.meaning != CLASSES and config.agrees_with(self.meaning):
+            return self
         labels, meaning = settle(self.labels, self.n_outputs, config, self.logits)
         return replace(self, labels=labels, meaning=meaning)
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from torchxnn.data.activation_cache import ActivationCache
 from torchxnn.data.activations import Activations
 from torchxnn.errors import DataError
-from torchxnn.models.meaning import Meaning
+from torchxnn.models.meaning import CLASSES, Meaning
 from torchxnn.models.outputs import check_targets, class_of_target, predicted_classes
 
 
@@ -89,7 +89,7 @@ def positives_of(
     logits: Float[Tensor, "samples outputs"] | None,
     targets: Sequence[int],
     outputs: int | None,
-    meaning: Meaning | None = None,
+    meaning: Meaning = CLASSES,
 ) -> tuple[Bool[Tensor, "samples targets"], str]:
     """Which samples are positives of which target, and by what: "label", "prediction", a rule.
 
@@ -102,12 +102,11 @@ def positives_of(
         logits: of the model (M, K); None will do where there are labels.
         targets: indices of outputs.
         outputs: how many outputs the model has; None, if nobody knows, counts as several.
-        meaning: of the outputs; None takes classes.
+        meaning: of the outputs.
 
     Raises:
         DataError: neither labels nor logits.
     """
-    meaning = meaning or Meaning()
     found = logits if labels is None else labels
     if found is None:
         raise DataError("positives are found by labels or by predictions, and there are neither")

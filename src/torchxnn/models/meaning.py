@@ -87,6 +87,10 @@ class OutputsConfig:
         """What the user says, also by saying which values are high; None if nothing."""
         return self.outputs_are or (None if self.positives is None else "value")
 
+    def agrees_with(self, meaning: Meaning) -> bool:
+        """Whether the user says nothing beyond a meaning that is known."""
+        return self.positives is None and self.outputs_are in (None, meaning.outputs_are)
+
     def share_or_threshold(self) -> tuple[float | None, float | None]:
         """The upper share of images that is high, or the number from which on values are.
 

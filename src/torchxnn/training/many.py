@@ -19,7 +19,7 @@ from torchxnn.data.activations import Activations
 from torchxnn.data.positives import all_positives, as_targets, default_features, sample_classes
 from torchxnn.embeddings.base import Embedding
 from torchxnn.errors import DataError, XNNError
-from torchxnn.models.meaning import Meaning, OutputsConfig
+from torchxnn.models.meaning import CLASSES, Meaning, OutputsConfig
 from torchxnn.models.outputs import check_targets, count_classes
 from torchxnn.parallel.engine import Engine, LocalEngine
 from torchxnn.storage.artifact import digest
@@ -78,7 +78,7 @@ class _Work:
             "autocast": self.compute.autocast,
             "memory": None if needs.all_fit else needs.memory,
         }
-        if needs.meaning != Meaning():
+        if needs.meaning != CLASSES:
             parts["meaning"] = needs.meaning
         return digest(parts)
 
@@ -185,8 +185,7 @@ def _meant(
     """The data, and what the outputs mean as the user or the labels say."""
     if isinstance(data, ActivationCache):
         return data, data.settled_labels(config)[1]
-    known = config == OutputsConfig() and data.meaning != Meaning()
-    settled = data if known else data.settled(config)
+    settled = data.settled(config)
     return settled, settled.meaning
 
 
@@ -230,14 +229,14 @@ def _wanted(
 
 
 def targets_with_positives(
-    data: Activations | ActivationCache, config: TrainConfig, meaning: Meaning | None = None
+    data: Activations | ActivationCache, config: TrainConfig, meaning: Meaning = CLASSES
 ) -> list[tuple[int, ...]]:
     """All outputs that have enough positives to be fitted: what `fit_many` takes by default.
 
     Raises:
         DataError: there is none.
     """
-    outputs, meaning = data.n_outputs, meaning or Meaning()
+    outputs = data.n_outputs
     if meaning.outputs_are == "classes":
         counts = sample_classes(data).clamp(min=-1).add(1)  # -1 is a class that nobody knows
         counts = counts.bincount(minlength=count_classes(outputs) + 1)[1:]
