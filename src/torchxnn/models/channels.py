@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import warnings
-from contextlib import ExitStack, suppress
+from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 
 from torchxnn.errors import XNNWarning
-from torchxnn.models.hooks import preserve_state
+from torchxnn.models.hooks import run_watched, watch_inputs
 from torchxnn.models.layers import unwrap
 from torchxnn.models.preprocessing import MOST_CHANNELS, Preprocessing
 
@@ -42,24 +44,24 @@ def settle_channels(model: nn.Module, preprocessing: Preprocessing) -> Preproces
     return settled
 
 
+def black_image(model: nn.Module, preprocessing: Preprocessing) -> Float[Tensor, "1 *pixels"]:
+    """A batch of one image (1, C, H, W) of zeros in float32, where the model lies."""
+    parameter = next(iter(model.parameters()), torch.zeros(()))
+    return torch.zeros(1, *preprocessing.shape, device=parameter.device)
+
+
 def _first_convolution(model: nn.Module, preprocessing: Preprocessing) -> int | None:
     """Channels that the first convolution takes; None if it runs as it is, or there is none."""
     inner, found = unwrap(model), list[int]()
 
     def stop(module: Any, inputs: tuple[Any, ...]) -> None:
-        if inputs and isinstance(inputs[0], torch.Tensor):
+        if inputs and isinstance(inputs[0], Tensor):
             fits = inputs[0].shape[1] == module.in_channels
             found.append(preprocessing.channels if fits else module.in_channels)
         raise _Reached
 
-    kinds = nn.Conv1d, nn.Conv2d
-    parameter = next(iter(inner.parameters()), torch.zeros(()))
-    image = torch.zeros(1, *preprocessing.shape, dtype=parameter.dtype, device=parameter.device)
-    with ExitStack() as stack:
-        stack.enter_context(preserve_state(inner))
-        for module in inner.modules():
-            if isinstance(module, kinds):
-                stack.callback(module.register_forward_pre_hook(stop).remove)
-        with torch.no_grad(), suppress(_Reached, Exception):  # what fails is said by the real pass
-            inner(image)
+    convolutions = [m for m in inner.modules() if isinstance(m, nn.Conv1d | nn.Conv2d)]
+    watches = [watch_inputs(module, partial(stop, module)) for module in convolutions]
+    with torch.no_grad(), suppress(_Reached, Exception):  # what fails is said by the real pass
+        run_watched(inner, black_image(inner, preprocessing), watches)
     return found[0] if found else None

@@ -21,13 +21,13 @@ from safetensors.torch import save_file
 from torch import nn
 
 from torchxnn.errors import ModelError, XNNWarning
+from torchxnn.models.caches import WEIGHTS, cached_in_repository
 from torchxnn.models.checkpoints import Checkpoint, load_checkpoint
 from torchxnn.models.image_processor import preprocessing_of
 from torchxnn.models.preprocessing import Preprocessing
 from torchxnn.models.source import LoadedModel, Source
 
 _SHOWN = 4
-_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 _NO_FILE = (OSError, ValueError)  # what transformers raises when a file is missing or not to be run
 
 
@@ -108,12 +108,10 @@ def _build(classifier: Any, config: Any, num_classes: int | None = None) -> nn.M
 
 def _has_weights(name: str) -> bool:
     """Whether weights lie in a folder, or in the cache under the name of a repository."""
-    names = [*_WEIGHTS, *(f"{each}.index.json" for each in _WEIGHTS)]
+    names = [*WEIGHTS, *(f"{each}.index.json" for each in WEIGHTS)]
     if Path(name).is_dir():
         return any((Path(name) / each).is_file() for each in names)
-    from huggingface_hub import try_to_load_from_cache
-
-    return any(isinstance(try_to_load_from_cache(name, each), str) for each in names)
+    return cached_in_repository(name, names) is not None
 
 
 def _load(classifier: Any, spec: str, name: str) -> nn.Module:
@@ -145,7 +143,7 @@ def _take(classifier: Any, network: nn.Module, checkpoint: Checkpoint) -> tuple[
         with TemporaryDirectory() as folder, _without_progress_bar():
             config.save_pretrained(folder)
             state = {name: value.clone() for name, value in found.state.items()}
-            save_file(state, Path(folder) / _WEIGHTS[0], metadata={"format": "pt"})
+            save_file(state, Path(folder) / WEIGHTS[0], metadata={"format": "pt"})
             taken, about = classifier.from_pretrained(
                 folder,
                 local_files_only=True,

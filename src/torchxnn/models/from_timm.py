@@ -5,12 +5,11 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlparse
 
-import torch
 from torch import nn
 
 from torchxnn.errors import ModelError, near_ones
+from torchxnn.models.caches import WEIGHTS, cached_checkpoint, cached_in_repository
 from torchxnn.models.preprocessing import Preprocessing
 from torchxnn.models.source import NEAR, LoadedModel, Source
 
@@ -66,17 +65,10 @@ def own_preprocessing(model: nn.Module) -> Preprocessing | None:
 def _cached_file(config: Any) -> Path | None:
     if config is None:
         return None
-    if config.hf_hub_id:
-        from huggingface_hub import try_to_load_from_cache
-
-        for name in ("model.safetensors", "pytorch_model.bin"):
-            found = try_to_load_from_cache(config.hf_hub_id, name)
-            if isinstance(found, str):
-                return Path(found)
-    if config.url:
-        file = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(config.url).path).name
-        return file if file.is_file() else None
-    return None
+    found = cached_in_repository(config.hf_hub_id, WEIGHTS) if config.hf_hub_id else None
+    if found is None and config.url:
+        return cached_checkpoint(config.url)
+    return found
 
 
 def _preprocessing(name: str, config: dict[str, Any]) -> Preprocessing:

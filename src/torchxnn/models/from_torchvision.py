@@ -7,11 +7,9 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlparse
-
-import torch
 
 from torchxnn.errors import ModelError, near_ones
+from torchxnn.models.caches import cached_checkpoint, file_name
 from torchxnn.models.checkpoints import load_checkpoint, read_checkpoint
 from torchxnn.models.preprocessing import Preprocessing
 from torchxnn.models.source import NEAR, LoadedModel, Source
@@ -49,10 +47,9 @@ def find_torchvision(spec: str, weights: Path | None) -> Source:
     build = partial(models.get_model, name, weights=None, **own)
 
     def pretrained() -> LoadedModel | None:
-        folder = Path(torch.hub.get_dir()) / "checkpoints"
         for member in (default, *members):
-            file = folder / _file_name(member)
-            if file.is_file():
+            file = cached_checkpoint(member.url)
+            if file is not None:
                 _check_name(file)
                 model = build()
                 load_checkpoint(model, read_checkpoint(file))
@@ -62,14 +59,10 @@ def find_torchvision(spec: str, weights: Path | None) -> Source:
         return None
 
     given = weights.name if weights else None
-    member = next((m for m in members if _file_name(m) == given), members[0])
+    member = next((m for m in members if file_name(m.url) == given), members[0])
     fetch = f"torchvision.models.{name}(weights='DEFAULT')"
     source = Source(spec, build, _preprocessing(member), pretrained, fetch)
     return source
-
-
-def _file_name(member: Any) -> str:
-    return Path(urlparse(member.url).path).name
 
 
 def _preprocessing(member: Any) -> Preprocessing:

@@ -174,8 +174,13 @@ def _text(name: str, value: Any) -> str:
     head = f"{tuple(value.shape)} {value.dtype}"
     digest = hashlib.sha256()
     for part in _dense_parts(name, value):
-        digest.update(part.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        digest.update(as_bytes(part).numpy().data)
     return f"{head} {digest.hexdigest()}"
+
+
+def as_bytes(tensor: Tensor) -> Tensor:
+    """The bytes of an ordinary tensor, uint8 (N,) on the CPU, in the order of its elements."""
+    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
 
 
 def _dense_parts(name: str, tensor: Tensor) -> list[Tensor]:

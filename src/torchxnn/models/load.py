@@ -14,12 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from torchxnn.errors import ModelError, XNNWarning, near_ones
-from torchxnn.models.channels import settle_channels
+from torchxnn.models.channels import black_image, settle_channels
 from torchxnn.models.checkpoints import Checkpoint, read_checkpoint
 from torchxnn.models.from_hugging_face import find_hugging_face
 from torchxnn.models.from_timm import find_timm, own_preprocessing
 from torchxnn.models.from_torchvision import classification_networks, find_torchvision
-from torchxnn.models.hooks import in_precision_of, preserve_state
+from torchxnn.models.hooks import run_watched
 from torchxnn.models.layers import unwrap
 from torchxnn.models.outputs import as_logits
 from torchxnn.models.preprocessing import Preprocessing
@@ -235,11 +235,10 @@ def count_outputs(model: nn.Module, preprocessing: Preprocessing) -> int:
     Raises:
         ModelError: the model cannot be run on an image of that size.
     """
-    parameter = next(iter(model.parameters()), torch.zeros(()))
-    image = torch.zeros(1, *preprocessing.shape, device=parameter.device)
+    inner = unwrap(model)
     try:
-        with torch.no_grad(), preserve_state(unwrap(model)):
-            return as_logits(unwrap(model)(in_precision_of(model, image))).shape[1]
+        with torch.no_grad():
+            return as_logits(run_watched(inner, black_image(inner, preprocessing), ())).shape[1]
     except (RuntimeError, AssertionError) as error:
         first = (str(error).splitlines() or [type(error).__name__])[0]
         shape = " x ".join(map(str, preprocessing.shape))

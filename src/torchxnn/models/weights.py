@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from torchxnn.errors import ModelError
 from torchxnn.models.compiled import plain_name
-from torchxnn.models.hidden_state import hidden_state
+from torchxnn.models.hidden_state import as_bytes, hidden_state
 from torchxnn.models.layers import unwrap
 
 _State = tuple[Any, ...]
@@ -58,7 +58,7 @@ def differing_weight(one: nn.Module, other: nn.Module) -> str | None:
         twin = tensors.get(name)
         if nn.parameter.is_lazy(value) or twin is None or value.shape != twin.shape:
             return name
-        if value is not twin and not torch.equal(_as_bytes(value), _as_bytes(twin)):
+        if value is not twin and not torch.equal(as_bytes(value), as_bytes(twin)):
             return name
     hidden, twins = hidden_state(one), hidden_state(other)
     return next((name for name, text in hidden.items() if twins.get(name) != text), None)
@@ -75,12 +75,8 @@ def _hash(tensors: Mapping[str, Tensor], beside: Mapping[str, str]) -> str:
     return digest.hexdigest()
 
 
-def _as_bytes(tensor: Tensor) -> Tensor:
-    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-
-
 def _bytes_of(tensor: Tensor) -> memoryview:
-    return _as_bytes(tensor).numpy().data
+    return as_bytes(tensor).numpy().data
 
 
 def _state_of(tensor: Tensor) -> _State:

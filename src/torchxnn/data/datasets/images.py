@@ -44,8 +44,8 @@ ARRAYS = frozenset({".npy"})
 _PAGED = frozenset({".tif", ".tiff"})
 _BANDS = ARRAYS | {".png", ".tif", ".tiff"}
 NEEDS = {
-    ".dcm": "pip install pydicom",
-    ".dicom": "pip install pydicom",
+    ".dcm": "pip install 'torchxnn[formats]'",
+    ".dicom": "pip install 'torchxnn[formats]'",
     ".heic": "pip install pillow-heif",
     ".heif": "pip install pillow-heif",
     ".avif": "a newer Pillow",
