@@ -338,7 +338,7 @@ def test_an_image_that_cannot_be_read_is_named(net, data, folder, tmp_path, work
 def test_data_of_other_kinds_are_refused(net, tmp_path):
     image = torch.zeros(3, 12, 12)
     for samples, message in (
-        ([{"image": image}] * 3, "they yield dict"),
+        ([{"scene": image}] * 3, r"it yields a dict with scene \(\[3, 12, 12\]\)"),
         ([(image, "cat")] * 3, "they yield Tensor, str"),
         ([(image, 0), (image, None), image], "some images have a label and some have none"),
         ([image, torch.zeros(3, 14, 12), image], "images of different sizes"),
