@@ -231,3 +231,9 @@ def test_models_of_half_precision_take_images_in_float32(kind):
 def test_a_wrong_number_of_channels_is_one_line():
     with pytest.raises(DataError, match=r"does not take images \(1, 8, 8\) \(.*got 1 channels"):
         XNN(net_of(3), "5").attached.run(torch.rand(2, 1, 8, 8))
+
+
+@pytest.mark.parametrize("shape", [(9,), (9, 9, 2), (1, 3, 9, 9)])
+def test_an_array_of_other_dimensions_is_named(shape):
+    with pytest.raises(DataError, match=r"takes 3 channel\(s\), the array is \(.*9"):
+        Preprocessing(size=8)(np.zeros(shape))

@@ -121,6 +121,8 @@ def test_images_whose_label_is_not_known_are_neither(several):
         report = quick_fit(xnn, batches(images, labels), 1, QUICK)
         assert report.train.images + report.validation.images == 90
         assert xnn.evaluate(batches(images, labels), maps=False).faithfulness.images == 90
+        with pytest.raises(DataError, match="no label of a target is known"):
+            xnn.evaluate(batches(images[:30], labels[:30]), maps=False)
 
 
 def test_rows_of_one_label_each_are_classes_unless_the_user_says_otherwise():

@@ -191,10 +191,7 @@ def cache_activations(
     if dtype not in get_args(CacheDtype):
         raise DataError(f"dtype must be one of {', '.join(get_args(CacheDtype))}, got {dtype!r}")
     images = image_rows(data, batch_size, workers, rows)
-    wanted = [layers] if isinstance(layers, str | nn.Module) else list(layers)
-    names = [resolve_layer(model, layer)[0] for layer in wanted]
-    if not names or len(set(names)) < len(names):
-        raise DataError(f"give one or several different layers, got {names}")
+    names = _layer_names(model, layers)
     if isinstance(images.dataset, ImageDataset):
         preprocessing = preprocessing or images.dataset.preprocessing
     examination, older = _examined(model, images, names, location)
@@ -221,11 +218,25 @@ def cache_activations(
         _record(model, cache, images, missing, on_images)
     else:
         recorder = partial(record_chunk, batch_size=batch_size)  # of a chunk that is named later
-        given = (recorder, model, data, cache.store.location)
-        for _, count in engine.run(partial, given, operator.call, missing):
-            if on_images is not None:
-                on_images(count)
+        _record_elsewhere((recorder, model, data, cache.store.location), engine, missing, on_images)
     return ActivationCache.open(cache.store.location)
+
+
+def _layer_names(model: nn.Module, layers: str | Sequence[str | nn.Module]) -> list[str]:
+    wanted = [layers] if isinstance(layers, str | nn.Module) else list(layers)
+    names = [resolve_layer(model, layer)[0] for layer in wanted]
+    if not names or len(set(names)) < len(names):
+        raise DataError(f"give one or several different layers, got {names}")
+    return names
+
+
+def _record_elsewhere(
+    given: tuple[Any, ...], engine: Engine, chunks: Sequence[int], on_images: OnImages | None
+) -> None:
+    """Record chunks with an engine; `given` is `record_chunk` and all its arguments but a chunk."""
+    for _, count in engine.run(partial, given, operator.call, chunks):
+        if on_images is not None:
+            on_images(count)
 
 
 def _examined(

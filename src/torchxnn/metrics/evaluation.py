@@ -122,7 +122,8 @@ def evaluate(
         on_batch: called after each batch with the number of images.
 
     Raises:
-        DataError: the loader is empty, holds no positives, or gives labels for some batches only.
+        DataError: the loader is empty, holds no positives or no known label of a target, or gives
+            labels for some batches only.
     """
     covariance: MapCovariance | None = None
     certificate: Certificate | None = None
@@ -158,7 +159,8 @@ def evaluate(
             on_batch(len(images))
     kind = xnn.meaning.outputs_are
     if not logits:
-        raise DataError("the loader is empty: there are no images to evaluate on")
+        why = "no label of a target is known" if labelled else "the loader is empty"
+        raise DataError(f"{why}: there are no images to evaluate on")
     everything = torch.cat(logits), xnn.targets, torch.cat(positives), by, kind
     measured = _measure(Embedded.cat(parts), *everything)
     orthogonality = covariance.result(measured.dead) if maps and covariance else None

@@ -113,7 +113,7 @@ class FittedState:
     @property
     def note(self) -> str:
         """What was undone, for a description of the network; empty if nothing was."""
-        left = f", leaving out {_listed(self.others)}" if self.others else ""
+        left = f", leaving out {first_names(self.others)}" if self.others else ""
         return f" ({self.where}{left})" if self.place or self.prefix else ""
 
 
@@ -180,7 +180,7 @@ def load_state(model: nn.Module, state: Mapping[str, Tensor], origin: str) -> No
         if name in state and state[name].shape != own[name].shape
     ]
     kinds = {"missing": missing, "unexpected": unexpected, "of another shape": shapes}
-    parts = [f"{len(keys)} {kind}: {_listed(keys)}" for kind, keys in kinds.items() if keys]
+    parts = [f"{len(keys)} {kind}: {first_names(keys)}" for kind, keys in kinds.items() if keys]
     if parts:
         raise ModelError(f"the weights {origin} do not fit the network; {'; '.join(parts)}")
     for name, value in state.items():
@@ -214,6 +214,7 @@ def _common_prefix(names: Collection[str]) -> str:
     return "".join(f"{part}." for part in first[:shared])
 
 
-def _listed(names: Collection[str]) -> str:
+def first_names(names: Collection[str]) -> str:
+    """The first few names, for a message."""
     shown = list(names)[:_SHOWN]
     return ", ".join(shown) + (", ..." if len(names) > len(shown) else "")

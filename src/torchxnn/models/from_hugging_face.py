@@ -22,12 +22,11 @@ from torch import nn
 
 from torchxnn.errors import ModelError, XNNWarning
 from torchxnn.models.caches import WEIGHTS, cached_in_repository
-from torchxnn.models.checkpoints import Checkpoint, load_checkpoint
+from torchxnn.models.checkpoints import Checkpoint, first_names, load_checkpoint
 from torchxnn.models.image_processor import preprocessing_of
 from torchxnn.models.preprocessing import Preprocessing
 from torchxnn.models.source import LoadedModel, Source
 
-_SHOWN = 4
 _NO_FILE = (OSError, ValueError)  # what transformers raises when a file is missing or not to be run
 
 
@@ -126,10 +125,10 @@ def _load(classifier: Any, spec: str, name: str) -> nn.Module:
         raise ModelError(f"the weights of {spec} cannot be loaded: {reason}") from error
     bad = sorted({*about["missing_keys"], *(str(each[0]) for each in about["mismatched_keys"])})
     if bad:
-        shown = ", ".join(bad[:_SHOWN]) + (", ..." if len(bad) > _SHOWN else "")
         raise ModelError(
             f"the weights of {spec} lack {len(bad)} of the classifier's, which would be random: "
-            f"{shown}; name a network that was trained to classify, or give --weights FILE"
+            f"{first_names(bad)}; name a network that was trained to classify, or give --weights "
+            "FILE"
         )
     loaded: nn.Module = network
     return loaded

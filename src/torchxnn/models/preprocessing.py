@@ -210,12 +210,12 @@ class Preprocessing:
         else:
             values = np.asarray(image, dtype=np.float32)
             values = values[:, :, np.newaxis] if values.ndim == 2 else values
-            if values.shape[2] == 1 and self.channels == 3:
+            if values.shape[2:] == (1,) and self.channels == 3:
                 values = values.repeat(3, axis=2)
-            if values.ndim != 3 or values.shape[2] != self.channels:
+            if values.shape[2:] != (self.channels,):
                 raise DataError(
-                    f"the network takes {self.channels} channel(s), the array has "
-                    f"{values.shape[2]}; give (rows, columns, channels), or set --in-channels"
+                    f"the network takes {self.channels} channel(s), the array is {values.shape}; "
+                    "give (rows, columns, channels), or set --in-channels"
                 )
             planes = [self._fit(Image.fromarray(plane)) for plane in values.transpose(2, 0, 1)]
             pixels = np.stack(planes, axis=2)
