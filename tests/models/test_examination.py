@@ -117,6 +117,19 @@ def test_answers_that_depend_on_the_batch_are_refused(end, act, named):
     found.require(allow=("batch",))
 
 
+def test_statistics_of_a_batch_are_noticed_though_images_are_alike():
+    body = Body(lambda _, logits: logits).eval()
+    body.net.features.insert(
+        1,
+        nn.BatchNorm2d(body.net.features[0].out_channels, affine=False, track_running_stats=False),
+    )
+    images = make_images(8)[0]
+    images = images[:1] + 1e-2 * (images - images[:1])
+    found = examine_model(body.eval(), images)
+    assert 1e-4 < found.alone < 1e-2
+    assert "in the BatchNorm2d 'net.features.1'" in found.complaints["batch"]
+
+
 def test_one_image_has_no_batch_to_depend_on():
     found = examine(centred, count=1)
     assert (found.images, found.alone) == (1, None)

@@ -105,10 +105,10 @@ def _checked(labels: Int64[Tensor, " samples"], outputs: int) -> Int64[Tensor, "
     largest, classes = int(labels.max()), max(2, outputs)
     wrong = largest if largest >= classes else int(labels.min())
     if wrong >= classes or wrong < UNKNOWN:
-        one = f"; {_WAYS_OUT}" if outputs == 1 else "; do they begin at 1?" * (wrong == classes)
+        several = "do they begin at 1?" if wrong == classes else "a label that is not known is -1"
         raise DataError(
             f"there is a label {wrong}, and a model with {outputs} output(s) has classes 0 to "
-            f"{classes - 1}{one}"
+            f"{classes - 1}; {_WAYS_OUT if outputs == 1 else several}"
         )
     return labels
 

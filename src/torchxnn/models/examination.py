@@ -31,7 +31,8 @@ _HALF = (torch.float16, torch.bfloat16)
 _TWICE = 1e-4, 1e-2
 _ALONE = 1e-2, 5e-2
 """Differences of outputs, as a share of their span, that are rounding, in float32 and in half
-precision. Between batches other kernels run, some of them with TensorFloat-32."""
+precision. Between batches other kernels run, some of them with TensorFloat-32; where statistics of
+the batch are in use, every difference above that of two passes is theirs."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,7 @@ def examine_model(model: nn.Module, inputs: Tensor) -> Examination:
     complaints: dict[Doubt, str] = {}
     if twice > _TWICE[half]:
         complaints["randomness"] = _about_randomness(inner, watched, twice)
-    elif refusal or (alone or 0.0) > _ALONE[half]:
+    elif refusal or (alone or 0.0) > (_TWICE if _batch_norms(inner, watched) else _ALONE)[half]:
         complaints["batch"] = _about_batches(inner, watched, refusal or _share(alone or 0.0))
     outputs, line = output_scale(inner, watched)
     if outputs == "probabilities":
@@ -141,7 +142,8 @@ def _alone(model: nn.Module, inputs: Tensor, watched: WatchedPass) -> tuple[floa
 
 
 def _share(difference: float) -> str:
-    return f"it differs by {difference:.1%} of the outputs' span"
+    digits = 1 if difference >= 0.001 else 2
+    return f"it differs by {difference:.{digits}%} of the outputs' span"
 
 
 def _apart(one: Tensor, other: Tensor, all_outputs: Tensor) -> float:
@@ -167,18 +169,23 @@ def _about_randomness(model: nn.Module, watched: WatchedPass, twice: float) -> s
 
 
 def _about_batches(model: nn.Module, watched: WatchedPass, what: str) -> str:
-    names = [
-        name
-        for name, module in model.named_modules()
-        if isinstance(module, _BatchNorm) and module.running_mean is None
-    ]
-    where = _named(model, [*names, *watched.training])
+    where = _named(model, [*_batch_norms(model, watched), *watched.training])
     return (
         f"the model's answer for an image depends on the other images of its batch ({what}): "
         f"statistics of the batch are in use{where}; use running statistics "
         "(track_running_stats=True and evaluation mode), or allow 'batch' if explanations may "
         "depend on what is explained along with an image"
     )
+
+
+def _batch_norms(model: nn.Module, watched: WatchedPass) -> list[str]:
+    """Dotted names of the batch norms that take the statistics of the batch."""
+    return [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, _BatchNorm)
+        and (module.running_mean is None or name in watched.training)
+    ]
 
 
 def _named(model: nn.Module, places: Sequence[str]) -> str:
