@@ -28,7 +28,7 @@ from torchxnn.metrics import evaluation
 from torchxnn.models.attached import AttachedLayer, XNNOutput, fit_to
 from torchxnn.models.examination import Doubt, Examination
 from torchxnn.models.meaning import CLASSES, Meaning, OutputKind, OutputsConfig
-from torchxnn.models.outputs import check_targets, class_of_target
+from torchxnn.models.outputs import check_class_names, check_targets, class_of_target
 from torchxnn.models.preprocessing import Preprocessing
 from torchxnn.models.tokens import Token
 from torchxnn.models.weights import fingerprint
@@ -207,6 +207,7 @@ class XNN(nn.Module):
     ) -> FitReport:
         """The same as `fit`, for activations that are already recorded."""
         targets = as_targets(target)
+        check_class_names(self.class_names, train.n_outputs)
         train = train.settled(self.outputs_config)
         if validation is not None and validation.meaning != train.meaning:
             validation = validation.meant(train.meaning)

@@ -25,3 +25,11 @@ def test_measured_values_are_refused_by_name(value):
     measured[2] = value
     with pytest.raises(DataError, match=f"label {value:.4g} is no class index"):
         record_activations(make_net(), "classifier.1", [(images, measured)])
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.float32])
+def test_labels_of_minus_one_and_one_are_refused(dtype):
+    images, labels = make_images(20)
+    signs = (2 * (labels % 2) - 1).to(dtype)
+    with pytest.raises(DataError, match="labels are -1 and 1: give 0 and 1"):
+        record_activations(make_net(1), "classifier.1", [(images, signs)])

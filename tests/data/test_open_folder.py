@@ -30,6 +30,21 @@ def test_numbered_folders_are_the_outputs_and_it_is_said_when_that_is_in_doubt(t
     assert opened(tmp_path, 11, found.class_names).dataset.labels == tuple(range(11))  # no doubt
 
 
+def test_folders_that_end_in_numbers_are_sorted_as_text_and_it_is_said(tmp_path):
+    with pytest.warns(XNNWarning, match=r"end in numbers and are .* \(kind_0, kind_1, kind_10, "):
+        found = opened(write(tmp_path / "a", *(f"kind_{k}" for k in range(11))), 11)
+    assert found.dataset.labels[2] == 2
+    opened(write(tmp_path / "b", *(f"kind_{k:02d}" for k in range(11))), 11)  # no doubt
+    opened(write(tmp_path / "c", *(f"kind_{k}" for k in range(9)), "kind_x10"), 10)
+
+
+def test_arrays_are_read_on_request(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "one.npy").write_bytes(b"x")
+    with pytest.raises(DataError, match=r"1 x \.npy.*--arrays reads \.npy files"):
+        opened(tmp_path, 1)
+
+
 def test_a_class_map_gives_the_order(tmp_path):
     file = tmp_path / "map.json"
     file.write_text(json.dumps({"1": "cat", "0": "dog", "2": "emu"}))

@@ -225,6 +225,16 @@ def test_half_precision_is_no_randomness():
     assert examine_model(net, make_images(8)[0].to(torch.bfloat16)).complaints == {}
 
 
+def test_parts_that_stay_in_training_mode_are_said():
+    net = make_net()
+    net.features[1].train()
+    found = examine_model(net, make_images(8)[0])
+    assert found.complaints == {}
+    assert "but not in the BatchNorm2d 'features.1': all of it is explained in eval" in found.note
+    assert net.features[1].training
+    assert examine_model(net.train(), make_images(8)[0]).note == ""
+
+
 def test_constant_outputs_are_fine():
     found = examine(lambda _, y: 0 * y)
     assert (found.twice, found.alone, found.complaints) == (0.0, 0.0, {})

@@ -70,6 +70,7 @@ KEPT = {
     "sparse": lambda last: torch.sparse_coo_tensor([[0]], [float(last)], (3,)),
     "in half precision": lambda last: numbers(last).bfloat16(),
     "without a dimension": lambda last: torch.tensor(last),
+    "in a list of numbers": lambda last: [*range(1, 8), 0.5 * last] + [0.25] * 8,
     "empty, and another": lambda last: [torch.zeros(0), numbers(last)],
 }
 
@@ -96,6 +97,7 @@ def test_a_change_in_place_is_seen():
 
 def test_numbers_count_beside_tensors_alone():
     assert hidden_state(Keeps({"rate": 0.1, "names": ["a", "b"]})) == {}
+    assert hidden_state(Keeps(list(range(20)))) == {}
     found = hidden_state(Keeps(numbers(1)))
     assert set(found) == {"kept", "eps"}
     assert found["eps"] == "1e-05"

@@ -1,3 +1,4 @@
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -39,3 +40,22 @@ def test_labels_that_are_no_class_are_named():
     found = label_agreement(labels, labels + 1, 4)
     assert (found.foreign, found.share) == (2, 0.0)
     assert found.doubt.startswith("2 of 8 labels are no class of the model")
+
+
+def test_classes_in_another_order_are_seen_though_some_are_in_place():
+    labels = torch.arange(96) % 12
+    natural = [f"class_{k}" for k in range(12)]
+    order = torch.tensor([sorted(natural).index(name) for name in natural])
+    found = label_agreement(labels, order[labels], 12)
+    assert not found.near_chance
+    assert len(found.displaced) == 10
+    assert "17% of 96" in found.doubt
+    assert "10 classes" in found.doubt
+    assert "label 2 as 10, " in found.doubt
+
+
+@pytest.mark.parametrize("most", [[0, 0, 0, 0], [0, 1, 3, 3], [1, 1, 1, 3]])
+def test_classes_that_are_taken_for_others_are_not_displaced(most):
+    labels = torch.arange(80) % 4
+    found = label_agreement(torch.tensor(most)[labels], labels, 4)
+    assert found.displaced == ()

@@ -12,12 +12,13 @@ from torch import nn
 from torchvision import models as vision
 
 from network_examples import SQUASH, small
-from torchxnn.errors import ModelError, XNNWarning
+from torchxnn.errors import DataError, ModelError, XNNWarning
 from torchxnn.models import weights
 from torchxnn.models.bundled import efficientnet_lite2_with_head
 from torchxnn.models.checkpoints import load_state, read_checkpoint
 from torchxnn.models.hooks import preserve_state
-from torchxnn.models.load import load_model
+from torchxnn.models.layers import check_images
+from torchxnn.models.load import count_outputs, load_model
 from torchxnn.models.preprocessing import Preprocessing
 from torchxnn.models.weights import fingerprint
 
@@ -177,6 +178,9 @@ def test_broken_weights_files(tmp_path):
             (tmp_path / f"w{suffix}").write_bytes(whole[:size])
             with pytest.raises(ModelError, match=f"w{suffix}"):
                 read_checkpoint(tmp_path / f"w{suffix}")
+    (tmp_path / "w.pt").write_bytes(b"junk")
+    with pytest.raises(ModelError, match=r"cannot read the weights .*w\.pt"):
+        read_checkpoint(tmp_path / "w.pt")
     torch.save([1, 2], tmp_path / "list.pt")
     with pytest.raises(ModelError, match="holds no state dict"):
         read_checkpoint(tmp_path / "list.pt")
@@ -232,6 +236,33 @@ def test_a_module_in_the_current_folder(tmp_path, monkeypatch):
     )
     monkeypatch.chdir(tmp_path)
     assert isinstance(load_model("my_own_network:net").model, nn.Sequential)
+
+
+def test_what_fails_in_somebody_elses_code_is_one_line_with_its_place(tmp_path, monkeypatch):
+    (tmp_path / "failing_network.py").write_text("def net():\n    raise KeyError('depth')\n")
+    (tmp_path / "failing_module.py").write_text("1 / 0\n")
+    monkeypatch.chdir(tmp_path)
+    message = r"failing_network:net fails: KeyError: 'depth' \(failing_network\.py, line 2\)"
+    with pytest.raises(ModelError, match=message):
+        load_model("failing_network:net")
+    with pytest.raises(ModelError, match=r"ZeroDivisionError: .* \(failing_module\.py, line 1\)"):
+        load_model("failing_module:net")
+
+
+def test_a_network_that_takes_more_than_images_says_so():
+    class Two(nn.Module):
+        def forward(self, images, row):
+            return images.mean((2, 3)) + row
+
+    with pytest.raises(DataError, match=r"more than images .*'row'.*; wrap it in a module"):
+        count_outputs(Two(), SQUASH)
+
+
+def test_a_network_without_values_is_refused():
+    with torch.device("meta"):
+        net = nn.Sequential(nn.Flatten(), nn.Linear(12, 4))
+    with pytest.raises(ModelError, match="meta device"):
+        check_images(net, torch.zeros(2, 3, 2, 2))
 
 
 def cache_squeezenet(folder: Path) -> nn.Module:

@@ -9,6 +9,7 @@ from torchxnn.errors import DataError, XNNWarning
 from torchxnn.models.layers import record_layers
 from torchxnn.models.outputs import (
     as_logits,
+    check_class_names,
     check_targets,
     class_margins,
     class_of_target,
@@ -67,6 +68,19 @@ def test_targets_without_an_output_are_named(wrong):
     check_targets([0, 2], 3)
     with pytest.raises(DataError, match=rf"target {wrong} is out of range: .* so 0 to 2"):
         check_targets([0, wrong], 3)
+
+
+def test_a_second_class_of_a_single_logit_is_no_output():
+    with pytest.raises(DataError, match="output 0 speaks for class 1"):
+        check_targets([1], 1)
+
+
+def test_class_names_are_as_many_as_classes():
+    for names, outputs in ((None, 4), ("abcd", 4), ("no", 1), (["age"], 1)):
+        check_class_names(names, outputs)
+    for names, outputs in (("abc", 4), ("abcde", 4), ("abc", 1), ((), 1)):
+        with pytest.raises(DataError, match=f"{len(names)} class name.* and {outputs} output"):
+            check_class_names(names, outputs)
 
 
 LOGITS = torch.arange(12.0).reshape(3, 4)

@@ -55,6 +55,7 @@ def test_the_x_features_are_those_of_the_token(xnn, images):
 
 @pytest.mark.parametrize("token", ["cls", "mean", 4])
 @pytest.mark.parametrize("as_tuple", [False, True])
+@pytest.mark.filterwarnings("ignore:layer .* does not reach")  # one patch after the last block
 def test_maps_reach_the_pixels_and_are_conserved(images, token, as_tuple):
     xnn = fit(token_net(as_tuple=as_tuple), images[:48], token, "blocks.1")
     explanation = xnn.explain(images[0])

@@ -94,8 +94,17 @@ def settle(
 
 
 def _kind_of_single(labels: Shaped[Tensor, " samples"]) -> OutputKind | None:
-    """What labels of a model with one output say: measured numbers make it a value."""
+    """What labels of a model with one output say: measured numbers make it a value.
+
+    Raises:
+        DataError: -1 and 1, of which -1 would count as not known.
+    """
     known = labels[~labels.isnan()] if labels.is_floating_point() else labels
+    if known.unique().tolist() == [-1, 1]:
+        raise DataError(
+            "the labels are -1 and 1: give 0 and 1, since -1 means that a label is not known (for "
+            "measured numbers say outputs_are='value')"
+        )
     two = bool(((known == 0) | (known == 1)).all())
     return "value" if labels.is_floating_point() and not two else None
 

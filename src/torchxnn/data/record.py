@@ -50,6 +50,7 @@ from torchxnn.models.layers import as_activations, record_layers, resolve_layer,
 from torchxnn.models.meaning import OutputsConfig
 from torchxnn.models.outputs import count_classes, predicted_classes
 from torchxnn.models.preprocessing import Preprocessing
+from torchxnn.models.reach import FEW, check_reaches
 from torchxnn.models.token_checks import check_token
 from torchxnn.models.weights import fingerprint
 from torchxnn.parallel.engine import Engine
@@ -406,6 +407,7 @@ def _passes(
         outputs, logits = _run(model, layers, images, name, rows)
         for layer in layers if number == 0 else ():
             check_token(model, layer, images)
+            check_reaches(model, layer, images[:FEW])
         if on_first is not None and number == 0:
             on_first(images)
         if on_images is not None:

@@ -104,6 +104,11 @@ def explain_image(
     Example:
         >>> xnn.explain(image, label=47).save("goldfinch")
     """
+    if not isinstance(image, Tensor):
+        raise DataError(
+            f"explain takes one image as a tensor (C, H, W), prepared as for the model, got a "
+            f"{type(image).__name__}"
+        )
     if image.ndim not in (3, 4):
         raise DataError(
             f"explain takes one image (C, H, W) or volume (C, D, H, W), got shape "

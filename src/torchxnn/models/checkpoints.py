@@ -8,6 +8,7 @@ All that is undone only where it then fits the network name for name, and one re
 from __future__ import annotations
 
 import pickle
+import struct
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +19,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from torchxnn.errors import ModelError
+from torchxnn.errors import ModelError, XNNError
 from torchxnn.models.compiled import plain_name
 
 _SHOWN = 4  # keys that a message names, of each kind
 _DEPTH = 4  # mappings in mappings that a checkpoint is searched through
+
+_BROKEN = struct.error, LookupError, ValueError, TypeError, AttributeError
+"""What PyTorch's reader without code raises for bytes that are no pickle at all."""
 
 State = dict[str, Tensor]
 
@@ -140,13 +144,16 @@ def read_checkpoint(file: Path) -> Checkpoint:
         raise ModelError(
             f"{file} holds more than tensors (or is broken); save model.state_dict()"
         ) from error
-    except (SafetensorError, RuntimeError, EOFError, OSError) as error:
+    except XNNError:
+        raise
+    except (SafetensorError, RuntimeError, EOFError, OSError, *_BROKEN) as error:
         if "TorchScript" in str(error):
             raise ModelError(
                 f"{file} is TorchScript; save its weights alone: torch.save(torch.jit.load(...)"
                 ".state_dict(), NEW)"
             ) from error
-        raise ModelError(f"cannot read the weights {file}: {error}") from error
+        reason = str(error) or "it is empty or cut off"
+        raise ModelError(f"cannot read the weights {file}: {reason}") from error
     states = dict(_states(content))
     if not states:
         raise ModelError(f"{file} holds no state dict (names and tensors)")

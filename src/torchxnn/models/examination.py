@@ -12,6 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
 
 from torchxnn.errors import ModelError
 from torchxnn.models.hidden_state import attribute_texts, note_changing
@@ -126,8 +127,24 @@ def examine_model(model: nn.Module, inputs: Tensor) -> Examination:
         complaints["probabilities"] = line
     changing = {name for each in kept[:2] for name in _changes(each, kept[2])}
     note_changing(inner, changing)
-    note = line if outputs == "log-probabilities" else ""
+    notes = [_about_modes(inner), line if outputs == "log-probabilities" else ""]
+    note = "; ".join(filter(None, notes))
     return Examination(len(few), twice, alone, outputs, complaints, note, tuple(sorted(changing)))
+
+
+def _about_modes(model: nn.Module) -> str:
+    """What to know of a model in evaluation mode of which parts are in training mode."""
+    kept = [
+        name
+        for name, module in model.named_modules()
+        if module.training and isinstance(module, _BatchNorm | _DropoutNd)
+    ]
+    if model.training or not kept:
+        return ""
+    return (
+        f"the model is in evaluation mode, but not{_named(model, kept)}: all of it is explained in "
+        "evaluation mode, where its answers may be other ones than those that you see"
+    )
 
 
 def _alone(model: nn.Module, inputs: Tensor, watched: WatchedPass) -> tuple[float | None, str]:

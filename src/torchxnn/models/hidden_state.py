@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import weakref
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from functools import partial
@@ -29,6 +30,9 @@ _OWN = frozenset(vars(nn.Module()))
 _DERIVED = ("_g", "_v", "_orig", "_bar")
 """Ends of the parameters that weight norm, spectral norm and pruning compute a weight from."""
 
+_TABLE = 8
+"""So many floating point numbers in one list are weights, and fewer are settings."""
+
 _Leaf = tuple[str, Any]
 """The name of a value and the value: a tensor, or something plain."""
 
@@ -46,8 +50,8 @@ def note_changing(model: nn.Module, names: Iterable[str]) -> None:
 def hidden_state(model: nn.Module) -> dict[str, str]:
     """A text for every hidden value that counts as a weight, by its dotted name; mostly none.
 
-    Numbers count where their module has hidden tensors or bytes, since they may be scales of these;
-    what `note_changing` was told does not count.
+    Numbers count where their module has hidden tensors or bytes, since they may be scales of these,
+    or a list of many of them; what `note_changing` was told does not count.
 
     Raises:
         ModelError: a state of a kind that cannot be read as numbers; the message names it.
@@ -55,10 +59,18 @@ def hidden_state(model: nn.Module) -> dict[str, str]:
     changing = _changing.get(model, frozenset())
     found: dict[str, str] = {}
     for attributes in _by_module(model):
-        leaves = [each for name, group in attributes if name not in changing for each in group]
-        if any(isinstance(value, Tensor | bytes) for _, value in leaves):
+        groups = [group for name, group in attributes if name not in changing]
+        leaves = [each for group in groups for each in group]
+        if any(map(_has_weights, groups)):
             found |= {name: _text(name, value) for name, value in leaves}
     return found
+
+
+def _has_weights(group: list[_Leaf]) -> bool:
+    places = [name.rpartition(".") for name, value in group if isinstance(value, float)]
+    lists = Counter(place for place, _, entry in places if entry.isdigit())
+    tensors = any(isinstance(value, Tensor | bytes) for _, value in group)
+    return tensors or max(lists.values(), default=0) >= _TABLE
 
 
 def attribute_texts(model: nn.Module) -> dict[str, list[str]]:

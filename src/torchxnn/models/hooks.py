@@ -17,10 +17,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from torchxnn.errors import DataError
+from torchxnn.errors import DataError, XNNError
 from torchxnn.models.compiled import run_eagerly
 
-_SHAPES = re.compile("to have [0-9]+ channels|shapes cannot be multiplied|expected input.* channel")
+_SHAPES = re.compile(
+    "to have [0-9]+ channels|shapes cannot be multiplied|expected input.* channel|"
+    r"Expected .*input to conv|[Ii]nput .*doesn't match"
+)
+_MORE_INPUTS = re.compile("missing [0-9]+ required .*argument")
 _TYPES = re.compile("should be the same|must have the same dtype|not implemented for 'Half'")
 
 
@@ -99,26 +103,50 @@ def in_precision_of(model: nn.Module, images: Tensor) -> Tensor:
 
 
 @contextmanager
-def takes_shape(images: Tensor) -> Iterator[None]:
-    """Within it, PyTorch's complaint about the shape or precision of images is ours.
+def takes_images_alone() -> Iterator[None]:
+    """Within it, PyTorch's complaint about inputs that are missing beside the images is ours.
 
     Raises:
         DataError: in its place.
     """
     try:
         yield
-    except RuntimeError as error:
+    except TypeError as error:
+        if not _MORE_INPUTS.search(str(error)):
+            raise
+        raise DataError(
+            f"the model takes more than images ({error}); wrap it in a module that takes images "
+            "alone and holds the rest"
+        ) from error
+
+
+@contextmanager
+def takes_shape(images: Tensor) -> Iterator[None]:
+    """Within it, a model's complaint about the shape or precision of images is ours.
+
+    So is that of `takes_images_alone`.
+
+    Raises:
+        DataError: in its place.
+    """
+    try:
+        with takes_images_alone():
+            yield
+    except (RuntimeError, AssertionError, ValueError) as error:
         first = (str(error).splitlines() or [""])[0]
-        if _TYPES.search(first):
+        if isinstance(error, XNNError):
+            raise
+        if isinstance(error, RuntimeError) and _TYPES.search(first):
             raise DataError(
                 f"the model does not take images in {str(images.dtype).removeprefix('torch.')} "
                 f"({first}); give it a copy in float32, model.float(), or images in its precision"
             ) from error
-        if not _SHAPES.search(first):
+        if not (_SHAPES.search(first) or isinstance(error, AssertionError)):
             raise
         raise DataError(
-            f"the model does not take images {tuple(images.shape[1:])} ({first}); give as many "
-            "channels, and the size, that it was trained on"
+            f"the model does not take images {tuple(images.shape[1:])} "
+            f"({first or 'an assertion'}); give as many channels, and the size, that it was "
+            "trained on"
         ) from error
 
 
@@ -168,7 +196,7 @@ def run_watched(
     model: nn.Module, inputs: Tensor, watches: Iterable[AbstractContextManager[None]]
 ) -> Any:
     """What a model returns in evaluation mode, run while `watches` are open and left as it was."""
-    with preserve_state(model), ExitStack() as stack:
+    with takes_shape(inputs), preserve_state(model), ExitStack() as stack:
         for watch in watches:
             stack.enter_context(watch)
         return model(in_precision_of(model, inputs))

@@ -14,6 +14,9 @@ ENOUGH_IMAGES = 50
 
 LEVEL = 0.01
 
+FEW = 5
+"""Fewer images of a class than these do not say as what most of them are predicted."""
+
 
 @dataclass(frozen=True)
 class LabelAgreement:
@@ -25,12 +28,15 @@ class LabelAgreement:
         chance: share that would agree if predictions and labels, as often as they are, had nothing
             to do with each other.
         foreign: how many labels are no class of the model.
+        displaced: pairs (label, class) where most images of the label are predicted as the class,
+            and most images of that class as a third one, as if the classes were in another order.
     """
 
     images: int
     agreeing: int
     chance: float
     foreign: int = 0
+    displaced: tuple[tuple[int, int], ...] = ()
 
     @property
     def share(self) -> float:
@@ -63,6 +69,13 @@ class LabelAgreement:
             )
         if self.near_chance:
             return f"{self.text}: is the order of the classes that of its outputs?"
+        if len(self.displaced) > 1:
+            shown = ", ".join(f"label {label} as {other}" for label, other in self.displaced[:3])
+            more = ", ..." if len(self.displaced) > 3 else ""
+            return (
+                f"{self.text}, but of {len(self.displaced)} classes most images are predicted as "
+                f"another one ({shown}{more}): is the order of the classes that of its outputs?"
+            )
         return ""
 
 
@@ -81,4 +94,20 @@ def label_agreement(
     often = [each.bincount(minlength=classes).double() for each in (labels[known], predicted)]
     chance = float(often[0] @ often[1]) / len(labels) ** 2
     agreeing = int((predicted == labels).sum())
-    return LabelAgreement(len(labels), agreeing, chance, int((~known).sum()))
+    displaced = _displaced(predicted[known], labels[known])
+    return LabelAgreement(len(labels), agreeing, chance, int((~known).sum()), displaced)
+
+
+def _displaced(
+    predicted: Int64[Tensor, " samples"], labels: Int64[Tensor, " samples"]
+) -> tuple[tuple[int, int], ...]:
+    """Pairs (label, class) as `LabelAgreement.displaced` has them; no class stands in two."""
+    most: dict[int, int] = {}
+    for label in labels.unique().tolist():
+        own = predicted[labels == label]
+        often = int(own.mode().values)
+        if len(own) >= FEW and 2 * int((own == often).sum()) > len(own):
+            most[label] = often
+    pairs = [(a, b) for a, b in most.items() if a != b and most.get(b, b) != b]
+    taken = [b for _, b in pairs]
+    return tuple((a, b) for a, b in pairs if taken.count(b) == 1)

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from torchxnn.errors import DataError, LayerError, NonFiniteError
+from torchxnn.errors import DataError, LayerError, ModelError, NonFiniteError
 from torchxnn.models.compiled import named_modules, plain_name
 from torchxnn.models.hooks import (
     in_precision_of,
@@ -152,6 +152,7 @@ def check_images(model: nn.Module, images: Tensor) -> None:
 
     Raises:
         DataError: not a floating point batch, empty, or on another device than the model.
+        ModelError: a model without values.
         NonFiniteError: NaN or infinity among the pixels.
     """
     if not images.is_floating_point() or images.ndim < 2 or images.shape[0] == 0:
@@ -160,6 +161,8 @@ def check_images(model: nn.Module, images: Tensor) -> None:
             f"{images.dtype} of shape {tuple(images.shape)}"
         )
     reference = next(iter(model.parameters()), None)
+    if reference is not None and reference.is_meta:
+        raise ModelError("the model lies on the meta device, without values; load its weights")
     if reference is not None and reference.device != images.device:
         raise DataError(
             f"the images are on {images.device} and the model on {reference.device}; "
@@ -243,8 +246,7 @@ def run_past_layers(
 
     pairs = zip(found, seen, strict=True)
     watches = [watch_output(module, keep(name, outputs)) for (name, module), outputs in pairs]
-    with takes_shape(images):
-        output = run_watched(inner, images, watches)
+    output = run_watched(inner, images, watches)
     for (name, _), outputs in zip(found, seen, strict=True):
         if len(outputs) != 1:
             raise LayerError(
@@ -284,7 +286,7 @@ def run_with_output(
         return _replaced(own, name, output.detach(), images)
 
     with torch.no_grad(), preserve_state(inner), replace_output(module, replaced):
-        logits = inner(images)
+        logits = inner(in_precision_of(inner, images))
     if runs != 1:
         raise LayerError(
             f"layer {name!r} runs {runs} times in one forward pass, so its output cannot be "
@@ -334,7 +336,7 @@ def run_above_layer(
         return _replaced(own, name, activations, image)
 
     with preserve_state(inner), replace_output(module, replaced):
-        returned = inner(image)
+        returned = inner(in_precision_of(inner, image))
     logits = logits_of(returned)
     if runs != 1 or len(logits) != len(activations):
         raise LayerError(

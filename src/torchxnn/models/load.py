@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from torchxnn.errors import ModelError, XNNWarning, near_ones
+from torchxnn.errors import ModelError, XNNError, XNNWarning, near_ones
 from torchxnn.models.channels import black_image, settle_channels
 from torchxnn.models.checkpoints import Checkpoint, read_checkpoint
 from torchxnn.models.from_hugging_face import find_hugging_face
@@ -24,7 +24,7 @@ from torchxnn.models.layers import unwrap
 from torchxnn.models.outputs import as_logits
 from torchxnn.models.preprocessing import Preprocessing
 from torchxnn.models.refused import check_explainable
-from torchxnn.models.source import NEAR, LoadedModel, Source
+from torchxnn.models.source import NEAR, LoadedModel, Source, where_and_why
 from torchxnn.models.weights import differing_weight
 
 __all__ = ["LoadedModel", "count_outputs", "load_model"]
@@ -104,7 +104,7 @@ def _as_the_factory_made_it(
     Raises:
         ModelError: it does not, so that nobody can have trained them.
     """
-    loaded = source.loaded(source.build(num_classes), "weights as the factory made them")
+    loaded = source.loaded(source.build_or_say_why(num_classes), "weights as the factory made them")
     with torch.random.fork_rng(devices=[]):
         again = source.loaded(source.build(num_classes), "").model
     differing = differing_weight(loaded.model, again)
@@ -159,6 +159,8 @@ def _find_factory(spec: str) -> Source:
         raise ModelError(
             f"cannot import {module_name!r} of the network {spec!r}: {error}"
         ) from error
+    except Exception as error:
+        raise ModelError(f"{module_name!r} of {spec!r} fails: {where_and_why(error)}") from error
     finally:
         sys.path.remove(here)
     factory = getattr(module, name, None)
@@ -192,7 +194,7 @@ def _load_weights(source: Source, file: Path, num_classes: int | None) -> Loaded
     checkpoint = read_checkpoint(file)
     if num_classes is None:
         num_classes = _infer_classes(source, checkpoint)
-    loaded = source.loaded(source.build(num_classes), "")
+    loaded = source.loaded(source.build_or_say_why(num_classes), "")
     network, note = source.take(loaded.model, checkpoint)
     about = f"{source.spec}, weights {file.name}{note}"
     return replace(loaded, model=network, description=about)
@@ -239,7 +241,9 @@ def count_outputs(model: nn.Module, preprocessing: Preprocessing) -> int:
     try:
         with torch.no_grad():
             return as_logits(run_watched(inner, black_image(inner, preprocessing), ())).shape[1]
-    except (RuntimeError, AssertionError) as error:
+    except XNNError:
+        raise
+    except (RuntimeError, AssertionError, ValueError) as error:
         first = (str(error).splitlines() or [type(error).__name__])[0]
         shape = " x ".join(map(str, preprocessing.shape))
         raise ModelError(

@@ -7,7 +7,7 @@ other one for class 0. Whoever needs that rule finds it here and states it nowhe
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -136,5 +136,18 @@ def check_targets(targets: Iterable[int], outputs: int) -> None:
         if not 0 <= target < outputs:
             raise DataError(
                 f"target {target} is out of range: the model has {outputs} output(s), "
-                f"so 0 to {outputs - 1}"
+                f"so 0 to {outputs - 1}" + "; output 0 speaks for class 1" * (outputs == 1)
             )
+
+
+def check_class_names(names: Sequence[str] | None, outputs: int) -> None:
+    """Refuse class names of which there are too few or too many, since they would be wrong ones.
+
+    Raises:
+        DataError: neither one for each output nor, of a single logit, one for both classes.
+    """
+    if names is not None and len(names) not in (outputs, count_classes(outputs)):
+        raise DataError(
+            f"there are {len(names)} class name(s) and {outputs} output(s) of the model; give a "
+            "name for each, in the order of the outputs"
+        )

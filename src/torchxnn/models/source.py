@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from torch import nn
 
+from torchxnn.errors import ModelError, XNNError
 from torchxnn.models.checkpoints import Checkpoint, load_checkpoint
 from torchxnn.models.preprocessing import Preprocessing
 
@@ -41,6 +44,14 @@ def _strictly(network: nn.Module, checkpoint: Checkpoint) -> tuple[nn.Module, st
     return network, load_checkpoint(network, checkpoint)
 
 
+def where_and_why(error: Exception) -> str:
+    """An exception of somebody else's code in one line, with the place where it was raised."""
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
+    first = (str(error).splitlines() or [""])[0]
+    return f"{type(error).__name__}: {first}{place}" if first else f"{type(error).__name__}{place}"
+
+
 @dataclass(frozen=True)
 class Source:
     """Where a network comes from: how to build it, and its own weights on this machine.
@@ -67,6 +78,19 @@ class Source:
     def build(self, num_classes: int | None) -> nn.Module | LoadedModel:
         """The network with random weights, or those that its factory gives it."""
         return self.factory(**({} if num_classes is None else {"num_classes": num_classes}))
+
+    def build_or_say_why(self, num_classes: int | None) -> nn.Module | LoadedModel:
+        """The same; whatever goes wrong in the code of a factory is one line.
+
+        Raises:
+            ModelError: with the place in the code.
+        """
+        try:
+            return self.build(num_classes)
+        except XNNError:
+            raise
+        except Exception as error:
+            raise ModelError(f"{self.spec} fails: {where_and_why(error)}") from error
 
     def loaded(
         self, model: nn.Module | LoadedModel, origin: str, classes: tuple[str, ...] | None = None

@@ -43,6 +43,18 @@ def in_order(folders: Sequence[str]) -> tuple[str, ...]:
     return tuple(sorted(folders))
 
 
+def by_value(names: Sequence[str]) -> list[str]:
+    """Names that differ in a number at their end alone sorted by it, others as they are.
+
+    "class_2" comes before "class_10".
+    """
+    found = [re.fullmatch("(.*?)([0-9]+)", name, re.DOTALL) for name in names]
+    parts = [(match[1], int(match[2])) for match in found if match]
+    if len(parts) < len(names) or len({stem for stem, _ in parts}) != 1:
+        return list(names)
+    return [name for _, name in sorted(zip(parts, names, strict=True))]
+
+
 def order_of_folders(
     folders: Sequence[str], names: Sequence[str] | None, classes: int, mapped: bool = False
 ) -> ClassOrder | None:

@@ -141,4 +141,5 @@ def what_is_there(root: Place, looked_for: frozenset[str] = READABLE) -> str:
     if not kinds:
         return "it is empty"
     shown = ", ".join(f"{count} x {kind}" for kind, count in kinds.most_common(3))
-    return f"it has {shown}; looked for {' '.join(sorted(looked_for))}"
+    way_out = "; --arrays reads .npy files" if ".npy" in kinds and ".npy" not in looked_for else ""
+    return f"it has {shown}; looked for {' '.join(sorted(looked_for))}{way_out}"

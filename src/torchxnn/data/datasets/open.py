@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 from torchxnn.data.datasets.ade20k import ADE20K
 from torchxnn.data.datasets.base import ImageDataset, make_loader
 from torchxnn.data.datasets.class_order import (
+    by_value,
     composed,
     order_of_folders,
     read_class_map,
@@ -233,6 +234,15 @@ def _say_which_order(folder: Place, classes: Sequence[str]) -> None:
             f"the class folders of {folder} are numbers and taken in their order, 2 before 10; if "
             "the network was trained with labels sorted as text (torchvision's ImageFolder), its "
             "outputs are in another order: give a class map (--class-map FILE)",
+            XNNWarning,
+            stacklevel=4,
+        )
+    elif list(classes) != by_value(classes):
+        warnings.warn(
+            f"the class folders of {folder} end in numbers and are sorted as text ({classes[0]}, "
+            f"{classes[1]}, {classes[2]}, ...), as torchvision's ImageFolder does; if the "
+            "network was trained with labels in the order of the numbers, its outputs are in "
+            "another order: give a class map (--class-map FILE)",
             XNNWarning,
             stacklevel=4,
         )
