@@ -115,7 +115,14 @@ def explain_image(
             f"{tuple(image.shape)}"
         )
     batch = image.unsqueeze(0)
-    found = run_with_maps(xnn, batch, method, logits=xnn.targets, certify=True)
+    try:
+        found = run_with_maps(xnn, batch, method, logits=xnn.targets, certify=True)
+    except DataError as error:
+        if image.ndim == 3:
+            raise
+        raise DataError(
+            f"explain takes one image (C, H, W), or a volume where the model does: {error}"
+        ) from error
     drawn = draw_input(image.flatten(1, -2), xnn.preprocessing).reshape(*image.shape[1:], 3)
     shared: Any = {
         "heatmaps": found.heatmaps[0],

@@ -196,7 +196,7 @@ def run_watched(
     model: nn.Module, inputs: Tensor, watches: Iterable[AbstractContextManager[None]]
 ) -> Any:
     """What a model returns in evaluation mode, run while `watches` are open and left as it was."""
-    with takes_shape(inputs), preserve_state(model), ExitStack() as stack:
+    with takes_images_alone(), preserve_state(model), ExitStack() as stack:
         for watch in watches:
             stack.enter_context(watch)
         return model(in_precision_of(model, inputs))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from torchxnn.models.compiled import named_modules
-from torchxnn.models.hooks import run_watched, watch_output
+from torchxnn.models.hooks import run_watched, takes_shape, watch_output
 from torchxnn.models.layers import flat_shape, unwrap
 from torchxnn.models.tokens import gives_tokens, main_tensor
 
@@ -58,7 +58,7 @@ def list_layers(model: nn.Module, images: Tensor) -> list[LayerInfo]:
     def note(name: str) -> Callable[[Any], None]:
         return lambda output: calls[name].append(_shape_and_kind(output, images))
 
-    with torch.no_grad():
+    with torch.no_grad(), takes_shape(images):
         run_watched(inner, images, [watch_output(m, note(name)) for name, m in layers.items()])
     found = {name: ran[0] if ran else (None, False) for name, ran in calls.items()}
     return [

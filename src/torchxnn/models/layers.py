@@ -246,7 +246,8 @@ def run_past_layers(
 
     pairs = zip(found, seen, strict=True)
     watches = [watch_output(module, keep(name, outputs)) for (name, module), outputs in pairs]
-    output = run_watched(inner, images, watches)
+    with takes_shape(images):
+        output = run_watched(inner, images, watches)
     for (name, _), outputs in zip(found, seen, strict=True):
         if len(outputs) != 1:
             raise LayerError(

@@ -11,7 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from torchxnn.models.hooks import preserve_state, run_watched, watch_inputs, watch_output
+from torchxnn.models.hooks import (
+    preserve_state,
+    run_watched,
+    takes_shape,
+    watch_inputs,
+    watch_output,
+)
 from torchxnn.models.outputs import as_logits
 
 Squashing = Literal["sigmoid", "softmax", "log_softmax", "logsigmoid"]
@@ -86,7 +92,7 @@ def watch_pass(model: nn.Module, inputs: Tensor) -> WatchedPass:
         watches.append(watch_inputs(module, partial(_enter, running, name)))
         watches.append(watch_output(module, lambda _: running.pop()))
     with torch.no_grad(), preserve_state(model):
-        with _Operations(found, running, len(inputs)):
+        with takes_shape(inputs), _Operations(found, running, len(inputs)):
             returned = run_watched(model, inputs, watches)
         found.training = [name for name, module in model.named_modules() if module.training]
     found.logits = as_logits(returned)
