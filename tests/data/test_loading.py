@@ -56,7 +56,7 @@ def test_labels_may_be_missing(batch):
         ({"x": X, "fine_label": Y}, r"'fine_label' .* under one of labels, label"),
         ({"x": X, "class_id": Y}, "'class_id' .* or leave it out"),
         ({"pixel_values": X, "pixel_mask": X}, "a second input of the model, 'pixel_mask'"),
-        ((X, X, Y), "labels of shape"),
+        ((X, X, Y), r"labels must be \(B,\), .* got \(4, 3, 8, 8\)"),
         ({"x": X, "y": Y[:3]}, "4 images with 3 labels"),
     ],
 )

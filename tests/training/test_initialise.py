@@ -96,7 +96,7 @@ def made(monkeypatch):
 @pytest.mark.filterwarnings("ignore::torchxnn.errors.DegenerateFitWarning")
 def test_nothing_that_fits_share_outlives_their_run(made):
     """It once stayed in memory as long as the caller's activations did."""
-    data = make_data()
+    data = make_data(outputs=4)
     fit_embedding(data, data, [1], 3, QUICK)
     assert len(made) == 2
     fit_many(data, [1, 2], validation=data, config=QUICK, n_features=3, many=ManyConfig(block=1))

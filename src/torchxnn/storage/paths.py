@@ -6,10 +6,11 @@ with one put, which is as whole in every object store.
 
 from __future__ import annotations
 
+import io
 import stat
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from upath import UPath
 
@@ -93,6 +94,10 @@ def _size(file: Path) -> int | None:
     except FileNotFoundError:  # a temporary file that was renamed meanwhile
         return 0
     return None if stat.S_ISDIR(found.st_mode) else found.st_size
+
+
+Stream = IO[bytes] | io.BytesIO
+"""An opened file, or its bytes in memory."""
 
 
 def read_bytes(file: Place, start: int = 0, stop: int | None = None) -> bytes:

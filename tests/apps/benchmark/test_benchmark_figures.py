@@ -119,7 +119,7 @@ def overlapping(figure):
 def test_looks_agree_with_explain():
     xnn, samples = make_xnn(), make_samples(3)
     for sample, look in zip(samples, look_at(xnn, samples, 1), strict=True):
-        expected = xnn.explain(sample.image)
+        expected = xnn.explain(sample.image, method="excitation_backprop")
         assert np.array_equal(look.picture, expected.image)
         for name in ("features", "heatmaps"):
             found = torch.from_numpy(getattr(look, name))

@@ -166,7 +166,9 @@ class TestDrawing:
         xnn = XNN.from_pretrained(saved_xnn(folder, 2, "XNN"), model=opened.task.model)
         answers = ask(xnn.fitted(), find_removals(opened.recorded, rows, 2, 5))
         whole = opened.task.located[rows[at]]
-        maps = xnn.attribute(whole.image.unsqueeze(0)).clamp(min=0)[0].double()
+        maps = (
+            xnn.attribute(whole.image.unsqueeze(0), "excitation_backprop").clamp(min=0)[0].double()
+        )
         assert [row.part for row in figure.rows] == list(PARTS)
         for part, row in enumerate(figure.rows):
             removed = opened.task.removals[rows[at] * 5 + part].image

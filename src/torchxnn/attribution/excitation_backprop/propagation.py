@@ -111,7 +111,9 @@ def _why_no_owner(prepared: Prepared, value: Value) -> XNNError:
             return prepared.refusals[operation]
         if operation is not None and source not in prepared.owners:
             sources += [each for each in operation.dependents if each not in sources]
-    return XNNError("a value has no owner; please report this as a bug of torchxnn")
+    # Complex numbers break the chain of values that depend on the images: the last refusal before.
+    bug = XNNError("a value has no owner; please report this as a bug of torchxnn")
+    return next(reversed(prepared.refusals.values()), bug)
 
 
 def shared_out(owner: Tensor) -> Tensor:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import IO
-
 import numpy as np
 from jaxtyping import Float
 from PIL import Image, ImageSequence
 
+from torchxnn.storage.paths import Stream
+
 _FULL_RANGE = {np.dtype(np.uint8): 255.0, np.dtype(np.uint16): 65535.0}
 
 
-def read_array(stream: IO[bytes], channels: int) -> Float[np.ndarray, "rows columns channels"]:
+def read_array(stream: Stream, channels: int) -> Float[np.ndarray, "rows columns channels"]:
     """A `.npy` file (rows, columns), (rows, columns, C) or (C, rows, columns) as float32.
 
     uint8 and uint16 are divided by their full range; other numbers are taken as they are, so that
@@ -36,7 +36,7 @@ def read_array(stream: IO[bytes], channels: int) -> Float[np.ndarray, "rows colu
     return pixels if last else pixels.transpose(1, 2, 0)
 
 
-def read_bands(stream: IO[bytes], channels: int) -> Float[np.ndarray, "rows columns channels"]:
+def read_bands(stream: Stream, channels: int) -> Float[np.ndarray, "rows columns channels"]:
     """The bands of a picture, or the pages of a TIFF, as float32 from 0 to 1; not turned.
 
     Raises:

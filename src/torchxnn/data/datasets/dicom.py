@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
+
+from torchxnn.storage.paths import Stream
 
 SUFFIXES = frozenset({".dcm", ".dicom"})
 INSTALLED = find_spec("pydicom") is not None
 
 
 def read_dicom(
-    stream: IO[bytes],
+    stream: Stream,
 ) -> Float[np.ndarray, "height width"] | Float[np.ndarray, "height width 3"]:
     """One image as float32 from 0 to 1, grey or red, green, blue.
 

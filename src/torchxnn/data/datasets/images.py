@@ -8,7 +8,7 @@ from functools import partial
 from importlib import import_module
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from jaxtyping import Float
@@ -19,7 +19,7 @@ from upath import UPath
 from torchxnn.data.datasets import arrays, dicom
 from torchxnn.errors import DataError, XNNWarning
 from torchxnn.models.preprocessing import Preprocessing
-from torchxnn.storage.paths import read_bytes
+from torchxnn.storage.paths import Stream, read_bytes
 
 T = TypeVar("T")
 AnyPath = Path | UPath | Traversable
@@ -177,7 +177,7 @@ def _suffix(path: AnyPath) -> str:
     return Path(path.name).suffix.lower()
 
 
-def _decoder(path: AnyPath, preprocessing: Preprocessing) -> Callable[[IO[bytes]], Any]:
+def _decoder(path: AnyPath, preprocessing: Preprocessing) -> Callable[[Stream], Any]:
     """What reads a file as a picture, or as pixel values, that the preprocessing takes."""
     if _suffix(path) in ARRAYS:
         return partial(arrays.read_array, channels=preprocessing.channels)
@@ -188,12 +188,12 @@ def _decoder(path: AnyPath, preprocessing: Preprocessing) -> Callable[[IO[bytes]
     return _decode_rgb if preprocessing.channels == 3 else _decode_grey
 
 
-def _open(path: AnyPath) -> IO[bytes]:
+def _open(path: AnyPath) -> Stream:
     # Of a remote file everything in one request, not block by block.
     return io.BytesIO(read_bytes(path)) if isinstance(path, UPath) else path.open("rb")
 
 
-def _read(path: AnyPath, decode: Callable[[IO[bytes]], T], warn: bool = True) -> T:
+def _read(path: AnyPath, decode: Callable[[Stream], T], warn: bool = True) -> T:
     """What a decoder makes of a file; whatever it raises becomes one line."""
     try:
         with _open(path) as stream:
@@ -210,7 +210,7 @@ def _read(path: AnyPath, decode: Callable[[IO[bytes]], T], warn: bool = True) ->
     return found
 
 
-def _complaint(path: AnyPath, decode: Callable[[IO[bytes]], Any]) -> str | None:
+def _complaint(path: AnyPath, decode: Callable[[Stream], Any]) -> str | None:
     try:
         _read(path, decode, warn=False)
     except UnreadableImageError as error:
@@ -218,7 +218,7 @@ def _complaint(path: AnyPath, decode: Callable[[IO[bytes]], Any]) -> str | None:
     return None
 
 
-def _decode_rgb(stream: IO[bytes], draft: bool = False) -> Image.Image:
+def _decode_rgb(stream: Stream, draft: bool = False) -> Image.Image:
     with Image.open(stream) as image:
         if draft:
             image.draft(None, (image.width // 8, image.height // 8))
@@ -226,14 +226,14 @@ def _decode_rgb(stream: IO[bytes], draft: bool = False) -> Image.Image:
         return _eight_bits(_upright(image)).convert("RGB")
 
 
-def _decode_grey(stream: IO[bytes]) -> Image.Image | np.ndarray:
+def _decode_grey(stream: Stream) -> Image.Image | np.ndarray:
     with Image.open(stream) as image:
         image.load()
         found = _upright(image)
         return found.convert("L") if isinstance(found, Image.Image) else found
 
 
-def _decode_dicom(stream: IO[bytes], grey: bool = False) -> Image.Image | np.ndarray:
+def _decode_dicom(stream: Stream, grey: bool = False) -> Image.Image | np.ndarray:
     found = dicom.read_dicom(stream)
     return _eight_bits(found) if grey and found.ndim == 3 else found
 

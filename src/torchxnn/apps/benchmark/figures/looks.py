@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 
+from torchxnn.attribution.methods import PAPER
 from torchxnn.data.datasets.base import Sample
 from torchxnn.data.positives import target_position
 from torchxnn.errors import DataError
@@ -73,14 +74,14 @@ def contributions_of(
 
 @torch.no_grad()
 def look_at(xnn: XNN, samples: Sequence[Sample], target: int) -> list[Look]:
-    """Contributions and heatmaps of images, a few at a time.
+    """Contributions and heatmaps of images by the paper's rule, a few at a time.
 
     Raises:
         DataError: no images, or images of different sizes.
     """
     position, looks = target_position(xnn.targets, target), list[Look]()
     for images in _batches(xnn, samples):
-        drawn = xnn.run_with_maps(images, logits=[target])
+        drawn = xnn.run_with_maps(images, PAPER, logits=[target])
         found, maps = drawn.output.cpu(), drawn.heatmaps.cpu().numpy()
         logit_maps = drawn.logit_heatmaps[:, 0].cpu().numpy()
         for row, predicted in enumerate(found.predicted.tolist()):
