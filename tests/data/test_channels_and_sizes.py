@@ -9,12 +9,14 @@ from PIL import Image
 from torch import nn
 
 from torchxnn import XNN, TrainConfig
-from torchxnn.attribution.methods import METHODS
+from torchxnn.attribution.effective_weights import EFFECTIVE
+from torchxnn.attribution.methods import METHODS, attributor
 from torchxnn.data.datasets.images import UnreadableImageError, read_input
 from torchxnn.data.datasets.open import DataConfig
 from torchxnn.errors import DataError, XNNWarning
-from torchxnn.metrics.masking import inpaint_images
+from torchxnn.metrics.masking import inpaint_images, masked_accuracy
 from torchxnn.models.channels import settle_channels
+from torchxnn.models.layers import record_layers, run_model, run_with_output
 from torchxnn.models.preprocessing import Preprocessing
 from torchxnn.storage.artifact import structure, to_json
 
@@ -226,6 +228,24 @@ def test_models_of_half_precision_take_images_in_float32(kind):
     assert certificate.conservation_error < 1e-5
     assert xnn.run(images[:2]).logits.dtype == torch.float32
     assert next(net.parameters()).dtype == kind
+    logits = run_model(net, images[:2])
+    z = record_layers(net, ["5"], images[:2])[0][0]
+    assert torch.equal(run_with_output(net, "5", images[:2], z), logits)
+    every = [(images, labels, images[:, 0])]
+    right = run_model(net, images).argmax(1) == labels
+    masked = masked_accuracy(net, Preprocessing(size=12), every, (9,))
+    assert masked.original == pytest.approx(float(right.double().mean()))
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.filterwarnings("ignore::torchxnn.errors.AttributionWarning")
+def test_every_method_draws_logits_of_half_precision(method):
+    options = {"layer": "5"} if method == EFFECTIVE else {}
+    images = torch.rand(1, 3, 12, 12, generator=torch.Generator().manual_seed(4))
+    maps = [attributor(method, net, **options).attribute(images, 1)
+            for net in (net_of(3), net_of(3).half())]  # fmt: skip
+    assert maps[1].dtype == torch.float32
+    assert torch.allclose(*maps, atol=0.1 * float(maps[0].abs().max()))
 
 
 def test_a_wrong_number_of_channels_is_one_line():

@@ -23,8 +23,8 @@ from torchxnn.errors import AttributionWarning, XNNError, XNNWarning
 from torchxnn.explanations.drawing.canvas import figure_bytes
 from torchxnn.explanations.drawing.overlay import heatmap_over
 from torchxnn.models.examination import Examination, examine_model
+from torchxnn.models.layers import run_model
 from torchxnn.models.load import LoadedModel, load_model
-from torchxnn.models.outputs import logits_of
 from torchxnn.models.preprocessing import Preprocessing, Size
 from torchxnn.storage.files import replace_file
 
@@ -145,8 +145,7 @@ def _load(config: CheckConfig, on_note: Callable[[str], None]) -> LoadedModel:
 def _target(model: nn.Module, images: Tensor, target: int | None) -> int:
     if target is not None:
         return target
-    with torch.no_grad():
-        return int(logits_of(model(images[:1])).argmax())
+    return int(run_model(model, images[:1]).argmax())
 
 
 def _cascade(

@@ -216,9 +216,11 @@ class _AboveLayer:
         self._name, _ = resolve_layer(model, layer)
 
     def layer_output(self, images: Tensor) -> Tensor:
-        """The layer's activations Z (B, S_z)."""
+        """The layer's activations Z (B, S_z), in float32 or float64."""
         self._image = images[:1].detach()
-        return as_activations(run_to_layer(self._model, self._name, images), self._name, images)
+        output = run_to_layer(self._model, self._name, images)
+        z = as_activations(output, self._name, images)
+        return z if z.dtype == torch.float64 else z.float()
 
     def units(self, z: Tensor) -> Tensor:
         """The model's outputs (B, k).

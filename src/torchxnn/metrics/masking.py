@@ -13,9 +13,8 @@ from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor, nn
 
 from torchxnn.errors import DataError, check_finite
-from torchxnn.models.hooks import preserve_state
-from torchxnn.models.layers import check_images
-from torchxnn.models.outputs import as_logits, count_classes, predicted_classes
+from torchxnn.models.layers import check_images, run_model
+from torchxnn.models.outputs import count_classes, predicted_classes
 from torchxnn.models.preprocessing import Preprocessing
 
 KEPT = (300, 500, 1000)
@@ -244,9 +243,7 @@ def masked_accuracy(
         check_images(model, images)
         keeps = [top_pixels(scores, k) for k in kept]
         versions = [images, *(inpaint_images(images, k, preprocessing, inpainting) for k in keeps)]
-        # not around the loop: what makes the batches may need gradients
-        with preserve_state(model), torch.no_grad():
-            right += torch.tensor([_count_right(model, some, labels) for some in versions])
+        right += torch.tensor([_count_right(model, some, labels) for some in versions])
         sizes = torch.stack([keep.flatten(1).sum(1) for keep in keeps], 1).cpu()
         short += (sizes < torch.tensor(kept)).sum(0)
         total += len(images)
@@ -261,7 +258,7 @@ def _count_right(
     images: Float[Tensor, "batch channels height width"],
     labels: Int64[Tensor, " batch"],
 ) -> int:
-    logits = as_logits(model(images))
+    logits = run_model(model, images)
     classes = count_classes(logits.shape[1])
     if bool(((labels < 0) | (labels >= classes)).any()):
         raise DataError(

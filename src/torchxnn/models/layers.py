@@ -229,6 +229,17 @@ def record_layers(
     return outputs, as_logits(output)
 
 
+def run_model(model: nn.Module, images: Tensor) -> Float[Tensor, "batch outputs"]:
+    """The logits (B, K) alone, without gradients, in float32 or float64.
+
+    The model runs in evaluation mode and is left as it was.
+
+    Raises:
+        DataError: the model does not take such images, or returns no logits.
+    """
+    return record_layers(model, (), images)[1]
+
+
 def run_past_layers(
     model: nn.Module, layers: Sequence[str | nn.Module], images: Tensor
 ) -> tuple[list[Tensor], Any]:

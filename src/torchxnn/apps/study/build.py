@@ -39,8 +39,8 @@ from torchxnn.data.datasets.images import read_image
 from torchxnn.data.datasets.open import DataConfig, open_dataset
 from torchxnn.errors import DataError, XNNWarning
 from torchxnn.explanations.drawing.overlay import intensities, overlay
+from torchxnn.models.layers import run_model
 from torchxnn.models.load import count_outputs
-from torchxnn.models.outputs import logits_of
 from torchxnn.models.preprocessing import Preprocessing
 from torchxnn.storage.artifact import __version__
 from torchxnn.storage.files import replace_folder
@@ -186,8 +186,7 @@ def _draw(
     xnn, generator = source.xnn, random.Random(f"{settings.seed}/{source.key}")
     chosen = source.choose(generator)
     loader = make_loader(ImageSubset(source.dataset, chosen))
-    with torch.no_grad():
-        logits = torch.cat([logits_of(xnn.model(images)) for images, _ in loader])
+    logits = torch.cat([run_model(xnn.model, images) for images, _ in loader])
     predicted = logits[:, list(xnn.targets)].argmax(1).tolist()
     sets = draw_sets(
         predicted, settings.sets, settings.images_per_set, settings.draw == "balanced", generator

@@ -40,7 +40,7 @@ from torchxnn.attribution.excitation_backprop.tape import (
 )
 from torchxnn.errors import LayerError
 from torchxnn.models.compiled import plain_name
-from torchxnn.models.hooks import watch_output
+from torchxnn.models.hooks import in_precision_of, watch_output
 from torchxnn.models.outputs import logits_of, shape_or_type
 
 _CALL = nn.Module._call_impl.__code__
@@ -292,7 +292,7 @@ def record(
             # The fused kernels of `nn.MultiheadAttention` and `nn.TransformerEncoderLayer` hide
             # their operations. They are skipped while any function mode is active, in this thread.
             with watching, BaseTorchFunctionMode(), tracer:
-                output = module(start)
+                output = module(in_precision_of(module, start))
                 logits = [logits_of(each) for each in (output if several else (output,))]
             on_error.pop_all()
         values = [tracer.value_of(each) for each in logits]
