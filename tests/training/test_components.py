@@ -57,6 +57,23 @@ def test_positives_that_hardly_vary_are_fitted_without_components():
     assert report.found_again == ()
 
 
+def test_components_that_explode_on_other_images_are_left_out():
+    """A network made by hand was fitted with an R² of -450: its images of a class hardly differ."""
+    data = many_classes(count=600)
+    own = data.labels == 2
+    z = data.z.clone()
+    mean = z[own].mean(0)
+    spread = z[own] - mean
+    z[own] = mean + spread * torch.where((torch.arange(20) - 6).abs() < 2, 1.0, 1e-5)
+    logits = data.logits.clone()
+    logits[own] = z[own] @ torch.linalg.lstsq(data.z, data.logits).solution
+    close = Activations(z, logits, data.labels)
+    _, report = fit_embedding(close, close, [2], 3, replace(QUICK, epochs=20, patience=20))
+    assert report.found_again == ()
+    assert "times as much over all images as the logit" in report.not_resampled
+    assert report.validation.r2 > 0.5
+
+
 @pytest.mark.parametrize("weight", [-1.0, float("nan")])
 def test_a_weight_out_of_range_is_refused_before_anything_is_fitted(weight):
     with pytest.raises(XNNError, match=f"components must not be negative, got {weight}"):

@@ -16,6 +16,15 @@ from torchxnn.training.initialise import SharedStarts
 OFF = 0.01
 """Share of the training images on which the x-feature of a component starts at 0."""
 
+LARGEST = 10.0
+"""Standard deviation of a component over the training images, in those of the logit, that is borne.
+
+Components are told apart among the images of a class. If these hardly vary, as in a network that
+was made by hand, a component can be thousands of times as large on other images as the logit that
+all of them add up to, and a fit held near it reproduces nothing. On 14 classes of birds,
+photographed and rendered, the largest is 0.6 to 3.8.
+"""
+
 
 @dataclass(frozen=True, eq=False)
 class Held:
@@ -44,7 +53,8 @@ def hold_near_components(
 
     X-features are >= 0, so a component begins at the least that it contributes. The splits stay as
     they are with several targets, at layers that give maps, where the settings leave out components
-    or faithfulness, if there are fewer than 2 n logits, or if the positives do not vary in n ways.
+    or faithfulness, if there are fewer than 2 n logits, if the positives do not vary in n ways,
+    or if components are far larger over all images than the logit (`LARGEST`).
 
     Args:
         train: training data.
@@ -64,7 +74,12 @@ def hold_near_components(
         found = find_components(data.z, readout, targets[0], positives, n_features, config.seed)
     except DataError as error:
         return Held((train, validation), without=str(error))
-    least = _low(found.contributions(data.z))
+    values = found.contributions(data.z)
+    size = float(values.std(0).max() / data.logits[:, targets[0]].float().std().clamp(min=1e-12))
+    if not size <= LARGEST:
+        why = f"independent components vary {size:.0f} times as much over all images as the logit"
+        return Held((train, validation), without=why)
+    least = _low(values)
     near, apart = (
         replace(split, components=(found.contributions(split.data.z) - least).clamp(min=0))
         for split in (train, validation)
