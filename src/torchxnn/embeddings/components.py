@@ -123,8 +123,8 @@ def find_components(
     weight, bias = (part.double() for part in readout)
     if len(weight) < 2 * n_components:
         raise DataError(
-            f"{len(weight)} logits are too few to tell {n_components} causes apart; at least "
-            f"{2 * n_components} are needed"
+            f"{len(weight)} logit{'s are' if len(weight) > 1 else ' is'} too few to tell "
+            f"{n_components} causes apart; at least {2 * n_components} are needed"
         )
     seen = activations[positives].double() @ weight.mT
     mean = seen.mean(0)

@@ -58,8 +58,9 @@ def _context(report: Report) -> dict[str, Any]:
 
 
 def _key(report: Report) -> list[tuple[str, str]]:
+    kind = "class" if report.fit.positives_by in ("label", "prediction") else "output"
     classes = [
-        f"{name} (class {index})"
+        f"{name} ({kind} {index})"
         for name, index in zip(report.targets, report.fit.targets, strict=True)
     ]
     key = [
