@@ -195,9 +195,9 @@ def _matrix(axes: Axes, values: Tensor, title: str) -> None:
 
 
 def alike_figure(digits: Digits, xnn: XNN) -> Figure:
-    """Two x-features whose maps agree, and two whose maps do not."""
+    """Two x-features whose maps by the paper's rule agree, and two whose maps do not."""
     images = digits.of(THREE)
-    maps = xnn.attribute(images)
+    maps = xnn.attribute(images, "excitation_backprop")
     agrees = [drawn_correlation([one.numpy() for one in of_image]) for of_image in maps]
     pairs = [(i, j) for i in range(maps.shape[1]) for j in range(i)]
     number = max(range(len(images)), key=lambda at: max(agrees[at][pair] for pair in pairs))
