@@ -1,6 +1,7 @@
 """Look at a model before anything rests on it: one answer per image, and is that a logit?
 
-`examine_model` runs three small passes, more if random numbers are drawn; what it finds is kept with an XNN and shown with it.
+`examine_model` runs three small passes, more if random numbers are drawn; what it finds is kept
+with an XNN and shown with it.
 """
 
 from __future__ import annotations
