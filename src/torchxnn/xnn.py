@@ -29,6 +29,7 @@ from torchxnn.models.attached import AttachedLayer, XNNOutput, fit_to
 from torchxnn.models.examination import Doubt, Examination
 from torchxnn.models.meaning import CLASSES, Meaning, OutputKind, OutputsConfig
 from torchxnn.models.outputs import check_class_names, check_targets, class_of_target
+from torchxnn.models.plain_settings import differing_setting
 from torchxnn.models.preprocessing import Preprocessing
 from torchxnn.models.tokens import Token
 from torchxnn.models.weights import fingerprint
@@ -440,6 +441,12 @@ class XNN(nn.Module):
             raise ModelError(
                 f"the XNN in {path} explains another model: its fingerprint is {expected[:12]}, "
                 f"the given model's is {found[:12]}; load the weights that it was fitted on"
+            )
+        differing = examination and differing_setting(examination.settings, model)
+        if differing:
+            raise ModelError(
+                f"the XNN in {path} explains another model: the weights are the same, but of its "
+                f"settings {differing}; make the model as it was, or fit again"
             )
         try:
             if about["preprocessing"]:

@@ -2,6 +2,7 @@
 
 from collections import UserDict
 
+import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader
@@ -9,10 +10,12 @@ from torch.utils.data import DataLoader
 from conftest import make_images, make_net
 from torchxnn import XNN
 from torchxnn.data.activations import split_batch
+from torchxnn.data.labels import settle
 from torchxnn.data.loading import read_batches
 from torchxnn.data.ordered_images import stack_samples
 from torchxnn.data.record import cache_activations, record_activations
 from torchxnn.errors import DataError
+from torchxnn.models.meaning import OutputsConfig
 from xnn_examples import make_loader, quick_fit
 
 X, Y = torch.rand(4, 3, 8, 8), torch.tensor([0, 2, 1, 1])
@@ -35,6 +38,58 @@ def test_images_and_labels_are_found(batch):
     images, labels = split_batch(batch)
     assert images is X
     assert torch.equal(labels, Y)
+
+
+HOT = torch.eye(3)[Y]
+
+
+@pytest.mark.parametrize(
+    ("labels", "wanted"),
+    [
+        (Y.tolist(), Y),
+        (tuple(Y.tolist()), Y),
+        (Y.numpy().astype(np.uint8), Y),
+        (list(Y), Y),
+        (list(Y.numpy()), Y),
+        (HOT, HOT),
+        (HOT.tolist(), HOT),
+        (HOT.double().numpy(), HOT),
+        (list(HOT), HOT),
+        (list(HOT.T), HOT),
+        (Y.reshape(4, 1, 1), Y),
+        (Y.float().tolist(), Y.float()),
+    ],
+    ids=range(12),
+)
+def test_labels_come_in_any_form(labels, wanted):
+    for batch in ((X, labels), {"x": X, "label": labels}, (X.numpy(), labels)):
+        images, found = split_batch(batch)
+        assert torch.equal(images, X)
+        assert torch.equal(found, wanted.long() if found.dtype == torch.int64 else wanted)
+        assert found.is_floating_point() == wanted.is_floating_point()
+
+
+@pytest.mark.parametrize("labels", [list("abca"), np.array(list("abca")), [0, [1], 2, 2]])
+def test_labels_that_are_words_are_refused_by_name(labels):
+    with pytest.raises(DataError, match=r"labels of shape \(B,\) .* it yields tuple of Tensor"):
+        split_batch((X, labels))
+
+
+@pytest.mark.parametrize("rows", [torch.eye(2), torch.eye(2).long()])
+def test_one_hot_rows_for_a_single_logit_are_its_two_classes(rows):
+    labels, meaning = settle(rows[torch.tensor([0, 1, 1])], 1, OutputsConfig())
+    assert labels.tolist() == [0, 1, 1]
+    assert meaning.outputs_are == "classes"
+
+
+def test_one_hot_rows_are_classes_all_the_way():
+    images, labels = make_images(32)
+    net = make_net()
+    plain = record_activations(net, "classifier.1", [(images, labels)])
+    for form in (torch.eye(4)[labels], torch.eye(4)[labels].tolist(), labels.tolist()):
+        found = record_activations(net, "classifier.1", [(images, form)])
+        assert torch.equal(found.labels, plain.labels)
+        assert found.meaning == plain.meaning
 
 
 @pytest.mark.parametrize("batch", [X, [X], (X, None), {"img": X}, {"x": X, "label": None}])

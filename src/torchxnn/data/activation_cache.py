@@ -21,6 +21,7 @@ from torchxnn.models.label_agreement import label_agreement
 from torchxnn.models.layers import resolve_layer, unwrap
 from torchxnn.models.meaning import Meaning, OutputsConfig
 from torchxnn.models.outputs import check_targets
+from torchxnn.models.plain_settings import differing_setting
 from torchxnn.models.preprocessing import Preprocessing
 from torchxnn.models.weights import fingerprint
 from torchxnn.storage.artifact import structure
@@ -169,6 +170,13 @@ class ActivationCache:
             raise ModelError(
                 f"{where} was recorded from another model, or from other weights of a "
                 f"{self.store.about['model']['class']}; record it again or give that model"
+            )
+        known = self.examination.settings if self.examination else {}
+        differing = None if model is None else differing_setting(known, model)
+        if differing:
+            raise ModelError(
+                f"{where} was recorded from another model: the weights are the same, but of its "
+                f"settings {differing}; record it again or make the model as it was"
             )
         if isinstance(layer, nn.Module):
             if model is None:

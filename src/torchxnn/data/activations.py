@@ -17,7 +17,7 @@ from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
 
 from torchxnn.data.labels import as_given, known_samples, settle
-from torchxnn.data.loading import by_position
+from torchxnn.data.loading import by_position, image_tensor, label_tensor
 from torchxnn.errors import DataError
 from torchxnn.models.meaning import CLASSES, Meaning, OutputsConfig
 from torchxnn.models.outputs import predicted_classes
@@ -140,18 +140,20 @@ def split_batch(batch: Any) -> tuple[Tensor, Tensor | None]:
             with one, or its labels are neither (B,) nor (B, K).
     """
     batch = by_position(batch)
-    if isinstance(batch, Tensor):
-        return batch, None
-    if isinstance(batch, (tuple, list)) and batch and isinstance(batch[0], Tensor):
-        labels = batch[1] if len(batch) > 1 else None
-        if labels is None or (isinstance(labels, Tensor) and labels.ndim):
-            if labels is not None and len(labels) != len(batch[0]):
-                raise DataError(f"{len(batch[0])} images with {len(labels)} labels in one batch")
-            return batch[0], None if labels is None else as_given(labels)
-    raise DataError(
-        "the loader must yield image batches or pairs (images, labels) with labels of shape (B,) "
-        f"or (B, K), it yields {_describe(batch)}"
-    )
+    given = list(batch[:2]) if isinstance(batch, (tuple, list)) else [batch]
+    images, raw = image_tensor(given[0]) if given else None, given[1] if len(given) > 1 else None
+    count = len(images) if isinstance(images, Tensor) and images.ndim else None
+    labels = None if raw is None else label_tensor(raw, count)
+    if not isinstance(images, Tensor) or (raw is not None and (labels is None or not labels.ndim)):
+        raise DataError(
+            "the loader must yield image batches or pairs (images, labels) with labels of shape "
+            f"(B,) or (B, K), it yields {_describe(batch)}"
+        )
+    if labels is None:
+        return images, None
+    if len(labels) != len(images):
+        raise DataError(f"{len(images)} images with {len(labels)} labels in one batch")
+    return images, as_given(labels)
 
 
 def _describe(batch: Any) -> str:

@@ -47,8 +47,8 @@ def as_given(labels: Shaped[Tensor, "batch ..."]) -> Shaped[Tensor, "batch ..."]
     Raises:
         DataError: labels that are neither (B,) nor (B, K).
     """
-    if labels.ndim == 2 and labels.shape[1] == 1:
-        labels = labels[:, 0]
+    while labels.ndim > 1 and labels.shape[-1] == 1:
+        labels = labels[..., 0]
     if labels.ndim not in (1, 2) or labels.is_complex():
         raise DataError(
             f"labels must be (B,), or (B, K) for K outputs, got {tuple(labels.shape)} of "
@@ -75,6 +75,8 @@ def settle(
         DataError: labels that fit neither the model's outputs nor what the user says.
     """
     kind = config.kind
+    if labels is not None and outputs == 1 and _are_one_hot(labels, 2) and kind != "value":
+        labels = labels.argmax(1)
     if labels is not None and labels.ndim == 2 and labels.shape[1] != outputs:
         raise DataError(
             f"labels (B, {labels.shape[1]}) do not fit a model with {outputs} output(s); give "
@@ -135,7 +137,7 @@ def _several(
             "-1 where they are not known; for values of K numbers say outputs_are='value'"
         )
     whole = known.long()
-    alone = bool((whole >= 0).all() & (whole.sum(1) == 1).all())
+    alone = _are_one_hot(whole, whole.shape[1])
     if kind == "classes" and not alone:
         raise DataError(
             "classes exclude each other, and there are images with several labels or none "
@@ -144,6 +146,14 @@ def _several(
     if alone and kind != "labels":
         return whole.argmax(1), Meaning("classes")
     return whole, Meaning("labels")
+
+
+def _are_one_hot(labels: Shaped[Tensor, "samples *columns"], columns: int) -> bool:
+    """Whether every row of labels (M, columns) has one 1 and else 0."""
+    if labels.ndim != 2 or labels.shape[1] != columns:
+        return False
+    plain = (labels == 0) | (labels == 1)
+    return bool(plain.all() & (labels.sum(1) == 1).all())
 
 
 def _values(

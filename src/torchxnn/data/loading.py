@@ -7,10 +7,12 @@ libraries use; a mapping in which they leave a doubt is refused, with the names 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from numbers import Integral
+from numbers import Number
 from typing import Any
 
+import numpy as np
 import torch
+from jaxtyping import Shaped
 from torch import Tensor
 
 from torchxnn.errors import DataError
@@ -20,6 +22,9 @@ IMAGES = ("pixel_values", "images", "image", "img", "inputs", "input", "x")
 
 LABELS = ("labels", "label", "targets", "target", "y")
 """Names under which a mapping may hold its labels."""
+
+_NUMBERS = "biuf"
+"""Kinds of arrays that hold numbers."""
 
 _FURTHER_INPUTS = ("input_ids", "attention_mask", "pixel_mask", "bool_masked_pos")
 _LIKE_LABELS = ("label", "class", "target", "categor")
@@ -67,9 +72,10 @@ def by_position(batch: Any) -> Any:
 
 
 def _images(batch: Mapping[str, Any]) -> Tensor:
-    found = [name for name in IMAGES if isinstance(batch.get(name), Tensor)]
+    given = {name: image_tensor(batch.get(name)) for name in IMAGES}
+    found = [name for name, value in given.items() if isinstance(value, Tensor)]
     if len(found) == 1:
-        images: Tensor = batch[found[0]]
+        images: Tensor = given[found[0]]
         return images
     if found:
         raise _rivals(found, "images")
@@ -81,7 +87,7 @@ def _images(batch: Mapping[str, Any]) -> Tensor:
 
 def _labels(batch: Mapping[str, Any]) -> Any:
     there = [name for name in LABELS if batch.get(name) is not None]
-    found = [name for name in there if isinstance(batch[name], Tensor | Integral)]
+    found = [name for name in there if label_tensor(batch[name]) is not None]
     if len(found) > 1 and not _alike([batch[name] for name in found]):
         raise _rivals(found, "labels")
     if found:
@@ -100,7 +106,7 @@ def _labels(batch: Mapping[str, Any]) -> Any:
 
 
 def _alike(values: list[Any]) -> bool:
-    tensors = [torch.as_tensor(value).cpu() for value in values]
+    tensors = [value.cpu() for each in values if (value := label_tensor(each)) is not None]
     return all(torch.equal(tensors[0], other) for other in tensors[1:])
 
 
@@ -118,3 +124,39 @@ def _describe(batch: Mapping[str, Any]) -> str:
 
 def _kind(value: Any) -> str:
     return str(list(value.shape)) if isinstance(value, Tensor) else type(value).__name__
+
+
+# --- what may stand for a tensor
+
+
+def image_tensor(value: Any) -> Any:
+    """An array of numbers as a tensor; all else as it is."""
+    is_array = isinstance(value, np.ndarray) and value.dtype.kind in _NUMBERS
+    return torch.as_tensor(np.ascontiguousarray(value)) if is_array else value
+
+
+def label_tensor(value: Any, images: int | None = None) -> Shaped[Tensor, "..."] | None:
+    """Labels in any form that a loader may give them, as a tensor; None if they are none.
+
+    Tensors, arrays of NumPy, numbers, and lists of these; of K lists or tensors for each output, as
+    PyTorch's own collation makes them of lists, the columns.
+
+    Args:
+        value: what the loader gives.
+        images: how many the batch has; None for a single sample.
+    """
+    match value:
+        case Tensor():
+            return value
+        case np.ndarray() | np.generic() if value.dtype.kind in _NUMBERS:
+            return torch.as_tensor(np.asarray(value))
+        case Number() if not isinstance(value, complex):
+            return torch.tensor(value)
+        case list() | tuple() if value:
+            parts = [label_tensor(each) for each in value]
+            found = [each for each in parts if each is not None]
+            if len(found) < len(parts) or len({each.shape for each in found}) > 1:
+                return None
+            by_output = images is not None and len(value) != images == found[0].numel()
+            return torch.stack(found, 1 if by_output and found[0].ndim == 1 else 0)
+    return None

@@ -10,7 +10,6 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from numbers import Real
 from typing import Any
 
 import torch
@@ -21,7 +20,7 @@ from torchxnn.data.activations import split_batch
 from torchxnn.data.datasets.augment import AugmentedImages, HeldOutCopies
 from torchxnn.data.datasets.base import ImageDataset, ImageSubset, Sample
 from torchxnn.data.datasets.folder import ImageFolder
-from torchxnn.data.loading import by_position, read_batches
+from torchxnn.data.loading import by_position, image_tensor, label_tensor, read_batches
 from torchxnn.errors import DataError, XNNError
 
 SAMPLES = 8
@@ -183,10 +182,11 @@ def _image_and_label(sample: Any) -> tuple[Tensor, Tensor | None]:
     image, label = sample, None
     if isinstance(sample, (tuple, list)) and sample:
         image, label = sample[0], sample[1] if len(sample) > 1 else None
-    label = torch.tensor(label) if isinstance(label, Real) else label
-    if isinstance(label, Tensor) and label.numel() == 1:
+    image, given = image_tensor(image), label
+    label = None if given is None else label_tensor(given)
+    if label is not None and label.numel() == 1:
         label = label.reshape(())
-    if not isinstance(image, Tensor) or not isinstance(label, Tensor | None):
+    if not isinstance(image, Tensor) or (given is not None and label is None):
         parts = sample if isinstance(sample, (tuple, list)) else [sample]
         raise DataError(
             "the data must yield image tensors or pairs (image tensor, label), they yield "

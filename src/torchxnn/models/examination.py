@@ -7,7 +7,7 @@ with an XNN and shown with it.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -20,6 +20,7 @@ from torchxnn.models.hidden_state import attribute_texts, note_changing
 from torchxnn.models.label_agreement import LabelAgreement
 from torchxnn.models.layers import unwrap
 from torchxnn.models.output_scale import OutputScale, output_scale
+from torchxnn.models.plain_settings import plain_settings
 from torchxnn.models.watched_pass import WatchedPass, watch_pass
 
 _REPEATS = 8
@@ -56,6 +57,7 @@ class Examination:
         changing: attributes beside parameters and buffers that a pass changes, such as stored
             activations; they are no weights.
         agreement: labels against predictions; None as long as nobody knows labels.
+        settings: of the model's modules, see `models.plain_settings`; empty in earlier records.
     """
 
     images: int
@@ -66,6 +68,7 @@ class Examination:
     note: str = ""
     changing: tuple[str, ...] = ()
     agreement: LabelAgreement | None = None
+    settings: dict[str, str] = field(default_factory=dict)
 
     def require(self, allow: Collection[Doubt] = ()) -> None:
         """Refuse a model whose explanations would be wrong, but for the doubts that are allowed.
@@ -136,7 +139,10 @@ def examine_model(model: nn.Module, inputs: Tensor) -> Examination:
     note_changing(inner, changing)
     notes = [_about_modes(inner), line if outputs == "log-probabilities" else ""]
     note = "; ".join(filter(None, notes))
-    return Examination(len(few), twice, alone, outputs, complaints, note, tuple(sorted(changing)))
+    return Examination(
+        len(few), twice, alone, outputs, complaints, note, tuple(sorted(changing)),
+        settings=plain_settings(inner),
+    )  # fmt: skip
 
 
 def _about_modes(model: nn.Module) -> str:

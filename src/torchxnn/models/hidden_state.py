@@ -36,7 +36,7 @@ _TABLE = 8
 _Leaf = tuple[str, Any]
 """The name of a value and the value: a tensor, or something plain."""
 
-_Group = tuple[str, list[_Leaf]]
+Group = tuple[str, list[_Leaf]]
 """The name of an attribute and the values in it."""
 
 _changing: weakref.WeakKeyDictionary[nn.Module, frozenset[str]] = weakref.WeakKeyDictionary()
@@ -45,6 +45,11 @@ _changing: weakref.WeakKeyDictionary[nn.Module, frozenset[str]] = weakref.WeakKe
 def note_changing(model: nn.Module, names: Iterable[str]) -> None:
     """Remember attributes that a forward pass changes: activations or counters and no weights."""
     _changing[model] = frozenset(names)
+
+
+def changing_attributes(model: nn.Module) -> frozenset[str]:
+    """What `note_changing` was told of a model."""
+    return _changing.get(model, frozenset())
 
 
 def hidden_state(model: nn.Module) -> dict[str, str]:
@@ -56,9 +61,9 @@ def hidden_state(model: nn.Module) -> dict[str, str]:
     Raises:
         ModelError: a state of a kind that cannot be read as numbers; the message names it.
     """
-    changing = _changing.get(model, frozenset())
+    changing = changing_attributes(model)
     found: dict[str, str] = {}
-    for attributes in _by_module(model):
+    for _, _, attributes in values_by_module(model):
         groups = [group for name, group in attributes if name not in changing]
         leaves = [each for group in groups for each in group]
         if any(map(_has_weights, groups)):
@@ -77,16 +82,16 @@ def attribute_texts(model: nn.Module) -> dict[str, list[str]]:
     """Texts for all hidden values of each attribute, weights or not, to see which change."""
     return {
         name: [_text(*leaf) for leaf in group]
-        for attributes in _by_module(model)
+        for _, _, attributes in values_by_module(model)
         for name, group in attributes
     }
 
 
-def _by_module(model: nn.Module) -> Iterator[list[_Group]]:
-    """For every module the attributes that hold values, with these values."""
+def values_by_module(model: nn.Module) -> Iterator[tuple[str, nn.Module, list[Group]]]:
+    """For every module its name and the attributes that hold values, with these values."""
     known = {*map(id, model.modules()), *map(id, model.parameters()), *map(id, model.buffers())}
 
-    def leaves(prefix: str, values: Iterable[tuple[str, Any]], strict: bool) -> Iterator[_Group]:
+    def leaves(prefix: str, values: Iterable[tuple[str, Any]], strict: bool) -> Iterator[Group]:
         for key, value in values:
             ignored = set() if strict else known
             yield prefix + key, list(_leaves(value, prefix + key, ignored, strict))
@@ -94,7 +99,7 @@ def _by_module(model: nn.Module) -> Iterator[list[_Group]]:
     for name, module in model.named_modules():
         prefix = f"{name}." if name else ""
         attributes = leaves(prefix, _attributes(module), strict=False)
-        yield [*attributes, *leaves(prefix, _own_state(module), strict=True)]
+        yield name, module, [*attributes, *leaves(prefix, _own_state(module), strict=True)]
 
 
 def _attributes(module: nn.Module) -> Iterator[tuple[str, Any]]:
