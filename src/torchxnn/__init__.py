@@ -10,21 +10,6 @@ Example:
     >>> xnn.explain(image).to_html("goldfinch.html")
 """
 
-from torchxnn.errors import DegenerateFitWarning, XNNError, XNNWarning
-from torchxnn.explanations.contrast import Contrast, contrast
-from torchxnn.explanations.image import Explanation
-from torchxnn.storage.artifact import __version__
-from torchxnn.training.config import TrainConfig
-from torchxnn.xnn import XNN
+import lazy_loader
 
-__all__ = [
-    "XNN",
-    "Contrast",
-    "DegenerateFitWarning",
-    "Explanation",
-    "TrainConfig",
-    "XNNError",
-    "XNNWarning",
-    "__version__",
-    "contrast",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -26,8 +26,9 @@ from torchxnn.explanations.names.file import read_names, save_with_names
 from torchxnn.explanations.names.judgements import FeatureNames
 from torchxnn.metrics import evaluation
 from torchxnn.models.attached import AttachedLayer, XNNOutput, fit_to
-from torchxnn.models.examination import Doubt, Examination
-from torchxnn.models.meaning import CLASSES, Meaning, OutputKind, OutputsConfig
+from torchxnn.models.config import Doubt, OutputKind, OutputsConfig
+from torchxnn.models.examination import Examination
+from torchxnn.models.meaning import CLASSES, Meaning
 from torchxnn.models.outputs import check_class_names, check_targets, class_of_target
 from torchxnn.models.plain_settings import differing_setting
 from torchxnn.models.preprocessing import Preprocessing

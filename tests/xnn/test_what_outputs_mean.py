@@ -9,7 +9,7 @@ from torch import nn
 from torchxnn import XNN, TrainConfig
 from torchxnn.data.record import cache_activations, record_activations
 from torchxnn.errors import DataError, XNNError
-from torchxnn.models.meaning import OutputsConfig
+from torchxnn.models.config import OutputsConfig
 from torchxnn.training.many import fit_many
 from xnn_examples import quick_fit
 

@@ -22,10 +22,11 @@ from torchxnn.data.datasets.open import DataConfig
 from torchxnn.errors import AttributionWarning, XNNError, XNNWarning
 from torchxnn.explanations.drawing.canvas import figure_bytes
 from torchxnn.explanations.drawing.overlay import heatmap_over
+from torchxnn.models.config import Size
 from torchxnn.models.examination import Examination, examine_model
 from torchxnn.models.layers import run_model
 from torchxnn.models.load import LoadedModel, load_model
-from torchxnn.models.preprocessing import Preprocessing, Size
+from torchxnn.models.preprocessing import Preprocessing
 from torchxnn.storage.files import replace_file
 
 COLUMNS = 8

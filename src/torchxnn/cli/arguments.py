@@ -8,7 +8,7 @@ from typing import get_args
 
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
-from torchxnn.models.preprocessing import Size
+from torchxnn.models.config import Size
 
 ARGUMENTS = ConstructorRegistry()
 """How the parser reads arguments whose type says too little."""

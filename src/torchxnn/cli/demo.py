@@ -11,14 +11,8 @@ from typing import TYPE_CHECKING, Literal
 from rich.progress import Progress
 
 from torchxnn.cli.saved_run import describe_source
-from torchxnn.cli.terminal import (
-    Terminal,
-    count_drawings,
-    count_epochs,
-    count_images,
-    evaluation_table,
-    fit_table,
-)
+from torchxnn.cli.tables import evaluation_table, fit_table
+from torchxnn.cli.terminal import Terminal, count_drawings, count_epochs, count_images
 from torchxnn.errors import DataError
 from torchxnn.parallel.process import one_thread
 from torchxnn.training.config import TrainConfig

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from torchxnn.cli.saved_run import SavedRunOnImages, open_for
-from torchxnn.cli.terminal import Terminal, count_images, evaluation_table
+from torchxnn.cli.tables import evaluation_table
+from torchxnn.cli.terminal import Terminal, count_images
 from torchxnn.storage.artifact import to_json
 from torchxnn.storage.files import replace_file
 

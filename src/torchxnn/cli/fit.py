@@ -11,7 +11,8 @@ from rich.progress import Progress
 from tyro.conf import Positional, arg
 
 from torchxnn.cli.saved_run import NamedModel
-from torchxnn.cli.terminal import Terminal, count_epochs, count_images, fit_table, many_table
+from torchxnn.cli.tables import fit_table, many_table
+from torchxnn.cli.terminal import Terminal, count_epochs, count_images
 from torchxnn.data.activation_cache import ActivationCache
 from torchxnn.data.datasets.augment import HeldOutCopies
 from torchxnn.data.datasets.open import find_target

@@ -13,8 +13,8 @@ from tyro.conf import Positional, arg
 from torchxnn.cli.terminal import NUMBERS, Terminal
 from torchxnn.data.datasets.open import DataConfig
 from torchxnn.errors import XNNWarning
+from torchxnn.models.config import Size
 from torchxnn.models.layer_list import LayerInfo, list_layers
-from torchxnn.models.preprocessing import Size
 
 
 @dataclass(frozen=True)

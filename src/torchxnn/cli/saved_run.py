@@ -17,10 +17,9 @@ from torchxnn.data.datasets.augment import HeldOutCopies
 from torchxnn.data.datasets.base import ImageDataset
 from torchxnn.data.datasets.open import DataConfig, OpenedData, open_dataset
 from torchxnn.data.record import cache_activations
-from torchxnn.models.examination import Doubt
+from torchxnn.models.config import Doubt, OutputsConfig
 from torchxnn.models.from_hugging_face import lasting_name
 from torchxnn.models.load import LoadedModel, count_outputs, load_model
-from torchxnn.models.meaning import OutputsConfig
 from torchxnn.models.preprocessing import Preprocessing
 from torchxnn.parallel.ray_engine import EngineConfig
 from torchxnn.storage.paths import Location

@@ -1,27 +1,22 @@
-"""What commands say: lines and warnings, tables, and bars that count."""
+"""What commands say: lines and warnings, and bars that count; `tables` has what takes PyTorch."""
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Column, Table
 
 from torchxnn.errors import XNNError
-from torchxnn.explanations.fit_facts import fit_facts
-from torchxnn.metrics.evaluation import Evaluation
-from torchxnn.metrics.faithfulness import Faithfulness
-from torchxnn.metrics.table import METRICS
-from torchxnn.models.examination import Examination, said_of
-from torchxnn.training.class_results import ManyFits
-from torchxnn.training.config import Losses
-from torchxnn.training.report import FitReport
+
+if TYPE_CHECKING:
+    from torchxnn.models.examination import Examination
+    from torchxnn.training.config import Losses
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +46,8 @@ class Terminal:
 
     def examination(self, found: Examination | None) -> None:
         """Print what was found out about a model, and a warning for what speaks against a fit."""
+        from torchxnn.models.examination import said_of
+
         self.say(f"Model: {said_of(found)}")
         for line in (*found.complaints.values(), found.note) if found else ():
             if line:
@@ -90,9 +87,6 @@ def serve(app: Any, host: str, port: int) -> None:
     )
 
 
-# Bars
-
-
 def count_images(progress: Progress, description: str, total: int | None) -> Callable[[int], None]:
     """A bar that counts images or the like; the result is called with the number of each batch."""
     task = progress.add_task(description, total=total)
@@ -128,104 +122,3 @@ def count_steps(progress: Progress, verb: str = "") -> Callable[[str, int, int],
         progress.update(tasks[name], completed=done, total=total)
 
     return show
-
-
-# Tables
-
-
-def fit_table(report: FitReport) -> Table:
-    """Faithfulness of a fit on its training and its held-out images."""
-    held_out = {"given": "held out", "split": "held out (split)"}[report.held_out]
-    table = _faithfulness_table({"train": report.train, held_out: report.validation})
-    table.title = f"Faithfulness ({report.trials} trial(s), {report.seconds:.0f} s)"
-    names = [f"x-feature {number}" for number in range(1, report.validation.n_features + 1)]
-    facts = "".join(f"; {term.lower()}: {text}" for term, text in fit_facts(names, report))
-    table.caption = (
-        f"positives by {report.positives_by}{facts}"
-        if not report.degenerate
-        else "[bold red]DEGENERATE: " + "; ".join(report.degenerate) + "[/]"
-    )
-    return table
-
-
-WORST = 12
-"""Classes that the table of many fits shows."""
-
-
-def many_table(fits: ManyFits, class_names: Sequence[str] | None) -> Table:
-    """Many fits on their held-out images: the median of all, and the least faithful classes."""
-    done = [each for each in fits.classes if each.report is not None]
-    resumed = sum(each.resumed for each in done)
-    numbers = map(NUMBERS, ("R2", "F_cls", "F_cls positives", "active"))
-    table = Table("class", *numbers, "degenerate", title_justify="left")
-    table.title = f"{len(done)} of {len(fits.classes)} classes"
-    reports = [each.report for each in done if each.report is not None]
-    if reports:
-        columns = zip(*(_figures(report) for report in reports), strict=True)
-        table.add_row("[bold]median of all[/]", *_texts(map(_median, columns)), "")
-        table.add_section()
-    for report in sorted(reports, key=lambda each: each.validation.r2)[:WORST]:
-        names = [str(t) if class_names is None else class_names[t] for t in report.targets]
-        reason = "; ".join(report.degenerate)
-        style = "[red]" if reason else ""
-        table.add_row(", ".join(names), *_texts(_figures(report)), f"{style}{reason}")
-    parts = [f"the {min(WORST, len(reports))} least faithful first"] if reports else []
-    parts += [f"{resumed} were there already"] if resumed else []
-    parts += [f"[red]{len(fits.degenerate)} degenerate[/]"] if fits.degenerate else []
-    parts += [f"[red]{len(fits.failed)} failed[/]"] if fits.failed else []
-    table.caption = "; ".join(parts)
-    return table
-
-
-def _figures(report: FitReport) -> tuple[float | None, ...]:
-    held_out = report.validation
-    return held_out.r2, held_out.f_cls, held_out.f_cls_positives, float(held_out.active)
-
-
-def _median(figures: Sequence[float | None]) -> float | None:
-    known = [figure for figure in figures if figure is not None]
-    return statistics.median(known) if known else None
-
-
-def _texts(figures: Iterable[float | None]) -> list[str]:
-    """R^2, both F_cls and active x-features; a dash for what does not exist."""
-    forms = zip(figures, (".3f", ".2%", ".1%", "g"), strict=True)
-    return ["-" if figure is None else f"{figure:{form}}" for figure, form in forms]
-
-
-def evaluation_table(evaluation: Evaluation) -> Table:
-    """Faithfulness and orthogonality on a data set."""
-    table = _faithfulness_table({"value": evaluation.faithfulness})
-    table.title = "Evaluation"
-    table.caption = f"positives by {evaluation.positives_by}"
-    orthogonality, certificate = evaluation.orthogonality, evaluation.certificate
-    if orthogonality is not None:
-        table.add_section()
-        for name in ("o1", "o2", "mean_squared_correlation"):
-            _add_figure(table, name, orthogonality)
-    if certificate is not None:
-        table.add_section()
-        if certificate.conservation_error is not None:
-            table.add_row("conservation error", f"{certificate.conservation_error:.1e}", "lower")
-        if certificate.fallback_share is not None:
-            table.add_row("fallback share", f"{certificate.fallback_share:.1%}", "lower")
-    if evaluation.faithfulness.degenerate:
-        reasons = "; ".join(evaluation.faithfulness.degenerate)
-        table.caption += f"\n[bold red]DEGENERATE: {reasons}[/]"
-    return table
-
-
-_FIGURES = ("f_reg", "f_reg_positives", "f_cls", "f_cls_positives", "margin", "margin_changed",
-            "r2", "active", "dead", "positives")  # fmt: skip
-
-
-def _add_figure(table: Table, name: str, *results: Any) -> None:
-    metric = METRICS[name]
-    table.add_row(metric.name, *map(metric.text, results), metric.better)
-
-
-def _faithfulness_table(columns: dict[str, Faithfulness]) -> Table:
-    table = Table("figure", *map(NUMBERS, columns), "better")
-    for name in _FIGURES:
-        _add_figure(table, name, *columns.values())
-    return table

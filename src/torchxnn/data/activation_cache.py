@@ -15,11 +15,12 @@ from torch import Tensor, nn
 from torchxnn.data.activations import Activations
 from torchxnn.data.labels import settle
 from torchxnn.errors import DataError, LayerError, ModelError
+from torchxnn.models.config import OutputsConfig
 from torchxnn.models.examination import Examination
 from torchxnn.models.hidden_state import note_changing
 from torchxnn.models.label_agreement import label_agreement
 from torchxnn.models.layers import resolve_layer, unwrap
-from torchxnn.models.meaning import Meaning, OutputsConfig
+from torchxnn.models.meaning import Meaning
 from torchxnn.models.outputs import check_targets
 from torchxnn.models.plain_settings import differing_setting
 from torchxnn.models.preprocessing import Preprocessing

@@ -19,7 +19,8 @@ from torch import Tensor
 from torchxnn.data.labels import as_given, known_samples, settle
 from torchxnn.data.loading import by_position, image_tensor, label_tensor
 from torchxnn.errors import DataError
-from torchxnn.models.meaning import CLASSES, Meaning, OutputsConfig
+from torchxnn.models.config import OutputsConfig
+from torchxnn.models.meaning import CLASSES, Meaning
 from torchxnn.models.outputs import predicted_classes
 
 CHUNK = 2**26

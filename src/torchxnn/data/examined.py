@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torchxnn.data.activations import Activations
 from torchxnn.data.record import record_activations
 from torchxnn.errors import XNNWarning
-from torchxnn.models.examination import Doubt, Examination, examine_model
+from torchxnn.models.config import Doubt
+from torchxnn.models.examination import Examination, examine_model
 from torchxnn.models.label_agreement import label_agreement
 from torchxnn.models.output_scale import within_unit_interval
 

@@ -14,7 +14,8 @@ from jaxtyping import Bool, Float, Int64, Shaped
 from torch import Tensor
 
 from torchxnn.errors import DataError
-from torchxnn.models.meaning import Meaning, OutputKind, OutputsConfig
+from torchxnn.models.config import OutputKind, OutputsConfig
+from torchxnn.models.meaning import Meaning
 
 UNKNOWN = -1
 

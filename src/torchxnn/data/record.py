@@ -44,10 +44,10 @@ from torchxnn.data.ordered_images import (
     numbered_batches,
 )
 from torchxnn.errors import DataError, NonFiniteError, XNNError
-from torchxnn.models.examination import EXAMINED, Doubt, Examination, examine_model
+from torchxnn.models.config import Doubt, OutputsConfig
+from torchxnn.models.examination import EXAMINED, Examination, examine_model
 from torchxnn.models.inputs import check_inputs
 from torchxnn.models.layers import as_activations, record_layers, resolve_layer, unwrap
-from torchxnn.models.meaning import OutputsConfig
 from torchxnn.models.outputs import count_classes, predicted_classes
 from torchxnn.models.preprocessing import Preprocessing
 from torchxnn.models.reach import FEW, check_reaches

@@ -47,7 +47,7 @@ from torchxnn.explanations.sentences import (
 from torchxnn.explanations.summands import Traits, listed, shared, summands_of
 from torchxnn.metrics.among_positives import AmongPositives
 from torchxnn.metrics.faithfulness import Faithfulness
-from torchxnn.models.meaning import OutputKind
+from torchxnn.models.config import OutputKind
 from torchxnn.storage.artifact import structure
 
 Kind = TypeVar("Kind", bound="Reasons")

@@ -15,7 +15,7 @@ from torchxnn.attribution.base import CONSERVATION_LIMIT, FALLBACK_LIMIT, WEAK_M
 from torchxnn.explanations.alike import overlap
 from torchxnn.explanations.drawing.overlay import number
 from torchxnn.metrics.faithfulness import BOUND_LEVEL, Faithfulness
-from torchxnn.models.meaning import OutputKind
+from torchxnn.models.config import OutputKind
 
 BETTER_WITNESS = "on such networks the method removal tells more of the truth, and takes longer"
 """What is said of images where units are decided by their bias, as by depthwise convolutions: there

@@ -25,7 +25,7 @@ from torchxnn.explanations.summands import (
     summands_of,
     weaker,
 )
-from torchxnn.models.meaning import OutputKind
+from torchxnn.models.config import OutputKind
 
 TYPICAL = "a typical other image"
 

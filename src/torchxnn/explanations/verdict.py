@@ -12,7 +12,7 @@ from torchxnn.data.labels import as_given, settle
 from torchxnn.explanations.drawing.overlay import number
 from torchxnn.explanations.summands import listed
 from torchxnn.models.attached import FittedXNN, XNNOutput
-from torchxnn.models.meaning import OutputsConfig
+from torchxnn.models.config import OutputsConfig
 
 Label = int | float | Sequence[float] | Tensor
 """What is true of one input: a class index, multi-hot labels (K,), or a value."""

@@ -21,8 +21,8 @@ from torchxnn.errors import DataError
 from torchxnn.metrics.faithfulness import Faithfulness, dead_features, measure_faithfulness
 from torchxnn.metrics.orthogonality import MapCovariance, Orthogonality
 from torchxnn.models.attached import FittedXNN
+from torchxnn.models.config import OutputKind, OutputsConfig
 from torchxnn.models.inputs import kind_of
-from torchxnn.models.meaning import OutputKind, OutputsConfig
 
 CERTIFIED_IMAGES = 8
 

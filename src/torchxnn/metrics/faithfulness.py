@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from torchxnn.errors import DataError
-from torchxnn.models.meaning import OutputKind
+from torchxnn.models.config import OutputKind
 from torchxnn.models.outputs import class_margins, predicted_classes
 
 ACTIVE_SHARE = 0.05

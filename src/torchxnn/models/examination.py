@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
 from torchxnn.errors import ModelError
+from torchxnn.models.config import Doubt
 from torchxnn.models.hidden_state import attribute_texts, note_changing
 from torchxnn.models.label_agreement import LabelAgreement
 from torchxnn.models.layers import unwrap
@@ -28,10 +28,6 @@ _REPEATS = 8
 
 EXAMINED = 4
 """Images that a model is examined on: twice together, and the first one once more alone."""
-
-Doubt = Literal["randomness", "batch", "probabilities"]
-"""What makes every number doubtful: two answers to the same images, an answer that depends on the
-other images of the batch, and outputs that are probabilities."""
 
 _HALF = (torch.float16, torch.bfloat16)
 _TWICE = 1e-4, 1e-2

@@ -13,14 +13,12 @@ from PIL import Image
 from torch import Tensor
 
 from torchxnn.errors import DataError
+from torchxnn.models.config import Resize, Size
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
-Resize = Literal["squash", "crop"]
 Interpolation = Literal["bilinear", "bicubic", "lanczos", "nearest"]
-Size = int | tuple[int, int]
-"""Pixels of a square, or height and width."""
 MOST_CHANNELS = 64
 
 _RESAMPLING = {

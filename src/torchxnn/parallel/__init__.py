@@ -4,7 +4,6 @@ An `Engine` runs the same jobs with the same results on this machine (`LocalEngi
 (`RayEngine`, with the extra `ray`); `EngineConfig` is what the command line knows of them.
 """
 
-from torchxnn.parallel.engine import Engine, LocalEngine
-from torchxnn.parallel.ray_engine import EngineConfig, RayEngine
+import lazy_loader
 
-__all__ = ["Engine", "EngineConfig", "LocalEngine", "RayEngine"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

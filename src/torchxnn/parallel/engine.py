@@ -15,7 +15,7 @@ import signal
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from multiprocessing import util
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -132,7 +132,8 @@ class _Processes(Workers[Connection]):
     def add(self) -> Connection:
         ours, theirs = self._context.Pipe()
         process = self._context.Process(target=_serve, args=(theirs,))
-        process.start()
+        with _without_interrupts():  # also while it imports, before it can say so itself
+            process.start()
         theirs.close()
         self._processes[ours] = process
         self._starting.add(ours)
@@ -167,6 +168,19 @@ class _Processes(Workers[Connection]):
         process = self._processes.pop(worker)
         process.join()
         return Loss(f"exit code {process.exitcode}")
+
+
+@contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """Let processes that start in a `with` never hear of Ctrl-C; this one hears it afterwards."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _end_processes(processes: dict[Connection, BaseProcess]) -> None:

@@ -4,6 +4,6 @@
 read in any part; activation caches and stored heatmaps are such stores.
 """
 
-from torchxnn.storage.chunk_store import ChunkStore
+import lazy_loader
 
-__all__ = ["ChunkStore"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -19,7 +19,8 @@ from torchxnn.data.activations import Activations
 from torchxnn.data.positives import all_positives, as_targets, default_features, sample_classes
 from torchxnn.embeddings.base import Embedding
 from torchxnn.errors import DataError, XNNError
-from torchxnn.models.meaning import CLASSES, Meaning, OutputsConfig
+from torchxnn.models.config import OutputsConfig
+from torchxnn.models.meaning import CLASSES, Meaning
 from torchxnn.models.outputs import check_targets, count_classes
 from torchxnn.parallel.engine import Engine, LocalEngine
 from torchxnn.storage.artifact import digest

@@ -31,8 +31,9 @@ from torchxnn.data.datasets.nyu import NYUDepth
 from torchxnn.data.datasets.official import OfficialDataset, SelectableDataset, Split
 from torchxnn.data.datasets.places365 import Places365
 from torchxnn.errors import DataError, XNNWarning
+from torchxnn.models.config import Resize, Size
 from torchxnn.models.outputs import check_targets, count_classes
-from torchxnn.models.preprocessing import Preprocessing, Resize, Size
+from torchxnn.models.preprocessing import Preprocessing
 from torchxnn.storage.paths import Location, Place, as_place
 
 DATASETS: dict[str, type[OfficialDataset]] = {

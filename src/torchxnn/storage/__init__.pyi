@@ -1,0 +1,3 @@
+from .chunk_store import ChunkStore
+
+__all__ = ["ChunkStore"]

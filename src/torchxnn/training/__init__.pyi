@@ -1,0 +1,22 @@
+from .class_results import FittedClass, ManyFits
+from .config import ComputeConfig, ConvConfig, Losses, TrainConfig
+from .fit import fit_embedding
+from .losses import faithfulness, pull_away, sparse_reconstruction
+from .many import ManyConfig, fit_many
+from .report import FitReport
+
+__all__ = [
+    "ComputeConfig",
+    "ConvConfig",
+    "FitReport",
+    "FittedClass",
+    "Losses",
+    "ManyConfig",
+    "ManyFits",
+    "TrainConfig",
+    "faithfulness",
+    "fit_embedding",
+    "fit_many",
+    "pull_away",
+    "sparse_reconstruction",
+]
