@@ -1,0 +1,204 @@
+"""A second device that the CPU pretends to have: what would crash on CUDA crashes here.
+
+Tensors stay ordinary ones in main memory. What is moved to `PRETENDED` by `.to(...)`, made there by
+`device=...` or computed from such a tensor has its memory marked, says that it lies there, and may
+not meet a tensor that does not: as on CUDA, only numbers, indices and copies cross devices. Memory
+is marked rather than tensors, so views, parameters and `.data` agree.
+
+Marks are followed in the thread that entered `pretended_devices()`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+PRETENDED, OTHER = (torch.device("privateuseone", index) for index in range(2))
+CPU = torch.device("cpu")
+
+if not hasattr(torch, PRETENDED.type):  # what `torch.autocast` and `torch.manual_seed` ask for
+    module = SimpleNamespace(
+        get_amp_supported_dtype=lambda: [torch.bfloat16, torch.float16],
+        _is_in_bad_fork=lambda: False,
+        manual_seed_all=lambda seed: None,
+    )
+    torch._register_device_module(PRETENDED.type, module)
+
+_CROSSING = {"copy_", "_to_copy", "copy", "resize_"}
+"""Operations whose arguments may lie on several devices."""
+
+_INDEXING = {"index", "index_put", "index_put_", "_index_put_impl_", "_unsafe_index"}
+"""Those whose indices may lie on the CPU."""
+
+_DEVICE = Tensor.__dict__.get("device", torch._C.TensorBase.device)
+
+_JOINING = {"cat", "stack"}
+"""Those that do not even take a number from the CPU."""
+
+
+def device_of(tensor: Tensor) -> torch.device:
+    """The device that a tensor pretends to lie on."""
+    with torch._C.DisableTorchFunction():
+        return getattr(tensor.untyped_storage(), "pretended", CPU)
+
+
+def _place(tensor: Tensor, device: torch.device) -> None:
+    with torch._C.DisableTorchFunction():
+        tensor.untyped_storage().pretended = device
+
+
+def _tensors(tree: Any) -> Iterator[Tensor]:
+    if isinstance(tree, Tensor):
+        yield tree
+    elif isinstance(tree, (list, tuple)):
+        for item in tree:
+            yield from _tensors(item)
+    elif isinstance(tree, dict):
+        yield from _tensors(list(tree.values()))
+
+
+class _Moved(torch.autograd.Function):
+    """A copy on another device, whose gradient goes back to where the tensor came from."""
+
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor, device: torch.device) -> Tensor:
+        ctx.source = device_of(tensor)
+        moved = tensor.clone()
+        _place(moved, device)
+        return moved
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        moved = gradient.clone()
+        _place(moved, ctx.source)
+        return moved, None
+
+
+class _Operations(TorchDispatchMode):
+    """Refuses operations across devices, and marks what the others make."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        name = func._schema.name.split("::")[1]
+        if name == "set_":  # another memory, that lies where it lies
+            return func(*args, **kwargs)
+        given = list(_tensors((args, kwargs)))
+        if not given:
+            device = _Functions.running_on
+        elif name in _CROSSING:
+            device = device_of(given[0])
+        else:
+            device = _common_device(func, name, args, kwargs)
+        before = {tensor.untyped_storage()._cdata for tensor in given}
+        result = func(*args, **kwargs)
+        if device != CPU:
+            for tensor in _tensors(result):
+                if tensor.untyped_storage()._cdata not in before:
+                    _place(tensor, device)
+        return result
+
+
+def _common_device(func: Any, name: str, args: Any, kwargs: dict[str, Any]) -> torch.device:
+    free = name in _INDEXING
+    tensors = list(_tensors((args[:1], args[2:], kwargs) if free else (args, kwargs)))
+    found = {device_of(tensor) for tensor in tensors if tensor.ndim > 0 or name in _JOINING}
+    found |= {device_of(tensor) for tensor in tensors} - {CPU}
+    if free:
+        found |= {device_of(tensor) for tensor in _tensors(args[1])} - {CPU}
+    written = func._schema.is_mutable and len(found - {CPU}) > 0
+    for index, formal in enumerate(func._schema.arguments):
+        if written and formal.alias_info is not None and formal.alias_info.is_write:
+            value = kwargs.get(formal.name, args[index] if index < len(args) else None)
+            if not name.startswith("_fused") and not name.startswith("_foreach"):
+                found |= {device_of(tensor) for tensor in _tensors(value)}
+    if len(found) > 1:
+        shown = ", ".join(f"{tuple(t.shape)} on {device_of(t)}" for t in tensors)
+        raise RuntimeError(f"Expected all tensors to be on the same device, but {func} got {shown}")
+    device = next(iter(found), CPU)
+    if device != CPU and isinstance(kwargs.get("generator"), torch.Generator):
+        raise RuntimeError(f"Expected a '{device}' generator for {func}, but got one of the CPU")
+    return device
+
+
+class _Functions(TorchFunctionMode):
+    """Answers what PyTorch's own functions are asked about devices that it does not have.
+
+    What a function makes on the way, without any tensor, lies where its arguments do.
+    """
+
+    running_on = CPU
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = dict(kwargs or {})
+        name = getattr(func, "__name__", "")
+        if name == "__get__":  # shapes, types and the like, asked for all the time
+            return device_of(args[0]) if func.__self__ is _DEVICE else func(*args)
+        if name in ("numpy", "__array__") and device_of(args[0]) != CPU:
+            raise TypeError(f"can't convert {device_of(args[0])} tensor to numpy; use Tensor.cpu()")
+        if func is Tensor.__deepcopy__:
+            copied = func(*args, **kwargs)
+            _place(copied, device_of(args[0]))
+            return copied
+        known = kwargs.get("device") is not None
+        moves = func in (Tensor.to, Tensor.cpu) or (name in ("as_tensor", "asarray") and known)
+        if moves and isinstance(args[0], Tensor):
+            return _to(func, args, kwargs)
+        return _made(func, args, kwargs) if known else _run(func, args, kwargs)
+
+
+def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+    before = _Functions.running_on
+    found = (device_of(tensor) for tensor in _tensors((args, kwargs)))
+    _Functions.running_on = next((device for device in found if device != CPU), before)
+    try:
+        return func(*args, **kwargs)
+    finally:
+        _Functions.running_on = before
+
+
+def _made(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+    """What a function makes on a device that it is told."""
+    device = torch.device(kwargs["device"])
+    if isinstance(kwargs.get("generator"), torch.Generator) and device != CPU:
+        raise RuntimeError(f"Expected a '{device}' generator for {func}, but got one of the CPU")
+    result = func(*args, **{**kwargs, "device": CPU})
+    for tensor in _tensors(result):
+        _place(tensor, device)
+    return result
+
+
+def _to(func: Any, args: Any, kwargs: dict[str, Any]) -> Tensor:
+    """`Tensor.to` in all its forms, and `Tensor.cpu`."""
+    tensor, *rest = args
+    here = there = device_of(tensor)
+    there = CPU if func is Tensor.cpu else here
+    if "other" in kwargs:
+        rest.append(kwargs.pop("other"))
+    if kwargs.get("device") is not None:
+        rest.append(kwargs["device"])
+    kept = {name: kwargs[name] for name in ("dtype", "memory_format") if kwargs.get(name)}
+    for value in rest:
+        if isinstance(value, Tensor):
+            there, kept["dtype"] = device_of(value), value.dtype
+        elif isinstance(value, (torch.device, str)):
+            there = torch.device(value)
+        elif isinstance(value, torch.dtype):
+            kept["dtype"] = value
+    if there.type == PRETENDED.type and there.index is None:
+        there = PRETENDED
+    moved = _Moved.apply(tensor, there) if here != there or kwargs.get("copy") else tensor
+    return moved.to(**kept) if kept else moved
+
+
+@contextmanager
+def pretended_devices() -> Iterator[torch.device]:
+    """Let `PRETENDED` and `OTHER` be devices in this thread."""
+    with _Functions(), _Operations():
+        yield PRETENDED
