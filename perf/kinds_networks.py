@@ -187,7 +187,7 @@ OUTPUTS = {
     "5,000 classes": _old(_of(tiny.small, 3, 5000)),
     "labels that do not exclude each other": _new(_labelled(_multi_hot)),
     "a value (regression)": _new(_labelled(_values, 1), VALUE, target=0),
-    "log-probabilities": _old(_after(partial(torch.log_softmax, dim=1))),
+    "log-probabilities": _new(_after(partial(torch.log_softmax, dim=1))),
     "probabilities: softmax at the end": _new(_after(partial(torch.softmax, dim=1))),
     "probabilities: sigmoid at the end": _new(_after(torch.sigmoid)),
     "NaN": _old(_after(lambda logits: logits * float("nan"))),

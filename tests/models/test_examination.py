@@ -178,10 +178,26 @@ def test_a_layer_that_others_use_too_is_not_to_be_replaced():
 @pytest.mark.parametrize(
     "end", [lambda _, y: F.log_softmax(y, 1), lambda _, y: y - y.exp().sum(1, keepdim=True).log()]
 )
-def test_logarithms_of_probabilities_are_said_and_taken(end):
+def test_logarithms_of_probabilities_are_refused_as_probabilities_are(end):
     found = examine(end)
-    assert (found.outputs, found.complaints) == ("log-probabilities", {})
-    assert "logarithms of probabilities" in found.note
+    assert (found.outputs, found.note) == ("log-probabilities", "")
+    assert "logarithms of probabilities, not logits" in found.complaints["probabilities"]
+    with pytest.raises(ModelError, match="return from it what goes into the"):
+        found.require()
+    found.require(["probabilities"])
+
+
+@pytest.mark.parametrize(
+    ("end", "said"),
+    [
+        (lambda _, y: y[:, :, None, None], "returns (B, 4, 1, 1), which counts as logits (B, 4)"),
+        (lambda _, y: y[:, None], "returns (B, 1, 4), which counts as logits (B, 4)"),
+    ],
+)
+def test_outputs_with_further_dimensions_are_taken_and_said(end, said):
+    found = examine(end)
+    assert (found.outputs, found.complaints) == ("logits", {})
+    assert said in found.note
 
 
 INNOCENT = {

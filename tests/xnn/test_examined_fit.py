@@ -4,6 +4,7 @@ import json
 import re
 import warnings
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -13,7 +14,7 @@ from conftest import make_images, make_net
 from torchxnn import XNN
 from torchxnn.data.examined import warn_of_doubts
 from torchxnn.data.record import cache_activations
-from torchxnn.errors import DataError, ModelError, XNNWarning
+from torchxnn.errors import DataError, ModelError, XNNError, XNNWarning
 from torchxnn.models.examination import examine_model
 from torchxnn.models.label_agreement import label_agreement
 from torchxnn.training.many import fit_many
@@ -142,12 +143,48 @@ def test_labels_in_another_order_are_said():
     assert any(re.search(wanted, text) for text in said)
 
 
-def test_outputs_between_0_and_1_and_logarithms_are_said():
-    images = make_images(8)[0]
-    found = examine_model(with_end(nn.LogSoftmax(1)), images)
-    with pytest.warns(XNNWarning, match="logarithms of probabilities"):
-        warn_of_doubts(found)
-    plain = examine_model(make_net(), images)
+def test_outputs_between_0_and_1_are_said():
+    plain = examine_model(make_net(), make_images(8)[0])
     with pytest.warns(XNNWarning, match="all between 0 and 1"):
         warn_of_doubts(plain, bounded=True)
     warn_of_doubts(plain)
+
+
+def test_logarithms_of_probabilities_are_refused_or_drawn_by_another_method():
+    images, labels = make_images(48)
+    xnn = XNN(with_end(nn.LogSoftmax(1)), LAYER)
+    loader = [(images, labels)]
+    with pytest.raises(ModelError, match=r"leave it out: model\.set_submodule\('1', torch.nn.Id"):
+        xnn.fit(loader, 1, config=QUICK)
+    with warnings.catch_warnings(action="ignore"):
+        xnn.fit(loader, 1, config=QUICK, allow=["probabilities"])
+        with pytest.raises(XNNError, match=r"another method \(integrated_gradients\)"):
+            xnn.explain(images[1])
+        drawn = xnn.explain(images[1], method="integrated_gradients")
+    assert drawn.heatmaps.shape[-2:] == images.shape[-2:]
+
+
+def test_logits_with_further_dimensions_and_double_precision_are_explained_as_they_are():
+    images, labels = make_images(48)
+    plain = XNN(make_net(), "classifier.1")
+    with warnings.catch_warnings(action="ignore"):
+        plain.fit([(images, labels)], 1, config=QUICK)
+        wanted = plain.explain(images[1])
+        for model, name, given in (
+            (with_end(Around()), LAYER, images),
+            (make_net().double(), "classifier.1", images),
+            (make_net(), "classifier.1", images.double()),
+        ):
+            xnn = XNN(model, name)
+            xnn.attach_embedding(plain.embedding, [1], 4)
+            found = xnn.explain(given[1])
+            assert torch.allclose(found.logits.float(), wanted.logits, atol=1e-4)
+            assert np.allclose(found.heatmaps, wanted.heatmaps, atol=1e-4)
+            assert found.certificate.conservation_error < 1e-4
+
+
+class Around(nn.Module):
+    """Puts dimensions of size 1 around logits."""
+
+    def forward(self, logits):
+        return logits[:, None, :, None]

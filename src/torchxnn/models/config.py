@@ -17,7 +17,7 @@ Size = int | tuple[int, int]
 
 Doubt = Literal["randomness", "batch", "probabilities"]
 """What makes every number doubtful: two answers to the same images, an answer that depends on the
-other images of the batch, and outputs that are probabilities."""
+other images of the batch, and outputs that are probabilities or their logarithms."""
 
 OutputKind = Literal["classes", "labels", "value"]
 """Classes exclude each other, labels do not, and a value is a number as it is."""

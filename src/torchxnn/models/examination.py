@@ -129,12 +129,11 @@ def examine_model(model: nn.Module, inputs: Tensor) -> Examination:
     elif refusal or (alone or 0.0) > (_TWICE if _batch_norms(inner, watched) else _ALONE)[half]:
         complaints["batch"] = _about_batches(inner, watched, refusal or _share(alone or 0.0))
     outputs, line = output_scale(inner, watched)
-    if outputs == "probabilities":
+    if outputs != "logits":
         complaints["probabilities"] = line
     changing = {name for each in kept[:2] for name in _changes(each, kept[2])}
     note_changing(inner, changing)
-    notes = [_about_modes(inner), line if outputs == "log-probabilities" else ""]
-    note = "; ".join(filter(None, notes))
+    note = "; ".join(filter(None, (_about_modes(inner), watched.shape)))
     return Examination(
         len(few), twice, alone, outputs, complaints, note, tuple(sorted(changing)),
         settings=plain_settings(inner),

@@ -95,9 +95,9 @@ def _restore(saved: _Saved) -> None:
 
 
 def in_precision_of(model: nn.Module, images: Tensor) -> Tensor:
-    """Images in float32 as a model in bfloat16 or float16 takes them; others as they are."""
+    """Images in float32 or float64 in the precision of a model's weights; others as they are."""
     first = next((p.dtype for p in model.parameters() if p.is_floating_point()), None)
-    if images.dtype != torch.float32 or first not in (torch.bfloat16, torch.float16):
+    if first is None or images.dtype not in (torch.float32, torch.float64):
         return images
     return images.to(first)
 

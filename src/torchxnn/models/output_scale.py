@@ -23,8 +23,9 @@ _SPREAD = 0.5
 def output_scale(model: nn.Module, watched: WatchedPass) -> tuple[OutputScale, str]:
     """What the outputs of a watched pass are, and a line with the way to the logits behind them.
 
-    A log-softmax leaves the predicted class and the probabilities as they are; its outputs count as
-    logits less the logarithm of a sum. The line is empty for logits.
+    Logarithms of probabilities are logits less a number that differs from image to image (the
+    logarithm of a sum over all classes), so contributions to them are none to the logit. The line
+    is empty for logits.
     """
     last = watched.last
     if last is None:
@@ -38,8 +39,8 @@ def output_scale(model: nn.Module, watched: WatchedPass) -> tuple[OutputScale, s
         step, way = _step(model, last)
     if last.by == "log_softmax":
         return "log-probabilities", (
-            f"the model's outputs are logarithms of probabilities ({step}): contributions add up "
-            f"to these and not to the logit; to explain logits, {way}"
+            f"the model's outputs are logarithms of probabilities, not logits ({step}): an XNN "
+            f"explains logits; {way}, or allow 'probabilities' if these numbers are to be explained"
         )
     single = ", whose sign decides the class" if watched.logits.shape[1] == 1 else ""
     return "probabilities", (

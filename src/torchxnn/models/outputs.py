@@ -37,11 +37,34 @@ def logits_of(output: Any) -> Float[Tensor, "batch outputs"]:
 
     They are a tensor (B, K) or (B,), the attribute or the key `logits` (as models of transformers
     have it), or the first entry of a tuple or a list. That one must be (B, K), since a tensor (B,)
-    may be anything there, such as losses.
+    may be anything there, such as losses. Further dimensions of size 1, as in (B, K, 1, 1) or
+    (B, 1, K), are taken away.
 
     Raises:
         DataError: there are no logits in it; the message says what came.
     """
+    found = _returned(output)
+    if isinstance(found, Tensor) and found.ndim > 2 and found[0].numel() == max(found.shape[1:]):
+        found = found.flatten(1)
+    if not isinstance(found, Tensor) or found.ndim != 2:
+        raise DataError(
+            f"the model must return logits (B, k), it returns {shape_or_type(output)}; wrap it in "
+            "a module whose forward returns its logits alone"
+        )
+    return found
+
+
+def about_shape(output: Any) -> str:
+    """A line about logits with further dimensions of size 1; empty if they are (B, K) or (B,)."""
+    found = _returned(output)
+    if not isinstance(found, Tensor) or found.ndim < 3:
+        return ""
+    shape = ", ".join(map(str, found.shape[1:]))
+    return f"the model returns (B, {shape}), which counts as logits (B, {found[0].numel()})"
+
+
+def _returned(output: Any) -> Any:
+    """What may be the logits in whatever a model returns, (B,) as (B, 1) where that is allowed."""
     found, named = output, True
     if isinstance(output, Mapping):
         found = output.get("logits")
@@ -50,12 +73,7 @@ def logits_of(output: Any) -> Float[Tensor, "batch outputs"]:
     elif isinstance(output, (tuple, list)):
         found, named = output[0] if output else None, False
     if named and isinstance(found, Tensor) and found.ndim == 1:
-        found = found.unsqueeze(1)
-    if not isinstance(found, Tensor) or found.ndim != 2:
-        raise DataError(
-            f"the model must return logits (B, k), it returns {shape_or_type(output)}; wrap it in "
-            "a module whose forward returns its logits alone"
-        )
+        return found.unsqueeze(1)
     return found
 
 

@@ -18,7 +18,7 @@ from torchxnn.models.hooks import (
     watch_inputs,
     watch_output,
 )
-from torchxnn.models.outputs import as_logits
+from torchxnn.models.outputs import about_shape, as_logits
 
 Squashing = Literal["sigmoid", "softmax", "log_softmax", "logsigmoid"]
 
@@ -63,12 +63,14 @@ class WatchedPass:
 
     Attributes:
         logits: (B, K), in float32 or float64.
+        shape: a line about outputs that are logits with further dimensions; else empty.
         random: dotted names of the modules that drew random numbers, innermost ones.
         squashed: what sigmoids and softmaxes over vectors gave, in the order of the pass.
         training: modules that the model itself put into training mode meanwhile.
     """
 
     logits: Tensor = field(init=False)
+    shape: str = ""
     random: list[str] = field(default_factory=list)
     squashed: list[Squashed] = field(default_factory=list)
     training: list[str] = field(default_factory=list)
@@ -95,7 +97,7 @@ def watch_pass(model: nn.Module, inputs: Tensor) -> WatchedPass:
         with takes_shape(inputs), _Operations(found, running, len(inputs)):
             returned = run_watched(model, inputs, watches)
         found.training = [name for name, module in model.named_modules() if module.training]
-    found.logits = as_logits(returned)
+    found.logits, found.shape = as_logits(returned), about_shape(returned)
     return found
 
 

@@ -14,9 +14,13 @@ from torchxnn.attribution.excitation_backprop.rules.table import Rule, Shares, r
 from torchxnn.attribution.excitation_backprop.tape import Operation, Tape, Value, forget
 from torchxnn.errors import NonFiniteError, UnsupportedOperationError, XNNError
 
+_LOGITS = (
+    "explain the logits instead of the probabilities, or draw with another method "
+    "(integrated_gradients)"
+)
 _HINTS = {
-    "_softmax": "explain the logits instead of the probabilities",
-    "_log_softmax": "explain the logits instead of the probabilities",
+    "_softmax": _LOGITS,
+    "_log_softmax": _LOGITS,
     "_native_multi_head_attention": "call the module instead of the fused kernel",
     "_transformer_encoder_layer_fwd": "call the module instead of the fused kernel",
 }
