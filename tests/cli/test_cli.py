@@ -255,13 +255,24 @@ def test_settings_that_are_refused_are_one_line(arguments, message, tmp_path, ca
     assert not out.exists()
 
 
-def test_arguments_that_the_parser_refuses_are_explained_by_it(capsys):
-    with pytest.raises(SystemExit) as stopped:
-        main(["fit", "model"])
-    assert stopped.value.code == 2
-    _, told = text_of(capsys)
-    assert "--layer" in told
-    assert "Traceback" not in told
+FIT = ["fit", "m:f", "DIR", "--layer", "3", "--out", "x"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "wanted"),
+    [
+        (["fit", "model"], "Missing from xnn fit: --layer STR, --out STR (`xnn fit --help`)"),
+        ([*FIT, "--outputs-are", "colour"], "no choice 'colour' for argument '--outputs-are'."),
+        ([*FIT, "--outputs-are", "clases"], "; near ones: classes (`xnn fit --help`)"),
+        ([*FIT, "--size", "16x"], "--size: a size is 224 or 16x64 (height x width), got '16x'"),
+        ([*FIT, "--epochs", "many"], "--epochs: 'many' is no whole number"),
+        ([*FIT, "--tokens", "cls"], "; near ones: --token"),
+    ],
+)
+def test_arguments_that_the_parser_refuses_are_one_line(arguments, wanted, capsys):
+    line = " ".join(fails(capsys, *arguments).split())
+    assert wanted in line
+    assert "│" not in line
 
 
 def test_help_names_every_command(capsys):

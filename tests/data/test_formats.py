@@ -106,3 +106,25 @@ def test_the_first_page_of_a_tiff_is_read_and_said(tmp_path):
 def test_heic_is_read_only_where_its_plug_in_is():
     assert (".heic" in images.READABLE) == (".heif" in images.READABLE)
     assert images.NEEDS[".heic"] == "pip install pillow-heif"
+
+
+def test_files_without_an_ending_are_read_by_their_contents(tmp_path):
+    folder = filled(tmp_path / "images")
+    for place, kind in enumerate(("PNG", "JPEG", "TIFF", "WEBP", "BMP", "GIF")):
+        Image.new("RGB", (8, 8), "blue").save(folder / "a" / f"00{place}", kind)
+    (folder / "a" / "notes-of-mine").write_text("not an image")
+    (folder / "a" / "LICENSE").write_text("BM is no picture here")
+    with pytest.warns(SkippedImagesWarning, match="left out: without an extension 1"):
+        found = ImageFolder(folder, COLOUR)
+    assert [path for path in found.paths if path.startswith("a/0")] == [
+        f"a/00{i}" for i in range(6)
+    ]
+    assert found[0].image.shape == (3, 8, 8)
+
+
+def test_dicom_without_an_ending_is_read(tmp_path):
+    folder = filled(tmp_path / "images")
+    write_dicom(folder / "a" / "IM0001", np.arange(64).reshape(8, 8) * 60)
+    found = ImageFolder(folder, GREY)
+    row = found.paths.index("a/IM0001")
+    np.testing.assert_allclose(found[row].image[0].flatten(), np.arange(64) * 60 / 4095, atol=1e-6)

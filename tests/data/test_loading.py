@@ -15,7 +15,7 @@ from torchxnn.data.loading import read_batches
 from torchxnn.data.ordered_images import stack_samples
 from torchxnn.data.record import cache_activations, record_activations
 from torchxnn.errors import DataError
-from torchxnn.models.meaning import OutputsConfig
+from torchxnn.models.config import OutputsConfig
 from xnn_examples import make_loader, quick_fit
 
 X, Y = torch.rand(4, 3, 8, 8), torch.tensor([0, 2, 1, 1])

@@ -74,3 +74,13 @@ def test_a_factory_of_timms_networks_needs_no_preprocessing(monkeypatch):
 def test_modes_of_timm_that_are_not_ours_are_named():
     with pytest.raises(ModelError, match=r"timm's mode 'center' with crop_pct 1.15.*; give"):
         find_timm("timm:volo_d4_448")
+
+
+def test_a_factory_of_timm_says_its_own_size():
+    oblong = timm.create_model("vit_tiny_patch16_224", img_size=(32, 64), num_classes=3)
+    assert own_preprocessing(oblong).size == (32, 64)
+    assert own_preprocessing(oblong).shorter_side == int(32 / 0.9)
+    about = {"input_size": (3, 24, 48), "crop_mode": "squash", "crop_pct": 1.0}
+    squashed = timm.create_model("resnet10t", pretrained_cfg_overlay=about)
+    assert own_preprocessing(squashed).frame(100, 100).height == 24
+    assert own_preprocessing(squashed).resize == "squash"

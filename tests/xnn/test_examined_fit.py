@@ -188,3 +188,27 @@ class Around(nn.Module):
 
     def forward(self, logits):
         return logits[:, None, :, None]
+
+
+class BlueFirst(nn.Module):
+    """As docs/own_network.md has it."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, images):
+        return self.model(images.flip(1))
+
+
+def test_channels_in_another_order_are_turned_by_a_wrapper():
+    images, labels = make_images(48)
+    plain = XNN(make_net(), "classifier.1")
+    with warnings.catch_warnings(action="ignore"):
+        plain.fit([(images, labels)], 1, config=QUICK)
+        wanted = plain.explain(images[1])
+        turned = XNN(BlueFirst(make_net()), "model.classifier.1")
+        turned.attach_embedding(plain.embedding, [1], 4)
+        found = turned.explain(images[1].flip(0))
+    assert torch.equal(found.logits, wanted.logits)
+    assert np.allclose(found.heatmaps, wanted.heatmaps, atol=1e-5)

@@ -8,6 +8,8 @@ from pathlib import Path
 from torchxnn.errors import ModelError, XNNWarning
 from torchxnn.explanations.sentences import NOT_ANCHORED
 from torchxnn.models.load import load_model
+from torchxnn.models.preprocessing import Preprocessing
+from torchxnn.storage.artifact import structure
 from torchxnn.storage.saved_folder import read_about
 from torchxnn.xnn import XNN
 
@@ -29,8 +31,12 @@ def open_run(run: Path, model: str | None = None, weights: str | Path | None = N
     name, file = model or source.get("model"), weights or source.get("weights")
     if name is None:
         raise ModelError(f"{run} does not say which model it explains; give --model")
-    loaded = load_model(name, file, allow_random=bool(source.get("random_weights")))
-    if about.get("preprocessing") is None:
+    saved = about.get("preprocessing")
+    known = structure(saved, Preprocessing, f"the preprocessing in {run}") if saved else None
+    loaded = load_model(
+        name, file, preprocessing=known, allow_random=bool(source.get("random_weights"))
+    )
+    if known is None:
         warnings.warn(
             f"{run} does not say how images were preprocessed; taking what is usual for {name}",
             XNNWarning,

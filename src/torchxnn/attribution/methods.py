@@ -18,7 +18,7 @@ from torchxnn.attribution.effective_weights import EFFECTIVE, EffectiveExcitatio
 from torchxnn.attribution.excitation_backprop.method import ExcitationBackprop
 from torchxnn.attribution.removal import Removal
 from torchxnn.attribution.rise import RISE
-from torchxnn.errors import XNNError
+from torchxnn.errors import XNNError, near_ones
 
 PAPER = "excitation_backprop"
 """Name of the paper's rule: excitation backprop layer by layer."""
@@ -51,7 +51,8 @@ def check_method(method: str) -> None:
         XNNError: there is no such method.
     """
     if method not in METHODS:
-        raise XNNError(f"unknown attribution method {method!r}; known: {', '.join(METHODS)}")
+        near = near_ones(method, METHODS, most=1)
+        raise XNNError(f"unknown attribution method {method!r}{near}; known: {', '.join(METHODS)}")
 
 
 def attributor(method: str, module: nn.Module, **options: Any) -> Attributor:

@@ -19,6 +19,7 @@ import tyro
 from tyro.conf import OmitArgPrefixes, subcommand
 
 from torchxnn.cli.arguments import ARGUMENTS
+from torchxnn.cli.one_line import one_line
 from torchxnn.errors import XNNError, near_ones
 
 COMMANDS: Mapping[str, str] = {
@@ -50,11 +51,9 @@ def parse(argv: Sequence[str] | None = None) -> Any:
     """The command that the arguments ask for.
 
     Raises:
-        XNNError: no such command, or settings that their own class refuses. The parser, which takes
-            any ValueError for a fault of the command line, would put the message into a box of its
-            own.
-        SystemExit: help or the version was asked for, or the arguments are wrong; it was said what
-            about them is.
+        XNNError: no such command, wrong arguments, or settings that their own class refuses. The
+            parser would put the message into a box of its own.
+        SystemExit: help or the version was asked for.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     if words[:1] == ["--version"]:
@@ -80,6 +79,9 @@ def parse(argv: Sequence[str] | None = None) -> Any:
             refused = refused.__context__
         if refused is not None:
             raise refused from None
+        command = " ".join(["xnn", *(word for word in words[:1] if word in COMMANDS)])
+        if line := one_line(said.getvalue(), command):
+            raise XNNError(line) from None
         sys.stderr.write(said.getvalue())
         raise
 

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, get_args
 
-from torchxnn.errors import XNNError
+from torchxnn.errors import XNNError, near_ones
 
 if TYPE_CHECKING:
     from torchxnn.models.meaning import Meaning
@@ -45,7 +45,8 @@ class OutputsConfig:
     def __post_init__(self) -> None:
         if self.outputs_are not in (None, *get_args(OutputKind)):
             known = ", ".join(get_args(OutputKind))
-            raise XNNError(f"outputs_are must be one of {known}, got {self.outputs_are!r}")
+            near = near_ones(str(self.outputs_are), get_args(OutputKind), most=1)
+            raise XNNError(f"outputs_are must be one of {known}, got {self.outputs_are!r}{near}")
         if self.positives is None:
             return
         if self.outputs_are not in (None, "value"):

@@ -59,7 +59,12 @@ def own_preprocessing(model: nn.Module) -> Preprocessing | None:
     config = getattr(model, "pretrained_cfg", None)
     if not type(model).__module__.startswith("timm.") or not isinstance(config, dict):
         return None
-    return _preprocessing(type(model).__name__, config)
+    about: dict[str, Any] = dict(config)
+    size = getattr(getattr(model, "patch_embed", None), "img_size", None)
+    if isinstance(size, tuple) and len(size) == 2:  # other than that of the pretrained weights
+        channels = about.get("input_size", (3,))[0]
+        about["input_size"] = (channels, *size)
+    return _preprocessing(type(model).__name__, about)
 
 
 def _cached_file(config: Any) -> Path | None:
@@ -80,7 +85,8 @@ def _preprocessing(name: str, config: dict[str, Any]) -> Preprocessing:
     least = min(height, width)
     enlarged = int(least / data["crop_pct"])
     squash = data["crop_mode"] == "squash"
-    if data["crop_mode"] == "border" or enlarged < least or (squash and height != width):
+    cut = squash and height != width and enlarged != least
+    if data["crop_mode"] == "border" or enlarged < least or cut:
         raise ModelError(
             f"{name} resizes its images in timm's mode {data['crop_mode']!r} with crop_pct "
             f"{data['crop_pct']}, which is not among ours; give preprocessing= (load_model), or a "

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from torchxnn.errors import LayerError
+from torchxnn.errors import LayerError, near_ones
 
 Token = int | Literal["cls", "mean"]
 """The class token (the first one), the mean over all tokens that the layer gives, or an index from
@@ -39,7 +39,8 @@ def layer_with_token(layer: str, token: Token | str | None) -> str:
         raise LayerError(f"layer {layer!r} names its token already; leave the other one out")
     named = f"{layer}[{token}]"
     if isinstance(token, bool) or split_token(named)[1] is None:
-        raise LayerError(f"token must be cls, mean or an index from 0, got {token!r}")
+        near = near_ones(str(token), ("cls", "mean"), most=1)
+        raise LayerError(f"token must be cls, mean or an index from 0, got {token!r}{near}")
     return named
 
 

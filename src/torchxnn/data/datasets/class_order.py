@@ -228,7 +228,10 @@ def _from_lines(text: str) -> list[tuple[int, str]]:
     for form in (_INDEX_NAME, _NAME_INDEX):
         found = [re.fullmatch(form, line) for line in lines]
         pairs = [(int(m[1] if form is _INDEX_NAME else m[2]), m["name"]) for m in found if m]
-        if len(lines) == len(dict(pairs)) == len({name for _, name in pairs}):
+        indices, names = len(dict(pairs)), len({name for _, name in pairs})
+        # an index or a name may be there twice, and it is said; of names like "class 2" all would
+        all_different = len(lines) == (indices if form is _INDEX_NAME else names)
+        if len(lines) == len(pairs) and (all_different or len(lines) == names <= 2 * indices):
             return pairs
     return [(index, line.strip()) for index, line in enumerate(lines)]
 

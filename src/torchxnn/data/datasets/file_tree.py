@@ -8,10 +8,10 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from torchxnn.data.datasets.images import NEEDS, READABLE
+from torchxnn.data.datasets.images import NEEDS, READABLE, begins_as_image
 from torchxnn.errors import DataError
 from torchxnn.storage.paths import Place, list_folder
 
@@ -34,12 +34,14 @@ class Found:
         size: bytes, as object storage lists them; None of a local file and of a folder.
         is_folder: whether it is one; a link counts as what it leads to.
         kinds: endings of the files that are images.
+        holds_image: whether a local file without an ending begins as images do.
     """
 
     path: str
     size: int | None
     is_folder: bool
     kinds: frozenset[str] = READABLE
+    holds_image: bool = False
 
     @property
     def name(self) -> str:
@@ -53,8 +55,8 @@ class Found:
 
     @property
     def is_image(self) -> bool:
-        """Whether it is a file with the extension of an image that can be read."""
-        return not self.is_folder and self.suffix in self.kinds
+        """Whether it is a file with the extension of an image, or none and its contents."""
+        return not self.is_folder and (self.suffix in self.kinds or self.holds_image)
 
 
 def entries(folder: Place, above: str = "", kinds: frozenset[str] = READABLE) -> list[Found]:
@@ -69,11 +71,21 @@ def entries(folder: Place, above: str = "", kinds: frozenset[str] = READABLE) ->
         found = list(_local(folder) if isinstance(folder, Path) else _remote(folder))
     except OSError as error:
         raise DataError(f"cannot list the folder {folder}: {error.strerror}") from error
-    return [
+    listed = [
         Found(above + name, size, is_folder, kinds)
         for name, size, is_folder in sorted(found)
         if not name.startswith(".") and name != "__MACOSX"
     ]
+    if not isinstance(folder, Path) or not kinds >= READABLE:
+        return listed
+    return [
+        replace(file, holds_image=begins_as_image(folder / file.name)) if _is_bare(file) else file
+        for file in listed
+    ]
+
+
+def _is_bare(file: Found) -> bool:
+    return not (file.is_folder or file.suffix or _is_note(file))
 
 
 def walk(

@@ -53,6 +53,10 @@ NEEDS = {
 }
 """What it takes to read files of an ending that `readable` may lack."""
 
+_HEAD = 132
+_BEGINNINGS = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"GIF8", b"BM", b"II*\0", b"MM\0*")
+"""First bytes of JPEG, PNG, GIF, BMP and TIFF."""
+
 _ORIENTATION = 0x0112  # EXIF tag
 _TURN = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -173,8 +177,23 @@ def quiet_pillow() -> Iterator[None]:
         yield
 
 
+def begins_as_image(path: Path) -> bool:
+    """Whether a file's first bytes are those of a picture or of DICOM, whatever it is called."""
+    try:
+        with path.open("rb") as stream:
+            head = stream.read(_HEAD)
+    except OSError:
+        return False
+    return head[128:132] == b"DICM" or head.startswith(_BEGINNINGS) or head[8:12] == b"WEBP"
+
+
 def _suffix(path: AnyPath) -> str:
-    return Path(path.name).suffix.lower()
+    """The ending of a file, in small letters; of one without any that holds DICOM, that of it."""
+    suffix = Path(path.name).suffix.lower()
+    if suffix or not isinstance(path, Path) or not dicom.INSTALLED or not path.is_file():
+        return suffix
+    with path.open("rb") as stream:
+        return ".dcm" if stream.read(_HEAD)[128:132] == b"DICM" else suffix
 
 
 def _decoder(path: AnyPath, preprocessing: Preprocessing) -> Callable[[Stream], Any]:
