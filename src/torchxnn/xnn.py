@@ -383,16 +383,15 @@ class XNN(nn.Module):
         """Name of what an output speaks for; a single logit speaks for class 1 of two."""
         if self.meaning.outputs_are == "classes":
             return self.class_name(class_of_target(target, self.outputs))
-        names, kind = self.class_names or (), self.meaning.outputs_are
-        if target < len(names):
-            return names[target]
-        return kind if kind == "value" and self.outputs == 1 else f"{kind.rstrip('s')} {target}"
+        if self.meaning.outputs_are == "value" and self.outputs == 1 and not self.class_names:
+            return "value"
+        return self.class_name(target)
 
     def class_name(self, index: int) -> str:
-        """Name of a class, "class 3" if it has none."""
+        """Name of a class or a label, "class 3" or "label 3" if it has none."""
         if self.class_names is not None and 0 <= index < len(self.class_names):
             return self.class_names[index]
-        return f"class {index}"
+        return f"{self.meaning.noun} {index}"
 
     # --- saving
 

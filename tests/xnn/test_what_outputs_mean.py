@@ -2,14 +2,22 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from torchxnn import XNN, TrainConfig
+from torchxnn.apps.what_if.painting import WhatIfConfig
+from torchxnn.apps.what_if.table import what_if_table
+from torchxnn.cli.what_if import curve_table
+from torchxnn.data.datasets.folder import ImageFolder
 from torchxnn.data.record import cache_activations, record_activations
 from torchxnn.errors import DataError, XNNError
+from torchxnn.explanations.contrast import contrast
 from torchxnn.models.config import OutputsConfig
+from torchxnn.models.preprocessing import Preprocessing
 from torchxnn.training.many import fit_many
 from xnn_examples import quick_fit
 
@@ -262,3 +270,44 @@ def test_positives_that_are_neither_number_nor_share(positives):
 def test_positives_are_of_values():
     with pytest.raises(XNNError, match="positives= is for values"):
         XNN(linear_net(3), "3", outputs_are="labels", positives="5%")
+
+
+def test_a_contrast_of_labels_denies_neither(several, seen):
+    images, truth = several
+    both = int(((truth[:, 1] == 1) & (truth[:, 2] == 1)).nonzero()[0])
+    other = XNN(seen.model, "3", class_names=NAMES)
+    quick_fit(other, batches(images, truth), 2, QUICK)
+    first, second = seen.explain(images[both]), other.explain(images[both])
+    found = contrast(first, second)
+    assert "rather than" not in found.sentence()
+    assert found.sentence().startswith(f"The logit of {found.first} is larger than that of")
+    assert found.logits[0] >= found.logits[1]
+    with pytest.raises(DataError, match="needs two outputs"):
+        contrast(first, first)
+
+
+@pytest.mark.parametrize("kind", ["labels", "value"])
+def test_a_table_of_what_if_has_the_probability_of_a_label_and_none_of_a_value(
+    kind, several, tmp_path
+):
+    images, truth = several
+    net = linear_net(3)
+    preprocessing = Preprocessing(size=8, resize="squash", mean=(0.0,), std=(1.0,)).with_channels(3)
+    xnn = XNN(net, "3", class_names=NAMES, outputs_are=kind, preprocessing=preprocessing)
+    quick_fit(xnn, batches(images, truth.float() if kind == "value" else truth), 1, QUICK)
+    for row in range(4):
+        pixels = (preprocessing.picture(images[row]) * 0.99).astype(np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{row}.png")
+    xnn_data = ImageFolder(tmp_path, preprocessing, labelled=False)
+    logits = xnn.run(torch.stack([sample.image for sample in xnn_data])).logits
+    row = int(logits[:, 1].argmax())
+    if float(logits[row, 1]) <= (0.0 if kind == "labels" else xnn.meaning.thresholds[1]):
+        pytest.skip("no picture is a positive")
+    table = what_if_table(xnn, xnn_data, most=1, config=WhatIfConfig(share=0.2, controls=1))
+    if kind == "value":
+        assert table.figures == ("logit", "reproduced")
+    else:
+        first = table.curve("deletion", figure="probability").mean[0]
+        assert first == pytest.approx(float(logits[row, 1].sigmoid()), abs=0.3)
+        assert "probability" in table.figures
+    assert {column.header for column in curve_table(table).columns} >= {"network's logit"}

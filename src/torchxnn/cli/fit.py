@@ -158,22 +158,22 @@ class Fit(NamedModel):
     def _fit_many(self, loaded: LoadedModel, terminal: Terminal) -> None:
         with terminal.progress() as progress:
             cache = self._cache(loaded, progress)
+            meaning = cache.settled_labels(self.outputs)[1]
             if self.targets == (ALL,):
-                meaning = cache.settled_labels(self.outputs)[1]
                 wanted = targets_with_positives(cache, self.train, meaning)
             else:
                 found = self._targets(self.targets, cache.n_outputs, cache.class_names)
                 wanted = [(target,) for target in found]
-            fits = self._run(cache, wanted, progress, terminal)
+            fits = self._run(cache, wanted, progress, terminal, meaning.noun)
         write_class_index(fits, cache, self.place, as_place(self.out))
-        terminal.show(many_table(fits, cache.class_names))
+        terminal.show(many_table(fits, cache.class_names, meaning.noun))
         terminal.say(f"Model: {said_of(cache.examined)}")
         terminal.say(
             f"Saved in {self.out}, a folder per class and index.json.",
             f"Next: xnn atlas {self.out} --data {self.data or 'DIR'} --out atlas",
         )
         if len(fits.failed) == len(fits.classes):
-            raise DataError("no class could be fitted")
+            raise DataError(f"no {meaning.noun} could be fitted")
 
     def _run(
         self,
@@ -181,6 +181,7 @@ class Fit(NamedModel):
         wanted: list[tuple[int, ...]],
         progress: Progress,
         terminal: Terminal,
+        noun: str,
     ) -> ManyFits:
         advance = count_images(progress, "Fitting classes", len(wanted))
 
@@ -188,7 +189,7 @@ class Fit(NamedModel):
             advance(1)
             if fitted.error is not None:
                 name = ", ".join(str(target) for target in fitted.targets)
-                terminal.warn(f"class {name}: {fitted.error}")
+                terminal.warn(f"{noun} {name}: {fitted.error}")
 
         return fit_many(
             cache,

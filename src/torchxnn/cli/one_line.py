@@ -46,11 +46,12 @@ _INDENT = 4
 
 
 def _sections(said: str) -> list[list[str]]:
-    """The lines of each section of the box, without its frame."""
-    inside = [line[2:].rstrip(" │") for line in said.splitlines() if line.startswith("│")]
+    """The lines of each section of the box, without its frame of lines, dashes or nothing."""
+    frame = "│ " if "│" in said else "  "
+    inside = [line[2:].rstrip(" │") for line in said.splitlines() if line.startswith(frame)]
     sections: list[list[str]] = [[]]
     for line in inside:
-        if set(line) <= {"─"} and line:
+        if set(line.strip()) in ({"─"}, {"-"}):
             sections.append([])
         elif line.strip():
             sections[-1].append(line)

@@ -36,13 +36,17 @@ WORST = 12
 """Classes that the table of many fits shows."""
 
 
-def many_table(fits: ManyFits, class_names: Sequence[str] | None) -> Table:
-    """Many fits on their held-out images: the median of all, and the least faithful classes."""
+def many_table(fits: ManyFits, class_names: Sequence[str] | None, noun: str = "class") -> Table:
+    """Many fits on their held-out images: the median of all, and the least faithful classes.
+
+    `noun` is what each is about, "class", "label" or "value".
+    """
     done = [each for each in fits.classes if each.report is not None]
     resumed = sum(each.resumed for each in done)
     numbers = map(NUMBERS, ("R2", "F_cls", "F_cls positives", "active"))
-    table = Table("class", *numbers, "degenerate", title_justify="left")
-    table.title = f"{len(done)} of {len(fits.classes)} classes"
+    table = Table(noun, *numbers, "degenerate", title_justify="left")
+    nouns = "classes" if noun == "class" else f"{noun}s"
+    table.title = f"{len(done)} of {len(fits.classes)} {nouns}"
     reports = [each.report for each in done if each.report is not None]
     if reports:
         columns = zip(*(_figures(report) for report in reports), strict=True)

@@ -11,7 +11,7 @@ from rich.table import Table
 from tyro.conf import Positional, arg
 
 from torchxnn.apps.what_if.painting import WhatIfConfig
-from torchxnn.apps.what_if.table import FIGURES, ORDERS, WAYS, WhatIfTable, what_if_table
+from torchxnn.apps.what_if.table import ORDERS, WAYS, Figure, WhatIfTable, what_if_table
 from torchxnn.cli.saved_run import SavedRun, folder_names, open_for
 from torchxnn.cli.terminal import NUMBERS, Terminal, count_drawings
 from torchxnn.data.datasets.open import DataConfig
@@ -106,19 +106,26 @@ def feature_table(found: WhatIfTable) -> Table:
     return table
 
 
+_FIGURES: dict[Figure, str] = {
+    "logit": "network's logit",
+    "probability": "probability",
+    "reproduced": "reproduced logit",
+}
+
+
 def curve_table(found: WhatIfTable) -> Table:
     """Areas under the curves of insertion and deletion."""
     table = Table(
         "",
         "order",
-        *map(NUMBERS, ("network's logit", "probability", "reproduced logit")),
+        *map(NUMBERS, (_FIGURES[figure] for figure in found.figures)),
         title="Area under the curve",
         title_justify="left",
         caption="Deletion: lower is better. Insertion: higher is better. Mean [95% interval].",
         caption_justify="left",
     )
     for way, order in product(WAYS, ORDERS):
-        curves = [found.curve(way, order, each) for each in FIGURES]
+        curves = [found.curve(way, order, each) for each in found.figures]
         cells = [_value(curve.area, curve.interval) for curve in curves]
         table.add_row(way, _ORDERS[order], *cells)
     return table

@@ -31,6 +31,7 @@ from torchxnn.explanations.summands import (
     weaker,
 )
 from torchxnn.explanations.text_table import ListExplanation, TableExplanation, TextExplanation
+from torchxnn.models.config import OutputKind
 from torchxnn.storage.artifact import Format
 
 PANELS = 7  # x-features that the figure shows
@@ -53,6 +54,7 @@ class Contrast(SavedResult):
         first: name of class a.
         second: name of class b.
         predicted: name of the class that the network predicts.
+        outputs_are: see `Meaning`; labels and values do not exclude each other.
         logits: the network's own, of the two.
         difference: the first minus the second; never negative.
         summands: x-features of both by falling size; those of the second class with the opposite
@@ -76,6 +78,7 @@ class Contrast(SavedResult):
     unexplained: float
     declined: str
     explanations: tuple[tuple[Reasons, int], tuple[Reasons, int]] = field(repr=False, compare=False)
+    outputs_are: OutputKind = "classes"
 
     def sentence(self) -> str:
         """Say why the first class rather than the second, or why that is not said.
@@ -90,7 +93,10 @@ class Contrast(SavedResult):
         """
         first, second = noun(self.first), noun(self.second)
         start = f"{first} rather than {second}"
-        if self.predicted not in (self.first, self.second):
+        if self.outputs_are != "classes":
+            what = "logit" if self.outputs_are == "labels" else "value"
+            start = f"the {what} of {self.first} is larger than that of {self.second}"
+        elif self.predicted not in (self.first, self.second):
             start = f"the network sees {noun(self.predicted)}; of the two, {start}"
         start = start[0].upper() + start[1:]
         if self.declined:
@@ -286,6 +292,7 @@ def contrast(
         unexplained=a.unexplained - b.unexplained,
         declined="; ".join(refusals),
         explanations=((first, first_index), (second, second_index)),
+        outputs_are=first.outputs_are,
     )
 
 
@@ -293,14 +300,17 @@ def _check(first: Reasons, second: Reasons, first_index: int, second_index: int)
     if first.targets[first_index] == second.targets[second_index]:
         raise DataError(
             f"both explanations are about {first.target_names[first_index]}; a contrast needs two "
-            "classes"
+            "outputs"
         )
     same = type(first) is type(second)
     if isinstance(first, Explanation) and isinstance(second, Explanation):
         same = np.array_equal(first.image, second.image)
     if isinstance(first, ListExplanation) and isinstance(second, ListExplanation):
         same = same and first.entries == second.entries
-    if not same or first.predicted_class != second.predicted_class:
+    same = same and first.outputs_are == second.outputs_are
+    if first.outputs_are == "classes":  # else each names first what it explains
+        same = same and first.predicted_class == second.predicted_class
+    if not same:
         raise DataError(
             "the two explanations are of different inputs or of different models; explain the same "
             "input with both XNNs, and give both the same `preprocessing`, which draws the image"

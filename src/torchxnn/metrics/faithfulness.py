@@ -164,8 +164,8 @@ def measure_faithfulness(
     missing = [t for t, found in zip(targets, positives.any(0), strict=True) if not found]
     if missing:
         raise DataError(
-            f"no positives of class(es) {missing} among {len(logits)} images; "
-            "add images of the class or explain another target"
+            f"no positives of target(s) {missing} among {len(logits)} images; "
+            "add some, or explain another target"
         )
     original = logits[:, list(targets)]
     error = (reproduced - original).abs().double()

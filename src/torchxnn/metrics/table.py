@@ -62,24 +62,27 @@ METRICS: dict[str, Metric] = {
     ),
     "f_reg_positives": Metric(
         Faithfulness, "f_reg_positives", "F_reg on the positives",
-        "The same, on images of the explained class alone, which is where it counts.", "lower",
+        "The same, on the positives alone (images of what is explained), which is where it counts.",
+        "lower",
     ),
     "f_cls": Metric(
         Faithfulness, "f_cls", "F_cls",
-        "Share of images that keep their predicted class when the reproduced logit replaces the "
-        "network's. Other classes dominate it, so read the next line too.", "higher", ".2%",
+        "Share of images on which the network's decision stays when the reproduced logit replaces "
+        "its own: the predicted class, or whether a label is seen. Other images dominate it, so "
+        "read the next line too.", "higher", ".2%",
     ),
     "f_cls_positives": Metric(
         Faithfulness, "f_cls_positives", "F_cls on the positives",
-        "The same, on images of the explained class alone.", "higher", ".2%",
+        "The same, on the positives alone.", "higher", ".2%",
     ),
     "margin": Metric(
         Faithfulness, "margin", "Margin of the positives",
-        "How far the network's largest logit is ahead of the second one, in logits.", "",
+        "How far the network's largest logit is ahead of the second one, or that of a label from "
+        "0, in logits.", "",
     ),
     "margin_changed": Metric(
-        Faithfulness, "margin_changed", "Margin where the class changes",
-        "The same on images whose predicted class changes; far below the margin of the positives, "
+        Faithfulness, "margin_changed", "Margin where the decision changes",
+        "The same on images on which the decision changes; far below the margin of the positives, "
         "these are near-ties.", "",
     ),
     "r2": Metric(
@@ -102,7 +105,7 @@ METRICS: dict[str, Metric] = {
     ),
     "positives": Metric(
         Faithfulness, "positives", "Positives",
-        "Images of the explained class, among all that were used.", "", ",", "images",
+        "Images of what is explained, among all that were used.", "", ",", "images",
     ),
     "o1": Metric(
         Orthogonality, "o1", "O1",

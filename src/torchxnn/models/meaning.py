@@ -28,6 +28,11 @@ class Meaning:
     thresholds: tuple[float, ...] = ()
     origin: str = ""
 
+    @property
+    def noun(self) -> str:
+        """What one output stands for, in a word: "class", "label" or "value"."""
+        return _NOUNS[self.outputs_are]
+
     def high(
         self, values: Shaped[Tensor, "samples *outputs"], targets: Sequence[int]
     ) -> Bool[Tensor, "samples targets"]:
@@ -41,6 +46,8 @@ class Meaning:
         values = ", ".join(f"{self.thresholds[target]:.4g}" for target in targets)
         return f"value >= {values}{f' ({self.origin})' if self.origin else ''}"
 
+
+_NOUNS: dict[OutputKind, str] = {"classes": "class", "labels": "label", "value": "value"}
 
 CLASSES = Meaning()
 """What outputs mean if nobody says otherwise."""

@@ -113,7 +113,9 @@ def build_atlas(
     )
     replace_file(out / MARKER, to_json({"version": __version__, "complete": False}))
     cache = builder.record(sorted({saved.layer for saved in found}), cache, images_per_pass)
-    predictions = read_predictions(cache, max(len(saved.targets) for saved in found))
+    meaning = found[0].meaning
+    most = max(len(saved.targets) for saved in found)
+    predictions = read_predictions(cache, most, meaning.outputs_are)
     summaries, more = builder.embed(found, cache)
     entries: tuple[Entry, ...] = ()
     failures = [*failed, *more]
@@ -134,7 +136,7 @@ def build_atlas(
     facts = _facts(dataset, cache, entries)
     write_assets(out)
     labelled = predictions.positives_by == "label"
-    write_index(out, entries, failures, title, model_name, facts, labelled)
+    write_index(out, entries, failures, title, model_name, facts, labelled, meaning.noun)
     return builder.finish(entries, failures)
 
 
@@ -267,7 +269,7 @@ def make_jobs(
             ),
             "close": tuple(
                 CloseLink(
-                    title=_output_name(close.output, cache),
+                    title=_output_name(close.output, cache, saved[each.name].meaning.noun),
                     name=page.name if (page := pages.get(close.output)) else None,
                     close=close,
                 )
@@ -292,9 +294,9 @@ def _similar_link(one: Similar, other: Summary) -> SimilarLink:
     )
 
 
-def _output_name(output: int, cache: ActivationCache) -> str:
+def _output_name(output: int, cache: ActivationCache, noun: str) -> str:
     names = cache.class_names
-    return spoken(names[output]) if names and output < len(names) else f"class {output}"
+    return spoken(names[output]) if names and output < len(names) else f"{noun} {output}"
 
 
 def _facts(

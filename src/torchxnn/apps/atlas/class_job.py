@@ -28,7 +28,6 @@ from torchxnn.apps.atlas.runs import Failure
 from torchxnn.data.activation_cache import ActivationCache
 from torchxnn.data.class_names import spoken
 from torchxnn.data.datasets.base import ImageDataset
-from torchxnn.data.positives import positives_of
 from torchxnn.errors import DataError, XNNError, XNNWarning
 from torchxnn.explanations.image import Explanation
 from torchxnn.metrics.faithfulness import measure_faithfulness
@@ -107,10 +106,8 @@ def _gather(
     xnn = XNN.from_pretrained(job.saved.place, given.model)
     numbers = read_numbers(given.work, job.saved.name)
     logits = given.cache.columns(xnn.targets)
-    kinds, predicted = given.predictions.kinds, given.predictions.predicted
-    by_target, _ = positives_of(kinds, None, xnn.targets, xnn.outputs)
-    positives = by_target.any(1)
-    decided = positives_of(predicted, None, xnn.targets, xnn.outputs)[0].any(1)
+    by_target = given.predictions.positives(logits, xnn)
+    positives, decided = by_target.any(1), given.predictions.decided(logits, xnn).any(1)
     if not bool(positives.any()):
         raise DataError(f"the data have no images of {job.summary.title}")
     measured = measure_faithfulness(
@@ -120,6 +117,7 @@ def _gather(
         given.predictions.logits_around(logits, xnn.targets),
         tuple(range(len(xnn.targets))),
         by_target,
+        xnn.meaning.outputs_are,
     )
     # of each x-feature to the target that it matters most for
     best = torch.tensor(measured.share).argmax(0).expand(len(logits), 1, -1)
@@ -185,7 +183,7 @@ def _entry(view: ClassView, nbytes: int) -> Entry:
         image=image_name(view.chosen.typical),
         feature_names=view.job.summary.feature_names,
         r2=measured.r2,
-        f_cls_positives=measured.f_cls_positives or 0.0,  # an atlas has classes alone
+        f_cls_positives=measured.f_cls_positives or 0.0,  # values, which have none, are left out
         f_reg_positives=measured.f_reg_positives,
         active=measured.active,
         recall=float(right) if view.labelled else None,

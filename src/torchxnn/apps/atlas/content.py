@@ -200,14 +200,37 @@ class ClassView:
         return likeness(find_alike(maps, known), self.job.summary.feature_names)
 
     @property
+    def noun(self) -> str:
+        """What the page is about: "class" or "label"."""
+        return self.xnn.meaning.noun
+
+    @property
     def labelled(self) -> bool:
         """Whether labels, and not predictions, say which images are of a class."""
         return self.predictions.positives_by == "label"
 
     def class_name(self, row: int) -> str:
-        """The name of what an image shows: its label, or without labels the predicted class."""
+        """The name of what an image shows: its label, or without labels the predicted class.
+
+        Of labels that do not exclude each other and are not given, it says what the network sees.
+        """
+        if self.noun == "label" and not self.labelled:
+            return self.predicted_name(row)
         return spoken(self.xnn.class_name(int(self.predictions.kinds[row])))
 
     def predicted_name(self, row: int) -> str:
-        """The name of the class that the network predicts for an image."""
+        """The name of the class that the network predicts for an image, or whether it is seen."""
+        title = spoken(self.job.summary.title)
+        if self.noun == "label":
+            return title if bool(self.decided[row]) else f"not {title}"
         return spoken(self.xnn.class_name(int(self.predictions.predicted[row])))
+
+    def other(self, row: int) -> str:
+        """How the network takes an image, if otherwise than it is labelled; else empty."""
+        if self.noun == "class":
+            predicted = self.predicted_name(row)
+            return "" if predicted == self.class_name(row) else f"taken for {predicted}"
+        if not self.labelled or bool(self.decided[row]) == bool(self.positives[row]):
+            return ""
+        title = spoken(self.job.summary.title)
+        return f"{title} is {'' if bool(self.decided[row]) else 'not '}seen"

@@ -17,7 +17,7 @@ from torchxnn.apps.atlas.runs import Failure, SavedClass
 from torchxnn.apps.gallery import largest
 from torchxnn.data.activation_cache import ActivationCache
 from torchxnn.embeddings.apply import Embedded, apply_embedding
-from torchxnn.errors import DataError, XNNError
+from torchxnn.errors import XNNError
 from torchxnn.storage.artifact import digest, structure
 from torchxnn.storage.tensor_file import open_tensors, write_tensors
 from torchxnn.xnn import XNN
@@ -77,7 +77,7 @@ def embed_block(
             continue
         try:
             cache.dims(saved.layer)
-            loaded[saved] = _of_class(XNN.from_pretrained(saved.place, model))
+            loaded[saved] = XNN.from_pretrained(saved.place, model)
         except (XNNError, OSError, ValueError) as error:
             failures.append(Failure(saved.name, f"{type(error).__name__}: {error}"))
     for saved, numbers in _embed(loaded, cache).items():
@@ -100,21 +100,6 @@ def embed_block(
         write_tensors(numbers_file(work, saved.name), tensors, {"summary": summary})
         summaries.append(summary)
     return summaries, failures
-
-
-def _of_class(xnn: XNN) -> XNN:
-    """An XNN of classes, which an atlas compares.
-
-    Raises:
-        DataError: its outputs are labels that do not exclude each other, or values.
-    """
-    kind = xnn.meaning.outputs_are
-    if kind != "classes":
-        raise DataError(
-            f"an atlas compares classes that exclude each other, and the outputs are "
-            f"{'values' if kind == 'value' else kind}; `xnn report` makes a page about one of them"
-        )
-    return xnn
 
 
 def _embed(loaded: dict[SavedClass, XNN], cache: ActivationCache) -> dict[SavedClass, Embedded]:

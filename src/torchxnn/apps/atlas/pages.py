@@ -8,7 +8,7 @@ from torch import Tensor
 
 from torchxnn.apps.atlas.content import ClassView
 from torchxnn.apps.atlas.images import feature_page, image_name, map_name
-from torchxnn.apps.atlas.site import TEMPLATES
+from torchxnn.apps.atlas.site import PLURALS, TEMPLATES
 from torchxnn.data.class_names import spoken
 from torchxnn.explanations.drawing.html import fill
 from torchxnn.explanations.drawing.overlay import signed
@@ -26,6 +26,8 @@ def class_files(view: ClassView) -> dict[str, bytes]:
     order = sorted(range(len(features)), key=lambda i: -features[i]["share"])
     common = {
         "home": _HOME,
+        "noun": view.noun,
+        "nouns": PLURALS[view.noun],
         "title": spoken(view.job.summary.title),
         "degenerate": view.xnn.report.degenerate if view.xnn.report else (),
         "features": [features[i] for i in order],
@@ -50,11 +52,11 @@ def _class(view: ClassView) -> dict[str, Any]:
     positives = int(view.positives.sum())
     right = int((view.positives & view.decided).sum())
     facts = [("Network's output", ", ".join(map(str, view.xnn.targets)))]
-    facts.append(("Images of the class", f"{positives:,} of {len(view.positives):,}"))
+    facts.append((f"Images of the {view.noun}", f"{positives:,} of {len(view.positives):,}"))
     if view.labelled:
         facts.append(("Recognised by the network", f"{right:,} ({right / positives:.0%})"))
     else:
-        facts.append(("An image is one of the class", "if the network says so"))
+        facts.append((f"An image is one of the {view.noun}", "if the network says so"))
     facts.append(("Layer", view.xnn.layer))
     if view.xnn.report is not None:
         facts += fit_facts(view.job.summary.feature_names, view.xnn.report)
@@ -80,13 +82,12 @@ def _image(view: ClassView, row: int) -> dict[str, Any]:
     """An image with the maps of all x-features, by decreasing contribution."""
     values = view.contributions[row]
     order = values.abs().argsort(descending=True, stable=True).tolist()
-    predicted, like = view.predicted_name(row), view.alike(row)
+    like = view.alike(row)
     return {
         "image": image_name(row),
         "file": view.dataset.paths[row],
         "class": view.class_name(row),
-        "predicted": predicted,
-        "right": predicted == view.class_name(row),
+        "other": view.other(row),
         "logit": float(view.logits[row, 0]),
         "reproduced": float(view.numbers.reproduced[row, 0]),
         "maps": [
@@ -121,7 +122,7 @@ def _feature(view: ClassView, i: int) -> dict[str, Any]:
         "mean": float(view.contributions[view.positives, i].mean()),
         "weight": ", ".join(signed(float(weight)) for weight in weights),
         "active": f"{float(active.float().mean()):.0%}",
-        "tag": _tag(active, share),
+        "tag": _tag(active, share, view.noun),
         "like": view.alike()[i],
         "found_again": _found_again(view, i),
         "tops": [_shown(view, row, i) for row in view.chosen.features[i].top[:ON_CLASS_PAGE]],
@@ -136,9 +137,9 @@ def _found_again(view: ClassView, i: int) -> str:
     return f"{shares[i]:.0%} of resampled images" if shares else ""
 
 
-def _tag(active: Tensor, share: float) -> str:
+def _tag(active: Tensor, share: float, noun: str) -> str:
     if not bool(active.any()):
-        return "dead: 0 on every image of the class"
+        return f"dead: 0 on every image of the {noun}"
     return "" if share >= ACTIVE_SHARE else f"below {ACTIVE_SHARE:.0%} of the logit"
 
 
@@ -150,7 +151,7 @@ def _shown(view: ClassView, row: int, feature: int) -> dict[str, Any]:
         "strength": view.strengths.get(map_name(row, feature), ""),
         "class": view.class_name(row),
         "own": bool(view.positives[row]),
-        "predicted": view.predicted_name(row),
+        "other": view.other(row),
         "activation": float(view.numbers.features[row, feature]),
         "value": float(view.contributions[row, feature]),
         "file": view.dataset.paths[row],
@@ -163,12 +164,13 @@ def _groups(view: ClassView, i: int) -> list[dict[str, Any]]:
     groups = (
         (
             "Where it is largest",
-            "The images of any class on which it is most active. What do they have in common?",
+            f"The images of any {view.noun} on which it is most active. What do they have in "
+            "common?",
             chosen.top,
         ),
         (
             f"From high to low on images of {title}",
-            "Images of the class on which it is active, evenly spaced by its value.",
+            f"Images of the {view.noun} on which it is active, evenly spaced by its value.",
             chosen.spaced,
         ),
         (

@@ -7,11 +7,15 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
+from torch.nn.functional import one_hot
 
 from torchxnn.data.activation_cache import ActivationCache
+from torchxnn.data.positives import positives_of
+from torchxnn.models.config import OutputKind
 from torchxnn.models.outputs import count_classes, predicted_classes
+from torchxnn.xnn import XNN
 
 LEADERS = 2  # outputs beyond those explained that faithfulness needs, per image
 
@@ -22,8 +26,9 @@ class CloseClass:
 
     Attributes:
         output: its index.
-        taken_for: images of the class that are predicted as this one.
-        taken_from: images of this one that are predicted as the class.
+        taken_for: images of the class that are predicted as this one; of labels, on which the
+            network sees this one, too.
+        taken_from: images of this one that are predicted as the class, or on which it is seen.
         margin: mean of the class's logit minus this one's, over images of the class.
     """
 
@@ -38,13 +43,15 @@ class Predictions:
     """The network's outputs on the data, in the little space that an atlas needs.
 
     Attributes:
-        kinds: (M,), the class of each image: its label, or the prediction without labels.
+        kinds: (M,), the class of each image: its label, or the prediction without labels. Of
+            labels without any given, the one with the largest logit.
         predicted: (M,), the class that the network predicts; see `predicted_classes`.
         leading: (M, L), the highest logits, descending.
         leaders: (M, L), whose they are.
         means: (K, K), mean logits of the images of each class; a row of NaN if it has none.
         counts: (K, K), images by class and prediction.
         positives_by: what made an image one of a class.
+        outputs_are: "classes", or "labels" that do not exclude each other.
     """
 
     kinds: Int64[Tensor, " rows"]
@@ -54,6 +61,23 @@ class Predictions:
     means: Float[Tensor, "outputs outputs"]
     counts: Int64[Tensor, "outputs outputs"]
     positives_by: Literal["label", "prediction"]
+    outputs_are: OutputKind = "classes"
+
+    def positives(
+        self, target_logits: Float[Tensor, "rows targets"], xnn: XNN
+    ) -> Bool[Tensor, "rows targets"]:
+        """Which images are of which target: by label, or as the network says without labels."""
+        if self.positives_by == "label":
+            return positives_of(self.kinds, None, xnn.targets, xnn.outputs, xnn.meaning)[0]
+        return self.decided(target_logits, xnn)
+
+    def decided(
+        self, target_logits: Float[Tensor, "rows targets"], xnn: XNN
+    ) -> Bool[Tensor, "rows targets"]:
+        """On which images the network predicts a class, or sees a label."""
+        if self.outputs_are == "labels":
+            return target_logits > 0
+        return positives_of(self.predicted, None, xnn.targets, xnn.outputs)[0]
 
     def closest(self, target: int, count: int) -> tuple[CloseClass, ...]:
         """The classes confused most often with one, then those whose logits are nearest."""
@@ -90,11 +114,14 @@ class Predictions:
         return torch.cat([target_logits, rest.values], 1)
 
 
-def read_predictions(cache: ActivationCache, most_targets: int) -> Predictions:
+def read_predictions(
+    cache: ActivationCache, most_targets: int, outputs_are: OutputKind = "classes"
+) -> Predictions:
     """Read the logits of a cache once, chunk by chunk; no XNN has more than `most_targets`."""
     outputs = cache.n_outputs
     size = count_classes(outputs)
     sums = torch.zeros(size, outputs, dtype=torch.float64)
+    counts, members = torch.zeros(size, size, dtype=torch.float64), torch.zeros(size).double()
     kinds = torch.zeros(len(cache), dtype=torch.int64)
     predicted = torch.zeros_like(kinds)
     kept = min(outputs, most_targets + LEADERS)
@@ -108,12 +135,16 @@ def read_predictions(cache: ActivationCache, most_targets: int) -> Predictions:
         leading[rows], leaders[rows] = best.values, best.indices
         predicted[rows] = predicted_classes(logits)
         kinds[rows] = predicted[rows] if labels is None else labels[rows]
-        sums.index_add_(0, kinds[rows], logits.double())
-    counts = torch.zeros(size * size, dtype=torch.int64)
-    counts.index_add_(0, kinds * size + predicted, torch.ones_like(kinds))
-    counts = counts.reshape(size, size)
-    means = sums / counts.sum(1, keepdim=True)
+        said = one_hot(predicted[rows], size).double()
+        of = one_hot(kinds[rows], size).double()
+        if outputs_are == "labels" and outputs > 1:
+            said = (logits > 0).double()
+            of = said if labels is None else of
+        sums += of.T @ logits.double()
+        counts += of.T @ said
+        members += of.sum(0)
+    counts, means = counts.long(), sums / members.unsqueeze(1)
     if outputs == 1:  # one logit has no rival
         counts, means = counts[:1, :1], means[:1]
     by: Literal["label", "prediction"] = "prediction" if labels is None else "label"
-    return Predictions(kinds, predicted, leading, leaders, means, counts, by)
+    return Predictions(kinds, predicted, leading, leaders, means, counts, by, outputs_are)

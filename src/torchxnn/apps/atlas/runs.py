@@ -10,6 +10,8 @@ from pathlib import Path
 
 from torchxnn.data.class_names import spoken
 from torchxnn.errors import DataError, ModelError
+from torchxnn.models.meaning import CLASSES, Meaning
+from torchxnn.storage.artifact import structure
 from torchxnn.storage.saved_folder import MARKER, WEIGHTS, read_about
 from torchxnn.training.class_results import INDEX
 
@@ -25,6 +27,7 @@ class SavedClass:
         layer: that it embeds.
         fingerprint: of the model that it explains.
         key: of everything that is saved, its weights and the names of its x-features.
+        meaning: of the model's outputs.
     """
 
     name: str
@@ -33,6 +36,7 @@ class SavedClass:
     layer: str
     fingerprint: str
     key: str
+    meaning: Meaning = CLASSES
 
 
 @dataclass(frozen=True)
@@ -75,12 +79,25 @@ def find_runs(
         fingerprint = fingerprint or saved.fingerprint
         if saved.fingerprint != fingerprint:
             failures.append(Failure(name, "it explains another model, or other weights"))
+        elif saved.meaning.outputs_are == "value":
+            failures.append(Failure(name, _VALUES))
+        elif found and saved.meaning != found[0].meaning:
+            kinds = saved.meaning.outputs_are, found[0].meaning.outputs_are
+            failures.append(
+                Failure(name, f"its outputs are {kinds[0]}, those of others {kinds[1]}")
+            )
         else:
             found.append(saved)
     if not found:
         why = f"; {failures[0].name}: {failures[0].reason}" if failures else ""
         raise DataError(f"no saved XNN in {', '.join(map(str, places))}{why}")
     return tuple(sorted(found, key=lambda each: (each.targets, each.name))), tuple(failures)
+
+
+_VALUES = (
+    "its output is a value, and an atlas compares classes or labels; `xnn report` makes a page "
+    "about it"
+)
 
 
 def _folders(places: Iterable[Path]) -> Iterator[Path]:
@@ -110,6 +127,7 @@ def _failed_fits(place: Path) -> list[Failure]:
 
 def _open(place: Path, name: str) -> SavedClass:
     about = read_about(place)
+    known = about.get("meaning")
     return SavedClass(
         name=name,
         place=place.resolve(),
@@ -117,6 +135,7 @@ def _open(place: Path, name: str) -> SavedClass:
         layer=str(about["layer"]),
         fingerprint=str(about["model_fingerprint"]),
         key=_key(place),
+        meaning=structure(known, Meaning, "its meaning") if known else CLASSES,
     )
 
 

@@ -17,6 +17,7 @@ from torchxnn.explanations.drawing.overlay import colour_scale
 from torchxnn.storage.files import replace_file
 
 MARKER = "atlas.json"
+PLURALS = {"class": "classes", "label": "labels"}
 TEMPLATES = Path(__file__).parent / "templates"
 
 
@@ -44,6 +45,7 @@ def write_index(
     model: str,
     facts: Sequence[tuple[str, str]],
     labelled: bool,
+    noun: str = "class",
 ) -> None:
     """Write the page that lists all classes, and the data that its search reads.
 
@@ -51,7 +53,7 @@ def write_index(
     classes: images are loaded when they are scrolled to.
     """
     data = json.dumps([_searched(entry) for entry in entries], ensure_ascii=True)
-    script = f"window.TORCHXNN_ATLAS = {{classes: {data}}};\n"
+    script = f"window.TORCHXNN_ATLAS = {{classes: {data}, nouns: {json.dumps(PLURALS[noun])}}};\n"
     replace_file(out / "assets" / "data.js", script.encode())
     page = fill(
         TEMPLATES / "index.html.j2",
@@ -63,6 +65,8 @@ def write_index(
         failures=tuple(failures),
         total=sum(len(entry.feature_names) for entry in entries),
         labelled=labelled,
+        noun=noun,
+        nouns=PLURALS[noun],
     )
     replace_file(out / "index.html", page)
 

@@ -127,6 +127,7 @@ def build_report(
         notes=(*notes, *(() if xnn.fitted().anchored else (f"{NOT_ANCHORED}.",))),
         provenance=(*provenance, ("model", said_of(xnn.examination))),
         orthogonality=_orthogonality(of_class, measured.dead),
+        noun=xnn.meaning.noun,
     )
 
 

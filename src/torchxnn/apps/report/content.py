@@ -68,6 +68,7 @@ class Report:
         known: what the logit is known to be made of, and what the x-features found of it.
         notes: what readers must know, such as the licence of the images.
         orthogonality: of the heatmaps of the class's images on the page; None if it shows none.
+        noun: what is explained: "class", "label" or "value".
         provenance: further (term, text) pairs, such as the data set or the model's fingerprint.
     """
 
@@ -84,3 +85,4 @@ class Report:
     notes: tuple[str, ...] = ()
     provenance: tuple[tuple[str, str], ...] = ()
     orthogonality: Orthogonality | None = None
+    noun: str = "class"

@@ -58,13 +58,12 @@ def _context(report: Report) -> dict[str, Any]:
 
 
 def _key(report: Report) -> list[tuple[str, str]]:
-    kind = "class" if report.fit.positives_by in ("label", "prediction") else "output"
-    classes = [
-        f"{name} ({kind} {index})"
+    explained = [
+        f"{name} ({'output' if report.noun == 'value' else report.noun} {index})"
         for name, index in zip(report.targets, report.fit.targets, strict=True)
     ]
     key = [
-        ("Explained", ", ".join(classes)),
+        ("Explained", ", ".join(explained)),
         ("Network", report.model_name),
         ("Layer", report.layer),
         ("x-features", str(report.fit.validation.n_features)),
@@ -76,7 +75,8 @@ def _key(report: Report) -> list[tuple[str, str]]:
             (
                 "Overlap of the heatmaps",
                 f"mean squared correlation {found.mean_squared_correlation:.2f}, O1 {found.o1:.2f} "
-                f"of {found.alive} x-features on {found.maps} images of the class (0 is best)",
+                f"of {found.alive} x-features on {found.maps} images of the {report.noun} "
+                "(0 is best)",
             )
         )
     return key

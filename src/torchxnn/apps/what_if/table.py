@@ -67,7 +67,7 @@ class WhatIfTable:
         images: that were used.
         positives_by: what made an image one of the class.
         features: per x-feature; None if it is active on none of the images.
-        curves: every combination of way, order and figure.
+        curves: every combination of way, order and figure; a value has no probability.
         config: the settings.
     """
 
@@ -79,6 +79,12 @@ class WhatIfTable:
     features: tuple[FeatureUse | None, ...]
     curves: tuple[Curve, ...]
     config: WhatIfConfig
+
+    @property
+    def figures(self) -> tuple[Figure, ...]:
+        """What the curves are of."""
+        found = {curve.figure for curve in self.curves}
+        return tuple(figure for figure in FIGURES if figure in found)
 
     def curve(self, way: Way, order: Order = "contribution", figure: Figure = "logit") -> StepCurve:
         """One of the curves."""
@@ -143,6 +149,7 @@ def what_if_table(
             for way in WAYS
             for order in ORDERS
             for at, figure in enumerate(FIGURES)
+            if figure != "probability" or xnn.meaning.outputs_are != "value"
         ),
         config=config,
     )
@@ -203,6 +210,7 @@ def _figures_of(
     masks = masks.unflatten(1, keep.shape[1:])
     said = xnn.run(paint_over(batch, masks, preprocessing_of(xnn), inpainting)).cpu()
     logits, target = said.logits.float(), xnn.targets[index]
-    chances = class_probabilities(logits)
+    exclusive = xnn.meaning.outputs_are == "classes"
+    chances = class_probabilities(logits) if exclusive else logits.sigmoid()
     figures = [logits[:, target], chances[:, target], said.reproduced[:, index].float()]
     return torch.stack(figures, 1)[inverse]

@@ -1,7 +1,7 @@
 // Search and order of the index. The page is complete without this script.
 "use strict";
 (() => {
-  const { classes } = window.TORCHXNN_ATLAS;
+  const { classes, nouns } = window.TORCHXNN_ATLAS;
   const fold = (text) => text.normalize("NFKD").replace(/\p{M}/gu, "").toLowerCase();
   const list = document.getElementById("classes");
   const cards = [...list.children];
@@ -34,7 +34,7 @@
       card.hidden = !fits;
       shown += fits;
     });
-    count.textContent = `${shown} of ${cards.length} classes`;
+    count.textContent = `${shown} of ${cards.length} ${nouns}`;
     const hits = words.length
       ? features.filter(({ text }) => words.every((word) => text.includes(word))) : [];
     found.hidden = !hits.length;
