@@ -107,7 +107,8 @@ class IntegratedGradients(BaselineMethod):
         if error > INCOMPLETE:
             warnings.warn(
                 f"integrated gradients miss {error:.0%} of the difference to the baseline; take "
-                f"more than {self.steps} steps",
+                f"more than {self.steps} steps, or another baseline, such as baseline=0.5, where "
+                "a layer norm jumps beside an image of zeros (ConvNeXt)",
                 AttributionWarning,
                 stacklevel=5,
             )
