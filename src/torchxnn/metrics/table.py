@@ -67,9 +67,8 @@ METRICS: dict[str, Metric] = {
     ),
     "f_cls": Metric(
         Faithfulness, "f_cls", "F_cls",
-        "Share of images on which the network's decision stays when the reproduced logit replaces "
-        "its own: the predicted class, or whether a label is seen. Other images dominate it, so "
-        "read the next line too.", "higher", ".2%",
+        "Share of images on which the network decides the same when the reproduced logit replaces "
+        "its own. Other images dominate it, so read the next line too.", "higher", ".2%",
     ),
     "f_cls_positives": Metric(
         Faithfulness, "f_cls_positives", "F_cls on the positives",

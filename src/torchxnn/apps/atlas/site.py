@@ -53,7 +53,7 @@ def write_index(
     classes: images are loaded when they are scrolled to.
     """
     data = json.dumps([_searched(entry) for entry in entries], ensure_ascii=True)
-    script = f"window.TORCHXNN_ATLAS = {{classes: {data}, nouns: {json.dumps(PLURALS[noun])}}};\n"
+    script = f"window.TORCHXNN_ATLAS = {{nouns: {json.dumps(PLURALS[noun])}, classes: {data}}};\n"
     replace_file(out / "assets" / "data.js", script.encode())
     page = fill(
         TEMPLATES / "index.html.j2",
