@@ -203,6 +203,10 @@ INPUTS = {
     "a folder of arrays of six channels": _new(_given(partial(tiny.small, 6), tiny.array_folder)),
     "a folder for an oblong network": _new(_given(tiny.small, tiny.oblong_folder)),
     "volumes (B, C, D, H, W)": _new(_given(_of_volumes, partial(tiny.images, 1, 8, 8, 6))),
+    "a folder of volumes, arrays (D, H, W)": _new(_given(_of_volumes, tiny.volume_folder)),
+    "a folder of volumes, pages of TIFF files": _new(
+        _given(_of_volumes, partial(tiny.volume_folder, ".tif"))
+    ),
     "batches as mappings, `pixel_values` and `labels`": _new(_from_loader(tiny.hugging_batch)),
     "batches with further entries": _old(_from_loader(lambda x, y: (x, y, ["a.png"] * len(x)))),
     "batches without labels": _old(_from_loader(lambda inputs, labels: inputs)),

@@ -60,6 +60,20 @@ def array_folder() -> Tensor:
     return _folder(write, ".npy", Preprocessing(size=SIZE, mean=(0.5,) * 6, std=(0.25,) * 6))
 
 
+def volume_folder(suffix: str = ".npy") -> Tensor:
+    """Volumes (D, H, W) of 8 bits, as arrays or as pages of a TIFF."""
+
+    def write(file: Path) -> None:
+        slices = torch.randint(256, (10, SIZE, SIZE)).numpy().astype("uint8")
+        if suffix == ".npy":
+            np.save(file, slices)
+            return
+        first, *others = map(Image.fromarray, slices)
+        first.save(file, save_all=True, append_images=others)
+
+    return _folder(write, suffix, Preprocessing(size=(6, 8, 8), mean=(0.5,), std=(0.25,)))
+
+
 def oblong_folder() -> Tensor:
     """Photographs for a network of oblong inputs."""
 

@@ -23,6 +23,7 @@ from torchxnn import XNN, TrainConfig
 from torchxnn.errors import XNNWarning
 from torchxnn.models.load import LoadedModel
 from torchxnn.models.preprocessing import Preprocessing
+from volume_examples import write_volumes
 
 ROOT = Path(__file__).parent.parent
 PAGES = ("README.md", *sorted(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md")))
@@ -130,8 +131,11 @@ def make_world(folder):
         save_file(stand_in().state_dict(), folder / name)
     fitted_xnn("avgpool", 3).save_pretrained(folder / "RUN")
     (folder / "my_project.py").write_text(
-        "from docs_examples import stand_in\n\n\ndef load_network():\n    return stand_in()\n"
+        "from docs_examples import stand_in\nfrom volume_examples import network_of_volumes\n\n\n"
+        "def load_network():\n    return stand_in()\n\n\n"
+        "def load_volume_network():\n    return network_of_volumes()\n"
     )
+    write_volumes(folder / "SCANS", 8)
 
 
 def fitted_xnn(layer, target):

@@ -22,6 +22,8 @@ from torchxnn.data.datasets.open import DataConfig
 from torchxnn.errors import AttributionWarning, XNNError, XNNWarning
 from torchxnn.explanations.drawing.canvas import figure_bytes
 from torchxnn.explanations.drawing.overlay import heatmap_over
+from torchxnn.explanations.volume import in_slices
+from torchxnn.models.channels import check_dimensions
 from torchxnn.models.config import Size
 from torchxnn.models.examination import Examination, examine_model
 from torchxnn.models.layers import run_model
@@ -42,7 +44,8 @@ class CheckConfig:
         weights: state dict of the model; without it random weights are checked if there are no
             others.
         target: output to explain; by default the one with the highest logit on the first image.
-        size: of the input in pixels, one number for a square; by default what the model expects.
+        size: of the input in pixels, 224 for a square, 16x64 for height and width or 32x64x64 for
+            depth, height and width of volumes; by default what the model expects.
         randomize: destroy the weights layer by layer from the top and show how the maps change.
         out: with --randomize: PNG to draw the maps into.
         seed: of the random input and the random weights.
@@ -104,6 +107,7 @@ def run_check(
     loaded = _load(config, on_note)
     preprocessing = DataConfig(size=config.size).preprocessing(loaded.preprocessing)
     noise = torch.Generator().manual_seed(config.seed)
+    check_dimensions(loaded.model, preprocessing)
     inputs = {"random input": torch.randn(2, *preprocessing.shape, generator=noise)}
     if config.images:
         real = [read_input(path, preprocessing) for path in config.images]
@@ -125,13 +129,21 @@ def draw_cascade(pictures: Sequence[np.ndarray], steps: Sequence[RandomizedStep]
     for row, picture in enumerate(pictures):
         for column, step in enumerate(shown):
             axis = axes[row, column]
-            axis.imshow(heatmap_over(picture, step.maps[row, 0].cpu().numpy()))
+            axis.imshow(_drawn(picture, step.maps[row, 0]))
             axis.set_axis_off()
             if row == 0:
                 name = step.layer or "trained"
                 axis.set_title(f"{name}\n{step.correlation:+.2f}", fontsize=8)
     figure.tight_layout(pad=0.6)
     return figure
+
+
+def _drawn(picture: np.ndarray, heatmap: Tensor) -> np.ndarray:
+    """A map over its image; of a volume over the slices with most of it, side by side."""
+    if heatmap.ndim == 2:
+        return heatmap_over(picture, heatmap.cpu().numpy())
+    row = in_slices(picture, heatmap)
+    return heatmap_over(row.image, row.relevance)
 
 
 def _load(config: CheckConfig, on_note: Callable[[str], None]) -> LoadedModel:

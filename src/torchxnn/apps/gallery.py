@@ -134,7 +134,7 @@ def heatmaps(
     rows: Sequence[int],
     at_once: int = 8,
     method: str | None = None,
-) -> Iterator[tuple[int, Sample, Float[Tensor, "features height width"]]]:
+) -> Iterator[tuple[int, Sample, Float[Tensor, "features *map"]]]:
     """Images with the signed heatmaps of all x-features, on the CPU, in the order of `rows`.
 
     Args:

@@ -15,6 +15,7 @@ from torchxnn.data.datasets.open import DataConfig
 from torchxnn.errors import XNNWarning
 from torchxnn.models.config import Size
 from torchxnn.models.layer_list import LayerInfo, list_layers
+from torchxnn.models.preprocessing import Preprocessing
 
 
 @dataclass(frozen=True)
@@ -24,8 +25,8 @@ class Layers:
     model: Annotated[Positional[str], arg(metavar="MODEL")]
     """torchvision:NAME, timm:NAME, hf:NAME-OR-FOLDER or package.module:factory"""
     size: Size | None = None
-    """of the input in pixels, 224 for a square or 16x64 for height and width; by default what the
-    model expects"""
+    """of the input in pixels, 224 for a square, 16x64 for height and width or 32x64x64 for depth,
+    height and width of volumes; by default what the model expects"""
     in_channels: int | None = None
     """of the input; by default what the model expects"""
 
@@ -33,6 +34,7 @@ class Layers:
         """Print the table, and what the model is like on random images."""
         import torch
 
+        from torchxnn.models.channels import check_dimensions
         from torchxnn.models.examination import EXAMINED, examine_model
         from torchxnn.models.load import load_model
 
@@ -40,19 +42,22 @@ class Layers:
             warnings.simplefilter("ignore", XNNWarning)  # random weights have the same shapes
             loaded = load_model(self.model, allow_random=True)
         given = DataConfig(size=self.size, in_channels=self.in_channels)
-        shape = given.preprocessing(loaded.preprocessing).shape
+        preprocessing = given.preprocessing(loaded.preprocessing)
+        check_dimensions(loaded.model, preprocessing)
+        shape = preprocessing.shape
         layers = list_layers(loaded.model, torch.zeros(2, *shape))
-        terminal.show(layers_table(self.model, shape, layers))
+        terminal.show(layers_table(self.model, preprocessing, layers))
         noise = torch.randn(EXAMINED, *shape, generator=torch.Generator().manual_seed(0))
         terminal.examination(examine_model(loaded.model, noise))
 
 
-def layers_table(model: str, shape: tuple[int, int, int], layers: Sequence[LayerInfo]) -> Table:
+def layers_table(model: str, preprocessing: Preprocessing, layers: Sequence[LayerInfo]) -> Table:
     """One row per layer; those an XNN can be attached to carry a tick, or --token."""
     attach = Column("attach", justify="center")
     layer_names = Column("layer", overflow="fold")  # a name that is cut cannot be copied
     table = Table(layer_names, "kind", NUMBERS("output"), NUMBERS("calls"), attach)
-    table.title = f"Layers of {model} on a {' x '.join(map(str, shape))} image"
+    shape = " x ".join(map(str, preprocessing.shape))
+    table.title = f"Layers of {model} on a {shape} {preprocessing.unit}"
     for layer in layers:
         output = "no row per image" if layer.shape is None else " x ".join(map(str, layer.shape))
         table.add_row(

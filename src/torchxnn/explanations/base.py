@@ -344,7 +344,7 @@ class Reasons(SavedResult, ABC):
                 name = f"The {self.quantity} of {self.target_names[k]}"
             (evidence,) = self.evidence(of_logits[k : k + 1])
             mass = self._logit_mass(of_logits[k])
-            details = tuple(text for text in (strength(mass),) if text)
+            details = tuple(text for text in (self.place(of_logits[k]), strength(mass)) if text)
             logit_panels.append(Panel(name, evidence, details=details, weak=weakness(mass)))
         return Card(
             sentence=self.sentence(rows[0]),
@@ -359,8 +359,8 @@ class Reasons(SavedResult, ABC):
 
     def details(self, feature: int, k: int) -> tuple[str, ...]:
         """What is known of an x-feature, in few words: its map, class against rest, stability."""
-        known_strength = strength(self.mass(feature))
-        details = [known_strength] if known_strength else []
+        own = self.place(self.relevance()[0][feature]), strength(self.mass(feature))
+        details = [text for text in own if text]
         if self.among_positives:
             known = self.among_positives[k]
             mean, spread = known.mean[feature], known.spread[feature]
@@ -368,6 +368,10 @@ class Reasons(SavedResult, ABC):
         if self.found_again:
             details.append(f"found again {self.found_again[feature]:.0%}")
         return tuple(details)
+
+    def place(self, relevance: Tensor) -> str:
+        """Where what is drawn of a map lies, as in "slices 2, 3, 4" of a volume; else empty."""
+        return ""
 
     def mass(self, feature: int) -> float | None:
         """Contrast mass of an x-feature's map; None if it is off, or nobody measured it."""

@@ -51,11 +51,13 @@ class Heatmap:
         image: (height, width, 3).
         relevance: (height, width), signed; drawn by its positive part.
         intensity: (height, width), between 0 and 1, see `intensities`.
+        slices: of a volume, the 0-based numbers of the slices that lie side by side in the image.
     """
 
     image: UInt8[np.ndarray, "height width 3"]
     relevance: Real[np.ndarray, "height width"]
     intensity: Real[np.ndarray, "height width"]
+    slices: tuple[int, ...] = ()
 
     def pictures(self, inactive: bool = False) -> tuple[np.ndarray, np.ndarray]:
         """Where it looks and what is there; the pale image twice if the x-feature is inactive."""
@@ -226,3 +228,9 @@ class Card:
         if not isinstance(evidence, Heatmap):
             raise TypeError(f"the card of a {self.kind} shows no image")
         return evidence.image
+
+    @property
+    def slices(self) -> tuple[int, ...]:
+        """Of a volume, the 0-based numbers of the slices in `image`; none of anything else."""
+        evidence = self.logit_panels[0].evidence
+        return evidence.slices if isinstance(evidence, Heatmap) else ()

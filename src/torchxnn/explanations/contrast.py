@@ -31,12 +31,16 @@ from torchxnn.explanations.summands import (
     weaker,
 )
 from torchxnn.explanations.text_table import ListExplanation, TableExplanation, TextExplanation
+from torchxnn.explanations.volume import VolumeExplanation
 from torchxnn.models.config import OutputKind
 from torchxnn.storage.artifact import Format
 
 PANELS = 7  # x-features that the figure shows
 _BOTH = "first", "second"  # folders of the two explanations
-_KINDS = {kind.format.name: kind for kind in (Explanation, TextExplanation, TableExplanation)}
+_KINDS = {
+    kind.format.name: kind
+    for kind in (Explanation, VolumeExplanation, TextExplanation, TableExplanation)
+}
 
 
 @final
@@ -305,6 +309,8 @@ def _check(first: Reasons, second: Reasons, first_index: int, second_index: int)
     same = type(first) is type(second)
     if isinstance(first, Explanation) and isinstance(second, Explanation):
         same = np.array_equal(first.image, second.image)
+    if isinstance(first, VolumeExplanation) and isinstance(second, VolumeExplanation):
+        same = np.array_equal(first.volume, second.volume)
     if isinstance(first, ListExplanation) and isinstance(second, ListExplanation):
         same = same and first.entries == second.entries
     same = same and first.outputs_are == second.outputs_are

@@ -25,9 +25,9 @@ _ARRAYS = ("features", "contributions", "intercept", "heatmaps", "logit_heatmaps
            "reproduced")  # fmt: skip
 _CAPTION = (
     f"Of every map the {SLICES} slices with the most positive relevance, in the order of their "
-    "depth; the slices of one map share its colour scale. Upper row: where it looks, lightly "
-    "smoothed for drawing only. Lower row: what is there, the fewest pixels that hold half of the "
-    "positive part."
+    "depth, counted from 0; the slices of one map share its colour scale. Upper row: where it "
+    "looks, lightly smoothed for drawing only. Lower row: what is there, the fewest voxels of "
+    "these slices that hold half of their positive part."
 )
 
 
@@ -69,18 +69,16 @@ class VolumeExplanation(Reasons):
 
     def evidence(self, relevance: Tensor, scale: Scale = "each") -> Sequence[Heatmap]:
         """The chosen slices of heatmaps (maps, D, H, W) side by side, on those of the volume."""
-        chosen = [slices_of(one) for one in relevance]
-        rows = [
-            _side_by_side(one.numpy()[indices], 0)
-            for one, indices in zip(relevance, chosen, strict=True)
+        rows = [in_slices(self.volume, one) for one in relevance]
+        levels = intensities([row.relevance for row in rows], scale)
+        return [
+            Heatmap(row.image, row.relevance, level, row.slices)
+            for row, level in zip(rows, levels, strict=True)
         ]
-        shown = [_side_by_side(self.volume[indices], 255) for indices in chosen]
-        return [Heatmap(*each) for each in zip(shown, rows, intensities(rows, scale), strict=True)]
 
-    def details(self, feature: int, k: int) -> tuple[str, ...]:
-        """What `Reasons.details` says, after the 0-based numbers of the slices that are drawn."""
-        slices = ", ".join(str(index) for index in slices_of(self.heatmaps[feature]))
-        return (f"slices {slices}", *super().details(feature, k))
+    def place(self, relevance: Tensor) -> str:
+        """The 0-based numbers of the slices that are drawn of a map, as in "slices 2, 3, 4"."""
+        return in_slices(self.volume, relevance).text
 
     def map_correlation(self) -> Float[np.ndarray, "features features"]:
         """Correlation of the heatmaps, slice below slice, as drawn, (n, n)."""
@@ -111,6 +109,35 @@ class VolumeExplanation(Reasons):
         with np.load(folder / "arrays.npz", allow_pickle=False) as arrays:
             own = {name: torch.from_numpy(arrays[name]) for name in _ARRAYS}
             return cls._of_record(folder, record, volume=arrays["volume"], **own)
+
+
+@dataclass(frozen=True, eq=False)
+class SliceRow:
+    """The slices of a volume that a map is drawn on, side by side.
+
+    Attributes:
+        image: (H, W of all, 3).
+        relevance: (H, W of all), signed.
+        slices: their 0-based numbers.
+    """
+
+    image: UInt8[np.ndarray, "height width 3"]
+    relevance: Float[np.ndarray, "height width"]
+    slices: tuple[int, ...]
+
+    @property
+    def text(self) -> str:
+        """The numbers in words, as in "slices 2, 3, 4"."""
+        return f"slices {', '.join(map(str, self.slices))}"
+
+
+def in_slices(
+    volume: UInt8[np.ndarray, "depth height width 3"], heatmap: Float[Tensor, "depth height width"]
+) -> SliceRow:
+    """The slices of a volume with the most positive relevance, and the map on them."""
+    chosen = slices_of(heatmap)
+    image, relevance = volume[chosen], heatmap.cpu().numpy()[chosen]
+    return SliceRow(_side_by_side(image, 255), _side_by_side(relevance, 0), tuple(chosen))
 
 
 def slices_of(heatmap: Float[Tensor, "depth height width"]) -> list[int]:

@@ -45,8 +45,8 @@ class MapCovariance:
         self._sum = torch.zeros(n_features, dtype=torch.float64)
         self._products = torch.zeros(n_features, n_features, dtype=torch.float64)
 
-    def update(self, heatmaps: Float[Tensor, "batch features height width"]) -> None:
-        """Add the maps of a batch; negative relevance counts as 0."""
+    def update(self, heatmaps: Float[Tensor, "batch features *map"]) -> None:
+        """Add the maps of a batch, of pixels or of voxels; negative relevance counts as 0."""
         flat = heatmaps.detach().cpu().double().clamp(min=0).transpose(0, 1).flatten(1)
         self._sum += flat.sum(1)
         self._products += flat @ flat.mT

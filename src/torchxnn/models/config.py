@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from torchxnn.models.meaning import Meaning
 
 Resize = Literal["squash", "crop"]
-Size = int | tuple[int, int]
-"""Pixels of a square, or height and width."""
+Size = int | tuple[int, int] | tuple[int, int, int]
+"""Pixels of a square, or height and width, or depth, height and width of a volume."""
 
 Doubt = Literal["randomness", "batch", "probabilities"]
 """What makes every number doubtful: two answers to the same images, an answer that depends on the

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from torchxnn.errors import ModelError, XNNError, XNNWarning, near_ones
-from torchxnn.models.channels import black_image, settle_channels
+from torchxnn.models.channels import black_image, check_dimensions, settle_channels
 from torchxnn.models.checkpoints import Checkpoint, read_checkpoint
 from torchxnn.models.from_hugging_face import find_hugging_face
 from torchxnn.models.from_timm import find_timm, own_preprocessing
@@ -232,12 +232,14 @@ def _skeleton(source: Source, num_classes: int) -> dict[str, Tensor]:
 
 
 def count_outputs(model: nn.Module, preprocessing: Preprocessing) -> int:
-    """Number of outputs of a model, from one forward pass on a black image.
+    """Number of outputs of a model, from one forward pass on a black image or volume.
 
     Raises:
-        ModelError: the model cannot be run on an image of that size.
+        ModelError: the model cannot be run on an image of that size, or takes volumes, or images
+            where volumes are described.
     """
     inner = unwrap(model)
+    check_dimensions(inner, preprocessing)
     try:
         with torch.no_grad():
             return as_logits(run_watched(inner, black_image(inner, preprocessing), ())).shape[1]
@@ -247,5 +249,6 @@ def count_outputs(model: nn.Module, preprocessing: Preprocessing) -> int:
         first = (str(error).splitlines() or [type(error).__name__])[0]
         shape = " x ".join(map(str, preprocessing.shape))
         raise ModelError(
-            f"the model cannot be run on a {shape} image ({first}); try --size or --in-channels"
+            f"the model cannot be run on a {shape} {preprocessing.unit} ({first}); try --size or "
+            "--in-channels"
         ) from error

@@ -14,12 +14,15 @@ from torch import Tensor
 
 from torchxnn.errors import DataError
 from torchxnn.models.config import Resize, Size
+from torchxnn.models.volumes import MODES, resize_volume
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 Interpolation = Literal["bilinear", "bicubic", "lanczos", "nearest"]
 MOST_CHANNELS = 64
+LEAST, MOST = 8, 4096
+"""Pixels of a side; a depth may be as small as 1."""
 
 _RESAMPLING = {
     "bilinear": Image.Resampling.BILINEAR,
@@ -86,22 +89,27 @@ class Preprocessing:
     centre out if `shorter_side` says so. `crop` resizes until the picture covers the
     rectangle, its shorter side times `shorter_side` / shorter side of the rectangle (by default
     256 / 224), and cuts the centre out. Resizing is antialiased. The result is (p - mean) / std
-    for pixel values p: those of pictures lie in [0, 1], those of arrays are what `as_pixels` says.
-    The fields are plain values, for a JSON file.
+    for pixel values p: those of pictures lie in [0, 1], those of arrays and volumes are what their
+    files hold. The fields are plain values, for a JSON file.
+
+    A size of three sides says that the network takes volumes, (C, D, H, W). `crop` cuts the centre
+    out in all three, and enlarges nothing by 256 / 224 unless `shorter_side` says so.
 
     Attributes:
-        size: height and width of the tensor, in pixels; one number for a square.
+        size: height and width of the tensor, in pixels, or one number for a square; depth, height
+            and width of volumes.
         resize: "squash" or "crop".
         mean: per channel (red, green and blue of three). How many numbers there are says how many
             channels the network takes, 1 to 64; where `std` has more, one counts for all.
         std: per channel, > 0; or one for all.
-        interpolation: "bilinear", "bicubic", "lanczos" or "nearest".
+        interpolation: "bilinear", "bicubic", "lanczos" or "nearest"; of volumes all but "lanczos",
+            and in three dimensions.
         shorter_side: of what is resized, before it is cut; in pixels, at least the shorter side of
             the rectangle.
         shown: 0-based channels that are drawn: three as red, green and blue, or one as grey; None
             takes the first three, or the first where there are fewer.
         arrays: whether the images of a folder are `.npy` arrays, not pictures; always so where
-            there are neither 1 nor 3 channels.
+            there are neither 1 nor 3 channels. Of a folder of volumes, whether it is `.npy` alone.
         floor_crop: where the centre lies between two pixels, begin at the first of them, as
             transformers does; otherwise at the even one, as torchvision and timm do.
 
@@ -120,20 +128,40 @@ class Preprocessing:
     floor_crop: bool = False
 
     def __post_init__(self) -> None:
-        sides = self.size if isinstance(self.size, tuple | list) else (self.size, self.size)
-        if len(sides) != 2 or not all(isinstance(n, int) and 8 <= n <= 4096 for n in sides):
-            raise DataError(f"preprocessing size must be 8 to 4096 pixels, got {self.size}")
-        square = sides[0] == sides[1]
-        object.__setattr__(self, "size", sides[0] if square else (sides[0], sides[1]))
+        sides = self._check_size()
         for name, allowed in (("resize", Resize), ("interpolation", Interpolation)):
             if (value := getattr(self, name)) not in get_args(allowed):
                 choices = " or ".join(repr(choice) for choice in get_args(allowed))
                 raise DataError(f"{name} must be {choices}, got {value!r}")
+        if len(sides) == 3:
+            self._check_volumes()
         self._check_channels()
         if self.shorter_side is not None and self.shorter_side < min(sides):
             raise DataError(
                 f"shorter_side must be at least size ({min(sides)}), got {self.shorter_side}"
             )
+
+    def _check_size(self) -> tuple[int, ...]:
+        sides = tuple(self.size) if isinstance(self.size, tuple | list) else (self.size,) * 2
+        deep = "" if len(sides) == 2 else ", and of a volume depth (from 1), height and width"
+        if not 2 <= len(sides) <= 3 or not all(
+            isinstance(side, int) and low <= side <= MOST
+            for low, side in zip((LEAST, LEAST, 1), reversed(sides), strict=False)
+        ):
+            raise DataError(
+                f"preprocessing size must be {LEAST} to {MOST} pixels{deep}, got {self.size}"
+            )
+        square = len(sides) == 2 and sides[0] == sides[1]
+        object.__setattr__(self, "size", sides[0] if square else sides)
+        return sides
+
+    def _check_volumes(self) -> None:
+        if self.interpolation not in MODES:
+            raise DataError(
+                f"volumes are resized by {', '.join(MODES)}, not by {self.interpolation}"
+            )
+        if self.resize == "squash" and self.shorter_side is not None:
+            raise DataError("volumes are squashed straight to their size: leave shorter_side out")
 
     def _check_channels(self) -> None:
         channels = max(len(self.mean), len(self.std))
@@ -160,12 +188,23 @@ class Preprocessing:
     @property
     def height(self) -> int:
         """Of the tensor, in pixels."""
-        return self.size[0] if isinstance(self.size, tuple) else self.size
+        return self.size[-2] if isinstance(self.size, tuple) else self.size
 
     @property
     def width(self) -> int:
         """Of the tensor, in pixels."""
-        return self.size[1] if isinstance(self.size, tuple) else self.size
+        return self.size[-1] if isinstance(self.size, tuple) else self.size
+
+    @property
+    def depth(self) -> int | None:
+        """Of a volume, in slices; None of an image."""
+        sides = self.size if isinstance(self.size, tuple) else ()
+        return sides[0] if len(sides) == 3 else None
+
+    @property
+    def unit(self) -> str:
+        """What the network takes: "image" or "volume"."""
+        return "image" if self.depth is None else "volume"
 
     @property
     def channels(self) -> int:
@@ -173,14 +212,15 @@ class Preprocessing:
         return len(self.mean)
 
     @property
-    def shape(self) -> tuple[int, int, int]:
-        """Of the tensor: channels, height, width."""
-        return self.channels, self.height, self.width
+    def shape(self) -> tuple[int, ...]:
+        """Of the tensor: channels, height and width; of a volume channels, depth, height, width."""
+        depth = () if self.depth is None else (self.depth,)
+        return self.channels, *depth, self.height, self.width
 
     @property
     def takes_arrays(self) -> bool:
-        """Whether images are arrays of numbers: said so, or no picture has as many channels."""
-        return self.arrays or self.channels not in (1, 3)
+        """Whether images are arrays of numbers: said so, volumes, or of channels as no picture."""
+        return self.arrays or self.depth is not None or self.channels not in (1, 3)
 
     def with_channels(self, channels: int) -> Preprocessing:
         """The same for another number of channels: every one gets the mean of mean and of std."""
@@ -196,13 +236,17 @@ class Preprocessing:
         left, top = cut((wide - self.width) / 2), cut((high - self.height) / 2)
         return Frame(wide / width, high / height, left, top, self.height, self.width)
 
-    def __call__(self, image: Image.Image | np.ndarray) -> Float[Tensor, "channels height width"]:
+    def __call__(self, image: Image.Image | np.ndarray) -> Float[Tensor, "channels *pixels"]:
         """Turn a picture, or pixel values (rows, columns, channels), into a float32 tensor.
+
+        A network of volumes takes their values (channels, slices, rows, columns).
 
         Raises:
             DataError: a picture for a network of neither 1 nor 3 channels, or an array with
                 another number of channels than the network takes.
         """
+        if self.depth is not None:
+            return self._volume(image, self.depth)
         if isinstance(image, Image.Image):
             pixels = self._fit(self._coloured(image)).astype(np.float32) / 255
         else:
@@ -221,6 +265,22 @@ class Preprocessing:
         normalised = (torch.from_numpy(pixels) - torch.tensor(self.mean)) / torch.tensor(self.std)
         return normalised.permute(2, 0, 1).contiguous()
 
+    def _volume(
+        self, values: Image.Image | np.ndarray, depth: int
+    ) -> Float[Tensor, "channels depth height width"]:
+        own = np.zeros(()) if isinstance(values, Image.Image) else np.asarray(values, np.float32)
+        if own.ndim != 4 or own.shape[0] != self.channels:
+            raise DataError(
+                f"the network takes volumes of {self.channels} channel(s): give an array "
+                f"(channels, slices, rows, columns), not {own.shape or 'a picture'}"
+            )
+        size = depth, self.height, self.width
+        covered = None
+        if self.resize == "crop":
+            enlarged = (self.shorter_side or min(size)) / min(size)
+            covered = tuple(round(side * enlarged) for side in size)
+        return self.normalise(resize_volume(own, size, self.interpolation, covered))
+
     def _coloured(self, image: Image.Image) -> Image.Image:
         if self.channels not in (1, 3):
             raise DataError(
@@ -236,20 +296,31 @@ class Preprocessing:
         edges = (frame.left, frame.top, frame.left + self.width, frame.top + self.height)
         return np.array(resized.crop(edges))
 
-    def normalise(
-        self, pixels: Float[Tensor, "*batch channels height width"]
-    ) -> Float[Tensor, "*batch channels height width"]:
-        """Pixel values as the network expects them."""
-        mean, std = (torch.tensor(each)[:, None, None] for each in (self.mean, self.std))
+    def normalise(self, pixels: Float[Tensor, "*pixels"]) -> Float[Tensor, "*pixels"]:
+        """Pixel values (*batch, channels, [depth,] height, width) as the network expects them."""
+        sides = (1,) * (len(self.shape) - 1)
+        mean, std = (torch.tensor(each).reshape(-1, *sides) for each in (self.mean, self.std))
         return (pixels - mean.to(pixels)) / std.to(pixels)
 
-    def picture(
-        self, image: Float[Tensor, "channels height width"]
-    ) -> UInt8[np.ndarray, "height width 3"]:
+    def check_takes_images(self, what: str) -> None:
+        """Refuse what is made for images alone, where the network takes volumes.
+
+        Raises:
+            DataError: with the way out; `what` begins the line, as in "an atlas shows images".
+        """
+        if self.depth is not None:
+            raise DataError(
+                f"{what}, and the network takes volumes "
+                f"({' x '.join(map(str, self.shape))}): explain some with `xnn explain`, many with "
+                "`xnn report`; in Python, XNN.attribute gives the maps of every voxel"
+            )
+
+    def picture(self, image: Float[Tensor, "channels *pixels"]) -> UInt8[np.ndarray, "*pixels 3"]:
         """Undo the normalisation, for drawing: red, green, blue in 0 to 255; one channel is grey.
 
         Arrays have no known range: each channel that is shown is stretched from its 2nd to its
-        98th percentile in this image.
+        98th percentile in this image; of a volume from the half to the 99.5th of all slices, since
+        what matters may be small.
 
         Raises:
             DataError: if the image has another number of channels than the network takes.
@@ -260,10 +331,11 @@ class Preprocessing:
             )
         drawn = list(self.shown or range(3 if self.channels >= 3 else 1))
         own = [0] if image.shape[0] == 1 else drawn
-        pixels = image.detach().cpu().float()[own].permute(1, 2, 0).expand(-1, -1, 3)
+        sides = image.shape[1:]
+        pixels = image.detach().cpu().float()[own].movedim(0, -1).expand(*sides, 3)
         pixels = pixels * torch.tensor(self.std)[drawn] + torch.tensor(self.mean)[drawn]
         if self.takes_arrays:
-            pixels = _stretch(pixels)
+            pixels = _stretch(pixels, 0.02 if self.depth is None else 0.005)
         return (pixels.clamp(0, 1) * 255).round().to(torch.uint8).numpy()
 
     def _resized(self, width: int, height: int) -> tuple[int, int]:
@@ -278,6 +350,8 @@ class Preprocessing:
         return int(high * width / height), high
 
 
-def _stretch(pixels: Float[Tensor, "height width 3"]) -> Float[Tensor, "height width 3"]:
-    low, high = pixels.flatten(0, 1).quantile(torch.tensor([0.02, 0.98]), dim=0)
+def _stretch(pixels: Float[Tensor, "*pixels 3"], cut: float) -> Float[Tensor, "*pixels 3"]:
+    # `Tensor.quantile` refuses more than 16 million values, which a volume may have.
+    bounds = np.quantile(pixels.flatten(0, -2).numpy(), [cut, 1 - cut], axis=0)
+    low, high = torch.from_numpy(bounds).to(pixels)
     return (pixels - low) / (high - low).clamp(min=1e-12)

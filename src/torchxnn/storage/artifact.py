@@ -153,7 +153,7 @@ def _converter() -> Converter:
     converter.register_structure_hook(float, _number)
     converter.register_structure_hook_func(lambda kind: get_origin(kind) is Literal, _choice)
     converter.register_structure_hook_func(lambda kind: hasattr(kind, "array_type"), _array)
-    converter.register_structure_hook_func(lambda kind: kind == int | tuple[int, int], _one_or_two)
+    converter.register_structure_hook_func(_is_size, _size)
     return converter
 
 
@@ -177,9 +177,24 @@ def _choice(value: Any, kind: Any) -> Any:
     return value
 
 
-def _one_or_two(value: Any, _: Any) -> int | tuple[int, int]:
-    if isinstance(value, (list, tuple)) and len(value) == 2:
-        return _exactly(value[0], int), _exactly(value[1], int)
+def _is_size(kind: Any) -> bool:
+    """Whether a field is one whole number, or a tuple of several."""
+    inside = get_args(kind)
+    return (
+        int in inside
+        and len(inside) > 1
+        and all(
+            get_origin(each) is tuple and set(get_args(each)) == {int}
+            for each in inside
+            if each is not int
+        )
+    )
+
+
+def _size(value: Any, kind: Any) -> int | tuple[int, ...]:
+    lengths = {len(get_args(each)) for each in get_args(kind)}
+    if isinstance(value, (list, tuple)) and len(value) in lengths:
+        return tuple(_exactly(side, int) for side in value)
     return int(_exactly(value, int))
 
 

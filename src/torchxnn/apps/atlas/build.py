@@ -97,13 +97,14 @@ def build_atlas(
         on_step: called with the name of a step, jobs done and jobs in all.
 
     Raises:
-        DataError: no XNN that can be shown, or a cache of other images.
+        DataError: no XNN that can be shown, a cache of other images, or a network of volumes.
         FileExistsError: something else is at `out`.
 
     Example:
         >>> atlas = build_atlas(model, Path("runs"), dataset, Path("atlas"), engine=LocalEngine(2))
         >>> [failure.reason for failure in atlas.failures]
     """
+    dataset.preprocessing.check_takes_images("an atlas shows images")
     out = Path(out).absolute()
     check_replaceable(out, MARKER)
     places = [runs] if isinstance(runs, Path) else list(runs)

@@ -141,7 +141,7 @@ def _gather(
         decided=decided,
         measured=measured,
         chosen=chosen,
-        explanation=cast(Explanation, explanation),  # no volume
+        explanation=cast(Explanation, explanation),  # `build_atlas` refuses volumes
         drawn=frozenset(drawn),
         agreement=agreement,
         strengths=strengths,

@@ -74,7 +74,7 @@ def attribute_many(
 
     Raises:
         DataError: other heatmaps are at the location (the message says what differs), no images,
-            no positives, or none can be read.
+            no positives, none can be read, or a network of volumes.
         NonFiniteError: NaN or infinity in an image, which is named, or in a heatmap.
         UnsupportedOperationError: an operation without a rule lies on the way.
 
@@ -82,6 +82,8 @@ def attribute_many(
         >>> maps = attribute_many(xnn, dataset, "maps", HeatmapConfig(map_size=56))
         >>> maps[0].contributions
     """
+    if xnn.preprocessing is not None:
+        xnn.preprocessing.check_takes_images("heatmaps on disk are of images")
     config = config or HeatmapConfig()
     engine = engine or LocalEngine()
     location = as_place(location)

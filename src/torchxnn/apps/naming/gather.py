@@ -107,8 +107,9 @@ def gather(
         on_drawing: called with (images drawn, images to draw).
 
     Raises:
-        DataError: the data set has no positives.
+        DataError: the data set has no positives, or holds volumes.
     """
+    dataset.preprocessing.check_takes_images("the page that names x-features shows images")
     data = record_activations(xnn.model, xnn.layer, source.loader(dataset), on_batch)
     data = data.meant(xnn.meaning)
     found = xnn.embed(data.z)

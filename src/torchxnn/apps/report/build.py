@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
-from typing import cast
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,6 +24,7 @@ from torchxnn.explanations.card import strength
 from torchxnn.explanations.image import Explanation
 from torchxnn.explanations.maps import default_method
 from torchxnn.explanations.sentences import NOT_ANCHORED
+from torchxnn.explanations.volume import VolumeExplanation, in_slices
 from torchxnn.metrics.evaluation import Measured
 from torchxnn.metrics.orthogonality import MapCovariance, Orthogonality
 from torchxnn.models.examination import said_of
@@ -128,11 +129,12 @@ def build_report(
         provenance=(*provenance, ("model", said_of(xnn.examination))),
         orthogonality=_orthogonality(of_class, measured.dead),
         noun=xnn.meaning.noun,
+        unit=dataset.preprocessing.unit,
     )
 
 
 def _orthogonality(maps: Sequence[Tensor], dead: tuple[int, ...]) -> Orthogonality | None:
-    """Of the maps (n, H, W) of some images; the page says how many x-features are dead."""
+    """Of the maps (n, [D,] H, W) of some images; the page says how many x-features are dead."""
     if not maps:
         return None
     covariance = MapCovariance(len(maps[0]))
@@ -144,13 +146,13 @@ def _orthogonality(maps: Sequence[Tensor], dead: tuple[int, ...]) -> Orthogonali
 
 def _explain(
     xnn: XNN, dataset: ImageDataset, index: int, method: str, drawn: Callable[[], None]
-) -> Explanation:
+) -> Explanation | VolumeExplanation:
     sample = dataset[index]
     explanation = xnn.explain(
         sample.image.to(xnn.device), label=sample.label, path=sample.path, method=method
     )
     drawn()
-    return cast(Explanation, explanation)  # a data set of images holds no volumes
+    return explanation
 
 
 def _maps(
@@ -160,7 +162,7 @@ def _maps(
     method: str,
     drawn: Callable[[], None],
 ) -> dict[int, Tensor]:
-    """The heatmaps (n, H, W) of the images on the sheets."""
+    """The heatmaps (n, [D,] H, W) of the images on the sheets."""
     maps: dict[int, Tensor] = {}
     wanted = sorted({index for top in tops for index in top})
     for index, _, found in heatmaps(xnn, dataset, wanted, method=method):
@@ -192,8 +194,7 @@ def _sheets(
             share=shares[int(best[feature])][feature],
             items=tuple(
                 SheetItem(
-                    image=dataset.preprocessing.picture(dataset[index].image),
-                    heatmap=maps[index][feature].numpy(),
+                    **_shown(dataset, index, maps[index][feature]),
                     activation=float(embedded.features[index, feature]),
                     contribution=float(embedded.contributions[index, best[feature], feature]),
                     caption=dataset.paths[index]
@@ -208,3 +209,12 @@ def _sheets(
         )
         for feature, top in enumerate(tops)
     )
+
+
+def _shown(dataset: ImageDataset, index: int, heatmap: Tensor) -> dict[str, Any]:
+    """An image and a map on it, as a sheet shows them; of a volume slices side by side."""
+    picture = dataset.preprocessing.picture(dataset[index].image)
+    if heatmap.ndim == 2:
+        return {"image": picture, "heatmap": heatmap.numpy()}
+    row = in_slices(picture, heatmap)
+    return {"image": row.image, "heatmap": row.relevance, "slices": row.text}

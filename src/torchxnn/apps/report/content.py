@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Real, UInt8
 
 from torchxnn.explanations.image import Explanation
+from torchxnn.explanations.volume import VolumeExplanation
 from torchxnn.metrics.faithfulness import Faithfulness
 from torchxnn.metrics.orthogonality import Orthogonality
 from torchxnn.training.report import FitReport
@@ -15,7 +16,7 @@ from torchxnn.training.report import FitReport
 
 @dataclass(frozen=True, eq=False)
 class SheetItem:
-    """One image on which an x-feature is active.
+    """One image on which an x-feature is active; of a volume some of its slices, side by side.
 
     Attributes:
         image: (H, W, 3) uint8.
@@ -24,6 +25,7 @@ class SheetItem:
         contribution: to the logit of the target that the x-feature matters most for.
         caption: for people, such as the file's name or its class.
         strength: how much of the relevance the heatmap holds, in words.
+        slices: of a volume, which slices are shown, in words.
     """
 
     image: UInt8[np.ndarray, "height width 3"]
@@ -32,6 +34,7 @@ class SheetItem:
     contribution: float
     caption: str
     strength: str = ""
+    slices: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,6 +73,7 @@ class Report:
         orthogonality: of the heatmaps of the class's images on the page; None if it shows none.
         noun: what is explained: "class", "label" or "value".
         provenance: further (term, text) pairs, such as the data set or the model's fingerprint.
+        unit: what is explained, "image" or "volume".
     """
 
     title: str
@@ -79,10 +83,11 @@ class Report:
     targets: tuple[str, ...]
     fit: FitReport
     evaluation: Faithfulness | None
-    explanations: tuple[Explanation, ...]
+    explanations: tuple[Explanation | VolumeExplanation, ...]
     sheets: tuple[FeatureSheet, ...]
     known: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     provenance: tuple[tuple[str, str], ...] = ()
     orthogonality: Orthogonality | None = None
     noun: str = "class"
+    unit: str = "image"

@@ -13,6 +13,7 @@ from torchxnn.apps.report.content import Report
 from torchxnn.explanations.drawing.html import render
 from torchxnn.explanations.drawing.overlay import heatmap_over
 from torchxnn.explanations.fit_facts import fit_facts
+from torchxnn.explanations.volume import SLICES
 from torchxnn.metrics.faithfulness import ACTIVE_SHARE, Faithfulness
 from torchxnn.metrics.table import faithfulness_rows
 from torchxnn.storage.artifact import __version__
@@ -52,7 +53,7 @@ def _context(report: Report) -> dict[str, Any]:
         "active_share": ACTIVE_SHARE,
         "cards": [explanation.card() for explanation in report.explanations],
         "over": heatmap_over,
-        "side": SHEET_SIDE,
+        "side": SHEET_SIDE * (1 if report.unit == "image" else SLICES),
         "provenance": _provenance(report),
     }
 
@@ -75,7 +76,7 @@ def _key(report: Report) -> list[tuple[str, str]]:
             (
                 "Overlap of the heatmaps",
                 f"mean squared correlation {found.mean_squared_correlation:.2f}, O1 {found.o1:.2f} "
-                f"of {found.alive} x-features on {found.maps} images of the {report.noun} "
+                f"of {found.alive} x-features on {found.maps} {report.unit}s of the {report.noun} "
                 "(0 is best)",
             )
         )

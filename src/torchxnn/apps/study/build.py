@@ -161,6 +161,7 @@ class Source:
 def _preprocessing(key: str, xnn: XNN) -> Preprocessing:
     if xnn.preprocessing is None:
         raise DataError(f"{key}: the XNN does not say how pictures are preprocessed")
+    xnn.preprocessing.check_takes_images(f"{key}: a study shows images")
     return xnn.preprocessing
 
 

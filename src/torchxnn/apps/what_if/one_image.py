@@ -69,8 +69,8 @@ def what_if(
     config = config or WhatIfConfig()
     if config.value is None and not xnn.fitted().anchored:
         config = replace(config, value=0.0)
-    index, wanted = _check(xnn, image, features, target, config)
     preprocessing = preprocessing_of(xnn)
+    index, wanted = _check(xnn, image, features, target, config)
     batch = image.unsqueeze(0)
     explained = xnn.targets[index]
     drawn = xnn.run_with_maps(batch, logits=[explained])

@@ -117,7 +117,9 @@ def preprocessing_of(xnn: XNN) -> Preprocessing:
 
     Raises:
         XNNError: the XNN does not say.
+        DataError: it is of a network of volumes, which nothing paints over.
     """
     if xnn.preprocessing is None:
         raise XNNError("painting over needs the preprocessing: XNN(..., preprocessing=...)")
+    xnn.preprocessing.check_takes_images("what if paints over regions of images")
     return xnn.preprocessing

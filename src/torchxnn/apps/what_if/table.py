@@ -114,7 +114,7 @@ def what_if_table(
         on_image: called with the images done and their total.
 
     Raises:
-        DataError: no images of the class, or no such target.
+        DataError: no images of the class, no such target, or a network of volumes.
         XNNError: the XNN is not fitted, or does not say how pictures are preprocessed.
 
     Example:
@@ -122,6 +122,7 @@ def what_if_table(
         >>> table.curve("deletion").area, table.curve("deletion", "elsewhere").area
     """
     config = config or WhatIfConfig()
+    preprocessing_of(xnn)
     index = target_position(xnn.targets, target)
     rows, by = _positives(xnn, dataset, index)
     rows = evenly_spaced(rows, most)

@@ -11,6 +11,18 @@ from torchxnn.storage.paths import Stream
 _FULL_RANGE = {np.dtype(np.uint8): 255.0, np.dtype(np.uint16): 65535.0}
 
 
+def in_full_range(values: np.ndarray) -> np.ndarray:
+    """Values as float32: uint8 and uint16 from 0 to 1, all others as they are.
+
+    Raises:
+        ValueError: no real numbers.
+    """
+    if values.dtype.kind not in "biuf":
+        raise ValueError(f"values of the type {values.dtype}; save real numbers")
+    full = _FULL_RANGE.get(values.dtype.newbyteorder("="), 1.0)
+    return values.astype(np.float32) / np.float32(full)
+
+
 def read_array(stream: Stream, channels: int) -> Float[np.ndarray, "rows columns channels"]:
     """A `.npy` file (rows, columns), (rows, columns, C) or (C, rows, columns) as float32.
 
@@ -20,19 +32,16 @@ def read_array(stream: Stream, channels: int) -> Float[np.ndarray, "rows columns
     Raises:
         ValueError: another number of channels, or no finite real numbers.
     """
-    values = np.load(stream, allow_pickle=False)
-    if values.dtype.kind not in "biuf":
-        raise ValueError(f"values of the type {values.dtype}; save real numbers")
-    pixels = values.astype(np.float32) / np.float32(_FULL_RANGE.get(values.dtype, 1.0))
+    pixels = in_full_range(np.load(stream, allow_pickle=False))
     if not np.isfinite(pixels).all():
         raise ValueError("NaN or infinity; replace them")
     if pixels.ndim == 2 and channels in (1, 3):
         return pixels[:, :, np.newaxis].repeat(channels, axis=2)
     last, first = pixels.shape[-1:] == (channels,), pixels.shape[:1] == (channels,)
     if pixels.ndim != 3 or not (last or first):
-        raise ValueError(f"an array {values.shape}; the network takes {channels} channel(s)")
+        raise ValueError(f"an array {pixels.shape}; the network takes {channels} channel(s)")
     if last and first:
-        raise ValueError(f"an array {values.shape}, whose channels may be the first or the last")
+        raise ValueError(f"an array {pixels.shape}, whose channels may be the first or the last")
     return pixels if last else pixels.transpose(1, 2, 0)
 
 

@@ -129,9 +129,12 @@ class HeldOutCopies(ImageDataset):
 
 
 def alter(
-    image: Float[Tensor, "channels height width"], generator: torch.Generator
-) -> Float[Tensor, "channels height width"]:
-    """Crop to a random part, resize it back, and mirror it half of the time."""
+    image: Float[Tensor, "channels *pixels"], generator: torch.Generator
+) -> Float[Tensor, "channels *pixels"]:
+    """Crop to a random part, resize it back, and mirror it half of the time.
+
+    All slices of a volume alike, in height and width.
+    """
     from torchvision.transforms.v2.functional import resized_crop
 
     height, width = image.shape[-2:]

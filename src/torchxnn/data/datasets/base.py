@@ -20,8 +20,7 @@ class Sample:
     """One preprocessed picture and what is known about it.
 
     Attributes:
-        image: (C, H, W), float32, normalised as the network expects; C is 3, or 1 where a data set
-            says so.
+        image: (C, H, W), or a volume (C, D, H, W), float32, normalised as the network expects.
         label: 0-based class index, or None where the data set has no labels.
         path: where the picture came from, relative to the root of the data set, for people.
         parts: (P, 3) of x, y, visible (1 or 0) in pixels of the preprocessed picture; x runs to the
@@ -32,7 +31,7 @@ class Sample:
             picture, 0 for pixels without one; `object_names` of the data set has the names.
     """
 
-    image: Float[Tensor, "channels height width"]
+    image: Float[Tensor, "channels *pixels"]
     label: int | None
     path: str
     parts: Float[Tensor, "parts 3"] | None = None
@@ -119,7 +118,8 @@ class ImageSubset(ImageDataset):
 def make_loader(dataset: ImageDataset, batch_size: int = 32, workers: int = 0) -> DataLoader[Any]:
     """Batches in the order of the data set: (images, labels), or images where there are no labels.
 
-    Images are float32 (B, C, size, size), labels int64 (B,); the last batch may be smaller.
+    Images are float32 (B, C, H, W), volumes (B, C, D, H, W), labels int64 (B,); the last batch may
+    be smaller.
     `workers` are processes that read ahead; 0 reads in this process.
 
     Raises:

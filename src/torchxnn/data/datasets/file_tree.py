@@ -9,9 +9,9 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
-from torchxnn.data.datasets.images import NEEDS, READABLE, begins_as_image
+from torchxnn.data.datasets.images import NEEDS, READABLE, begins_as_image, suffix_of
 from torchxnn.errors import DataError
 from torchxnn.storage.paths import Place, list_folder
 
@@ -51,7 +51,7 @@ class Found:
     @property
     def suffix(self) -> str:
         """The extension in lower case with its dot; empty if there is none."""
-        return PurePosixPath(self.name).suffix.lower()
+        return suffix_of(self.name)
 
     @property
     def is_image(self) -> bool:

@@ -1,4 +1,4 @@
-"""Any folder of images: class folders, or a flat folder without labels."""
+"""Any folder of images or volumes: class folders, or a flat folder without labels."""
 
 import os
 import warnings
@@ -45,7 +45,7 @@ class SkippedImage:
 
 @final
 class ImageFolder(ImageDataset):
-    """Pictures in class folders: `root/CLASS/anything.jpg`.
+    """Pictures in class folders: `root/CLASS/anything.jpg`; volumes, where the network takes them.
 
     The root is a folder, or an fsspec URL of one such as s3://bucket/folder. Classes are in the
     order of the folders' names: by value where all are whole numbers (2 before 10), else as text.
@@ -101,9 +101,9 @@ class ImageFolder(ImageDataset):
         every = self._files(folders) if labelled else list(walk(self._folder, kinds=self._kinds))
         files = {file.path: file.size for file in every if file.is_image}
         if not files:
-            raise DataError(
-                f"{self._folder} has no images ({what_is_there(self._folder, self._kinds)})"
-            )
+            one = "" if preprocessing.depth is None else "; a volume is one file of all its slices"
+            there = what_is_there(self._folder, self._kinds)
+            raise DataError(f"{self._folder} has no {preprocessing.unit}s ({there}){one}")
         self.skipped = self._check(list(files), progress) if check else ()
         broken = {image.path for image in self.skipped}
         self.paths = tuple(path for path in files if path not in broken)
@@ -142,7 +142,8 @@ class ImageFolder(ImageDataset):
             )
         if len(skipped) == len(paths):
             raise DataError(
-                f"none of the {len(paths)} images in {self._folder} can be read; the first, "
+                f"none of the {len(paths)} {self.preprocessing.unit}s in {self._folder} can be "
+                f"read; the first, "
                 f"{skipped[0].path}: {skipped[0].reason}"
             )
         return skipped
@@ -154,12 +155,12 @@ class ImageFolder(ImageDataset):
         return [path for path in self.paths if count_pages(self._folder / path) > 1]
 
     def _warn(self, found: int, others: str, beside: Sequence[str]) -> None:
-        remarks = []
+        remarks, unit = [], self.preprocessing.unit
         if self.skipped:
             named = ", ".join(f"{image.path} ({image.reason})" for image in self.skipped[:_NAMED])
             more = ", ..." if len(self.skipped) > _NAMED else ""
             remarks.append(
-                f"{len(self.skipped)} of {found} images could not be read and were left out: "
+                f"{len(self.skipped)} of {found} {unit}s could not be read and were left out: "
                 f"{named}{more}"
             )
         if paged := self._with_pages():
@@ -173,7 +174,7 @@ class ImageFolder(ImageDataset):
             )
         if beside:
             remarks.append(
-                f"{len(beside)} images beside the class folders were left out: "
+                f"{len(beside)} {unit}s beside the class folders were left out: "
                 f"{', '.join(beside[:_NAMED])}{', ...' if len(beside) > _NAMED else ''}"
             )
         for remark in remarks:

@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from importlib import import_module
 from importlib.resources.abc import Traversable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
 import numpy as np
@@ -16,7 +16,7 @@ from PIL import Image, UnidentifiedImageError, features
 from torch import Tensor
 from upath import UPath
 
-from torchxnn.data.datasets import arrays, dicom
+from torchxnn.data.datasets import arrays, dicom, volumes
 from torchxnn.errors import DataError, XNNWarning
 from torchxnn.models.preprocessing import Preprocessing
 from torchxnn.storage.paths import Stream, read_bytes
@@ -43,6 +43,8 @@ READABLE = _readable()
 ARRAYS = frozenset({".npy"})
 _PAGED = frozenset({".tif", ".tiff"})
 _BANDS = ARRAYS | {".png", ".tif", ".tiff"}
+_VOLUME = "a network of volumes (--size DEPTHxHEIGHTxWIDTH)"
+_NIBABEL = "" if volumes.NIFTI_INSTALLED else " and pip install 'torchxnn[formats]'"
 NEEDS = {
     ".dcm": "pip install 'torchxnn[formats]'",
     ".dicom": "pip install 'torchxnn[formats]'",
@@ -50,6 +52,8 @@ NEEDS = {
     ".heif": "pip install pillow-heif",
     ".avif": "a newer Pillow",
     ".npy": "--arrays",
+    ".nii": f"{_VOLUME}{_NIBABEL}",
+    ".nii.gz": f"{_VOLUME}{_NIBABEL}",
 }
 """What it takes to read files of an ending that `readable` may lack."""
 
@@ -92,6 +96,8 @@ def readable(preprocessing: Preprocessing) -> frozenset[str]:
     """Endings, in small letters, of the files in a folder that are images for a network."""
     if preprocessing.arrays:
         return ARRAYS
+    if preprocessing.depth is not None:
+        return volumes.READABLE
     return _BANDS if preprocessing.takes_arrays else READABLE
 
 
@@ -116,6 +122,10 @@ def read_image(path: str | AnyPath) -> Image.Image:
 
 def read_input(path: str | AnyPath, preprocessing: Preprocessing, *, warn: bool = True) -> Tensor:
     """Read an image as the network's input (C, H, W), whatever number of channels it takes.
+
+    For a network of volumes, (C, D, H, W), a file is a volume: a `.npy` array (D, H, W),
+    (C, D, H, W) or (D, H, W, C), the pages of a TIFF, the frames of a DICOM file, or NIfTI, whose
+    third axis is the depth. Integers count as those of arrays below.
 
     For three channels a picture is read as `read_image` does; for one as grey, with all levels of
     a 16-bit picture. For another number the bands of a picture (grey and alpha; red, green, blue
@@ -187,9 +197,15 @@ def begins_as_image(path: Path) -> bool:
     return head[128:132] == b"DICM" or head.startswith(_BEGINNINGS) or head[8:12] == b"WEBP"
 
 
+def suffix_of(name: str) -> str:
+    """The extension of a file's name in small letters with its dot; ".nii.gz" is one."""
+    suffix = PurePosixPath(name).suffix.lower()
+    return ".nii.gz" if name.lower().endswith(".nii.gz") else suffix
+
+
 def _suffix(path: AnyPath) -> str:
     """The ending of a file, in small letters; of one without any that holds DICOM, that of it."""
-    suffix = Path(path.name).suffix.lower()
+    suffix = suffix_of(path.name)
     if suffix or not isinstance(path, Path) or not dicom.INSTALLED or not path.is_file():
         return suffix
     with path.open("rb") as stream:
@@ -198,6 +214,8 @@ def _suffix(path: AnyPath) -> str:
 
 def _decoder(path: AnyPath, preprocessing: Preprocessing) -> Callable[[Stream], Any]:
     """What reads a file as a picture, or as pixel values, that the preprocessing takes."""
+    if preprocessing.depth is not None:
+        return volumes.volume_reader(_suffix(path), preprocessing)
     if _suffix(path) in ARRAYS:
         return partial(arrays.read_array, channels=preprocessing.channels)
     if preprocessing.channels not in (1, 3):

@@ -59,14 +59,15 @@ class DataConfig:
             a name on each, or JSON {name: index} or {index: name}; see `read_class_map`.
         split: part of a data set that has an official split; by default its training part to fit
             and its test part for everything else.
-        size: of the model's input in pixels, 224 for a square or 16x64 for height and width; None
-            takes what the model expects.
+        size: of the model's input in pixels, 224 for a square, 16x64 for height and width or
+            32x64x64 for depth, height and width of volumes; None takes what the model expects.
         resize: "squash" to that size or "crop" the centre; None takes what the model expects.
         in_channels: of the model's input; None takes what the model expects.
         mean: of pixel values in [0, 1] per channel, or one for all; None takes the model's.
         std: as `mean`.
         shown: 0-based channels that are drawn: three as red, green and blue, or one as grey.
-        arrays: read .npy arrays rather than pictures; always so with neither 1 nor 3 channels.
+        arrays: read .npy arrays rather than pictures; always so with neither 1 nor 3 channels. Of
+            volumes, read no other files.
         images_per_pass: images per forward pass of the explained model.
         workers: processes that read images ahead.
 
@@ -267,6 +268,11 @@ def _open_official(
 ) -> OpenedData:
     if not isinstance(folder, Path):
         raise DataError(f"{folder} is in the layout of {layout}, which is read from local folders")
+    if preprocessing.depth is not None:
+        raise DataError(
+            f"{folder} is in the layout of {layout}, which has images, and the network takes "
+            "volumes: give a folder of volumes, or --layout folder if it is one"
+        )
     loader = DATASETS[layout]
     if issubclass(loader, SelectableDataset):
         dataset: OfficialDataset = loader(folder, preprocessing, split, names)
