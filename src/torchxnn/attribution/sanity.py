@@ -38,7 +38,7 @@ class RandomizedStep:
 
     layer: str
     correlation: float
-    maps: Float[Tensor, "batch targets height width"]
+    maps: Float[Tensor, "batch targets *map"]
 
 
 def layers_from_the_top(model: nn.Module, images: Tensor) -> list[str]:
@@ -114,8 +114,7 @@ def randomize_from_the_top(
 
 
 def mean_rank_correlation(
-    first: Float[Tensor, "batch targets height width"],
-    second: Float[Tensor, "batch targets height width"],
+    first: Float[Tensor, "batch targets *map"], second: Float[Tensor, "batch targets *map"]
 ) -> float:
     """Mean over images and targets of Spearman's rank correlation of two maps, ties averaged.
 

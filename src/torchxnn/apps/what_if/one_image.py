@@ -36,7 +36,7 @@ _AT_ONCE = 64  # painted images per pass of the network
 
 def what_if(
     xnn: XNN,
-    image: Float[Tensor, "channels height width"],
+    image: Float[Tensor, "channels *pixels"],
     features: list[int] | None = None,
     *,
     target: int | None = None,
