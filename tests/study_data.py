@@ -35,6 +35,7 @@ COLUMNS = {
         "finished_at",
         "seconds",
         "input",
+        "inputs",
         "screen_width",
         "screen_height",
         "age",

@@ -31,6 +31,8 @@ class Name(SavedRun):
     """your name, which is kept with what you say; without it the page asks"""
     port: int = 8010
     """TCP port of the page, which this machine alone can open"""
+    base_path: str = ""
+    """path below which a proxy on this machine shows the page, if it is not the root"""
     browser: bool = True
     """open the page in the browser"""
     pages: NameConfig = field(default_factory=NameConfig)
@@ -50,11 +52,12 @@ class Name(SavedRun):
         if self.data is None:
             raise DataError("no images given: xnn name RUN DIR, or --export FILE.csv for the names")
         with needs_extra("study"):
+            from torchxnn.apps.address import check_base_path
             from torchxnn.apps.naming.app import create_app
             from torchxnn.apps.naming.site import Site
         gallery, title = self._draw(self.data, terminal)
-        app = create_app(Site(self.run, embedding, title, gallery, self.who))
-        address = f"http://127.0.0.1:{self.port}/"
+        app = create_app(Site(self.run, embedding, title, gallery, self.who), self.base_path)
+        address = f"http://127.0.0.1:{self.port}{check_base_path(self.base_path)}/"
         terminal.say(
             f"Names are kept in {self.run}/names.json", f"Open {address} (end with Ctrl+C)"
         )

@@ -21,6 +21,10 @@ Database = Annotated[
 ]
 
 
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+"""Addresses that this machine alone can open."""
+
+
 @dataclass(frozen=True)
 class Init:
     """Build a study folder from fitted XNNs."""
@@ -81,22 +85,57 @@ class Serve:
     postgresql+pg8000://user:password@host/name"""
     pilot: bool = False
     """mark everybody who comes as a pilot"""
+    base_path: str = ""
+    """path below which the study lies on its host, such as /study, if it is not the root"""
 
     def execute(self, terminal: Terminal) -> None:
         """Serve the study until interrupted."""
+        from torchxnn.apps.address import check_base_path
         from torchxnn.apps.study.server.app import create_app
 
         if self.admin_token is not None and len(self.admin_token) < 8:
             raise XNNError("admin_token must have at least 8 characters: it opens all answers")
         token = self.admin_token or secrets.token_urlsafe(12)
-        app = create_app(self.study, self.database, token, self.pilot)
-        address = f"http://{self.host}:{self.port}"
+        pilot = self.pilot or self._is_unfinished(terminal)
+        app = create_app(self.study, self.database, token, pilot, self.base_path)
+        address = f"http://{self.host}:{self.port}{check_base_path(self.base_path)}"
         terminal.say(f"Participants: {address}/", f"Dashboard:    {address}/admin")
         if self.admin_token is None:
             terminal.say(f"Admin token:  {token}")
-        if self.pilot:
+        if pilot:
             terminal.say("Everybody who comes now is marked as a pilot.")
         serve(app, self.host, self.port)
+
+    def _is_unfinished(self, terminal: Terminal) -> bool:
+        """Whether the consent text has blanks, with which the study can only be tried out.
+
+        Raises:
+            DataError: it has, and the address is open to other machines.
+        """
+        from torchxnn.apps.study.plan import CONSENT, StudyPlan
+        from torchxnn.apps.study.steps import minutes_of
+        from torchxnn.apps.study.texts import find_blanks, read_consent, says_minutes
+
+        file, plan = self.study / CONSENT, StudyPlan.read(self.study)
+        consent = read_consent(self.study)
+        for minutes in {minutes_of(plan, arm.name) for arm in plan.settings.arms}:
+            if not says_minutes(consent, minutes):
+                terminal.warn(
+                    f"{file} does not say {minutes} minutes, as the instructions do: write "
+                    "{minutes} there, or set `minutes` when you build the study"
+                )
+        blanks = find_blanks(consent)
+        if not blanks:
+            return False
+        more = f" and {len(blanks) - 1} more" if blanks[1:] else ""
+        problem = f"{file} has blanks that nobody has filled in: [{blanks[0]}]{more}"
+        if self.host not in LOOPBACK:
+            raise DataError(
+                f"{problem}; fill them in, or serve the study with --pilot (a bracket that is to "
+                "stay is written \\[)"
+            )
+        terminal.warn(f"{problem}. Until then this is a pilot; fill them in before you recruit.")
+        return True
 
 
 @dataclass(frozen=True)

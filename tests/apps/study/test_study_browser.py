@@ -228,6 +228,7 @@ def check_session(found, wanted, seen, how):
     """What the database has of a session."""
     person = found["participants"].iloc[0]
     assert (person["status"], person["input"]) == ("finished", how)
+    assert person["inputs"].split()[::2] == [how]
     size = (390, 844) if how == "touch" else (1280, 800)
     assert (person["screen_width"], person["screen_height"]) == size
     assert json.loads(person["parameters"]) == {"PROLIFIC_PID": "p1", "STUDY_ID": "s1"}

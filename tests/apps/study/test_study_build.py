@@ -20,7 +20,7 @@ from torchxnn.apps.study.plan import StudyPlan
 from torchxnn.apps.study.server.app import create_app
 from torchxnn.apps.study.settings import Limits, StudySettings
 from torchxnn.apps.study.simulate import SimulationConfig, simulate
-from torchxnn.apps.study.texts import default_texts, read_consent, read_texts
+from torchxnn.apps.study.texts import default_texts, read_consent, read_texts, render_consent
 from torchxnn.cli.main import main
 from torchxnn.data.datasets.images import read_image
 from torchxnn.errors import DataError
@@ -224,7 +224,7 @@ def test_a_translation_needs_every_text(tmp_path):
 
 def test_consent_shows_html_instead_of_obeying_it(tmp_path):
     (tmp_path / "consent.md").write_text("# Title\n\n<script>x</script> **bold**", "utf-8")
-    html = read_consent(tmp_path)
+    html = render_consent(read_consent(tmp_path))
     assert "<script>" not in html
     assert "<strong>bold</strong>" in html
     (tmp_path / "consent.md").write_text(" \n", "utf-8")

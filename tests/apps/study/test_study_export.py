@@ -3,6 +3,7 @@
 import csv
 import json
 from io import StringIO
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -10,7 +11,14 @@ import pytest
 from study_plan import write_tiny_study
 from study_session import event, finish, practise, send, sort
 from torchxnn.apps.study.columns import COLUMNS
-from torchxnn.apps.study.export import active_seconds, dictionary, read_tables, render, write_tables
+from torchxnn.apps.study.export import (
+    active_seconds,
+    count_hands,
+    dictionary,
+    read_tables,
+    render,
+    write_tables,
+)
 from torchxnn.apps.study.plan import StudyPlan
 from torchxnn.apps.study.server.app import create_app
 from torchxnn.apps.study.settings import Limits
@@ -63,6 +71,20 @@ def test_tables_have_the_documented_columns(tables):
             assert f"| {column} | {kind} | {meaning} |" in text
 
 
+def happened(kind, **value):
+    return SimpleNamespace(type=kind, value=value)
+
+
+def test_moves_are_counted_by_what_they_were_made_with():
+    """On one page, and on a telephone after a desktop; also as earlier versions recorded them."""
+    moves = [("mouse", "drag")] * 2 + [("touch", "drag")] * 3 + [("keyboard", "keyboard")]
+    own = [happened("device", pointer="fine"), *(happened("move", by=b, how=h) for b, h in moves)]
+    assert count_hands(own).most_common() == [("touch", 3), ("mouse", 2), ("keyboard", 1)]
+    earlier = [happened("move", how=how) for how in ("drag", "tap", "keyboard")]
+    coarse = [happened("device", pointer="coarse"), *earlier, happened("move", how="tap")]
+    assert count_hands([*own[:1], *earlier, *coarse]) == {"mouse": 2, "touch": 3, "keyboard": 2}
+
+
 def test_participants(tables):
     people = tables["participants"].set_index("participant")
     assert list(people["kind"]) == ["participant", "pilot", "synthetic"]
@@ -70,6 +92,8 @@ def test_participants(tables):
     first = people.loc[1]
     assert json.loads(first["parameters"]) == {"PROLIFIC_PID": "p1", "SESSION_ID": "s9"}
     assert (first["screen_width"], first["screen_height"], first["input"]) == (390, 844, "touch")
+    moves = tables["trials"].query("participant == 1")["moves"].sum()
+    assert first["inputs"] == f"touch {moves}"
     assert (first["rating_one_heatmap"], first["rating_xnn"], first["difficulty"]) == (3, 6, 4)
     assert first["comments"] == "<b>fine</b>"
     assert bool(first["attention_passed"]) is True

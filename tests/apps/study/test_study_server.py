@@ -122,10 +122,13 @@ def test_consent_is_needed(app):
 
 
 def test_one_person_takes_part_once_in_either_arm(app):
+    form = fields(browser(app).get("/", params={"PROLIFIC_PID": "p7"}))
     join(app, PROLIFIC_PID="p7")
     client = browser(app)
-    form = fields(client.get("/", params={"PROLIFIC_PID": "p7", "arm": "complementary"}))
-    assert client.post("/start", data={**form, "agree": "yes"}).status_code == 409
+    assert client.get("/", params={"PROLIFIC_PID": "p7", "arm": "complementary"}).status_code == 409
+    own = fields(client.get("/"))
+    forged = {**form, **own, "arm": "complementary", "agree": "yes"}
+    assert client.post("/start", data=forged).status_code == 409
 
 
 def test_unknown_arm_is_not_found(app):
@@ -300,7 +303,7 @@ def test_only_who_is_known_is_led_back(app):
         assert link not in browser(app).get(path).text
     client = practise(app)
     assert link in client.get("/nothing").text
-    client.cookies.set("xnn_study", "guessed")
+    client.cookies.set(app.state.site.cookie("study"), "guessed")
     assert link not in client.get("/next").text
 
 
@@ -314,7 +317,7 @@ def test_without_a_session_nothing_is_shown(app):
     client = browser(app)
     for path in ("/next", "/stage/0", "/ratings", "/done", "/api/stages/0", "/delete"):
         assert client.get(path).status_code == 401
-    client.cookies.set("xnn_study", "guessed")
+    client.cookies.set(app.state.site.cookie("study"), "guessed")
     assert client.get("/next").status_code == 401
 
 

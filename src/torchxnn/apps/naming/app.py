@@ -6,11 +6,19 @@ from typing import Annotated, Any
 from urllib.parse import quote, unquote
 
 from fastapi import Depends, FastAPI, Form, HTTPException, Request, Response
-from fastapi.responses import HTMLResponse, RedirectResponse
+from fastapi.responses import HTMLResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
+from torchxnn.apps.address import (
+    Address,
+    AddressOf,
+    BasePath,
+    address_of,
+    check_base_path,
+    first_names,
+)
 from torchxnn.apps.naming.site import STATIC, Site, agreement_text
 from torchxnn.apps.web import Guard
 from torchxnn.errors import DataError, ModelError
@@ -19,7 +27,7 @@ from torchxnn.explanations.names.judgements import FeatureNames
 from torchxnn.storage.artifact import __version__
 
 BODY_BYTES = 64_000
-COOKIE, COOKIE_SECONDS = "xnn_name_who", 30 * 24 * 3600
+COOKIE_SECONDS = 30 * 24 * 3600
 HOSTS = ["127.0.0.1", "localhost", "[::1]", "testserver"]
 HEADINGS = {
     "top": ("Most active", "The images, of whatever class, on which the x-feature is largest."),
@@ -32,14 +40,16 @@ HEADINGS = {
 }
 
 
-def create_app(site: Site) -> FastAPI:
-    """The application of one run.
+def create_app(site: Site, base_path: str = "") -> FastAPI:
+    """The application of one run; `base_path` is where it lies on its host.
 
     Raises:
         ModelError: the names in the folder cannot be used.
+        XNNError: `base_path` is no path, or begins as an address of the pages does.
     """
     site.names()
-    app = FastAPI(title=site.title, version=__version__, openapi_url=None)  # nor pages about it
+    about: dict[str, Any] = {"title": site.title, "version": __version__}
+    app = FastAPI(**about, openapi_url=None, redirect_slashes=False)  # nor pages about it
     app.state.site = site
     app.add_api_route("/", _overview, response_class=HTMLResponse)
     app.add_api_route("/names.csv", _csv)
@@ -52,6 +62,7 @@ def create_app(site: Site) -> FastAPI:
     app.mount(f"/static/{site.version}", StaticFiles(directory=STATIC))
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=HOSTS)
     app.add_middleware(Guard, body_bytes=BODY_BYTES)
+    app.add_middleware(BasePath, base_path=check_base_path(base_path, first_names(app.routes)))
     for kind in (DataError, ModelError, OSError, StarletteHTTPException):
         app.add_exception_handler(kind, _explain)
     return app
@@ -64,7 +75,12 @@ def _site(request: Request) -> Site:
 
 def _person(request: Request) -> str:
     site = _site(request)
-    return unquote(request.cookies.get(COOKIE, "")) or site.who
+    return unquote(request.cookies.get(site.cookie, "")) or site.who
+
+
+def _signer(request: Request, signed: Annotated[str, Form()] = "") -> str:
+    """Who sends a form: whom its page named, whoever has begun in the browser since."""
+    return signed or _person(request)
 
 
 def _index(number: int, request: Request) -> int:
@@ -81,12 +97,13 @@ def _checked(request: Request, token: Annotated[str, Form()] = "") -> None:
 
 SiteOf = Annotated[Site, Depends(_site)]
 Person = Annotated[str, Depends(_person)]
+Signer = Annotated[str, Depends(_signer)]
 Index = Annotated[int, Depends(_index)]
 Text = Annotated[str, Form()]
 Checked = Depends(_checked)
 
 
-def _overview(site: SiteOf, who: Person) -> HTMLResponse:
+def _overview(site: SiteOf, address: AddressOf, who: Person) -> HTMLResponse:
     names = site.names()
     rows = [
         {
@@ -97,7 +114,7 @@ def _overview(site: SiteOf, who: Person) -> HTMLResponse:
         }
         for i in range(site.n_features)
     ]
-    return site.page("overview.html", who=who, rows=rows, agreement=agreement_text(names))
+    return site.page("overview.html", address, who=who, rows=rows, agreement=agreement_text(names))
 
 
 def _csv(site: SiteOf) -> Response:
@@ -112,24 +129,31 @@ def _media(name: str, site: SiteOf) -> Response:
 
 
 def _who(
-    site: SiteOf, who: Text = "", back: Annotated[int, Form()] = 0, _: None = Checked
+    site: SiteOf,
+    address: AddressOf,
+    who: Text = "",
+    back: Annotated[int, Form()] = 0,
+    _: None = Checked,
 ) -> Response:
     person = " ".join(who.split())
     FeatureNames(1).judge(0, "", who=person)  # refuses what is no name of a person
     known = 1 <= back <= site.n_features
-    answer = RedirectResponse(f"/feature/{back}" if known else "/", 303)
-    answer.set_cookie(COOKIE, quote(person), COOKIE_SECONDS, httponly=True, samesite="strict")
+    answer = address.go(f"feature/{back}" if known else "")
+    address.set_cookie(answer, site.cookie, quote(person), COOKIE_SECONDS, strict=True)
     return answer
 
 
-def _feature(index: Index, site: SiteOf, who: Person, saved: str = "") -> HTMLResponse:
-    return _feature_page(site, index, who, saved=bool(saved))
+def _feature(
+    index: Index, site: SiteOf, address: AddressOf, who: Person, saved: str = ""
+) -> HTMLResponse:
+    return _feature_page(site, address, index, who, saved=bool(saved))
 
 
 def _judge(
     index: Index,
     site: SiteOf,
-    who: Person,
+    address: AddressOf,
+    who: Signer,
     name: Text = "",
     note: Text = "",
     flag: Text = "",
@@ -144,35 +168,37 @@ def _judge(
         names = site.names().judge(index, name, who=who, note=note, flag=flag)  # type: ignore[arg-type]
     except DataError as error:
         typed = {"name": name, "note": note, "flag": flag}
-        return _feature_page(site, index, who, typed=typed, problem=str(error), status=422)
+        return _feature_page(site, address, index, who, typed=typed, problem=str(error), status=422)
     site.write(names)
     following = index + 2
     if then == "next":
-        return RedirectResponse(
-            f"/feature/{following}" if following <= site.n_features else "/", 303
-        )
-    return RedirectResponse(f"/feature/{index + 1}?saved=1", 303)
+        return address.go(f"feature/{following}" if following <= site.n_features else "")
+    return address.go(f"feature/{index + 1}?saved=1")
 
 
 def _merge(
     index: Index,
     site: SiteOf,
-    who: Person,
+    address: AddressOf,
+    who: Signer,
     names: Annotated[list[str] | None, Form()] = None,
     into: Text = "",
     _: None = Checked,
 ) -> Response:
     site.write(site.names().merge(index, [*(names or []), into], into, who=who))
-    return RedirectResponse(f"/feature/{index + 1}#others", 303)
+    return address.go(f"feature/{index + 1}#others")
 
 
-def _split(index: Index, site: SiteOf, who: Person, name: Text = "", _: None = Checked) -> Response:
+def _split(
+    index: Index, site: SiteOf, address: AddressOf, who: Signer, name: Text = "", _: None = Checked
+) -> Response:
     site.write(site.names().split(index, name, who=who))
-    return RedirectResponse(f"/feature/{index + 1}#others", 303)
+    return address.go(f"feature/{index + 1}#others")
 
 
 def _feature_page(
     site: Site,
+    address: Address,
     index: int,
     who: str,
     *,
@@ -204,7 +230,7 @@ def _feature_page(
         "settled": names.settled(index),
         "merged": [a for a in names.actions if a.feature == index],
     }
-    return site.page("feature.html", status, **values)
+    return site.page("feature.html", address, status, **values)
 
 
 def _explain(request: Request, error: Exception) -> Response:
@@ -221,4 +247,4 @@ def _explain(request: Request, error: Exception) -> Response:
         status, text = 422, f"{error}."
     elif isinstance(error, (ModelError, OSError)):
         text = f"{text} ({error})"
-    return _site(request).page("message.html", status, text=text)
+    return _site(request).page("message.html", address_of(request), status, text=text)

@@ -10,6 +10,7 @@ from typing import Any
 
 from fastapi.responses import HTMLResponse
 
+from torchxnn.apps.address import Address
 from torchxnn.apps.naming.gather import Gallery
 from torchxnn.apps.web import page_templates, version_of
 from torchxnn.explanations.drawing.overlay import number
@@ -59,9 +60,22 @@ class Site:
         """Add records to the file; it is on disk when this returns."""
         write_names(self.run, names, self.embedding)
 
-    def page(self, template: str, status: int = 200, **values: Any) -> HTMLResponse:
+    @property
+    def cookie(self) -> str:
+        """Name of the cookie with the person; that of another run on the same host has another."""
+        return f"xnn_name_{self.embedding[:8]}"
+
+    def page(
+        self, template: str, address: Address, status: int = 200, **values: Any
+    ) -> HTMLResponse:
         """Render a page."""
-        values = {"title": self.title, "version": self.version, "token": self.token, **values}
+        values = {
+            "root": address.root,
+            "title": self.title,
+            "version": self.version,
+            "token": self.token,
+            **values,
+        }
         page = page_templates(WEB / "templates", trim=True).get_template(template)
         return HTMLResponse(page.render(values), status)
 

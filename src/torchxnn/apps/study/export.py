@@ -104,11 +104,7 @@ def _participant(
 ) -> dict[str, Any]:
     own = list(done)
     device: Mapping[str, Any] = next((e.value for e in own if e.type == "device"), {})
-    hands = [str(e.value.get("how")) for e in own if e.type == "move"]
-    inputs = {"drag": "mouse", "tap": "mouse", "keyboard": "keyboard"}
-    if device.get("pointer") == "coarse":
-        inputs |= {"drag": "touch", "tap": "touch"}
-    counts = Counter(inputs.get(how, how) for how in hands)
+    counts = count_hands(own).most_common()
     asked = attention_position(plan, row.arm) is not None
     attention = given.get("attention")
     return {
@@ -119,12 +115,30 @@ def _participant(
         "consented_at": _time(row.consented_at),
         "finished_at": _time(row.finished_at),
         "seconds": None if row.finished_at is None else row.finished_at - row.consented_at,
-        "input": counts.most_common(1)[0][0] if counts else None,
+        "input": counts[0][0] if counts else None,
+        "inputs": ", ".join(f"{hand} {count}" for hand, count in counts) or None,
         "screen_width": device.get("width"),
         "screen_height": device.get("height"),
         "attention_passed": int(attention) == ATTENTION_ANSWER if asked and attention else None,
         "parameters": json.dumps(row.parameters, sort_keys=True),
     }
+
+
+def count_hands(own: Iterable[Any]) -> Counter[str]:
+    """Moves by what they were made with; events are in their order.
+
+    Events of earlier versions do not tell: then a drag or a tap is of a finger if the device that
+    was in use has a coarse pointer.
+    """
+    counts: Counter[str] = Counter()
+    pointer = "mouse"
+    for event in own:
+        if event.type == "device":
+            pointer = "touch" if event.value.get("pointer") == "coarse" else "mouse"
+        elif event.type == "move":
+            guess = "keyboard" if event.value.get("how") == "keyboard" else pointer
+            counts[str(event.value.get("by") or guess)] += 1
+    return counts
 
 
 def _about(plan: StudyPlan, person: Row, position: int) -> dict[str, Any]:

@@ -67,6 +67,10 @@ class StudyDataSet(Frozen):
         return tuple(image for image in self.images if image.set == number)
 
 
+_MAY_CHANGE: dict[str, Any] = {"minutes": True, "recruitment": {"session_parameter"}}
+"""Settings that came after the first studies, and are no part of what answers mean."""
+
+
 class StudyPlan(Frozen):
     """A whole study, as written to `study.json`.
 
@@ -137,8 +141,12 @@ class StudyPlan(Frozen):
         return frozenset(found)
 
     def fingerprint(self) -> str:
-        """SHA-256 of everything in it: what a database belongs to."""
-        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+        """SHA-256 of everything that decides what answers mean: what a database belongs to.
+
+        How participants come, where they go and what they are told of the time may change.
+        """
+        text = self.model_dump_json(exclude={"settings": _MAY_CHANGE})
+        return hashlib.sha256(text.encode()).hexdigest()
 
     def write(self, folder: Path) -> None:
         """Write `study.json`."""

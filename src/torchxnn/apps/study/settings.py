@@ -78,13 +78,23 @@ class Recruitment(Frozen):
     Attributes:
         parameters: URL parameters that are kept with a participant; the first one identifies a
             person, who cannot start twice or in two arms.
+        session_parameter: the one that nobody can guess: who comes with it and the identifier goes
+            on where they were, in whatever browser. None takes the first whose name has "session"
+            in it; without one nobody goes on by the link alone.
         completion_url: where the last page leads; `{code}` is replaced by the completion code.
         completion_code: the same for all; None makes one per participant.
     """
 
     parameters: tuple[str, ...] = ("PROLIFIC_PID", "STUDY_ID", "SESSION_ID")
+    session_parameter: str | None = None
     completion_url: str | None = None
     completion_code: str | None = None
+
+    @property
+    def session(self) -> str | None:
+        """The parameter that nobody can guess, if there is one."""
+        found = (name for name in self.parameters if "session" in name.lower())
+        return self.session_parameter or next(found, None)
 
     @model_validator(mode="after")
     def _check(self) -> Recruitment:
@@ -93,6 +103,11 @@ class Recruitment(Frozen):
         bad = [p for p in self.parameters if not re.fullmatch(r"[A-Za-z0-9_]{1,40}", p)]
         if bad:
             raise ValueError(f"URL parameter {bad[0]!r} must be 1 to 40 of A-Z, a-z, 0-9 and _")
+        if self.session_parameter not in (None, *self.parameters):
+            raise ValueError(
+                f"session_parameter {self.session_parameter!r} is none of the parameters "
+                f"{', '.join(self.parameters)}"
+            )
         return self
 
 
@@ -138,6 +153,8 @@ class StudySettings(Frozen):
         draw: "balanced" spreads the predicted classes evenly over a batch; "random" is the paper's.
         randomisation: "blocks" keeps orders and sets balanced; "simple" draws each participant's
             independently (paper).
+        minutes: how long it takes, as consent text and instructions say; None estimates it from the
+            number of images: replace it with what pilots have taken.
         demographics: ask for age band, gender, courses (paper appendix I).
         attention_check: one instructed answer in the middle of the study.
         arms: see `Arm`; no person takes part in two.
@@ -155,6 +172,7 @@ class StudySettings(Frozen):
     images_per_set: Annotated[int, Field(ge=2, le=40)] = 10
     draw: Literal["balanced", "random"] = "balanced"
     randomisation: Literal["blocks", "simple"] = "blocks"
+    minutes: Annotated[int, Field(ge=1)] | None = None
     demographics: bool = True
     attention_check: bool = True
     arms: Annotated[tuple[Arm, ...], Field(min_length=1)] = (MAIN, COMPLEMENTARY)

@@ -97,12 +97,12 @@ def simulate(
     parts = urlsplit(url if "://" in url else f"http://{url}")
     if parts.scheme not in ("http", "https") or not parts.netloc:
         raise DataError(f"{url!r} is no web address; give one such as http://127.0.0.1:8000")
-    base = f"{parts.scheme}://{parts.netloc}"
+    base = f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
     try:
         answer = httpx.get(f"{base}/", timeout=20)
     except httpx.HTTPError as error:
         raise DataError(f"nothing answers at {base}: {error}; start `xnn study serve`") from error
-    if "/start" not in answer.text:
+    if not re.search(r'action="[^"]*/start"', answer.text):
         raise DataError(f"{base} serves no study (status {answer.status_code})")
     total = Simulated()
     with ThreadPoolExecutor(config.at_once) as pool:
@@ -148,12 +148,16 @@ class _Person:
         page = self._ask("GET", "/", params={"synthetic": "1", **arm})
         page = self._send("/start", page, {"agree": "yes"})
         for _ in range(200):
-            path = page.url.path
+            path = self._path(page.url.path)
             if path == "/done":
                 self.found.finished += 1
                 return
             page = self._answer(path, page)
         raise XNNError("the study does not end")
+
+    def _path(self, path: str) -> str:
+        """A path of the host as one below the address of the study, which requests are given."""
+        return path.removeprefix(self.client.base_url.path.rstrip("/"))
 
     def _answer(self, path: str, page: httpx.Response) -> httpx.Response:
         if match := re.fullmatch(r"/stage/(\d+)", path):
@@ -197,10 +201,10 @@ class _Person:
         self._keep(position, events, signature)
         for image, group in self._groups(content).items():
             self._wait()
-            move = {"group": group, "how": "drag"}
+            move = {"group": group, "how": "drag", "by": "mouse"}
             self._keep(position, [self._event("move", start, image, move)], signature)
         answer = self._ask("POST", f"/api/stages/{position}/submit", headers=signature)
-        return self._ask("GET", answer.json()["next"])
+        return self._ask("GET", self._path(answer.json()["next"]))
 
     def _groups(self, content: Mapping[str, Any]) -> dict[str, int]:
         """A group for every picture, by what the stage shows of it."""
@@ -219,7 +223,7 @@ class _Person:
     def _look(self, image: Mapping[str, Any]) -> np.ndarray:
         if image["features"]:
             return np.array([feature["contribution"] for feature in image["features"]])
-        answer = self._ask("GET", image["heatmap"] or image["picture"])
+        answer = self._ask("GET", self._path(image["heatmap"] or image["picture"]))
         with Image.open(BytesIO(answer.content)) as picture:
             small = picture.convert("RGB").resize((_LOOKS, _LOOKS))
         return np.asarray(small, dtype=np.float64).flatten()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from torchxnn.apps.study.design import Trial, draw_trials
@@ -9,6 +10,13 @@ from torchxnn.apps.study.plan import StudyPlan
 from torchxnn.apps.study.settings import PRACTICE
 
 ABOUT, INSTRUCTIONS, RATINGS, DONE = "about-you", "instructions", "ratings", "done"
+
+
+SECONDS_PER_IMAGE = 12.0
+"""Assumed for looking at an image and its heatmaps and putting it into a group."""
+
+OTHER_MINUTES = 5.0
+"""Assumed for consent, instructions, practice and questions."""
 
 
 def stage_step(position: int) -> str:
@@ -30,6 +38,17 @@ def trials_of(plan: StudyPlan, arm: str, place: int) -> tuple[Trial, ...]:
 def count_trials(plan: StudyPlan, arm: str) -> int:
     """Batches that count, in an arm."""
     return len(plan.settings.arm(arm).all_stages) * len(plan.data_sets)
+
+
+def minutes_of(plan: StudyPlan, arm: str) -> int:
+    """How long an arm takes, as its pages say: what the settings say, or an estimate.
+
+    The estimate is `SECONDS_PER_IMAGE` for each image and `OTHER_MINUTES` for all else, in whole
+    fives.
+    """
+    images = count_trials(plan, arm) * plan.settings.images_per_set
+    estimate = OTHER_MINUTES + images * SECONDS_PER_IMAGE / 60
+    return plan.settings.minutes or 5 * math.ceil(estimate / 5)
 
 
 def steps_of(plan: StudyPlan, arm: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from importlib.resources import files
 from pathlib import Path
@@ -42,7 +43,7 @@ def default_consent() -> str:
 
 
 def read_texts(folder: Path, language: str) -> dict[str, Any]:
-    """Texts of a study's language.
+    """Texts of a study's language; what an English file of an earlier version lacks is ours.
 
     Raises:
         DataError: the file is missing or broken, or lacks a text; the message names it.
@@ -50,11 +51,20 @@ def read_texts(folder: Path, language: str) -> dict[str, Any]:
     path = folder / TEXTS / f"{language}.yaml"
     if not path.exists():
         raise DataError(f"{path} is missing: copy {TEXTS}/{REFERENCE}.yaml there and translate it")
-    found = read(path, yaml.safe_load)
-    problem = _difference(found, yaml.safe_load(default_texts(REFERENCE)), "")
+    found, ours = read(path, yaml.safe_load), yaml.safe_load(default_texts(REFERENCE))
+    if language == REFERENCE:
+        found = _filled(found, ours)
+    problem = _difference(found, ours, "")
     if problem:
         raise DataError(f"{path}: {problem}")
     return found
+
+
+def _filled(found: Any, ours: Any) -> Any:
+    """Texts with those of ours that are not there."""
+    if not (isinstance(found, dict) and isinstance(ours, dict)):
+        return found
+    return {name: _filled(found.get(name, text), text) for name, text in ours.items()}
 
 
 def _difference(found: Any, expected: Any, place: str) -> str | None:
@@ -82,13 +92,38 @@ def _difference(found: Any, expected: Any, place: str) -> str | None:
 
 
 def read_consent(folder: Path) -> str:
-    """The researcher's consent text as HTML; HTML in the text itself is shown, not obeyed.
+    """The researcher's consent text, in Markdown.
 
     Raises:
         DataError: the file is missing or empty.
     """
     path = folder / CONSENT
-    text = read(path)
+    text: str = read(path)
     if not text.strip():
         raise DataError(f"{path} is empty: participants must be told what they agree to")
+    return text
+
+
+def render_consent(text: str) -> str:
+    """A consent text as HTML; HTML in the text itself is shown, not obeyed."""
     return str(MarkdownIt("commonmark", {"html": False}).render(text))
+
+
+MINUTES = "{minutes}"
+"""Stands in a consent text for how long a study takes."""
+
+
+def says_minutes(text: str, minutes: int) -> bool:
+    """Whether a consent text names the time that the other pages name."""
+    return MINUTES in text or re.search(rf"\b{minutes}\b", text) is not None
+
+
+_BLANK = re.compile(r"(?<![\\\]])\[([^\[\]]*)\](?![(\[:])")
+
+
+def find_blanks(text: str) -> list[str]:
+    """What nobody has filled in of a consent text: words in [brackets] that are no links.
+
+    A bracket that is to stay is written as Markdown has it, with a backslash before it.
+    """
+    return [" ".join(found.split()) for found in _BLANK.findall(text)]

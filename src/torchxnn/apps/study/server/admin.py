@@ -9,18 +9,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, BackgroundTasks, Depends, Form, Header, Request
-from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse, Response
+from fastapi.responses import FileResponse, HTMLResponse, Response
 
+from torchxnn.apps.address import AddressOf
 from torchxnn.apps.study.design import all_cells, draw_cell
 from torchxnn.apps.study.export import write_archive
-from torchxnn.apps.study.server.session import (
-    ADMIN_COOKIE,
-    Problem,
-    SiteOf,
-    check_rate,
-    same,
-    set_cookie,
-)
+from torchxnn.apps.study.server.session import ADMIN_COOKIE, Problem, SiteOf, check_rate, same
 from torchxnn.apps.study.server.site import Site
 from torchxnn.apps.study.store.participants import count_cells, list_participants
 
@@ -39,7 +33,7 @@ def _is_admin(
     if authorization:
         check_rate(site.logins.wait("admin"))
         return same(authorization, f"Bearer {site.admin_token}")
-    cookie = request.cookies.get(ADMIN_COOKIE, "")
+    cookie = request.cookies.get(site.cookie(ADMIN_COOKIE), "")
     return same(cookie, site.database.sign("admin", site.admin_token))
 
 
@@ -57,13 +51,14 @@ def need_admin(admin: IsAdmin) -> None:
 
 
 @router.get("")
-def dashboard(site: SiteOf, admin: IsAdmin) -> Response:
+def dashboard(site: SiteOf, address: AddressOf, admin: IsAdmin) -> Response:
     """The dashboard, or the form for the token."""
     if not admin:
-        return site.page("admin_login.html", status=401, error=None)
+        return site.page("admin_login.html", address, status=401, error=None)
     now = site.clock()
     return site.page(
         "admin.html",
+        address,
         **_counts(site),
         participants=[
             {**row._mapping, "minutes_ago": round((now - row.seen_at) / 60)}
@@ -75,17 +70,19 @@ def dashboard(site: SiteOf, admin: IsAdmin) -> Response:
 
 @router.post("")
 def log_in(
-    request: Request, site: SiteOf, token: Annotated[str, Form(max_length=200)] = ""
+    site: SiteOf, address: AddressOf, token: Annotated[str, Form(max_length=200)] = ""
 ) -> Response:
     """Check the token and remember it in a cookie for half a day."""
     if site.admin_token is None:
         raise Problem(404, "not_found")
     check_rate(site.logins.wait("admin"))
     if not same(token, site.admin_token):
-        return site.page("admin_login.html", status=401, error=site.texts["admin"]["wrong"])
-    response = RedirectResponse("/admin", status_code=303)
+        wrong = site.texts["admin"]["wrong"]
+        return site.page("admin_login.html", address, status=401, error=wrong)
+    response = address.go("admin")
     value = site.database.sign("admin", site.admin_token)
-    set_cookie(request, response, ADMIN_COOKIE, value, ADMIN_SECONDS, "/admin")
+    name = site.cookie(ADMIN_COOKIE)
+    address.set_cookie(response, name, value, ADMIN_SECONDS, within="admin", strict=True)
     return response
 
 

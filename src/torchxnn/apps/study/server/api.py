@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Path
 from pydantic import BaseModel, ConfigDict, Field
 
+from torchxnn.apps.address import Address
 from torchxnn.apps.study.design import draw_order
 from torchxnn.apps.study.plan import StudyImage
 from torchxnn.apps.study.server.session import Problem, ScriptSession, Session, SessionOf
@@ -48,7 +49,7 @@ def _batch(session: Session, position: int) -> tuple[Stage, str, list[StudyImage
 @router.get("/{position}")
 def show(position: Position, session: SessionOf) -> dict[str, Any]:
     """Pictures of a batch and where they are; nothing that tells their class."""
-    site, participant = session.site, session.participant
+    site, participant, address = session.site, session.participant, session.address
     stage, method, images = _batch(session, position)
     groups = read_trial(site.database, participant, position, site.clock())
     return {
@@ -58,19 +59,24 @@ def show(position: Position, session: SessionOf) -> dict[str, Any]:
         "groups": site.plan.groups,
         "features": len(images[0].overlays) if stage == "XNN" else 0,
         "csrf": session.csrf,
-        "images": [_shown(image, stage, method, groups.get(image.id)) for image in images],
+        "images": [_shown(image, stage, method, groups.get(image.id), address) for image in images],
         "texts": site.texts["stage"],
     }
 
 
-def _shown(image: StudyImage, stage: Stage, method: str, group: int | None) -> dict[str, Any]:
+def _shown(
+    image: StudyImage, stage: Stage, method: str, group: int | None, address: Address
+) -> dict[str, Any]:
+    def media(name: str) -> str:
+        return address.path(f"media/{name}")
+
     features = zip(image.overlays, image.contributions, strict=True) if stage == "XNN" else ()
     return {
         "id": image.id,
-        "picture": f"/media/{image.picture}",
-        "heatmap": f"/media/{image.heatmaps[method]}" if stage == "1-Heatmap" else None,
+        "picture": media(image.picture),
+        "heatmap": media(image.heatmaps[method]) if stage == "1-Heatmap" else None,
         "features": [
-            {"overlay": f"/media/{overlay}", "contribution": contribution}
+            {"overlay": media(overlay), "contribution": contribution}
             for overlay, contribution in features
         ],
         "group": group,
@@ -99,4 +105,4 @@ def submit(position: Position, session: ScriptSession) -> dict[Literal["next"], 
     site, who = session.site, session.participant
     ids = [image.id for image in _batch(session, position)[2]]
     step = submit_trial(site.database, site.plan, who, position, ids, site.clock())
-    return {"next": f"/{step}"}
+    return {"next": session.address.path(step)}

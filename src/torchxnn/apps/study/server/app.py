@@ -13,8 +13,9 @@ from fastapi.staticfiles import StaticFiles
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
+from torchxnn.apps.address import BasePath, address_of, check_base_path, first_names
 from torchxnn.apps.study.plan import MEDIA, StudyPlan
-from torchxnn.apps.study.server import admin, api, pages
+from torchxnn.apps.study.server import admin, api, entry, pages
 from torchxnn.apps.study.server.session import COOKIE, SiteOf
 from torchxnn.apps.study.server.site import STATIC, Site, site_of
 from torchxnn.apps.study.store.database import open_database
@@ -23,20 +24,24 @@ from torchxnn.apps.study.texts import read_consent, read_texts
 from torchxnn.apps.web import Guard
 from torchxnn.storage.artifact import __version__
 
+_PARTS = (entry, pages, api, admin)
+
 
 def create_app(
     folder: Path,
     database_url: str | None = None,
     admin_token: str | None = None,
     pilot: bool = False,
+    base_path: str = "",
 ) -> FastAPI:
     """The application of the study in a folder; `pilot` says whether all who come now are pilots.
 
     `database_url` is that of another database than the SQLite file in the folder; `admin_token`
-    opens dashboard and export, None closes them.
+    opens dashboard and export, None closes them; `base_path` is where the study lies on its host.
 
     Raises:
         DataError: no study, broken texts, or a database of another study.
+        XNNError: `base_path` is no path, or begins as an address of the study itself does.
     """
     plan = StudyPlan.read(folder)
     site = Site(
@@ -44,22 +49,29 @@ def create_app(
         plan=plan,
         database=open_database(folder, plan, database_url),
         texts=read_texts(folder, plan.settings.language),
-        consent_html=read_consent(folder),
+        consent=read_consent(folder),
         admin_token=admin_token,
         pilot=pilot,
     )
-    app = FastAPI(title=plan.settings.title, version=__version__, openapi_url=None)
+    about: dict[str, Any] = {"title": plan.settings.title, "version": __version__}
+    app = FastAPI(**about, openapi_url=None, redirect_slashes=False)
     app.state.site = site
-    for part in (pages, api, admin):
+    for part in _PARTS:
         app.include_router(part.router)
-    app.add_api_route("/start", pages.make_start(plan), methods=["POST"])
+    app.add_api_route("/start", entry.make_start(plan), methods=["POST"])
     app.add_api_route("/media/{name}", _media, response_class=FileResponse)
     app.mount(f"/static/{site.static_version}", StaticFiles(directory=STATIC))
     app.add_middleware(Guard, body_bytes=plan.settings.limits.body_bytes)
+    routes = [*app.routes, *(route for part in _PARTS for route in part.router.routes)]
+    app.add_middleware(BasePath, base_path=check_base_path(base_path, first_names(routes)))
     web = RequestValidationError, StarletteHTTPException
     for kind in (RefusedError, *web, SQLAlchemyError):
         app.add_exception_handler(kind, _explain)
     return app
+
+
+_OF_NOBODY = ("no_session", "forged", "already_started", "broken_link")
+"""Messages to people whom the cookie does not name."""
 
 
 def _media(name: str, site: SiteOf) -> FileResponse:
@@ -87,11 +99,14 @@ def _explain(request: Request, error: Exception) -> Response:
         headers = error.headers or {}
     site = site_of(request)
     text = site.texts["message"][key]
+    address = address_of(request)
     if request.url.path.startswith("/api/"):
+        if "next" in extra:
+            extra = extra | {"next": address.path(extra["next"])}
         return JSONResponse({"detail": text["text"], **extra}, status, headers)
-    home = COOKIE in request.cookies and key != "no_session"
-    page = site.page(
-        "message.html", status=status, heading=text["title"], text=text["text"], home=home
-    )
+    # whoever the cookie belongs to need not be the one who reads this
+    home = site.cookie(COOKIE) in request.cookies and key not in _OF_NOBODY
+    told = {"heading": text["title"], "text": text["text"], "home": home}
+    page = site.page("message.html", address, status=status, **told)
     page.headers.update(headers)
     return page

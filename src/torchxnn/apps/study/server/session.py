@@ -6,12 +6,16 @@ import hmac
 import math
 from typing import Annotated
 
-from fastapi import Depends, Header, Request, Response
+from fastapi import Depends, Header, Request
+from fastapi.responses import RedirectResponse
 
+from torchxnn.apps.address import Address, AddressOf
 from torchxnn.apps.study.server.site import Site, site_of
 from torchxnn.apps.study.store.participants import Participant, RefusedError, find_participant
 
-COOKIE, START_COOKIE, ADMIN_COOKIE = "xnn_study", "xnn_start", "xnn_admin"
+COOKIE, START_COOKIE, ADMIN_COOKIE = "study", "start", "admin"
+"""Purposes of cookies, see `Site.cookie`."""
+
 COOKIE_SECONDS = 30 * 24 * 3600
 
 SiteOf = Annotated[Site, Depends(site_of)]
@@ -37,34 +41,24 @@ def check_rate(seconds: float) -> None:
         raise Problem(429, "too_fast", Retry_After=str(math.ceil(seconds)))
 
 
-def set_cookie(
-    request: Request, response: Response, name: str, value: str, seconds: int, path: str = "/"
-) -> None:
-    """A cookie that scripts cannot read and other sites cannot send along with a form."""
-    response.set_cookie(
-        name,
-        value,
-        max_age=seconds,
-        path=path,
-        httponly=True,
-        samesite="strict" if name == ADMIN_COOKIE else "lax",
-        secure=request.url.scheme == "https",
-    )
-
-
 class Session:
     """A participant who is signed in.
 
     Attributes:
         site: the study.
+        address: where it lies for them.
         participant: as the database has them at the start of the request.
         token: of the cookie.
         csrf: what forms and scripts have to send back.
     """
 
-    def __init__(self, site: Site, participant: Participant, token: str) -> None:
-        self.site, self.participant, self.token = site, participant, token
+    def __init__(self, site: Site, address: Address, participant: Participant, token: str) -> None:
+        self.site, self.address, self.participant, self.token = site, address, participant, token
         self.csrf = site.database.sign("csrf", token)
+
+    def go(self) -> RedirectResponse:
+        """Lead them to the page where they are."""
+        return self.address.go(self.participant.step)
 
     def check(self, given: str | None) -> None:
         """Refuse a request that does not come from one of our pages."""
@@ -72,18 +66,18 @@ class Session:
             raise Problem(403, "forged")
 
 
-def find_session(request: Request, site: SiteOf) -> Session | None:
+def find_session(request: Request, site: SiteOf, address: AddressOf) -> Session | None:
     """The participant of the cookie, if there is one.
 
     Raises:
         Problem: too many requests.
     """
-    token = request.cookies.get(COOKIE)
+    token = request.cookies.get(site.cookie(COOKIE))
     if not token or len(token) > 100:
         return None
     check_rate(site.requests.wait(token))
     participant = find_participant(site.database, token)
-    return None if participant is None else Session(site, participant, token)
+    return None if participant is None else Session(site, address, participant, token)
 
 
 def need_session(session: Annotated[Session | None, Depends(find_session)]) -> Session:

@@ -13,10 +13,12 @@ from typing import Any
 from fastapi import Request
 from fastapi.responses import HTMLResponse
 
+from torchxnn.apps.address import Address
 from torchxnn.apps.study.plan import StudyPlan
-from torchxnn.apps.study.steps import steps_of
+from torchxnn.apps.study.steps import minutes_of, steps_of
 from torchxnn.apps.study.store.database import Database
 from torchxnn.apps.study.store.participants import Participant
+from torchxnn.apps.study.texts import MINUTES, render_consent
 from torchxnn.apps.web import page_templates, version_of
 
 WEB = Path(__file__).parents[1] / "web"
@@ -62,7 +64,7 @@ class Site:
         plan: what it shows.
         database: where answers go.
         texts: of the participants' language.
-        consent_html: the researcher's text.
+        consent: the researcher's text, in Markdown.
         admin_token: opens the dashboard; None closes it.
         pilot: whether all who come now are pilots.
         clock: seconds since 1970.
@@ -72,40 +74,54 @@ class Site:
     plan: StudyPlan
     database: Database
     texts: dict[str, Any]
-    consent_html: str
+    consent: str
     admin_token: str | None = None
     pilot: bool = False
     clock: Callable[[], float] = time.time
     requests: Buckets = field(init=False)
     starts: Buckets = field(init=False)
     logins: Buckets = field(init=False)
+    links: Buckets = field(init=False)
 
     def __post_init__(self) -> None:
         limits = self.plan.settings.limits
         self.requests = Buckets(limits.requests_per_second, 4 * limits.requests_per_second)
         self.starts = Buckets(limits.starts_per_second, 10 * limits.starts_per_second)
         self.logins = Buckets(0.5, 10.0)
+        self.links = Buckets(0.1, 10.0)
 
     @cached_property
     def media(self) -> frozenset[str]:
         """Files that may be served: no other name is ever looked up."""
         return self.plan.media()
 
+    def consent_html(self, arm: str) -> str:
+        """The consent text of an arm, which says how long it takes."""
+        minutes = str(minutes_of(self.plan, arm))
+        return render_consent(self.consent.replace(MINUTES, minutes))
+
     @cached_property
     def static_version(self) -> str:
         """Changes when a script or a style changes."""
         return version_of(STATIC)
 
+    def cookie(self, purpose: str) -> str:
+        """Name of a cookie that no other study on the same host has."""
+        return f"xnn_{purpose}_{self.database.sign('cookies', '')[:8]}"
+
     def page(
         self,
         template: str,
+        address: Address,
         participant: Participant | None = None,
         status: int = 200,
         **values: Any,
     ) -> HTMLResponse:
         """Render a page; `participant` gives the step for the progress line."""
-        step, steps, pilot = 0, 0, self.pilot
+        step, steps, pilot, who, again = 0, 0, self.pilot, "", ""
         if participant is not None:
+            who = "identified" if participant.person else "unnamed"
+            again = f"{address.root}?new=1&arm={participant.arm}"
             pages = steps_of(self.plan, participant.arm)
             step, steps = pages.index(participant.step) + 1, len(pages)
             pilot = participant.kind == "pilot"
@@ -114,11 +130,15 @@ class Site:
             {
                 "t": self.texts,
                 "lang": self.plan.settings.language,
+                "root": address.root,
+                "prefix": address.prefix,
                 "title": self.plan.settings.title,
                 "contact": self.plan.settings.contact,
                 "static_version": self.static_version,
                 "step": step,
                 "steps": steps,
+                "who": who,
+                "again": again + ("&pilot=1" if pilot else ""),
                 "pilot": pilot,
                 "csrf": "",
                 **values,

@@ -33,6 +33,7 @@ class Participant:
         status: "in_progress", "finished", "expired" or "withdrawn".
         step: the page where they are.
         code: completion code, once finished.
+        person: keyed hash of the recruiter's identifier; None without one.
     """
 
     number: int
@@ -42,6 +43,7 @@ class Participant:
     status: str
     step: str
     code: str | None
+    person: str | None
 
 
 _COLUMNS = tuple(participants.c[field.name] for field in fields(Participant))
@@ -70,6 +72,16 @@ def hash_token(token: str) -> str:
     return hashlib.sha256(token.encode()).hexdigest()
 
 
+def fold(identifier: str) -> str:
+    """An identifier without what a person may write in another way: case, and spaces around."""
+    return " ".join(identifier.split()).casefold()
+
+
+def sign_person(database: Database, kind: Kind, identifier: str) -> str:
+    """What is stored of a recruiter's identifier: a hash that only this study's server can make."""
+    return database.sign(kind, fold(identifier))
+
+
 def begin(
     database: Database,
     plan: StudyPlan,
@@ -79,25 +91,32 @@ def begin(
     kind: Kind = "participant",
     parameters: Mapping[str, str] = MappingProxyType({}),
     person: str | None = None,
+    token: str | None = None,
 ) -> tuple[Participant, str]:
     """Enter somebody who gave consent, and give them a place in the design.
 
     The place is the lowest one that nobody of the same arm and kind holds: places of people who
     withdrew or were silent for too long are free again. Pilots and synthetic participants have
     places of their own, so that they leave no gaps. `parameters` are those of recruitment in the
-    URL; `person` is the recruiter's identifier of the person, if there is one.
+    URL; `person` is the recruiter's identifier of the person, if there is one. Who begins with a
+    `token` that is known has sent the consent form twice, and is the participant of the first time.
 
     Returns:
-        The participant and the token for the cookie, which is not kept.
+        The participant and the token for the cookie, a random one if none was given; only its
+        hash is kept.
 
     Raises:
         RefusedError: "already_started", as this person is known, in whatever arm; or "full", as the
             arm has as many participants as it wants.
     """
-    token = secrets.token_urlsafe(24)
+    token = token or secrets.token_urlsafe(24)
     if person is not None:
-        person = database.sign(kind, person)
+        person = sign_person(database, kind, person)
     with database.writing() as connection:
+        _lock_beginners(connection)
+        known = _find(connection, token)
+        if known is not None:
+            return known, token
         if person and connection.scalar(
             select(participants.c.number).where(participants.c.person == person)
         ):
@@ -134,9 +153,13 @@ def _expire(connection: Connection, plan: StudyPlan, now: float) -> None:
     )
 
 
-def _free_place(connection: Connection, plan: StudyPlan, arm: str, kind: Kind) -> int:
+def _lock_beginners(connection: Connection) -> None:
+    """Let nobody else begin until the transaction ends."""
     if connection.dialect.name != "sqlite":  # SQLite has a single writer anyway
         connection.execute(select(func.pg_advisory_xact_lock(1)))
+
+
+def _free_place(connection: Connection, plan: StudyPlan, arm: str, kind: Kind) -> int:
     taken = set(
         connection.scalars(
             select(participants.c.place).where(
@@ -155,9 +178,19 @@ def _free_place(connection: Connection, plan: StudyPlan, arm: str, kind: Kind) -
 def find_participant(database: Database, token: str) -> Participant | None:
     """Whose cookie this is; None for nobody's."""
     with database.reading() as connection:
-        row = connection.execute(
-            select(*_COLUMNS).where(participants.c.token == hash_token(token))
-        ).one_or_none()
+        return _find(connection, token)
+
+
+def is_known(database: Database, person: str) -> bool:
+    """Whether somebody of this keyed hash has begun, in whatever arm; also if they have left."""
+    query = select(participants.c.number).where(participants.c.person == person)
+    with database.reading() as connection:
+        return connection.scalar(query) is not None
+
+
+def _find(connection: Connection, token: str) -> Participant | None:
+    query = select(*_COLUMNS).where(participants.c.token == hash_token(token))
+    row = connection.execute(query).one_or_none()
     return None if row is None else Participant(*row)
 
 

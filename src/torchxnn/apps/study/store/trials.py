@@ -59,7 +59,7 @@ def read_trial(
     """Groups (from 1) of the images that have one; the first call notes that the batch began.
 
     Raises:
-        RefusedError: "elsewhere", as the participant is at another page, the `next` one.
+        RefusedError: "elsewhere", as the participant is at another page, the step `next`.
     """
     number = participant.number
     with _at(database, participant, position, now) as connection:
@@ -81,7 +81,7 @@ def save_events(
     Events that are known already, by id, change nothing.
 
     Raises:
-        RefusedError: "elsewhere", as the participant is at another page, the `next` one.
+        RefusedError: "elsewhere", as the participant is at another page, the step `next`.
     """
     number = participant.number
     with _at(database, participant, position, now) as connection:
@@ -148,7 +148,7 @@ def _at(
     number = participants.c.number == participant.number
     with database.writing() as connection:
         if not lock_step(connection, participant.number, stage_step(position)):
-            raise RefusedError("elsewhere", next=f"/{participant.step}")
+            raise RefusedError("elsewhere", next=participant.step)
         yield connection
         connection.execute(
             update(participants)

@@ -17,17 +17,20 @@ const HOVER = 120; // milliseconds until a pointer over a picture counts as look
 const at = (id) => document.getElementById(id);
 const main = at("main");
 const position = Number(main.dataset.position);
-const url = `/api/stages/${position}`;
+const url = `${main.dataset.root}api/stages/${position}`;
+
+/** Where an address that the server gave lies for this page, whatever a proxy did to its path. */
+const seen = (address) => main.dataset.root + address.slice(main.dataset.prefix.length + 1);
 
 /** What the server says of the batch; asked again until it answers. */
 async function ask() {
   for (let failures = 0; ; ) {
     try {
       const answer = await fetch(url, { headers: { Accept: "application/json" } });
-      if (answer.ok) return await answer.json();
+      if (answer.ok) return place(await answer.json());
       const said = await answer.json().catch(() => ({}));
       if (said.next) {
-        location.replace(said.next);
+        location.replace(seen(said.next));
         return new Promise(() => {});
       }
       if (answer.status < 500 && answer.status !== 429) {
@@ -42,6 +45,16 @@ async function ask() {
   }
 }
 
+/** The content of a batch with the addresses of its pictures as this page sees them. */
+function place(content) {
+  for (const image of content.images) {
+    image.picture = seen(image.picture);
+    image.heatmap = image.heatmap && seen(image.heatmap);
+    for (const feature of image.features) feature.overlay = seen(feature.overlay);
+  }
+  return content;
+}
+
 class Page {
   constructor(content) {
     this.content = content;
@@ -52,6 +65,7 @@ class Page {
     this.overlays = new Set();
     this.hovered = null;
     this.focused = content.images[0].id;
+    this.hand = matchMedia("(pointer: coarse)").matches ? "touch" : "mouse";
     this.queue = new Queue({
       url: `${url}/events`,
       csrf: content.csrf,
@@ -73,10 +87,20 @@ class Page {
     document.addEventListener("visibilitychange", () =>
       this.queue.add("visibility", null, { visible: document.visibilityState === "visible" }),
     );
+    this.#watchHands();
     await this.#load();
     this.#build();
     this.draw();
     at("work").hidden = false;
+  }
+
+  /** Remember what was used last: "mouse", "touch", "pen" or "keyboard". */
+  #watchHands() {
+    const note = (hand) => (this.hand = hand || this.hand);
+    addEventListener("pointerdown", (event) => note(event.pointerType), true);
+    addEventListener("keydown", () => note("keyboard"), true);
+    // a click that no pointer made: a key, or a screen reader in place of one
+    addEventListener("click", (event) => note(event.detail === 0 && "keyboard"), true);
   }
 
   // --- pictures
@@ -266,7 +290,7 @@ class Page {
     // a button of the dock that was pressed with a key is about to be switched off
     const dock = document.activeElement?.matches?.(".put button:focus-visible");
     const moved = ids.filter((id) => batch.place(id, group));
-    for (const id of moved) this.queue.add("move", id, { group, how });
+    for (const id of moved) this.queue.add("move", id, { group, how, by: this.hand });
     for (const id of ids) batch.selected.delete(id);
     if (moved.includes(keep) && how === "keyboard" && tray.includes(keep)) {
       const rest = tray.filter((id) => id === keep || !moved.includes(id));
@@ -359,7 +383,7 @@ class Page {
         const answer = await fetch(`${url}/submit`, { method: "POST", headers });
         const said = await answer.json().catch(() => ({}));
         if (said.next) {
-          location.assign(said.next);
+          location.assign(seen(said.next));
           return;
         }
         if (answer.status < 500 && answer.status !== 429) {
@@ -487,7 +511,7 @@ class Page {
 
   #refused(status, answer) {
     if (answer.next) {
-      location.replace(answer.next);
+      location.replace(seen(answer.next));
       return;
     }
     if (answer.unplaced) {
@@ -496,7 +520,7 @@ class Page {
       this.#announce(this.texts.not_placed);
       return;
     }
-    const button = make("button", { type: "button" }, this.texts.reload);
+    const button = make("button", { type: "button", hidden: status === 403 }, this.texts.reload);
     button.addEventListener("click", () => location.reload());
     this.#problem(answer.detail ?? this.texts.signed_out, button);
   }
