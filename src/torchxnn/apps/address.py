@@ -60,13 +60,14 @@ class Address:
     ) -> None:
         """A cookie that scripts cannot read, of this application alone, or of a path `within` it.
 
+        Where the path of the application is not known, the browser sends it to the whole host.
         Other sites cannot send it along with a form; if it is strict, not with a link either.
         """
         response.set_cookie(
             name,
             value,
             max_age=seconds,
-            path=f"{self.prefix}/{within}".rstrip("/") or "/",
+            path=f"{self.prefix}/{within}".rstrip("/") if self.prefix else "/",
             httponly=True,
             samesite="strict" if strict else "lax",
             secure=self.host.startswith("https:"),
@@ -110,7 +111,7 @@ def check_base_path(given: str, taken: Collection[str] = ()) -> str:
 def first_names(routes: Iterable[BaseRoute]) -> set[str]:
     """What the paths of an application begin with."""
     paths = (getattr(route, "path", "") for route in routes)
-    return {path.split("/")[1] for path in paths if path}
+    return {path.split("/")[1] for path in paths if path.strip("/")}
 
 
 class BasePath:

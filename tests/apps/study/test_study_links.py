@@ -73,7 +73,7 @@ def test_another_identifier_is_another_person(app):
     assert count(app) == 2
 
 
-@pytest.mark.parametrize("written", ["ADA", " ada", "Ada  ", "\tada\n"])
+@pytest.mark.parametrize("written", ["ADA", "\tAda "])
 def test_case_and_spaces_make_nobody_another_person(app, written):
     client = practise(app, **ADA)
     assert client.get("/", params=ADA | {"PROLIFIC_PID": written}).url.path == "/stage/0"
@@ -106,6 +106,27 @@ def test_without_identifiers_somebody_new_says_so(app):
     assert 'value="pilot"' in page.text
     assert open_consent(client, page).url.path == "/about-you"
     assert count(app) == 2
+
+
+def test_how_it_ended_has_a_code_of_its_own(tmp_path):
+    codes = {"completion_code": "DONE", "failed_check_code": "LOOK", "withdrawn_code": "LEFT"}
+    url = {"completion_url": "https://recruiter.example/?cc={code}"}
+    write_tiny_study(tmp_path, keys=("birds",), recruitment=Recruitment(**codes, **url))
+    app = create_app(tmp_path)
+    for attention, code in (("3", "DONE"), ("5", "LOOK")):
+        page = finish(practise(app), 3, attention=attention)
+        assert f'data-code="{code}"' in page.text
+        refresh = f'http-equiv="refresh" content="10; url=https://recruiter.example/?cc={code}"'
+        assert refresh in page.text
+        assert f'href="https://recruiter.example/?cc={code}"' in page.text
+    client = practise(app)
+    page = client.post("/delete", data=fields(client.get("/delete")))
+    assert f'href="{url["completion_url"].format(code="LEFT")}"' in page.text
+    stays = client.get(str(page.url) + "&stay=1")
+    assert 'data-code="LEFT"' in stays.text
+    assert "refresh" not in stays.text
+    assert "LEFT" not in browser(app).get("/left").text
+    app.state.site.database.close()
 
 
 def test_somebody_new_does_not_see_the_code_of_the_one_before(app):
@@ -306,10 +327,10 @@ def test_personal_link_and_cookies_behind_a_proxy_with_a_certificate(serve):
     app = serve(base_path="/lab")
     headers = {"X-Forwarded-Proto": "https", "X-Forwarded-Host": "lab.example.org"}
     client = TestClient(app, base_url="https://127.0.0.1:8000", headers=headers)
-    page = client.get("/")
+    page = client.get("/lab/")
     assert "secure" in page.headers["set-cookie"].lower()
-    page = client.post("/start", data={**fields(page), "agree": "yes"})
-    page = client.post("/about-you", data=fields(page))
+    page = client.post("/lab/start", data={**fields(page), "agree": "yes"})
+    page = client.post("/lab/about-you", data=fields(page))
     link = re.search(r">https://lab\.example\.org/lab/(resume/\w+)<", page.text)[1]
     assert browser(app).get(f"/lab/{link}").url.path == "/lab/instructions"
 

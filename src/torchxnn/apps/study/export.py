@@ -17,7 +17,7 @@ from sqlalchemy import select
 
 from torchxnn.apps.study.columns import COLUMNS, TYPES
 from torchxnn.apps.study.plan import StudyPlan
-from torchxnn.apps.study.settings import ATTENTION_ANSWER, PRACTICE
+from torchxnn.apps.study.settings import ATTENTION, ATTENTION_ANSWER, PRACTICE
 from torchxnn.apps.study.steps import attention_position, trials_of
 from torchxnn.apps.study.store.database import Database
 from torchxnn.apps.study.store.schema import answers, events, participants, placements, trials
@@ -106,7 +106,7 @@ def _participant(
     device: Mapping[str, Any] = next((e.value for e in own if e.type == "device"), {})
     counts = count_hands(own).most_common()
     asked = attention_position(plan, row.arm) is not None
-    attention = given.get("attention")
+    attention = given.get(ATTENTION)
     return {
         **given,
         **row._mapping,

@@ -67,7 +67,10 @@ class StudyDataSet(Frozen):
         return tuple(image for image in self.images if image.set == number)
 
 
-_MAY_CHANGE: dict[str, Any] = {"minutes": True, "recruitment": {"session_parameter"}}
+_MAY_CHANGE: dict[str, Any] = {
+    "minutes": True,
+    "recruitment": {"session_parameter", "failed_check_code", "withdrawn_code"},
+}
 """Settings that came after the first studies, and are no part of what answers mean."""
 
 

@@ -16,6 +16,9 @@ PRACTICE = 0
 LIKERT = 7
 """Points of all agreement scales (paper section 4.1)."""
 
+ATTENTION = "attention"
+"""Name of the question of the attention check."""
+
 ATTENTION_ANSWER = 3
 """What the attention check asks to choose: the third point, "Low"; its text names it."""
 
@@ -82,13 +85,18 @@ class Recruitment(Frozen):
             on where they were, in whatever browser. None takes the first whose name has "session"
             in it; without one nobody goes on by the link alone.
         completion_url: where the last page leads; `{code}` is replaced by the completion code.
-        completion_code: the same for all; None makes one per participant.
+        completion_code: the same for all who finish; None makes one per participant.
+        failed_check_code: of those who finish and have failed the attention check; None gives them
+            a completion code.
+        withdrawn_code: of those who leave and have their answers deleted; None gives them none.
     """
 
     parameters: tuple[str, ...] = ("PROLIFIC_PID", "STUDY_ID", "SESSION_ID")
     session_parameter: str | None = None
     completion_url: str | None = None
     completion_code: str | None = None
+    failed_check_code: str | None = None
+    withdrawn_code: str | None = None
 
     @property
     def session(self) -> str | None:

@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from torchxnn.apps.address import BasePath, address_of, check_base_path, first_names
 from torchxnn.apps.study.plan import MEDIA, StudyPlan
-from torchxnn.apps.study.server import admin, api, entry, pages
+from torchxnn.apps.study.server import admin, api, entry, leaving, pages
 from torchxnn.apps.study.server.session import COOKIE, SiteOf
 from torchxnn.apps.study.server.site import STATIC, Site, site_of
 from torchxnn.apps.study.store.database import open_database
@@ -24,7 +24,7 @@ from torchxnn.apps.study.texts import read_consent, read_texts
 from torchxnn.apps.web import Guard
 from torchxnn.storage.artifact import __version__
 
-_PARTS = (entry, pages, api, admin)
+_PARTS = (entry, pages, leaving, api, admin)
 
 
 def create_app(

@@ -10,13 +10,11 @@ from fastapi import APIRouter, Form
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from pydantic import Field
 
-from torchxnn.apps.address import AddressOf
 from torchxnn.apps.study.server.forms import About, Body, Confidence, Ratings
-from torchxnn.apps.study.server.session import COOKIE, Problem, Session, SessionOf, SiteOf
-from torchxnn.apps.study.settings import HARDEST, PRACTICE
+from torchxnn.apps.study.server.session import Problem, Session, SessionOf
+from torchxnn.apps.study.settings import ATTENTION, HARDEST, PRACTICE
 from torchxnn.apps.study.steps import (
     ABOUT,
-    DONE,
     INSTRUCTIONS,
     RATINGS,
     attention_position,
@@ -25,25 +23,13 @@ from torchxnn.apps.study.steps import (
     minutes_of,
     stage_step,
 )
-from torchxnn.apps.study.store.participants import forget, go_on
+from torchxnn.apps.study.store.participants import go_on
 
 router = APIRouter(default_response_class=HTMLResponse)
 
 QUESTIONS = ("age", "gender", "computer_science", "ai_courses")
 
 Position = Annotated[int, Field(ge=PRACTICE, le=100)]
-
-
-def _page(session: Session, step: str, template: str, **values: Any) -> Response:
-    """The page of a step, or where to go instead if the participant is not at it."""
-    if session.participant.step != step:
-        return session.go()
-    return _show(session, template, **values)
-
-
-def _show(session: Session, template: str, **values: Any) -> Response:
-    values["csrf"] = session.csrf
-    return session.site.page(template, session.address, session.participant, **values)
 
 
 def _answered(session: Session, step: str, csrf: str, given: Mapping[str, Any]) -> RedirectResponse:
@@ -65,7 +51,7 @@ def _next(session: SessionOf) -> Response:
 
 @router.get("/about-you")
 def _about(session: SessionOf) -> Response:
-    return _page(session, ABOUT, "about.html", questions=QUESTIONS, error=None)
+    return session.page(ABOUT, "about.html", questions=QUESTIONS, error=None)
 
 
 @router.post("/about-you")
@@ -82,8 +68,7 @@ def _answer_about(session: SessionOf, given: Annotated[About, Form()]) -> Respon
 def _instructions(session: SessionOf) -> Response:
     plan = session.site.plan
     arm = plan.settings.arm(session.participant.arm)
-    return _page(
-        session,
+    return session.page(
         INSTRUCTIONS,
         "instructions.html",
         stages=arm.all_stages,
@@ -108,7 +93,7 @@ def _answer_instructions(session: SessionOf, given: Annotated[Body, Form()]) -> 
 def _stage(position: Position, session: SessionOf) -> Response:
     last = count_trials(session.site.plan, session.participant.arm)
     values = {"position": position, "last": last, "practice": position == PRACTICE}
-    return _page(session, stage_step(position), "stage.html", **values)
+    return session.page(stage_step(position), "stage.html", **values)
 
 
 @router.get("/stage/{position}/confidence")
@@ -118,7 +103,7 @@ def _confidence(position: Position, session: SessionOf) -> Response:
 
 def _confidence_page(session: Session, position: int, **values: Any) -> Response:
     values = {"attention": _is_checked(session, position), "error": None} | values
-    return _page(session, confidence_step(position), "confidence.html", **values)
+    return session.page(confidence_step(position), "confidence.html", **values)
 
 
 def _is_checked(session: Session, position: int) -> bool:
@@ -136,7 +121,7 @@ def _answer_confidence(
         return _confidence_page(session, position, error=missing, status=422)
     answers = {f"confidence/{position}": given.confidence}
     if checked and given.attention is not None:
-        answers["attention"] = given.attention
+        answers[ATTENTION] = given.attention
     return _answered(session, confidence_step(position), given.csrf, answers)
 
 
@@ -159,7 +144,7 @@ def _ratings_page(
     session: Session, given: Ratings, error: str | None = None, status: int = 200
 ) -> Response:
     values = {"agents": _rated(session), "hardest": HARDEST, "values": given.model_dump()}
-    return _page(session, RATINGS, "ratings.html", status=status, error=error, **values)
+    return session.page(RATINGS, "ratings.html", status=status, error=error, **values)
 
 
 @router.post("/ratings")
@@ -169,33 +154,3 @@ def _answer_ratings(session: SessionOf, given: Annotated[Ratings, Form()]) -> Re
         return _ratings_page(session, given, session.site.texts["ratings"]["missing"], 422)
     answers = {name: getattr(given, name) for name in [*needed, "comments"]}
     return _answered(session, RATINGS, given.csrf, answers)
-
-
-@router.get("/done")
-def _done(session: SessionOf) -> Response:
-    code, settings = session.participant.code or "", session.site.plan.settings
-    url = settings.recruitment.completion_url
-    address = url and url.replace("{code}", quote(code))
-    return _page(session, DONE, "done.html", code=code, completion_url=address)
-
-
-# --- leaving
-
-
-@router.get("/delete")
-def _delete(session: SessionOf) -> Response:
-    return _show(session, "delete.html")
-
-
-@router.post("/delete")
-def _answer_delete(session: SessionOf, given: Annotated[Body, Form()]) -> Response:
-    session.check(given.csrf)
-    forget(session.site.database, session.participant)
-    response = session.address.go("left")
-    session.address.delete_cookie(response, session.site.cookie(COOKIE))
-    return response
-
-
-@router.get("/left")
-def _left(site: SiteOf, address: AddressOf) -> Response:
-    return site.page("left.html", address)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hmac
 import math
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import Depends, Header, Request
-from fastapi.responses import RedirectResponse
+from fastapi.responses import RedirectResponse, Response
 
 from torchxnn.apps.address import Address, AddressOf
 from torchxnn.apps.study.server.site import Site, site_of
@@ -59,6 +59,17 @@ class Session:
     def go(self) -> RedirectResponse:
         """Lead them to the page where they are."""
         return self.address.go(self.participant.step)
+
+    def show(self, template: str, **values: Any) -> Response:
+        """A page for them."""
+        values["csrf"] = self.csrf
+        return self.site.page(template, self.address, self.participant, **values)
+
+    def page(self, step: str, template: str, **values: Any) -> Response:
+        """The page of a step, or where to go instead if they are not at it."""
+        if self.participant.step != step:
+            return self.go()
+        return self.show(template, **values)
 
     def check(self, given: str | None) -> None:
         """Refuse a request that does not come from one of our pages."""

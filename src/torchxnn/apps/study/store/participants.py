@@ -13,6 +13,7 @@ from typing import Any, Literal
 from sqlalchemy import Connection, delete, func, insert, select, update
 
 from torchxnn.apps.study.plan import StudyPlan
+from torchxnn.apps.study.settings import ATTENTION, ATTENTION_ANSWER
 from torchxnn.apps.study.steps import DONE, next_step, steps_of
 from torchxnn.apps.study.store.database import Database
 from torchxnn.apps.study.store.schema import answers, events, participants, placements, trials
@@ -239,12 +240,22 @@ def advance(
     new = next_step(steps_of(plan, participant.arm), step)
     values: dict[str, object] = {"step": new, "seen_at": now, "status": "in_progress"}
     if new == DONE:
-        code = plan.settings.recruitment.completion_code or secrets.token_hex(4).upper()
+        code = _code(connection, plan, participant.number)
         values |= {"status": "finished", "finished_at": now, "code": code}
     connection.execute(
         update(participants).where(participants.c.number == participant.number).values(values)
     )
     return new
+
+
+def _code(connection: Connection, plan: StudyPlan, number: int) -> str:
+    """What somebody who has finished shows the recruiter."""
+    recruitment = plan.settings.recruitment
+    own = answers.c.number == number, answers.c.question == ATTENTION
+    answer = connection.scalar(select(answers.c.value).where(*own))
+    if recruitment.failed_check_code and answer not in (None, str(ATTENTION_ANSWER)):
+        return recruitment.failed_check_code
+    return recruitment.completion_code or secrets.token_hex(4).upper()
 
 
 def forget(database: Database, participant: Participant) -> None:
