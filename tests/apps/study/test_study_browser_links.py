@@ -44,7 +44,7 @@ def test_two_people_at_one_computer_below_a_path(tmp_path):
         for image in images[:3]:
             touch.place(image, 1)
         mouse.place(images[3], 2)
-        page.locator('.picture[tabindex="0"]').focus()
+        page.locator(f'.card[data-id="{images[4]}"] .picture').focus()
         page.keyboard.press("3")
         b.saved(page)
         before = b.placed(page)
