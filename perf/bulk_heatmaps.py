@@ -26,7 +26,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from torchxnn.apps.heatmaps.attribute import attribute_many
-from torchxnn.apps.heatmaps.drawing import HeatmapConfig
+from torchxnn.apps.heatmaps.config import HeatmapConfig
 from torchxnn.embeddings.srae import SRAE
 from torchxnn.models.bundled import squeezenet_with_head
 from torchxnn.models.preprocessing import Preprocessing

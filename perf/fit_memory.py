@@ -27,8 +27,8 @@ from torch.utils.data import Dataset
 from torchxnn.data.activation_cache import ActivationCache
 from torchxnn.data.record import cache_activations
 from torchxnn.storage.files import replace_file
-from torchxnn.training.config import ComputeConfig, TrainConfig
-from torchxnn.training.many import ManyConfig, fit_many
+from torchxnn.training.config import ComputeConfig, ManyConfig, TrainConfig
+from torchxnn.training.many import fit_many
 
 CLASSES = 50
 

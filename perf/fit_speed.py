@@ -51,11 +51,12 @@ from torchxnn.parallel.engine import LocalEngine
 from torchxnn.parallel.process import one_thread
 from torchxnn.storage.files import replace_file
 from torchxnn.training import losses
-from torchxnn.training.config import ComputeConfig, Losses, Split, TrainConfig
+from torchxnn.training.config import ComputeConfig, Losses, ManyConfig, TrainConfig
 from torchxnn.training.initialise import VectorStarter
-from torchxnn.training.many import ManyConfig, fit_many
+from torchxnn.training.many import fit_many
 from torchxnn.training.objective import full_set_losses
 from torchxnn.training.schedule import trial_generator
+from torchxnn.training.split import Split
 
 CONSOLE = Console(stderr=True)
 LOOP_BATCH = 50

@@ -12,7 +12,8 @@ from safetensors.torch import save_file
 from cli_examples import FAST, fails, text_of, write_letters
 from conftest import make_net
 from torchxnn.cli.main import main
-from torchxnn.data.datasets.open import DataConfig, find_target, open_dataset
+from torchxnn.data.config import DataConfig
+from torchxnn.data.datasets.open import find_target, open_dataset
 from torchxnn.errors import DataError, XNNWarning
 from torchxnn.models.preprocessing import Preprocessing
 

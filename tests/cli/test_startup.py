@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -14,8 +15,11 @@ from torchxnn.cli import commands
 from torchxnn.cli.commands import COMMANDS
 from torchxnn.cli.main import main
 
-ROOMS = ("attribution", "data", "embeddings", "explanations", "metrics", "models", "parallel",
-         "storage", "training")  # fmt: skip
+PACKAGE = Path(torchxnn.__file__).parent
+FACES = sorted(
+    str(stub.parent.relative_to(PACKAGE.parent)).replace("/", ".")
+    for stub in PACKAGE.rglob("__init__.pyi")
+)
 
 ASKED = """
 import sys
@@ -49,6 +53,14 @@ def test_help_version_and_a_typo_do_not_load_pytorch():
     assert "embed a layer into a few x-features" in " ".join(done.stdout.split())
 
 
+def test_help_of_commands_does_not_load_pytorch():
+    """But for `xnn benchmark`, whose settings lie with what they set."""
+    words = [[name, "--help"] for name in COMMANDS if name != "benchmark"]
+    lines, _ = loaded_by(*words)
+    assert len(lines) == len(words)
+    assert all(line.endswith("[]") for line in lines), lines
+
+
 def test_a_command_that_is_like_none_has_no_near_ones(capsys):
     assert fails(capsys, "zzz") == "there is no command 'zzz'; `xnn --help` lists them"
 
@@ -61,7 +73,7 @@ def test_every_command_is_where_the_table_says():
         assert kind.__doc__ == commands._described(place)
 
 
-@pytest.mark.parametrize("room", ["torchxnn", *(f"torchxnn.{room}" for room in ROOMS)])
+@pytest.mark.parametrize("room", FACES)
 def test_all_names_of_a_face_are_there(room):
     """Each is found when it is asked for, also where a module of the room has the same name."""
     face = importlib.import_module(room)

@@ -11,8 +11,8 @@ from torch import nn
 from torchxnn import XNN, TrainConfig
 from torchxnn.attribution.effective_weights import EFFECTIVE
 from torchxnn.attribution.methods import METHODS, attributor
+from torchxnn.data.config import DataConfig
 from torchxnn.data.datasets.images import UnreadableImageError, read_input
-from torchxnn.data.datasets.open import DataConfig
 from torchxnn.errors import DataError, XNNWarning
 from torchxnn.metrics.masking import inpaint_images, masked_accuracy
 from torchxnn.models.channels import settle_channels

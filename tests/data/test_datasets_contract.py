@@ -14,11 +14,12 @@ from dataset_examples import (
     write_places,
 )
 from image_examples import write_noise
+from torchxnn.data.config import DataConfig
 from torchxnn.data.datasets.base import ImageSubset, make_loader
 from torchxnn.data.datasets.elpv import ELPV
 from torchxnn.data.datasets.folder import ImageFolder
 from torchxnn.data.datasets.images import read_image
-from torchxnn.data.datasets.open import DATASETS, DataConfig, open_dataset
+from torchxnn.data.datasets.open import DATASETS, open_dataset
 from torchxnn.errors import DataError, XNNWarning
 from torchxnn.models.preprocessing import Preprocessing
 

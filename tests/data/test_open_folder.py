@@ -5,7 +5,8 @@ import json
 import pytest
 
 from image_examples import write_noise
-from torchxnn.data.datasets.open import DataConfig, find_target, open_dataset
+from torchxnn.data.config import DataConfig
+from torchxnn.data.datasets.open import find_target, open_dataset
 from torchxnn.errors import DataError, XNNWarning
 from torchxnn.models.preprocessing import Preprocessing
 

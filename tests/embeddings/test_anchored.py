@@ -11,8 +11,8 @@ from safetensors.torch import load_file, save_file
 
 from conftest import make_images, make_net
 from torchxnn import XNN
+from torchxnn.apps.what_if.config import WhatIfConfig
 from torchxnn.apps.what_if.one_image import what_if
-from torchxnn.apps.what_if.painting import WhatIfConfig
 from torchxnn.data.record import record_activations
 from torchxnn.embeddings import ConvSRAE, as_directions, fit_ica, fit_lasso, fit_pca, with_readout
 from torchxnn.embeddings.apply import anchor, apply_embedding

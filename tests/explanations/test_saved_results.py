@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from explanation_examples import CERTIFICATE, explanation, peak, photograph
-from torchxnn.apps.what_if.painting import WhatIfConfig
+from torchxnn.apps.what_if.config import WhatIfConfig
 from torchxnn.apps.what_if.result import Change, WhatIf
 from torchxnn.errors import DataError
 from torchxnn.explanations.contrast import contrast

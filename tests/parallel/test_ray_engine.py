@@ -19,7 +19,8 @@ from engine_examples import (
     wait_until,
 )
 from torchxnn.errors import DataError, WorkerError, WorkerWarning, XNNError
-from torchxnn.parallel.ray_engine import EngineConfig, RayEngine
+from torchxnn.parallel.config import EngineConfig
+from torchxnn.parallel.ray_engine import RayEngine
 from torchxnn.parallel.workers import JobRunner
 
 

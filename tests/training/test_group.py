@@ -17,11 +17,12 @@ from torchxnn.embeddings.srae import SRAE
 from torchxnn.embeddings.subspace import principal_subspace
 from torchxnn.errors import DataError, DegenerateFitWarning, NonFiniteError, XNNError
 from torchxnn.training import losses
-from torchxnn.training.config import ComputeConfig, Losses, Split
+from torchxnn.training.config import ComputeConfig, Losses
 from torchxnn.training.fit import fit_embedding, fit_group
 from torchxnn.training.initialise import VectorStarter
 from torchxnn.training.objective import batch_statistics, full_set_losses, loss_of_terms
 from torchxnn.training.schedule import RunningMeans, Schedule, trial_generator
+from torchxnn.training.split import Split
 from torchxnn.training.stacked import Stack
 from training_examples import QUICK, distance, make_data, many_classes
 

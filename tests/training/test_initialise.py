@@ -8,10 +8,11 @@ import pytest
 import torch
 
 from torchxnn.training import initialise
-from torchxnn.training.config import Split, TrainConfig
+from torchxnn.training.config import ManyConfig, TrainConfig
 from torchxnn.training.fit import fit_embedding
 from torchxnn.training.initialise import SharedStarts, VectorStarter, pretrain_greedily
-from torchxnn.training.many import ManyConfig, fit_many
+from torchxnn.training.many import fit_many
+from torchxnn.training.split import Split
 from training_examples import make_data
 
 CONFIG = TrainConfig(hidden=(16, 8), batch_size=32, pretrain_epochs=2)

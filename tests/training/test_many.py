@@ -24,9 +24,9 @@ from torchxnn.data.record import cache_activations
 from torchxnn.errors import DataError, DegenerateFitWarning, ModelError, XNNError
 from torchxnn.parallel.engine import LocalEngine
 from torchxnn.training.class_results import class_folder
-from torchxnn.training.config import ComputeConfig
+from torchxnn.training.config import ComputeConfig, ManyConfig
 from torchxnn.training.fit import fit_embedding
-from torchxnn.training.many import ManyConfig, fit_many
+from torchxnn.training.many import fit_many
 from torchxnn.training.memory import Needs, load_splits
 from training_examples import QUICK, distance, many_classes
 
@@ -309,7 +309,8 @@ from dataclasses import replace
 from killing import kill_midway
 from training_examples import QUICK
 from torchxnn.parallel.engine import LocalEngine
-from torchxnn.training.many import ManyConfig, fit_many
+from torchxnn.training.config import ManyConfig
+from torchxnn.training.many import fit_many
 
 if __name__ == "__main__":
     config = replace(QUICK, epochs=40, patience=40)

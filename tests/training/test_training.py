@@ -15,7 +15,7 @@ from torchxnn.errors import DataError, DegenerateFitWarning, NonFiniteError, XNN
 from torchxnn.storage.artifact import structure, to_json
 from torchxnn.training import losses
 from torchxnn.training.cells import MapStarter
-from torchxnn.training.config import Split, TrainConfig
+from torchxnn.training.config import TrainConfig
 from torchxnn.training.fit import fit_embedding
 from torchxnn.training.initialise import (
     VectorStarter,
@@ -28,6 +28,7 @@ from torchxnn.training.initialise import (
 from torchxnn.training.objective import full_set_losses
 from torchxnn.training.report import FitReport
 from torchxnn.training.schedule import RunningMeans
+from torchxnn.training.split import Split
 from training_examples import make_data
 
 QUICK = TrainConfig(hidden=(32, 16), epochs=40, patience=40, batch_size=32, pretrain_epochs=3)

@@ -18,9 +18,10 @@ from torchxnn.embeddings.apply import apply_embedding
 from torchxnn.embeddings.conv_srae import ConvSRAE
 from torchxnn.embeddings.srae import SRAE
 from torchxnn.errors import DataError, ModelError, NonFiniteError, XNNError
-from torchxnn.training.config import ConvConfig, Split
+from torchxnn.training.config import ConvConfig
 from torchxnn.training.fit import fit_embedding
 from torchxnn.training.objective import full_set_losses
+from torchxnn.training.split import Split
 
 # Networks with random weights have units that only their bias excites, and short fits x-features
 # without a contrast; these warnings are tested where they belong.

@@ -11,8 +11,8 @@ from tyro.conf import Positional, arg
 from torchxnn.apps.atlas.config import AtlasConfig
 from torchxnn.cli.saved_run import open_for
 from torchxnn.cli.terminal import Terminal, count_steps
-from torchxnn.data.datasets.open import DataConfig
-from torchxnn.parallel.ray_engine import EngineConfig
+from torchxnn.data.config import DataConfig
+from torchxnn.parallel.config import EngineConfig
 
 
 @dataclass(frozen=True)

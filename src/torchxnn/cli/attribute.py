@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from torchxnn.apps.heatmaps.drawing import HeatmapConfig
+from torchxnn.apps.heatmaps.config import HeatmapConfig
 from torchxnn.cli.saved_run import SavedRunOnImages, open_for
 from torchxnn.cli.terminal import Terminal, count_drawings
-from torchxnn.parallel.ray_engine import EngineConfig
+from torchxnn.parallel.config import EngineConfig
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from rich.progress import Progress
 from rich.table import Table
@@ -11,10 +11,11 @@ from tyro.conf import Positional, arg
 
 from torchxnn.cli.saved_run import NamedModel
 from torchxnn.cli.terminal import NUMBERS, Terminal, count_images
-from torchxnn.data.activation_cache import ActivationCache, CacheDtype
+from torchxnn.data.config import CacheDtype
 from torchxnn.errors import XNNError
-from torchxnn.models.tokens import layer_with_token
-from torchxnn.storage.paths import as_place, file_sizes
+
+if TYPE_CHECKING:
+    from torchxnn.data.activation_cache import ActivationCache
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,8 @@ class Cache(NamedModel):
 
     def execute(self, terminal: Terminal) -> None:
         """Check if asked, record what is missing, print what the cache holds."""
+        from torchxnn.models.tokens import layer_with_token
+
         with terminal.progress() as progress:
             damaged = self._verify(progress) if self.verify else []
             cache = self.record(
@@ -63,6 +66,9 @@ class Cache(NamedModel):
         terminal.say(f"Saved in {cache.store.location}")
 
     def _verify(self, progress: Progress) -> list[int]:
+        from torchxnn.data.activation_cache import ActivationCache
+        from torchxnn.storage.paths import as_place, file_sizes
+
         if "manifest.json" not in file_sizes(as_place(self.out)):
             raise XNNError(f"--verify: there is no cache at {self.out} yet; run it without")
         store = ActivationCache.open(self.out, complete=False).store

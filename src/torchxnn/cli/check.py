@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from rich.table import Table
 from tyro.conf import Positional, arg
 
-from torchxnn.apps.check import CheckConfig, InputCheck, run_check
-from torchxnn.attribution.base import CONSERVATION_LIMIT, LayerCertificate
-from torchxnn.attribution.sanity import RandomizedStep
+from torchxnn.apps.check.config import CheckConfig
 from torchxnn.cli.terminal import NUMBERS, Terminal
-from torchxnn.models.examination import Examination
+
+if TYPE_CHECKING:
+    from torchxnn.attribution.base import LayerCertificate
+    from torchxnn.attribution.sanity import RandomizedStep
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,9 @@ class Check(CheckConfig):
 
     def execute(self, terminal: Terminal) -> None:
         """Print what the model is like, a table per input, and the cascade if asked."""
+        from torchxnn.apps.check.run import InputCheck, run_check
+        from torchxnn.models.examination import Examination
+
         for found in run_check(self, lambda text: terminal.complain(f"xnn: note: {text}")):
             if isinstance(found, Examination):
                 terminal.examination(found)
@@ -43,6 +47,8 @@ class Check(CheckConfig):
 
 def certificate_table(title: str, layers: Sequence[LayerCertificate]) -> Table:
     """One row per module from the top down, and the worst of all."""
+    from torchxnn.attribution.base import CONSERVATION_LIMIT
+
     columns = map(NUMBERS, ("operations", "conservation error", "fallback share"))
     table = Table("layer", *columns, title=title)
     for layer in layers:

@@ -11,16 +11,14 @@ from typing import TYPE_CHECKING, Literal
 from rich.progress import Progress
 
 from torchxnn.cli.saved_run import describe_source
-from torchxnn.cli.tables import evaluation_table, fit_table
 from torchxnn.cli.terminal import Terminal, count_drawings, count_epochs, count_images
 from torchxnn.errors import DataError
-from torchxnn.parallel.process import one_thread
 from torchxnn.training.config import TrainConfig
-from torchxnn.training.report import FitReport
-from torchxnn.xnn import XNN
 
 if TYPE_CHECKING:
     from torchxnn.apps.demo import DemoSetup
+    from torchxnn.training.report import FitReport
+    from torchxnn.xnn import XNN
 
 NETWORK = "network.safetensors"
 
@@ -49,6 +47,7 @@ class Demo:
         """
         from torchxnn.apps.report.build import build_report
         from torchxnn.apps.report.write import write_report
+        from torchxnn.cli.tables import evaluation_table, fit_table
         from torchxnn.data.datasets.base import make_loader
         from torchxnn.storage.files import check_replaceable
         from torchxnn.storage.saved_folder import MARKER
@@ -101,7 +100,9 @@ class Demo:
         from safetensors.torch import save
 
         from torchxnn.data.datasets.base import make_loader
+        from torchxnn.parallel.process import one_thread
         from torchxnn.storage.files import replace_file
+        from torchxnn.xnn import XNN
 
         if self.weights is None:
             state = {name: value.contiguous() for name, value in setup.model.state_dict().items()}

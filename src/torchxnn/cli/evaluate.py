@@ -6,10 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from torchxnn.cli.saved_run import SavedRunOnImages, open_for
-from torchxnn.cli.tables import evaluation_table
 from torchxnn.cli.terminal import Terminal, count_images
-from torchxnn.storage.artifact import to_json
-from torchxnn.storage.files import replace_file
 
 
 @dataclass(frozen=True)
@@ -23,6 +20,10 @@ class Evaluate(SavedRunOnImages):
 
     def execute(self, terminal: Terminal) -> None:
         """Measure, print, and write JSON if asked."""
+        from torchxnn.cli.tables import evaluation_table
+        from torchxnn.storage.artifact import to_json
+        from torchxnn.storage.files import replace_file
+
         xnn = self.load()
         with terminal.progress() as progress:
             dataset = open_for(xnn, self.data, self.source, progress)

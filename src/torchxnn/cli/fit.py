@@ -5,31 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from rich.progress import Progress
 from tyro.conf import Positional, arg
 
 from torchxnn.cli.saved_run import NamedModel
-from torchxnn.cli.tables import fit_table, many_table
 from torchxnn.cli.terminal import Terminal, count_epochs, count_images
-from torchxnn.data.activation_cache import ActivationCache
-from torchxnn.data.datasets.augment import HeldOutCopies
-from torchxnn.data.datasets.open import find_target
-from torchxnn.data.examined import warn_of_doubts
 from torchxnn.errors import DataError
-from torchxnn.explanations.names.file import check_names
-from torchxnn.models.examination import said_of
-from torchxnn.models.load import LoadedModel, count_outputs
-from torchxnn.models.tokens import layer_with_token
-from torchxnn.storage.files import check_replaceable
-from torchxnn.storage.paths import as_place
-from torchxnn.storage.saved_folder import MARKER
-from torchxnn.training.class_results import FittedClass, ManyFits, write_class_index
-from torchxnn.training.config import ComputeConfig, TrainConfig
-from torchxnn.training.many import ManyConfig, fit_many, targets_with_positives
-from torchxnn.training.memory import Needs, load_splits
-from torchxnn.xnn import XNN
+from torchxnn.training.config import ComputeConfig, ManyConfig, TrainConfig
+
+if TYPE_CHECKING:
+    from torchxnn.data.activation_cache import ActivationCache
+    from torchxnn.models.load import LoadedModel
+    from torchxnn.training.class_results import FittedClass, ManyFits
+    from torchxnn.xnn import XNN
+
 
 ALL = "all"
 ACTIVATIONS = "activations"
@@ -77,6 +68,8 @@ class Fit(NamedModel):
     @property
     def place(self) -> str:
         """The layer with its token, as functions of the library take it."""
+        from torchxnn.models.tokens import layer_with_token
+
         return layer_with_token(self.layer, self.token)
 
     def _check(self) -> None:
@@ -93,6 +86,13 @@ class Fit(NamedModel):
     # One XNN
 
     def _fit_one(self, loaded: LoadedModel, terminal: Terminal) -> None:
+        from torchxnn.cli.tables import fit_table
+        from torchxnn.explanations.names.file import check_names
+        from torchxnn.models.examination import said_of
+        from torchxnn.storage.files import check_replaceable
+        from torchxnn.storage.paths import as_place
+        from torchxnn.storage.saved_folder import MARKER
+
         out = as_place(self.out)
         if isinstance(out, Path):
             check_replaceable(out, MARKER)
@@ -107,6 +107,9 @@ class Fit(NamedModel):
         terminal.say(f"Saved in {self.out}. Next: xnn report {self.out} {self.data or 'DIR'}")
 
     def _fit_images(self, loaded: LoadedModel, progress: Progress) -> XNN:
+        from torchxnn.data.datasets.augment import HeldOutCopies
+        from torchxnn.models.load import count_outputs
+
         opened = self.open(loaded, str(self.data), progress)
         names, dataset = opened.class_names, opened.dataset
         source, preprocessing = self.origin(loaded, dataset.name), self.preprocessing(loaded)
@@ -131,6 +134,8 @@ class Fit(NamedModel):
         return xnn
 
     def _fit_cached(self, loaded: LoadedModel, progress: Progress) -> XNN:
+        from torchxnn.training.memory import Needs, load_splits
+
         cache = self._cache(loaded, progress)
         preprocessing, names = cache.preprocessing or self.preprocessing(loaded), cache.class_names
         xnn = self._xnn(loaded, class_names=names, preprocessing=preprocessing, source=cache.source)
@@ -150,12 +155,20 @@ class Fit(NamedModel):
         return xnn
 
     def _xnn(self, loaded: LoadedModel, **about: Any) -> XNN:
+        from torchxnn.xnn import XNN
+
         said: Any = {"outputs_are": self.outputs.outputs_are, "positives": self.outputs.positives}
         return XNN(loaded.model, self.place, self.n_features, **said, **about)
 
     # One XNN per class
 
     def _fit_many(self, loaded: LoadedModel, terminal: Terminal) -> None:
+        from torchxnn.cli.tables import many_table
+        from torchxnn.models.examination import said_of
+        from torchxnn.storage.paths import as_place
+        from torchxnn.training.class_results import write_class_index
+        from torchxnn.training.many import targets_with_positives
+
         with terminal.progress() as progress:
             cache = self._cache(loaded, progress)
             meaning = cache.settled_labels(self.outputs)[1]
@@ -183,6 +196,8 @@ class Fit(NamedModel):
         terminal: Terminal,
         noun: str,
     ) -> ManyFits:
+        from torchxnn.training.many import fit_many
+
         advance = count_images(progress, "Fitting classes", len(wanted))
 
         def note(fitted: FittedClass) -> None:
@@ -207,6 +222,10 @@ class Fit(NamedModel):
 
     def _cache(self, loaded: LoadedModel, progress: Progress) -> ActivationCache:
         """The activations that were given, or recorded now, beside the classes."""
+        from torchxnn.data.activation_cache import ActivationCache
+        from torchxnn.data.examined import warn_of_doubts
+        from torchxnn.storage.paths import as_place
+
         if self.cache is not None:
             cache = ActivationCache.open(self.cache)
             cache.check(model=loaded.model, layer=self.place)
@@ -223,4 +242,6 @@ class Fit(NamedModel):
     def _targets(
         texts: Sequence[str], outputs: int, names: Sequence[str] | None
     ) -> tuple[int, ...]:
+        from torchxnn.data.datasets.open import find_target
+
         return tuple(find_target(text, outputs, names) for text in texts)

@@ -5,17 +5,19 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from rich.table import Column, Table
 from tyro.conf import Positional, arg
 
 from torchxnn.cli.terminal import NUMBERS, Terminal
-from torchxnn.data.datasets.open import DataConfig
+from torchxnn.data.config import DataConfig
 from torchxnn.errors import XNNWarning
 from torchxnn.models.config import Size
-from torchxnn.models.layer_list import LayerInfo, list_layers
-from torchxnn.models.preprocessing import Preprocessing
+
+if TYPE_CHECKING:
+    from torchxnn.models.layer_list import LayerInfo
+    from torchxnn.models.preprocessing import Preprocessing
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,7 @@ class Layers:
 
         from torchxnn.models.channels import check_dimensions
         from torchxnn.models.examination import EXAMINED, examine_model
+        from torchxnn.models.layer_list import list_layers
         from torchxnn.models.load import load_model
 
         with warnings.catch_warnings():

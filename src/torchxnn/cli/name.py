@@ -10,15 +10,12 @@ from typing import Annotated, Any
 
 from tyro.conf import Positional, arg
 
-from torchxnn.apps.naming.gather import NameConfig
+from torchxnn.apps.naming.config import NameConfig
 from torchxnn.cli.saved_run import SavedRun, open_for
 from torchxnn.cli.terminal import Terminal, count_drawings, count_images, needs_extra, serve
 from torchxnn.data.class_names import spoken
-from torchxnn.data.datasets.open import DataConfig
+from torchxnn.data.config import DataConfig
 from torchxnn.errors import DataError
-from torchxnn.explanations.names.file import names_csv, read_names
-from torchxnn.storage.files import replace_file
-from torchxnn.storage.saved_folder import read_saved
 
 
 @dataclass(frozen=True)
@@ -42,6 +39,10 @@ class Name(SavedRun):
 
     def execute(self, terminal: Terminal) -> None:
         """Draw the heatmaps, then serve until interrupted; or export."""
+        from torchxnn.explanations.names.file import names_csv, read_names
+        from torchxnn.storage.files import replace_file
+        from torchxnn.storage.saved_folder import read_saved
+
         about, _ = read_saved(self.run)
         embedding, n_features = about["weights_sha256"], about["embedding"]["n_features"]
         names = read_names(self.run, embedding, n_features)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from torchxnn.apps.report.build import ReportConfig
+from torchxnn.apps.report.config import ReportConfig
 from torchxnn.cli.saved_run import SavedRunOnImages, open_for
 from torchxnn.cli.terminal import Terminal, count_drawings, count_images
 

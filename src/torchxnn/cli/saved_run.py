@@ -6,23 +6,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from rich.progress import Progress
 from tyro.conf import Positional, arg
 
 from torchxnn.cli.terminal import count_images
-from torchxnn.data.activation_cache import ActivationCache
-from torchxnn.data.datasets.augment import HeldOutCopies
-from torchxnn.data.datasets.base import ImageDataset
-from torchxnn.data.datasets.open import DataConfig, OpenedData, open_dataset
-from torchxnn.data.record import cache_activations
+from torchxnn.data.config import DataConfig
 from torchxnn.models.config import Doubt, OutputsConfig
-from torchxnn.models.from_hugging_face import lasting_name
-from torchxnn.models.load import LoadedModel, count_outputs, load_model
-from torchxnn.models.preprocessing import Preprocessing
-from torchxnn.parallel.ray_engine import EngineConfig
-from torchxnn.storage.paths import Location
+from torchxnn.parallel.config import EngineConfig
+
+if TYPE_CHECKING:
+    from torchxnn.data.activation_cache import ActivationCache
+    from torchxnn.data.datasets.base import ImageDataset
+    from torchxnn.data.datasets.open import OpenedData
+    from torchxnn.models.load import LoadedModel
+    from torchxnn.models.preprocessing import Preprocessing
+    from torchxnn.storage.paths import Location
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,8 @@ class NamedModel:
 
     def load(self) -> LoadedModel:
         """The model in evaluation mode."""
+        from torchxnn.models.load import load_model
+
         return load_model(self.model, self.weights, allow_random=self.random_weights)
 
     def preprocessing(self, loaded: LoadedModel) -> Preprocessing:
@@ -52,6 +54,9 @@ class NamedModel:
 
     def open(self, loaded: LoadedModel, data: str, progress: Progress) -> OpenedData:
         """A folder of images as a data set for the model; its training part by default."""
+        from torchxnn.data.datasets.open import open_dataset
+        from torchxnn.models.load import count_outputs
+
         preprocessing = self.preprocessing(loaded)
         outputs = count_outputs(loaded.model, preprocessing)
         names, labelled = loaded.classes, self.outputs.kind != "value"
@@ -86,6 +91,9 @@ class NamedModel:
             progress: gets the bar.
             settings: further arguments of `cache_activations`.
         """
+        from torchxnn.data.datasets.augment import HeldOutCopies
+        from torchxnn.data.record import cache_activations
+
         opened = self.open(loaded, data, progress)
         dataset: ImageDataset = opened.dataset
         if copies[0]:
@@ -137,6 +145,9 @@ class SavedRunOnImages(SavedRun):
 
 def open_for(xnn: Any, data: str | Path, source: DataConfig, progress: Progress) -> ImageDataset:
     """A folder as a data set for the model of an XNN; its test part by default."""
+    from torchxnn.data.datasets.open import open_dataset
+    from torchxnn.models.load import count_outputs
+
     preprocessing = source.preprocessing(xnn.preprocessing)
     outputs = count_outputs(xnn.model, preprocessing)
     labelled = xnn.meaning.outputs_are != "value"
@@ -150,6 +161,8 @@ def describe_source(
     model: str, weights: Path | None, random_weights: bool, description: str, data: str
 ) -> dict[str, Any]:
     """Where a model and its data come from, as `XNN.source` has it, to be found again."""
+    from torchxnn.models.from_hugging_face import lasting_name
+
     return {
         "model": lasting_name(model),
         "weights": weights and str(weights.resolve()),

@@ -12,8 +12,6 @@ from tyro.conf import Positional, arg, subcommand
 from torchxnn.apps.study.analysis.power_options import PowerOptions
 from torchxnn.cli.terminal import NUMBERS, Terminal, count_images, count_steps, needs_extra, serve
 from torchxnn.errors import DataError, XNNError
-from torchxnn.storage.artifact import to_json
-from torchxnn.storage.files import check_replaceable, replace_file
 
 Folder = Annotated[Positional[Path], arg(metavar="STUDY", help="folder of the study")]
 Database = Annotated[
@@ -227,6 +225,7 @@ class Analyse(_Analysis):
         from torchxnn.apps.study.analysis.exclusions import check_anybody, select_participants
         from torchxnn.apps.study.analysis.findings import summarise_findings
         from torchxnn.apps.study.analysis.report import REPORT, write_report
+        from torchxnn.storage.files import check_replaceable
 
         check_replaceable(self.out, REPORT)
         plan, tables = _read(self.study, self.database)
@@ -283,6 +282,8 @@ class PowerCommand:
         from rich.table import Table
 
         from torchxnn.apps.study.analysis.power import describe_curve, find_sample_size
+        from torchxnn.storage.artifact import to_json
+        from torchxnn.storage.files import replace_file
 
         options, source = self._made()
         with terminal.err.status("Simulating studies"):

@@ -5,19 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from itertools import product, starmap
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from rich.table import Table
 from tyro.conf import Positional, arg
 
-from torchxnn.apps.what_if.painting import WhatIfConfig
-from torchxnn.apps.what_if.table import ORDERS, WAYS, Figure, WhatIfTable, what_if_table
+from torchxnn.apps.what_if.config import WhatIfConfig
 from torchxnn.cli.saved_run import SavedRun, folder_names, open_for
 from torchxnn.cli.terminal import NUMBERS, Terminal, count_drawings
-from torchxnn.data.datasets.open import DataConfig
+from torchxnn.data.config import DataConfig
 from torchxnn.errors import DataError
-from torchxnn.storage.artifact import to_json
-from torchxnn.storage.files import replace_file
+
+if TYPE_CHECKING:
+    from torchxnn.apps.what_if.table import Figure, WhatIfTable
+
 
 _ORDERS = {
     "contribution": "by contribution",
@@ -64,6 +65,10 @@ class WhatIfCommand(SavedRun):
             terminal.say(f"  {self.out / name}/what_if.html")
 
     def _table(self, terminal: Terminal) -> None:
+        from torchxnn.apps.what_if.table import what_if_table
+        from torchxnn.storage.artifact import to_json
+        from torchxnn.storage.files import replace_file
+
         if len(self.images) != 1:
             raise DataError(f"--table takes one folder of images, got {len(self.images)}")
         xnn = self.load()
@@ -115,6 +120,8 @@ _FIGURES: dict[Figure, str] = {
 
 def curve_table(found: WhatIfTable) -> Table:
     """Areas under the curves of insertion and deletion."""
+    from torchxnn.apps.what_if.table import ORDERS, WAYS
+
     table = Table(
         "",
         "order",

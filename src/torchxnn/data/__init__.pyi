@@ -1,5 +1,6 @@
 from .activation_cache import ActivationCache
 from .activations import Activations
+from .config import DataConfig
 from .datasets.ade20k import ADE20K
 from .datasets.augment import AugmentedImages
 from .datasets.base import ImageDataset, ImageSubset, Sample, make_loader
@@ -11,7 +12,7 @@ from .datasets.funnybirds import FunnyBirds, FunnyBirdsInterventions
 from .datasets.images import read_image
 from .datasets.mnist import MNIST
 from .datasets.nyu import NYUDepth
-from .datasets.open import DATASETS, DataConfig, open_dataset
+from .datasets.open import DATASETS, open_dataset
 from .datasets.places365 import Places365
 from .datasets.planted import PlantedShapes
 from .record import cache_activations, record_activations, record_chunk

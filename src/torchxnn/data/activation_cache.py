@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import Any, Literal, final
+from typing import Any, final
 
 import torch
 from jaxtyping import Bool, Float, Int64, Shaped
@@ -30,7 +30,6 @@ from torchxnn.storage.chunk_store import ChunkStore
 from torchxnn.storage.paths import Location
 
 KIND = "activations"
-CacheDtype = Literal["float32", "float16", "bfloat16"]
 LOGITS, PREDICTED, LABELS = "logits", "predicted", "labels"
 PICTURE, COPY, HELD_OUT = "picture", "copy", "held_out"
 

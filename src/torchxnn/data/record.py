@@ -27,11 +27,11 @@ from torchxnn.data.activation_cache import (
     PICTURE,
     PREDICTED,
     ActivationCache,
-    CacheDtype,
     kind_version,
     layer_tensor,
 )
 from torchxnn.data.activations import Activations, RowStore
+from torchxnn.data.config import CacheDtype
 from torchxnn.data.datasets.augment import HeldOutCopies
 from torchxnn.data.datasets.base import ImageDataset
 from torchxnn.data.labels import empty_labels, fitting_labels, labels_form

@@ -5,16 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from torchxnn.embeddings.autoencoder import Autoencoder
+from torchxnn.embeddings.config import Pooling
 from torchxnn.errors import XNNError
-
-Pooling = Literal["none", "max", "average"]
 
 
 class ConvSRAE(Autoencoder):

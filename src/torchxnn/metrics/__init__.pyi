@@ -1,5 +1,6 @@
 from .agreement import Agreement, krippendorff_alpha
 from .among_positives import AmongPositives, measure_among_positives
+from .config import Inpainting
 from .faithfulness import BoundLevel, Faithfulness, measure_faithfulness
 from .funnybirds_protocol import (
     OfficialTally,
@@ -44,7 +45,6 @@ from .intervals import (
 from .locality import Locality, RelevanceHistograms, entropy
 from .map_truth import MapTruth, map_truth, part_mass
 from .masking import (
-    Inpainting,
     Masking,
     combine_maps,
     inpaint_images,

@@ -13,13 +13,12 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from typing import Any, Literal, final
+from typing import Any, final
 
 from torchxnn.errors import WorkerError, XNNError
-from torchxnn.parallel.engine import Engine, LocalEngine, Task
+from torchxnn.parallel.engine import Engine, Task
 from torchxnn.parallel.workers import JobRunner, Loss, Workers, work_through
 
 INSTALL = "pip install 'torchxnn[ray]'"
@@ -28,45 +27,11 @@ _SHOWN = 200  # characters of what Ray says about a lost worker
 
 _KNOCK_SECONDS = 10.0
 
-EngineName = Literal["local", "ray"]
 
 _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",  # nothing is sent to anybody
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # no FutureWarning about graphics cards
 }
-
-
-@dataclass(frozen=True)
-class EngineConfig:
-    """Where jobs run; the results are the same everywhere.
-
-    Attributes:
-        engine: "local" is this machine, "ray" a Ray cluster.
-        jobs: how many jobs run at once, each on one thread; by default 1 on this machine, and all
-            processors of a Ray cluster.
-        address: of a running Ray cluster, "auto" for the one that this machine belongs to; without
-            it a cluster of this machine alone is started for the time of the jobs.
-    """
-
-    engine: EngineName = "local"
-    jobs: int | None = None
-    address: str | None = None
-
-    def make(self) -> Engine:
-        """The engine.
-
-        Raises:
-            XNNError: no such engine, Ray is not installed, or an address without Ray.
-        """
-        if self.engine == "ray":
-            return RayEngine(self.address, self.jobs)
-        if self.engine != "local":
-            raise XNNError(f"unknown engine {self.engine!r}; known: local, ray")
-        if self.address is not None:
-            raise XNNError(
-                f"the local engine has no address ({self.address}); choose the engine ray"
-            )
-        return LocalEngine(1 if self.jobs is None else self.jobs)
 
 
 @final

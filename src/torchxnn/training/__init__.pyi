@@ -1,8 +1,8 @@
 from .class_results import FittedClass, ManyFits
-from .config import ComputeConfig, ConvConfig, Losses, TrainConfig
+from .config import ComputeConfig, ConvConfig, Losses, ManyConfig, TrainConfig
 from .fit import fit_embedding
 from .losses import faithfulness, pull_away, sparse_reconstruction
-from .many import ManyConfig, fit_many
+from .many import fit_many
 from .report import FitReport
 
 __all__ = [

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from torchxnn.embeddings.components import find_components, read_logits
 from torchxnn.errors import DataError
-from torchxnn.training.config import Split, TrainConfig
+from torchxnn.training.config import TrainConfig
 from torchxnn.training.initialise import SharedStarts
+from torchxnn.training.split import Split
 
 OFF = 0.01
 """Share of the training images on which the x-feature of a component starts at 0."""

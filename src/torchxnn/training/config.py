@@ -1,21 +1,18 @@
-"""Settings of a fit, its losses, and the splits of the data that it sees."""
+"""Settings of fits, and the losses that they report; nothing here loads PyTorch."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Literal
 
-import torch
-from jaxtyping import Bool, Float
-from torch import Tensor
-
-from torchxnn.data.activations import Activations
-from torchxnn.embeddings.conv_srae import Pooling
+from torchxnn.embeddings.config import Pooling
 from torchxnn.errors import XNNError
-from torchxnn.training import losses
 
 Reconstruction = Literal["sparse", "squared", "none"]
 """Which penalty on the reconstruction of Z takes part in the loss."""
+
+PullAway = Literal["within", "correlation", "cosine"]
+"""How the x-features' vectors are centred before their cosines are taken; see `pull_away`."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +112,7 @@ class TrainConfig:
     beta: float = 0.5
     eta: float = 0.1
     q: float = 100.0
-    pull_away: losses.PullAway = "within"
+    pull_away: PullAway = "within"
     relevance: float = 0.0
     positive_share: float | None = 0.15
     learning_rate: float = 1e-3
@@ -195,45 +192,15 @@ class Losses:
     components: float = 0.0
 
 
-@dataclass(frozen=True, eq=False)
-class Split:
-    """One split of the data, training or held out, reduced to what the fit needs.
+@dataclass(frozen=True)
+class ManyConfig:
+    """How the fits of many classes are divided into jobs.
 
     Attributes:
-        data: activations, all logits, labels.
-        logits: (M, k), those to reproduce.
-        positives: (M, k).
-        weights: (M,), sum 1.
-        components: (M, n), contributions that the x-features are held near; None for none.
+        block: most classes per job; what a class gives may depend on the others of its block by
+            rounding, so the same blocks give the same bits.
+        memory: gigabytes that a job may use for activations and what is computed from them.
     """
 
-    data: Activations
-    logits: Float[Tensor, "samples targets"]
-    positives: Bool[Tensor, "samples targets"]
-    weights: Float[Tensor, " samples"]
-    components: Float[Tensor, "samples features"] | None = None
-
-    def groups(self, pull_away: losses.PullAway) -> Float[Tensor, "samples groups"] | None:
-        """One-hot groups within which x-features are centred; None for none.
-
-        A sample is a positive of one target at most, so the groups are the targets' positives and
-        all others.
-        """
-        if pull_away == "cosine":
-            return None
-        if pull_away == "correlation":
-            return torch.ones_like(self.logits[:, :1])
-        positives = self.positives.to(self.logits)
-        return torch.cat([positives, 1 - positives.sum(1, keepdim=True)], 1)
-
-    def beside(self, data: Activations) -> Split:
-        """The same with its activations where they lie on another device, and all else there."""
-        device = data.z.device
-        components = None if self.components is None else self.components.to(device)
-        return Split(
-            data,
-            self.logits.to(device),
-            self.positives.to(device),
-            self.weights.to(device),
-            components,
-        )
+    block: int = 16
+    memory: float = 4.0

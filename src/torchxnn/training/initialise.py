@@ -24,7 +24,8 @@ from torchxnn.embeddings.linear import deviation, fit_linear
 from torchxnn.embeddings.srae import SRAE
 from torchxnn.embeddings.subspace import Subspace, principal_subspace
 from torchxnn.metrics.faithfulness import ACTIVE_SHARE, dead_features
-from torchxnn.training.config import Split, TrainConfig
+from torchxnn.training.config import TrainConfig
+from torchxnn.training.split import Split
 
 Made = TypeVar("Made")
 

@@ -11,16 +11,11 @@ once, each as if it were alone.
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from torchxnn.embeddings.linear import weighted_mean
-
-PullAway = Literal["within", "correlation", "cosine"]
-"""How the x-features' vectors are centred before their cosines are taken; see `pull_away`."""
 
 NORM_FLOOR = 1e-12
 """Mean square below which an x-feature counts as dead, and share of it that rounding may leave."""

@@ -33,26 +33,12 @@ from torchxnn.training.class_results import (
     class_folder,
     finished_report,
 )
-from torchxnn.training.config import ComputeConfig, TrainConfig
+from torchxnn.training.config import ComputeConfig, ManyConfig, TrainConfig
 from torchxnn.training.fit import fit_group
 from torchxnn.training.initialise import SharedStarts
 from torchxnn.training.memory import Needs, load_splits
 from torchxnn.training.report import FitReport, describe_xnn
 from torchxnn.training.restarts import FitResult
-
-
-@dataclass(frozen=True)
-class ManyConfig:
-    """How the fits of many classes are divided into jobs.
-
-    Attributes:
-        block: most classes per job; what a class gives may depend on the others of its block by
-            rounding, so the same blocks give the same bits.
-        memory: gigabytes that a job may use for activations and what is computed from them.
-    """
-
-    block: int = 16
-    memory: float = 4.0
 
 
 @dataclass(frozen=True, eq=False)

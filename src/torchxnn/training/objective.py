@@ -14,8 +14,9 @@ from torchxnn.embeddings.autoencoder import Autoencoder
 from torchxnn.embeddings.linear import group_moments, normalised, second_moments
 from torchxnn.errors import XNNError
 from torchxnn.training import losses
-from torchxnn.training.config import Losses, Reconstruction, Split, TrainConfig
+from torchxnn.training.config import Losses, Reconstruction, TrainConfig
 from torchxnn.training.relevance import relevance_moments, relevance_through
+from torchxnn.training.split import Split
 from torchxnn.training.stacked import Stack
 
 VALUES_AT_ONCE = 2**24

@@ -19,11 +19,12 @@ from torchxnn.metrics.among_positives import measure_among_positives
 from torchxnn.metrics.evaluation import measure_activations
 from torchxnn.metrics.faithfulness import Faithfulness
 from torchxnn.training.components import hold_near_components
-from torchxnn.training.config import ComputeConfig, Split, TrainConfig
+from torchxnn.training.config import ComputeConfig, TrainConfig
 from torchxnn.training.initialise import SharedStarts
 from torchxnn.training.objective import full_set_losses
 from torchxnn.training.report import FitReport
 from torchxnn.training.schedule import Trial
+from torchxnn.training.split import Split
 from torchxnn.training.trial import Wanted
 
 FitResult = tuple[Embedding, FitReport] | XNNError

@@ -20,7 +20,7 @@ from torchxnn.embeddings.autoencoder import Autoencoder
 from torchxnn.errors import XNNError
 from torchxnn.training import losses
 from torchxnn.training.cells import MapStarter
-from torchxnn.training.config import ComputeConfig, Losses, Split, TrainConfig
+from torchxnn.training.config import ComputeConfig, Losses, TrainConfig
 from torchxnn.training.initialise import SharedStarts, VectorStarter
 from torchxnn.training.objective import (
     Terms,
@@ -32,6 +32,7 @@ from torchxnn.training.objective import (
     precision,
 )
 from torchxnn.training.schedule import RunningMeans, Schedule, Trial, trial_generator
+from torchxnn.training.split import Split
 from torchxnn.training.stacked import Stack
 
 

@@ -10,8 +10,8 @@ import study_browser as b
 from atlas_examples import Parts, make_parts, small_network
 from torchxnn.apps.atlas import AtlasConfig, build_atlas
 from torchxnn.apps.atlas import site as sites
+from torchxnn.apps.what_if.config import WhatIfConfig
 from torchxnn.apps.what_if.one_image import what_if
-from torchxnn.apps.what_if.painting import WhatIfConfig
 from torchxnn.xnn import XNN
 
 if not Path(b.CHROMIUM).is_file():

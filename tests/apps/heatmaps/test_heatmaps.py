@@ -13,7 +13,8 @@ from conftest import make_images, make_net
 from killing import kill_midway
 from reference import shrink_maps_reference
 from torchxnn.apps.heatmaps.attribute import attribute_many
-from torchxnn.apps.heatmaps.drawing import HeatmapConfig, shrink_maps
+from torchxnn.apps.heatmaps.config import HeatmapConfig
+from torchxnn.apps.heatmaps.drawing import shrink_maps
 from torchxnn.apps.heatmaps.store import Heatmaps
 from torchxnn.attribution import ExcitationBackprop
 from torchxnn.attribution.methods import PAPER

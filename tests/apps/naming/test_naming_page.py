@@ -19,12 +19,13 @@ import study_browser as b
 from conftest import make_images, make_net
 from torchxnn import XNN
 from torchxnn.apps.naming.app import create_app
-from torchxnn.apps.naming.gather import NameConfig, gather
+from torchxnn.apps.naming.config import NameConfig
+from torchxnn.apps.naming.gather import gather
 from torchxnn.apps.naming.site import Site
 from torchxnn.apps.naming.suggest import place_names, suggest
 from torchxnn.cli.main import main
+from torchxnn.data.config import DataConfig
 from torchxnn.data.datasets.base import ImageDataset, Sample
-from torchxnn.data.datasets.open import DataConfig
 from torchxnn.explanations.names.file import read_names
 from torchxnn.metrics.part_weights import CONTEXT
 from torchxnn.models.preprocessing import Preprocessing

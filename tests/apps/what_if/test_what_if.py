@@ -13,8 +13,8 @@ from atlas_examples import CLASSES, LAYER, make_parts, small_network
 from conftest import make_images, make_net
 from page_examples import Page
 from torchxnn import XNN
+from torchxnn.apps.what_if.config import WhatIfConfig
 from torchxnn.apps.what_if.one_image import what_if
-from torchxnn.apps.what_if.painting import WhatIfConfig
 from torchxnn.apps.what_if.result import Change, WhatIf
 from torchxnn.apps.what_if.table import FIGURES, ORDERS, WAYS, what_if_table
 from torchxnn.cli.main import main

@@ -1,6 +1,5 @@
 """The atlas: a static site about the XNNs of many classes of one model, without a server."""
 
-from torchxnn.apps.atlas.build import Atlas, build_atlas
-from torchxnn.apps.atlas.config import AtlasConfig
+import lazy_loader
 
-__all__ = ["Atlas", "AtlasConfig", "build_atlas"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -21,7 +21,8 @@ from torchxnn.data.positives import find_positives, sample_weights
 from torchxnn.embeddings.autoencoder import Autoencoder
 from torchxnn.embeddings.base import Embedding
 from torchxnn.embeddings.concepts import import_sklearn
-from torchxnn.embeddings.conv_srae import ConvSRAE, Pooling
+from torchxnn.embeddings.config import Pooling
+from torchxnn.embeddings.conv_srae import ConvSRAE
 from torchxnn.embeddings.directions import as_directions
 from torchxnn.embeddings.ica import RIDGE, fit_ica
 from torchxnn.embeddings.linear import deviation, fit_linear

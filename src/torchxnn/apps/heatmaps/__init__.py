@@ -1,7 +1,5 @@
 """Heatmaps of a whole data set, drawn once and kept in chunk files (`xnn attribute`)."""
 
-from torchxnn.apps.heatmaps.attribute import attribute_many
-from torchxnn.apps.heatmaps.drawing import HeatmapConfig
-from torchxnn.apps.heatmaps.store import Heatmaps, ImageHeatmaps
+import lazy_loader
 
-__all__ = ["HeatmapConfig", "Heatmaps", "ImageHeatmaps", "attribute_many"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

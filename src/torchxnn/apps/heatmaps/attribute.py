@@ -16,13 +16,8 @@ from typing import Any
 
 import torch
 
-from torchxnn.apps.heatmaps.drawing import (
-    HeatmapConfig,
-    draw_chunk,
-    find_part,
-    image_names,
-    image_size,
-)
+from torchxnn.apps.heatmaps.config import HeatmapConfig
+from torchxnn.apps.heatmaps.drawing import draw_chunk, find_part, image_names, image_size
 from torchxnn.apps.heatmaps.store import CONSERVATION, FALLBACK, KIND, KIND_VERSION, Heatmaps
 from torchxnn.attribution.base import CONSERVATION_LIMIT, FALLBACK_LIMIT
 from torchxnn.attribution.methods import CERTIFIED

@@ -10,11 +10,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from torchxnn.apps.gallery import choose_for_feature, heatmaps, largest
+from torchxnn.apps.naming.config import NameConfig
 from torchxnn.apps.naming.suggest import Suggestion, place_names, suggest
 from torchxnn.data.activations import Activations
 from torchxnn.data.class_names import spoken
+from torchxnn.data.config import DataConfig
 from torchxnn.data.datasets.base import ImageDataset, Sample
-from torchxnn.data.datasets.open import DataConfig
 from torchxnn.data.positives import find_positives, positives_of
 from torchxnn.data.record import record_activations
 from torchxnn.errors import DataError
@@ -25,28 +26,6 @@ SIDE, QUALITY = 224, 82  # pixels and WebP quality of an image
 MEASURED = 20  # images that a suggestion is made from
 Group = Literal["top", "spaced", "against"]
 GROUPS: tuple[Group, ...] = get_args(Group)
-
-
-@dataclass(frozen=True)
-class NameConfig:
-    """How many images the page shows per x-feature.
-
-    Attributes:
-        top: images that activate it most.
-        spaced: positives evenly spaced by activation.
-        against: images on which it is strongest against the prediction.
-
-    Raises:
-        DataError: a number below 1.
-    """
-
-    top: int = 8
-    spaced: int = 6
-    against: int = 4
-
-    def __post_init__(self) -> None:
-        if min(self.top, self.spaced, self.against) < 1:
-            raise DataError(f"at least 1 image of each kind is shown, got {self}")
 
 
 @dataclass(frozen=True)

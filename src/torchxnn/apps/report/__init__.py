@@ -1,7 +1,5 @@
 """The HTML report of one fit: figures of merit, explained images, a sheet per x-feature."""
 
-from torchxnn.apps.report.build import ReportConfig, build_report
-from torchxnn.apps.report.content import FeatureSheet, Report, SheetItem
-from torchxnn.apps.report.write import write_report
+import lazy_loader
 
-__all__ = ["FeatureSheet", "Report", "ReportConfig", "SheetItem", "build_report", "write_report"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

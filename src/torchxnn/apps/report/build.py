@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import count
 from typing import Any
 
@@ -12,11 +11,12 @@ import torch
 from torch import Tensor
 
 from torchxnn.apps.gallery import choose_examples, heatmaps, largest
+from torchxnn.apps.report.config import ReportConfig
 from torchxnn.apps.report.content import FeatureSheet, Report, SheetItem
 from torchxnn.attribution.base import contrast_mass
 from torchxnn.attribution.methods import CERTIFIED, check_method
+from torchxnn.data.config import DataConfig
 from torchxnn.data.datasets.base import ImageDataset
-from torchxnn.data.datasets.open import DataConfig
 from torchxnn.data.positives import find_positives
 from torchxnn.data.record import record_activations
 from torchxnn.errors import XNNError, XNNWarning
@@ -29,30 +29,6 @@ from torchxnn.metrics.evaluation import Measured
 from torchxnn.metrics.orthogonality import MapCovariance, Orthogonality
 from torchxnn.models.examination import said_of
 from torchxnn.xnn import XNN
-
-
-@dataclass(frozen=True)
-class ReportConfig:
-    """What a report shows.
-
-    Attributes:
-        images: images that are explained in full.
-        sheet: images per x-feature's sheet.
-        method: that draws the heatmaps, a name in `METHODS`; None takes `default_method`.
-
-    Raises:
-        XNNError: a negative number.
-    """
-
-    images: int = 6
-    sheet: int = 8
-    method: str | None = None
-
-    def __post_init__(self) -> None:
-        if self.images < 0 or self.sheet < 0:
-            raise XNNError(
-                f"images and sheet must not be negative, got {self.images} and {self.sheet}"
-            )
 
 
 def build_report(

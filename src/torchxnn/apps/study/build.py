@@ -34,9 +34,10 @@ from torchxnn.apps.study.practice import make_practice
 from torchxnn.apps.study.settings import StudySettings
 from torchxnn.apps.study.texts import default_consent, default_texts, read
 from torchxnn.attribution.methods import METHODS, OF_ANY_MODULE, PAPER
+from torchxnn.data.config import DataConfig
 from torchxnn.data.datasets.base import ImageDataset, ImageSubset, make_loader
 from torchxnn.data.datasets.images import read_image
-from torchxnn.data.datasets.open import DataConfig, open_dataset
+from torchxnn.data.datasets.open import open_dataset
 from torchxnn.errors import DataError, XNNWarning
 from torchxnn.explanations.drawing.overlay import intensities, overlay
 from torchxnn.models.layers import run_model

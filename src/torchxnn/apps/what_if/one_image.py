@@ -21,7 +21,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from torchxnn.apps.what_if.painting import WhatIfConfig, paint_over, preprocessing_of, regions_of
+from torchxnn.apps.what_if.config import WhatIfConfig
+from torchxnn.apps.what_if.painting import paint_over, preprocessing_of, regions_of
 from torchxnn.apps.what_if.result import Change, WhatIf
 from torchxnn.data.positives import target_position
 from torchxnn.errors import DataError

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, UInt8
 from matplotlib.figure import Figure
 from PIL import Image
 
-from torchxnn.apps.what_if.painting import CLAIM_LEVEL, WhatIfConfig
+from torchxnn.apps.what_if.config import CLAIM_LEVEL, WhatIfConfig
 from torchxnn.errors import DataError
 from torchxnn.explanations.drawing.canvas import Page
 from torchxnn.explanations.drawing.html import render

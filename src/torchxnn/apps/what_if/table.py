@@ -11,10 +11,12 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from torchxnn.apps.gallery import evenly_spaced
-from torchxnn.apps.what_if.painting import WhatIfConfig, paint_over, preprocessing_of, regions_of
+from torchxnn.apps.what_if.config import WhatIfConfig
+from torchxnn.apps.what_if.painting import paint_over, preprocessing_of, regions_of
 from torchxnn.data.datasets.base import ImageDataset, make_loader
 from torchxnn.data.positives import positives_of, target_position
 from torchxnn.errors import DataError
+from torchxnn.metrics.config import Inpainting
 from torchxnn.metrics.insertion_deletion import (
     FeatureUse,
     StepCurve,
@@ -24,7 +26,6 @@ from torchxnn.metrics.insertion_deletion import (
     shifted_regions,
     step_curve,
 )
-from torchxnn.metrics.masking import Inpainting
 from torchxnn.models.outputs import class_probabilities
 from torchxnn.xnn import XNN
 

@@ -5,14 +5,13 @@ from abc import abstractmethod
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from torchxnn.data.class_names import comparable
 from torchxnn.data.datasets.base import ImageDataset
 from torchxnn.errors import DataError, XNNWarning, near_ones
 from torchxnn.models.preprocessing import Preprocessing
 
-Split = Literal["train", "test", "all"]
 Item = TypeVar("Item")
 SPLITS = {"train": ("train",), "test": ("test",), "all": ("train", "test")}
 

@@ -6,15 +6,15 @@ import difflib
 import re
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from rich.progress import Progress
-from torch.utils.data import DataLoader
 
+from torchxnn.data.config import DataConfig
 from torchxnn.data.datasets.ade20k import ADE20K
-from torchxnn.data.datasets.base import ImageDataset, make_loader
+from torchxnn.data.datasets.base import ImageDataset
 from torchxnn.data.datasets.class_order import (
     by_value,
     composed,
@@ -28,10 +28,9 @@ from torchxnn.data.datasets.folder import ImageFolder
 from torchxnn.data.datasets.funnybirds import FunnyBirds
 from torchxnn.data.datasets.mnist import MNIST
 from torchxnn.data.datasets.nyu import NYUDepth
-from torchxnn.data.datasets.official import OfficialDataset, SelectableDataset, Split
+from torchxnn.data.datasets.official import OfficialDataset, SelectableDataset
 from torchxnn.data.datasets.places365 import Places365
 from torchxnn.errors import DataError, XNNWarning
-from torchxnn.models.config import Resize, Size
 from torchxnn.models.outputs import check_targets, count_classes
 from torchxnn.models.preprocessing import Preprocessing
 from torchxnn.storage.paths import Location, Place, as_place
@@ -45,75 +44,6 @@ DATASETS: dict[str, type[OfficialDataset]] = {
     "funnybirds": FunnyBirds,
 }
 """The official layouts by the names that users pass; a new one is one file and one line here."""
-
-
-@dataclass(frozen=True)
-class DataConfig:
-    """How images are read.
-
-    Attributes:
-        layout: "folder" is class folders, or images without labels; "cub" is CUB-200-2011, "nyu"
-            NYU Depth v2, "places" Places365, "ade20k" ADE20K, "mnist" MNIST and "funnybirds"
-            FunnyBirds; "auto" looks.
-        class_map: file that says which class folder is which output: lines "index name", or just
-            a name on each, or JSON {name: index} or {index: name}; see `read_class_map`.
-        split: part of a data set that has an official split; by default its training part to fit
-            and its test part for everything else.
-        size: of the model's input in pixels, 224 for a square, 16x64 for height and width or
-            32x64x64 for depth, height and width of volumes; None takes what the model expects.
-        resize: "squash" to that size or "crop" the centre; None takes what the model expects.
-        in_channels: of the model's input; None takes what the model expects.
-        mean: of pixel values in [0, 1] per channel, or one for all; None takes the model's.
-        std: as `mean`.
-        shown: 0-based channels that are drawn: three as red, green and blue, or one as grey.
-        arrays: read .npy arrays rather than pictures; always so with neither 1 nor 3 channels. Of
-            volumes, read no other files.
-        images_per_pass: images per forward pass of the explained model.
-        workers: processes that read images ahead.
-
-    Raises:
-        DataError: there is no such layout.
-    """
-
-    layout: str = "auto"
-    class_map: Path | None = None
-    split: Split | None = None
-    size: Size | None = None
-    resize: Resize | None = None
-    in_channels: int | None = None
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
-    shown: tuple[int, ...] | None = None
-    arrays: bool = False
-    images_per_pass: int = 32
-    workers: int = 0
-
-    def __post_init__(self) -> None:
-        if self.layout not in (known := ("auto", "folder", *DATASETS)):
-            raise DataError(f"there is no layout {self.layout!r}; known: {', '.join(known)}")
-
-    def preprocessing(self, default: Preprocessing) -> Preprocessing:
-        """The model's own preprocessing with what is given here in its place.
-
-        Raises:
-            DataError: a value out of range, or mean and std for different numbers of channels.
-        """
-        if self.in_channels is not None:
-            default = default.with_channels(self.in_channels)
-        changes: dict[str, Any] = {"arrays": self.arrays or default.arrays}
-        for name in ("size", "resize", "shown"):
-            if (value := getattr(self, name)) is not None:
-                changes[name] = value
-        for name in ("mean", "std"):
-            if (numbers := getattr(self, name)) is not None:
-                changes[name] = numbers * default.channels if len(numbers) == 1 else numbers
-        if self.size is not None or self.resize is not None:
-            changes["shorter_side"] = None
-        return replace(default, **changes)
-
-    def loader(self, dataset: ImageDataset) -> DataLoader[Any]:
-        """Batches of the data set in its order."""
-        return make_loader(dataset, self.images_per_pass, self.workers)
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,18 +13,18 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
+from torchxnn.apps.check.config import CheckConfig
 from torchxnn.apps.gallery import evenly_spaced
 from torchxnn.attribution.base import LayerCertificate
 from torchxnn.attribution.excitation_backprop.method import ExcitationBackprop
 from torchxnn.attribution.sanity import RandomizedStep, randomize_from_the_top
+from torchxnn.data.config import DataConfig
 from torchxnn.data.datasets.images import read_input
-from torchxnn.data.datasets.open import DataConfig
 from torchxnn.errors import AttributionWarning, XNNError, XNNWarning
 from torchxnn.explanations.drawing.canvas import figure_bytes
 from torchxnn.explanations.drawing.overlay import heatmap_over
 from torchxnn.explanations.volume import in_slices
 from torchxnn.models.channels import check_dimensions
-from torchxnn.models.config import Size
 from torchxnn.models.examination import Examination, examine_model
 from torchxnn.models.layers import run_model
 from torchxnn.models.load import LoadedModel, load_model
@@ -32,33 +32,6 @@ from torchxnn.models.preprocessing import Preprocessing
 from torchxnn.storage.files import replace_file
 
 COLUMNS = 8
-
-
-@dataclass(frozen=True)
-class CheckConfig:
-    """What to check.
-
-    Attributes:
-        model: torchvision:NAME, timm:NAME, hf:NAME-OR-FOLDER or package.module:factory.
-        images: real images to check on, beside random input.
-        weights: state dict of the model; without it random weights are checked if there are no
-            others.
-        target: output to explain; by default the one with the highest logit on the first image.
-        size: of the input in pixels, 224 for a square, 16x64 for height and width or 32x64x64 for
-            depth, height and width of volumes; by default what the model expects.
-        randomize: destroy the weights layer by layer from the top and show how the maps change.
-        out: with --randomize: PNG to draw the maps into.
-        seed: of the random input and the random weights.
-    """
-
-    model: str
-    images: tuple[Path, ...] = ()
-    weights: Path | None = None
-    target: int | None = None
-    size: Size | None = None
-    randomize: bool = False
-    out: Path | None = None
-    seed: int = 0
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,0 +1,1 @@
+"""`xnn check`: conservation layer by layer, and the randomization cascade, for one model."""
