@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int64
-from scipy.ndimage import gaussian_filter
 from torch import Tensor
 from torch.nn import functional
 
@@ -31,6 +30,8 @@ def segment(
     Returns:
         A number per pixel, 0 to the number of segments - 1.
     """
+    from scipy.ndimage import gaussian_filter
+
     values = image.detach().cpu().double().numpy()
     spread = values.std()
     if not spread > 0:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 from jaxtyping import Bool, Float
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from torchxnn.embeddings.linear import CONSTANT
@@ -78,6 +77,8 @@ def match_features(similarity: Float[Tensor, "features others"]) -> tuple[int, .
         DataError: there are no x-features, or fewer columns than rows.
         NonFiniteError: a similarity is NaN or infinite.
     """
+    from scipy.optimize import linear_sum_assignment
+
     if len(similarity) == 0:
         raise DataError("there are no x-features to match")
     if len(similarity) > similarity.shape[1]:

@@ -7,7 +7,6 @@ from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
-from scipy.optimize import nnls
 from torch import Tensor, nn
 
 from torchxnn.embeddings.concepts import (
@@ -143,6 +142,8 @@ def nonnegative_codes(
     Raises:
         NonFiniteError: NaN or infinity.
     """
+    from scipy.optimize import nnls
+
     check_finite("the activations or the dictionary contain NaN or infinite values", gram, products)
     alive = gram.diagonal() > 0
     size = torch.where(alive, gram.diagonal().sqrt(), 1.0)

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Real
-from scipy.sparse.csgraph import connected_components
 
 from torchxnn.explanations.drawing.overlay import intensities
 from torchxnn.explanations.summands import joined
@@ -132,6 +131,10 @@ def likeness(pairs: Sequence[Pair], names: Sequence[str]) -> tuple[str, ...]:
 
 def groups_of(pairs: Sequence[Pair], count: int) -> tuple[int, ...]:
     """The group of each of so many x-features, numbered; those alike, also by chains, share one."""
+    if not pairs:
+        return tuple(range(count))
+    from scipy.sparse.csgraph import connected_components
+
     together = np.eye(count, dtype=bool)
     for pair in pairs:
         together[pair.first, pair.second] = True

@@ -10,12 +10,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar, final
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, final
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from torchxnn.attribution.base import Certificate
@@ -32,7 +31,6 @@ from torchxnn.explanations.certificate import (
     faithfulness_line,
     overlap_line,
 )
-from torchxnn.explanations.drawing.figure import PaperColumns, Style, draw_card
 from torchxnn.explanations.drawing.html import card_fragment, render_card
 from torchxnn.explanations.drawing.overlay import Scale, number, signed
 from torchxnn.explanations.saved_result import SavedResult
@@ -49,6 +47,11 @@ from torchxnn.metrics.among_positives import AmongPositives
 from torchxnn.metrics.faithfulness import Faithfulness
 from torchxnn.models.config import OutputKind
 from torchxnn.storage.artifact import structure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from torchxnn.explanations.drawing.figure import PaperColumns, Style
 
 Kind = TypeVar("Kind", bound="Reasons")
 
@@ -433,6 +436,8 @@ class Reasons(SavedResult, ABC):
         Returns:
             A figure that belongs to no window: use its `savefig`, or `save_figure`.
         """
+        from torchxnn.explanations.drawing.figure import draw_card
+
         return draw_card(self.card(target, scale), style, columns)
 
     @final

@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, final
+from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 
 from torchxnn.errors import DataError
 from torchxnn.explanations.base import Reasons
 from torchxnn.explanations.card import Card, Evidence, Panel, Row, weakness
-from torchxnn.explanations.drawing.figure import PaperColumns, Style, draw_card
 from torchxnn.explanations.drawing.html import card_fragment, render_card
 from torchxnn.explanations.drawing.overlay import Scale, number, signed
 from torchxnn.explanations.image import Explanation
@@ -34,6 +32,11 @@ from torchxnn.explanations.text_table import ListExplanation, TableExplanation, 
 from torchxnn.explanations.volume import VolumeExplanation
 from torchxnn.models.config import OutputKind
 from torchxnn.storage.artifact import Format
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from torchxnn.explanations.drawing.figure import PaperColumns, Style
 
 PANELS = 7  # x-features that the figure shows
 _BOTH = "first", "second"  # folders of the two explanations
@@ -158,6 +161,8 @@ class Contrast(SavedResult):
         self, scale: Scale = "each", style: Style = "screen", columns: PaperColumns = 1
     ) -> Figure:
         """Draw the largest summands and the difference of the logits; see `Reasons.plot`."""
+        from torchxnn.explanations.drawing.figure import draw_card
+
         return draw_card(self.card(scale), style, columns)
 
     def _page(self) -> bytes:

@@ -5,16 +5,16 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from pathlib import Path
 from tokenize import TokenError
-from typing import Any, ClassVar, TypeVar, final
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, final
 from zipfile import BadZipFile
 from zlib import error as ZlibError
 
-from matplotlib.figure import Figure
-
 from torchxnn.errors import DataError, XNNError
-from torchxnn.explanations.drawing.canvas import figure_bytes, save_figure
 from torchxnn.storage.artifact import Format
 from torchxnn.storage.files import replace_file, replace_folder
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _DAMAGE = (
     *(LookupError, TypeError, ValueError, AttributeError, OSError, EOFError, NotImplementedError),
@@ -66,6 +66,8 @@ class SavedResult(ABC):
         Example:
             >>> explanation.save_figure("goldfinch.pdf", style="paper")
         """
+        from torchxnn.explanations.drawing.canvas import save_figure
+
         save_figure(self.plot(**options), file)
 
     @final
@@ -87,6 +89,8 @@ class SavedResult(ABC):
             FileExistsError: The folder holds something else.
             OSError: It cannot be written; what was there is as it was.
         """
+        from torchxnn.explanations.drawing.canvas import figure_bytes
+
         with replace_folder(Path(directory), f"{self.stem}.json") as folder:
             record = self._write(folder)
             (folder / f"{self.stem}.html").write_bytes(self._page())
@@ -113,4 +117,6 @@ class SavedResult(ABC):
     @final
     def _repr_png_(self) -> bytes:
         """For documents that notebooks are turned into without HTML."""
+        from torchxnn.explanations.drawing.canvas import figure_bytes
+
         return figure_bytes(self.plot(), "png")

@@ -38,6 +38,8 @@ def encode(
         longest: the longer side is made smaller to this many pixels; None keeps the size.
         kind: of file.
     """
+    from PIL import WebPImagePlugin  # noqa: F401 - or Pillow loads the plugins of all formats
+
     stream = io.BytesIO()
     image = Image.fromarray(pixels if longest is None else shrink(pixels, longest))
     image.save(stream, format=kind, quality=quality)

@@ -10,12 +10,11 @@ the pixels reach the top of the colour scale; figures and metrics never use the 
 """
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Literal
 
-import matplotlib
 import numpy as np
 from jaxtyping import Float, Real, UInt8
-from scipy.ndimage import binary_erosion, gaussian_filter
 
 Scale = Literal["each", "shared"]
 
@@ -28,7 +27,6 @@ CUTOUT_SHARE = 0.5
 TINY = 0.0005  # logits
 LEVELS = 8  # strengths of the colour behind a token
 STRONGEST = 0.45  # opacity of the strongest colour, so that dark text stays readable on it
-_COLOURS = matplotlib.colormaps["inferno"](np.linspace(0.2, 1.0, 256))[:, :3]
 _OPACITY = 0.82
 
 
@@ -72,6 +70,8 @@ def smooth(
     result = np.asarray(heatmap, dtype=np.float64)
     if sigma <= 0:
         return result
+    from scipy.ndimage import gaussian_filter
+
     return gaussian_filter(result, sigma, mode="constant", radius=max(1, round(3 * sigma)))
 
 
@@ -117,7 +117,7 @@ def overlay(
     The colours are perceptually uniform and colour-blind safe; opacity grows with intensity.
     """
     base = _grey(image, 0.22)
-    colours = _COLOURS[np.clip(intensity * 255, 0, 255).astype(np.intp)]
+    colours = _colours()[np.clip(intensity * 255, 0, 255).astype(np.intp)]
     opacity = (np.clip(2 * intensity, 0, 1) * _OPACITY)[..., None]
     return _bytes(base * (1 - opacity) + colours * opacity)
 
@@ -148,6 +148,8 @@ def cutout(
     falling = np.sort(smoothed, axis=None)[::-1]
     level = falling[min(int(np.searchsorted(np.cumsum(falling), share * total)), falling.size - 1)]
     inside = smoothed >= level
+    from scipy.ndimage import binary_erosion
+
     result = np.where(inside[..., None], image / 255, base)
     result[inside & ~binary_erosion(inside, border_value=1)] = 0.13
     return _bytes(result)
@@ -162,6 +164,14 @@ def colour_scale(width: int = 256, height: int = 12) -> UInt8[np.ndarray, "heigh
     """The overlay's colours from low to high on a light ground, as a legend."""
     ground = np.full((height, width, 3), 216, dtype=np.uint8)
     return overlay(ground, np.tile(np.linspace(0, 1, width), (height, 1)))
+
+
+@cache
+def _colours() -> Float[np.ndarray, "256 3"]:
+    """Colours of an intensity from 0 to 255, red, green and blue in [0, 1]."""
+    import matplotlib
+
+    return matplotlib.colormaps["inferno"](np.linspace(0.2, 1.0, 256))[:, :3]
 
 
 def _grey(image: np.ndarray, lift: float) -> np.ndarray:
