@@ -109,7 +109,7 @@ def test_overlay_leaves_cold_pixels_grey_and_turns_hot_ones_bright():
 
 
 def test_overlay_colours_grow_lighter_steadily():
-    steps = [luminance(to_hex(colour)) for colour in viz._COLOURS[::16]]
+    steps = [luminance(to_hex(colour)) for colour in viz._colours()[::16]]
     assert steps == sorted(steps)
     assert steps[-1] > 5 * steps[0]
 
