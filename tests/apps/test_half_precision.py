@@ -9,7 +9,7 @@ from atlas_examples import CLASSES, QUICK, write_pictures
 from conftest import make_net
 from torchxnn import XNN
 from torchxnn.apps.atlas import AtlasConfig, build_atlas
-from torchxnn.apps.what_if.painting import WhatIfConfig
+from torchxnn.apps.what_if.config import WhatIfConfig
 from torchxnn.apps.what_if.table import what_if_table
 from torchxnn.attribution.excitation_backprop.method import ExcitationBackprop
 from torchxnn.attribution.sanity import randomize_from_the_top

@@ -9,7 +9,7 @@ from PIL import Image
 from torch import nn
 
 from torchxnn import XNN, TrainConfig
-from torchxnn.apps.what_if.painting import WhatIfConfig
+from torchxnn.apps.what_if.config import WhatIfConfig
 from torchxnn.apps.what_if.table import what_if_table
 from torchxnn.cli.what_if import curve_table
 from torchxnn.data.datasets.folder import ImageFolder
