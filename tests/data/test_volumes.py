@@ -246,6 +246,16 @@ def test_readable_endings_and_what_others_need():
     assert ("torchxnn[formats]" in images.NEEDS[".nii"]) != volumes.NIFTI_INSTALLED
 
 
+def test_a_file_of_another_kind_says_which_are_volumes(tmp_path, monkeypatch):
+    Image.new("RGB", (8, 8)).save(tmp_path / "x.png")
+    with pytest.raises(UnreadableImageError, match=r"the network takes volumes, which are .*\.npy"):
+        read_input(tmp_path / "x.png", ONE)
+    (tmp_path / "x.nii").write_bytes(b"x")
+    monkeypatch.setattr(volumes, "READABLE", volumes.READABLE - volumes.NIFTI)
+    with pytest.raises(UnreadableImageError, match=r"it needs pip install 'torchxnn\[formats\]'"):
+        read_input(tmp_path / "x.nii", ONE)
+
+
 # --- folders
 
 

@@ -215,7 +215,10 @@ def _suffix(path: AnyPath) -> str:
 def _decoder(path: AnyPath, preprocessing: Preprocessing) -> Callable[[Stream], Any]:
     """What reads a file as a picture, or as pixel values, that the preprocessing takes."""
     if preprocessing.depth is not None:
-        return volumes.volume_reader(_suffix(path), preprocessing)
+        suffix = _suffix(path)
+        if suffix not in volumes.READABLE:
+            return partial(_refuse_as_volume, path=path, suffix=suffix)
+        return volumes.volume_reader(suffix, preprocessing)
     if _suffix(path) in ARRAYS:
         return partial(arrays.read_array, channels=preprocessing.channels)
     if preprocessing.channels not in (1, 3):
@@ -223,6 +226,14 @@ def _decoder(path: AnyPath, preprocessing: Preprocessing) -> Callable[[Stream], 
     if _suffix(path) in dicom.SUFFIXES:
         return partial(_decode_dicom, grey=preprocessing.channels == 1)
     return _decode_rgb if preprocessing.channels == 3 else _decode_grey
+
+
+def _refuse_as_volume(stream: Stream, path: AnyPath, suffix: str) -> Any:
+    endings = ", ".join(sorted(volumes.READABLE))
+    reason = f"no volume by its ending; the network takes volumes, which are {endings}"
+    if suffix in volumes.NIFTI | dicom.SUFFIXES:
+        reason = "it needs pip install 'torchxnn[formats]'"
+    raise UnreadableImageError(path, reason)
 
 
 def _open(path: AnyPath) -> Stream:
