@@ -43,8 +43,8 @@ READABLE = _readable()
 ARRAYS = frozenset({".npy"})
 _PAGED = frozenset({".tif", ".tiff"})
 _BANDS = ARRAYS | {".png", ".tif", ".tiff"}
-_VOLUME = "a network of volumes (--size DEPTHxHEIGHTxWIDTH)"
-_NIBABEL = "" if volumes.NIFTI_INSTALLED else " and pip install 'torchxnn[formats]'"
+_VOLUME = "a network of volumes, --size DEPTHxHEIGHTxWIDTH"
+_NIBABEL = "" if volumes.NIFTI_INSTALLED else ", and pip install 'torchxnn[formats]'"
 NEEDS = {
     ".dcm": "pip install 'torchxnn[formats]'",
     ".dicom": "pip install 'torchxnn[formats]'",
