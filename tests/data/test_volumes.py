@@ -11,12 +11,13 @@ from test_formats import write_dicom
 from torch import nn
 
 from torchxnn.cli.arguments import _parse_size, _write_size
+from torchxnn.data.config import DataConfig
 from torchxnn.data.datasets import images, volumes
 from torchxnn.data.datasets.augment import alter
 from torchxnn.data.datasets.base import make_loader
 from torchxnn.data.datasets.folder import ImageFolder
 from torchxnn.data.datasets.images import UnreadableImageError, read_input
-from torchxnn.data.datasets.open import DataConfig, open_dataset
+from torchxnn.data.datasets.open import open_dataset
 from torchxnn.errors import DataError, ModelError, SkippedImagesWarning, XNNWarning
 from torchxnn.models.channels import settle_channels
 from torchxnn.models.load import count_outputs
