@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from torchxnn.attribution.excitation_backprop.propagation import Walk, prepare
+from torchxnn.attribution.excitation_backprop.prepared import prepare
+from torchxnn.attribution.excitation_backprop.propagation import Walk
 from torchxnn.attribution.excitation_backprop.tracing import record
 
 

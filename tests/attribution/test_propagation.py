@@ -10,11 +10,7 @@ from torch import nn
 
 from torchxnn.attribution import ExcitationBackprop
 from torchxnn.attribution.excitation_backprop.competition import Competition, LinearMap
-from torchxnn.attribution.excitation_backprop.propagation import (
-    precise_sum,
-    shared_out,
-    sum_by_owner,
-)
+from torchxnn.attribution.excitation_backprop.owners import precise_sum, shared_out, sum_by_owner
 from torchxnn.attribution.excitation_backprop.rules.table import RULES
 from torchxnn.errors import AttributionWarning
 
@@ -68,15 +64,20 @@ def test_units_without_agreeing_input_lose_only_what_they_received():
     linear = LinearMap(lambda x, w: x @ w, lambda q, w: q @ w.mT, weight)
     x = torch.tensor([[1.0, 3.0]])
     noted = []
+
+    def note(lost):
+        noted.append(lost)
+        return lost
+
     competition = Competition(linear, x, None)
     silent = torch.tensor([[[1.0, 0.0]]])
     torch.testing.assert_close(
-        competition.pass_down(silent, False, noted.append), torch.tensor([[[1 / 7, 6 / 7]]])
+        competition.pass_down(silent, False, note), torch.tensor([[[1 / 7, 6 / 7]]])
     )
     assert noted == []
     given_relevance = torch.tensor([[[0.5, 0.5]]])
     kept = given_relevance.clone()
-    passed = competition.pass_down(given_relevance, False, noted.append)
+    passed = competition.pass_down(given_relevance, False, note)
     expected = 0.5 * torch.tensor([1 / 7, 6 / 7]) + 0.5 * torch.tensor([0.1, 0.9])
     torch.testing.assert_close(passed[0, 0], expected)
     torch.testing.assert_close(noted[0], torch.tensor([[[0.0, 0.5]]]))

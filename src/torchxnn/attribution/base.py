@@ -56,10 +56,10 @@ class Certificate:
     Attributes:
         conservation_error: largest |sum - 1| of the marginal maps, over images, targets and every
             cut through the network on the way from the target to the input.
-        fallback_share: largest share of the marginal maps' relevance, over images and targets, that
-            was shared out by a fallback rule because a unit had no contribution that agrees with
-            its sign; added up over the layers, so it bounds the share of paths that met a fallback
-            from above. Targets that are off (exactly 0, as x-features often are) do not count.
+        fallback_share: largest share of the marginal maps' relevance at the pixels, over images and
+            targets, that met a fallback rule anywhere on its way because a unit had no contribution
+            that agrees with its sign; what met several counts once. Targets that are off (exactly
+            0, as x-features often are) do not count.
         dtype: precision in which the maps were computed.
         method: name of the attribution method.
         versions: versions of torchxnn and torch.

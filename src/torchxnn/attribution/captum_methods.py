@@ -122,9 +122,9 @@ class DeepLift(BaselineMethod):
     the map sums to f(x) - f(b). Source: Shrikumar, Greenside, Kundaje, Learning important features
     through propagating activation differences, 2017; section 3.5.2. The paper's second baseline.
 
-    Rules exist for ReLU, leaky ReLU, ELU, softplus, sigmoid, tanh and max pooling; everything that
-    is not linear besides is refused, if not by name then because the map does not add up. Captum's
-    rules mix up images, so they pass one at a time, whatever `chunk_size` says.
+    Rules exist for ReLU, ReLU6, hardtanh, leaky ReLU, ELU, softplus, sigmoid, tanh and max pooling;
+    everything that is not linear besides is refused, if not by name then because the map does not
+    add up. Captum's rules mix up images, so they pass one at a time, whatever `chunk_size` says.
     """
 
     name = "deep_lift"
@@ -172,15 +172,15 @@ class DeepLift(BaselineMethod):
 class GuidedBackprop(MapMethod):
     r"""The gradient, with negative parts cut at every ReLU on the way down, signed at the pixels.
 
-    Sharp, but in large part independent of the target. Source: Springenberg, Dosovitskiy, Brox,
-    Riedmiller, Striving for simplicity, 2015. Networks without ReLU, or with another rectifier, are
-    refused.
+    Sharp, but in large part independent of the target. At ReLU6 and hardtanh likewise; none passes
+    where their value is cut. Source: Springenberg, Dosovitskiy, Brox, Riedmiller, Striving for
+    simplicity, 2015. Networks without any of these, or with another rectifier, are refused.
     """
 
     name = "guided_backprop"
 
     def _maps(self, images: Images, targets: Targets) -> Maps:
-        why = "guided backprop is defined for ReLU alone"
+        why = "guided backprop is defined for ReLU alone, cut above (ReLU6) or not"
         refused = dict.fromkeys(RECTIFIERS, f"{why}; use gradient")
         network = Unrolled(self._outputs, _leaf(images[:1]), GUIDED, refused)
         if len(network.calls) == 0:

@@ -224,10 +224,10 @@ def _is_map(result: Any) -> bool:
 # --- what an `Unrolled` network runs instead of a call, for DeepLIFT and guided backprop
 
 
-RECTIFIERS = ("relu6", "hardtanh", "leaky_relu", "rrelu", "prelu", "elu", "selu", "celu", "gelu",
+RECTIFIERS = ("leaky_relu", "rrelu", "prelu", "elu", "selu", "celu", "gelu",
                "silu", "mish", "hardswish", "softplus", "glu", "threshold")  # fmt: skip
 NO_RESCALE = (
-    "relu6", "hardtanh", "rrelu", "prelu", "selu", "celu", "gelu", "silu", "mish", "hardswish",
+    "rrelu", "prelu", "selu", "celu", "gelu", "silu", "mish", "hardswish",
     "hardsigmoid", "glu", "threshold", "softsign", "tanhshrink", "softshrink", "hardshrink",
     "logsigmoid", "softmax", "log_softmax", "layer_norm", "group_norm", "instance_norm", "rms_norm",
     "local_response_norm", "scaled_dot_product_attention", "multi_head_attention_forward",
@@ -287,13 +287,61 @@ def _pair(value: Any) -> tuple[int, int]:
     return (int(value), int(value))
 
 
-def _clamp(min: Any = None, max: Any = None, **_: Any) -> nn.Module | None:
-    return nn.ReLU() if min == 0 and max is None else None
+class Clip(nn.Module):
+    """`hardtanh` as ReLUs: a + relu(x - a) - relu(x - b), which is x cut to [a, b].
+
+    The rescale rule of a sum of functions of one x is the sum of their rules, so DeepLIFT through
+    these two is the rescale rule of the whole.
+    """
+
+    def __init__(self, low: float, high: float) -> None:
+        super().__init__()
+        self._low, self._high = low, high
+        self.above_low, self.above_high = nn.ReLU(), nn.ReLU()
+
+    def forward(self, values: Tensor) -> Tensor:
+        """The values cut to the range."""
+        return self._low + self.above_low(values - self._low) - self.above_high(values - self._high)
 
 
-GUIDED: dict[str, Rule] = {"relu": lambda *_, **__: nn.ReLU(), "clamp": _clamp, "clamp_min": _clamp}
+class GuidedClip(nn.Module):
+    """`hardtanh` as one ReLU, whose output is cut above: a + min(relu(x - a), b - a).
+
+    Guided backprop cuts a negative gradient once, and passes none where the value is cut.
+    """
+
+    def __init__(self, low: float, high: float) -> None:
+        super().__init__()
+        self._low, self._range = low, high - low
+        self.above_low = nn.ReLU()
+
+    def forward(self, values: Tensor) -> Tensor:
+        """The values cut to the range."""
+        above = self.above_low(values - self._low)
+        return self._low + functional.hardtanh(above, -1.0, self._range)
+
+
+def _clips(clip: type[Clip | GuidedClip]) -> dict[str, Rule]:
+    """What replaces operations that cut their values, from below alone or on both sides."""
+
+    def clamp(min: Any = None, max: Any = None, **_: Any) -> nn.Module | None:
+        if min == 0 and max is None:
+            return nn.ReLU()
+        numbers = all(isinstance(bound, (int, float)) for bound in (min, max))
+        return clip(min, max) if numbers and min < max else None
+
+    return {
+        "relu": lambda *_, **__: nn.ReLU(),
+        "clamp": clamp,
+        "clamp_min": clamp,
+        "relu6": lambda *_, **__: clip(0.0, 6.0),
+        "hardtanh": lambda min_val=-1.0, max_val=1.0, *_, **__: clip(min_val, max_val),
+    }
+
+
+GUIDED = _clips(GuidedClip)
 RESCALE: dict[str, Rule] = {
-    **GUIDED,
+    **_clips(Clip),
     "leaky_relu": lambda negative_slope=0.01, *_: nn.LeakyReLU(negative_slope),
     "elu": lambda alpha=1.0, *_: nn.ELU(alpha),
     "softplus": nn.Softplus,

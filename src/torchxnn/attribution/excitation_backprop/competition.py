@@ -26,8 +26,9 @@ from torchxnn.errors import NonFiniteError, XNNError
 Negative = bool | Tensor
 """Which units count as negative (s_i = -1): all or none of them, or a mask."""
 
-Note = Callable[[Tensor], None]
-"""Called with the relevance (seeds, *units) that a fallback rule shares out."""
+Note = Callable[[Tensor], Tensor]
+"""Called with the relevance (seeds, *units) of units that a fallback decides; returns what of it is
+shared out."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,7 +105,7 @@ class Competition:
         Args:
             relevance: what the units received.
             negative: which units count as negative.
-            note: is told what a fallback shares out.
+            note: is told what arrives at units that a fallback decides.
             consume: whether `relevance` may be overwritten, which saves an allocation of its size.
             dual: whether the units are dual units, whose fallback does not look at the weights.
         """
@@ -139,8 +140,7 @@ class Competition:
             for x, weight in self._contributors(sign):
                 result = self._add_products(result, scaled, x, weight)
         for lost in losers:
-            note(lost)
-            extra = self._fall_back(lost, dual=dual)
+            extra = self._fall_back(note(lost), dual=dual)
             result = extra if result is None else result.add_(extra)
         if result is None:
             return relevance.new_zeros((relevance.shape[0], *self._inputs[1].shape))

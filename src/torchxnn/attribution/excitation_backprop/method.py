@@ -33,13 +33,8 @@ from torchxnn.attribution.base import (
     for_each,
     versions,
 )
-from torchxnn.attribution.excitation_backprop.propagation import (
-    MetFallbackError,
-    Prepared,
-    Walk,
-    first_non_finite,
-    prepare,
-)
+from torchxnn.attribution.excitation_backprop.prepared import Prepared, first_non_finite, prepare
+from torchxnn.attribution.excitation_backprop.propagation import MetFallbackError, Walk
 from torchxnn.attribution.excitation_backprop.rules import elementwise as rules_elementwise
 from torchxnn.attribution.excitation_backprop.rules import linear as rules_linear
 from torchxnn.attribution.excitation_backprop.rules import shape as rules_shape
@@ -212,7 +207,7 @@ class ExcitationBackprop(Attributor):
                 relevance = walk.run(seeds, goal)
             except MetFallbackError:
                 walk = Walk(prepared, contrastive=True, beside=True, free=free)
-                relevance = walk.run(seeds, goal).chunk(2)[1]
+                relevance = walk.run(seeds, goal)
             if certify and self.contrastive:
                 positive, negative = relevance.chunk(2)
                 relevance = positive - negative

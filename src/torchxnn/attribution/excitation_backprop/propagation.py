@@ -2,142 +2,16 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from dataclasses import dataclass, field
-
 import torch
 from torch import Tensor
 
 from torchxnn.attribution.base import LayerCertificate
 from torchxnn.attribution.excitation_backprop.competition import Competition, LinearMap, Negative
+from torchxnn.attribution.excitation_backprop.owners import shared_out, sum_by_owner
+from torchxnn.attribution.excitation_backprop.prepared import HINTS, Prepared, why_no_owner
 from torchxnn.attribution.excitation_backprop.rules.table import Rule, Shares, refuse, rule_of
-from torchxnn.attribution.excitation_backprop.tape import Operation, Tape, Value, forget
-from torchxnn.errors import NonFiniteError, UnsupportedOperationError, XNNError
-
-_LOGITS = (
-    "explain the logits instead of the probabilities, or draw with another method "
-    "(integrated_gradients)"
-)
-_HINTS = {
-    "_softmax": _LOGITS,
-    "_log_softmax": _LOGITS,
-    "_native_multi_head_attention": "call the module instead of the fused kernel",
-    "_transformer_encoder_layer_fwd": "call the module instead of the fused kernel",
-}
-
-
-@dataclass(eq=False)
-class Prepared:
-    """A tape with what all walks over it share.
-
-    Attributes:
-        tape: the recorded forward pass.
-        images: number of images.
-        dtype: precision of the relevance.
-        certify: whether sums are taken per image after every operation.
-        owners: for each value the image that each element comes from, 1-based, 0 for a constant.
-        readers: how many operations on the way to the output read each value.
-        masks: elements of a value that take part, as far as they were asked for.
-        refusals: operations whose outputs have no owners, and why; an error once relevance arrives
-            at a value that comes from one.
-    """
-
-    tape: Tape
-    images: int
-    dtype: torch.dtype
-    certify: bool
-    owners: dict[Value, Tensor] = field(default_factory=dict)
-    readers: Counter[Value] = field(default_factory=Counter)
-    masks: dict[Value, Tensor | None] = field(default_factory=dict)
-    refusals: dict[Operation, UnsupportedOperationError] = field(default_factory=dict)
-
-
-def prepare(tape: Tape, *, certify: bool) -> Prepared:
-    """Find out which elements depend on the images and how often each value is read."""
-    output = tape.output.tensor
-    dtype = torch.float32 if output is None else torch.promote_types(output.dtype, torch.float32)
-    prepared = Prepared(tape, tape.images.shape[0], dtype, certify)
-    _count_readers(prepared)
-    _spread_owners(prepared)
-    return prepared
-
-
-def _count_readers(prepared: Prepared) -> None:
-    needed = {prepared.tape.output}
-    for operation in reversed(prepared.tape.operations):
-        if any(output in needed for output in operation.outputs if output is not None):
-            prepared.readers.update(operation.dependents)
-            needed.update(operation.dependents)
-
-
-def _spread_owners(prepared: Prepared) -> None:
-    owners, tape = prepared.owners, prepared.tape
-    device = None if tape.images.tensor is None else tape.images.tensor.device
-    count = torch.arange(1, prepared.images + 1, dtype=torch.int32, device=device)
-    shape = (-1, *(1 for _ in tape.images.shape[1:]))
-    owners[tape.images] = count.reshape(shape).expand(tape.images.shape)
-
-    def get(value: Value) -> Tensor:
-        if value in owners:
-            return owners[value]
-        device = None if value.tensor is None else value.tensor.device
-        one = torch.full((), int(value.dependent), dtype=torch.int32, device=device)
-        return one.expand(value.shape)
-
-    for operation in tape.operations:
-        rule = rule_of(operation)
-        known = any(value in owners for value in operation.dependents)
-        if rule is None and known:
-            why = _HINTS.get(operation.name, "it has no rule")
-            prepared.refusals[operation] = refuse(operation, why)
-        if rule is None or not (known or rule.mixes_constants(operation)):
-            continue
-        try:
-            found = rule.owners(operation, get)
-        except UnsupportedOperationError as error:
-            prepared.refusals[operation] = error  # raised only if relevance arrives there
-            continue
-        each = [found] if isinstance(found, Tensor) else found
-        for output, owner in zip(operation.outputs, each, strict=False):
-            if output is not None and output.tensor is not None and output.tensor.is_complex():
-                prepared.refusals[operation] = refuse(operation, "complex numbers have no rule")
-            if output is None or not output.floating:
-                continue
-            owners[output] = shared_out(owner).expand(output.shape)
-
-
-def _why_no_owner(prepared: Prepared, value: Value) -> XNNError:
-    """The refusal of the nearest operation that a value without owners comes from."""
-    sources = [value]
-    for source in sources:
-        operation = source.producer
-        if operation in prepared.refusals:
-            return prepared.refusals[operation]
-        if operation is not None and source not in prepared.owners:
-            sources += [each for each in operation.dependents if each not in sources]
-    # Complex numbers break the chain of values that depend on the images: the last refusal before.
-    bug = XNNError("a value has no owner; please report this as a bug of torchxnn")
-    return next(reversed(prepared.refusals.values()), bug)
-
-
-def shared_out(owner: Tensor) -> Tensor:
-    """Owners with every dimension along which they do not vary cut down to 1.
-
-    Nearly all values keep their images apart along the first dimension, so that sums over an image
-    are plain sums over the others.
-    """
-    for dim, (size, step) in enumerate(zip(owner.shape, owner.stride(), strict=True)):
-        if size > 1 and step == 0:
-            owner = owner.narrow(dim, 0, 1)
-    for dim in reversed(range(owner.ndim)):
-        if owner.shape[dim] > 1:
-            first = owner.narrow(dim, 0, 1)
-            owner = first if bool((owner == first).all()) else owner
-    return owner
-
-
-ROW_LENGTH = 1024
-"""Terms that are added in the precision of the relevance before float64 takes over."""
+from torchxnn.attribution.excitation_backprop.tape import Operation, Value, forget
+from torchxnn.errors import NonFiniteError, XNNError
 
 _NOTHING = torch.zeros((), dtype=torch.float64)
 
@@ -149,13 +23,19 @@ class MetFallbackError(Exception):
 class Walk:
     """One backward walk with a group of seeds.
 
+    What is carried of a value is (seeds, *shape), or several of these behind each other: the unit's
+    relevance, or its difference from the dual's, or the unit's and the dual's; and behind them,
+    once a fallback was met, the *clean* part of the unit's relevance, which met none. All of them
+    are shared out by the same rules, but for the clean part that reaches a fallback: it is counted
+    and ends. Relevance is conserved, so what was counted is its share at the pixels, too.
+
     Args:
         prepared: the tape.
         contrastive: whether the last linear operation is answered by the unit minus its dual.
-        beside: carry the unit's own relevance beside the difference from its dual's. Unit and dual
-            are nearly equal further down, so the difference does not tell how much relevance a
-            fallback shared out. A contrastive walk without it, and without a certificate, ends with
-            `MetFallbackError` where it would have to tell.
+        beside: carry the clean part of the unit's relevance beside the difference from its dual's
+            from the start. Unit and dual are nearly equal further down, so the difference does not
+            tell how much relevance a fallback shared out. A contrastive walk without it, and
+            without a certificate, ends with `MetFallbackError` where it would have to tell.
         free: whether this is the last walk, so that activations are freed on the way.
 
     Attributes:
@@ -175,6 +55,7 @@ class Walk:
         self._alone = contrastive and not (beside or prepared.certify)  # nothing but a difference
         self._free = free
         self._fallback: Tensor | None = None
+        self._met = 0  # how often a fallback was met
         # Whether images could be told apart so far, and how many seeds there are.
         self._apart, self._seeds = True, 0
         # Relevance above and below the last linear operation that feeds the target.
@@ -188,10 +69,10 @@ class Walk:
 
     @property
     def fallback(self) -> Tensor | None:
-        """The unit's relevance that was shared out by a fallback so far, (seeds, images), float64.
+        """The unit's relevance that has met a fallback so far, (seeds, images), float64.
 
-        Where images cannot be told apart (only a walk without a certificate gets so far), each has
-        their mean. None if there was no fallback.
+        Relevance that meets several counts once. Where images cannot be told apart (only a walk
+        without a certificate gets so far), each has their mean. None if there was no fallback.
         """
         found = self._fallback
         if found is None or self._apart:
@@ -237,32 +118,88 @@ class Walk:
             competition = Competition(linear, self.data(value), self.takes_part(value))
             operation.cache["competition"] = competition
         negative = self.negative(operation.output)
-
-        def note(lost: Tensor) -> None:
-            self.note(operation, lost)
-
-        # Nobody else reads the relevance that has arrived, unless sums are still to be taken.
-        consume = not (self._crossing or self._prepared.certify)
-        received: Tensor = competition.pass_down(relevance, negative, note, consume=consume)
+        received = self._compete(operation, competition, relevance, negative)
         if not self._crossing:
             return received
+        unit, clean = received[: self._seeds], received[self._seeds :]
         flipped = not negative if isinstance(negative, bool) else ~negative
         # That nothing speaks against a unit is no doubt about its map, so it is not counted.
-        dual = competition.pass_down(relevance, flipped, lambda lost: None, dual=True)
+        dual = competition.pass_down(
+            relevance[: self._seeds], flipped, lambda lost: lost, dual=True
+        )
+        if len(clean) == 0 and (self._beside or self._met):
+            clean = unit
         if self._prepared.certify:
-            return torch.cat([received, dual])
-        return torch.cat([received, received - dual]) if self._beside else received - dual
+            return torch.cat([unit, dual, clean])
+        return torch.cat([unit - dual, clean]) if len(clean) else unit - dual
 
-    def note(self, operation: Operation, lost: Tensor) -> None:
-        """Count relevance of the unit that a fallback shared out."""
-        if self._alone and not self._all_above:
+    def _compete(
+        self, operation: Operation, competition: Competition, relevance: Tensor, negative: Negative
+    ) -> Tensor:
+        """What the inputs receive, with the clean part behind it from the first fallback on."""
+        known, before = self._knows_clean(relevance), self._met
+        # Nobody else reads the relevance that has arrived, unless sums are still to be taken.
+        needed = self._crossing or self._prepared.certify or not (known or self._difference)
+        received = competition.pass_down(
+            relevance, negative, lambda lost: self.note(operation, lost), consume=not needed
+        )
+        if known or self._met == before:
+            return received
+        clean = competition.pass_down(relevance[: self._seeds], negative, torch.zeros_like)
+        return torch.cat([received, clean])
+
+    def undecided(self, operation: Operation, received: Tensor, units: Tensor) -> Tensor:
+        """Relevance that a sum received, its clean part without the units that a fallback decides.
+
+        Args:
+            operation: the sum.
+            received: (n, *output shape).
+            units: mask of the output.
+        """
+        known, before = self._knows_clean(received), self._met
+        self.note(operation, received * units)
+        if self._met == before:
+            return received
+        plain = received[: -self._seeds] if known else received
+        clean = received[-self._seeds :] if known else received[: self._seeds]
+        return torch.cat([plain, clean.masked_fill(units, 0)])
+
+    def note(self, operation: Operation, lost: Tensor) -> Tensor:
+        """Count relevance that a fallback shares out, and drop the clean part of it."""
+        if not bool(lost.any()):
+            return lost
+        known, seeds = self._knows_clean(lost), self._seeds
+        if not known and self._alone and (self._difference or self._below):
             raise MetFallbackError
-        sums = self._sums(operation.output, lost[: self._seeds].abs())
+        self._met += 1
         if self._prepared.certify:
-            self._enter(operation, fallback=float(sums.max()))
+            shared = self._sums(operation.output, lost[:seeds])
+            self._enter(operation, fallback=float(shared.max()))
+        clean = lost[-seeds:] if known else lost[:seeds]
+        sums = self._sums(operation.output, clean)
         self._fallback = (
             sums if self._fallback is None else self._fallback + sums.to(self._fallback.device)
         )
+        return torch.cat([lost[:-seeds], torch.zeros_like(clean)]) if known else lost
+
+    @property
+    def _difference(self) -> bool:
+        """Whether what an operation receives now is nothing but a difference."""
+        return self._alone and not self._all_above
+
+    def _plain(self, *, above: bool) -> int:
+        """Rows of what is carried without the clean part."""
+        pair = self._contrastive and self._prepared.certify and not above
+        return (1 + pair) * self._seeds
+
+    def _knows_clean(self, relevance: Tensor) -> bool:
+        """Whether the clean part is carried of what the present operation receives."""
+        return relevance.shape[0] > self._plain(above=self._all_above)
+
+    def _behind(self, carried: Tensor, rows: int) -> Tensor:
+        """With the clean part behind it, where other relevance has one: none of this is lost."""
+        missing = len(carried) < rows
+        return torch.cat([carried, carried[: self._seeds]]) if missing else carried
 
     # The walk itself.
 
@@ -271,8 +208,7 @@ class Walk:
 
         Returns:
             Relevance (n, *target shape), the unit's minus its dual's if the walk is contrastive. It
-            is (2 n, ...) with the dual's behind the unit's if it is certified too, and with that
-            difference behind the unit's if it carries them beside each other.
+            is (2 n, ...) with the dual's behind the unit's if it is certified too.
 
         Raises:
             MetFallbackError: see the class.
@@ -307,17 +243,19 @@ class Walk:
                 "no relevance arrives where the map is wanted; the target does not depend on it "
                 "other than through gates, or the layer lies beside the path"
             )
-        return found
+        return found[: self._plain(above=False)]
 
     def _step(self, operation: Operation) -> None:
         outputs = [output for output in operation.outputs if output is not None]
         for relevances, above in ((self._above, True), (self._below, False)):
             arrived = [relevances.pop(output, None) for output in outputs]
-            if all(tensor is None for tensor in arrived):
+            rows = max((len(tensor) for tensor in arrived if tensor is not None), default=0)
+            if rows == 0:
                 continue
+            arrived = [None if each is None else self._behind(each, rows) for each in arrived]
             rule = rule_of(operation)
             if rule is None:
-                raise refuse(operation, _HINTS.get(operation.name, "it has no rule"))
+                raise refuse(operation, HINTS.get(operation.name, "it has no rule"))
             self._crossing, self._all_above = above and _weighted(operation, rule), above
             reached = [o for o, each in zip(outputs, arrived, strict=True) if each is not None]
             self._apart &= all(output in self._prepared.owners for output in reached)
@@ -342,10 +280,13 @@ class Walk:
         change = _NOTHING
         for value, share in shares:
             known = relevances.get(value)
-            relevances[value] = share if known is None else known + share
+            if known is not None:
+                rows = max(len(known), len(share))
+                share = self._behind(known, rows) + self._behind(share, rows)
+            relevances[value] = share
             if self._prepared.certify:
                 before = self._tallies.get((value, not settled), _NOTHING)
-                after = self._sums(value, relevances[value])
+                after = self._sums(value, share[: self._plain(above=not settled)])
                 self._tallies[value, not settled] = after
                 change = self._added(change, self._added(after, -before))
         return change
@@ -387,7 +328,7 @@ class Walk:
             flat = relevance.flatten(1).sum(1, keepdim=True, dtype=torch.float64)
             return (flat / self._prepared.images).expand(-1, self._prepared.images)
         if owner is None:
-            raise _why_no_owner(self._prepared, value)
+            raise why_no_owner(self._prepared, value)
         return sum_by_owner(relevance, owner, self._prepared.images)
 
     def _added(self, first: Tensor, second: Tensor) -> Tensor:
@@ -438,44 +379,3 @@ class Walk:
 
 def _weighted(operation: Operation, rule: Rule) -> bool:
     return rule.linear and len(operation.dependents) == 1
-
-
-def sum_by_owner(relevance: Tensor, owner: Tensor, images: int) -> Tensor:
-    """Sum (seeds, *shape) over the elements of each image, (seeds, images), in float64.
-
-    Relevance on elements that belong to no image is left out: it is lost.
-    """
-    compact = shared_out(owner)
-    dims = [dim + 1 for dim, size in enumerate(compact.shape) if size == 1]
-    sums = relevance.new_zeros((relevance.shape[0], images + 1), dtype=torch.float64)
-    index = compact.reshape(-1).to(torch.int64)
-    flat = precise_sum(relevance, dims).reshape(relevance.shape[0], -1)
-    return sums.index_add_(1, index, flat)[:, 1:]
-
-
-def precise_sum(tensor: Tensor, dims: list[int]) -> Tensor:
-    """Sum over dimensions in float64, without a copy of the tensor in float64.
-
-    Rows along the innermost dimensions in memory are summed in the tensor's own precision first,
-    pairwise; a float32 sum of a few hundred terms is good to 1e-7.
-    """
-    by_step = sorted(dims, key=lambda dim: tensor.stride(dim))
-    length, rows = 1, []
-    for dim in by_step:
-        if length * tensor.shape[dim] > ROW_LENGTH:
-            break
-        length *= tensor.shape[dim]
-        rows.append(dim)
-    if rows:
-        tensor = tensor.sum(rows, keepdim=True)
-    rest = [dim for dim in dims if dim not in rows]
-    return tensor.sum(dims, dtype=torch.float64) if rest or rows else tensor.to(torch.float64)
-
-
-def first_non_finite(tape: Tape) -> Operation | None:
-    """The first operation whose results hold NaN or infinity."""
-    for operation in tape.operations:
-        tensors = [output.tensor for output in operation.outputs if output is not None]
-        if not all(tensor is None or bool(torch.isfinite(tensor).all()) for tensor in tensors):
-            return operation
-    return None

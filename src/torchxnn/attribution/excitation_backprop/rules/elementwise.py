@@ -210,7 +210,7 @@ def addition(operation: Operation, relevance: list[Tensor | None], walk: Walk) -
         operation.cache["shares"] = shares(contributions, masks, walk.negative(operation.output))
     parts, fallback = operation.cache["shares"]
     if bool(fallback.any()):
-        walk.note(operation, received * fallback)
+        received = walk.undecided(operation, received, fallback)
     return [
         (value, sum_to(received * part, value.shape))
         for (value, _, _), part in zip(terms, parts, strict=True)
