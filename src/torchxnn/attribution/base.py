@@ -31,8 +31,14 @@ CHUNK_SIZE = 32
 CONSERVATION_LIMIT = 1e-3
 """Conservation error above which relevance counts as lost."""
 
-FALLBACK_LIMIT = 0.05
-"""Share of relevance handled by a fallback rule above which a map is to be read with care."""
+FALLBACK_LIMIT = 0.5
+"""Share of relevance that met a fallback from which a map is to be read with care: most of it.
+
+Of maps of the predicted bird (each exact to rounding, 2026-11-29) SqueezeNet has 0.0%, random
+ResNet-18, MobileNetV2, EfficientNet-B0 and VGG-11 0.0%, and a trained EfficientNet-Lite2 92 to 96%:
+nothing lies between. Above, the map follows sizes more than evidence, and the method removal tells
+more; below, most of it rests on evidence.
+"""
 
 WEAK_MASS = 3e-4
 """Contrast mass below which a map is called weak: it tells its own x-feature least.

@@ -328,14 +328,16 @@ def _clips(clip: type[Clip | GuidedClip]) -> dict[str, Rule]:
         if min == 0 and max is None:
             return nn.ReLU()
         numbers = all(isinstance(bound, (int, float)) for bound in (min, max))
-        return clip(min, max) if numbers and min < max else None
+        return clip(float(min), float(max)) if numbers and min < max else None
 
     return {
         "relu": lambda *_, **__: nn.ReLU(),
         "clamp": clamp,
         "clamp_min": clamp,
         "relu6": lambda *_, **__: clip(0.0, 6.0),
-        "hardtanh": lambda min_val=-1.0, max_val=1.0, *_, **__: clip(min_val, max_val),
+        "hardtanh": lambda min_val=-1.0, max_val=1.0, *_, **__: clip(
+            float(min_val), float(max_val)
+        ),
     }
 
 
