@@ -11,6 +11,7 @@ from torch import nn
 from torchxnn import XNN, TrainConfig
 from torchxnn.apps.what_if.config import WhatIfConfig
 from torchxnn.apps.what_if.table import what_if_table
+from torchxnn.cli.tables import fit_table
 from torchxnn.cli.what_if import curve_table
 from torchxnn.data.datasets.folder import ImageFolder
 from torchxnn.data.record import cache_activations, record_activations
@@ -280,7 +281,8 @@ def test_a_contrast_of_labels_denies_neither(several, seen):
     first, second = seen.explain(images[both]), other.explain(images[both])
     found = contrast(first, second)
     assert "rather than" not in found.sentence()
-    assert found.sentence().startswith(f"The logit of {found.first} is larger than that of")
+    assert found.sentence().startswith("The logit of ")
+    assert found.first in found.sentence().partition(" is larger than that of ")[0]
     assert found.logits[0] >= found.logits[1]
     with pytest.raises(DataError, match="needs two outputs"):
         contrast(first, first)
@@ -311,3 +313,13 @@ def test_a_table_of_what_if_has_the_probability_of_a_label_and_none_of_a_value(
         assert first == pytest.approx(float(logits[row, 1].sigmoid()), abs=0.3)
         assert "probability" in table.figures
     assert {column.header for column in curve_table(table).columns} >= {"network's logit"}
+
+
+def test_tables_leave_out_what_has_no_meaning(seen, measured):
+    images, values = measured
+    aged = XNN(linear_net(1), "3", outputs_are="value")
+    quick_fit(aged, batches(images, values), 0, QUICK)
+    assert "F_cls" in set(fit_table(seen.report).columns[0].cells)
+    figures = set(fit_table(aged.report).columns[0].cells)
+    assert {"F_reg", "R²"} <= figures
+    assert not any(name.startswith(("F_cls", "Margin")) for name in figures)

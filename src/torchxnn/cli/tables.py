@@ -113,7 +113,9 @@ def _add_figure(table: Table, name: str, *results: Any) -> None:
 
 
 def _faithfulness_table(columns: dict[str, Faithfulness]) -> Table:
+    """What has no meaning for any of them, such as F_cls of values, is left out."""
     table = Table("figure", *map(NUMBERS, columns), "better")
     for name in _FIGURES:
-        _add_figure(table, name, *columns.values())
+        if any(getattr(found, METRICS[name].field) is not None for found in columns.values()):
+            _add_figure(table, name, *columns.values())
     return table

@@ -100,9 +100,10 @@ class Contrast(SavedResult):
         """
         first, second = noun(self.first), noun(self.second)
         start = f"{first} rather than {second}"
-        if self.outputs_are != "classes":
-            what = "logit" if self.outputs_are == "labels" else "value"
-            start = f"the {what} of {self.first} is larger than that of {self.second}"
+        if self.outputs_are == "labels":
+            start = f"the logit of {first} is larger than that of {second}"
+        elif self.outputs_are == "value":
+            start = f"the value of {self.first} is larger than that of {self.second}"
         elif self.predicted not in (self.first, self.second):
             start = f"the network sees {noun(self.predicted)}; of the two, {start}"
         start = start[0].upper() + start[1:]

@@ -91,3 +91,8 @@ class Report:
     orthogonality: Orthogonality | None = None
     noun: str = "class"
     unit: str = "image"
+
+    @property
+    def of_what(self) -> str:
+        """Which images are positives: "of the class", "of the label", "with high values"."""
+        return "with high values" if self.noun == "value" else f"of the {self.noun}"

@@ -76,7 +76,7 @@ def _key(report: Report) -> list[tuple[str, str]]:
             (
                 "Overlap of the heatmaps",
                 f"mean squared correlation {found.mean_squared_correlation:.2f}, O1 {found.o1:.2f} "
-                f"of {found.alive} x-features on {found.maps} {report.unit}s of the {report.noun} "
+                f"of {found.alive} x-features on {found.maps} {report.unit}s {report.of_what} "
                 "(0 is best)",
             )
         )
