@@ -1,5 +1,6 @@
 """The naming page: what it shows, by requests and in a real browser; nothing is lost on a kill."""
 
+import re
 import signal
 import subprocess
 import sys
@@ -219,6 +220,51 @@ def test_a_broken_file_is_said_and_kept(fitted, run):
     assert answer.status_code == 500
     assert "cannot be read" in answer.text
     assert (run / "names.json").read_text() == "{"
+
+
+def test_a_judgement_is_of_whom_its_page_names(fitted, run):
+    """Two people with a tab each in one browser: the cookie is of the one who came last."""
+    client = client_for(fitted, run, "")
+    send(client, "/who", who="Ada")
+    form = client.get("/feature/1").text
+    assert '<input type="hidden" name="signed" value="Ada">' in form
+    send(client, "/who", who="Bo")
+    send(client, "/feature/1", name="red crown", signed="Ada")
+    send(client, "/feature/1", name="red eye", signed="Bo")
+    assert {who: j.name for who, j in names_in(fitted, run).latest(0).items()} == {
+        "Ada": "red crown",
+        "Bo": "red eye",
+    }
+
+
+@pytest.mark.parametrize("base_path", ["/lab/names", ""])
+def test_the_page_lies_below_a_path(fitted, run, base_path):
+    app = create_app(Site(run, fitted[2], "b", fitted[3]), base_path)
+
+    async def strip(scope, receive, send):
+        assert scope["path"].startswith("/lab/names/")
+        path = scope["path"].removeprefix("/lab/names")
+        await app({**scope, "path": path}, receive, send)
+
+    client = TestClient(strip, base_url="http://localhost")
+    token = {"token": app.state.site.token}
+    page = client.post("/lab/names/who", data={**token, "who": "Ada", "back": 1})
+    assert page.url.path == "/lab/names/feature/1"
+    page = client.post(page.url.path, data={**token, "name": "a1", "then": "next"})
+    assert page.url.path == "/lab/names/feature/2"
+    for each in (page, client.get("/lab/names/"), client.get("/lab/names/no/such/page")):
+        addresses = re.findall(r'(?:href|src|action)="([^"#]+)"', each.text)
+        assert addresses
+        assert all(each.url.join(a).path.startswith("/lab/names/") for a in addresses)
+    picture = re.search(r'src="([^"]+)"', page.text)[1]
+    assert client.get(page.url.join(picture)).status_code == 200
+
+
+def test_two_runs_on_one_host_do_not_share_a_name(fitted, run):
+    client = client_for(fitted, run, "")
+    send(client, "/who", who="Ada")
+    (cookie,) = client.cookies
+    assert cookie == f"xnn_name_{fitted[2][:8]}"
 
 
 def test_two_people_at_once_lose_nothing(fitted, run):

@@ -237,11 +237,11 @@ def test_consent_shows_html_instead_of_obeying_it(tmp_path):
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory):
-    """A study served on a port of this machine."""
+    """A study served on a port of this machine, below a path and at the root."""
     path = tmp_path_factory.mktemp("served")
     write_tiny_study(path, limits=Limits(requests_per_second=1000, starts_per_second=1000))
     server = uvicorn.Server(
-        uvicorn.Config(create_app(path, admin_token="admin-token"), port=0, log_level="error")
+        uvicorn.Config(create_app(path, base_path="/lab"), port=0, log_level="error")
     )
     thread = threading.Thread(target=server.run)
     thread.start()
@@ -275,7 +275,7 @@ def test_every_acknowledged_event_is_stored(served):
     from sqlalchemy import create_engine, text
 
     path, url = served
-    found = simulate(url, SimulationConfig(participants=2, at_once=2, seed=77))
+    found = simulate(f"{url}/lab/", SimulationConfig(participants=2, at_once=2, seed=77))
     engine = create_engine(f"sqlite:///{path / 'study.db'}")
     with engine.connect() as connection:
         stored = set(connection.scalars(text("SELECT id FROM events")))

@@ -102,8 +102,10 @@ def simulate(
         answer = httpx.get(f"{base}/", timeout=20)
     except httpx.HTTPError as error:
         raise DataError(f"nothing answers at {base}: {error}; start `xnn study serve`") from error
-    if not re.search(r'action="[^"]*/start"', answer.text):
+    form = re.search(r'action="([^"]*)start"', answer.text)
+    if form is None:
         raise DataError(f"{base} serves no study (status {answer.status_code})")
+    base = str(answer.url.join(form[1])).rstrip("/")  # the study may say that it lies below a path
     total = Simulated()
     with ThreadPoolExecutor(config.at_once) as pool:
         jobs = [pool.submit(_take_part, base, config, n) for n in range(config.participants)]
