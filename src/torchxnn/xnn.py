@@ -29,7 +29,12 @@ from torchxnn.models.attached import AttachedLayer, XNNOutput, fit_to
 from torchxnn.models.config import Doubt, OutputKind, OutputsConfig
 from torchxnn.models.examination import Examination
 from torchxnn.models.meaning import CLASSES, Meaning
-from torchxnn.models.outputs import check_class_names, check_targets, class_of_target
+from torchxnn.models.outputs import (
+    both_class_names,
+    check_class_names,
+    check_targets,
+    class_of_target,
+)
 from torchxnn.models.plain_settings import differing_setting
 from torchxnn.models.preprocessing import Preprocessing
 from torchxnn.models.tokens import Token
@@ -66,7 +71,8 @@ class XNN(nn.Module):
         n_features: number of x-features; None takes 5 for one target and 7 for several.
         token: of a layer that gives tokens (B, T, D): "cls" (the first one), an index, or "mean",
             over all of them. It then stands behind the layer's name, `blocks.3[cls]`.
-        class_names: names of the model's outputs, for people.
+        class_names: names of the model's outputs, for people; of a single logit, both classes or
+            the one that it speaks for.
         outputs_are: "classes" exclude each other, "labels" do not, a "value" is a number; None asks
             the labels of the fit; see `OutputsConfig`.
         positives: of values, which ones are high and explained: from a number on ("2.5"), or an
@@ -166,8 +172,8 @@ class XNN(nn.Module):
             on_batch: called after each recorded batch with the number of images.
             on_epoch: called after each epoch with (trial, epoch, held-out losses).
             compute: device and precision of the fit; None takes the defaults.
-            allow: what to accept though numbers are doubtful then: "randomness", "batch"; see
-                `examine_model`.
+            allow: what to accept though numbers are doubtful then: "randomness", "batch",
+                "probabilities"; see `examine_model`.
 
         Returns:
             How the fit went; a degenerate fit also warns.
@@ -270,7 +276,8 @@ class XNN(nn.Module):
             NonFiniteError: NaN or infinity in the images, the activations or the logits.
             LayerError: the layer did not run exactly once.
         """
-        return XNNOutput.of(self.fitted(), *self.attached.run(images), self.layer)
+        found = self.attached.run(images)
+        return XNNOutput.of(self.fitted(), *found, self.layer, self.meaning)
 
     run_with_maps = maps.run_with_maps
 
@@ -389,8 +396,11 @@ class XNN(nn.Module):
 
     def class_name(self, index: int) -> str:
         """Name of a class or a label, "class 3" or "label 3" if it has none."""
-        if self.class_names is not None and 0 <= index < len(self.class_names):
-            return self.class_names[index]
+        names = self.class_names or ()
+        if self.meaning.outputs_are == "classes":
+            names = both_class_names(names, self.outputs)
+        if 0 <= index < len(names):
+            return names[index]
         return f"{self.meaning.noun} {index}"
 
     # --- saving

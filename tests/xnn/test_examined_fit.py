@@ -12,9 +12,11 @@ from torch.nn import functional as F
 
 from conftest import make_images, make_net
 from torchxnn import XNN
+from torchxnn.attribution.methods import PAPER, attributor
 from torchxnn.data.examined import warn_of_doubts
 from torchxnn.data.record import cache_activations
 from torchxnn.errors import DataError, ModelError, XNNError, XNNWarning
+from torchxnn.models.config import OutputsConfig
 from torchxnn.models.examination import examine_model
 from torchxnn.models.label_agreement import label_agreement
 from torchxnn.training.many import fit_many
@@ -150,18 +152,90 @@ def test_outputs_between_0_and_1_are_said():
     warn_of_doubts(plain)
 
 
-def test_logarithms_of_probabilities_are_refused_or_drawn_by_another_method():
+@pytest.mark.parametrize("last", [nn.Softmax(1), nn.LogSoftmax(1)])
+def test_what_a_softmax_gives_is_refused_or_explained_with_a_map_by_another_method(last):
     images, labels = make_images(48)
-    xnn = XNN(with_end(nn.LogSoftmax(1)), LAYER)
+    xnn = XNN(with_end(last), LAYER)
     loader = [(images, labels)]
     with pytest.raises(ModelError, match=r"leave it out: model\.set_submodule\('1', torch.nn.Id"):
         xnn.fit(loader, 1, config=QUICK)
     with warnings.catch_warnings(action="ignore"):
         xnn.fit(loader, 1, config=QUICK, allow=["probabilities"])
+        found = xnn.explain(images[1])
         with pytest.raises(XNNError, match=r"another method \(integrated_gradients\)"):
-            xnn.explain(images[1])
-        drawn = xnn.explain(images[1], method="integrated_gradients")
-    assert drawn.heatmaps.shape[-2:] == images.shape[-2:]
+            attributor(PAPER, xnn.model).attribute(images[:1], 1)
+    assert found.certificate.conservation_error < 1e-4
+    assert float(found.logit_heatmaps.abs().sum()) > 0
+    assert "that of the whole output: integrated gradients" in found.certificate_lines()[-1]
+    assert found.quantity.endswith("probability")
+
+
+def test_an_allowed_sigmoid_decides_at_one_half(tmp_path):
+    images, _ = make_images(48)
+    single = with_end(nn.Sigmoid(), outputs=1)
+    with torch.no_grad():
+        single[0].classifier[-1].bias -= single[0](images).mean()
+        chances = single(images)[:, 0]
+    truth = (chances > 0.5).long()
+    xnn = XNN(single, LAYER, class_names=("ill",))
+    with pytest.warns(XNNWarning, match="are probabilities, which is allowed: .* above 0.5"):
+        xnn.fit([(images, truth)], 0, config=QUICK, allow=["probabilities"])
+    assert xnn.examination.agreement.share == 1.0
+    xnn.save_pretrained(tmp_path / "xnn")
+    again = XNN.from_pretrained(tmp_path / "xnn", single)
+    for row in (int(chances.argmin()), int(chances.argmax())):
+        with warnings.catch_warnings(action="ignore"):
+            found = again.explain(images[row])
+        assert found.predicted_class == truth[row]
+        assert found.predicted_name == ("not ill", "ill")[truth[row]]
+    data = torch.utils.data.TensorDataset(images, truth)
+    allow = {"allow": ["probabilities"]}
+    cache = cache_activations(single, LAYER, data, tmp_path / "cache", **allow)
+    assert torch.equal(cache.predicted, truth)
+    assert cache.settled_labels(OutputsConfig())[1].scale == "probabilities"
+
+
+def test_labels_of_an_allowed_sigmoid_are_seen_above_one_half():
+    images, _ = make_images(48)
+    model = with_end(nn.Sigmoid())
+    with torch.no_grad():
+        model[0].classifier[-1].bias -= model[0](images).mean(0)
+        chances = model(images)
+    xnn = XNN(model, LAYER)
+    with warnings.catch_warnings(action="ignore"):
+        xnn.fit([(images, (chances > 0.5).long())], 1, config=QUICK, allow=["probabilities"])
+        rows = chances[:, 1].argmin(), chances[:, 1].argmax()
+        low, high = (xnn.explain(images[int(row)]) for row in rows)
+    assert (low.predicted_class, high.predicted_class) == (None, 1)
+    assert low.sentence().startswith("The network does not see")
+    assert xnn.report.validation.f_cls is not None
+
+
+def test_a_sigmoid_at_the_end_of_a_regression_is_a_value():
+    images, _ = make_images(48)
+    loader = [(images, torch.rand(48, generator=torch.Generator().manual_seed(0)))]
+    model = with_end(nn.Sigmoid(), outputs=1)
+    with pytest.raises(ModelError, match="outputs_are='value'"):
+        XNN(model, LAYER).fit(loader, 0, config=QUICK)
+    xnn = XNN(model, LAYER, outputs_are="value")
+    with warnings.catch_warnings(action="ignore"):
+        xnn.fit(loader, 0, config=QUICK)
+        assert xnn.explain(images[0]).sentence().startswith("The value is 0.")
+
+
+def test_one_name_of_a_single_logit_is_that_of_what_it_speaks_for():
+    images, _ = make_images(48)
+    model = make_net(1)
+    with torch.no_grad():
+        model.classifier[-1].bias -= model(images).mean()
+        logits = model(images)[:, 0]
+    xnn = XNN(model, "classifier.1", class_names=("polyp",))
+    with warnings.catch_warnings(action="ignore"):
+        xnn.fit([(images, (logits > 0).long())], 0, config=QUICK)
+        against, its = (xnn.explain(images[int(row)]) for row in (logits.argmin(), logits.argmax()))
+    assert (against.predicted_name, against.target_names) == ("not polyp", ("polyp",))
+    assert against.sentence().startswith("The network sees not a polyp; ")
+    assert its.predicted_name == "polyp"
 
 
 def test_logits_with_further_dimensions_and_double_precision_are_explained_as_they_are():

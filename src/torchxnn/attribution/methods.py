@@ -23,6 +23,9 @@ from torchxnn.errors import XNNError, near_ones
 PAPER = "excitation_backprop"
 """Name of the paper's rule: excitation backprop layer by layer."""
 
+OF_PROBABILITIES = "integrated_gradients"
+"""What draws outputs that are no logits: excitation backprop has no rule for a softmax."""
+
 METHODS: dict[str, type[Attributor]] = {
     PAPER: ExcitationBackprop,
     EFFECTIVE: EffectiveExcitationBackprop,

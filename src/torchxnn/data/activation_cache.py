@@ -15,13 +15,13 @@ from torch import Tensor, nn
 from torchxnn.data.activations import Activations
 from torchxnn.data.labels import settle
 from torchxnn.errors import DataError, LayerError, ModelError
-from torchxnn.models.config import OutputsConfig
+from torchxnn.models.config import OutputScale, OutputsConfig
 from torchxnn.models.examination import Examination
 from torchxnn.models.hidden_state import note_changing
 from torchxnn.models.label_agreement import label_agreement
 from torchxnn.models.layers import resolve_layer, unwrap
-from torchxnn.models.meaning import Meaning
-from torchxnn.models.outputs import check_targets
+from torchxnn.models.meaning import Meaning, boundary_of
+from torchxnn.models.outputs import check_targets, predicted_classes
 from torchxnn.models.plain_settings import differing_setting
 from torchxnn.models.preprocessing import Preprocessing
 from torchxnn.models.weights import fingerprint
@@ -122,7 +122,14 @@ class ActivationCache:
     @property
     def predicted(self) -> Int64[Tensor, " rows"]:
         """The class that the model predicts for every image; see `predicted_classes`."""
+        boundary = boundary_of(self._scale)
+        if self.n_outputs == 1 and boundary:  # the column is about logits
+            return predicted_classes(self.columns([0]), boundary)
         return self._column(PREDICTED)
+
+    @property
+    def _scale(self) -> OutputScale:
+        return "logits" if self.examination is None else self.examination.outputs
 
     @property
     def picture(self) -> Int64[Tensor, " rows"] | None:
@@ -288,7 +295,9 @@ class ActivationCache:
             DataError: labels that do not fit the outputs.
         """
         needed = self.labels is None and config.kind == "value"
-        return settle(self.labels, self.n_outputs, config, self.logits() if needed else None)
+        own = self.logits() if needed else None
+        labels, meaning = settle(self.labels, self.n_outputs, config, own)
+        return labels, replace(meaning, scale=self._scale)
 
     def nbytes(self, layer: str, dtype: torch.dtype | None = None) -> int:
         """Bytes that all rows of a layer take in memory."""

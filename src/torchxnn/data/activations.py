@@ -19,7 +19,7 @@ from torch import Tensor
 from torchxnn.data.labels import as_given, known_samples, settle
 from torchxnn.data.loading import by_position, image_tensor, label_tensor
 from torchxnn.errors import DataError
-from torchxnn.models.config import OutputsConfig
+from torchxnn.models.config import OutputScale, OutputsConfig
 from torchxnn.models.meaning import CLASSES, Meaning
 from torchxnn.models.outputs import predicted_classes
 
@@ -63,7 +63,7 @@ class Activations:
     @property
     def predicted(self) -> Int64[Tensor, " samples"]:
         """The class that the model predicts for every sample; see `predicted_classes`."""
-        return predicted_classes(self.logits)
+        return predicted_classes(self.logits, self.meaning.boundary)
 
     @classmethod
     def cat(cls, parts: Sequence[Activations]) -> Activations:
@@ -102,7 +102,7 @@ class Activations:
         if self.meaning != CLASSES and config.agrees_with(self.meaning):
             return self
         labels, meaning = settle(self.labels, self.n_outputs, config, self.logits)
-        return replace(self, labels=labels, meaning=meaning)
+        return replace(self, labels=labels, meaning=replace(meaning, scale=self.meaning.scale))
 
     def meant(self, meaning: Meaning) -> Activations:
         """The same with a meaning that is known, such as that of an XNN.
@@ -112,6 +112,10 @@ class Activations:
         """
         settled = self.settled(OutputsConfig(meaning.outputs_are))
         return replace(settled, meaning=meaning)
+
+    def of_scale(self, scale: OutputScale) -> Activations:
+        """The same if it is known what the numbers of the logits are; see `Meaning`."""
+        return replace(self, meaning=replace(self.meaning, scale=scale))
 
     def known(self, targets: Sequence[int]) -> Activations:
         """The samples whose labels for all targets are known: this very object if all are."""

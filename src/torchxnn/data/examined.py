@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from torchxnn.data.activations import Activations
 from torchxnn.data.record import record_activations
 from torchxnn.errors import XNNWarning
-from torchxnn.models.config import Doubt
+from torchxnn.models.config import Doubt, OutputKind
 from torchxnn.models.examination import Examination, examine_model
 from torchxnn.models.label_agreement import label_agreement
+from torchxnn.models.meaning import boundary_of
 from torchxnn.models.output_scale import within_unit_interval
 
 
@@ -46,24 +47,36 @@ def record_examined(
 
     data = record_activations(model, layer, loader, on_first=examine, **settings)
     examination = found[0]
+    data = data.of_scale(examination.outputs)
     if data.labels is not None and data.meaning.outputs_are == "classes":
         agreement = label_agreement(data.predicted, data.labels, data.n_outputs)
         examination = replace(examination, agreement=agreement)
     bounded = "probabilities" not in allow and within_unit_interval(data.logits)
-    bounded = bounded and data.meaning.outputs_are != "value"
-    warn_of_doubts(examination, bounded)
+    kind = data.meaning.outputs_are
+    warn_of_doubts(examination, bounded and kind != "value", kind)
     return data, examination
 
 
-def warn_of_doubts(examination: Examination, bounded: bool = False) -> None:
+def warn_of_doubts(
+    examination: Examination, bounded: bool = False, outputs_are: OutputKind | None = None
+) -> None:
     """Warn of what may be wrong though nothing proves it; `bounded`: all outputs are in [0, 1]."""
-    for line in _doubts(examination, bounded):
+    for line in _doubts(examination, bounded, outputs_are):
         warnings.warn(line, XNNWarning, stacklevel=4)
 
 
-def _doubts(examination: Examination, bounded: bool) -> Iterator[str]:
+def _doubts(
+    examination: Examination, bounded: bool, outputs_are: OutputKind | None
+) -> Iterator[str]:
     if examination.note:
         yield examination.note
+    if examination.outputs != "logits" and outputs_are != "value":
+        yield (
+            f"the outputs of the model are {examination.outputs}, which is allowed: they are "
+            f"explained as they are, a single one or a label is seen above "
+            f"{boundary_of(examination.outputs):.2g}, and the heatmap of a whole output is drawn "
+            "by integrated gradients"
+        )
     if bounded:
         yield (
             "the outputs of the model are all between 0 and 1: if they are probabilities, give the "

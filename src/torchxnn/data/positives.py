@@ -114,10 +114,10 @@ def positives_of(
     if meaning.outputs_are == "value":
         return meaning.high(found, targets), meaning.rule(targets)
     if labels is None and meaning.outputs_are == "labels":
-        return found[:, list(targets)] > 0, by
+        return found[:, list(targets)] > meaning.boundary, by
     if labels is not None and labels.ndim == 2:
         return labels[:, list(targets)] == 1, by
-    classes = predicted_classes(found) if labels is None else labels
+    classes = predicted_classes(found, meaning.boundary) if labels is None else labels
     single = None if meaning.outputs_are == "labels" else outputs
     wanted = [class_of_target(target, single) for target in targets]
     return classes.unsqueeze(1) == torch.tensor(wanted, device=classes.device), by

@@ -37,6 +37,7 @@ from torchxnn.explanations.saved_result import SavedResult
 from torchxnn.explanations.sentences import (
     NOT_ANCHORED,
     POSITIVE,
+    QUANTITY,
     Account,
     account_for,
     stability_facts,
@@ -45,7 +46,7 @@ from torchxnn.explanations.sentences import (
 from torchxnn.explanations.summands import Traits, listed, shared, summands_of
 from torchxnn.metrics.among_positives import AmongPositives
 from torchxnn.metrics.faithfulness import Faithfulness
-from torchxnn.models.config import OutputKind
+from torchxnn.models.config import OutputKind, OutputScale
 from torchxnn.storage.artifact import structure
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ if TYPE_CHECKING:
 Kind = TypeVar("Kind", bound="Reasons")
 
 _EARLIER = {"anchored": False, "found_again": [], "not_resampled": "", "among_positives": [],
-            "outputs_are": "classes"}  # fmt: skip
+            "outputs_are": "classes", "scale": "logits"}  # fmt: skip
 """What files of earlier versions do not say."""
 
 _TERMS = {
@@ -102,6 +103,7 @@ class Reasons(SavedResult, ABC):
         not_resampled: why nobody knows; see `FitReport`.
         among_positives: one per target, see `FitReport`; empty where nobody knows.
         outputs_are: see `Meaning`.
+        scale: see `Meaning`.
 
     Raises:
         DataError: shapes that do not belong together.
@@ -133,6 +135,7 @@ class Reasons(SavedResult, ABC):
     not_resampled: str = ""
     among_positives: tuple[AmongPositives, ...] = ()
     outputs_are: OutputKind = "classes"
+    scale: OutputScale = "logits"
 
     @abstractmethod
     def _shapes(self) -> tuple[dict[str, tuple[int, ...]], str]:
@@ -220,6 +223,7 @@ class Reasons(SavedResult, ABC):
             typical=self.typical,
             traits=self.traits(target_index),
             outputs_are=self.outputs_are,
+            scale=self.scale,
         )
 
     def traits(self, target_index: int = 0) -> Traits:
@@ -300,7 +304,7 @@ class Reasons(SavedResult, ABC):
         maps = self.map_correlation()
         if maps is not None and len(maps) > 1:
             lines.append(overlap_line(maps, self.drawn, self.unit))
-        return (*lines, drawing_line(self.certificate, self.drawn))
+        return (*lines, drawing_line(self.certificate, self.drawn, self.scale))
 
     def summary(self) -> str:
         """Plain text for a terminal."""
@@ -469,7 +473,7 @@ class Reasons(SavedResult, ABC):
     @property
     def quantity(self) -> str:
         """What the x-features add up to: a logit, or the value itself."""
-        return "value" if self.outputs_are == "value" else "logit"
+        return "value" if self.outputs_are == "value" else QUANTITY[self.scale]
 
     @property
     def positive(self) -> str:

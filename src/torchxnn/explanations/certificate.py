@@ -12,10 +12,11 @@ import numpy as np
 from jaxtyping import Float
 
 from torchxnn.attribution.base import CONSERVATION_LIMIT, FALLBACK_LIMIT, WEAK_MASS, Certificate
+from torchxnn.attribution.methods import OF_PROBABILITIES
 from torchxnn.explanations.alike import overlap
 from torchxnn.explanations.drawing.overlay import number
 from torchxnn.metrics.faithfulness import BOUND_LEVEL, Faithfulness
-from torchxnn.models.config import OutputKind
+from torchxnn.models.config import OutputKind, OutputScale
 
 BETTER_WITNESS = "on such networks the method removal tells more of the truth, and takes longer"
 """What is said of images where units are decided by their bias, as by depthwise convolutions: there
@@ -89,10 +90,16 @@ def overlap_line(maps: Float[np.ndarray, "features features"], drawn: str, unit:
     )
 
 
-def drawing_line(certificate: Certificate, drawn: str) -> str:
-    """How the maps were drawn: method, what it certifies, precision and versions."""
+def drawing_line(certificate: Certificate, drawn: str, scale: OutputScale = "logits") -> str:
+    """How the maps were drawn: method, what it certifies, precision and versions.
+
+    `scale` is that of the outputs; of others than logits the whole is drawn in another way.
+    """
     versions = ", ".join(f"{name} {version}" for name, version in certificate.versions.items())
     method = certificate.method.replace("_", " ")
+    if scale != "logits" and certificate.fallback_share is not None:
+        of_whole = OF_PROBABILITIES.replace("_", " ")
+        method = f"{method} (that of the whole output: {of_whole}, since it is no logit)"
     return f"{drawn}: {method}, {_certified(certificate)}, {certificate.dtype}; {versions}."
 
 

@@ -253,6 +253,7 @@ def reasons(
         "among_positives": report.among_positives if report else (),
         "label": None if label is None else truth(xnn, label),
         "outputs_are": xnn.meaning.outputs_are,
+        "scale": xnn.meaning.scale,
         "path": path,
     }
 

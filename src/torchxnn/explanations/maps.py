@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torchxnn.attribution.base import Certificate
 from torchxnn.attribution.effective_weights import EFFECTIVE, EffectiveUnits
 from torchxnn.attribution.excitation_backprop.method import ExcitationBackprop
-from torchxnn.attribution.methods import METHODS, PAPER, attributor
+from torchxnn.attribution.methods import METHODS, OF_PROBABILITIES, PAPER, attributor
 from torchxnn.embeddings.base import Embedding
 from torchxnn.models.attached import AttachedLayer, FittedXNN, XNNOutput, fit_to
 from torchxnn.models.inputs import check_inputs
@@ -134,7 +134,8 @@ def run_with_maps(
         images: (B, C, H, W), preprocessed, on the model's device.
         method: name in `METHODS`; None takes `default_method`.
         logits: outputs of the model that get heatmaps of their own; the paper's rule draws them
-            where effective weights draw those of the x-features.
+            where effective weights draw those of the x-features, and `OF_PROBABILITIES` where
+            they are no logits.
         certify: whether the heatmaps of the x-features get a certificate.
         warn: whether figures beyond their limits are warned of.
 
@@ -159,6 +160,10 @@ def _from_one_pass(
 ) -> XNNMaps:
     """Maps and numbers by excitation backprop; effective weights take a pass to the layer more."""
     attached, embedding = xnn.attached, xnn.fitted()
+    own: Tensor | None = None
+    if logits and xnn.meaning.scale != "logits":  # no rule leads through a softmax
+        own = attributor(OF_PROBABILITIES, attached.model).attribute_many(images, logits)
+        logits = ()
     both = UnitsBesideLogits(attached, embedding)
     if method == EFFECTIVE:
         both.through_effective_weights(images)
@@ -170,9 +175,9 @@ def _from_one_pass(
     for drawn in found if warn else ():
         drawn.warn(stacklevel=4)
     return XNNMaps(
-        output=XNNOutput.of(embedding, *attached.checked(*both.passed), attached.name),
+        output=XNNOutput.of(embedding, *attached.checked(*both.passed), attached.name, xnn.meaning),
         heatmaps=found[0].maps,
-        logit_heatmaps=found[1].maps if logits else found[0].maps[:, :0],
+        logit_heatmaps=found[1].maps if logits else found[0].maps[:, :0] if own is None else own,
         certificate=found[0].certificate() if certify else None,
         fallback_share=found[0].fallback_share,
     )

@@ -25,7 +25,8 @@ from torchxnn.explanations.summands import (
     summands_of,
     weaker,
 )
-from torchxnn.models.config import OutputKind
+from torchxnn.models.config import OutputKind, OutputScale
+from torchxnn.models.meaning import boundary_of
 
 TYPICAL = "a typical other image"
 
@@ -37,6 +38,13 @@ NOT_ANCHORED = (
 
 POSITIVE = {"classes": "the class", "labels": "the label", "value": "high values"}
 """What the images have in common on which an output is explained, by what outputs are."""
+
+QUANTITY: dict[OutputScale, str] = {
+    "logits": "logit",
+    "probabilities": "probability",
+    "log-probabilities": "log-probability",
+}
+"""What a number of the network is called, by what its outputs are."""
 
 FOUND_AGAIN = "Found again"
 """The term under which pages say on how many samples of the images an x-feature comes back."""
@@ -96,6 +104,7 @@ class Account:
             than on other images, so that it is no reason.
         outputs_are: whether the target is a class, a label that the network sees if its logit is
             above 0, or a value.
+        scale: whether the numbers are logits; a probability of a label is compared with 0.5.
     """
 
     target: str
@@ -110,6 +119,7 @@ class Account:
     typical: str | None = TYPICAL
     elsewhere: tuple[Reason, ...] = ()
     outputs_are: OutputKind = "classes"
+    scale: OutputScale = "logits"
 
     def sentence(self) -> str:
         """The whole account in one sentence."""
@@ -125,14 +135,18 @@ class Account:
         """Whether the network decides for the target; values are as they are."""
         if self.outputs_are == "classes":
             return self.target == self.predicted
-        return self.outputs_are == "value" or self.logit > 0
+        return self.outputs_are == "value" or self._is_seen
+
+    @property
+    def _is_seen(self) -> bool:
+        return self.logit > boundary_of(self.scale)
 
     def _sees(self) -> str:
         """What the network says, without a reason."""
         if self.outputs_are == "value":
             return f"The {self.target} is {number(self.logit)}"
         if self.outputs_are == "labels":
-            return f"The network {'sees' if self.logit > 0 else 'does not see'} {noun(self.target)}"
+            return f"The network {'sees' if self._is_seen else 'does not see'} {noun(self.target)}"
         return f"The network sees {noun(self.predicted)}"
 
     def _claim(self) -> str:
@@ -162,7 +176,7 @@ class Account:
 
     def _rest(self) -> str:
         whose = "the" if self._is_decided else "its"
-        of = self.target if self.outputs_are == "value" else "logit"
+        of = self.target if self.outputs_are == "value" else QUANTITY[self.scale]
         what = "the intercept" if self.typical is None else f"what {self.typical} gets"
         texts = rest(what, self.intercept, self.weaker, self.unexplained)
         return f"the rest of {whose} {of} of {number(self.logit)} is {texts}"
@@ -180,6 +194,7 @@ def account_for(
     typical: str | None = TYPICAL,
     traits: Traits = UNKNOWN,
     outputs_are: OutputKind = "classes",
+    scale: OutputScale = "logits",
 ) -> Account:
     """Sort the summands of a logit into reasons, objections and the rest; see `Account`.
 
@@ -202,6 +217,7 @@ def account_for(
         typical=typical,
         elsewhere=tuple(one for one in notable if one.value > 0 and not one.is_of_class),
         outputs_are=outputs_are,
+        scale=scale,
     )
 
 
@@ -242,6 +258,8 @@ def noun(name: str) -> str:
     ("defective") stay as they are.
     """
     name = spoken(name)
+    if name.startswith("not "):  # the other side of a single logit
+        return f"not {noun(name[4:])}"
     first = name.split(" ")[0].lower()
     numbered = re.fullmatch(r".*\D[ _#-]?\d+", name) is not None
     if not name or first in ("a", "an", "the") or _NO_ARTICLE.fullmatch(name) or numbered:

@@ -22,15 +22,15 @@ MOST_NAMED = 6  # labels; what a page says of the rest is their number
 
 def verdict(xnn: FittedXNN, output: XNNOutput) -> dict[str, Any]:
     """The predicted class and its name, as `Reasons` has them, of a batch of one."""
-    kind, logits = xnn.meaning.outputs_are, output.logits[0]
+    kind, logits, boundary = xnn.meaning.outputs_are, output.logits[0], xnn.meaning.boundary
     if kind == "classes":
         predicted = int(output.predicted[0])
         return {"predicted_class": predicted, "predicted_name": xnn.class_name(predicted)}
     if kind == "value":
         shown = listed([number(float(logits[target])) for target in xnn.targets])
         return {"predicted_class": None, "predicted_name": shown}
-    seen = [target for target in xnn.targets if float(logits[target]) > 0]
-    others = [i for i in (logits > 0).nonzero().flatten().tolist() if i not in seen]
+    seen = [target for target in xnn.targets if float(logits[target]) > boundary]
+    others = [i for i in (logits > boundary).nonzero().flatten().tolist() if i not in seen]
     names = _names([xnn.target_name(output) for output in [*seen, *others]])
     return {"predicted_class": seen[0] if seen else None, "predicted_name": names}
 

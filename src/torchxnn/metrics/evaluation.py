@@ -21,8 +21,9 @@ from torchxnn.errors import DataError
 from torchxnn.metrics.faithfulness import Faithfulness, dead_features, measure_faithfulness
 from torchxnn.metrics.orthogonality import MapCovariance, Orthogonality
 from torchxnn.models.attached import FittedXNN
-from torchxnn.models.config import OutputKind, OutputsConfig
+from torchxnn.models.config import OutputsConfig
 from torchxnn.models.inputs import kind_of
+from torchxnn.models.meaning import Meaning
 
 CERTIFIED_IMAGES = 8
 
@@ -74,8 +75,8 @@ def measure_activations(
         DataError: no images, or no positives of a target.
     """
     found = find_positives(data, targets)
-    embedded, kind = apply_embedding(embedding, data.z), data.meaning.outputs_are
-    return _measure(embedded, data.logits, targets, *found, kind)
+    embedded = apply_embedding(embedding, data.z)
+    return _measure(embedded, data.logits, targets, *found, data.meaning)
 
 
 def _measure(
@@ -84,7 +85,7 @@ def _measure(
     targets: tuple[int, ...],
     positives: Bool[Tensor, "samples targets"],
     positives_by: str,
-    outputs_are: OutputKind,
+    meaning: Meaning,
 ) -> Measured:
     faithful = measure_faithfulness(
         embedded.features,
@@ -93,7 +94,7 @@ def _measure(
         logits,
         targets,
         positives,
-        outputs_are,
+        meaning,
     )
     dead = dead_features(embedded.features, positives.any(1)).nonzero().flatten().tolist()
     return Measured(faithful, tuple(dead), positives_by, embedded)
@@ -157,11 +158,10 @@ def evaluate(
                 _, certificate = xnn.attribute(few, return_certificate=True)
         if on_batch is not None:
             on_batch(len(images))
-    kind = xnn.meaning.outputs_are
     if not logits:
         why = "no label of a target is known" if labelled else "the loader is empty"
         raise DataError(f"{why}: there are no images to evaluate on")
-    everything = torch.cat(logits), xnn.targets, torch.cat(positives), by, kind
+    everything = torch.cat(logits), xnn.targets, torch.cat(positives), by, xnn.meaning
     measured = _measure(Embedded.cat(parts), *everything)
     orthogonality = covariance.result(measured.dead) if maps and covariance else None
     return Evaluation(measured.faithfulness, orthogonality, certificate, measured.positives_by)

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from torchxnn.errors import DataError
-from torchxnn.models.config import OutputKind
+from torchxnn.models.meaning import CLASSES, Meaning
 from torchxnn.models.outputs import class_margins, predicted_classes
 
 ACTIVE_SHARE = 0.05
@@ -143,7 +143,7 @@ def measure_faithfulness(
     logits: Float[Tensor, "samples outputs"],
     targets: tuple[int, ...],
     positives: Bool[Tensor, "samples targets"],
-    outputs_are: OutputKind = "classes",
+    meaning: Meaning = CLASSES,
 ) -> Faithfulness:
     """Compare reproduced with original logits (paper section 4.2, metric 1).
 
@@ -154,7 +154,7 @@ def measure_faithfulness(
         logits: (M, K), all outputs of the explained model.
         targets: the k columns of `logits` that are reproduced.
         positives: (M, k), which images are positives of which target.
-        outputs_are: see `Meaning`.
+        meaning: of the outputs.
 
     Raises:
         DataError: there are no images or no positives.
@@ -173,7 +173,7 @@ def measure_faithfulness(
     mean = _mean_over(contributions.double(), positives)
     any_positive = positives.any(1)
     dead = dead_features(features, any_positive)
-    decided = _decisions(logits, reproduced, targets, any_positive, outputs_are)
+    decided = _decisions(logits, reproduced, targets, any_positive, meaning)
     return Faithfulness(
         f_reg=float(error.mean()),
         f_reg_positives=float(error[positives].mean()),
@@ -219,17 +219,19 @@ def _decisions(
     reproduced: Float[Tensor, "samples targets"],
     targets: tuple[int, ...],
     positives: Bool[Tensor, " samples"],
-    outputs_are: OutputKind,
+    meaning: Meaning,
 ) -> dict[str, float | None]:
     """The figures of what the outputs decide; none of values, which decide nothing."""
+    outputs_are, boundary = meaning.outputs_are, meaning.boundary
     if outputs_are == "value":
         return dict.fromkeys(("f_cls", "f_cls_positives", "margin", "margin_changed"))
     if outputs_are == "labels":
         own = logits[:, list(targets)]
-        unchanged = ((reproduced > 0) == (own > 0)).all(1)
-        margin = own.double().abs().amin(1)
+        unchanged = ((reproduced > boundary) == (own > boundary)).all(1)
+        margin = (own.double() - boundary).abs().amin(1)
     else:
-        unchanged, margin = _same_class(logits, reproduced, targets), class_margins(logits)
+        unchanged = _same_class(logits, reproduced, targets, boundary)
+        margin = class_margins(logits, boundary)
     return {
         "f_cls": float(unchanged.double().mean()),
         "f_cls_positives": float(unchanged[positives].double().mean()),
@@ -242,11 +244,12 @@ def _same_class(
     logits: Float[Tensor, "samples outputs"],
     reproduced: Float[Tensor, "samples targets"],
     targets: tuple[int, ...],
+    boundary: float,
 ) -> Bool[Tensor, " samples"]:
     """Whether the predicted class stays if the targets get their reproduced logits."""
     replaced = logits.clone()
     replaced[:, list(targets)] = reproduced.to(logits.dtype)
-    return predicted_classes(replaced) == predicted_classes(logits)
+    return predicted_classes(replaced, boundary) == predicted_classes(logits, boundary)
 
 
 def _lowest_r2(

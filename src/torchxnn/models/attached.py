@@ -24,7 +24,7 @@ from torchxnn.models.layers import (
     run_past_layers,
     run_to_layer,
 )
-from torchxnn.models.meaning import Meaning
+from torchxnn.models.meaning import CLASSES, Meaning
 from torchxnn.models.outputs import as_logits, predicted_classes
 from torchxnn.models.preprocessing import Preprocessing
 from torchxnn.models.refused import check_explainable
@@ -147,7 +147,9 @@ class XNNOutput:
     predicted: Int64[Tensor, " batch"]
 
     @classmethod
-    def of(cls, embedding: Embedding, z: Tensor, logits: Tensor, layer: str) -> XNNOutput:
+    def of(
+        cls, embedding: Embedding, z: Tensor, logits: Tensor, layer: str, meaning: Meaning = CLASSES
+    ) -> XNNOutput:
         """What an embedding makes of Z, beside what the model says itself; gradients flow.
 
         Raises:
@@ -161,7 +163,7 @@ class XNNOutput:
             features=embedding.summarise(features),
             contributions=embedding.contributions(features),
             reproduced=embedding.reproduce(features),
-            predicted=predicted_classes(logits),
+            predicted=predicted_classes(logits, meaning.boundary),
         )
 
     def cpu(self) -> XNNOutput:

@@ -22,6 +22,9 @@ other images of the batch, and outputs that are probabilities or their logarithm
 OutputKind = Literal["classes", "labels", "value"]
 """Classes exclude each other, labels do not, and a value is a number as it is."""
 
+OutputScale = Literal["logits", "probabilities", "log-probabilities"]
+"""What the numbers are that a model returns."""
+
 
 @dataclass(frozen=True)
 class OutputsConfig:

@@ -15,11 +15,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
 from torchxnn.errors import ModelError
-from torchxnn.models.config import Doubt
+from torchxnn.models.config import Doubt, OutputScale
 from torchxnn.models.hidden_state import attribute_texts, note_changing
 from torchxnn.models.label_agreement import LabelAgreement
 from torchxnn.models.layers import unwrap
-from torchxnn.models.output_scale import OutputScale, output_scale
+from torchxnn.models.output_scale import output_scale
 from torchxnn.models.plain_settings import plain_settings
 from torchxnn.models.watched_pass import WatchedPass, watch_pass
 

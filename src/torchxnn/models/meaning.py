@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,7 +10,7 @@ import torch
 from jaxtyping import Bool, Shaped
 from torch import Tensor
 
-from torchxnn.models.config import OutputKind
+from torchxnn.models.config import OutputKind, OutputScale
 
 
 @dataclass(frozen=True)
@@ -22,16 +23,23 @@ class Meaning:
         thresholds: of values, one per output: from there on an input is a positive.
         origin: where the thresholds come from, such as "upper quarter"; empty if the user named
             them.
+        scale: what the numbers are; only those who allow it explain others than logits.
     """
 
     outputs_are: OutputKind = "classes"
     thresholds: tuple[float, ...] = ()
     origin: str = ""
+    scale: OutputScale = "logits"
 
     @property
     def noun(self) -> str:
         """What one output stands for, in a word: "class", "label" or "value"."""
         return _NOUNS[self.outputs_are]
+
+    @property
+    def boundary(self) -> float:
+        """Above it a single output speaks for class 1, and a label is seen: 0 for logits."""
+        return boundary_of(self.scale)
 
     def high(
         self, values: Shaped[Tensor, "samples *outputs"], targets: Sequence[int]
@@ -45,6 +53,11 @@ class Meaning:
         """From where on values of the targets are high, in words: "value >= 1.93"."""
         values = ", ".join(f"{self.thresholds[target]:.4g}" for target in targets)
         return f"value >= {values}{f' ({self.origin})' if self.origin else ''}"
+
+
+def boundary_of(scale: OutputScale) -> float:
+    """The number that stands for even odds of a single output or a label: 0 for logits."""
+    return {"logits": 0.0, "probabilities": 0.5, "log-probabilities": math.log(0.5)}[scale]
 
 
 _NOUNS: dict[OutputKind, str] = {"classes": "class", "labels": "label", "value": "value"}

@@ -8,9 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from torchxnn.models.config import OutputScale
 from torchxnn.models.watched_pass import Squashed, WatchedPass
-
-OutputScale = Literal["logits", "probabilities", "log-probabilities"]
 
 _LAYERS = (nn.Sigmoid, nn.Hardsigmoid, nn.Softmax, nn.LogSoftmax, nn.LogSigmoid)
 _ROUNDING = {torch.float16: 1e-2, torch.bfloat16: 1e-1}
@@ -42,10 +41,12 @@ def output_scale(model: nn.Module, watched: WatchedPass) -> tuple[OutputScale, s
             f"the model's outputs are logarithms of probabilities, not logits ({step}): an XNN "
             f"explains logits; {way}, or allow 'probabilities' if these numbers are to be explained"
         )
-    single = ", whose sign decides the class" if watched.logits.shape[1] == 1 else ""
+    single = watched.logits.shape[1] == 1
+    sign = ", whose sign decides the class" if single else ""
+    value = " (a regression: outputs_are='value', --outputs-are value)" if single else ""
     return "probabilities", (
         f"the model's outputs are probabilities, not logits ({step}): an XNN explains logits"
-        f"{single}; {way}, or allow 'probabilities' if these numbers are to be explained"
+        f"{sign}; {way}, or allow 'probabilities' if these numbers are to be explained{value}"
     )
 
 

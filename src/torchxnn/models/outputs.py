@@ -15,6 +15,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from torchxnn.errors import DataError, XNNWarning
+from torchxnn.models.meaning import CLASSES, Meaning
 
 _SHOWN = 5  # entries of a tuple or mapping that a message names
 
@@ -116,9 +117,14 @@ def count_classes(outputs: int) -> int:
     return 2 if outputs == 1 else outputs
 
 
-def predicted_classes(logits: Float[Tensor, "samples outputs"]) -> Int64[Tensor, " samples"]:
-    """The class that the model predicts for each sample (M,): the one with the largest logit."""
-    return (logits[:, 0] > 0).long() if logits.shape[1] == 1 else logits.argmax(1)
+def predicted_classes(
+    logits: Float[Tensor, "samples outputs"], boundary: float = 0.0
+) -> Int64[Tensor, " samples"]:
+    """The class that the model predicts for each sample (M,): the one with the largest logit.
+
+    A single output predicts class 1 above `boundary`; see `Meaning`.
+    """
+    return (logits[:, 0] > boundary).long() if logits.shape[1] == 1 else logits.argmax(1)
 
 
 def class_of_target(target: int, outputs: int | None) -> int:
@@ -130,18 +136,34 @@ def class_of_target(target: int, outputs: int | None) -> int:
 
 
 def class_probabilities(
-    logits: Float[Tensor, "samples outputs"],
+    logits: Float[Tensor, "samples outputs"], meaning: Meaning = CLASSES
 ) -> Float[Tensor, "samples outputs"]:
-    """The probability of the class of each output: softmax, or the sigmoid of a single logit."""
-    return logits.sigmoid() if logits.shape[1] == 1 else logits.softmax(1)
+    """The probability of each output: softmax of classes, else the sigmoid of the logit.
+
+    Outputs that are probabilities already, or their logarithms, are taken as such.
+    """
+    if meaning.scale != "logits":
+        return logits if meaning.scale == "probabilities" else logits.exp()
+    exclusive = meaning.outputs_are == "classes" and logits.shape[1] > 1
+    return logits.softmax(1) if exclusive else logits.sigmoid()
 
 
-def class_margins(logits: Float[Tensor, "samples outputs"]) -> Float[Tensor, " samples"]:
-    """How far the logit of the predicted class is ahead of the next one (M,), in float64."""
+def class_margins(
+    logits: Float[Tensor, "samples outputs"], boundary: float = 0.0
+) -> Float[Tensor, " samples"]:
+    """How far the logit of the predicted class is ahead of the next one (M,), in float64.
+
+    That of a single one is how far it is from `boundary`.
+    """
     if logits.shape[1] == 1:
-        return logits[:, 0].abs().double()
+        return (logits[:, 0].double() - boundary).abs()
     first, second = logits.topk(2, dim=1).values.double().unbind(1)
     return first - second
+
+
+def both_class_names(names: tuple[str, ...], outputs: int | None) -> tuple[str, ...]:
+    """Names of classes by index: a single logit with one name speaks for it and against it."""
+    return (f"not {names[0]}", names[0]) if outputs == 1 and len(names) == 1 else names
 
 
 def check_targets(targets: Iterable[int], outputs: int) -> None:

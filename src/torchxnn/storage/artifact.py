@@ -182,6 +182,7 @@ def _is_size(kind: Any) -> bool:
     inside = get_args(kind)
     return (
         int in inside
+        and get_origin(kind) is not tuple
         and len(inside) > 1
         and all(
             get_origin(each) is tuple and set(get_args(each)) == {int}

@@ -15,6 +15,7 @@ from torchxnn.apps.atlas.predictions import read_predictions
 from torchxnn.data.datasets.folder import ImageFolder
 from torchxnn.errors import DataError
 from torchxnn.models.config import OutputsConfig
+from torchxnn.models.meaning import Meaning
 from torchxnn.training.many import fit_many
 
 CONFIG = AtlasConfig(examples=1, top=2, spaced=1, against=1, similar=2, least_correlation=-1.0)
@@ -54,7 +55,7 @@ def test_labels_are_drawn_in_their_own_words(parts, tmp_path):
 
 
 def test_the_closest_labels_are_seen_on_the_same_images(parts):
-    found = read_predictions(parts.cache, 1, "labels")
+    found = read_predictions(parts.cache, 1, Meaning("labels"))
     logits, labels = parts.cache.logits(), parts.cache.labels
     for each in found.closest(2, 3):
         assert each.taken_for == int((logits[labels == 2, each.output] > 0).sum())

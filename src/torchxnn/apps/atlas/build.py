@@ -116,7 +116,7 @@ def build_atlas(
     cache = builder.record(sorted({saved.layer for saved in found}), cache, images_per_pass)
     meaning = found[0].meaning
     most = max(len(saved.targets) for saved in found)
-    predictions = read_predictions(cache, most, meaning.outputs_are)
+    predictions = read_predictions(cache, most, meaning)
     summaries, more = builder.embed(found, cache)
     entries: tuple[Entry, ...] = ()
     failures = [*failed, *more]

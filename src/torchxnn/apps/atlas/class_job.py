@@ -117,7 +117,7 @@ def _gather(
         given.predictions.logits_around(logits, xnn.targets),
         tuple(range(len(xnn.targets))),
         by_target,
-        xnn.meaning.outputs_are,
+        xnn.meaning,
     )
     # of each x-feature to the target that it matters most for
     best = torch.tensor(measured.share).argmax(0).expand(len(logits), 1, -1)

@@ -13,7 +13,7 @@ from torch.nn.functional import one_hot
 
 from torchxnn.data.activation_cache import ActivationCache
 from torchxnn.data.positives import positives_of
-from torchxnn.models.config import OutputKind
+from torchxnn.models.meaning import CLASSES, Meaning
 from torchxnn.models.outputs import count_classes, predicted_classes
 from torchxnn.xnn import XNN
 
@@ -51,7 +51,7 @@ class Predictions:
         means: (K, K), mean logits of the images of each class; a row of NaN if it has none.
         counts: (K, K), images by class and prediction.
         positives_by: what made an image one of a class.
-        outputs_are: "classes", or "labels" that do not exclude each other.
+        meaning: of the outputs: classes, or labels that do not exclude each other.
     """
 
     kinds: Int64[Tensor, " rows"]
@@ -61,7 +61,7 @@ class Predictions:
     means: Float[Tensor, "outputs outputs"]
     counts: Int64[Tensor, "outputs outputs"]
     positives_by: Literal["label", "prediction"]
-    outputs_are: OutputKind = "classes"
+    meaning: Meaning = CLASSES
 
     def positives(
         self, target_logits: Float[Tensor, "rows targets"], xnn: XNN
@@ -75,8 +75,8 @@ class Predictions:
         self, target_logits: Float[Tensor, "rows targets"], xnn: XNN
     ) -> Bool[Tensor, "rows targets"]:
         """On which images the network predicts a class, or sees a label."""
-        if self.outputs_are == "labels":
-            return target_logits > 0
+        if self.meaning.outputs_are == "labels":
+            return target_logits > self.meaning.boundary
         return positives_of(self.predicted, None, xnn.targets, xnn.outputs)[0]
 
     def closest(self, target: int, count: int) -> tuple[CloseClass, ...]:
@@ -115,7 +115,7 @@ class Predictions:
 
 
 def read_predictions(
-    cache: ActivationCache, most_targets: int, outputs_are: OutputKind = "classes"
+    cache: ActivationCache, most_targets: int, meaning: Meaning = CLASSES
 ) -> Predictions:
     """Read the logits of a cache once, chunk by chunk; no XNN has more than `most_targets`."""
     outputs = cache.n_outputs
@@ -133,12 +133,12 @@ def read_predictions(
         logits = cache.logits(torch.arange(span.start, span.stop))
         best = logits.topk(kept, 1)
         leading[rows], leaders[rows] = best.values, best.indices
-        predicted[rows] = predicted_classes(logits)
+        predicted[rows] = predicted_classes(logits, meaning.boundary)
         kinds[rows] = predicted[rows] if labels is None else labels[rows]
         said = one_hot(predicted[rows], size).double()
         of = one_hot(kinds[rows], size).double()
-        if outputs_are == "labels" and outputs > 1:
-            said = (logits > 0).double()
+        if meaning.outputs_are == "labels" and outputs > 1:
+            said = (logits > meaning.boundary).double()
             of = said if labels is None else of
         sums += of.T @ logits.double()
         counts += of.T @ said
@@ -147,4 +147,4 @@ def read_predictions(
     if outputs == 1:  # one logit has no rival
         counts, means = counts[:1, :1], means[:1]
     by: Literal["label", "prediction"] = "prediction" if labels is None else "label"
-    return Predictions(kinds, predicted, leading, leaders, means, counts, by, outputs_are)
+    return Predictions(kinds, predicted, leading, leaders, means, counts, by, meaning)

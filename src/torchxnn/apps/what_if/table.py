@@ -212,7 +212,6 @@ def _figures_of(
     masks = masks.unflatten(1, keep.shape[1:])
     said = xnn.run(paint_over(batch, masks, preprocessing_of(xnn), inpainting)).cpu()
     logits, target = said.logits.float(), xnn.targets[index]
-    exclusive = xnn.meaning.outputs_are == "classes"
-    chances = class_probabilities(logits) if exclusive else logits.sigmoid()
+    chances = class_probabilities(logits, xnn.meaning)
     figures = [logits[:, target], chances[:, target], said.reproduced[:, index].float()]
     return torch.stack(figures, 1)[inverse]
