@@ -9,10 +9,24 @@ from dataclasses import replace
 import pytest
 import torch
 
+from atlas_examples import LAYER, make_parts, small_network
+from cli_examples import write_letters
+from conftest import make_images, make_net
 from device_examples import DEVICES, opened
 from pretended_device import OTHER, PRETENDED, device_of, pretended_devices
+from torchxnn import XNN
+from torchxnn.apps.atlas import AtlasConfig, build_atlas
+from torchxnn.apps.heatmaps.attribute import attribute_many
+from torchxnn.apps.heatmaps.drawing import HeatmapConfig
+from torchxnn.apps.what_if.one_image import what_if
+from torchxnn.apps.what_if.painting import WhatIfConfig
+from torchxnn.attribution.methods import METHODS, attributor
+from torchxnn.data.datasets.folder import ImageFolder
+from torchxnn.data.record import cache_activations
+from torchxnn.embeddings.srae import SRAE
 from torchxnn.errors import DegenerateFitWarning
-from torchxnn.training.config import ComputeConfig
+from torchxnn.models.preprocessing import Preprocessing
+from torchxnn.training.config import ComputeConfig, ConvConfig
 from torchxnn.training.initialise import VectorStarter
 from torchxnn.training.many import fit_many
 from training_examples import QUICK, distance, many_classes
@@ -135,3 +149,96 @@ def test_compiled_fits_run_on_cuda():
         warnings.simplefilter("error", DegenerateFitWarning)
         compute = on(device, compile=True)
         assert not fit_many(many_classes(), [1, 2], config=QUICK, compute=compute).failed
+
+
+# --- one XNN: maps, explanations, evaluation, what-if, bulk, saved files ------------------------
+
+SQUARE = Preprocessing(size=12, resize="squash")
+
+
+def xnn_on(device):
+    """An XNN whose x-features are all on, the same on every device."""
+    xnn = XNN(make_net().to(device), "classifier.1", 3, class_names="abcd", preprocessing=SQUARE)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        embedding = SRAE(24, 3, 1, hidden=(16,)).eval()
+    embedding.encoder[-1].bias.data.add_(0.5)
+    xnn.attach_embedding(embedding, (1,), 4)
+    return xnn
+
+
+def attributed(xnn, images, tmp_path):
+    """The maps of every method; RISE with few masks."""
+    maps = [xnn.attribute(images, name) for name in METHODS if name != "rise"]
+    return [*maps, attributor("rise", xnn, masks=20).attribute(images, 1)]
+
+
+def explained(xnn, images, tmp_path):
+    explanation = xnn.explain(images[0], label=1)
+    explanation.to_html(tmp_path / "page.html")
+    return [torch.as_tensor(explanation.heatmaps), torch.as_tensor(explanation.logit_heatmaps)]
+
+
+def removed(xnn, images, tmp_path):
+    found = what_if(xnn, images[0], config=WhatIfConfig(controls=2))
+    return [torch.tensor([[one.masked_real, one.set_reproduced] for one in found.changes])]
+
+
+def in_bulk(xnn, images, tmp_path):
+    dataset = ImageFolder(write_letters(tmp_path / "images"), SQUARE)
+    config = HeatmapConfig(images="all", dtype="float32", images_at_once=16, chunk_rows=32)
+    return [torch.as_tensor(attribute_many(xnn, dataset, tmp_path / "maps", config)[3].heatmaps)]
+
+
+def saved_and_loaded(xnn, images, tmp_path):
+    xnn.save_pretrained(tmp_path / "saved")
+    here = XNN.from_pretrained(tmp_path / "saved", make_net())
+    there = XNN.from_pretrained(tmp_path / "saved", make_net().to(images.device))
+    maps = [here.attribute(images.cpu()), there.attribute(images)]
+    return [*maps, there.run(images).contributions]
+
+
+PATHS = [attributed, explained, removed, in_bulk, saved_and_loaded]
+
+
+@pytest.mark.filterwarnings("ignore::torchxnn.errors.AttributionWarning")
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.__name__)
+def test_a_path_gives_what_it_gives_on_the_cpu(path, device, tmp_path):
+    images = make_images(4)[0]
+    (tmp_path / "cpu").mkdir()
+    (tmp_path / "there").mkdir()
+    expected = path(xnn_on("cpu"), images, tmp_path / "cpu")
+    found = path(xnn_on(device), images.to(device), tmp_path / "there")
+    for first, second in zip(expected, found, strict=True):
+        torch.testing.assert_close(first, second.cpu(), rtol=1e-2, atol=1e-3)
+
+
+@pytest.mark.filterwarnings("ignore::torchxnn.errors.AttributionWarning")
+@pytest.mark.filterwarnings("ignore:.*left out of O1:torchxnn.errors.XNNWarning")
+def test_a_whole_fit_and_its_evaluation_on_maps(device):
+    images, kinds = make_images(48)
+    loader = list(zip(images.split(16), kinds.split(16), strict=True))
+    xnn = XNN(make_net().to(device), "features.3", 3)
+    conv = ConvConfig(channels=(8,), map_batch_size=16, map_positions=8)
+    config = replace(SHORT, conv=conv, trials=1)
+    xnn.fit(loader, 1, config=config, compute=on(device))
+    assert xnn.evaluate(loader).faithfulness.images == 48
+    assert xnn.explain(images[0].to(device)).heatmaps.shape[0] == 3
+
+
+@pytest.mark.filterwarnings("ignore::torchxnn.errors.AttributionWarning")
+def test_a_cache_fits_from_it_and_an_atlas(device, tmp_path):
+    parts = make_parts(tmp_path)
+    cache = cache_activations(
+        small_network().to(device), LAYER, parts.dataset, tmp_path / "there", chunk_rows=24
+    )
+    rows = torch.arange(8)
+    torch.testing.assert_close(
+        cache.read(LAYER, rows, torch.float32), parts.cache.read(LAYER, rows, torch.float32)
+    )
+    config = AtlasConfig(examples=1, top=1, spaced=1, against=1, least_correlation=-1.0)
+    net = small_network().to(device)
+    site = build_atlas(
+        net, parts.runs, parts.dataset, tmp_path / "site", config=config, cache=parts.cache
+    )
+    assert site.failures == ()

@@ -1,0 +1,209 @@
+"""What runs on a GPU, whether it gives what the CPU gives, and how long it takes: one table.
+
+Every row is a public path on small random networks and data, run on the device and, where its
+result is a map or a fit, on the CPU too: the fourth column is the largest difference, over the
+largest value. A row that fails says its error and stops nothing. Under 5 minutes on a GPU.
+
+    python perf/gpu.py                       # on CUDA, with the networks of the speed table
+    python perf/gpu.py --device cpu --quick  # small sizes, no GPU needed
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+import torchvision
+from torch import Tensor, nn
+
+from torchxnn.attribution.excitation_backprop.method import ExcitationBackprop
+from torchxnn.attribution.methods import METHODS
+from torchxnn.data.activations import Activations
+from torchxnn.embeddings.srae import SRAE
+from torchxnn.training.config import ComputeConfig, ConvConfig, TrainConfig
+from torchxnn.training.fit import fit_embedding
+from torchxnn.training.many import fit_many
+from torchxnn.xnn import XNN
+
+NETWORKS = {"vgg16": 32, "resnet50": 32, "vit_b_16": 16, "convnext_tiny": 16}
+TARGETS = list(range(5))
+
+
+class Table:
+    """Rows of one run, printed as they come."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        print("| what | s | against | difference |\n|---|---|---|---|")
+
+    def seconds(self, work: Callable[[], object], repeat: int = 3) -> float:
+        """The fastest of some runs, the first of them not counted."""
+        found = []
+        for _ in range(repeat + 1):
+            start = time.perf_counter()
+            work()
+            if self.device.type == "cuda":
+                torch.cuda.synchronize(self.device)
+            found.append(time.perf_counter() - start)
+        return min(found[1:])
+
+    def row(self, what: str, work: Callable[[], tuple[float, str, str]]) -> None:
+        """One row: seconds, what they are compared with, and a difference to the CPU."""
+        try:
+            took, against, difference = work()
+        except Exception as error:  # a row that fails is a finding
+            print(f"| {what} | failed | | {type(error).__name__}: {str(error)[:120]} |")
+            return
+        print(f"| {what} | {took:.3f} | {against} | {difference} |", flush=True)
+
+
+def difference(here: Tensor, there: Tensor) -> str:
+    """The largest difference of two results over the largest value."""
+    gap = float((here.cpu().double() - there.cpu().double()).abs().max())
+    return f"{gap / max(float(here.abs().max()), 1e-30):.1e}"
+
+
+def classes(count: int, dims: int, outputs: int) -> Activations:
+    """Z >= 0 with dimensions of its own for each class, and the logits that come of them."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(count) % outputs
+    z = torch.rand(count, dims, generator=generator) * 0.3
+    weight = torch.zeros(outputs, dims)
+    for target in range(outputs):
+        own = torch.arange(4) * 7 % dims + target
+        weight[target, own % dims] = 1
+        on = labels == target
+        z[on] += 2 * weight[target] * (torch.rand(int(on.sum()), dims, generator=generator) + 0.3)
+    return Activations(z, z @ weight.T - 2, labels)
+
+
+def fits(table: Table, quick: bool) -> None:
+    """Fits of one class and of several, with every setting of the device."""
+    data = classes(*(240, 32, 4) if quick else (1500, 1024, 20))
+    config = TrainConfig(epochs=3 if quick else 20, trials=1)
+    name = str(table.device)
+
+    def one() -> tuple[float, str, str]:
+        (_, here), (_, there) = (
+            fit_embedding(data, None, [1], 5, config, compute=ComputeConfig(device=device))
+            for device in ("cpu", name)
+        )
+        losses = [torch.tensor(each.validation_losses.total) for each in (here, there)]
+        return there.seconds, f"CPU {here.seconds:.2f} s", difference(*losses)
+
+    def many(change: TrainConfig, **settings: bool) -> tuple[float, str, str]:
+        start = time.perf_counter()
+        compute = ComputeConfig(device=name, **settings)
+        targets = range(2 if quick else 8)
+        found = fit_many(data, targets, config=change, compute=compute)
+        return time.perf_counter() - start, f"{len(found.classes)} classes", f"{found.failed}"
+
+    table.row("fit, one class", one)
+    small = replace(config, subspace=16 if quick else 64, components=0.0, revive=1)
+    table.row("fit_many", lambda: many(config))
+    table.row("fit_many, subspace and revival", lambda: many(small))
+    table.row("fit_many, relevance", lambda: many(replace(small, relevance=1.0)))
+    table.row("fit_many, autocast", lambda: many(config, autocast=True))
+    if not quick:
+        table.row("fit_many, compiled", lambda: many(config, compile=True))
+
+
+def speed(table: Table, quick: bool) -> None:
+    """Maps against forward pass and gradients, and the maps of the CPU."""
+    for name, batch in {"squeezenet1_1": 2}.items() if quick else NETWORKS.items():
+        model = getattr(torchvision.models, name)().eval()
+        size = 64 if quick else 224
+        images = torch.randn(batch, 3, size, size, generator=torch.Generator().manual_seed(0))
+        maps = ExcitationBackprop(model)
+        here = maps.attribute_many(images[:1], TARGETS)
+        model.to(table.device)
+        given = images.to(table.device)
+
+        def run(
+            given: Tensor = given, maps: ExcitationBackprop = maps, here: Tensor = here,
+            model: nn.Module = model,
+        ) -> tuple[float, str, str]:  # fmt: skip
+            there = maps.attribute_many(given[:1], TARGETS)
+            took = table.seconds(lambda: maps.attribute_many(given, TARGETS))
+            bound = table.seconds(lambda: forward_and_gradients(model, given))
+            against = f"{took / bound:.2f} x (forward + {len(TARGETS)} gradients)"
+            return took, against, difference(here, there)
+
+        table.row(f"{len(TARGETS)} c-MWP maps, {name}, batch {batch}", run)
+        del model, maps
+
+
+def forward_and_gradients(model: nn.Module, images: Tensor) -> None:
+    """What maps are measured by."""
+    leaf = images.clone().requires_grad_()
+    outputs = model(leaf)[:, TARGETS].sum(0)
+    for output in outputs:
+        torch.autograd.grad(output, leaf, retain_graph=True)
+
+
+def network() -> nn.Sequential:
+    """A small network with feature maps ("4") and a hidden layer ("8")."""
+    torch.manual_seed(0)
+    convolutions = nn.Conv2d(3, 16, 3, 2), nn.ReLU(), nn.Conv2d(16, 32, 3, 2), nn.ReLU()
+    rest = nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(512, 64), nn.ReLU(), nn.Linear(64, 4)
+    return nn.Sequential(*convolutions, nn.MaxPool2d(2), *rest).eval()
+
+
+def attached(device: str) -> XNN:
+    """An XNN with random weights, the same on every device, all of whose x-features are on."""
+    xnn = XNN(network().to(device), "8", 3)
+    torch.manual_seed(1)
+    embedding = SRAE(64, 3, 1, hidden=(16,)).eval()
+    embedding.encoder[-1].bias.data.add_(0.5)
+    xnn.attach_embedding(embedding, (1,), 4)
+    return xnn
+
+
+def paths(table: Table, quick: bool) -> None:
+    """Every method, an explanation, an evaluation and a fit on maps."""
+    size, count = (32, 16) if quick else (224, 64)
+    images = torch.rand(count, 3, size, size, generator=torch.Generator().manual_seed(0))
+    loader = list(zip(images.split(8), (torch.arange(count) % 4).split(8), strict=True))
+    here, there = (attached(device) for device in ("cpu", str(table.device)))
+    few = images[:2].to(table.device)
+
+    for name in METHODS:
+
+        def run(name: str = name) -> tuple[float, str, str]:
+            took = table.seconds(lambda: there.attribute(few, name), 1)
+            maps = here.attribute(images[:2], name), there.attribute(few, name)
+            return took, "2 images", difference(*maps)
+
+        table.row(name, run)
+
+    def timed(work: Callable[[], object], against: str) -> Callable[[], tuple[float, str, str]]:
+        return lambda: (table.seconds(work, 1), against, "")
+
+    maps = XNN(there.model, "4", 3)
+    conv = ConvConfig(channels=(16,), map_positions=16)
+    short = TrainConfig(epochs=2, trials=1, conv=conv, minimum_positives=1)
+    compute = ComputeConfig(device=str(table.device))
+    fit = timed(lambda: maps.fit(loader, 1, config=short, compute=compute), f"{count} images")
+    table.row("explain", timed(lambda: there.explain(few[0]), "1 image"))
+    table.row("evaluate", timed(lambda: there.evaluate(loader), f"{count} images"))
+    table.row("fit on maps", fit)
+
+
+def main() -> None:
+    """Run all rows."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--quick", action="store_true")
+    given = parser.parse_args()
+    warnings.simplefilter("ignore")
+    table = Table(torch.device(given.device))
+    for part in (fits, speed, paths):
+        part(table, given.quick)
+
+
+if __name__ == "__main__":
+    main()
