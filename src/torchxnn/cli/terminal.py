@@ -37,8 +37,9 @@ class Terminal:
             self.out.print(table)
 
     def complain(self, line: str, style: str = "yellow") -> None:
-        """Print a line to standard error."""
-        self.err.print(line, style=style, highlight=False, markup=False)
+        """Print a line to standard error; broken between words in a window, whole in a pipe."""
+        whole = not self.err.is_terminal
+        self.err.print(line, style=style, highlight=False, markup=False, soft_wrap=whole)
 
     def warn(self, text: str) -> None:
         """Print a warning to standard error."""
