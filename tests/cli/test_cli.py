@@ -265,7 +265,7 @@ FIT = ["fit", "m:f", "DIR", "--layer", "3", "--out", "x"]
         (["fit", "model"], "Missing from xnn fit: --layer STR, --out STR (`xnn fit --help`)"),
         ([*FIT, "--outputs-are", "colour"], "no choice 'colour' for argument '--outputs-are'."),
         ([*FIT, "--outputs-are", "clases"], "; near ones: classes (`xnn fit --help`)"),
-        ([*FIT, "--size", "16x"], "--size: a size is 224 or 16x64 (height x width), got '16x'"),
+        ([*FIT, "--size", "16x"], "--size: a size is 224, 16x64 (height x width) or"),
         ([*FIT, "--epochs", "many"], "--epochs: 'many' is no whole number"),
         ([*FIT, "--tokens", "cls"], "; near ones: --token"),
     ],
