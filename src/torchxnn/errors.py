@@ -4,7 +4,9 @@ The command line turns every `XNNError` into one line and exit code 2.
 """
 
 import difflib
+import traceback
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 
@@ -12,6 +14,26 @@ def near_ones(name: str, known: Iterable[str], most: int = 3, cutoff: float = 0.
     """The end of a message about a name that is not known: those most like it, if there are any."""
     near = difflib.get_close_matches(name, list(known), most, cutoff)
     return f"; near ones: {', '.join(near)}" if near else ""
+
+
+def where_and_why(error: Exception) -> str:
+    """An exception of somebody else's code in one line, with the place where it was raised.
+
+    The place is the last one outside PyTorch and this package, if there is any.
+    """
+    places = [
+        f" ({Path(frame.f_code.co_filename).name}, line {line})"
+        for frame, line in traceback.walk_tb(error.__traceback__)
+        if str(frame.f_globals.get("__name__")).partition(".")[0] not in ("torch", "torchxnn")
+    ]
+    first = first_line(error)
+    kind, place = type(error).__name__, places[-1] if places else ""
+    return f"{kind}: {first}{place}" if first else f"{kind}{place}"
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an exception's message, which may be empty."""
+    return (str(error).splitlines() or [""])[0]
 
 
 def check_finite(complaint: str, *tensors: Any) -> None:

@@ -54,3 +54,19 @@ def test_overflow_in_the_logits_is_named():
     net.classifier[3].weight.data.mul_(torch.finfo(torch.float32).max)
     with pytest.raises(NonFiniteError, match="outputs"):
         record_activations(net, "classifier.1", [make_images(3)[0]])
+
+
+def test_single_images_are_examined_two_at_a_time():
+    seen = []
+    images, _ = make_images(3)
+    record_activations(make_net(), "classifier.1", images.split(1), on_first=seen.append)
+    record_activations(make_net(), "classifier.1", [images], on_first=seen.append)
+    other = [images[:1], torch.rand(1, 3, 16, 16)]
+    record_activations(make_net(), "classifier.1", other, on_first=seen.append)
+    assert [len(few) for few in seen] == [2, 3, 1]
+    assert torch.equal(seen[0], images[:2])
+
+
+def test_images_without_values_are_refused():
+    with pytest.raises(DataError, match="rows 0 to 1: the images are on the device meta"):
+        record_activations(make_net(), "classifier.1", [torch.zeros(2, 3, 12, 12, device="meta")])

@@ -6,7 +6,7 @@ from torch import nn
 
 from conftest import SmallNet, make_images, make_net
 from model_state import assert_same_state, state_of
-from torchxnn.errors import DataError, LayerError, NonFiniteError
+from torchxnn.errors import DataError, LayerError, ModelError, NonFiniteError, XNNError
 from torchxnn.models.hooks import preserve_state
 from torchxnn.models.layer_list import list_layers
 from torchxnn.models.layers import (
@@ -165,6 +165,64 @@ def test_buffers_that_a_model_changes_in_evaluation_are_put_back(images):
     model = Counting()
     record_layers(model, ["classifier.1"], images[:1])
     assert float(model.count) == 0
+
+
+def test_buffers_that_a_model_resizes_have_their_old_size_again(images):
+    class Observing(SmallNet):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("seen", torch.empty(0))
+
+        def forward(self, x):
+            self.seen.resize_(len(x)).copy_(x.mean((1, 2, 3)))
+            return super().forward(x)
+
+    model = Observing()
+    record_layers(model, ["classifier.1"], images[:3])
+    assert model.seen.shape == (0,)
+
+
+FORWARDS = {
+    "a batch": (lambda net, batch: net(batch[0], *batch[1:]), "TypeError"),
+    "a pair": (lambda net, batch: [net(images) for images, _ in [batch]], "ValueError: too many"),
+    "a mapping": (lambda net, batch: net(batch["image"]), r"IndexError.*test_layers\.py, line"),
+    "another size": (lambda net, images: net(images.view(-1, 5)), "RuntimeError: shape"),
+    "nothing yet": (None, "NotImplementedError.*missing the required"),
+}
+
+
+@pytest.mark.parametrize(("forward", "raised"), FORWARDS.values(), ids=FORWARDS)
+def test_what_a_forward_raises_is_one_line_with_its_cause(forward, raised, images):
+    class Other(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = make_net()
+
+    if forward:
+        Other.forward = lambda self, images: forward(self.net, images)
+    with pytest.raises(ModelError, match=rf"images \(3, 3, 12, 12\): {raised}.*wrap") as error:
+        record_layers(Other(), ["net.classifier.1"], images[:3])
+    assert "\n" not in str(error.value)
+    assert not isinstance(error.value.__cause__, XNNError)
+
+
+@pytest.mark.parametrize("full", [MemoryError(), RuntimeError("CUDA out of memory. Tried 1 GiB")])
+def test_memory_that_is_full_and_our_own_errors_pass_through(full, images):
+    for raised in (full, DataError("ours")):
+
+        class Raises(SmallNet):
+            def forward(self, x, raised=raised):
+                raise raised
+
+        with pytest.raises(type(raised)) as error:
+            record_layers(Raises(), [], images[:3])
+        assert error.value is raised
+
+
+def test_images_made_in_inference_mode_carry_gradients():
+    with torch.inference_mode():
+        images, _ = make_images(3)
+    assert run_to_layer(make_net(), "classifier.1", images).requires_grad
 
 
 def test_two_threads_share_a_model(images):

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -162,3 +163,20 @@ def test_an_xnn_saved_before_opens_as_it_did(tmp_path):
     assert about["examination"].pop("settings")
     file.write_text(json.dumps(about))
     assert XNN.from_pretrained(tmp_path / "xnn", model).examination.settings == {}
+
+
+class Usual(nn.Module):
+    """A module of a library whose arguments have lists, arrays and tensors as usual values."""
+
+    def __init__(self, sizes=[0, 0], sides=(2, 2), mean=np.zeros(3), std=torch.ones(3)):  # noqa: B006, B008
+        super().__init__()
+        self.sizes, self.sides, self.mean, self.std = sizes, sides, mean, std
+
+
+Usual.__module__ = "timm.usual"
+
+
+def test_usual_values_of_any_kind_are_no_settings():
+    assert plain_settings(Usual()) == plain_settings(Usual([0, 0], [2, 2])) == {}
+    found = plain_settings(Usual((1, 2), (2, 3), 0.5, (1.0, 1.0, 1.0)))
+    assert set(found) == {"sizes", "sides", "mean", "std"}

@@ -50,6 +50,10 @@ KINDS = {
     "unflattened": (lambda m: torch.export.unflatten(exported(m)), "the model was exported"),
     "dynamic": (dynamic, r"'4' of the model \(Linear\) is quantised.* floating point"),
     "static": (static, r"'0' of the model \(Quantize\) is quantised"),
+    "inference": (
+        lambda m: torch.inference_mode()(copy.deepcopy)(m),
+        r"'weight' of '0' of the model was made under torch\.inference_mode.*outside of",
+    ),
     "a function": (lambda m: m.forward, "is a method, not an nn.Module; give the PyTorch network"),
 }
 

@@ -48,7 +48,8 @@ class Layers:
         preprocessing = given.preprocessing(loaded.preprocessing)
         check_dimensions(loaded.model, preprocessing)
         shape = preprocessing.shape
-        layers = list_layers(loaded.model, torch.zeros(2, *shape))
+        three = torch.zeros(3, *shape)  # which no forward takes for a pair (images, labels)
+        layers = list_layers(loaded.model, three)
         terminal.show(layers_table(self.model, preprocessing, layers))
         noise = torch.randn(EXAMINED, *shape, generator=torch.Generator().manual_seed(0))
         terminal.examination(examine_model(loaded.model, noise))

@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from itertools import chain, islice
 from typing import Any, Literal, get_args
 
 import torch
@@ -92,8 +93,9 @@ def record_activations(
         on_batch: called after each batch with the number of its images, for progress bars.
         map_dtype: precision in which maps (B, C, h, w) are kept; vectors are kept in float32.
         map_memory: gigabytes of maps kept in memory; more go to a temporary file.
-        on_first: called with the images of the first batch, on the model's device, once the model
-            took them; to examine the model before the others run.
+        on_first: called with the images of the first batch (of the first two if it is a single
+            image), on the model's device, once the model took the first; to examine the model
+            before the others run.
         outputs: what the user says that the model's outputs mean; None asks the labels.
 
     Returns:
@@ -402,17 +404,35 @@ def _passes(
 ) -> Iterator[_Pass]:
     """One pass of the model per batch; `name` says in messages where rows come from."""
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    few, batches = _first_images(batches)
     for number, (rows, images, labels) in enumerate(batches):
+        if images.is_meta and device.type != "meta":
+            raise DataError(f"{name(rows)}: the images are on the device meta and hold no values")
         images = images.to(device)
         outputs, logits = _run(model, layers, images, name, rows)
         for layer in layers if number == 0 else ():
             check_token(model, layer, images)
             check_reaches(model, layer, images[:FEW])
         if on_first is not None and number == 0:
-            on_first(images)
+            on_first(torch.cat([image.to(device) for image in few]))
         if on_images is not None:
             on_images(len(rows))
         yield rows, outputs, logits, labels
+
+
+def _first_images(batches: Iterable[Batch]) -> tuple[list[Tensor], Iterator[Batch]]:
+    """The images of the first batch, with those of the second if it is a single one; all batches.
+
+    One image alone does not show whether an answer depends on the others of its batch.
+    """
+    batches = iter(batches)
+    first = list(islice(batches, 1))
+    if first and len(first[0][1]) == 1:
+        first.extend(islice(batches, 1))
+    few = [images for _, images, _ in first]
+    if few and few[-1].shape[1:] != few[0].shape[1:]:
+        del few[1:]
+    return few, chain(first, batches)
 
 
 def _run(

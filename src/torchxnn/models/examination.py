@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
-from torchxnn.errors import ModelError
+from torchxnn.errors import ModelError, first_line
 from torchxnn.models.config import Doubt, OutputScale
 from torchxnn.models.hidden_state import attribute_texts, note_changing
 from torchxnn.models.label_agreement import LabelAgreement
@@ -162,7 +162,7 @@ def _alone(model: nn.Module, inputs: Tensor, watched: WatchedPass) -> tuple[floa
     try:
         alone = watch_pass(model, inputs[:1]).logits
     except (RuntimeError, ValueError) as error:  # batch norm of a single vector
-        return None, f"alone it is refused: {(str(error).splitlines() or [''])[0]}"
+        return None, f"alone it is refused: {first_line(error.__cause__ or error)}"
     return _apart(watched.logits[:1], alone, watched.logits), ""
 
 

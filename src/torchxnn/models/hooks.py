@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from torchxnn.errors import DataError, XNNError
+from torchxnn.errors import DataError, ModelError, XNNError, first_line, where_and_why
 from torchxnn.models.compiled import run_eagerly
 
 _SHAPES = re.compile(
@@ -25,6 +25,7 @@ _SHAPES = re.compile(
     r"Expected .*input to conv|[Ii]nput .*doesn't match"
 )
 _MORE_INPUTS = re.compile("missing [0-9]+ required .*argument")
+_MEMORY = re.compile("out of memory|can't allocate memory|not enough memory")
 _TYPES = re.compile("should be the same|must have the same dtype|not implemented for 'Half'")
 
 
@@ -91,11 +92,16 @@ def _restore(saved: _Saved) -> None:
         for buffer, value in saved.buffers:
             if buffer.is_meta or torch.equal(buffer, value):
                 continue
-            buffer.copy_(value)
+            buffer.resize_(value.shape).copy_(value)  # an observer's grows at its first batch
 
 
 def in_precision_of(model: nn.Module, images: Tensor) -> Tensor:
-    """Images in float32 or float64 in the precision of a model's weights; others as they are."""
+    """Images in float32 or float64 in the precision of a model's weights; others as they are.
+
+    Those that were made under `torch.inference_mode` are copied, so that gradients pass them.
+    """
+    if images.is_inference() and not torch.is_inference_mode_enabled():
+        images = images.clone()
     first = next((p.dtype for p in model.parameters() if p.is_floating_point()), None)
     if first is None or images.dtype not in (torch.float32, torch.float64):
         return images
@@ -122,32 +128,45 @@ def takes_images_alone() -> Iterator[None]:
 
 @contextmanager
 def takes_shape(images: Tensor) -> Iterator[None]:
-    """Within it, a model's complaint about the shape or precision of images is ours.
+    """Within it, whatever a model raises on images is ours, with what it raised as its cause.
 
-    So is that of `takes_images_alone`.
+    So is that of `takes_images_alone`. Memory that is full, and our own errors, stay as they are.
 
     Raises:
-        DataError: in its place.
+        DataError: images of a shape or precision that the model does not take.
+        ModelError: its forward raised something else.
     """
     try:
         with takes_images_alone():
             yield
-    except (RuntimeError, AssertionError, ValueError) as error:
-        first = (str(error).splitlines() or [""])[0]
-        if isinstance(error, XNNError):
+    except (XNNError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        if isinstance(error, RuntimeError) and _MEMORY.search(str(error)):
             raise
-        if isinstance(error, RuntimeError) and _TYPES.search(first):
-            raise DataError(
-                f"the model does not take images in {str(images.dtype).removeprefix('torch.')} "
-                f"({first}); give it a copy in float32, model.float(), or images in its precision"
-            ) from error
-        if not (_SHAPES.search(first) or isinstance(error, AssertionError)):
-            raise
-        raise DataError(
+        raise _refusal(images, error) from error
+
+
+def _refusal(images: Tensor, error: Exception) -> XNNError:
+    """What a model raised on images, as an error that says the way out."""
+    first = first_line(error)
+    if isinstance(error, RuntimeError) and _TYPES.search(first):
+        return DataError(
+            f"the model does not take images in {str(images.dtype).removeprefix('torch.')} "
+            f"({first}); give it a copy in float32, model.float(), or images in its precision"
+        )
+    shaped = isinstance(error, RuntimeError | ValueError) and _SHAPES.search(first)
+    if shaped or isinstance(error, AssertionError):
+        return DataError(
             f"the model does not take images {tuple(images.shape[1:])} "
             f"({first or 'an assertion'}); give as many channels, and the size, that it was "
             "trained on"
-        ) from error
+        )
+    return ModelError(
+        f"the model raised on images {tuple(images.shape)}: {where_and_why(error)}; its forward "
+        "must take one tensor of images, of the size it was trained on, and return logits: wrap "
+        'a model that takes something else ("A forward of your own" in docs/own_network.md)'
+    )
 
 
 @contextmanager

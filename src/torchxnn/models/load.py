@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from torchxnn.errors import ModelError, XNNError, XNNWarning, near_ones
+from torchxnn.errors import ModelError, XNNError, XNNWarning, near_ones, where_and_why
 from torchxnn.models.channels import black_image, check_dimensions, settle_channels
 from torchxnn.models.checkpoints import Checkpoint, read_checkpoint
 from torchxnn.models.from_hugging_face import find_hugging_face
@@ -24,7 +24,7 @@ from torchxnn.models.layers import unwrap
 from torchxnn.models.outputs import as_logits
 from torchxnn.models.preprocessing import Preprocessing
 from torchxnn.models.refused import check_explainable
-from torchxnn.models.source import NEAR, LoadedModel, Source, where_and_why
+from torchxnn.models.source import NEAR, LoadedModel, Source
 from torchxnn.models.weights import differing_weight
 
 __all__ = ["LoadedModel", "count_outputs", "load_model"]

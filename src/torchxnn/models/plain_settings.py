@@ -101,10 +101,19 @@ def _arguments(module: nn.Module) -> dict[str, str]:
     found = {}
     for name, default in _parameters(type(module)).items():  # type: ignore[arg-type]
         value = vars(module).get(name, default)
-        usual = value == default or (isinstance(value, tuple) and set(value) == {default})
-        if _is_plain(value) and not usual and not _OF_TRAINING.search(name):
+        if _is_plain(value) and not _is_usual(value, default) and not _OF_TRAINING.search(name):
             found[name] = f"{name}={value!r}"
     return found
+
+
+def _is_usual(value: Any, default: Any) -> bool:
+    """Whether a value is a default, or a tuple or list like it, or holds nothing else."""
+    if isinstance(value, tuple | list):
+        if isinstance(default, tuple | list):
+            return _is_plain(default) and list(value) == list(default)
+        return bool(value) and all(_is_usual(each, default) for each in value)
+    plain = default is None or isinstance(default, Number | str)
+    return plain and bool(value == default)
 
 
 def _is_plain(value: Any) -> bool:

@@ -26,8 +26,8 @@ def check_explainable(model: Any, what: str = "the model") -> None:
     `what` is the model, for messages.
 
     Raises:
-        ModelError: it is TorchScript, exported, quantised or no `nn.Module` at all; the message
-            names the place and what to give instead.
+        ModelError: it is TorchScript, exported, quantised, made under `torch.inference_mode` or no
+            `nn.Module` at all; the message names the place and what to give instead.
     """
     if isinstance(model, (torch.jit.ScriptModule, torch.jit.ScriptFunction)):
         raise _script(what)
@@ -44,11 +44,21 @@ def check_explainable(model: Any, what: str = "the model") -> None:
             raise _script(part)
         if isinstance(module, fx.GraphModule) and _is_exported(module):
             raise _exported(part)
+        _check_gradients_pass(module, part)
         if _is_quantised(module):
             raise ModelError(
                 f"{part} ({type(module).__name__}) is quantised: its weights are rounded and "
                 "packed, and no relevance passes it; give the network in floating point, as it was "
                 "before it was quantised"
+            )
+
+
+def _check_gradients_pass(module: nn.Module, part: str) -> None:
+    for name, tensor in [*module._parameters.items(), *module._buffers.items()]:
+        if tensor is not None and tensor.is_inference():
+            raise ModelError(
+                f"{name!r} of {part} was made under torch.inference_mode(), so that no gradient "
+                "passes the model; build and load it outside of inference_mode"
             )
 
 

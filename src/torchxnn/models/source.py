@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from torch import nn
 
-from torchxnn.errors import ModelError, XNNError
+from torchxnn.errors import ModelError, XNNError, where_and_why
 from torchxnn.models.checkpoints import Checkpoint, load_checkpoint
 from torchxnn.models.preprocessing import Preprocessing
 
@@ -42,14 +40,6 @@ def _unknown(_: nn.Module) -> None:
 
 def _strictly(network: nn.Module, checkpoint: Checkpoint) -> tuple[nn.Module, str]:
     return network, load_checkpoint(network, checkpoint)
-
-
-def where_and_why(error: Exception) -> str:
-    """An exception of somebody else's code in one line, with the place where it was raised."""
-    frames = traceback.extract_tb(error.__traceback__)
-    place = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
-    first = (str(error).splitlines() or [""])[0]
-    return f"{type(error).__name__}: {first}{place}" if first else f"{type(error).__name__}{place}"
 
 
 @dataclass(frozen=True)
