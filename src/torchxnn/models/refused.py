@@ -55,7 +55,9 @@ def check_explainable(model: Any, what: str = "the model") -> None:
 
 def _check_gradients_pass(module: nn.Module, part: str) -> None:
     for name, tensor in [*module._parameters.items(), *module._buffers.items()]:
-        if tensor is not None and tensor.is_inference():
+        if tensor is None or nn.parameter.is_lazy(tensor):  # without values yet
+            continue
+        if tensor.is_inference():
             raise ModelError(
                 f"{name!r} of {part} was made under torch.inference_mode(), so that no gradient "
                 "passes the model; build and load it outside of inference_mode"
