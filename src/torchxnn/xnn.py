@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torchxnn.attribution.base import Attributor
 from torchxnn.attribution.methods import attributor
 from torchxnn.data.activations import Activations
-from torchxnn.data.examined import record_examined
+from torchxnn.data.examined import agreement_with_labels, record_examined, warn_of_order
 from torchxnn.data.positives import as_targets, default_features
 from torchxnn.data.record import record_activations
 from torchxnn.embeddings.apply import Embedded, apply_embedding
@@ -27,6 +27,7 @@ from torchxnn.explanations.names.judgements import FeatureNames
 from torchxnn.metrics import evaluation
 from torchxnn.models.attached import AttachedLayer, XNNOutput, fit_to
 from torchxnn.models.config import Doubt, OutputKind, OutputsConfig
+from torchxnn.models.declared_outputs import declared_outputs, say_declared
 from torchxnn.models.examination import Examination
 from torchxnn.models.meaning import CLASSES, Meaning
 from torchxnn.models.outputs import (
@@ -191,7 +192,8 @@ class XNN(nn.Module):
             "map_dtype": config.conv.map_dtype,
             "map_memory": config.conv.map_memory,
         }
-        said = self.outputs_config
+        said = declared_outputs(self.outputs_config, self.model)
+        say_declared(self.outputs_config, self.model)
         if said.kind == "value":  # of which any range is as good as another
             allow = {*allow, "probabilities"}
         train, examination = record_examined(
@@ -201,6 +203,8 @@ class XNN(nn.Module):
         if validation is not None:
             said = OutputsConfig(train.meaning.outputs_are)
             held_out = record_activations(self.model, self.layer, validation, **keep, outputs=said)
+            held_out = held_out.meant(train.meaning)
+            warn_of_order(agreement_with_labels(held_out), "of the validation, ")
         self.examination = examination
         return self.fit_activations(train, target, held_out, config, on_epoch, compute)
 

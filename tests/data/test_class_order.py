@@ -79,6 +79,9 @@ def test_class_maps(tmp_path, kind):
         ("3\n1\n7\n", ("3", "1", "7")),  # names that are numbers
         ("class 0\nclass 1\nclass 2", ("class 0", "class 1", "class 2")),
         ("\ufeffcat\ncow\ndog", ("cat", "cow", "dog")),
+        ("index,name\n0,cat\n1,cow\n2,dog", ("cat", "cow", "dog")),
+        ("class_name; class_id\ncat; 2\ncow; 1\ndog; 3", ("cow", "cat", "dog")),
+        ("name tag\nlabel\nbox", ("name tag", "label", "box")),  # no header
     ],
 )
 def test_class_maps_that_name_some_classes_or_look_odd(tmp_path, text, expected):
@@ -109,3 +112,11 @@ def test_class_maps_that_are_refused(tmp_path, text, message):
         read_class_map(file, 3)
     with pytest.raises(DataError, match="cannot be read"):
         read_class_map(tmp_path / "nowhere", 3)
+
+
+def test_the_first_of_several_words_for_a_class_is_enough_where_it_tells():
+    names = ("stork, Ciconia", "crane, Grus", "crane, a machine", "owl")
+    found = order_of_folders(["owl", "Stork"], names, 4)
+    assert found.places == {"owl": 3, "Stork": 0}
+    assert order_of_folders(["owl", "crane"], names, 4) is None
+    assert order_of_folders(["stork, Ciconia", "owl"], names, 4).places["owl"] == 3

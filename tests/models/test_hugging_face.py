@@ -10,12 +10,16 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from cli_examples import FAST, text_of, write_letters
+from torchxnn import XNN
 from torchxnn.cli.main import main
 from torchxnn.errors import ModelError, XNNWarning
+from torchxnn.models.config import OutputsConfig
+from torchxnn.models.declared_outputs import declared_outputs
 from torchxnn.models.from_hugging_face import lasting_name
 from torchxnn.models.image_processor import preprocessing_of
 from torchxnn.models.load import load_model
 from torchxnn.models.preprocessing import Preprocessing
+from xnn_examples import QUICK
 
 transformers = pytest.importorskip("transformers")
 transformers.logging.disable_progress_bar()
@@ -212,3 +216,30 @@ def test_the_commands_take_a_folder(vit, tmp_path, capsys, monkeypatch):
     about = json.loads((tmp_path / "run" / "xnn.json").read_text())
     assert about["class_names"] == list(NAMES.values())
     assert about["source"]["model"] == f"hf:{folder.resolve()}"
+
+
+@pytest.mark.parametrize(
+    ("problem", "outputs", "kind"),
+    [("multi_label_classification", 3, "labels"), ("regression", 1, "value")],
+)
+def test_the_problem_type_says_what_outputs_mean_unless_the_user_does(
+    problem, outputs, kind, tmp_path
+):
+    processor = transformers.ViTImageProcessor(size=SQUARE)
+    about = {"id2label": NAMES} if outputs > 1 else {"num_labels": 1}
+    network = save(
+        tmp_path / "vit", processor=processor, patch_size=8, problem_type=problem, **SMALL, **about
+    )
+    images = torch.rand(40, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    target = int(network(images).logits.mean(0).argmax())
+    xnn = XNN(network, "vit.layers.0", token="cls")
+    with pytest.warns(XNNWarning, match=f"is '{problem}', so .* outputs_are='{kind}'"):
+        xnn.fit([images], target, config=QUICK)
+    assert xnn.meaning.outputs_are == kind
+    assert declared_outputs(OutputsConfig("classes"), network) == OutputsConfig("classes")
+    write_letters(tmp_path / "pictures")
+    command = ["fit", f"hf:{tmp_path / 'vit'}", str(tmp_path / "pictures"), *FAST]
+    place = ["--layer", "vit.layers.0", "--token", "cls", "--out", str(tmp_path / "x")]
+    assert main([*command, *place, "--target", str(target)]) == 0
+    meaning = json.loads((tmp_path / "x" / "xnn.json").read_text())["meaning"]
+    assert meaning["outputs_are"] == kind

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from conftest import make_images, make_net
 from torchxnn import XNN
 from torchxnn.attribution.methods import PAPER, attributor
+from torchxnn.cli.tables import evaluation_table
 from torchxnn.data.examined import warn_of_doubts
 from torchxnn.data.record import cache_activations
 from torchxnn.errors import DataError, ModelError, XNNError, XNNWarning
@@ -143,6 +144,30 @@ def test_labels_in_another_order_are_said():
         found.fit(shifted, int((predicted[0] + 1) % 4), config=QUICK)
     said = [str(each.message) for each in caught if issubclass(each.category, XNNWarning)]
     assert any(re.search(wanted, text) for text in said)
+
+
+def test_labels_of_a_validation_and_of_an_evaluation_are_compared_too():
+    net, (images, _) = make_net(), make_images(96)
+    with torch.no_grad():
+        predicted = net(images).argmax(1)
+    target = int(predicted.mode().values)
+    right, wrong = [(images, predicted)], [(images, (predicted + 1) % 4)]
+    xnn = XNN(net, "classifier.1")
+    asked = "label of 0% of 96 .*is the order of the classes that of its outputs"
+    with pytest.warns(XNNWarning, match=f"of the validation, .*{asked}"):
+        xnn.fit(right, target, validation=wrong, config=QUICK)
+    with pytest.warns(XNNWarning, match=asked):
+        found = xnn.evaluate(wrong, maps=False)
+    assert found.agreement.share == 0.0
+    assert "predicts the label of 0% of 96" in evaluation_table(found).caption
+    assert xnn.evaluate(right, maps=False).agreement.share == 1.0
+    assert xnn.evaluate([images], maps=False).agreement is None
+
+
+def test_one_class_alone_tells_no_order():
+    ones = torch.ones(96, dtype=torch.long)
+    assert label_agreement(ones, ones, 4).doubt == ""
+    assert label_agreement(torch.arange(96) % 4, ones, 4).doubt == ""
 
 
 def test_outputs_between_0_and_1_are_said():

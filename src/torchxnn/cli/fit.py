@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,6 +18,7 @@ from torchxnn.training.config import ComputeConfig, ManyConfig, TrainConfig
 if TYPE_CHECKING:
     from torchxnn.data.activation_cache import ActivationCache
     from torchxnn.models.load import LoadedModel
+    from torchxnn.models.meaning import Meaning
     from torchxnn.training.class_results import FittedClass, ManyFits
     from torchxnn.xnn import XNN
 
@@ -141,7 +142,7 @@ class Fit(NamedModel):
         xnn = self._xnn(loaded, class_names=names, preprocessing=preprocessing, source=cache.source)
         targets = self._targets(self.target, cache.n_outputs, names)
         xnn.examination = cache.examined
-        meaning = cache.settled_labels(self.outputs)[1]
+        meaning = cache.settled_labels(self.outputs_of(loaded))[1]
         needs = Needs(cache, self.place, self.train, self.many.memory, meaning)
         train, held_out = load_splits(needs, [targets])
         xnn.fit_activations(
@@ -171,13 +172,13 @@ class Fit(NamedModel):
 
         with terminal.progress() as progress:
             cache = self._cache(loaded, progress)
-            meaning = cache.settled_labels(self.outputs)[1]
+            meaning = cache.settled_labels(self.outputs_of(loaded))[1]
             if self.targets == (ALL,):
                 wanted = targets_with_positives(cache, self.train, meaning)
             else:
                 found = self._targets(self.targets, cache.n_outputs, cache.class_names)
                 wanted = [(target,) for target in found]
-            fits = self._run(cache, wanted, progress, terminal, meaning.noun)
+            fits = self._run(cache, wanted, progress, terminal, meaning)
         write_class_index(fits, cache, self.place, as_place(self.out))
         terminal.show(many_table(fits, cache.class_names, meaning.noun))
         terminal.say(f"Model: {said_of(cache.examined)}")
@@ -194,7 +195,7 @@ class Fit(NamedModel):
         wanted: list[tuple[int, ...]],
         progress: Progress,
         terminal: Terminal,
-        noun: str,
+        meaning: Meaning,
     ) -> ManyFits:
         from torchxnn.training.many import fit_many
 
@@ -204,7 +205,7 @@ class Fit(NamedModel):
             advance(1)
             if fitted.error is not None:
                 name = ", ".join(str(target) for target in fitted.targets)
-                terminal.warn(f"{noun} {name}: {fitted.error}")
+                terminal.warn(f"{meaning.noun} {name}: {fitted.error}")
 
         return fit_many(
             cache,
@@ -214,7 +215,7 @@ class Fit(NamedModel):
             config=self.train,
             compute=self.compute,
             many=self.many,
-            outputs=self.outputs,
+            outputs=replace(self.outputs, outputs_are=meaning.outputs_are),
             engine=self.engine.make(),
             out=self.out,
             on_class=note,
@@ -224,6 +225,7 @@ class Fit(NamedModel):
         """The activations that were given, or recorded now, beside the classes."""
         from torchxnn.data.activation_cache import ActivationCache
         from torchxnn.data.examined import warn_of_doubts
+        from torchxnn.models.declared_outputs import say_declared
         from torchxnn.storage.paths import as_place
 
         if self.cache is not None:
@@ -234,8 +236,9 @@ class Fit(NamedModel):
             place = as_place(self.out) / ACTIVATIONS
             cache = self.record(loaded, self.place, str(self.data), place, copies, progress)
         if cache.examined is not None:
-            cache.examined.require(self.allow)
-            warn_of_doubts(cache.examined)
+            cache.examined.require(self.allowed(loaded))
+            warn_of_doubts(cache.examined, outputs_are=self.outputs_of(loaded).kind)
+        say_declared(self.outputs, loaded.model)
         return cache
 
     @staticmethod

@@ -58,11 +58,23 @@ class NamedModel:
         from torchxnn.models.load import count_outputs
 
         preprocessing = self.preprocessing(loaded)
+        self.source.warn_of_assumed(loaded.assumed, preprocessing)
         outputs = count_outputs(loaded.model, preprocessing)
-        names, labelled = loaded.classes, self.outputs.kind != "value"
+        names, labelled = loaded.classes, self.outputs_of(loaded).kind != "value"
         return open_dataset(
             data, preprocessing, self.source, outputs, names, "train", progress, labelled
         )
+
+    def outputs_of(self, loaded: LoadedModel) -> OutputsConfig:
+        """What the user says of the model's outputs, or else what the model says."""
+        from torchxnn.models.declared_outputs import declared_outputs
+
+        return declared_outputs(self.outputs, loaded.model)
+
+    def allowed(self, loaded: LoadedModel) -> tuple[Doubt, ...]:
+        """Doubts that are accepted; of a value any range is as good as another."""
+        is_value = self.outputs_of(loaded).kind == "value"
+        return (*self.allow, "probabilities") if is_value else self.allow
 
     def origin(self, loaded: LoadedModel, data: str) -> dict[str, Any]:
         """Where the model and its data come from, as `XNN.source` has it."""
@@ -110,7 +122,7 @@ class NamedModel:
             source=self.origin(loaded, opened.dataset.name),
             engine=None if self.engine == EngineConfig() else self.engine.make(),
             on_images=count_images(progress, "Recording activations", len(dataset)),
-            allow=self.allow,
+            allow=self.allowed(loaded),
             **settings,
         )
 

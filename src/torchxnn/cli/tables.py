@@ -86,6 +86,8 @@ def evaluation_table(evaluation: Evaluation) -> Table:
     table = _faithfulness_table({"value": evaluation.faithfulness})
     table.title = "Evaluation"
     table.caption = f"positives by {evaluation.positives_by}"
+    if evaluation.agreement is not None:
+        table.caption += f"; {evaluation.agreement.text}"
     orthogonality, certificate = evaluation.orthogonality, evaluation.certificate
     if orthogonality is not None:
         table.add_section()

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from torchxnn.errors import DataError
+from torchxnn.errors import DataError, XNNWarning
 from torchxnn.models.config import Resize, Size
 
 if TYPE_CHECKING:
@@ -89,6 +90,20 @@ class DataConfig:
         if self.size is not None or self.resize is not None:
             changes["shorter_side"] = None
         return replace(default, **changes)
+
+    def warn_of_assumed(self, assumed: bool, taken: Preprocessing) -> None:
+        """Warn of a preprocessing that is a guess, unless size, mean and std are all given here."""
+        if not assumed or None not in (self.size, self.mean, self.std):
+            return
+        mean, std = (", ".join(f"{each:.3g}" for each in part) for part in (taken.mean, taken.std))
+        shape = " x ".join(map(str, taken.shape))
+        warnings.warn(
+            f"nobody says how pictures are prepared for this network: taking {shape}, "
+            f"{taken.resize}, mean {mean} and std {std}; say it with --size, --resize, --mean and "
+            "--std, or give the network an attribute `preprocessing`",
+            XNNWarning,
+            stacklevel=3,
+        )
 
     def loader(self, dataset: ImageDataset) -> DataLoader[Any]:
         """Batches of the data set in its order."""

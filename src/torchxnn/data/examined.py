@@ -10,11 +10,12 @@ from typing import Any
 from torch import Tensor, nn
 
 from torchxnn.data.activations import Activations
+from torchxnn.data.labels import UNKNOWN
 from torchxnn.data.record import record_activations
 from torchxnn.errors import XNNWarning
 from torchxnn.models.config import Doubt, OutputKind
 from torchxnn.models.examination import Examination, examine_model
-from torchxnn.models.label_agreement import label_agreement
+from torchxnn.models.label_agreement import LabelAgreement, label_agreement
 from torchxnn.models.meaning import boundary_of
 from torchxnn.models.output_scale import within_unit_interval
 
@@ -48,13 +49,30 @@ def record_examined(
     data = record_activations(model, layer, loader, on_first=examine, **settings)
     examination = found[0]
     data = data.of_scale(examination.outputs)
-    if data.labels is not None and data.meaning.outputs_are == "classes":
-        agreement = label_agreement(data.predicted, data.labels, data.n_outputs)
-        examination = replace(examination, agreement=agreement)
+    examination = replace(examination, agreement=agreement_with_labels(data))
     bounded = "probabilities" not in allow and within_unit_interval(data.logits)
     kind = data.meaning.outputs_are
     warn_of_doubts(examination, bounded and kind != "value", kind)
     return data, examination
+
+
+def agreement_with_labels(data: Activations) -> LabelAgreement | None:
+    """How often the model predicts the labels; None without any, and where no class is decided."""
+    if data.labels is None or data.meaning.outputs_are != "classes":
+        return None
+    known = data.labels != UNKNOWN
+    if not bool(known.any()):
+        return None
+    return label_agreement(data.predicted[known], data.labels[known], data.n_outputs)
+
+
+def warn_of_order(agreement: LabelAgreement | None, where: str = "") -> None:
+    """Warn if the classes of some data may lie in another order than the model's outputs.
+
+    `where` says in front of the message which data they are.
+    """
+    if agreement is not None and agreement.doubt:
+        warnings.warn(f"{where}{agreement.doubt}", XNNWarning, stacklevel=3)
 
 
 def warn_of_doubts(

@@ -92,7 +92,8 @@ def settle(
     if labels is None:
         return None, Meaning(kind or "classes")
     if labels.ndim == 1:
-        return _checked(class_indices(labels), outputs), Meaning(kind or "classes")
+        known = labels.nan_to_num(UNKNOWN) if labels.is_floating_point() else labels
+        return _checked(class_indices(known), outputs), Meaning(kind or "classes")
     return _several(labels, kind)
 
 

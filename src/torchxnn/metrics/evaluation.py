@@ -12,6 +12,7 @@ from torch import Tensor
 
 from torchxnn.attribution.base import Certificate
 from torchxnn.data.activations import Activations, split_batch
+from torchxnn.data.examined import agreement_with_labels, warn_of_order
 from torchxnn.data.labels import known_samples, settle
 from torchxnn.data.loading import read_batches
 from torchxnn.data.positives import find_positives, positives_of
@@ -23,6 +24,7 @@ from torchxnn.metrics.orthogonality import MapCovariance, Orthogonality
 from torchxnn.models.attached import FittedXNN
 from torchxnn.models.config import OutputsConfig
 from torchxnn.models.inputs import kind_of
+from torchxnn.models.label_agreement import LabelAgreement
 from torchxnn.models.meaning import Meaning
 
 CERTIFIED_IMAGES = 8
@@ -39,12 +41,14 @@ class Evaluation:
         certificate: of the heatmaps of the first positives (a certificate costs several times what
             the maps do); None without maps.
         positives_by: what made an image a positive; see `positives_of`.
+        agreement: how often the model itself predicts the labels; None where nobody knows.
     """
 
     faithfulness: Faithfulness
     orthogonality: Orthogonality | None
     certificate: Certificate | None
     positives_by: str
+    agreement: LabelAgreement | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,6 +135,7 @@ def evaluate(
     parts: list[Embedded] = []
     logits: list[Tensor] = []
     positives: list[Tensor] = []
+    known: list[Tensor] = []
     labelled: set[bool] = set()
     for batch in read_batches(loader):
         images, labels = split_batch(batch)
@@ -147,6 +152,7 @@ def evaluate(
         outputs = found.logits.shape[1]
         mine, by = positives_of(labels, found.logits, xnn.targets, outputs, xnn.meaning)
         positives.append(mine)
+        known += [] if labels is None else [labels]
         # Tokens and columns have no common frame to be orthogonal in.
         maps = maps and kind_of(images) == "image"
         if maps and bool(mine.any()):
@@ -164,7 +170,17 @@ def evaluate(
     everything = torch.cat(logits), xnn.targets, torch.cat(positives), by, xnn.meaning
     measured = _measure(Embedded.cat(parts), *everything)
     orthogonality = covariance.result(measured.dead) if maps and covariance else None
-    return Evaluation(measured.faithfulness, orthogonality, certificate, measured.positives_by)
+    agreement = _agreement(torch.cat(logits), known, xnn.meaning)
+    warn_of_order(agreement)
+    by = measured.positives_by
+    return Evaluation(measured.faithfulness, orthogonality, certificate, by, agreement)
+
+
+def _agreement(logits: Tensor, labels: list[Tensor], meaning: Meaning) -> LabelAgreement | None:
+    """Labels of the batches, if there are any, against what the model says of the same images."""
+    found = torch.cat(labels) if labels else None
+    nothing = logits.new_empty(len(logits), 0)
+    return agreement_with_labels(Activations(nothing, logits, found, meaning=meaning))
 
 
 def _known(images: Tensor, labels: Tensor | None, xnn: FittedXNN) -> tuple[Tensor, Tensor | None]:

@@ -30,6 +30,7 @@ class LabelAgreement:
         foreign: how many labels are no class of the model.
         displaced: pairs (label, class) where most images of the label are predicted as the class,
             and most images of that class as a third one, as if the classes were in another order.
+        classes: how many different labels there are; of one alone no order can be told.
     """
 
     images: int
@@ -37,6 +38,7 @@ class LabelAgreement:
     chance: float
     foreign: int = 0
     displaced: tuple[tuple[int, int], ...] = ()
+    classes: int = 2
 
     @property
     def share(self) -> float:
@@ -49,7 +51,8 @@ class LabelAgreement:
         from scipy.stats import binom
 
         by_chance = binom.sf(self.agreeing - 1, self.images, self.chance)
-        return self.images >= ENOUGH_IMAGES and float(by_chance) > LEVEL
+        enough = self.images >= ENOUGH_IMAGES and self.classes > 1
+        return enough and float(by_chance) > LEVEL
 
     @property
     def text(self) -> str:
@@ -95,7 +98,8 @@ def label_agreement(
     chance = float(often[0] @ often[1]) / len(labels) ** 2
     agreeing = int((predicted == labels).sum())
     displaced = _displaced(predicted[known], labels[known])
-    return LabelAgreement(len(labels), agreeing, chance, int((~known).sum()), displaced)
+    foreign, different = int((~known).sum()), len(labels.unique())
+    return LabelAgreement(len(labels), agreeing, chance, foreign, displaced, different)
 
 
 def _displaced(

@@ -73,7 +73,7 @@ def load_model(
         loaded = _pretrained_or_random(source, num_classes, allow_random)
     loaded.model.eval()
     chosen = preprocessing or settle_channels(loaded.model, loaded.preprocessing)
-    return replace(loaded, preprocessing=chosen)
+    return replace(loaded, preprocessing=chosen, assumed=loaded.assumed and preprocessing is None)
 
 
 def _pretrained_or_random(

@@ -25,6 +25,8 @@ class LoadedModel:
         classes: class names, where they are known.
         description: one line for people: what it is and where its weights come from.
         random_weights: whether nobody trained it, as far as `load_model` can tell.
+        assumed: whether nobody says how its pictures are prepared, so that `preprocessing` is a
+            guess.
     """
 
     model: nn.Module
@@ -32,6 +34,7 @@ class LoadedModel:
     classes: tuple[str, ...] | None
     description: str
     random_weights: bool = False
+    assumed: bool = False
 
 
 def _unknown(_: nn.Module) -> None:
@@ -92,4 +95,4 @@ class Source:
         own = getattr(model, "preprocessing", None)
         chosen = own if isinstance(own, Preprocessing) else self.preprocessing
         names = classes or self.class_names(model)
-        return LoadedModel(model, chosen or Preprocessing(), names, about)
+        return LoadedModel(model, chosen or Preprocessing(), names, about, assumed=chosen is None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from itertools import count
 from typing import Any
 
@@ -17,6 +18,7 @@ from torchxnn.attribution.base import contrast_mass
 from torchxnn.attribution.methods import CERTIFIED, check_method
 from torchxnn.data.config import DataConfig
 from torchxnn.data.datasets.base import ImageDataset
+from torchxnn.data.examined import agreement_with_labels, warn_of_order
 from torchxnn.data.positives import find_positives
 from torchxnn.data.record import record_activations
 from torchxnn.errors import XNNError, XNNWarning
@@ -27,7 +29,8 @@ from torchxnn.explanations.sentences import NOT_ANCHORED
 from torchxnn.explanations.volume import VolumeExplanation, in_slices
 from torchxnn.metrics.evaluation import Measured
 from torchxnn.metrics.orthogonality import MapCovariance, Orthogonality
-from torchxnn.models.examination import said_of
+from torchxnn.models.examination import Examination, said_of
+from torchxnn.models.label_agreement import LabelAgreement
 from torchxnn.xnn import XNN
 
 
@@ -75,6 +78,8 @@ def build_report(
     check_method(method)
     loader = (source or DataConfig()).loader(dataset)
     data = record_activations(xnn.model, xnn.layer, loader, on_batch).meant(xnn.meaning)
+    agreement = agreement_with_labels(data)
+    warn_of_order(agreement)
     measured = xnn.measure(data)
     positives = find_positives(data, xnn.targets)[0]
     chosen = choose_examples(data.logits[:, xnn.targets[0]], positives[:, 0], config.images)
@@ -102,11 +107,22 @@ def build_report(
         sheets=_sheets(xnn, dataset, measured, tops, maps, method in CERTIFIED),
         known=tuple(known),
         notes=(*notes, *(() if xnn.fitted().anchored else (f"{NOT_ANCHORED}.",))),
-        provenance=(*provenance, ("model", said_of(xnn.examination))),
+        provenance=(*provenance, *_about_model(xnn.examination, agreement)),
         orthogonality=_orthogonality(of_class, measured.dead),
         noun=xnn.meaning.noun,
         unit=dataset.preprocessing.unit,
     )
+
+
+def _about_model(
+    examination: Examination | None, agreement: LabelAgreement | None
+) -> tuple[tuple[str, str], ...]:
+    """What is known of the model, and how often it is right on these images and on the fit's."""
+    fitted = None if examination is None else examination.agreement
+    plain = examination and replace(examination, agreement=None)
+    lines = {"labels of these images": agreement, "labels of the images of the fit": fitted}
+    known = [(term, found.text) for term, found in lines.items() if found is not None]
+    return ("model", said_of(plain)), *known
 
 
 def _orthogonality(maps: Sequence[Tensor], dead: tuple[int, ...]) -> Orthogonality | None:

@@ -61,7 +61,8 @@ def order_of_folders(
     """Find every class folder's place; None if the folders do not tell.
 
     Folders take the places of their names among the class names, where case, accents' encoding and
-    underscores do not count if no two classes differ in them alone. Folders that are numbers 0 to
+    underscores do not count if no two classes differ in them alone; of names that are several words
+    ("goldfish, Carassius auratus") the first will do. Folders that are numbers 0 to
     K - 1, or 1 to K, are indices. Without class names, K folders are the K classes in order.
 
     Args:
@@ -75,7 +76,7 @@ def order_of_folders(
     """
     if names is not None:
         check_different(names)
-        found = _by_name(folders, names)
+        found = _by_name(folders, names) or _by_first_synonym(folders, names)
         if found is not None:
             return ClassOrder(tuple(names), found)
     numbers = _by_number(folders, classes)
@@ -125,6 +126,18 @@ def _matched(
     return found
 
 
+def _by_first_synonym(folders: Sequence[str], names: Sequence[str]) -> dict[str, int] | None:
+    """Folders called by the first of several words for a class, "goldfish, Carassius auratus".
+
+    None if a folder is not, or if two classes begin with the same word.
+    """
+    first = [comparable(composed(name.partition(",")[0])) for name in names]
+    places = {word: index for index, word in enumerate(first) if first.count(word) == 1}
+    found = {folder: places.get(comparable(composed(folder))) for folder in folders}
+    known = {folder: index for folder, index in found.items() if index is not None}
+    return known if len(known) == len(found) == len(set(known.values())) else None
+
+
 def _by_number(folders: Sequence[str], classes: int) -> dict[str, int] | None:
     """Folders 0 to K - 1 or 1 to K, or some of them that tell which; None otherwise."""
     if not all(re.fullmatch("[0-9]+", name) for name in folders):
@@ -146,7 +159,8 @@ def _by_number(folders: Sequence[str], classes: int) -> dict[str, int] | None:
 def read_class_map(file: Path, classes: int) -> tuple[str, ...]:
     """Names of all classes in the order of the outputs, as a file says.
 
-    The file is text with "index name", "name index" or just a name on each line, or JSON: a list of
+    The file is text with "index name", "name index" or just a name on each line, also as a table
+    with a header (index,name), or JSON: a list of
     names, {name: index}, {index: name} or {index: [name, ...]}, also under `id2label`,
     `class_to_idx` and the like, as configurations have it. Indices run from 0, or from 1 to the
     number of classes. A class that the file does not name is "class 3".
@@ -217,6 +231,12 @@ def _name(value: Any) -> str:
     return str(value[0] if isinstance(value, list) and value else value)
 
 
+_WORD = (
+    "(?:index|idx|id|number|output|label|target|class|name|(?:class|label)[ _]?(?:id|index|name))"
+)
+_HEADER = rf"\W*{_WORD}\W*[\s,;:]\W*{_WORD}\W*"
+"""A first line of a table, such as "index,name" or "class_name;class_id"."""
+
 _INDEX_NAME, _NAME_INDEX = (
     r"\s*(\d+)[\s,;:]+(?P<name>\S.*?)\s*",
     r"\s*(?P<name>\S.*?)[\s,;:]+(\d+)\s*",
@@ -225,6 +245,8 @@ _INDEX_NAME, _NAME_INDEX = (
 
 def _from_lines(text: str) -> list[tuple[int, str]]:
     lines = [line for line in text.splitlines() if line.strip()]
+    if len(lines) > 1 and re.fullmatch(_HEADER, lines[0], re.IGNORECASE):
+        return _from_lines("\n".join(lines[1:]))
     for form in (_INDEX_NAME, _NAME_INDEX):
         found = [re.fullmatch(form, line) for line in lines]
         pairs = [(int(m[1] if form is _INDEX_NAME else m[2]), m["name"]) for m in found if m]
