@@ -92,7 +92,7 @@ def settle(
     if labels is None:
         return None, Meaning(kind or "classes")
     if labels.ndim == 1:
-        known = labels.nan_to_num(UNKNOWN) if labels.is_floating_point() else labels
+        known = labels.masked_fill(labels.isnan(), UNKNOWN)
         return _checked(class_indices(known), outputs), Meaning(kind or "classes")
     return _several(labels, kind)
 
