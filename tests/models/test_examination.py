@@ -2,6 +2,7 @@
 
 import copy
 import json
+import random
 
 import numpy as np
 import pytest
@@ -67,6 +68,18 @@ def test_two_answers_to_the_same_images_are_refused(end):
         found.require()
     found.require(allow=("randomness",))
     assert "other outputs the second time" in found.text
+
+
+@pytest.mark.parametrize("of", [random, np.random], ids=["Python", "NumPy"])
+def test_a_rare_draw_of_other_generators_is_noticed_and_not_missed(of):
+    for seed in range(5):
+        of.seed(seed)
+        first = of.random()
+        of.seed(seed)
+        found = examine(lambda _, logits: -logits if of.random() < 0.5 else logits)
+        assert "randomness" in found.complaints
+        if of is np.random:  # Python's serves the type checks of the tests, too
+            assert of.random() == first
 
 
 def test_the_module_that_draws_is_named():

@@ -86,6 +86,41 @@ def test_what_a_module_keeps_tells_models_apart(keep):
     assert fingerprint(one) not in plain
 
 
+class Slots:
+    __slots__ = ("values",)
+
+    def __init__(self, values):
+        self.values = values
+
+
+class Shares(nn.Module):
+    values = numbers(3)
+
+
+class SharesOther(Shares):
+    values = numbers(4)
+
+
+def scaled(last):
+    layer = linear(1)
+    layer.weight.state, layer.weight.known = SimpleNamespace(code=numbers(last)), True
+    return layer
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (lambda: Keeps(Slots(numbers(3))), lambda: Keeps(Slots(numbers(4)))),
+        (lambda: scaled(3), lambda: scaled(4)),
+        (Shares, SharesOther),
+    ],
+    ids=["in slots", "on a parameter", "of the class"],
+)
+def test_tensors_in_less_usual_places_tell_models_apart(one, other):
+    assert fingerprint(one()) == fingerprint(one()) != fingerprint(other())
+    assert len(hidden_state(one())) >= 1
+
+
 def test_a_change_in_place_is_seen():
     model = Keeps(numbers(3))
     before = fingerprint(model)

@@ -125,6 +125,16 @@ def test_what_holds_no_logits_is_named(output, what):
         as_logits(output)
 
 
+def test_complex_numbers_are_no_logits():
+    with pytest.raises(DataError, match=r"complex numbers, which are no logits; .*\.real"):
+        as_logits(LOGITS.to(torch.complex64))
+
+
+def test_features_before_the_logits_give_a_warning():
+    with pytest.warns(XNNWarning, match="k of 24, 4: the first counts as its 24 logits; if it is"):
+        as_logits((torch.ones(3, 24), LOGITS))
+
+
 def test_tensors_of_which_any_may_be_the_logits_are_named():
     with pytest.warns(XNNWarning, match="k of 4, 2: the first counts as its 4 logits"):
         assert torch.equal(as_logits((LOGITS, LOGITS[:, :2])), LOGITS)

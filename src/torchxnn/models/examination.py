@@ -6,9 +6,13 @@ with an XNN and shown with it.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+import random
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -101,8 +105,8 @@ def said_of(examination: Examination | None) -> str:
 def examine_model(model: nn.Module, inputs: Tensor) -> Examination:
     """Run a model on a few inputs, twice and alone, and see what it says; it is left as it was.
 
-    Random numbers that the model draws are not missed by anybody else: the generators of the CPU
-    and of the inputs' device are put back.
+    Random numbers that the model draws are not missed by anybody else: the generators of PyTorch,
+    on the CPU and on the inputs' device, of Python and of NumPy are put back.
 
     Args:
         model: in whatever mode; it runs in evaluation mode.
@@ -114,11 +118,11 @@ def examine_model(model: nn.Module, inputs: Tensor) -> Examination:
     inner, few = unwrap(model), inputs[:EXAMINED]
     half = any(p.dtype in _HALF for p in inner.parameters())
     kept = [attribute_texts(inner)]
-    with torch.random.fork_rng(devices=[few.device] if few.device.type == "cuda" else []):
+    with _generators_put_back(few) as have_drawn:
         watched = watch_pass(inner, few)
         kept.append(attribute_texts(inner))
         twice = 0.0  # one draw of a few numbers may be like the other
-        for _ in range(_REPEATS if watched.random else 1):
+        for _ in range(_REPEATS if watched.random or have_drawn() else 1):
             again = _apart(watched.logits, watch_pass(inner, few).logits, watched.logits)
             twice = max(twice, again)
         alone, refusal = _alone(inner, few, watched)
@@ -138,6 +142,23 @@ def examine_model(model: nn.Module, inputs: Tensor) -> Examination:
         len(few), twice, alone, outputs, complaints, note, tuple(sorted(changing)),
         settings=plain_settings(inner),
     )  # fmt: skip
+
+
+@contextmanager
+def _generators_put_back(inputs: Tensor) -> Iterator[Callable[[], bool]]:
+    """Put all generators back; yields whether that of Python or of NumPy has drawn meanwhile."""
+
+    def places() -> tuple[Any, ...]:
+        return random.getstate(), str(of_numpy.state)
+
+    of_numpy: Any = np.random.mtrand.get_bit_generator()
+    before, of_python, kept = places(), random.getstate(), of_numpy.state
+    try:
+        with torch.random.fork_rng([inputs.device] if inputs.device.type == "cuda" else []):
+            yield lambda: places() != before
+    finally:
+        random.setstate(of_python)
+        of_numpy.state = kept
 
 
 def _about_modes(model: nn.Module) -> str:

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from functools import partial
+from itertools import chain
 from numbers import Number
 from types import CellType, FunctionType, SimpleNamespace
 from typing import Any
@@ -29,6 +30,8 @@ _OWN = frozenset(vars(nn.Module()))
 
 _DERIVED = ("_g", "_v", "_orig", "_bar")
 """Ends of the parameters that weight norm, spectral norm and pruning compute a weight from."""
+
+_ARRAYS = (Tensor, np.ndarray)
 
 _TABLE = 8
 """So many floating point numbers in one list are weights, and fewer are settings."""
@@ -98,7 +101,8 @@ def values_by_module(model: nn.Module) -> Iterator[tuple[str, nn.Module, list[Gr
 
     for name, module in model.named_modules():
         prefix = f"{name}." if name else ""
-        attributes = leaves(prefix, _attributes(module), strict=False)
+        values = chain(_attributes(module), _of_the_class(module), _on_tensors(module))
+        attributes = leaves(prefix, values, strict=False)
         yield name, module, [*attributes, *leaves(prefix, _own_state(module), strict=True)]
 
 
@@ -108,6 +112,37 @@ def _attributes(module: nn.Module) -> Iterator[tuple[str, Any]]:
     for key, value in vars(module).items():
         if key not in _OWN and not any(key + end in parameters for end in _DERIVED):
             yield key, value
+
+
+def _of_the_class(module: nn.Module) -> Iterator[tuple[str, Any]]:
+    """Tensors and arrays that a class keeps for all its modules, but for those with their own."""
+    found: dict[str, Any] = {}
+    for kind in reversed(type(module).__mro__):
+        found |= vars(kind)
+    for key, value in found.items():
+        if isinstance(value, _ARRAYS) and key not in vars(module):
+            yield key, value
+
+
+def _on_tensors(module: nn.Module) -> Iterator[tuple[str, Any]]:
+    """Tensors that hang on parameters and buffers, such as scales in a state of quantisation."""
+    for name, tensor in [*module._parameters.items(), *module._buffers.items()]:
+        for key, value in vars(tensor).items() if tensor is not None else ():
+            inside = {"": value} if isinstance(value, _ARRAYS) else _arrays_of(value)
+            for part, array in inside.items():
+                yield ".".join(filter(None, (name, key, part))), array
+
+
+def _arrays_of(value: Any) -> dict[str, Any]:
+    """Tensors and arrays among the attributes of any object, also those in its slots."""
+    if isinstance(value, type):
+        return {}
+    names = set(getattr(value, "__dict__", ()))
+    for kind in type(value).__mro__:
+        slots = vars(kind).get("__slots__", ())
+        names |= {slots} if isinstance(slots, str) else set(slots)
+    found = {name: getattr(value, name, None) for name in sorted(names)}
+    return {name: array for name, array in found.items() if isinstance(array, _ARRAYS)}
 
 
 def _own_state(module: nn.Module) -> Iterator[tuple[str, Any]]:
@@ -125,7 +160,8 @@ def _own_state(module: nn.Module) -> Iterator[tuple[str, Any]]:
 def _leaves(value: Any, name: str, known: set[int], strict: bool = False) -> Iterator[_Leaf]:
     """The tensors and plain values inside a value; what is `known` by its id is left out.
 
-    Objects of other kinds are left out; of a state that must be read as a whole they are an error.
+    Of objects of other kinds their own tensors and arrays count; those without any are left out, or
+    an error in a state that must be read as a whole.
     """
     if isinstance(value, Tensor | np.ndarray | nn.Module | dict | list | FunctionType):
         if id(value) in known:
@@ -152,7 +188,7 @@ def _leaves(value: Any, name: str, known: set[int], strict: bool = False) -> Ite
                     f"the {name} holds a {type(value).__name__}, which cannot be read as numbers, "
                     "so that nothing can be tied to these weights; give the network in float32"
                 )
-            for key, each in (inside or {}).items():
+            for key, each in (_arrays_of(value) if inside is None else inside).items():
                 yield from _leaves(each, f"{name}.{key}", known, strict)
 
 

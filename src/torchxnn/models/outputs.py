@@ -52,6 +52,11 @@ def logits_of(output: Any) -> Float[Tensor, "batch outputs"]:
             f"the model must return logits (B, k), it returns {shape_or_type(output)}; wrap it in "
             "a module whose forward returns its logits alone"
         )
+    if found.is_complex():
+        raise DataError(
+            "the model returns complex numbers, which are no logits; wrap it in a module that "
+            "returns real ones, such as .real or .abs() of them"
+        )
     return found
 
 
