@@ -1,6 +1,7 @@
 """Images of any number of channels and of sides that differ, from the file to the drawing."""
 
 import json
+import warnings
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from torchxnn.errors import DataError, XNNWarning
 from torchxnn.metrics.masking import inpaint_images, masked_accuracy
 from torchxnn.models.channels import settle_channels
 from torchxnn.models.layers import record_layers, run_model, run_with_output
+from torchxnn.models.load import load_model
 from torchxnn.models.preprocessing import Preprocessing
 from torchxnn.storage.artifact import structure, to_json
 
@@ -257,3 +259,17 @@ def test_a_wrong_number_of_channels_is_one_line():
 def test_an_array_of_other_dimensions_is_named(shape):
     with pytest.raises(DataError, match=r"takes 3 channel\(s\), the array is \(.*9"):
         Preprocessing(size=8)(np.zeros(shape))
+
+
+def test_a_preprocessing_that_nobody_gave_is_said_unless_all_of_it_is():
+    loaded = load_model("network_examples:always")
+    known = load_model("network_examples:always", preprocessing=SIX)
+    assert (loaded.assumed, known.assumed) == (True, False)
+    assert not load_model("network_examples:complete").assumed
+    given = DataConfig(size=(16, 64), mean=(0.5,))
+    taken = given.preprocessing(loaded.preprocessing)
+    with pytest.warns(XNNWarning, match="taking 3 x 16 x 64, .* mean 0.5, 0.5, 0.5 .* --std"):
+        given.warn_of_assumed(loaded.assumed, taken)
+    with warnings.catch_warnings(action="error"):
+        given.warn_of_assumed(False, taken)
+        DataConfig(size=(16, 64), mean=(0.5,), std=(0.2,)).warn_of_assumed(True, taken)

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int64, Shaped
 from torch import Tensor, nn
 
 from torchxnn.data.activations import Activations
-from torchxnn.data.labels import settle
+from torchxnn.data.labels import UNKNOWN, settle
 from torchxnn.errors import DataError, LayerError, ModelError
 from torchxnn.models.config import OutputScale, OutputsConfig
 from torchxnn.models.examination import Examination
@@ -210,12 +210,16 @@ class ActivationCache:
     def examined(self) -> Examination | None:
         """What was found out about the model, with labels against predictions if there are any.
 
-        Altered copies do not count. None in caches of earlier versions.
+        Altered copies do not count, and neither do images whose label is not known. None in caches
+        of earlier versions.
         """
         labels, copy = self.labels, self.copy
         if self.examination is None or labels is None or labels.is_floating_point():
             return self.examination
-        kept = slice(None) if copy is None else copy == 0
+        kept = labels != UNKNOWN
+        kept = kept if copy is None else kept & (copy == 0)
+        if not bool(kept.any()):
+            return self.examination
         agreement = label_agreement(self.predicted[kept], labels[kept], self.n_outputs)
         return replace(self.examination, agreement=agreement)
 
