@@ -72,12 +72,12 @@ def test_warnings_tell_every_reason_for_doubt():
     doubtful = explanation(
         degenerate=("1 of 3 x-features carries the logit alone",),
         logits=torch.tensor([9.0]),
-        certificate=replace(CERTIFICATE, fallback_share=0.2, conservation_error=float("nan")),
+        certificate=replace(CERTIFICATE, fallback_share=0.6, conservation_error=float("nan")),
     )
     text = "; ".join(doubtful.card().warnings)
     assert "degenerate: 1 of 3" in text
     assert "instead of 9.00" in text
-    assert "20% of the relevance went through the fallback rule; on such networks" in text
+    assert "60% of the relevance went through the fallback rule; on such networks" in text
     assert "the method removal tells more" in text
     assert "not conserved" in text
     for warning in doubtful.card().warnings:

@@ -250,5 +250,5 @@ def count_outputs(model: nn.Module, preprocessing: Preprocessing) -> int:
         shape = " x ".join(map(str, preprocessing.shape))
         raise ModelError(
             f"the model cannot be run on a {shape} {preprocessing.unit} ({first}); try --size or "
-            "--in-channels"
+            "--in-channels; its forward must take one tensor of images"
         ) from error

@@ -81,7 +81,7 @@ def run_check(
     preprocessing = DataConfig(size=config.size).preprocessing(loaded.preprocessing)
     noise = torch.Generator().manual_seed(config.seed)
     check_dimensions(loaded.model, preprocessing)
-    inputs = {"random input": torch.randn(2, *preprocessing.shape, generator=noise)}
+    inputs = {"random input": torch.randn(3, *preprocessing.shape, generator=noise)}
     if config.images:
         real = [read_input(path, preprocessing) for path in config.images]
         inputs[f"{len(real)} real image(s)"] = torch.stack(real)
