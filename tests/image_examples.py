@@ -4,6 +4,7 @@ import io
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
 # Left half red, right half blue; upper half bright, lower half dark.
@@ -45,3 +46,22 @@ def broken_files(folder: Path) -> dict[str, str]:
     for name, (data, _) in files.items():
         (folder / name).write_bytes(data)
     return {name: reason for name, (_, reason) in files.items()}
+
+
+def write_dicom(path, stored, **values):
+    pydicom = pytest.importorskip("pydicom")
+    from pydicom.dataset import Dataset, FileMetaDataset
+    from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
+
+    data, meta = Dataset(), FileMetaDataset()
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    meta.MediaStorageSOPClassUID = SecondaryCaptureImageStorage
+    meta.MediaStorageSOPInstanceUID = generate_uid()
+    data.file_meta = meta
+    plain = {"Rows": stored.shape[-2], "Columns": stored.shape[-1], "SamplesPerPixel": 1,
+             "PhotometricInterpretation": "MONOCHROME2", "BitsAllocated": 16, "BitsStored": 12,
+             "HighBit": 11, "PixelRepresentation": 0}  # fmt: skip
+    for name, value in (plain | values).items():
+        setattr(data, name, value)
+    data.PixelData = stored.astype(np.uint16).tobytes()
+    pydicom.dcmwrite(path, data, enforce_file_format=True)

@@ -27,6 +27,7 @@ if not hasattr(torch, PRETENDED.type):  # what `torch.autocast` and `torch.manua
     module = SimpleNamespace(
         get_amp_supported_dtype=lambda: [torch.bfloat16, torch.float16],
         _is_in_bad_fork=lambda: False,
+        is_available=lambda: False,  # `nn.DataParallel` asks, in tests that run later
         manual_seed_all=lambda seed: None,
     )
     torch._register_device_module(PRETENDED.type, module)

@@ -40,6 +40,7 @@ NOT_RUN = {
         "title:",
     ): "a settings file; tests/apps/study/test_study_build.py reads such files",
     ("docs/study.md", "pip"): INDEX,
+    ("docs/study.md", "location"): "settings of another server",
     ("docs/scale.md", "pip"): INDEX,
     ("docs/scale.md", "ray"): CLUSTER,
     ("docs/scale.md", "xnn attribute"): CLUSTER,

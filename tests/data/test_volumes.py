@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from test_formats import write_dicom
 from torch import nn
 
+from image_examples import write_dicom
 from torchxnn.cli.arguments import _parse_size, _write_size
 from torchxnn.data.config import DataConfig
 from torchxnn.data.datasets import images, volumes

@@ -368,8 +368,9 @@ def test_fit_works_in_any_context_and_with_any_integer():
     loader = make_loader()
     one = replace(QUICK, epochs=1)
     for context in (torch.no_grad(), torch.inference_mode()):
+        net = make_net()  # a model made in inference mode lets no gradient pass, and is refused
         with context:
-            quick_fit(XNN(make_net(), "classifier.1", 3), loader, np.int64(1), one)
+            quick_fit(XNN(net, "classifier.1", 3), loader, np.int64(1), one)
 
 
 def test_the_number_of_features_asked_for_does_not_change_with_fits():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from threading import Lock
+
 import numpy as np
 from jaxtyping import Float
 from PIL import Image, ImageSequence
@@ -9,6 +11,24 @@ from PIL import Image, ImageSequence
 from torchxnn.storage.paths import Stream
 
 _FULL_RANGE = {np.dtype(np.uint8): 255.0, np.dtype(np.uint16): 65535.0}
+
+_HEADER = Lock()
+"""Held while a header is read: the parser of literals of Python 3.11 fails by chance, with a
+`SystemError`, if two threads are in it at once."""
+
+
+def load_array(stream: Stream) -> np.ndarray:
+    """A `.npy` file, by any number of threads.
+
+    Raises:
+        ValueError: it is no such file, or holds Python objects.
+    """
+    with _HEADER:
+        try:
+            return np.asarray(np.load(stream, allow_pickle=False))
+        except SystemError:  # another thread was in the parser for a reason of its own
+            stream.seek(0)
+            return np.asarray(np.load(stream, allow_pickle=False))
 
 
 def in_full_range(values: np.ndarray) -> np.ndarray:
@@ -32,7 +52,7 @@ def read_array(stream: Stream, channels: int) -> Float[np.ndarray, "rows columns
     Raises:
         ValueError: another number of channels, or no finite real numbers.
     """
-    pixels = in_full_range(np.load(stream, allow_pickle=False))
+    pixels = in_full_range(load_array(stream))
     if not np.isfinite(pixels).all():
         raise ValueError("NaN or infinity; replace them")
     if pixels.ndim == 2 and channels in (1, 3):

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from PIL import Image, ImageSequence
 
 from torchxnn.data.datasets import dicom
-from torchxnn.data.datasets.arrays import in_full_range
+from torchxnn.data.datasets.arrays import in_full_range, load_array
 from torchxnn.models.preprocessing import Preprocessing
 from torchxnn.storage.paths import Stream
 
@@ -88,8 +88,7 @@ def _check_sides(sides: tuple[int, ...], preprocessing: Preprocessing) -> None:
 
 
 def _read_array(stream: Stream) -> np.ndarray:
-    values = np.load(stream, allow_pickle=False)
-    return in_full_range(values)
+    return in_full_range(load_array(stream))
 
 
 def _read_pages(stream: Stream) -> np.ndarray:
