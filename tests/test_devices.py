@@ -226,6 +226,7 @@ def test_a_whole_fit_and_its_evaluation_on_maps(device):
     assert xnn.explain(images[0].to(device)).heatmaps.shape[0] == 3
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::torchxnn.errors.AttributionWarning")
 def test_a_cache_fits_from_it_and_an_atlas(device, tmp_path):
     parts = make_parts(tmp_path)

@@ -73,6 +73,8 @@ NOT_RUN = {
 HEAVY = (
     "README.md",
     "docs/atlas.md",
+    "docs/attach_to_a_vit.md",
+    "docs/clip.md",
     "docs/many_classes.md",
     "docs/own_network.md",
     "docs/what_if.md",

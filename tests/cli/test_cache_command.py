@@ -182,6 +182,7 @@ def test_an_image_folder_in_object_storage_is_like_a_local_one(folder, bucket):
         remote[5]
 
 
+@pytest.mark.slow
 def test_a_killed_command_goes_on_to_the_same_bits(folder, tmp_path):
     expected, place = tmp_path / "expected", tmp_path / "cache"
     assert main(command(folder, expected, "--chunk-rows", "1")) == 0

@@ -178,6 +178,7 @@ _ = xnn.fit(loader, target=1, config=TrainConfig(epochs=3, trials=1, hidden=(16,
 """
 
 
+@pytest.mark.slow
 def test_a_real_notebook_shows_both(tmp_path, monkeypatch):
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
     monkeypatch.setenv("JUPYTER_CONFIG_DIR", str(tmp_path / "jupyter"))

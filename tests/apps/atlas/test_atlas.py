@@ -141,6 +141,7 @@ def test_figures_are_those_of_the_xnn_itself(made, parts):
         assert entry.recall == pytest.approx(float(own.float().mean()))
 
 
+@pytest.mark.slow
 def test_pages_say_why_nobody_knows_what_is_found_again_and_what_is_alike(
     parts, tmp_path, monkeypatch, made
 ):
@@ -264,6 +265,7 @@ def count_drawings(monkeypatch):
     return calls
 
 
+@pytest.mark.slow
 def test_an_interrupted_build_goes_on(parts, made, tmp_path, monkeypatch):
     calls = count_drawings(monkeypatch)
 

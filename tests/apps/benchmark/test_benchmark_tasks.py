@@ -47,6 +47,7 @@ def test_rooms_are_measured_on_the_masks_of_nyu(tmp_path):
     torch.testing.assert_close(weights.uniform()[:3], torch.full((3,), 0.25).double())
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*no better than guessing")  # its weights are random
 def test_a_run_on_rooms(tmp_path):
     source = rooms_source(tmp_path)

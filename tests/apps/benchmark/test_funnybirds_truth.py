@@ -117,6 +117,7 @@ class TestRun:
         for target, record in records.items():
             assert without_seconds(other[target]) == without_seconds(record)
 
+    @pytest.mark.slow
     def test_the_protocol_of_the_authors_asks_all_xnns(self, ran, source, tmp_path):
         folder = tmp_path / "out"
         rules = ("excitation_backprop", "gradient", "grad_cam")
@@ -154,6 +155,7 @@ class TestRun:
         assert len(record["profiles"]["random maps"]) == 3
         assert len(record["profiles"]["labels, linear by position"]) == 5
 
+    @pytest.mark.slow
     def test_ceilings_floors_and_peers_are_rows(self, source, tmp_path):
         few = TruthConfig(refits=0, rules=RULES[:1], official=False)
         records, _ = run_funnybirds(Plan(source, CONFIG, tmp_path / "out", (1,)), few)

@@ -372,6 +372,7 @@ def test_it_works_without_scripts(fitted, run, chromium):
     assert names_in(fitted, run).agreed(1) == "beak"
 
 
+@pytest.mark.slow
 def test_the_command_keeps_what_was_saved_before_a_kill(tmp_path):
     """`xnn name` as a process of its own, on a network with random weights and saved pictures."""
     images, _ = make_images(32)

@@ -403,6 +403,7 @@ def test_focus_can_be_seen_and_is_not_hidden(page, served):
     assert any(name.startswith("Picture 1") for name in seen)
 
 
+@pytest.mark.slow
 def test_dock_by_keyboard_keeps_the_focus(page, served):
     """Select with the space bar, go to the buttons of the groups with Tab, go on with the next."""
     hand = b.Keyboard(page)
@@ -448,6 +449,7 @@ def test_dragging_several_scrolls_to_groups_out_of_sight(page, served, made):
     assert len(b.placed(page)) == 2
 
 
+@pytest.mark.slow
 def test_finger_drags_after_holding_and_scrolls_before(chromium, served, problems):
     with chromium.new_context(**PHONE) as context:
         context.set_default_timeout(120_000)
@@ -499,6 +501,7 @@ def test_reload_keeps_everything(page, served):
     b.saved(page)
 
 
+@pytest.mark.slow
 def test_lost_network_is_said_and_loses_nothing(page, context, served, made, problems):
     hand = b.Mouse(page)
     images = b.skip_to(page, hand, served.url, 1)
@@ -530,6 +533,7 @@ def test_lost_network_is_said_and_loses_nothing(page, context, served, made, pro
     assert len(stored(served, 1)) == 10
 
 
+@pytest.mark.slow
 def test_page_closed_without_network_goes_on_later(page, context, served, problems):
     hand = b.Mouse(page)
     b.begin(page, hand, served.url)
@@ -580,6 +584,7 @@ def test_killed_server_goes_on_where_it_was(page, folder, made, problems):
         page.wait_for_url("**/stage/2")
 
 
+@pytest.mark.slow
 def test_pictures_that_fail_are_tried_again(page, served, made, problems):
     """One fails once: nobody notices. One fails always: a message, and a button that helps."""
     failing, asked = [], []
@@ -619,6 +624,7 @@ def test_pictures_that_fail_are_tried_again(page, served, made, problems):
     assert errors == [{"count": 1}]
 
 
+@pytest.mark.slow
 def test_second_tab_follows(page, context, served, made, problems):
     hand = b.Mouse(page)
     images = b.skip_to(page, hand, served.url, 1)
@@ -643,6 +649,7 @@ def test_second_tab_follows(page, context, served, made, problems):
     assert not problems
 
 
+@pytest.mark.slow
 def test_going_back_does_no_harm(page, served, made):
     hand = b.Mouse(page)
     b.skip_to(page, hand, served.url, 2)
@@ -671,6 +678,7 @@ def test_signed_out_page_says_so(page, context, served, problems):
     problems.clear()
 
 
+@pytest.mark.slow
 def test_personal_link_goes_on_in_another_browser(page, chromium, served):
     hand = b.Mouse(page)
     b.agree(page, hand, served.url)

@@ -21,6 +21,7 @@ ADA = {"PROLIFIC_PID": "ada", "SESSION_ID": "0f3c2a9d7e"}
 BOTH_HANDS = {"viewport": {"width": 1280, "height": 800}, "has_touch": True}
 
 
+@pytest.mark.slow
 def test_two_people_at_one_computer_below_a_path(tmp_path):
     plan = write_tiny_study(tmp_path, keys=("birds",))
     problems = []

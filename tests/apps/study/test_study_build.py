@@ -97,6 +97,7 @@ def test_contributions_and_predictions_are_those_of_the_network(letters, built):
         assert list(image.contributions) == pytest.approx(shares, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_same_seed_same_study_and_never_replaced(letters, built, tmp_path, capsys):
     config, again = str(letters / "config.yaml"), tmp_path / "again"
     assert main(["study", "init", config, "--out", str(again)]) == 0
@@ -155,6 +156,7 @@ def write_as_cub(letters, root):
     shutil.copytree(letters / "images", root / "images")
 
 
+@pytest.mark.slow
 def test_pictures_in_cubs_layout_are_those_of_its_test_part(letters, tmp_path):
     write_as_cub(letters, tmp_path / "birds")
     data = {"key": "letters", "name": "Letters", "xnn": str(letters / "run"), "images": "birds"}
@@ -253,6 +255,7 @@ def served(tmp_path_factory):
     thread.join()
 
 
+@pytest.mark.slow
 def test_simulated_participants_finish_and_are_marked(served, tmp_path, capsys):
     path, url = served
     assert main(["study", "simulate", url, "--participants", "4", "--at-once", "2"]) == 0

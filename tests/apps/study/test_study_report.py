@@ -94,6 +94,7 @@ def test_page_requests_nothing_and_escapes_what_it_shows(written):
     assert not re.search(r"url\((?!data:)|@import", text)
 
 
+@pytest.mark.slow
 def test_same_data_give_the_same_files(tmp_path):
     plan = make_plan(("birds",), complementary=False)
     tables = make_tables(4, 0, skill={"birds": dict.fromkeys(plan.main.all_stages, 0.5)})

@@ -472,6 +472,7 @@ def test_full_disk_is_said_and_loses_nothing(app, monkeypatch):
     assert client.post("/api/stages/0/events", json=events, headers=sign(client)).status_code == 200
 
 
+@pytest.mark.slow
 def test_openapi_holds_under_schemathesis(app, plan):
     """Random requests, well-formed and not, of somebody signed in: never a server error."""
     import schemathesis
