@@ -258,6 +258,20 @@ def test_a_network_that_takes_more_than_images_says_so():
         count_outputs(Two(), SQUASH)
 
 
+def test_whatever_a_forward_raises_on_the_first_image_is_one_line():
+    class OfMapping(nn.Module):
+        def forward(self, batch):
+            return batch["image"].mean((2, 3))
+
+    class OfKeyword(nn.Module):
+        def forward(self, *, images):
+            return images.mean((2, 3))
+
+    for model, what in ((OfMapping(), "IndexError"), (OfKeyword(), "TypeError")):
+        with pytest.raises(ModelError, match=rf"{what}: .*; its forward must take one tensor"):
+            count_outputs(model, SQUASH)
+
+
 def test_a_network_without_values_is_refused():
     with torch.device("meta"):
         net = nn.Sequential(nn.Flatten(), nn.Linear(12, 4))

@@ -159,13 +159,14 @@ def _refusal(images: Tensor, error: Exception) -> XNNError:
     if shaped or isinstance(error, AssertionError):
         return DataError(
             f"the model does not take images {tuple(images.shape[1:])} "
-            f"({first or 'an assertion'}); give as many channels, and the size, that it was "
-            "trained on"
+            f"({first or 'an assertion'}); give as many channels (--in-channels), and the size "
+            "(--size), that it was trained on"
         )
     return ModelError(
         f"the model raised on images {tuple(images.shape)}: {where_and_why(error)}; its forward "
-        "must take one tensor of images, of the size it was trained on, and return logits: wrap "
-        'a model that takes something else ("A forward of your own" in docs/own_network.md)'
+        "must take one tensor of images, of the size it was trained on (--size), and return "
+        'logits: wrap a model that takes something else ("A forward of your own" in '
+        "docs/own_network.md)"
     )
 
 

@@ -13,13 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from torchxnn.errors import ModelError, XNNError, XNNWarning, near_ones, where_and_why
+from torchxnn.errors import ModelError, XNNWarning, near_ones, where_and_why
 from torchxnn.models.channels import black_image, check_dimensions, settle_channels
 from torchxnn.models.checkpoints import Checkpoint, read_checkpoint
 from torchxnn.models.from_hugging_face import find_hugging_face
 from torchxnn.models.from_timm import find_timm, own_preprocessing
 from torchxnn.models.from_torchvision import classification_networks, find_torchvision
-from torchxnn.models.hooks import run_watched
+from torchxnn.models.hooks import run_watched, takes_shape
 from torchxnn.models.layers import unwrap
 from torchxnn.models.outputs import as_logits
 from torchxnn.models.preprocessing import Preprocessing
@@ -235,20 +235,12 @@ def count_outputs(model: nn.Module, preprocessing: Preprocessing) -> int:
     """Number of outputs of a model, from one forward pass on a black image or volume.
 
     Raises:
-        ModelError: the model cannot be run on an image of that size, or takes volumes, or images
-            where volumes are described.
+        DataError: the model does not take images of that shape, or returns no logits.
+        ModelError: its forward raised something else, or it takes volumes, or images where volumes
+            are described.
     """
     inner = unwrap(model)
     check_dimensions(inner, preprocessing)
-    try:
-        with torch.no_grad():
-            return as_logits(run_watched(inner, black_image(inner, preprocessing), ())).shape[1]
-    except XNNError:
-        raise
-    except (RuntimeError, AssertionError, ValueError) as error:
-        first = (str(error).splitlines() or [type(error).__name__])[0]
-        shape = " x ".join(map(str, preprocessing.shape))
-        raise ModelError(
-            f"the model cannot be run on a {shape} {preprocessing.unit} ({first}); try --size or "
-            "--in-channels; its forward must take one tensor of images"
-        ) from error
+    image = black_image(inner, preprocessing)
+    with torch.no_grad(), takes_shape(image):
+        return as_logits(run_watched(inner, image, ())).shape[1]
