@@ -29,7 +29,7 @@ from torchxnn.models.attached import AttachedLayer, XNNOutput, fit_to
 from torchxnn.models.config import Doubt, OutputKind, OutputsConfig
 from torchxnn.models.declared_outputs import declared_outputs, say_declared
 from torchxnn.models.examination import Examination
-from torchxnn.models.meaning import CLASSES, Meaning
+from torchxnn.models.meaning import Meaning, read_meaning
 from torchxnn.models.outputs import (
     both_class_names,
     check_class_names,
@@ -194,10 +194,8 @@ class XNN(nn.Module):
         }
         said = declared_outputs(self.outputs_config, self.model)
         say_declared(self.outputs_config, self.model)
-        if said.kind == "value":  # of which any range is as good as another
-            allow = {*allow, "probabilities"}
         train, examination = record_examined(
-            self.model, self.layer, loader, allow, **keep, outputs=said
+            self.model, self.layer, loader, said.allowed(allow), **keep, outputs=said
         )
         held_out = None
         if validation is not None:
@@ -477,8 +475,7 @@ class XNN(nn.Module):
             )
             report = about["report"] and structure(about["report"], FitReport, "its report")
             embedding = rebuild_embedding(about, state)
-            known = about.get("meaning")
-            meaning = structure(known, Meaning, "its meaning") if known else CLASSES
+            meaning = read_meaning(about)
             xnn.attach_embedding(embedding, about["targets"], about["outputs"], report, meaning)
             xnn.examination = examination
         except (DataError, LookupError, TypeError, AttributeError, RuntimeError) as error:

@@ -72,9 +72,8 @@ class NamedModel:
         return declared_outputs(self.outputs, loaded.model)
 
     def allowed(self, loaded: LoadedModel) -> tuple[Doubt, ...]:
-        """Doubts that are accepted; of a value any range is as good as another."""
-        is_value = self.outputs_of(loaded).kind == "value"
-        return (*self.allow, "probabilities") if is_value else self.allow
+        """Doubts that are accepted, see `OutputsConfig`."""
+        return self.outputs_of(loaded).allowed(self.allow)
 
     def origin(self, loaded: LoadedModel, data: str) -> dict[str, Any]:
         """Where the model and its data come from, as `XNN.source` has it."""

@@ -94,6 +94,7 @@ class Serve:
         if self.admin_token is not None and len(self.admin_token) < 8:
             raise XNNError("admin_token must have at least 8 characters: it opens all answers")
         token = self.admin_token or secrets.token_urlsafe(12)
+        self._warn_of_minutes(terminal)
         pilot = self.pilot or self._is_unfinished(terminal)
         app = create_app(self.study, self.database, token, pilot, self.base_path)
         address = f"http://{self.host}:{self.port}{check_base_path(self.base_path)}"
@@ -104,25 +105,30 @@ class Serve:
             terminal.say("Everybody who comes now is marked as a pilot.")
         serve(app, self.host, self.port)
 
+    def _warn_of_minutes(self, terminal: Terminal) -> None:
+        """Warn if the consent text and the instructions promise different durations."""
+        from torchxnn.apps.study.plan import CONSENT, StudyPlan
+        from torchxnn.apps.study.steps import minutes_of
+        from torchxnn.apps.study.texts import read_consent, says_minutes
+
+        plan, consent = StudyPlan.read(self.study), read_consent(self.study)
+        for minutes in {minutes_of(plan, arm.name) for arm in plan.settings.arms}:
+            if not says_minutes(consent, minutes):
+                terminal.warn(
+                    f"{self.study / CONSENT} does not say {minutes} minutes, as the instructions "
+                    "do: write {minutes} there, or set `minutes` when you build the study"
+                )
+
     def _is_unfinished(self, terminal: Terminal) -> bool:
         """Whether the consent text has blanks, with which the study can only be tried out.
 
         Raises:
             DataError: it has, and the address is open to other machines.
         """
-        from torchxnn.apps.study.plan import CONSENT, StudyPlan
-        from torchxnn.apps.study.steps import minutes_of
-        from torchxnn.apps.study.texts import find_blanks, read_consent, says_minutes
+        from torchxnn.apps.study.plan import CONSENT
+        from torchxnn.apps.study.texts import find_blanks, read_consent
 
-        file, plan = self.study / CONSENT, StudyPlan.read(self.study)
-        consent = read_consent(self.study)
-        for minutes in {minutes_of(plan, arm.name) for arm in plan.settings.arms}:
-            if not says_minutes(consent, minutes):
-                terminal.warn(
-                    f"{file} does not say {minutes} minutes, as the instructions do: write "
-                    "{minutes} there, or set `minutes` when you build the study"
-                )
-        blanks = find_blanks(consent)
+        file, blanks = self.study / CONSENT, find_blanks(read_consent(self.study))
         if not blanks:
             return False
         more = f" and {len(blanks) - 1} more" if blanks[1:] else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, get_args
 
@@ -62,6 +63,10 @@ class OutputsConfig:
     def kind(self) -> OutputKind | None:
         """What the user says, also by saying which values are high; None if nothing."""
         return self.outputs_are or (None if self.positives is None else "value")
+
+    def allowed(self, allow: Collection[Doubt]) -> tuple[Doubt, ...]:
+        """Doubts that are accepted; of a value any range is as good as another."""
+        return (*allow, "probabilities") if self.kind == "value" else tuple(allow)
 
     def agrees_with(self, meaning: Meaning) -> bool:
         """Whether the user says nothing beyond a meaning that is known."""

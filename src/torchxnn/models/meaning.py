@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Shaped
 from torch import Tensor
 
 from torchxnn.models.config import OutputKind, OutputScale
+from torchxnn.storage.artifact import structure
 
 
 @dataclass(frozen=True)
@@ -64,3 +66,13 @@ _NOUNS: dict[OutputKind, str] = {"classes": "class", "labels": "label", "value":
 
 CLASSES = Meaning()
 """What outputs mean if nobody says otherwise."""
+
+
+def read_meaning(about: Mapping[str, Any]) -> Meaning:
+    """The meaning in what is written about a saved XNN; classes, as all were in earlier files.
+
+    Raises:
+        DataError: it is damaged.
+    """
+    known = about.get("meaning")
+    return structure(known, Meaning, "its meaning") if known else CLASSES

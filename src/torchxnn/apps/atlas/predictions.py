@@ -135,14 +135,17 @@ def read_predictions(
         leading[rows], leaders[rows] = best.values, best.indices
         predicted[rows] = predicted_classes(logits, meaning.boundary)
         kinds[rows] = predicted[rows] if labels is None else labels[rows]
-        said = one_hot(predicted[rows], size).double()
-        of = one_hot(kinds[rows], size).double()
-        if meaning.outputs_are == "labels" and outputs > 1:
-            said = (logits > meaning.boundary).double()
-            of = said if labels is None else of
-        sums += of.T @ logits.double()
-        counts += of.T @ said
-        members += of.sum(0)
+        several = meaning.outputs_are == "labels" and outputs > 1
+        seen = logits > meaning.boundary if several else one_hot(predicted[rows], size)
+        said, values = seen.double(), logits.double()
+        if several and labels is None:  # an image counts for every label that is seen on it
+            sums += said.T @ values
+            counts += said.T @ said
+            members += said.sum(0)
+        else:
+            sums.index_add_(0, kinds[rows], values)
+            counts.index_add_(0, kinds[rows], said)
+            members += kinds[rows].bincount(minlength=size)
     counts, means = counts.long(), sums / members.unsqueeze(1)
     if outputs == 1:  # one logit has no rival
         counts, means = counts[:1, :1], means[:1]

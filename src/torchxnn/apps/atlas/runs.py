@@ -10,8 +10,7 @@ from pathlib import Path
 
 from torchxnn.data.class_names import spoken
 from torchxnn.errors import DataError, ModelError
-from torchxnn.models.meaning import CLASSES, Meaning
-from torchxnn.storage.artifact import structure
+from torchxnn.models.meaning import CLASSES, Meaning, read_meaning
 from torchxnn.storage.saved_folder import MARKER, WEIGHTS, read_about
 from torchxnn.training.class_results import INDEX
 
@@ -127,7 +126,6 @@ def _failed_fits(place: Path) -> list[Failure]:
 
 def _open(place: Path, name: str) -> SavedClass:
     about = read_about(place)
-    known = about.get("meaning")
     return SavedClass(
         name=name,
         place=place.resolve(),
@@ -135,7 +133,7 @@ def _open(place: Path, name: str) -> SavedClass:
         layer=str(about["layer"]),
         fingerprint=str(about["model_fingerprint"]),
         key=_key(place),
-        meaning=structure(known, Meaning, "its meaning") if known else CLASSES,
+        meaning=read_meaning(about),
     )
 
 

@@ -146,7 +146,8 @@ class StudyPlan(Frozen):
     def fingerprint(self) -> str:
         """SHA-256 of everything that decides what answers mean: what a database belongs to.
 
-        How participants come, where they go and what they are told of the time may change.
+        Only the settings in `_MAY_CHANGE` may change after a study began; the other ones of
+        recruitment, such as `completion_url`, are part of it.
         """
         text = self.model_dump_json(exclude={"settings": _MAY_CHANGE})
         return hashlib.sha256(text.encode()).hexdigest()

@@ -62,6 +62,7 @@ def create_app(
     app.add_api_route("/media/{name}", _media, response_class=FileResponse)
     app.mount(f"/static/{site.static_version}", StaticFiles(directory=STATIC))
     app.add_middleware(Guard, body_bytes=plan.settings.limits.body_bytes)
+    # FastAPI keeps an included router as one route without a path of its own.
     routes = [*app.routes, *(route for part in _PARTS for route in part.router.routes)]
     app.add_middleware(BasePath, base_path=check_base_path(base_path, first_names(routes)))
     web = RequestValidationError, StarletteHTTPException

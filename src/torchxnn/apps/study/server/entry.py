@@ -12,7 +12,14 @@ from pydantic import Field, create_model
 from torchxnn.apps.address import Address, AddressOf
 from torchxnn.apps.study.plan import StudyPlan
 from torchxnn.apps.study.server.forms import Body, Word
-from torchxnn.apps.study.server.links import Link, come_back, is_same, make_token, read_link
+from torchxnn.apps.study.server.links import (
+    LONGEST,
+    Link,
+    come_back,
+    is_same,
+    make_token,
+    read_link,
+)
 from torchxnn.apps.study.server.session import (
     COOKIE,
     COOKIE_SECONDS,
@@ -29,7 +36,7 @@ from torchxnn.apps.study.store.schema import NO_NUL
 
 router = APIRouter(default_response_class=HTMLResponse)
 
-Parameter = Annotated[str, Field(max_length=200, pattern=NO_NUL)]
+Parameter = Annotated[str, Field(max_length=LONGEST, pattern=NO_NUL)]
 
 
 @router.get("/")
