@@ -26,7 +26,7 @@ from torchxnn.models.preprocessing import Preprocessing
 from volume_examples import write_volumes
 
 ROOT = Path(__file__).parent.parent
-PAGES = ("README.md", *sorted(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md")))
+PAGES = ("README.md", *sorted(str(p.relative_to(ROOT)) for p in (ROOT / "docs").rglob("*.md")))
 SIZE, OUTPUTS = 16, 50
 LABELS = (0, 1, 2, 3, 7, 47)
 CLASSES = tuple("tench" if i == 3 else f"class{i:02d}" for i in range(OUTPUTS))

@@ -26,6 +26,13 @@ INDEX = "installs from a package index"
 SERVER = "a server, or talks to one; tests/apps/study/test_study_server.py does the same"
 CLUSTER = "needs a Ray cluster; tests/parallel/test_ray_engine.py does the same"
 
+
+def measured(program):
+    """Pages of benchmarks with a command of this program."""
+    pages = [page for page in PAGES if page.startswith("docs/benchmarks/")]
+    return [page for page in pages if f"$ {program}" in (ROOT / page).read_text("utf-8")]
+
+
 NOT_RUN = {
     # page, start of the command or of the block: why
     ("README.md", "make "): "makes an environment; the gate of the project runs it",
@@ -61,8 +68,8 @@ NOT_RUN = {
     ): "needs a vision transformer; tests/xnn/test_token_xnn.py does the same",
     ("docs/evaluation.md", "pip"): INDEX,
     ("docs/evaluation.md", "xnn benchmark"): DATA,
-    ("docs/benchmarks.md", "xnn benchmark"): DATA,
-    ("docs/benchmarks.md", "python"): LONG,
+    **{(page, "xnn benchmark"): DATA for page in measured("xnn benchmark")},
+    **{(page, "python"): LONG for page in measured("python")},
     ("docs/planted.md", "xnn"): LONG,
     ("docs/attribution_methods.md", "python"): DATA,
     ("docs/excitation_backprop.md", '@register("view"'): "quotes the package's source",
@@ -195,7 +202,7 @@ def test_pages_and_pictures_that_are_linked_exist():
 
 
 def test_every_page_is_in_the_navigation():
-    listed = set(re.findall(r": (\w+\.md)$", (ROOT / "mkdocs.yml").read_text("utf-8"), re.M))
+    listed = set(re.findall(r": ([\w/]+\.md)$", (ROOT / "mkdocs.yml").read_text("utf-8"), re.M))
     assert listed == {page.removeprefix("docs/") for page in PAGES if page != "README.md"}
 
 
@@ -254,7 +261,7 @@ def test_the_rooms_are_drawn_as_they_are():
 
 
 def test_blocks_are_read_with_their_language_and_continued_lines():
-    (first, *_) = [b for b in read_blocks("docs/benchmarks.md") if "tune" in b.text]
+    (first, *_) = [b for b in read_blocks("docs/benchmarks/settings.md") if "tune" in b.text]
     assert first.language == "console"
     (words,) = first.commands()
     assert "--betas" in words

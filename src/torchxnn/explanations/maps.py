@@ -108,7 +108,7 @@ def default_method(embedding: Embedding) -> str:
 
     Excitation backprop, through the effective weights where Z are vectors: on 50 classes of CUB
     such maps tell x-features apart better than those of the paper's rule, and carry forty times the
-    relevance (`xnn benchmark rules`, docs/benchmarks.md).
+    relevance (`xnn benchmark rules`, docs/benchmarks/rules.md).
     """
     return PAPER if embedding.has_maps else EFFECTIVE
 
