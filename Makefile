@@ -16,6 +16,7 @@ ROOM ?=
 
 demo: $(VENV)/.demo
 	$(BIN)/xnn demo --out demo
+	@echo "The program is $(BIN)/xnn: 'source $(BIN)/activate', then 'xnn --help'."
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -m "not slow" -n auto --dist loadfile
