@@ -28,6 +28,7 @@ COMMANDS: Mapping[str, str] = {
     "explain": "torchxnn.cli.explain:Explain",
     "evaluate": "torchxnn.cli.evaluate:Evaluate",
     "report": "torchxnn.cli.report:WriteReport",
+    "card": "torchxnn.cli.card:CardCommand",
     "attribute": "torchxnn.cli.attribute:Attribute",
     "name": "torchxnn.cli.name:Name",
     "atlas": "torchxnn.cli.atlas:AtlasCommand",

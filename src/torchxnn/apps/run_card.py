@@ -1,0 +1,237 @@
+"""The card of a saved XNN: what it explains, how well, what it cannot say, who named what.
+
+In the manner of model cards (Mitchell et al., Model Cards for Model Reporting, FAT* 2019), from
+what lies in the folder alone: neither the network nor any images are needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torchxnn.errors import ModelError
+from torchxnn.explanations.fit_facts import fit_facts
+from torchxnn.explanations.names.file import read_names
+from torchxnn.explanations.names.judgements import FeatureNames
+from torchxnn.metrics.evaluation import Evaluation
+from torchxnn.metrics.faithfulness import Faithfulness
+from torchxnn.models.examination import Examination
+from torchxnn.models.meaning import read_meaning
+from torchxnn.models.outputs import both_class_names
+from torchxnn.storage.artifact import structure
+from torchxnn.storage.paths import Location
+from torchxnn.storage.saved_folder import read_about
+from torchxnn.training.report import FitReport
+
+LIMITS = (
+    "It says how the network's logit comes about, not whether the network is right.",
+    "An x-feature need not be a part of the object; a name is what people read into its maps.",
+    "The figures hold for images like those they were measured on.",
+    "Another sample of the images can find other x-features, where they are not found again.",
+)
+"""What holds of every XNN."""
+
+
+@dataclass(frozen=True)
+class NamedFeature:
+    """One x-feature of a card.
+
+    Attributes:
+        name: the agreed name, or "x-feature 3".
+        agreeing: how many people gave it; 0 without a name.
+        people: how many judged.
+        share: of the sum of the mean absolute contributions to the first target, between 0 and 1.
+        contribution: mean anchored contribution over the held-out positives of the first target, in
+            logits; None in records of earlier versions.
+        found_again: share of resampled fits; None where nobody measured it.
+    """
+
+    name: str
+    agreeing: int
+    people: int
+    share: float
+    contribution: float | None
+    found_again: float | None
+
+
+@dataclass(frozen=True)
+class RunCard:
+    """A saved XNN in words and figures.
+
+    Attributes:
+        title: the explained classes.
+        network: (term, text): the model, its weights' file and fingerprint, the layer, accuracy.
+        data: (term, text): where the images come from and how many there were.
+        faithfulness: (term, text) on held-out images and, if it was measured, on further ones.
+        features: the x-features, in their order.
+        stability: (term, text): found again, and pairs that are alike.
+        maps: (term, text): contrast mass and orthogonality; a single line where nobody measured.
+        warnings: why not to rely on it; empty when fine.
+        limits: what no XNN can say.
+        versions: (program, version) at the fit.
+    """
+
+    title: str
+    network: tuple[tuple[str, str], ...]
+    data: tuple[tuple[str, str], ...]
+    faithfulness: tuple[tuple[str, str], ...]
+    features: tuple[NamedFeature, ...]
+    stability: tuple[tuple[str, str], ...]
+    maps: tuple[tuple[str, str], ...]
+    warnings: tuple[str, ...]
+    limits: tuple[str, ...]
+    versions: tuple[tuple[str, str], ...]
+
+    def markdown(self) -> str:
+        """The card as a page of Markdown."""
+        parts = [f"# {_safe(self.title)}"]
+        if self.warnings:
+            parts.append("\n".join(f"**Do not rely on it: {text}.**" for text in self.warnings))
+        rows = "\n".join(_row(number, one) for number, one in enumerate(self.features, 1))
+        head = "| | name | said by | share | class | found again |\n|---|---|---|---|---|---|\n"
+        for name in ("network", "data", "faithfulness"):
+            parts.append(f"## {name.capitalize()}\n\n{_list(getattr(self, name))}")
+        parts.append(f"## X-features\n\n{head}{rows}")
+        for name in ("stability", "maps"):
+            parts.append(f"## {name.capitalize()}\n\n{_list(getattr(self, name))}")
+        parts.append("## Limits\n\n" + "\n".join(f"- {text}" for text in self.limits))
+        parts.append(f"## Versions\n\n{_list(self.versions)}")
+        return "\n\n".join(parts) + "\n"
+
+
+def read_card(run: Location, evaluation: Evaluation | None = None) -> RunCard:
+    """The card of an XNN that was saved.
+
+    Args:
+        run: folder that `xnn fit` or `XNN.save_pretrained` wrote.
+        evaluation: what `XNN.evaluate` measured of it on further images.
+
+    Raises:
+        ModelError: no saved XNN there, one that was attached and not fitted, or an evaluation of
+            another number of x-features.
+    """
+    about = read_about(run)
+    if not about.get("report"):
+        raise ModelError(f"{run} keeps no record of a fit, which a card is about; fit with xnn fit")
+    fit = structure(about["report"], FitReport, f"the report in {run}")
+    names = read_names(run, about["weights_sha256"], fit.validation.n_features)
+    if evaluation is not None and evaluation.faithfulness.n_features != names.n_features:
+        raise ModelError(
+            f"the evaluation is of {evaluation.faithfulness.n_features} x-features, the XNN in "
+            f"{run} has {names.n_features}; give that of this run"
+        )
+    return RunCard(
+        title="Why " + ", ".join(_targets(about)) + "?",
+        network=_network(about),
+        data=_data(about, fit),
+        faithfulness=_faithfulness(fit, evaluation),
+        features=_features(fit, names),
+        stability=fit_facts(names.shown(), fit),
+        maps=_maps(evaluation),
+        warnings=fit.degenerate,
+        limits=LIMITS,
+        versions=tuple(about["versions"].items()),
+    )
+
+
+def _targets(about: Mapping[str, Any]) -> list[str]:
+    meaning, names = read_meaning(about), about["class_names"] or ()
+    if meaning.outputs_are == "classes":
+        names = both_class_names(tuple(names), about["outputs"])
+    return [names[t] if t < len(names) else f"{meaning.noun} {t}" for t in about["targets"]]
+
+
+def _network(about: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    source = about["source"] or {}
+    rows = [("model", source.get("description") or source.get("model") or "not recorded")]
+    if source.get("weights"):
+        rows.append(("weights", Path(source["weights"]).name))
+    rows.append(("fingerprint", about["model_fingerprint"]))
+    rows.append(("layer", about["layer"]))
+    rows.append(("explains", ", ".join(_targets(about)) + f" of {about['outputs']} outputs"))
+    if about.get("examination"):
+        found = structure(about["examination"], Examination, "its examination")
+        if found.agreement is not None:
+            rows.append(("is right", found.agreement.text))
+        rows += [("doubt", text) for text in found.complaints.values()]
+    return tuple(rows)
+
+
+def _data(about: Mapping[str, Any], fit: FitReport) -> tuple[tuple[str, str], ...]:
+    source = about["source"] or {}
+    kept = {"given": "held out by the user", "split": "held out of the training images"}
+    return (
+        ("images", source.get("data") or "not recorded"),
+        ("fitted on", f"{fit.train.images} images, {fit.train.positives} of them positives"),
+        (kept[fit.held_out], f"{fit.validation.images}, {fit.validation.positives} positives"),
+        ("positives", f"by {fit.positives_by}"),
+    )
+
+
+def _faithfulness(fit: FitReport, further: Evaluation | None) -> tuple[tuple[str, str], ...]:
+    rows = [
+        ("on held-out images", _figures(fit.validation)),
+        ("mind", "these images also stopped the fit and chose among its trials"),
+    ]
+    if further is not None:
+        rows.append(("on further images", _figures(further.faithfulness)))
+    return tuple(rows)
+
+
+def _figures(found: Faithfulness) -> str:
+    decided = "" if found.f_cls is None else f", F_cls {found.f_cls:.1%}"
+    return (
+        f"R² {found.r2:.3f}, F_reg {found.f_reg:.3g} ({found.f_reg_positives:.3g} on the "
+        f"positives){decided}, {found.active} of {found.n_features} x-features active, "
+        f"{found.dead} dead; {found.images} images"
+    )
+
+
+def _features(fit: FitReport, names: FeatureNames) -> tuple[NamedFeature, ...]:
+    held_out, means = fit.validation, fit.validation.mean_contribution
+    return tuple(
+        NamedFeature(
+            name=name,
+            agreeing=names.settled(i).agreeing,
+            people=names.settled(i).people,
+            share=held_out.share[0][i],
+            contribution=means[0][i] if means else None,
+            found_again=fit.found_again[i] if fit.found_again else None,
+        )
+        for i, name in enumerate(names.shown())
+    )
+
+
+def _maps(found: Evaluation | None) -> tuple[tuple[str, str], ...]:
+    if found is None or found.certificate is None:
+        return (("measured", "no; xnn evaluate RUN DIR --json FILE, then xnn card with the file"),)
+    certificate, rows = found.certificate, [("drawn by", found.certificate.method)]
+    masses = [mass for mass in certificate.contrast_mass or () if mass is not None]
+    if masses:
+        rows.append(("contrast mass", f"{min(masses):.2%} to {max(masses):.2%} of the relevance"))
+    rows.append(("conservation error", f"{certificate.conservation_error:.1e}"))
+    if certificate.fallback_share is not None:
+        rows.append(("fallback share", f"{certificate.fallback_share:.1%} of the worst map"))
+    if found.orthogonality is not None:
+        overlap = found.orthogonality.mean_squared_correlation
+        rows.append(("overlap", f"mean squared correlation {overlap:.3f}"))
+    return tuple(rows)
+
+
+def _list(rows: tuple[tuple[str, str], ...]) -> str:
+    return "\n".join(f"- **{_safe(term)}**: {_safe(text)}" for term, text in rows) or "- nothing"
+
+
+def _row(number: int, one: NamedFeature) -> str:
+    said = f"{one.agreeing} of {one.people}" if one.people else "nobody"
+    mean = "" if one.contribution is None else f"{one.contribution:+.2f}"
+    again = "" if one.found_again is None else f"{one.found_again:.0%}"
+    return f"| {number} | {_safe(one.name)} | {said} | {one.share:.0%} | {mean} | {again} |"
+
+
+def _safe(text: str) -> str:
+    """Text from data as Markdown shows it, on one line and not as markup."""
+    plain = " ".join(text.split())
+    return "".join(f"\\{letter}" if letter in "\\`*_[]<>|#" else letter for letter in plain)

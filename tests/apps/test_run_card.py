@@ -1,0 +1,88 @@
+import json
+from dataclasses import replace
+
+import pytest
+
+from cli_examples import fails
+from conftest import make_net
+from torchxnn import XNN
+from torchxnn.apps.run_card import read_card
+from torchxnn.cli.main import main
+from torchxnn.errors import DataError, ModelError
+from torchxnn.storage.artifact import to_json
+from xnn_examples import make_loader, quick_fit
+
+NAMES = ("cat", "d|o`g*", "fox", "owl")
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("card") / "run"
+    source = {"model": "mine:net", "weights": "/secret/place/w.safetensors", "data": "pictures"}
+    xnn = XNN(make_net(), "classifier.1", class_names=NAMES, source=source)
+    quick_fit(xnn, make_loader(), 1)
+    for who, name in (("Ada", "tail"), ("Bo", "Tail"), ("Cy", "ear")):
+        xnn.names = xnn.names.judge(2, name, who=who)
+    xnn.save_pretrained(folder)
+    return xnn, folder
+
+
+def test_a_card_says_what_the_fit_found_and_who_named_what(saved):
+    xnn, folder = saved
+    card, held_out = read_card(folder), xnn.report.validation
+    assert card.title == "Why d|o`g*?"
+    assert dict(card.network)["weights"] == "w.safetensors"
+    assert len(dict(card.network)["fingerprint"]) == 64
+    assert dict(card.data)["images"] == "pictures"
+    assert f"R² {held_out.r2:.3f}" in dict(card.faithfulness)["on held-out images"]
+    assert [f.share for f in card.features] == list(held_out.share[0])
+    assert [f.contribution for f in card.features] == list(held_out.mean_contribution[0])
+    named = card.features[2]
+    assert (named.name, named.agreeing, named.people) == ("tail", 2, 3)
+    assert (card.features[0].name, card.features[0].people) == ("x-feature 1", 0)
+    assert card.warnings == xnn.report.degenerate
+
+
+def test_further_figures_come_from_an_evaluation(saved):
+    xnn, folder = saved
+    found = xnn.evaluate(make_loader(seed=1))
+    card = read_card(folder, found)
+    assert f"R² {found.faithfulness.r2:.3f}" in dict(card.faithfulness)["on further images"]
+    masses = [m for m in found.certificate.contrast_mass if m is not None]
+    assert dict(card.maps)["contrast mass"].startswith(f"{min(masses):.2%}")
+    other = replace(found, faithfulness=replace(found.faithfulness, n_features=7))
+    with pytest.raises(ModelError, match="of 7 x-features, the XNN in .* has 5"):
+        read_card(folder, other)
+
+
+def test_the_command_needs_no_network_and_prints_or_writes(saved, tmp_path, capsys):
+    xnn, folder = saved
+    (tmp_path / "found.json").write_bytes(to_json(xnn.evaluate(make_loader(seed=1))))
+    assert main(["card", str(folder)]) == 0
+    page = capsys.readouterr().out
+    assert "# Why d\\|o\\`g\\*?" in page
+    assert "| 3 | tail | 2 of 3 |" in page
+    assert "/secret" not in page
+    words = ["card", folder, "--evaluation", tmp_path / "found.json"]
+    out, values = tmp_path / "card.md", tmp_path / "card.json"
+    assert main([*map(str, words), "--out", str(out), "--json", str(values)]) == 0
+    assert "on further images" in out.read_text("utf-8")
+    assert json.loads(values.read_bytes())["features"][2]["name"] == "tail"
+
+
+def test_what_is_no_card_is_refused_in_one_line(saved, tmp_path, capsys):
+    xnn, folder = saved
+    (tmp_path / "no.json").write_text("{")
+    line = fails(capsys, "card", folder, "--evaluation", tmp_path / "no.json")
+    assert "is no JSON; write it with xnn evaluate" in line
+    (tmp_path / "other.json").write_text('{"a": 1}')
+    with pytest.raises(DataError, match="damaged"):
+        from torchxnn.cli.card import CardCommand
+
+        CardCommand(folder, tmp_path / "other.json")._evaluation()
+    attached = XNN(make_net(), "classifier.1", class_names=NAMES)
+    attached.attach_embedding(xnn.embedding, (1,), 4)
+    attached.save_pretrained(tmp_path / "attached")
+    with pytest.raises(ModelError, match="keeps no record of a fit"):
+        read_card(tmp_path / "attached")
+    assert "xnn.json" in fails(capsys, "card", tmp_path)
