@@ -191,5 +191,10 @@ def test_load_refuses_what_it_does_not_know(tmp_path):
         Explanation.load(tmp_path)
 
 
+def test_a_prompt_shows_the_sentence():
+    shown = explanation(((1.0,),))
+    assert repr(shown) == f"<Explanation: {shown.sentence()}>"
+
+
 def test_notebooks_show_the_figure():
     assert explanation(((1.0,),))._repr_png_().startswith(b"\x89PNG")

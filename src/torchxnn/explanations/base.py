@@ -72,7 +72,7 @@ _TRAINED = {"classes": "the class's", "labels": "the label's", "value": "the"}
 FAR_OFF = 0.25  # of the logit's scale: beyond it the reproduced logit is said to be wrong
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
 class Reasons(SavedResult, ABC):
     r"""Why the network gives one input its logits, as n x-features that add up to them.
 
@@ -197,6 +197,9 @@ class Reasons(SavedResult, ABC):
         """0-based x-features by decreasing |contribution| to a target; ties keep their order."""
         sizes = self.contributions[target_index].abs()
         return tuple(torch.argsort(sizes, descending=True, stable=True).tolist())
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: {self.sentence()}>"
 
     def sentence(self, target_index: int = 0) -> str:
         """Say in one sentence why, or why not to say it.

@@ -36,7 +36,7 @@ _CAPTION: dict[Scale, str] = {
 
 
 @final
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
 class Explanation(Reasons):
     """Why the network gives one image its logits, as n x-features that add up to them.
 

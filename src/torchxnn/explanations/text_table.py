@@ -28,7 +28,7 @@ _CAPTION: dict[Scale, str] = {
 }
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
 class ListExplanation(Reasons, ABC):
     """Why the network gives one text or one row its logits.
 
@@ -102,7 +102,7 @@ class ListExplanation(Reasons, ABC):
 
 
 @final
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
 class TextExplanation(ListExplanation):
     """Why a network of token ids gives one text its logits; `entries` are the tokens."""
 
@@ -115,7 +115,7 @@ class TextExplanation(ListExplanation):
 
 
 @final
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
 class TableExplanation(ListExplanation):
     """Why a network of feature vectors gives one row its logits; `entries` are the columns.
 

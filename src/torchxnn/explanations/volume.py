@@ -32,7 +32,7 @@ _CAPTION = (
 
 
 @final
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
 class VolumeExplanation(Reasons):
     """Why the network gives one volume its logits, as n x-features that add up to them.
 

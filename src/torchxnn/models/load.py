@@ -177,7 +177,9 @@ def _find_factory(spec: str) -> Source:
         try:
             inspect.signature(factory).bind(**options)
         except TypeError as error:
-            raise ModelError(f"{spec} cannot be called: {error}") from error
+            raise ModelError(
+                f"{spec} cannot be called: {error}; {_way_out(name, takes_classes)}"
+            ) from error
         model = factory(**options)
         network = model.model if isinstance(model, LoadedModel) else model
         check_explainable(network, f"what {spec} returned")
@@ -185,6 +187,15 @@ def _find_factory(spec: str) -> Source:
         return model if own is None or network is not model else LoadedModel(model, own, None, "")
 
     return Source(spec, build, None, None)
+
+
+def _way_out(name: str, takes_classes: bool) -> str:
+    """What to do about a factory that needs arguments."""
+    weights = "name weights, whose last layer tells num_classes (--weights FILE), or "
+    return (
+        f"{weights if takes_classes else ''}write a function without arguments, "
+        f"`def network(): return {name}(...)`, and name that one"
+    )
 
 
 # --- weights
