@@ -48,6 +48,7 @@ NOT_RUN = {
     ): "a settings file; tests/apps/study/test_study_build.py reads such files",
     ("docs/study.md", "pip"): INDEX,
     ("docs/study.md", "location"): "settings of another server",
+    ("docs/hosting.md", ""): SERVER,
     ("docs/scale.md", "pip"): INDEX,
     ("docs/scale.md", "ray"): CLUSTER,
     ("docs/scale.md", "xnn attribute"): CLUSTER,

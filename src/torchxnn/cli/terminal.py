@@ -68,6 +68,9 @@ class Terminal:
 NUMBERS = partial(Column, justify="right")
 """A column of numbers: `Table("layer", NUMBERS("MB"))`."""
 
+STOP_SECONDS = 20
+"""Until a server that is to stop gives up on requests that are not answered yet."""
+
 
 @contextmanager
 def needs_extra(name: str) -> Iterator[None]:
@@ -80,11 +83,23 @@ def needs_extra(name: str) -> Iterator[None]:
 
 
 def serve(app: Any, host: str, port: int) -> None:
-    """Serve pages until interrupted, without a log of the addresses of those who come."""
+    """Serve pages until interrupted, without a log of the addresses of those who come.
+
+    At SIGTERM or Ctrl-C nobody new is let in, and requests that have begun are answered, for
+    `STOP_SECONDS` at most.
+    """
     with needs_extra("study"):
         import uvicorn
+
+        from torchxnn.apps.server_log import LOG
     uvicorn.run(
-        app, host=host, port=port, access_log=False, log_level="warning", server_header=False
+        app,
+        host=host,
+        port=port,
+        access_log=False,
+        log_config=LOG,
+        server_header=False,
+        timeout_graceful_shutdown=STOP_SECONDS,
     )
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from torchxnn.apps.address import BasePath, address_of, check_base_path, first_names
+from torchxnn.apps.server_log import LOGGER, log_failure
 from torchxnn.apps.study.plan import MEDIA, StudyPlan
-from torchxnn.apps.study.server import admin, api, entry, leaving, pages
+from torchxnn.apps.study.server import admin, api, entry, health, leaving, pages
 from torchxnn.apps.study.server.session import COOKIE, SiteOf
 from torchxnn.apps.study.server.site import STATIC, Site, site_of
 from torchxnn.apps.study.store.database import open_database
@@ -24,7 +27,7 @@ from torchxnn.apps.study.texts import read_consent, read_texts
 from torchxnn.apps.web import Guard
 from torchxnn.storage.artifact import __version__
 
-_PARTS = (entry, pages, leaving, api, admin)
+_PARTS = (entry, pages, leaving, api, admin, health)
 
 
 def create_app(
@@ -54,7 +57,7 @@ def create_app(
         pilot=pilot,
     )
     about: dict[str, Any] = {"title": plan.settings.title, "version": __version__}
-    app = FastAPI(**about, openapi_url=None, redirect_slashes=False)
+    app = FastAPI(**about, openapi_url=None, redirect_slashes=False, lifespan=_running)
     app.state.site = site
     for part in _PARTS:
         app.include_router(part.router)
@@ -69,6 +72,16 @@ def create_app(
     for kind in (RefusedError, *web, SQLAlchemyError):
         app.add_exception_handler(kind, _explain)
     return app
+
+
+@asynccontextmanager
+async def _running(app: FastAPI) -> AsyncIterator[None]:
+    """From the first request to the last; then SQLite puts its log into the file."""
+    log = logging.getLogger(LOGGER)
+    log.info("the study is served")
+    yield
+    app.state.site.database.close()
+    log.info("the study is served no more")
 
 
 _OF_NOBODY = ("no_session", "forged", "already_started", "broken_link")
@@ -98,6 +111,8 @@ def _explain(request: Request, error: Exception) -> Response:
         status = error.status_code
         key = {404: "not_found", 405: "not_found"}.get(status, "failed")
         headers = error.headers or {}
+    if status >= 500:
+        log_failure(request, status, error)
     site = site_of(request)
     text = site.texts["message"][key]
     address = address_of(request)

@@ -96,11 +96,14 @@ def open_database(folder: Path, plan: StudyPlan, url: str | None = None) -> Data
 
 def _engine(address: str) -> Engine:
     if not address.startswith("sqlite"):
-        return create_engine(address, pool_size=10, max_overflow=20, pool_pre_ping=True)
+        return create_engine(
+            address, pool_size=10, max_overflow=20, pool_pre_ping=True, hide_parameters=True
+        )
     engine = create_engine(
         address,
         pool_size=20,
         max_overflow=40,
+        hide_parameters=True,
         connect_args={"timeout": LOCK_SECONDS, "check_same_thread": False},
     )
 
