@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from tyro.conf import Positional, arg, subcommand
 
 from torchxnn.apps.study.analysis.power_options import PowerOptions
+from torchxnn.cli.study_backup import Backup, Restore
 from torchxnn.cli.terminal import NUMBERS, Terminal, count_images, count_steps, needs_extra, serve
 from torchxnn.errors import DataError, XNNError
 
@@ -364,6 +365,8 @@ class Study:
         | Annotated[Serve, subcommand("serve")]
         | Annotated[Simulate, subcommand("simulate")]
         | Annotated[Export, subcommand("export")]
+        | Annotated[Backup, subcommand("backup")]
+        | Annotated[Restore, subcommand("restore")]
         | Annotated[Analyse, subcommand("analyse")]
         | Annotated[PowerCommand, subcommand("power")]
         | Annotated[Preregister, subcommand("preregister")]

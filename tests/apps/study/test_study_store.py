@@ -3,11 +3,11 @@ import os
 import signal
 import sqlite3
 import threading
-import time
 
 import pytest
 from sqlalchemy import select
 
+from study_database import fresh_postgresql
 from study_plan import write_tiny_study
 from torchxnn.apps.study.plan import StudyPlan
 from torchxnn.apps.study.steps import steps_of, trials_of
@@ -47,18 +47,6 @@ def database(request, tmp_path, plan):
         opened = open_database(tmp_path, plan)
     yield opened
     opened.close()
-
-
-def fresh_postgresql(url):
-    """An empty schema of its own for every test."""
-    from sqlalchemy import create_engine, text
-
-    name = f"test_{os.getpid()}_{time.time_ns()}"
-    engine = create_engine(url, isolation_level="AUTOCOMMIT")
-    with engine.connect() as connection:
-        connection.execute(text(f"CREATE DATABASE {name}"))
-    engine.dispose()
-    return f"{url.rpartition('/')[0]}/{name}"
 
 
 def join(database, plan, arm="main", now=1000.0, **more):

@@ -79,7 +79,7 @@ def read_tables(database: Database, plan: StudyPlan) -> Tables:
 
 def _read(database: Database) -> dict[str, list[Row]]:
     tables = (participants, answers, trials, placements, events)
-    with database.reading() as connection:  # one transaction: tables agree with each other
+    with database.snapshot() as connection:  # tables agree with each other
         return {
             table.name: list(connection.execute(select(table).order_by(*table.primary_key.columns)))
             for table in tables

@@ -15,6 +15,7 @@ from sqlalchemy import Connection, Engine, create_engine, event, insert, select
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from torchxnn.apps.study.plan import StudyPlan
+from torchxnn.apps.study.store.migrations import migrate
 from torchxnn.apps.study.store.schema import SCHEMA_VERSION, facts, metadata
 from torchxnn.errors import DataError
 
@@ -45,6 +46,13 @@ class Database:
         return self._engine.connect()
 
     @contextmanager
+    def snapshot(self) -> Iterator[Connection]:
+        """A connection that writes nothing, and whose reads all see one moment."""
+        options = {} if self._writer else {"isolation_level": "REPEATABLE READ"}
+        with self._engine.connect() as connection:
+            yield connection.execution_options(**options)
+
+    @contextmanager
     def writing(self) -> Iterator[Connection]:
         """A transaction: after the `with` it is on the disk, after an exception it never was."""
         with (
@@ -64,13 +72,15 @@ def open_database(folder: Path, plan: StudyPlan, url: str | None = None) -> Data
     SQLite's file lies in the folder of the study; `url` is that of another database, such as
     `postgresql+pg8000://user:password@host/name`.
 
+    A database of an earlier version is brought up to date.
+
     Raises:
-        DataError: it cannot be opened, is of another study or another version.
+        DataError: it cannot be opened, is of another study or a later version.
     """
-    address = url or f"sqlite:///{folder.resolve() / FILE}"
+    address = url or folder.resolve() / FILE
     shown = url.rpartition("@")[2] if url else str(folder / FILE)
     try:
-        engine = _engine(address)
+        engine = _postgresql(url) if url and not url.startswith("sqlite") else open_sqlite(address)
         metadata.create_all(engine)
         found = _facts(engine, plan)
     except SQLAlchemyError as error:
@@ -81,26 +91,27 @@ def open_database(folder: Path, plan: StudyPlan, url: str | None = None) -> Data
             f"the driver of the database {shown} is not installed ({error.name}); for PostgreSQL "
             "use postgresql+pg8000://..., whose driver comes with 'torchxnn[study]'"
         ) from error
-    if found["schema"] != str(SCHEMA_VERSION):
-        raise DataError(
-            f"the database {shown} was made by another version of torchxnn (schema "
-            f"{found['schema']}, this one has {SCHEMA_VERSION}); use the version that made it"
-        )
     if found["study"] != plan.fingerprint():
         raise DataError(
             f"the database {shown} holds the answers of another study, or study.json was changed "
             "after it began; restore study.json, or move the database away to start anew"
         )
+    if found["schema"] != str(SCHEMA_VERSION):
+        with engine.execution_options(write=True).begin() as connection:
+            migrate(connection, shown)
     return Database(engine, found["secret"])
 
 
-def _engine(address: str) -> Engine:
-    if not address.startswith("sqlite"):
-        return create_engine(
-            address, pool_size=10, max_overflow=20, pool_pre_ping=True, hide_parameters=True
-        )
+def _postgresql(url: str) -> Engine:
+    return create_engine(
+        url, pool_size=10, max_overflow=20, pool_pre_ping=True, hide_parameters=True
+    )
+
+
+def open_sqlite(file: Path | str) -> Engine:
+    """SQLite's file, or URL, with a log that is on the disk before an answer is acknowledged."""
     engine = create_engine(
-        address,
+        file if isinstance(file, str) else f"sqlite:///{file}",
         pool_size=20,
         max_overflow=40,
         hide_parameters=True,

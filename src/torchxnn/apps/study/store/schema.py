@@ -15,7 +15,8 @@ from sqlalchemy import (
     Text,
 )
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""Raised with a step in `migrations` whenever a table changes."""
 
 NO_NUL = r"^[^\x00]*$"
 """Pattern of texts that every database can keep: PostgreSQL refuses the character NUL."""
@@ -47,6 +48,7 @@ participants = Table(
     Column("consented_at", Float, nullable=False),
     Column("seen_at", Float, nullable=False),
     Column("finished_at", Float),
+    Column("expired_at", Float),
     Column("code", String(40)),
     sqlite_autoincrement=True,  # a number is never given twice
 )

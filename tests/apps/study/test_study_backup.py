@@ -1,0 +1,237 @@
+"""Backup and restore on SQLite and PostgreSQL, and studies of earlier versions."""
+
+import os
+import shutil
+import sqlite3
+import threading
+import zipfile
+from contextlib import closing
+
+import pytest
+from sqlalchemy import select
+
+from cli_examples import fails
+from study_database import fresh_postgresql
+from study_plan import write_tiny_study
+from study_session import browser, finish, practise
+from torchxnn.apps.study.plan import StudyPlan
+from torchxnn.apps.study.server.app import create_app
+from torchxnn.apps.study.store.backup import back_up, restore
+from torchxnn.apps.study.store.database import FILE, open_database
+from torchxnn.apps.study.store.participants import begin
+from torchxnn.apps.study.store.schema import SCHEMA_VERSION, facts, metadata, participants
+from torchxnn.cli.main import main
+from torchxnn.errors import DataError
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    path = tmp_path_factory.mktemp("study")
+    write_tiny_study(path, keys=("birds",))
+    return path
+
+
+@pytest.fixture
+def folder(made, tmp_path):
+    """The study with an empty database."""
+    path = tmp_path / "study"
+    path.mkdir()
+    for part in made.iterdir():
+        (path / part.name).symlink_to(part)
+    return path
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def new_url(request):
+    """URLs of empty databases; None is the file in the folder."""
+    given = os.environ.get("TORCHXNN_TEST_POSTGRESQL")
+    if request.param == "postgresql" and not given:
+        pytest.skip("TORCHXNN_TEST_POSTGRESQL names no database; .ci/run starts one")
+    return lambda: fresh_postgresql(given) if request.param == "postgresql" else None
+
+
+def rows_of(folder, url=None):
+    """Everything that a database holds."""
+    database = open_database(folder, StudyPlan.read(folder), url)
+    with closing(database), database.reading() as connection:
+        return {
+            table.name: sorted(map(repr, connection.execute(select(table))))
+            for table in metadata.sorted_tables
+        }
+
+
+def test_a_study_rises_elsewhere_with_all_answers_while_people_take_part(folder, tmp_path, new_url):
+    url = new_url()
+    app = create_app(folder, url)
+    ended = finish(practise(app, PROLIFIC_PID="ada", SESSION_ID="0f3c"), 3)
+    half_way = practise(app, PROLIFIC_PID="bob", SESSION_ID="77aa")
+    held = back_up(folder, tmp_path, url)
+    assert (held.participants, held.events > 30) == (2, True)
+    assert held.file.stat().st_mode & 0o077 == 0
+    practise(app)  # the study goes on; the backup has none of it
+    other, where = tmp_path / "other", new_url()
+    restored, before = restore(held.file, other, where)
+    assert (restored.participants, before) == (2, None)
+    now, then = rows_of(folder, url), rows_of(other, where)
+    assert then["facts"] == now["facts"]
+    assert len(now["participants"]) == 3
+    assert set(then["events"]) == {row for row in now["events"] if not row.startswith("(3,")}
+    # cookies, links and codes go on to work, and numbers go on
+    again = create_app(other, where)
+    half_way.app = half_way._transport.app = again
+    assert half_way.get("/stage/0").url.path == "/stage/0"
+    code = ended.text.split('data-code="')[1].split('"')[0]
+    link = {"PROLIFIC_PID": "ada", "SESSION_ID": "0f3c"}
+    assert code in browser(again).get("/", params=link).text
+    plan = StudyPlan.read(other)
+    assert begin(again.state.site.database, plan, "main", 1.0)[0].number == 3
+    for each in (app, again):
+        each.state.site.database.close()
+
+
+def test_answers_that_are_there_stay_or_are_saved_first(folder, tmp_path, new_url):
+    url = new_url()
+    plan = StudyPlan.read(folder)
+    with closing(open_database(folder, plan, url)) as database:
+        begin(database, plan, "main", 1.0)
+        held = back_up(folder, tmp_path, url)
+        begin(database, plan, "main", 2.0)
+        with pytest.raises(DataError, match=r"holds 2 participants; .* say --replace"):
+            restore(held.file, folder, url)
+        _, before = restore(held.file, folder, url, replace=True)
+        assert len(rows_of(folder, url)["participants"]) == 1
+        assert before.participants == 2
+        assert begin(database, plan, "main", 3.0)[0].number in (2, 3)  # the server goes on
+    restore(before.file, tmp_path / "older", new_url())
+
+
+def test_backups_of_a_database_in_use_are_of_one_moment(folder, tmp_path, new_url):
+    url = new_url()
+    plan = StudyPlan.read(folder)
+    stop = threading.Event()
+    with closing(open_database(folder, plan, url)) as database:
+
+        def come():
+            while not stop.is_set():
+                number = begin(database, plan, "main", 1.0)[0].number
+                with database.writing() as connection:
+                    connection.exec_driver_sql(
+                        f"INSERT INTO trials (number, position, started_at) VALUES ({number}, 0, 1)"
+                    )
+
+        thread = threading.Thread(target=come)
+        thread.start()
+        found = [back_up(folder, tmp_path / f"{n}.zip", url) for n in range(3)]
+        stop.set()
+        thread.join()
+    counts = [held.participants for held in found]
+    assert counts == sorted(counts)
+    for held in found:
+        with zipfile.ZipFile(held.file) as archive:
+            archive.extract(FILE, tmp_path)
+        with closing(sqlite3.connect(tmp_path / FILE)) as connection:
+            numbers = "SELECT number FROM trials EXCEPT SELECT number FROM participants"
+            assert connection.execute(numbers).fetchall() == []
+            assert connection.execute("PRAGMA journal_mode").fetchone() == ("delete",)
+
+
+def test_what_cannot_be_saved_or_restored_is_named(folder, made, tmp_path, capsys):
+    with pytest.raises(DataError, match="has no answers yet"):
+        back_up(folder, tmp_path)
+    open_database(folder, StudyPlan.read(folder)).close()
+    back_up(folder, tmp_path / "a.zip")
+    with pytest.raises(DataError, match="a backup overwrites nothing"):
+        back_up(folder, tmp_path / "a.zip")
+    with pytest.raises(DataError, match="nowhere is no folder"):
+        back_up(folder, tmp_path / "nowhere" / "a.zip")
+    (tmp_path / "b.zip").write_text("no archive")
+    assert "is no backup of a study" in fails(
+        capsys, "study", "restore", tmp_path / "b.zip", "--out", tmp_path / "c"
+    )
+    another = tmp_path / "another"
+    shutil.copytree(made, another)
+    StudyPlan.read(made).model_copy(update={"version": "another"}).write(another)
+    with pytest.raises(DataError, match="is another study than"):
+        restore(tmp_path / "a.zip", another)
+
+
+def test_the_two_commands(folder, tmp_path, capsys):
+    open_database(folder, StudyPlan.read(folder)).close()
+    assert main(["study", "backup", str(folder), "--out", str(tmp_path / "a.zip")]) == 0
+    assert main(["study", "restore", str(tmp_path / "a.zip"), "--out", str(tmp_path / "b")]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "0 participants, 0 events" in said
+    assert "Start the server now, or again." in said
+    assert (tmp_path / "b" / FILE).is_file()
+
+
+# --- studies of earlier versions
+
+
+def _version_1(folder, url=None):
+    """A database as torchxnn made it when the schema had version 1."""
+    plan = StudyPlan.read(folder)
+    with closing(open_database(folder, plan, url)) as database:
+        begin(database, plan, "main", 1.0, person="ada")
+        with database.writing() as connection:
+            connection.exec_driver_sql("ALTER TABLE participants DROP COLUMN expired_at")
+            connection.execute(facts.update().where(facts.c.name == "schema").values(value="1"))
+
+
+def test_a_database_of_an_earlier_version_is_brought_up_to_date(folder, new_url):
+    url = new_url()
+    _version_1(folder, url)
+    database = open_database(folder, StudyPlan.read(folder), url)
+    with closing(database), database.reading() as connection:
+        row = connection.execute(select(participants)).one()
+        version = connection.scalar(select(facts.c.value).where(facts.c.name == "schema"))
+    assert (row.number, row.expired_at, version) == (1, None, str(SCHEMA_VERSION))
+
+
+def test_a_backup_of_an_earlier_version_is_restored(folder, tmp_path):
+    open_database(folder, StudyPlan.read(folder)).close()
+    held = back_up(folder, tmp_path / "a.zip")
+    (folder / FILE).unlink()
+    _version_1(folder)
+    with zipfile.ZipFile(held.file) as archive:
+        names = [name for name in archive.namelist() if name != FILE]
+        with zipfile.ZipFile(tmp_path / "old.zip", "w") as old:
+            for name in names:
+                old.writestr(name, archive.read(name))
+            old.write(folder / FILE, FILE)
+    restored, _ = restore(tmp_path / "old.zip", tmp_path / "risen")
+    assert restored.participants == 1
+
+
+def test_a_database_of_a_later_version_is_refused_with_the_way_out(folder):
+    database = open_database(folder, StudyPlan.read(folder))
+    with closing(database), database.writing() as connection:
+        connection.execute(facts.update().where(facts.c.name == "schema").values(value="9"))
+    with pytest.raises(DataError, match=r"later version of torchxnn \(schema 9.*install that"):
+        open_database(folder, StudyPlan.read(folder))
+
+
+def _image(place, number):
+    return {
+        "id": f"image{number}{place}", "file": "x.jpg", "label": "a", "predicted": "a",
+        "set": number, "picture": "p", "heatmaps": {}, "overlays": [], "contributions": [],
+    }  # fmt: skip
+
+
+def test_a_plan_of_the_first_version_keeps_its_fingerprint():
+    """Answers belong to a study by this number: a new setting must not change it.
+
+    A setting that comes later has a default that means what there was before, and goes into
+    `_MAY_CHANGE` of the plan, or is left out of the number while it has its default.
+    """
+    images = [_image(place, number) for number in (1, 2, 3) for place in (1, 2)]
+    data = {
+        "key": "birds", "name": "Birds", "classes": ["a", "b"], "agreement": 1.0, "about": {},
+        "images": images,
+    }  # fmt: skip
+    settings = {
+        "title": "An early study", "sets": 3, "images_per_set": 2,
+        "recruitment": {"completion_url": "https://example.org/?cc={code}"},
+    }  # fmt: skip
+    given = {"version": "0.1.0", "settings": settings, "data_sets": [data], "practice": []}
+    assert StudyPlan.model_validate(given).fingerprint().startswith("c8298ad1be426095")
