@@ -11,7 +11,7 @@ from torchxnn.apps.study.media import Media
 from torchxnn.apps.study.plan import CONSENT, MEDIA, TEXTS, StudyDataSet, StudyImage, StudyPlan
 from torchxnn.apps.study.practice import make_practice
 from torchxnn.apps.study.settings import StudySettings
-from torchxnn.apps.study.texts import default_texts
+from torchxnn.apps.study.texts import default_texts, text_file, text_tasks
 
 CLASSES = ("alpha", "beta", "gamma", "delta")
 FEATURES = 7
@@ -29,7 +29,8 @@ def write_tiny_study(folder: Path, keys: tuple[str, ...] = ("birds", "cells"), *
         practice=make_practice(media, FEATURES, made.seed),
     )
     (folder / TEXTS).mkdir()
-    (folder / TEXTS / "en.yaml").write_text(default_texts("en"), "utf-8")
+    for task in text_tasks(made.task):
+        (folder / TEXTS / text_file("en", task)).write_text(default_texts("en", task), "utf-8")
     (folder / CONSENT).write_text("# Consent\n\nYou may leave at any time.\n", "utf-8")
     plan.write(folder)
     return plan

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from tyro.conf import Positional, arg, subcommand
 
+from torchxnn.apps.study.analysis.answers.power_options import AnswerPowerOptions
 from torchxnn.apps.study.analysis.power_options import PowerOptions
 from torchxnn.cli.study_backup import Backup, Restore
 from torchxnn.cli.terminal import NUMBERS, Terminal, count_images, count_steps, needs_extra, serve
@@ -230,8 +231,7 @@ class Analyse(_Analysis):
     def execute(self, terminal: Terminal) -> None:
         """Analyse the answers, write the files, and say what was found."""
         from torchxnn.apps.study.analysis.exclusions import check_anybody, select_participants
-        from torchxnn.apps.study.analysis.findings import summarise_findings
-        from torchxnn.apps.study.analysis.report import REPORT, write_report
+        from torchxnn.apps.study.analysis.report import REPORT
         from torchxnn.storage.files import check_replaceable
 
         check_replaceable(self.out, REPORT)
@@ -239,11 +239,28 @@ class Analyse(_Analysis):
         options = self.options(plan)
         check_anybody(select_participants(tables, options))
         with terminal.err.status("Analysing"):
-            results = write_report(tables, plan, options, self.out)
-        if results.banner:
-            terminal.say(results.banner, style="bold red")
-        terminal.say(*summarise_findings(results, plan))
+            banner, findings = _analyse(tables, plan, options, self.out)
+        if banner:
+            terminal.say(banner, style="bold red")
+        terminal.say(*findings)
         terminal.say(f"Wrote {self.out / REPORT}")
+
+
+def _analyse(tables: Any, plan: Any, options: Any, out: Path) -> tuple[str, list[str]]:
+    """Write the report of a study of any task; its banner and its findings."""
+    if plan.settings.between:
+        from torchxnn.apps.study.analysis.answers.report import (
+            summarise_answers,
+            write_answers_report,
+        )
+
+        answers = write_answers_report(tables, plan, options, out)
+        return answers.banner, summarise_answers(answers, plan)
+    from torchxnn.apps.study.analysis.findings import summarise_findings
+    from torchxnn.apps.study.analysis.report import write_report
+
+    results = write_report(tables, plan, options, out)
+    return results.banner, summarise_findings(results, plan)
 
 
 @dataclass(frozen=True)
@@ -260,12 +277,14 @@ class Preregister(_Analysis):
         """Write the plan, and warn if somebody has taken part already."""
         from datetime import UTC, datetime
 
+        from torchxnn.apps.study.analysis.answers.power import AnswerSampleSize
         from torchxnn.apps.study.analysis.power import SampleSize
         from torchxnn.apps.study.analysis.preregistration import Answers, write_preregistration
 
         plan, tables = _read(self.study, self.database, may_be_new=True)
         answers = Answers() if tables is None else Answers.count(tables["participants"])
-        power = None if self.power is None else SampleSize.read(self.power)
+        kind = AnswerSampleSize if plan.settings.between else SampleSize
+        power = None if self.power is None else kind.read(self.power)
         created = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
         write_preregistration(plan, self.options(plan), answers, self.out, created, power)
         if answers.late:
@@ -286,24 +305,12 @@ class PowerCommand:
 
     def execute(self, terminal: Terminal) -> None:
         """Simulate studies of several sizes, and print the curve of power and the answer."""
-        from rich.table import Table
-
-        from torchxnn.apps.study.analysis.power import describe_curve, find_sample_size
-        from torchxnn.storage.artifact import to_json
-        from torchxnn.storage.files import replace_file
+        from torchxnn.apps.study.analysis.power import find_sample_size
 
         options, source = self._made()
         with terminal.err.status("Simulating studies"):
             answer = find_sample_size(options, source)
-        columns = "participants", "power", "95% interval of the simulation"
-        table = Table(*map(NUMBERS, columns), title="Power by number of analysed participants")
-        for row in describe_curve(answer):
-            table.add_row(*row)
-        terminal.show(table)
-        terminal.say(answer.sentence())
-        if self.out is not None:
-            replace_file(self.out, to_json(answer))
-            terminal.say(f"Wrote {self.out}")
+        _tell_power(answer, self.out, terminal)
 
     def _made(self) -> tuple[PowerOptions, str]:
         """What is simulated: the options, with what a study tells in place of defaults."""
@@ -313,6 +320,8 @@ class PowerCommand:
         from torchxnn.apps.study.analysis.power import assumptions_from_pilots, design_of
 
         plan, tables = _read(self.study, self.database)
+        if plan.settings.between:
+            raise DataError(f"{self.study} is no clustering; use `xnn study power-answers`")
         pilots = assumptions_from_pilots(tables, plan, options_of(plan))
         default = {f.name: f.default for f in fields(PowerOptions)}
         # what somebody has typed stands; a flag typed with its default cannot be told from none
@@ -323,6 +332,54 @@ class PowerCommand:
         }
         source = f"from the study and its pilots: {', '.join(taken)}"
         return replace(self.assumptions, **taken), source
+
+
+@dataclass(frozen=True)
+class PowerAnswers:
+    """Find the number of participants of forward simulation or of the odd cue by simulation."""
+
+    assumptions: AnswerPowerOptions = field(default_factory=AnswerPowerOptions)
+    study: Path | None = None
+    """take answers per participant and stages from this study"""
+    out: Path | None = None
+    """JSON file for `xnn study preregister --power`"""
+
+    def execute(self, terminal: Terminal) -> None:
+        """Simulate studies of several sizes, and print the curve of power and the answer."""
+        from torchxnn.apps.study.analysis.answers.power import find_answer_sample_size, with_design
+        from torchxnn.apps.study.plan import StudyPlan
+
+        options, source = self.assumptions, "given"
+        if self.study is not None:
+            plan = StudyPlan.read(self.study)
+            if not plan.settings.between:
+                raise DataError(
+                    f"{self.study} has the task {plan.settings.task}; use `xnn study power`"
+                )
+            options = with_design(options, plan)
+            source = "answers and stages from the study"
+        with terminal.err.status("Simulating studies"):
+            answer = find_answer_sample_size(options, source)
+        _tell_power(answer, self.out, terminal)
+
+
+def _tell_power(answer: Any, out: Path | None, terminal: Terminal) -> None:
+    """Print the curve of power and the answer, and write it."""
+    from rich.table import Table
+
+    from torchxnn.apps.study.analysis.power import describe_curve
+    from torchxnn.storage.artifact import to_json
+    from torchxnn.storage.files import replace_file
+
+    columns = "participants", "power", "95% interval of the simulation"
+    table = Table(*map(NUMBERS, columns), title="Power by number of analysed participants")
+    for row in describe_curve(answer.curve):
+        table.add_row(*row)
+    terminal.show(table)
+    terminal.say(answer.sentence())
+    if out is not None:
+        replace_file(out, to_json(answer))
+        terminal.say(f"Wrote {out}")
 
 
 def _read(folder: Path, url: str | None, may_be_new: bool = False) -> tuple[Any, Any]:
@@ -369,6 +426,7 @@ class Study:
         | Annotated[Restore, subcommand("restore")]
         | Annotated[Analyse, subcommand("analyse")]
         | Annotated[PowerCommand, subcommand("power")]
+        | Annotated[PowerAnswers, subcommand("power-answers")]
         | Annotated[Preregister, subcommand("preregister")]
     )
 

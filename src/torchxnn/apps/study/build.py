@@ -31,8 +31,8 @@ from torchxnn.apps.study.plan import (
     StudyPlan,
 )
 from torchxnn.apps.study.practice import make_practice
-from torchxnn.apps.study.settings import StudySettings
-from torchxnn.apps.study.texts import default_consent, default_texts, read
+from torchxnn.apps.study.settings import Cue, StudySettings
+from torchxnn.apps.study.texts import default_consent, default_texts, read, text_file, text_tasks
 from torchxnn.attribution.methods import METHODS, OF_ANY_MODULE, PAPER
 from torchxnn.data.config import DataConfig
 from torchxnn.data.datasets.base import ImageDataset, ImageSubset, make_loader
@@ -89,8 +89,9 @@ def write_study(
             practice=make_practice(media, features, settings.seed),
         )
         (folder / TEXTS).mkdir()
-        file = folder / TEXTS / f"{settings.language}.yaml"
-        file.write_text(default_texts(settings.language), "utf-8")
+        for task in text_tasks(settings.task):
+            file = folder / TEXTS / text_file(settings.language, task)
+            file.write_text(default_texts(settings.language, task), "utf-8")
         (folder / CONSENT).write_text(text, "utf-8")
         plan.write(folder)
     return plan
@@ -106,6 +107,7 @@ class Source:
         xnn: fitted to one target per class of the study.
         dataset: pictures with labels that are indices of the network's outputs.
         most: pictures taken per class.
+        cue: what the network was made to look at, if participants are asked for it.
 
     Raises:
         DataError: no labels, or an XNN of a single target or without preprocessing.
@@ -116,6 +118,7 @@ class Source:
     xnn: XNN
     dataset: ImageDataset
     most: int = 50
+    cue: Cue | None = None
 
     def __post_init__(self) -> None:
         if len(self.xnn.targets) < 2:
@@ -179,7 +182,8 @@ def open_source(source: DataSource) -> Source:
             XNNWarning,
             stacklevel=2,
         )
-    return Source(source.key, source.name, xnn, opened.dataset, source.images_per_class)
+    drawn = opened.dataset, source.images_per_class, source.cue
+    return Source(source.key, source.name, xnn, *drawn)
 
 
 def _draw(
@@ -190,8 +194,9 @@ def _draw(
     loader = make_loader(ImageSubset(source.dataset, chosen))
     logits = torch.cat([run_model(xnn.model, images) for images, _ in loader])
     predicted = logits[:, list(xnn.targets)].argmax(1).tolist()
+    kinds = _kinds(source, chosen, predicted) if settings.between else predicted
     sets = draw_sets(
-        predicted, settings.sets, settings.images_per_set, settings.draw == "balanced", generator
+        kinds, settings.sets, settings.images_per_set, settings.draw == "balanced", generator
     )
     if len(set(predicted)) < 2:
         raise DataError(f"{source.key}: the network predicts a single class for all pictures")
@@ -220,7 +225,17 @@ def _draw(
         agreement=float(np.mean([image.predicted == image.label for image in found])),
         about=_about(source, predicted, chosen),
         images=tuple(sorted(order, key=lambda image: image.set)),
+        cue=source.cue,
     )
+
+
+def _kinds(source: Source, chosen: Sequence[int], predicted: Sequence[int]) -> list[int]:
+    """A number for each pair of label and prediction: spread evenly, the label tells nothing."""
+    labels, targets = cast(tuple[int, ...], source.dataset.labels), source.xnn.targets
+    return [
+        len(targets) * targets.index(labels[index]) + said
+        for index, said in zip(chosen, predicted, strict=True)
+    ]
 
 
 def _about(source: Source, predicted: list[int], chosen: list[int]) -> dict[str, Any]:

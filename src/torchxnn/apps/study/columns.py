@@ -48,6 +48,7 @@ COLUMNS: dict[str, dict[str, Column]] = {
         **_BATCH,
         "method": ("text", "attribution method of the heatmaps; none in NoVis"),
         "set": ("integer", "number of the batch among those of the data set"),
+        "learned": ("integer", "number of the batch shown before with the network's answers, or 0"),
         "started_at": ("text", "when the page was first opened, ISO 8601"),
         "submitted_at": ("text", "when the batch was handed in, ISO 8601"),
         "seconds": ("number", "between the two"),
@@ -61,7 +62,11 @@ COLUMNS: dict[str, dict[str, Column]] = {
         **_BATCH,
         "set": ("integer", "number of the batch among those of the data set"),
         "image": ("text", "id of the picture"),
-        "group": ("integer", "group that it was put into; numbers carry no meaning"),
+        "group": (
+            "integer",
+            "group that it was put into, whose number carries no meaning; in forward simulation "
+            "the predicted answer, 1 for the first class of the data set",
+        ),
         "predicted": ("text", "class that the network predicts, among those of the study"),
         "label": ("text", "true class"),
     },

@@ -9,7 +9,7 @@ import yaml
 from pydantic import AfterValidator, Field, ValidationError
 
 from torchxnn.apps.study.plan import explain
-from torchxnn.apps.study.settings import Frozen, Key, StudySettings
+from torchxnn.apps.study.settings import Cue, Frozen, Key, StudySettings
 from torchxnn.apps.study.texts import read
 from torchxnn.errors import DataError
 
@@ -35,6 +35,7 @@ class DataSource(Frozen):
         weights: state dict of the network, if it has moved since the fit.
         model: name of the network, if it has another one now.
         split: part of a data set that has an official split.
+        cue: what the network was made to look at, which participants are to find.
     """
 
     key: Key
@@ -45,6 +46,7 @@ class DataSource(Frozen):
     weights: File | None = None
     model: str | None = None
     split: Literal["train", "test", "all"] = "test"
+    cue: Cue | None = None
 
 
 class StudyConfig(StudySettings):

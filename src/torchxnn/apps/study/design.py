@@ -73,6 +73,7 @@ class Trial:
         data_set: key.
         method: attribution method of its heatmaps, "none" for NoVis.
         set: number of the batch, from 1.
+        learned: number of the batch that is shown before with the network's answers; 0 for none.
     """
 
     position: int
@@ -80,6 +81,7 @@ class Trial:
     data_set: str
     method: str
     set: int
+    learned: int = 0
 
 
 @dataclass(frozen=True)
@@ -95,18 +97,20 @@ class Cell:
         return f"{', '.join(self.data_sets)}; {', '.join(self.stages)}"
 
 
-def all_cells(arm: Arm, data_sets: Sequence[str]) -> list[Cell]:
-    """Every order of the data sets with every order of the assisted stages; NoVis is first."""
-    return [
-        Cell(tuple(data), ("NoVis", *stages))
-        for data in permutations(data_sets)
-        for stages in permutations(arm.stages)
-    ]
+def all_cells(arm: Arm, data_sets: Sequence[str], between: bool = False) -> list[Cell]:
+    """Every order of the data sets with every order of the assisted stages; NoVis is first.
+
+    `between` participants, it is every order of the data sets with every single stage.
+    """
+    orders: list[tuple[Stage, ...]] = [("NoVis", *stages) for stages in permutations(arm.stages)]
+    if between:
+        orders = [(stage,) for stage in arm.all_stages]
+    return [Cell(tuple(data), stages) for data in permutations(data_sets) for stages in orders]
 
 
 def draw_cell(settings: StudySettings, arm: Arm, data_sets: Sequence[str], place: int) -> Cell:
     """The orders of a place, from 0."""
-    cells = all_cells(arm, data_sets)
+    cells = all_cells(arm, data_sets, settings.between)
     if settings.randomisation == "simple":
         return _generator(settings, arm, "cell", place).choice(cells)
     block, row = divmod(place, len(cells))
@@ -119,13 +123,43 @@ def draw_trials(
 ) -> tuple[Trial, ...]:
     """What the participant at a place does, in order; data sets alternate, no set comes twice."""
     cell = draw_cell(settings, arm, data_sets, place)
+    if settings.between:
+        return _draw_rounds(settings, arm, cell, place)
     sets = {key: _draw_sets(settings, arm, key, place) for key in data_sets}
     trials: list[Trial] = []
     for stage in cell.stages:
         for key in cell.data_sets:
-            method = {"NoVis": "none", "1-Heatmap": arm.method, "XNN": "excitation_backprop"}[stage]
             number = sets[key][arm.all_stages.index(stage)]
-            trials.append(Trial(len(trials) + 1, stage, key, method, number))
+            trials.append(Trial(len(trials) + 1, stage, key, _method(arm, stage), number))
+    return tuple(trials)
+
+
+def _method(arm: Arm, stage: Stage) -> str:
+    """The attribution method of a stage's heatmaps."""
+    return {"NoVis": "none", "1-Heatmap": arm.method, "XNN": "excitation_backprop"}[stage]
+
+
+def _draw_rounds(settings: StudySettings, arm: Arm, cell: Cell, place: int) -> tuple[Trial, ...]:
+    """Rounds in the one stage of a participant; data sets alternate.
+
+    Within a block of places, which holds every stage with every order of the data sets once, all
+    see the same batches in the same rounds: stages do not differ in their pictures.
+    """
+    block = place // len(all_cells(arm, cell.data_sets, between=True))
+    number = block if settings.randomisation == "blocks" else place
+    stage = cell.stages[0]
+    trials: list[Trial] = []
+    sets = {
+        key: _generator(settings, arm, f"rounds/{key}", number).sample(
+            range(1, settings.sets + 1), settings.sets
+        )
+        for key in cell.data_sets
+    }
+    for _ in range(settings.repeats):
+        for key in cell.data_sets:
+            learned = sets[key].pop() if settings.task == "forward_simulation" else 0
+            shown = len(trials) + 1, stage, key, _method(arm, stage), sets[key].pop(), learned
+            trials.append(Trial(*shown))
     return tuple(trials)
 
 

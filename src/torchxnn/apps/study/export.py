@@ -145,6 +145,7 @@ def _about(plan: StudyPlan, person: Row, position: int) -> dict[str, Any]:
     """Which batch in which stage; the practice round has neither."""
     if position == PRACTICE:
         batch = {"data_set": "practice", "stage": "practice", "method": "none", "set": 0}
+        batch["learned"] = 0
     else:
         batch = vars(trials_of(plan, person.arm, person.place)[position - 1])
     who = {"participant": person.number, "arm": person.arm, "kind": person.kind}

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
-from torchxnn.apps.study.settings import Arm, Frozen, Key, StudySettings
+from torchxnn.apps.study.settings import Arm, Cue, Frozen, Key, StudySettings
 from torchxnn.errors import DataError
 from torchxnn.storage.files import replace_file
 
@@ -53,6 +53,7 @@ class StudyDataSet(Frozen):
         agreement: share of the pictures whose predicted class is the label.
         about: network, XNN, its faithfulness, and where pictures came from; for reports.
         images: those of all sets.
+        cue: what the network was made to look at; None if nobody is asked for it.
     """
 
     key: Key
@@ -61,6 +62,7 @@ class StudyDataSet(Frozen):
     agreement: float
     about: dict[str, Any]
     images: tuple[StudyImage, ...]
+    cue: Cue | None = None
 
     def images_of(self, number: int) -> tuple[StudyImage, ...]:
         """Pictures of a set."""
@@ -72,6 +74,9 @@ _MAY_CHANGE: dict[str, Any] = {
     "recruitment": {"session_parameter", "failed_check_code", "withdrawn_code"},
 }
 """Settings that came after the first studies, and are no part of what answers mean."""
+
+_OF_OTHER_TASKS = ("task", "rounds")
+"""Settings that came with further tasks, and mean nothing in clustering."""
 
 
 class StudyPlan(Frozen):
@@ -97,6 +102,8 @@ class StudyPlan(Frozen):
         if len(set(keys)) != len(keys):
             raise ValueError(f"two data sets have the same key: {keys}")
         for data in self.data_sets:
+            if self.settings.task == "odd_cue" and data.cue is None:
+                raise ValueError(f"{data.key!r} needs a `cue`: what its network was made to see")
             for number in range(1, self.settings.sets + 1):
                 if len(data.images_of(number)) != self.settings.images_per_set:
                     raise ValueError(f"set {number} of {data.key!r} is not complete")
@@ -149,7 +156,11 @@ class StudyPlan(Frozen):
         Only the settings in `_MAY_CHANGE` may change after a study began; the other ones of
         recruitment, such as `completion_url`, are part of it.
         """
-        text = self.model_dump_json(exclude={"settings": _MAY_CHANGE})
+        left_out: dict[str, Any] = {"settings": dict(_MAY_CHANGE)}
+        if not self.settings.between:
+            left_out["settings"] |= dict.fromkeys(_OF_OTHER_TASKS, True)
+            left_out["data_sets"] = {"__all__": {"cue"}}
+        text = self.model_dump_json(exclude=left_out)
         return hashlib.sha256(text.encode()).hexdigest()
 
     def write(self, folder: Path) -> None:

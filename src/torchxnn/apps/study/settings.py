@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 Stage = Literal["NoVis", "1-Heatmap", "XNN"]
 """What a participant sees beside the pictures (paper section 4.1)."""
+
+Task = Literal["clustering", "forward_simulation", "odd_cue"]
+"""Participants group pictures (paper), predict the network, or find what it was made to see."""
 
 PRACTICE = 0
 """Position of the practice round; the trials that count start at 1."""
@@ -41,6 +44,29 @@ class Frozen(BaseModel):
     """Plain values that cannot change; an unknown name is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Cue(Frozen):
+    """What a network was made to look at, and what it might look at as well.
+
+    Attributes:
+        right: the planted cue, in words that participants choose from.
+        others: plausible ones that are wrong.
+    """
+
+    right: Annotated[str, Field(min_length=1, max_length=200)]
+    others: Annotated[tuple[str, ...], Field(min_length=2, max_length=9)]
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """All that participants choose from, the right one first."""
+        return (self.right, *self.others)
+
+    @model_validator(mode="after")
+    def _check(self) -> Cue:
+        if len(set(self.options)) != len(self.options) or "" in self.others:
+            raise ValueError(f"cues must be different texts, got {list(self.options)}")
+        return self
 
 
 class Arm(Frozen):
@@ -159,6 +185,10 @@ class StudySettings(Frozen):
         sets: batches drawn per data set.
         images_per_set: pictures per batch.
         draw: "balanced" spreads the predicted classes evenly over a batch; "random" is the paper's.
+            In the tasks other than clustering, pairs of label and prediction are spread, so that
+            the label does not tell what the network says.
+        task: see `Task`. In all but clustering each participant sees one stage, drawn by lot.
+        rounds: of learning and predicting on each data set, in forward simulation.
         randomisation: "blocks" keeps orders and sets balanced; "simple" draws each participant's
             independently (paper).
         minutes: how long it takes, as consent text and instructions say; None estimates it from the
@@ -180,6 +210,8 @@ class StudySettings(Frozen):
     images_per_set: Annotated[int, Field(ge=2, le=40)] = 10
     draw: Literal["balanced", "random"] = "balanced"
     randomisation: Literal["blocks", "simple"] = "blocks"
+    task: Task = "clustering"
+    rounds: Annotated[int, Field(ge=1, le=10)] = 3
     minutes: Annotated[int, Field(ge=1)] | None = None
     demographics: bool = True
     attention_check: bool = True
@@ -189,18 +221,55 @@ class StudySettings(Frozen):
     limits: Limits = Limits()
     contact: str = ""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults_of_task(cls, given: Any) -> Any:
+        """Other tasks than the paper's have a single arm, and two batches in every round."""
+        task = given.get("task", "clustering") if isinstance(given, dict) else "clustering"
+        if task == "clustering":
+            return given
+        own: dict[str, Any] = {"arms": (MAIN,)}
+        rounds = given.get("rounds", cls.model_fields["rounds"].default)
+        if task == "forward_simulation" and isinstance(rounds, int):
+            own["sets"] = 2 * rounds
+        return own | given
+
+    @model_validator(mode="after")
+    def _check_task(self) -> StudySettings:
+        if self.between and len(self.arms) > 1:
+            raise ValueError(
+                f"the task {self.task} compares the stages of one arm, each seen by other "
+                f"participants; got the arms {', '.join(arm.name for arm in self.arms)}"
+            )
+        if self.task == "forward_simulation" and self.sets < 2 * self.rounds:
+            raise ValueError(
+                f"sets must be at least {2 * self.rounds}: each of the {self.rounds} rounds has "
+                f"pictures to learn from and others to predict; got {self.sets}"
+            )
+        return self
+
     @model_validator(mode="after")
     def _check(self) -> StudySettings:
         names = [arm.name for arm in self.arms]
         if len(set(names)) != len(names):
             raise ValueError(f"two arms have the same name: {names}")
         most = max(len(arm.all_stages) for arm in self.arms)
-        if self.sets < most:
+        if self.sets < most and not self.between:
             raise ValueError(
                 f"sets must be at least {most}, one for each stage, so that nobody sees a set "
                 f"twice; got {self.sets}"
             )
         return self
+
+    @property
+    def between(self) -> bool:
+        """Whether a participant sees one stage of the arm, rather than all."""
+        return self.task != "clustering"
+
+    @property
+    def repeats(self) -> int:
+        """Batches of each data set in each stage: a cue can be found once."""
+        return self.rounds if self.task == "forward_simulation" else 1
 
     def arm(self, name: str) -> Arm:
         """The arm of that name; a `KeyError` if there is none."""

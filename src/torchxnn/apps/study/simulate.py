@@ -23,6 +23,7 @@ import numpy as np
 from PIL import Image
 from scipy.cluster.hierarchy import fcluster, linkage
 
+from torchxnn.apps.study.simulate_answers import predict_answers
 from torchxnn.errors import DataError, XNNError
 
 ATTEMPTS = 8
@@ -201,12 +202,23 @@ class _Person:
         elif content["stage"] == "1-Heatmap":
             events.append(self._event("all_overlays", start, None, {"on": True}))
         self._keep(position, events, signature)
-        for image, group in self._groups(content).items():
+        for image, group in self._answers(content).items():
             self._wait()
             move = {"group": group, "how": "drag", "by": "mouse"}
             self._keep(position, [self._event("move", start, image, move)], signature)
         answer = self._ask("POST", f"/api/stages/{position}/submit", headers=signature)
         return self._ask("GET", self._path(answer.json()["next"]))
+
+    def _answers(self, content: Mapping[str, Any]) -> dict[str, int]:
+        """A group, or an answer of the network, for every picture; some are drawn at random."""
+        if content["task"] == "forward_simulation":
+            found, most = predict_answers(content, self._pixels), content["answers"]
+        else:
+            found, most = self._groups(content), content["groups"]
+        return {
+            image: self.random.randint(1, most) if self.random.random() > self.skill else answer
+            for image, answer in found.items()
+        }
 
     def _groups(self, content: Mapping[str, Any]) -> dict[str, int]:
         """A group for every picture, by what the stage shows of it."""
@@ -215,17 +227,17 @@ class _Person:
         looks = (looks - looks.mean(0)) / (looks.std(0) + 1e-9)
         # not k-means, which warns where pictures show the same, as an x-feature that is off does
         groups = fcluster(linkage(looks, "ward"), content["groups"], "maxclust")
-        found = {}
-        for image, group in zip(images, groups, strict=True):
-            guess = self.random.random() > self.skill
-            drawn = self.random.randint(1, content["groups"])
-            found[image["id"]] = drawn if guess else int(group)
-        return found
+        pairs = zip(images, groups, strict=True)
+        return {image["id"]: int(group) for image, group in pairs}
 
     def _look(self, image: Mapping[str, Any]) -> np.ndarray:
         if image["features"]:
             return np.array([feature["contribution"] for feature in image["features"]])
-        answer = self._ask("GET", self._path(image["heatmap"] or image["picture"]))
+        return self._pixels(image["heatmap"] or image["picture"])
+
+    def _pixels(self, address: str) -> np.ndarray:
+        """What is remembered of a picture."""
+        answer = self._ask("GET", self._path(address))
         with Image.open(BytesIO(answer.content)) as picture:
             small = picture.convert("RGB").resize((_LOOKS, _LOOKS))
         return np.asarray(small, dtype=np.float64).flatten()

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from torchxnn.apps.study.design import Trial, draw_trials
 from torchxnn.apps.study.plan import StudyPlan
-from torchxnn.apps.study.settings import PRACTICE
+from torchxnn.apps.study.settings import PRACTICE, Stage
 
 ABOUT, INSTRUCTIONS, RATINGS, DONE = "about-you", "instructions", "ratings", "done"
 
@@ -29,6 +29,11 @@ def confidence_step(position: int) -> str:
     return f"stage/{position}/confidence"
 
 
+def words_step(position: int) -> str:
+    """The page after a batch where people say in their own words what the network looks at."""
+    return f"stage/{position}/words"
+
+
 def trials_of(plan: StudyPlan, arm: str, place: int) -> tuple[Trial, ...]:
     """What a participant sees, see `draw_trials`."""
     keys = [data.key for data in plan.data_sets]
@@ -37,7 +42,14 @@ def trials_of(plan: StudyPlan, arm: str, place: int) -> tuple[Trial, ...]:
 
 def count_trials(plan: StudyPlan, arm: str) -> int:
     """Batches that count, in an arm."""
-    return len(plan.settings.arm(arm).all_stages) * len(plan.data_sets)
+    settings = plan.settings
+    stages = settings.repeats if settings.between else len(settings.arm(arm).all_stages)
+    return stages * len(plan.data_sets)
+
+
+def stages_of(plan: StudyPlan, arm: str, place: int) -> set[Stage]:
+    """Stages that a participant meets."""
+    return {trial.stage for trial in trials_of(plan, arm, place)}
 
 
 def minutes_of(plan: StudyPlan, arm: str) -> int:
@@ -47,6 +59,8 @@ def minutes_of(plan: StudyPlan, arm: str) -> int:
     fives.
     """
     images = count_trials(plan, arm) * plan.settings.images_per_set
+    if plan.settings.task == "forward_simulation":
+        images *= 2  # those to learn from, too
     estimate = OTHER_MINUTES + images * SECONDS_PER_IMAGE / 60
     return plan.settings.minutes or 5 * math.ceil(estimate / 5)
 
@@ -56,7 +70,8 @@ def steps_of(plan: StudyPlan, arm: str) -> list[str]:
     pages = [ABOUT] if plan.settings.demographics else []
     pages += [INSTRUCTIONS, stage_step(PRACTICE)]
     for position in range(1, count_trials(plan, arm) + 1):
-        pages += [stage_step(position), confidence_step(position)]
+        words = [words_step(position)] if plan.settings.task == "odd_cue" else []
+        pages += [stage_step(position), *words, confidence_step(position)]
     return [*pages, RATINGS, DONE]
 
 

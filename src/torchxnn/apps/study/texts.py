@@ -31,10 +31,23 @@ def read(path: Path, parse: Callable[[str], Any] = str) -> Any:
         raise DataError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
 
 
-def default_texts(language: str) -> str:
+def text_file(language: str, task: str = "clustering") -> str:
+    """Name of the file of a language, or of a further task's own texts in it."""
+    return f"{language}.yaml" if task == "clustering" else f"{task}_{language}.yaml"
+
+
+def text_tasks(task: str) -> list[str]:
+    """Tasks whose files a study needs: a further task's texts come on top of those of clustering.
+
+    They add to them, or take their place.
+    """
+    return ["clustering", *(() if task == "clustering" else (task,))]
+
+
+def default_texts(language: str, task: str = "clustering") -> str:
     """Our file for a language, or the English one to be translated."""
-    own = _OURS / f"{language}.yaml"
-    return (own if own.is_file() else _OURS / f"{REFERENCE}.yaml").read_text("utf-8")
+    own = _OURS / text_file(language, task)
+    return (own if own.is_file() else _OURS / text_file(REFERENCE, task)).read_text("utf-8")
 
 
 def default_consent() -> str:
@@ -42,22 +55,33 @@ def default_consent() -> str:
     return (_OURS / f"consent_{REFERENCE}.md").read_text("utf-8")
 
 
-def read_texts(folder: Path, language: str) -> dict[str, Any]:
+def read_texts(folder: Path, language: str, task: str = "clustering") -> dict[str, Any]:
     """Texts of a study's language; what an English file of an earlier version lacks is ours.
 
     Raises:
         DataError: the file is missing or broken, or lacks a text; the message names it.
     """
-    path = folder / TEXTS / f"{language}.yaml"
-    if not path.exists():
-        raise DataError(f"{path} is missing: copy {TEXTS}/{REFERENCE}.yaml there and translate it")
-    found, ours = read(path, yaml.safe_load), yaml.safe_load(default_texts(REFERENCE))
-    if language == REFERENCE:
-        found = _filled(found, ours)
-    problem = _difference(found, ours, "")
-    if problem:
-        raise DataError(f"{path}: {problem}")
-    return found
+    texts: dict[str, Any] = {}
+    for part in text_tasks(task):
+        path, ours = folder / TEXTS / text_file(language, part), default_texts(REFERENCE, part)
+        if not path.exists():
+            english = text_file(REFERENCE, part)
+            raise DataError(f"{path} is missing: copy {TEXTS}/{english} there and translate it")
+        found, expected = read(path, yaml.safe_load), yaml.safe_load(ours)
+        if language == REFERENCE:
+            found = _filled(found, expected)
+        problem = _difference(found, expected, "")
+        if problem:
+            raise DataError(f"{path}: {problem}")
+        texts = _merged(texts, found)
+    return texts
+
+
+def _merged(first: Any, second: Any) -> Any:
+    """Texts of both; those of the second take the place of those of the first."""
+    if not (isinstance(first, dict) and isinstance(second, dict)):
+        return second
+    return {**first, **{name: _merged(first.get(name), text) for name, text in second.items()}}
 
 
 def _filled(found: Any, ours: Any) -> Any:

@@ -40,11 +40,11 @@ RATING_LEVELS = (
 )
 FORMATS = ("png", "pdf", "svg")
 
-_STAGE_COLOURS = ("#999999", "#0072B2", "#56B4E9", "#E69F00", "#009E73")
+STAGE_COLOURS = ("#999999", "#0072B2", "#56B4E9", "#E69F00", "#009E73")
 _LIKERT_COLOURS = ("#b35806", "#f1a340", "#fee0b6", "#e6e6e6", "#c3bce6", "#6f619f", "#42206f")
-_CHANCE = "#D55E00"
+CHANCE = "#D55E00"
 _BANNER = "#8f1d14"
-_STYLE: dict[Any, Any] = {
+STYLE: dict[Any, Any] = {
     "font.size": 10,
     "axes.edgecolor": MUTED,
     "axes.labelcolor": INK,
@@ -66,7 +66,7 @@ _PURITY_LEGEND = (
     Line2D([], [], color=INK, lw=2, label="median"),
     Line2D([], [], marker="D", ls="", mfc="white", mec=INK, label="mean"),
     Line2D([], [], marker="o", ls="", color=INK, alpha=0.55, ms=4, label="one participant"),
-    Line2D([], [], color=_CHANCE, ls="--", lw=1.8, label="chance level"),
+    Line2D([], [], color=CHANCE, ls="--", lw=1.8, label="chance level"),
 )
 _METADATA: dict[str, dict[str, str | None]] = {
     "png": {"Software": None},
@@ -108,7 +108,7 @@ def purity_figure(
     """
     columns = _columns(cells, plan)
     keys = [d.key for d in plan.data_sets if any(c.data_set == d.key for c in cells)]
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         width = max(4.6, 1.35 * len(columns) + 0.8)
         figure = Figure(figsize=(width * len(keys), 4.6), layout="constrained")
         axes = figure.subplots(1, len(keys), sharey=True, squeeze=False)[0]
@@ -148,7 +148,7 @@ def rating_figure(ratings: Ratings, plan: StudyPlan) -> Figure:
 def draw_files(figure: Figure, name: str, caption: str, alternative: str, banner: str) -> Drawing:
     """The figure in every format, below the banner; the same figure gives the same bytes."""
     files = {}
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         if banner:
             _add_banner(figure, banner)
         for kind in FORMATS:
@@ -212,25 +212,10 @@ def _boxes(
         rows = (scores["arm"] == arm) & (scores["stage"] == stage)
         rows &= scores["data_set"] == cell.data_set
         values = 100 * scores.loc[rows, "purity"].to_numpy(dtype="float64")
-        colour = _STAGE_COLOURS[min(place, len(_STAGE_COLOURS) - 1)]
-        axis.boxplot(
-            [values],
-            positions=[place],
-            widths=0.6,
-            showfliers=False,
-            patch_artist=True,
-            boxprops={"facecolor": (*to_rgb(colour), 0.45), "edgecolor": INK},
-            medianprops={"color": INK, "linewidth": 2},
-            whiskerprops={"color": INK},
-            capprops={"color": INK},
-        )
-        spots = place + rng.uniform(-_JITTER, _JITTER, len(values))
-        axis.scatter(spots, values, s=14, color=INK, alpha=0.55, linewidths=0, zorder=3)
-        axis.scatter(
-            place, values.mean(), s=48, marker="D", facecolor="white", edgecolor=INK, zorder=4
-        )
+        colour = STAGE_COLOURS[min(place, len(STAGE_COLOURS) - 1)]
+        draw_box(axis, place, values, colour, rng)
         chance = 100 * cell.chance
-        axis.plot([place - 0.42, place + 0.42], [chance] * 2, color=_CHANCE, ls="--", lw=1.8)
+        axis.plot([place - 0.42, place + 0.42], [chance] * 2, color=CHANCE, ls="--", lw=1.8)
     axis.set_xticks(range(len(columns)), labels)
     axis.set_xlim(-0.6, len(columns) - 0.4)
     axis.set_ylim(0, 103)
@@ -240,12 +225,32 @@ def _boxes(
     axis.spines[["top", "right"]].set_visible(False)
 
 
+def draw_box(
+    axis: Axes, place: float, values: np.ndarray, colour: str, rng: np.random.Generator
+) -> None:
+    """A box at a place, with a point for each value and a diamond at their mean."""
+    axis.boxplot(
+        [values],
+        positions=[place],
+        widths=0.6,
+        showfliers=False,
+        patch_artist=True,
+        boxprops={"facecolor": (*to_rgb(colour), 0.45), "edgecolor": INK},
+        medianprops={"color": INK, "linewidth": 2},
+        whiskerprops={"color": INK},
+        capprops={"color": INK},
+    )
+    spots = place + rng.uniform(-_JITTER, _JITTER, len(values))
+    axis.scatter(spots, values, s=14, color=INK, alpha=0.55, linewidths=0, zorder=3)
+    axis.scatter(place, values.mean(), s=48, marker="D", facecolor="white", edgecolor=INK, zorder=4)
+
+
 def _likert(
     panels: Sequence[tuple[str, Sequence[tuple[str, Sequence[int]]]]], levels: Sequence[str]
 ) -> Figure:
     """Bars of 100%, centred on the middle answer, a panel per title."""
     heights = [0.55 * len(bars) + 0.55 for _, bars in panels]
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(9.2, sum(heights) + 0.9), layout="constrained")
         axes = figure.subplots(
             len(panels), 1, squeeze=False, sharex=True, gridspec_kw={"height_ratios": heights}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import ceil
 from pathlib import Path
@@ -214,9 +214,9 @@ def design_of(plan: StudyPlan) -> dict[str, int]:
     return {"data_sets": len(plan.data_sets), "images": images, "groups": groups}
 
 
-def describe_curve(answer: SampleSize) -> list[tuple[str, str, str]]:
+def describe_curve(curve: Sequence[Power]) -> list[tuple[str, str, str]]:
     """Participants, power and its interval, as texts."""
     return [
         (str(one.participants), f"{one.power:.1%}", f"{one.low:.1%} to {one.high:.1%}")
-        for one in answer.curve
+        for one in curve
     ]

@@ -14,6 +14,12 @@ from typing import Any
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from torchxnn.apps.study.analysis.answers.power import AnswerSampleSize, answer_design_of
+from torchxnn.apps.study.analysis.answers.wording import (
+    describe_answers_analysis,
+    describe_answers_design,
+    describe_answers_hypotheses,
+)
 from torchxnn.apps.study.analysis.exclusions import describe_rules
 from torchxnn.apps.study.analysis.options import PARTICIPANT, PILOT, SYNTHETIC, AnalysisOptions
 from torchxnn.apps.study.analysis.power import SampleSize, describe_curve, design_of
@@ -98,7 +104,7 @@ def write_preregistration(
     answers: Answers,
     out: Path,
     created: str,
-    power: SampleSize | None = None,
+    power: SampleSize | AnswerSampleSize | None = None,
 ) -> None:
     """Write the plan as HTML if `out` ends in .html, else as Markdown.
 
@@ -143,24 +149,32 @@ def write_preregistration(
 
 
 def plan_sections(
-    plan: StudyPlan, options: AnalysisOptions, answers: Answers, power: SampleSize | None
+    plan: StudyPlan,
+    options: AnalysisOptions,
+    answers: Answers,
+    power: SampleSize | AnswerSampleSize | None,
 ) -> list[Section]:
     """The document's parts, in order."""
-    steps = describe_analysis(plan, options)
+    between = plan.settings.between
+    steps = (describe_answers_analysis if between else describe_analysis)(plan, options)
+    expected = describe_answers_hypotheses if between else describe_hypotheses
+    design = describe_answers_design if between else describe_design
     measures = dict(steps)["Measures"]
     curve: tuple[Table, ...] = ()
     if power is not None:
         columns = ("Participants", "Power", "95% interval of the simulation")
-        curve = (Table("Power by number of participants", columns, tuple(describe_curve(power))),)
+        curve = (
+            Table("Power by number of participants", columns, tuple(describe_curve(power.curve))),
+        )
     return [
         Section("status", "Status", tuple(answers.sentences())),
         Section(
             "hypotheses",
             "Hypotheses",
             ("All tests are two-sided.",),
-            tuple(describe_hypotheses(plan, options)),
+            tuple(expected(plan, options)),
         ),
-        Section("design", "Design", points=tuple(describe_design(plan))),
+        Section("design", "Design", points=tuple(design(plan))),
         Section("shown", "What is shown", tables=(shown_table(plan),)),
         Section("sample", "Sample size", tuple(describe_sample_size(plan, power)), tables=curve),
         Section("exclusions", "Exclusions", points=describe_rules(options)),
@@ -174,7 +188,7 @@ def plan_sections(
     ]
 
 
-def describe_sample_size(plan: StudyPlan, power: SampleSize | None) -> list[str]:
+def describe_sample_size(plan: StudyPlan, power: SampleSize | AnswerSampleSize | None) -> list[str]:
     """How many people, why, and when the study ends."""
     found = [
         "No power analysis was given: the number of participants has no computed reason."
@@ -201,16 +215,21 @@ def describe_sample_size(plan: StudyPlan, power: SampleSize | None) -> list[str]
     return found
 
 
-def _check_power(power: SampleSize, plan: StudyPlan, options: AnalysisOptions) -> None:
+def _check_power(
+    power: SampleSize | AnswerSampleSize, plan: StudyPlan, options: AnalysisOptions
+) -> None:
     """The simulated study must be the one that is planned."""
     assumed = power.options
-    expected = {**design_of(plan), "alpha": options.alpha}
+    between = plan.settings.between
+    design = answer_design_of(plan) if between else design_of(plan)
+    expected = {**design, "alpha": options.alpha}
     wrong = {name: value for name, value in expected.items() if getattr(assumed, name) != value}
     if wrong:
         said = listed([f"{name} {getattr(assumed, name):g}" for name in wrong])
+        command = "power-answers" if between else "power"
         flags = " ".join(f"--{name.replace('_', '-')} {value:g}" for name, value in wrong.items())
         raise DataError(
-            f"the power was computed for another design ({said}); run `xnn study power` with "
+            f"the power was computed for another design ({said}); run `xnn study {command}` with "
             f"{flags}"
         )
 

@@ -12,6 +12,7 @@ from torchxnn.apps.study.analysis.ordinal import OrdinalModel
 from torchxnn.apps.study.analysis.paired import PairedComparison, Question
 from torchxnn.apps.study.analysis.pictures import CarryOver
 from torchxnn.apps.study.analysis.results import Results
+from torchxnn.apps.study.analysis.sampled import Sampled
 from torchxnn.apps.study.analysis.wording import (
     DASH,
     MINUS,
@@ -41,7 +42,7 @@ class Table:
     note: str = ""
 
 
-def excluded_table(results: Results) -> Table:
+def excluded_table(results: Sampled) -> Table:
     """Count who is left out, by arm and reason; nobody is named."""
     selection = results.selection
     others = sorted({row.arm for row in selection.excluded} - {*selection.kept_arms})
@@ -58,7 +59,7 @@ def excluded_table(results: Results) -> Table:
     return Table("Participants by arm", ("", *arms), tuple(rows), note)
 
 
-def people_table(results: Results) -> Table:
+def people_table(results: Sampled) -> Table:
     """Count the answers to the questions about participants."""
     rows = []
     for question in results.people:

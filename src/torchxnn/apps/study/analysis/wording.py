@@ -16,6 +16,7 @@ from torchxnn.apps.study.analysis.ordinal import FEWEST_PARTICIPANTS
 from torchxnn.apps.study.analysis.paired import EXACT_PAIRS, EXACT_SPLITS
 from torchxnn.apps.study.analysis.resampling import BootstrapInterval
 from torchxnn.apps.study.analysis.results import Results
+from torchxnn.apps.study.analysis.sampled import Sampled
 from torchxnn.apps.study.plan import StudyPlan
 from torchxnn.apps.study.settings import StudySettings
 from torchxnn.explanations.sentences import listed
@@ -227,7 +228,7 @@ def describe_analysis(plan: StudyPlan, options: AnalysisOptions) -> list[tuple[s
     ]
 
 
-def describe_sample(results: Results) -> list[str]:
+def describe_sample(results: Sampled) -> list[str]:
     """Who is analysed and who is not, in sentences."""
     selection = results.selection
     total = len(selection.kept) + len(selection.excluded)

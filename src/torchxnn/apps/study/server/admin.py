@@ -108,5 +108,8 @@ def _counts(site: Site) -> dict[str, Any]:
         if kind == "participant":
             label = draw_cell(settings, settings.arm(arm), keys, place).label
             cells[arm, label, state] += count
-    orders = {arm.name: [cell.label for cell in all_cells(arm, keys)] for arm in settings.arms}
+    orders = {
+        arm.name: [cell.label for cell in all_cells(arm, keys, settings.between)]
+        for arm in settings.arms
+    }
     return {"counts": counts, "cells": cells, "orders": orders}

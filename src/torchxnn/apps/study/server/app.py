@@ -51,7 +51,7 @@ def create_app(
         folder=folder,
         plan=plan,
         database=open_database(folder, plan, database_url),
-        texts=read_texts(folder, plan.settings.language),
+        texts=read_texts(folder, plan.settings.language, plan.settings.task),
         consent=read_consent(folder),
         admin_token=admin_token,
         pilot=pilot,

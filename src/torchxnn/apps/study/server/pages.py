@@ -12,7 +12,7 @@ from pydantic import Field
 
 from torchxnn.apps.study.server.forms import About, Body, Confidence, Ratings
 from torchxnn.apps.study.server.session import Problem, Session, SessionOf
-from torchxnn.apps.study.settings import ATTENTION, HARDEST, PRACTICE
+from torchxnn.apps.study.settings import ATTENTION, HARDEST, PRACTICE, Stage
 from torchxnn.apps.study.steps import (
     ABOUT,
     INSTRUCTIONS,
@@ -22,6 +22,7 @@ from torchxnn.apps.study.steps import (
     count_trials,
     minutes_of,
     stage_step,
+    stages_of,
 )
 from torchxnn.apps.study.store.participants import go_on
 
@@ -68,10 +69,11 @@ def _answer_about(session: SessionOf, given: Annotated[About, Form()]) -> Respon
 def _instructions(session: SessionOf) -> Response:
     plan = session.site.plan
     arm = plan.settings.arm(session.participant.arm)
+    between = plan.settings.between
     return session.page(
         INSTRUCTIONS,
-        "instructions.html",
-        stages=arm.all_stages,
+        "answers_instructions.html" if between else "instructions.html",
+        stages=_stages(session) if between else arm.all_stages,
         groups=plan.groups,
         images=plan.settings.images_per_set,
         trials=count_trials(plan, arm.name),
@@ -93,7 +95,9 @@ def _answer_instructions(session: SessionOf, given: Annotated[Body, Form()]) -> 
 def _stage(position: Position, session: SessionOf) -> Response:
     last = count_trials(session.site.plan, session.participant.arm)
     values = {"position": position, "last": last, "practice": position == PRACTICE}
-    return session.page(stage_step(position), "stage.html", **values)
+    settings = session.site.plan.settings
+    template = "answers.html" if settings.between else "stage.html"
+    return session.page(stage_step(position), template, task=settings.task, **values)
 
 
 @router.get("/stage/{position}/confidence")
@@ -133,11 +137,16 @@ def _ratings(session: SessionOf) -> Response:
     return _ratings_page(session, Ratings())
 
 
+def _stages(session: Session) -> set[Stage]:
+    """Stages that this participant meets."""
+    who = session.participant
+    return stages_of(session.site.plan, who.arm, who.place)
+
+
 def _rated(session: Session) -> list[str]:
     """Names of the questions on the agents that this participant has met."""
-    stages = session.site.plan.settings.arm(session.participant.arm).stages
     names = {"1-Heatmap": "rating_one_heatmap", "XNN": "rating_xnn"}
-    return [name for stage, name in names.items() if stage in stages]
+    return [name for stage, name in names.items() if stage in _stages(session)]
 
 
 def _ratings_page(

@@ -1,0 +1,153 @@
+"""Studies of answers: known effects are found, no effect is not, intervals cover, and the words."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from study_answers import CLASSES, make_answer_plan, make_answer_tables
+from torchxnn.apps.study.analysis.answers.compare import compare_stages, fit_odds_model
+from torchxnn.apps.study.analysis.answers.power import (
+    AnswerSampleSize,
+    estimate_power,
+    find_answer_sample_size,
+    simulate_answers,
+)
+from torchxnn.apps.study.analysis.answers.power_options import AnswerPowerOptions
+from torchxnn.apps.study.analysis.answers.report import write_answers_report
+from torchxnn.apps.study.analysis.answers.results import compute_answers
+from torchxnn.apps.study.analysis.answers.scores import score_answers
+from torchxnn.apps.study.analysis.models import Unavailable
+from torchxnn.apps.study.analysis.options import STAGES, AnalysisOptions
+from torchxnn.apps.study.analysis.preregistration import Answers, write_preregistration
+from torchxnn.errors import DataError
+from torchxnn.storage.artifact import to_json
+
+SYNTHETIC = AnalysisOptions(include_synthetic=True, resamples=200)
+EFFECT = {"NoVis": 0.5, "1-Heatmap": 0.6, "XNN": 0.85}
+NULL = dict.fromkeys(EFFECT, 0.6)
+PAIR = ("XNN", "1-Heatmap")
+
+
+def test_answers_are_scored_by_what_the_network_says():
+    plan = make_answer_plan()
+    tables = make_answer_tables(plan, EFFECT, participants=6)
+    rows = score_answers(tables, plan, [1, 2])
+    assert set(rows["participant"]) == {1, 2}
+    placed = tables["placements"]
+    placed = placed[placed["participant"].isin([1, 2])].reset_index(drop=True)
+    right = placed["group"] == placed["predicted"].map(lambda name: CLASSES.index(name) + 1)
+    assert rows["right"].tolist() == right.astype(float).tolist()
+    assert rows["errs"].tolist() == (placed["predicted"] != placed["label"]).astype(float).tolist()
+
+
+def test_a_known_effect_is_found_and_none_is_not():
+    plan = make_answer_plan()
+    found, _ = compute_answers(make_answer_tables(plan, EFFECT, 60), plan, SYNTHETIC)
+    primary = found.contrasts[0]
+    assert (primary.people.first, primary.people.second) == PAIR
+    assert primary.people.p_holm < 0.001
+    assert primary.people.mean_difference == pytest.approx(0.25, abs=0.08)
+    assert primary.both.low > 0
+    assert primary.both.high - primary.both.low > (
+        primary.people.mean_interval.high - primary.people.mean_interval.low
+    )
+    stages = {each.stage: each for each in found.stages}
+    assert stages["NoVis"].utility is None
+    assert stages["XNN"].utility == pytest.approx(
+        stages["XNN"].right.mean / stages["NoVis"].right.mean
+    )
+    assert stages["XNN"].utility_interval.low > 1
+    assert found.label_follower == pytest.approx(0.5)
+    odds = found.model.contrasts[0]
+    assert odds.name == "XNN - 1-Heatmap"
+    assert odds.low > 0
+    nothing, _ = compute_answers(make_answer_tables(plan, NULL, 60, seed=1), plan, SYNTHETIC)
+    assert all(c.people.p_holm > 0.05 for c in nothing.contrasts)
+    assert nothing.model.contrasts[0].p > 0.05
+
+
+@pytest.mark.slow
+def test_error_rates_and_coverage():
+    """100 studies without an effect but with pictures that suit one stage by chance."""
+    plan = make_answer_plan()
+    quick = AnalysisOptions(include_synthetic=True, resamples=200)
+    people = both = odds = 0
+    studies = 100
+    for seed in range(studies):
+        tables = make_answer_tables(plan, NULL, 45, sd_people=0.6, sd_suits=0.8, seed=seed)
+        rows = score_answers(tables, plan, range(1, 46))
+        c = compare_stages(rows, "right", PAIR, "primary", quick)
+        people += c.people.p < 0.05
+        both += c.both.low > 0 or c.both.high < 0
+        odds += fit_odds_model(rows, STAGES, [PAIR], quick).contrasts[0].p < 0.05
+    said = f"significant of {studies}: people {people}, odds {odds}, people and pictures {both}"
+    assert both <= 10, said
+    assert people > both, said  # other pictures are another question
+
+
+def test_power_rises_and_the_error_rate_holds():
+    made = AnswerPowerOptions(effect=12, largest=120, runs=200, answers=20)
+    first, second = simulate_answers(made, 40)
+    assert 100 * (first.mean() - second.mean()) == pytest.approx(12, abs=1)
+    powers = [estimate_power(first[:, :n], second[:, :n], made).power for n in (6, 12, 24, 40)]
+    assert powers == sorted(powers)
+    assert powers[0] < 0.4 < 0.8 < powers[-1]
+    again, _ = simulate_answers(AnswerPowerOptions(effect=1e-9, runs=200, seed=1), 20)
+    null = estimate_power(again, second[:, :20], made)
+    assert null.low < 0.15
+    answer = find_answer_sample_size(made)
+    assert answer.participants % 3 == 0
+    assert answer.recruit >= answer.participants
+    assert "12 percentage points more" in answer.sentence()
+
+
+def test_wrong_assumptions_are_one_line(tmp_path):
+    with pytest.raises(DataError, match="effect and baseline together must be below 100"):
+        AnswerPowerOptions(effect=40)
+    (tmp_path / "x.json").write_text("{}")
+    with pytest.raises(DataError, match="power-answers --out"):
+        AnswerSampleSize.read(tmp_path / "x.json")
+
+
+def test_alike_answers_have_no_odds():
+    plan = make_answer_plan()
+    rows = score_answers(make_answer_tables(plan, EFFECT, 30), plan, range(1, 31))
+    rows.loc[rows["stage"] == "XNN", "right"] = 1.0
+    model = fit_odds_model(rows, STAGES, [PAIR], SYNTHETIC)
+    assert isinstance(model, Unavailable)
+    assert "all answers with XNN are alike" in model.reason
+
+
+def test_report_and_preregistration(tmp_path):
+    plan = make_answer_plan()
+    tables = make_answer_tables(plan, EFFECT, 30)
+    results = write_answers_report(tables, plan, SYNTHETIC, tmp_path / "out")
+    page = (tmp_path / "out" / "report.html").read_text()
+    for words in ("Utility", "who always answers the truth", "no finding", "network errs", "Owen"):
+        assert words in page
+    numbers = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert numbers["contrasts"][0]["people"]["first"] == "XNN"
+    assert len(pd.read_csv(tmp_path / "out" / "scores.csv")) == 30 * 12
+    assert results.banner
+    power = find_answer_sample_size(AnswerPowerOptions(effect=25, runs=100, answers=12))
+    (tmp_path / "power.json").write_bytes(to_json(power))
+    power = AnswerSampleSize.read(tmp_path / "power.json")
+    out = tmp_path / "plan.md"
+    write_preregistration(plan, AnalysisOptions(), Answers(), out, "2026", power)
+    text = out.read_text()
+    assert "Primary: the share of pictures whose answer by the network was predicted" in text
+    assert "Forward simulation" in text
+    wrong = find_answer_sample_size(AnswerPowerOptions(effect=25, runs=100, answers=7))
+    with pytest.raises(DataError, match="xnn study power-answers"):
+        write_preregistration(plan, AnalysisOptions(), Answers(), tmp_path / "b", "2026", wrong)
+
+
+def test_nobody_is_no_traceback():
+    plan = make_answer_plan()
+    tables = make_answer_tables(plan, EFFECT, 3)
+    found, rows = compute_answers(tables, plan, AnalysisOptions())
+    assert rows.empty
+    assert found.stages == ()
+    assert np.isnan([c.people.p or np.nan for c in found.contrasts]).all()
