@@ -10,7 +10,7 @@ import numpy as np
 from torchxnn.apps.study.media import Media
 from torchxnn.apps.study.plan import CONSENT, MEDIA, TEXTS, StudyDataSet, StudyImage, StudyPlan
 from torchxnn.apps.study.practice import make_practice
-from torchxnn.apps.study.settings import StudySettings
+from torchxnn.apps.study.settings import Cue, StudySettings
 from torchxnn.apps.study.texts import default_texts, text_file, text_tasks
 
 CLASSES = ("alpha", "beta", "gamma", "delta")
@@ -22,6 +22,9 @@ def write_tiny_study(folder: Path, keys: tuple[str, ...] = ("birds", "cells"), *
     made = StudySettings(**({"title": "A tiny study", "seed": 3} | settings))
     media = Media(folder / MEDIA, made.seed)
     data_sets = tuple(_data_set(key, made, media) for key in keys)
+    if made.task == "odd_cue":
+        cue = Cue(right="a yellow dot", others=("the colour", "the noise"))
+        data_sets = tuple(data.model_copy(update={"cue": cue}) for data in data_sets)
     plan = StudyPlan(
         version="test",
         settings=made,

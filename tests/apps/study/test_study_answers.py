@@ -44,7 +44,7 @@ def test_answers_are_scored_by_what_the_network_says():
 
 def test_a_known_effect_is_found_and_none_is_not():
     plan = make_answer_plan()
-    found, _ = compute_answers(make_answer_tables(plan, EFFECT, 60), plan, SYNTHETIC)
+    found, _ = compute_answers(make_answer_tables(plan, EFFECT, 36), plan, SYNTHETIC)
     primary = found.contrasts[0]
     assert (primary.people.first, primary.people.second) == PAIR
     assert primary.people.p_holm < 0.001
@@ -63,7 +63,7 @@ def test_a_known_effect_is_found_and_none_is_not():
     odds = found.model.contrasts[0]
     assert odds.name == "XNN - 1-Heatmap"
     assert odds.low > 0
-    nothing, _ = compute_answers(make_answer_tables(plan, NULL, 60, seed=1), plan, SYNTHETIC)
+    nothing, _ = compute_answers(make_answer_tables(plan, NULL, 36, seed=1), plan, SYNTHETIC)
     assert all(c.people.p_holm > 0.05 for c in nothing.contrasts)
     assert nothing.model.contrasts[0].p > 0.05
 
@@ -88,7 +88,7 @@ def test_error_rates_and_coverage():
 
 
 def test_power_rises_and_the_error_rate_holds():
-    made = AnswerPowerOptions(effect=12, largest=120, runs=200, answers=20)
+    made = AnswerPowerOptions(effect=12.0, largest=120, runs=200, answers=20)
     first, second = simulate_answers(made, 40)
     assert 100 * (first.mean() - second.mean()) == pytest.approx(12, abs=1)
     powers = [estimate_power(first[:, :n], second[:, :n], made).power for n in (6, 12, 24, 40)]
@@ -105,7 +105,7 @@ def test_power_rises_and_the_error_rate_holds():
 
 def test_wrong_assumptions_are_one_line(tmp_path):
     with pytest.raises(DataError, match="effect and baseline together must be below 100"):
-        AnswerPowerOptions(effect=40)
+        AnswerPowerOptions(effect=40.0)
     (tmp_path / "x.json").write_text("{}")
     with pytest.raises(DataError, match="power-answers --out"):
         AnswerSampleSize.read(tmp_path / "x.json")
@@ -131,7 +131,7 @@ def test_report_and_preregistration(tmp_path):
     assert numbers["contrasts"][0]["people"]["first"] == "XNN"
     assert len(pd.read_csv(tmp_path / "out" / "scores.csv")) == 30 * 12
     assert results.banner
-    power = find_answer_sample_size(AnswerPowerOptions(effect=25, runs=100, answers=12))
+    power = find_answer_sample_size(AnswerPowerOptions(effect=25.0, runs=100, answers=12))
     (tmp_path / "power.json").write_bytes(to_json(power))
     power = AnswerSampleSize.read(tmp_path / "power.json")
     out = tmp_path / "plan.md"
@@ -139,7 +139,7 @@ def test_report_and_preregistration(tmp_path):
     text = out.read_text()
     assert "Primary: the share of pictures whose answer by the network was predicted" in text
     assert "Forward simulation" in text
-    wrong = find_answer_sample_size(AnswerPowerOptions(effect=25, runs=100, answers=7))
+    wrong = find_answer_sample_size(AnswerPowerOptions(effect=25.0, runs=100, answers=7))
     with pytest.raises(DataError, match="xnn study power-answers"):
         write_preregistration(plan, AnalysisOptions(), Answers(), tmp_path / "b", "2026", wrong)
 

@@ -54,6 +54,10 @@ COLUMNS: dict[str, dict[str, Column]] = {
         "seconds": ("number", "between the two"),
         "active_seconds": ("number", "of it, visible and with no pause over 60 s counted"),
         "confidence": ("integer", "that all pictures are grouped correctly, 1 zero to 7 100%"),
+        "seen": ("integer", "odd cue: pictures seen before the answer"),
+        "cue": ("text", "odd cue: the cue that was chosen; empty for I cannot tell"),
+        "cue_right": ("yes/no", "odd cue: whether it is the planted one"),
+        "words": ("text", "odd cue: what the network looks at, in the participant's own words"),
         "moves": ("integer", "times that a picture was put into a group or back"),
         "toggles": ("integer", "times that heatmaps were switched"),
         "zooms": ("integer", "times that the large view was opened or closed"),
@@ -65,7 +69,8 @@ COLUMNS: dict[str, dict[str, Column]] = {
         "group": (
             "integer",
             "group that it was put into, whose number carries no meaning; in forward simulation "
-            "the predicted answer, 1 for the first class of the data set",
+            "the predicted answer, 1 for the first class of the data set; with the odd cue 1, for "
+            "seen",
         ),
         "predicted": ("text", "class that the network predicts, among those of the study"),
         "label": ("text", "true class"),

@@ -157,15 +157,35 @@ def _trial(
 ) -> dict[str, Any]:
     types = Counter(event.type for event in own)
     seconds = None if row.submitted_at is None else row.submitted_at - row.started_at
-    return _about(plan, person, row.position) | {
+    about = _about(plan, person, row.position)
+    return about | {
         "started_at": _time(row.started_at),
         "submitted_at": _time(row.submitted_at),
         "seconds": seconds,
         "active_seconds": active_seconds(own),
         "confidence": given.get(f"confidence/{row.position}"),
+        **_cue(plan, row, given, own, about["data_set"]),
         "moves": types["move"],
         "toggles": sum(types[name] for name in _TOGGLES),
         "zooms": types["zoom"],
+    }
+
+
+def _cue(
+    plan: StudyPlan, row: Row, given: Mapping[str, str], own: Iterable[Row], data_set: str
+) -> dict[str, Any]:
+    """What somebody took for the cue of a batch; nothing in other tasks and in practice."""
+    if plan.settings.task != "odd_cue" or row.position == PRACTICE or row.submitted_at is None:
+        return {}
+    planted = plan.data_set(data_set).cue
+    answered = f"confidence/{row.position}" in given
+    chosen = given.get(f"cue/{row.position}")
+    right = planted is not None and chosen == planted.right
+    return {
+        "seen": len({event.image for event in own if event.type == "move"}),
+        "cue": chosen,
+        "cue_right": right if answered else None,
+        "words": given.get(f"words/{row.position}"),
     }
 
 

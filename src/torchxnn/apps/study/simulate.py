@@ -170,11 +170,13 @@ class _Person:
             fields = {"confidence": str(choose(2, 6))}
             if 'name="attention"' in page.text:
                 fields["attention"] = "3" if self.random.random() < 0.95 else "5"
+            if cues := page.text.count('name="cue"'):
+                fields["cue"] = str(choose(0, cues - 1))
         elif path == "/ratings":
             names = ("rating_one_heatmap", "rating_xnn")
             fields = {n: str(choose(2, 7)) for n in names if f'name="{n}"' in page.text}
             fields |= {"difficulty": str(choose(1, 7)), "comments": "written by a program"}
-        elif path in ("/about-you", "/instructions"):
+        elif path in ("/about-you", "/instructions") or path.endswith("/words"):
             fields = {}
         else:
             raise XNNError(f"unexpected page {path} (status {page.status_code})")
@@ -213,6 +215,9 @@ class _Person:
         """A group, or an answer of the network, for every picture; some are drawn at random."""
         if content["task"] == "forward_simulation":
             found, most = predict_answers(content, self._pixels), content["answers"]
+        elif content["task"] == "odd_cue":
+            seen = content["images"][: self.random.randint(1, len(content["images"]))]
+            found, most = {image["id"]: 1 for image in seen}, 1
         else:
             found, most = self._groups(content), content["groups"]
         return {

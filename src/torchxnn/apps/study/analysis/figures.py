@@ -226,7 +226,7 @@ def _boxes(
 
 
 def draw_box(
-    axis: Axes, place: float, values: np.ndarray, colour: str, rng: np.random.Generator
+    axis: Axes, place: int, values: np.ndarray, colour: str, rng: np.random.Generator
 ) -> None:
     """A box at a place, with a point for each value and a diamond at their mean."""
     axis.boxplot(

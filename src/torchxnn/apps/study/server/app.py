@@ -18,7 +18,7 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from torchxnn.apps.address import BasePath, address_of, check_base_path, first_names
 from torchxnn.apps.server_log import LOGGER, log_failure
 from torchxnn.apps.study.plan import MEDIA, StudyPlan
-from torchxnn.apps.study.server import admin, api, entry, health, leaving, pages
+from torchxnn.apps.study.server import admin, api, entry, health, leaving, pages, words
 from torchxnn.apps.study.server.session import COOKIE, SiteOf
 from torchxnn.apps.study.server.site import STATIC, Site, site_of
 from torchxnn.apps.study.store.database import open_database
@@ -27,7 +27,7 @@ from torchxnn.apps.study.texts import read_consent, read_texts
 from torchxnn.apps.web import Guard
 from torchxnn.storage.artifact import __version__
 
-_PARTS = (entry, pages, leaving, api, admin, health)
+_PARTS = (entry, pages, words, leaving, api, admin, health)
 
 
 def create_app(

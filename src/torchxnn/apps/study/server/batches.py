@@ -32,6 +32,8 @@ class Batch:
         classes: predictions that there can be; an answer is the place of one of them, from 1.
         learned: pictures that are shown with the network's answer before; none but in forward
             simulation.
+        one_is_enough: whether a single picture needs an answer before the batch is handed in, the
+            first one, rather than all.
     """
 
     stage: Stage
@@ -39,11 +41,12 @@ class Batch:
     images: Sequence[StudyImage]
     classes: Sequence[str]
     learned: Sequence[StudyImage] = ()
+    one_is_enough: bool = False
 
     @property
     def needed(self) -> list[str]:
         """Ids of the pictures that must have an answer before the batch is handed in."""
-        return [image.id for image in self.images]
+        return [image.id for image in self.images[: 1 if self.one_is_enough else None]]
 
     def answer(self, image: StudyImage) -> int:
         """What the network says of a picture."""
@@ -80,7 +83,8 @@ def find_batch(session: Session, position: int) -> Batch:
 
     learned = ordered(trial.learned, position + LEARNED) if trial.learned else []
     shown = ordered(trial.set, position)
-    return Batch(trial.stage, trial.method, shown, data.classes, learned)
+    few = plan.settings.task == "odd_cue"
+    return Batch(trial.stage, trial.method, shown, data.classes, learned, few)
 
 
 def _practice(session: Session) -> Batch:
@@ -97,7 +101,8 @@ def _practice(session: Session) -> Batch:
         learned = [next(i for i in images if i.predicted == kind) for kind in classes]
     rest = [image for image in images if image not in learned]
     order = draw_order(settings, who.number, PRACTICE, rest)
-    return Batch(stage, "excitation_backprop", order, classes, learned)
+    few = settings.task == "odd_cue"
+    return Batch(stage, "excitation_backprop", order, classes, learned, few)
 
 
 def content_of(

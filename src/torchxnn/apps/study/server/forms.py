@@ -36,6 +36,7 @@ class Confidence(Body):
 
     confidence: Point | None = None
     attention: Point | None = None
+    cue: Annotated[int, Field(ge=0, le=20)] | None = None
 
 
 class Ratings(Body):

@@ -12,6 +12,7 @@ from pydantic import Field
 
 from torchxnn.apps.study.server.forms import About, Body, Confidence, Ratings
 from torchxnn.apps.study.server.session import Problem, Session, SessionOf
+from torchxnn.apps.study.server.words import chosen_cue, cue_options
 from torchxnn.apps.study.settings import ATTENTION, HARDEST, PRACTICE, Stage
 from torchxnn.apps.study.steps import (
     ABOUT,
@@ -106,7 +107,13 @@ def _confidence(position: Position, session: SessionOf) -> Response:
 
 
 def _confidence_page(session: Session, position: int, **values: Any) -> Response:
-    values = {"attention": _is_checked(session, position), "error": None} | values
+    cues = cue_options(session, position)
+    values = {
+        "attention": _is_checked(session, position),
+        "cues": cues,
+        "cue": None,
+        "error": None,
+    } | values
     return session.page(confidence_step(position), "confidence.html", **values)
 
 
@@ -119,11 +126,14 @@ def _is_checked(session: Session, position: int) -> bool:
 def _answer_confidence(
     position: Position, session: SessionOf, given: Annotated[Confidence, Form()]
 ) -> Response:
-    checked = _is_checked(session, position)
-    if given.confidence is None or (checked and given.attention is None):
+    checked, cues = _is_checked(session, position), cue_options(session, position)
+    unanswered = (checked and given.attention is None) or (cues and given.cue is None)
+    if given.confidence is None or unanswered:
         missing = session.site.texts["confidence"]["missing"]
-        return _confidence_page(session, position, error=missing, status=422)
-    answers = {f"confidence/{position}": given.confidence}
+        return _confidence_page(session, position, error=missing, status=422, cue=given.cue)
+    answers: dict[str, Any] = {f"confidence/{position}": given.confidence}
+    if cues:
+        answers[f"cue/{position}"] = chosen_cue(cues, given.cue or 0)
     if checked and given.attention is not None:
         answers[ATTENTION] = given.attention
     return _answered(session, confidence_step(position), given.csrf, answers)
