@@ -7,6 +7,7 @@ import torch
 
 from cli_examples import FAST, fails, text_of, write_letters
 from torchxnn.cli.main import main
+from torchxnn.storage.files import claimed
 from torchxnn.storage.saved_folder import read_saved
 
 MODEL = "cli_examples:small_network"
@@ -142,3 +143,31 @@ def test_ray_gives_the_same_bits(letters, tmp_path):
         assert first == second
     caches = [sorted((place / "activations").glob("chunk*")) for place in (here, there)]
     assert [path.read_bytes() for path in caches[0]] == [path.read_bytes() for path in caches[1]]
+
+
+def test_an_xnn_of_another_class_is_not_replaced(letters, tmp_path, capsys):
+    out = tmp_path / "run"
+    assert main(command(letters, out, "--target", "b")) == 0
+    first = (out / "xnn.json").read_bytes()
+    line = fails(capsys, *command(letters, out, "--target", "c"))
+    assert line == f"{out} explains b; choose another --out, or remove that one first"
+    assert (out / "xnn.json").read_bytes() == first
+    assert main(command(letters, out, "--target", "b", "--seed", "1")) == 0
+    assert (out / "xnn.json").read_bytes() != first
+
+
+def test_two_fits_with_one_out_do_not_meet(letters, tmp_path, capsys):
+    out = tmp_path / "run"
+    with claimed(out):
+        line = fails(capsys, *command(letters, out, "--target", "b"))
+    assert line.startswith(f"another process is at work on {out}; wait until it is done")
+    assert not out.exists()
+
+
+def test_a_place_that_cannot_be_written_is_named_before_the_work(letters, tmp_path, capsys):
+    (tmp_path / "file").write_text("mine")
+    for place in (tmp_path / "file" / "run", "/proc/run"):
+        line = fails(capsys, *command(letters, place, "--target", "b"))
+        assert line.startswith(f"{place} cannot be written")
+        assert "choose another place" in line
+    assert (tmp_path / "file").read_text() == "mine"

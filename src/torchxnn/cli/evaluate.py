@@ -22,8 +22,10 @@ class Evaluate(SavedRunOnImages):
         """Measure, print, and write JSON if asked."""
         from torchxnn.cli.tables import evaluation_table
         from torchxnn.storage.artifact import to_json
-        from torchxnn.storage.files import replace_file
+        from torchxnn.storage.files import check_writable, replace_file
 
+        if self.json is not None:
+            check_writable(self.json)
         xnn = self.load()
         with terminal.progress() as progress:
             dataset = open_for(xnn, self.data, self.source, progress)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -90,7 +91,7 @@ class Fit(NamedModel):
         from torchxnn.cli.tables import fit_table
         from torchxnn.explanations.names.file import check_names
         from torchxnn.models.examination import said_of
-        from torchxnn.storage.files import check_replaceable
+        from torchxnn.storage.files import check_replaceable, claimed
         from torchxnn.storage.paths import as_place
         from torchxnn.storage.saved_folder import MARKER
 
@@ -98,10 +99,11 @@ class Fit(NamedModel):
         if isinstance(out, Path):
             check_replaceable(out, MARKER)
         check_names(out)
-        with terminal.progress() as progress:
-            fit = self._fit_images if self.cache is None else self._fit_cached
-            xnn = fit(loaded, progress)
-        xnn.save_pretrained(out)
+        with claimed(out) if isinstance(out, Path) else nullcontext():
+            with terminal.progress() as progress:
+                fit = self._fit_images if self.cache is None else self._fit_cached
+                xnn = fit(loaded, progress)
+            xnn.save_pretrained(out)
         if xnn.report is not None:
             terminal.show(fit_table(xnn.report))
         terminal.say(f"Model: {said_of(xnn.examination)}")
@@ -122,9 +124,11 @@ class Fit(NamedModel):
             dataset, held_out = HeldOutCopies(dataset, *rule).parts
             validation = self.source.loader(held_out)
             images = len(dataset) + len(held_out)
+        targets = self._targets(self.target, count_outputs(loaded.model, preprocessing), names)
+        self._keep_other_classes(targets, names)
         xnn.fit(
             self.source.loader(dataset),
-            self._targets(self.target, count_outputs(loaded.model, preprocessing), names),
+            targets,
             validation,
             config=self.train,
             on_batch=count_images(progress, "Recording activations", images),
@@ -141,6 +145,7 @@ class Fit(NamedModel):
         preprocessing, names = cache.preprocessing or self.preprocessing(loaded), cache.class_names
         xnn = self._xnn(loaded, class_names=names, preprocessing=preprocessing, source=cache.source)
         targets = self._targets(self.target, cache.n_outputs, names)
+        self._keep_other_classes(targets, names)
         xnn.examination = cache.examined
         meaning = cache.settled_labels(self.outputs_of(loaded))[1]
         needs = Needs(cache, self.place, self.train, self.many.memory, meaning)
@@ -154,6 +159,26 @@ class Fit(NamedModel):
             self.compute,
         )
         return xnn
+
+    def _keep_other_classes(self, targets: Sequence[int], names: Sequence[str] | None) -> None:
+        """Refuse to put the XNN of one class in the place of another's.
+
+        Raises:
+            DataError: an XNN of other targets lies there.
+        """
+        from torchxnn.storage.paths import as_place
+        from torchxnn.storage.saved_folder import MARKER, read_about
+
+        out = as_place(self.out)
+        if not (out / MARKER).is_file():
+            return
+        there = tuple(read_about(out)["targets"])
+        if there != tuple(targets):
+            known = names or ()
+            shown = ", ".join(known[i] if i < len(known) else str(i) for i in there)
+            raise DataError(
+                f"{self.out} explains {shown}; choose another --out, or remove that one first"
+            )
 
     def _xnn(self, loaded: LoadedModel, **about: Any) -> XNN:
         from torchxnn.xnn import XNN

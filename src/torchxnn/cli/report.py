@@ -22,7 +22,9 @@ class WriteReport(SavedRunOnImages):
         """Gather and write the report."""
         from torchxnn.apps.report.build import build_report
         from torchxnn.apps.report.write import write_report
+        from torchxnn.storage.files import check_writable
 
+        check_writable(self.out)
         xnn = self.load()
         with terminal.progress() as progress:
             dataset = open_for(xnn, self.data, self.source, progress)

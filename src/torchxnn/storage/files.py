@@ -5,6 +5,8 @@ artefact: everything is written beside its target under a temporary name and the
 """
 
 import errno
+import getpass
+import hashlib
 import os
 import shutil
 import tempfile
@@ -13,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 
 def replace_file(path: Path, content: bytes | Iterable[Any], prefix: str = ".torchxnn-") -> None:
@@ -84,6 +86,58 @@ def check_replaceable(path: Path, marker: str) -> None:
             f"{path} exists and holds no {marker}, so it was not written by torchxnn; "
             "choose another name or remove it yourself"
         )
+
+
+def check_writable(path: Path) -> None:
+    """Refuse a place where nothing can be written; to be asked before long work.
+
+    Raises:
+        OSError: a file stands where a folder would have to be, or the system allows nothing there.
+    """
+    there = next(folder for folder in Path(path).absolute().parents if folder.exists())
+    try:
+        with tempfile.TemporaryDirectory(prefix=".torchxnn-", suffix=".tmp", dir=there):
+            pass
+    except OSError as error:
+        raise OSError(
+            f"{path} cannot be written, since nothing can be put into {there} "
+            f"({error.strerror}); choose another place"
+        ) from error
+
+
+def _user() -> str:
+    """Who runs this process; in a container not everybody has a name."""
+    return str(os.getuid()) if hasattr(os, "getuid") else getpass.getuser()
+
+
+@contextmanager
+def claimed(path: Path) -> Iterator[None]:
+    """Keep a place for this process in a `with`, during long work that ends in writing it.
+
+    The claim holds against other processes of the same user on this machine. It ends with the
+    process, also after a kill; its lock lies among the temporary files, so nothing is left beside
+    the place.
+
+    Raises:
+        FileExistsError: Another process has claimed it.
+        OSError: see `check_writable`.
+    """
+    path = Path(path)
+    check_writable(path)
+    name = hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:24]
+    folder = Path(tempfile.gettempdir()) / f"torchxnn-claims-{_user()}"
+    folder.mkdir(exist_ok=True)
+    lock = FileLock(folder / f"{name}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise FileExistsError(
+            f"another process is at work on {path}; wait until it is done, or choose another name"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 @contextmanager
