@@ -58,6 +58,8 @@ def test_fit_explain_evaluate_report(run, folder, tmp_path, capsys):
     assert about["targets"] == [1]
     assert about["class_names"] == list("abcd")
     assert about["report"]["config"]["hidden"] == [16]
+    assert main(["check", str(run)]) == 0
+    assert "features.0" in text_of(capsys)[0]
     images = [str(p) for p in sorted(folder.glob("*/1*.png"))[:2]]
     explained = tmp_path / "explained"
     assert main(["explain", str(run), *images, "--out", str(explained)]) == 0
@@ -303,6 +305,7 @@ def test_check_prints_layers_and_the_cascade(folder, tmp_path, capsys):
     assert "1 real image" in out
     assert "features.0" in out
     assert "rank correlation" in out
+    assert re.search(r"The maps (hardly )?depend on the weights: .* is [+-]0\.\d\d", out)
     with Image.open(picture) as drawn:
         assert drawn.size[0] > 300
     assert "out of range" in fails(capsys, "check", "cli_examples:small_network", "--target", "9")

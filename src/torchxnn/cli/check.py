@@ -23,7 +23,8 @@ class Check(CheckConfig):
     """Check excitation backprop on a model: conservation per layer; do maps need the weights?"""
 
     model: Annotated[Positional[str], arg(metavar="MODEL")]
-    """torchvision:NAME, timm:NAME, hf:NAME-OR-FOLDER or package.module:factory"""
+    """torchvision:NAME, timm:NAME, hf:NAME-OR-FOLDER or package.module:factory, or the folder of a
+    saved XNN, whose model is checked"""
     images: Annotated[Positional[tuple[Path, ...]], arg(metavar="[IMAGE ...]")] = ()
     """real images to check on, beside random input"""
 
@@ -41,6 +42,7 @@ class Check(CheckConfig):
                 terminal.show(certificate_table(title, found.layers))
                 continue
             terminal.show(cascade_table(found.steps))
+            terminal.say(found.verdict)
             if found.file is not None:
                 terminal.say(f"Wrote {found.file}")
 

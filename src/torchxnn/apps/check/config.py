@@ -13,7 +13,8 @@ class CheckConfig:
     """What to check.
 
     Attributes:
-        model: torchvision:NAME, timm:NAME, hf:NAME-OR-FOLDER or package.module:factory.
+        model: torchvision:NAME, timm:NAME, hf:NAME-OR-FOLDER or package.module:factory, or the
+            folder of a saved XNN, whose model is checked.
         images: real images to check on, beside random input.
         weights: state dict of the model; without it random weights are checked if there are no
             others.

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from torchxnn.apps.check.config import CheckConfig
 from torchxnn.apps.gallery import evenly_spaced
+from torchxnn.apps.saved_xnn import open_run
 from torchxnn.attribution.base import LayerCertificate
 from torchxnn.attribution.excitation_backprop.method import ExcitationBackprop
 from torchxnn.attribution.sanity import RandomizedStep, randomize_from_the_top
@@ -30,8 +31,12 @@ from torchxnn.models.layers import run_model
 from torchxnn.models.load import LoadedModel, load_model
 from torchxnn.models.preprocessing import Preprocessing
 from torchxnn.storage.files import replace_file
+from torchxnn.storage.saved_folder import MARKER
 
 COLUMNS = 8
+NEEDED = 0.5
+"""Rank correlation with the trained model's maps from where on destroyed weights are called hardly
+missed. Our convention, half way between other maps and the same ones: the figure stands beside."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +65,16 @@ class Cascade:
 
     steps: tuple[RandomizedStep, ...]
     file: Path | None
+
+    @property
+    def verdict(self) -> str:
+        """Whether the maps depend on the weights, in a sentence."""
+        last = self.steps[-1].correlation
+        said = "depend on the weights" if abs(last) < NEEDED else "hardly depend on the weights"
+        return (
+            f"The maps {said}: with all of them destroyed, the rank correlation with the trained "
+            f"model's maps is {last:+.2f} (1 if nothing changed)."
+        )
 
 
 def run_check(
@@ -122,7 +137,11 @@ def _drawn(picture: np.ndarray, heatmap: Tensor) -> np.ndarray:
 def _load(config: CheckConfig, on_note: Callable[[str], None]) -> LoadedModel:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", XNNWarning)
-        loaded = load_model(config.model, config.weights, allow_random=True)
+        if (Path(config.model) / MARKER).is_file():
+            xnn = open_run(Path(config.model), weights=config.weights)  # and no other model's
+            loaded = LoadedModel(xnn.model, cast(Preprocessing, xnn.preprocessing), None, "")
+        else:
+            loaded = load_model(config.model, config.weights, allow_random=True)
     for warning in caught:
         on_note(str(warning.message))
     return loaded
