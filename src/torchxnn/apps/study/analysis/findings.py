@@ -62,18 +62,21 @@ def purity_sentence(c: PairedComparison, results: Results, plan: StudyPlan) -> s
 
 def _carries_over(c: PairedComparison, results: Results) -> str:
     """Say to what a difference of purity carries over: to other people, or other pictures too."""
-    pair = (c.data_set, c.first, c.second)
-    found = next((o for o in results.carry_over if (o.data_set, o.first, o.second) == pair), None)
-    if c.test is None or found is None:
+    if c.test is None:
         return ""
     said = "This test speaks of other people who see these pictures;"
-    if found.p_both is None:
+    model, name = results.model, f"{c.first} - {c.second}"
+    if isinstance(model, Unavailable) or model.suits_sd is None:
         return f"{said} what other pictures would give cannot be tested."
-    shown = "is shown too" if found.p_both < results.options.alpha else "is not shown"
-    return (
-        f"{said} a difference with other pictures {shown} (min F' over {found.batches} batches, "
-        f"{p_text(found.p_both)}, not corrected)."
-    )
+    for one in model.contrasts:
+        if (one.data_set, one.name) == (c.data_set, name) and one.p_holm is not None:
+            shown = "is shown too" if one.p_holm < results.options.alpha else "is not shown"
+            return (
+                f"{said} a difference with other pictures {shown} (mixed model with participants "
+                f"and batches as drawn: {points(one.value)} points, {decimal(100 * one.low, 1)} to "
+                f"{decimal(100 * one.high, 1)}, {p_text(one.p_holm, 'Holm p')})."
+            )
+    return ""
 
 
 def shift_sentence(c: PairedComparison, results: Results, plan: StudyPlan) -> str:
@@ -131,6 +134,11 @@ def model_sentences(model: LinearModel | Unavailable) -> list[str]:
             f"Standard deviation between participants {100 * model.participant_sd:.1f}, within "
             f"{100 * model.residual_sd:.1f} percentage points (intraclass correlation "
             f"{share:.2f})."
+        )
+    if model.batch_sd is not None and model.suits_sd is not None:
+        found.append(
+            f"Standard deviation between batches of pictures {100 * model.batch_sd:.1f}, between "
+            f"stages within batches {100 * model.suits_sd:.1f} percentage points."
         )
     found += [f"Left out: {term}." for term in model.dropped]
     if model.messages:

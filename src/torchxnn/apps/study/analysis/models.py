@@ -14,7 +14,7 @@ from scipy import stats
 from statsmodels.regression.mixed_linear_model import MixedLMParams
 
 from torchxnn.apps.study.analysis.design_matrix import STAGE, Design, build_design
-from torchxnn.apps.study.analysis.options import PAIRS, AnalysisOptions
+from torchxnn.apps.study.analysis.options import PRIMARY_PAIR, AnalysisOptions
 from torchxnn.metrics.intervals import holm_adjust
 
 MIXED = "linear mixed model with a random intercept per participant (REML)"
@@ -93,12 +93,14 @@ class LinearModel:
         df: residual degrees of freedom of t and F.
         terms: Wald F tests, type III.
         coefficients: sum-to-zero coded.
-        contrasts: expected differences of stages per data set, at equal order, for these pictures;
-            those from NoVis, which always comes first, extrapolate the slope of order.
+        contrasts: expected difference of XNN and 1-Heatmap per data set, at equal order. NoVis has
+            none: it always comes first, so that equal order would be an extrapolation.
         participant_sd: between participants; None without a random participant.
         residual_sd: within participants.
         dropped: terms that the data cannot tell.
         messages: what the optimiser said, each once.
+        batch_sd: between batches of pictures; None where pictures are taken as given.
+        suits_sd: between stages within batches, as a batch may suit a stage; None likewise.
     """
 
     estimator: str
@@ -113,6 +115,8 @@ class LinearModel:
     residual_sd: float
     dropped: tuple[str, ...]
     messages: tuple[str, ...]
+    batch_sd: float | None = None
+    suits_sd: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,9 +139,10 @@ class Coefficients:
 
     def terms(self) -> tuple[TermTest, ...]:
         """Wald test of every term of the design: F, or chi squared without `df`."""
-        return tuple(self._test(term) for term in self.design.terms)
+        return tuple(self.test(term) for term in self.design.terms)
 
-    def _test(self, term: str) -> TermTest:
+    def test(self, term: str) -> TermTest:
+        """Wald test of one term."""
         rows = self.design.selector(term)
         effect, count = rows @ self.values, len(rows)
         spread = rows @ self.covariance @ rows.T
@@ -155,14 +160,14 @@ class Coefficients:
         return tuple(self._weigh(name, "", row) for name, row in zip(names, rows, strict=True))
 
     def contrasts(self) -> tuple[Estimate, ...]:
-        """Differences of stages per data set, XNN first, corrected after Holm over all of them."""
+        """XNN minus 1-Heatmap per data set, corrected after Holm over the data sets."""
         if STAGE not in self.design.terms:
             return ()
+        first, second = PRIMARY_PAIR
         found = [
             self._weigh(
                 f"{first} - {second}", data_set, self.design.contrast(data_set, first, second)
             )
-            for first, second in PAIRS[:2]
             for data_set in self.design.data_sets
             if {(data_set, first), (data_set, second)} <= self.design.cells
         ]

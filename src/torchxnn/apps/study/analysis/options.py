@@ -14,6 +14,7 @@ from torchxnn.errors import DataError
 
 NO_VISUALISATION, ONE_HEATMAP, XNN_STAGE = "NoVis", "1-Heatmap", "XNN"
 STAGES = (NO_VISUALISATION, ONE_HEATMAP, XNN_STAGE)
+ASSISTED = (ONE_HEATMAP, XNN_STAGE)
 PARTICIPANT, PILOT, SYNTHETIC = "participant", "pilot", "synthetic"
 
 # (first, second): differences are first - second, so that positive favours the first

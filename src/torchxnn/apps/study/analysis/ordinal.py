@@ -37,8 +37,8 @@ class OrdinalModel:
         trials: number.
         levels: answers that were given, in their order.
         terms: Wald chi squared tests (divided by df), type III.
-        contrasts: log odds ratios of a higher answer, per data set, at equal order; those from
-            NoVis, which always comes first, extrapolate the slope of order.
+        contrasts: log odds ratio of a higher answer with XNN than with 1-Heatmap, per data set, at
+            equal order.
         dropped: terms that the data cannot tell.
     """
 

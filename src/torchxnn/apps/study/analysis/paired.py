@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from math import comb
 from typing import Any, TypeVar
 
@@ -57,6 +57,7 @@ class Question:
         first: condition, a stage or an arm and stage; differences are first - second.
         second: the other condition.
         family: tests that are corrected together, see `holm`; empty for none.
+        p_holm: p after Holm's correction over the family; None before it.
     """
 
     measure: str
@@ -64,6 +65,12 @@ class Question:
     first: str
     second: str
     family: str
+    p_holm: float | None = field(default=None, kw_only=True)
+
+    @property
+    def p(self) -> float | None:
+        """Before the correction; None for no test."""
+        return None
 
 
 @dataclass(frozen=True)
@@ -76,7 +83,6 @@ class PairedComparison(Question):
         mean_interval: of it.
         median_difference: in the same units; None without participants.
         test: None without participants.
-        p_holm: p after Holm's correction over the family.
         rank_biserial: matched, in [-1, 1]; positive if the first is higher. 0 if nothing differs.
         rank_biserial_interval: of it.
         cohens_dz: mean difference / its standard deviation; None if that is 0 or n < 2.
@@ -89,7 +95,6 @@ class PairedComparison(Question):
     mean_interval: BootstrapInterval | None = None
     median_difference: float | None = None
     test: SignedRank | None = None
-    p_holm: float | None = None
     rank_biserial: float | None = None
     rank_biserial_interval: BootstrapInterval | None = None
     cohens_dz: float | None = None
@@ -114,7 +119,6 @@ class UnpairedComparison(Question):
         statistic: U of the first group; None without participants.
         p: two-sided.
         method: of p.
-        p_holm: p after Holm's correction over the family.
         cliffs_delta: P(first > second) - P(first < second), in [-1, 1].
         cliffs_delta_interval: of it.
     """
@@ -126,12 +130,11 @@ class UnpairedComparison(Question):
     statistic: float | None = None
     p: float | None = None
     method: str = ""
-    p_holm: float | None = None
     cliffs_delta: float | None = None
     cliffs_delta_interval: BootstrapInterval | None = None
 
 
-Comparison = TypeVar("Comparison", PairedComparison, UnpairedComparison)
+Comparison = TypeVar("Comparison", bound=Question)
 
 
 def signed_rank(differences: Float[np.ndarray, " pairs"]) -> SignedRank:
@@ -282,7 +285,7 @@ def compare_unpaired(
     )
 
 
-def holm(comparisons: Sequence[Comparison]) -> list[Comparison]:
+def holm(comparisons: Iterable[Comparison]) -> list[Comparison]:
     """Correct the p of each family after Holm; tests without data are not part of a family.
 
     Those without a family stay as they are, and so does the order. Source: Holm, A simple

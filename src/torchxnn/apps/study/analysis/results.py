@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -12,6 +12,7 @@ from itertools import product
 import numpy as np
 import pandas as pd
 
+from torchxnn.apps.study.analysis.crossed import fit_purity_model
 from torchxnn.apps.study.analysis.descriptives import (
     Cell,
     Demographics,
@@ -22,8 +23,9 @@ from torchxnn.apps.study.analysis.descriptives import (
     summarise,
 )
 from torchxnn.apps.study.analysis.exclusions import Selection, select_participants
-from torchxnn.apps.study.analysis.models import LinearModel, Unavailable, fit_linear_model
+from torchxnn.apps.study.analysis.models import LinearModel, Unavailable
 from torchxnn.apps.study.analysis.options import (
+    ASSISTED,
     NO_VISUALISATION,
     PAIRS,
     PRIMARY_PAIR,
@@ -89,11 +91,12 @@ class Results:
         selection: who is analysed.
         cells: descriptives.
         paired: purity, stages of the main arm, with the families `PRIMARY` and `SECONDARY`.
-        carry_over: purity, the same pairs with participants and pictures as random factors.
-        model: linear mixed model of purity, main arm.
+        carry_over: purity, the same pairs and families with participants and pictures as random
+            factors.
+        model: linear mixed model of purity, assisted stages of the main arm.
         between: the main arm against the others, the family `BETWEEN`; NoVis without a family.
         confidence: stages of the main arm, the family `CONFIDENCE`.
-        confidence_model: proportional odds, main arm.
+        confidence_model: proportional odds, assisted stages of the main arm.
         ratings: of the agents.
         sensitivity: the primary comparisons with other figures or without exclusions, each
             corrected on its own.
@@ -158,14 +161,17 @@ def compute(
         cells=describe_cells(scores, arms, keys, STAGES, options),
         paired=tuple(holm(_compare_stages(main, plan, options, PURITY))),
         carry_over=tuple(
-            carry_over(main, key, *pair)
-            for pair, key in product(PAIRS, keys)
-            if set(pair) <= set(plan.main.all_stages)
+            holm(
+                carry_over(main, question, options.level)
+                for question in _questions(plan, PURITY, PAIRS)
+            )
         ),
-        model=fit_linear_model(main, STAGES, keys, options),
+        model=fit_purity_model(main, ASSISTED, keys, options),
         between=tuple(holm(_compare_arms(scores, plan, options))),
         confidence=tuple(holm(_compare_stages(main, plan, options, CONFIDENCE))),
-        confidence_model=fit_ordinal_model(main, STAGES, keys, options),
+        confidence_model=fit_ordinal_model(
+            main[main["stage"].isin(ASSISTED)], ASSISTED, keys, options
+        ),
         ratings=_ratings(people, plan, options),
         sensitivity=_sensitivity(tables, main, plan, options),
         people=demographics(people),
@@ -194,22 +200,29 @@ def _compare_stages(
     measure: str,
     pairs: tuple[tuple[str, str], ...] = PAIRS,
 ) -> list[PairedComparison]:
-    stages = set(plan.main.all_stages)
     found = []
+    for question in _questions(plan, measure, pairs):
+        pair = [question.first, question.second]
+        table = (
+            main[main["data_set"] == question.data_set]
+            .assign(value=floats(main[PURITY if measure == NO_EXCLUSIONS else measure]))
+            .pivot(index="participant", columns="stage", values="value")
+            .reindex(columns=pair)
+        )
+        first, second = (table[stage].to_numpy(dtype="float64") for stage in pair)
+        found.append(compare_paired(first, second, options, question))
+    return found
+
+
+def _questions(
+    plan: StudyPlan, measure: str, pairs: tuple[tuple[str, str], ...]
+) -> Iterator[Question]:
+    """Each pair of stages of the main arm on each data set, with its family of tests."""
     for pair, data in product(pairs, plan.data_sets):
-        if set(pair) <= stages:
-            table = (
-                main[main["data_set"] == data.key]
-                .assign(value=floats(main[PURITY if measure == NO_EXCLUSIONS else measure]))
-                .pivot(index="participant", columns="stage", values="value")
-                .reindex(columns=list(pair))
-            )
-            first, second = (table[stage].to_numpy(dtype="float64") for stage in pair)
+        if set(pair) <= set(plan.main.all_stages):
             ranked = PRIMARY if pair == PRIMARY_PAIR else SECONDARY
             family = CONFIDENCE if measure == CONFIDENCE else ranked
-            question = Question(measure, data.key, *pair, family)
-            found.append(compare_paired(first, second, options, question))
-    return found
+            yield Question(measure, data.key, *pair, family)
 
 
 def _compare_arms(

@@ -215,14 +215,15 @@ def model_tables(
     compared = "Stages compared by the model"
     return (
         Table("Wald tests of the terms (type III)", tests, tuple(map(test, model.terms))),
-        Table(compared, contrasts, tuple(map(contrast, model.contrasts)), _EXTRAPOLATED),
+        Table(compared, contrasts, tuple(map(contrast, model.contrasts)), _note(model)),
     )
 
 
-_EXTRAPOLATED = (
-    "Standard errors are over participants, for these pictures. Differences are at equal order; "
-    "NoVis always comes first, so those from NoVis extrapolate the slope of order."
-)
+def _note(model: LinearModel | OrdinalModel) -> str:
+    """Say to what the standard errors of a model carry over."""
+    if isinstance(model, LinearModel) and model.suits_sd is not None:
+        return "Standard errors are over participants and batches of pictures. Equal order."
+    return "Standard errors are over participants, for these pictures. Equal order."
 
 
 def carry_over_table(results: Results, plan: StudyPlan) -> Table:
@@ -237,13 +238,22 @@ def carry_over_table(results: Results, plan: StudyPlan) -> Table:
         ("p, other pictures", lambda c: p_value(c.p_batches)),
         ("min F'", lambda c: decimal(c.f_both)),
         ("p, both", lambda c: p_value(c.p_both)),
+        ("p, both (Holm)", lambda c: p_value(c.p_holm)),
+        ("Mean difference", lambda c: points(c.difference)),
+        (f"{results.options.level:.0%} interval, both", _both_interval),
     ]
     note = (
         "F1 takes the batches of pictures as given, F2 the participants; min F' takes both as "
-        "drawn. None is corrected. With few batches only large differences can be shown to carry "
-        "over to other pictures."
+        "drawn, is a lower bound, and is corrected. With few batches only large differences can be "
+        "shown to carry over to other pictures."
     )
     return _table("To what differences of purity carry over", results.carry_over, columns, note)
+
+
+def _both_interval(one: CarryOver) -> str:
+    if one.low is None or one.high is None:
+        return DASH
+    return f"{decimal(100 * one.low, 1)} to {decimal(100 * one.high, 1)}"
 
 
 def shown_table(plan: StudyPlan) -> Table:
@@ -294,5 +304,5 @@ def _where(cell: Cell, plan: StudyPlan) -> str:
     return f"{_data_set(cell, plan)}{cell.name}{arm}"
 
 
-def _data_set(of: Cell | Question | Estimate | CarryOver, plan: StudyPlan) -> str:
+def _data_set(of: Cell | Question | Estimate, plan: StudyPlan) -> str:
     return f"{plan.data_set_name(of.data_set)}: " if of.data_set else ""

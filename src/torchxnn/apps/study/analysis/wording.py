@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from torchxnn.apps.study.analysis.crossed import CROSSED
 from torchxnn.apps.study.analysis.models import LinearModel, Unavailable
 from torchxnn.apps.study.analysis.options import (
     NO_VISUALISATION,
@@ -145,10 +146,7 @@ def describe_hypotheses(plan: StudyPlan, options: AnalysisOptions) -> list[str]:
 
 def describe_analysis(plan: StudyPlan, options: AnalysisOptions) -> list[tuple[str, str]]:
     """What the analysis does, as (heading, text): read by preregistration and report alike."""
-    level, alpha = f"{options.level:.0%}", f"{options.alpha:g}"
-    sets = plural(len(plan.data_sets), "data set")
-    primary = " against ".join(PRIMARY_PAIR)
-    secondary = listed([" against ".join(pair) for pair in SECONDARY_PAIRS])
+    level, primary = f"{options.level:.0%}", " against ".join(PRIMARY_PAIR)
     steps = [
         (
             "Measures",
@@ -162,9 +160,8 @@ def describe_analysis(plan: StudyPlan, options: AnalysisOptions) -> list[tuple[s
             f"Within the arm {plan.main.name} every pair of stages is compared on each data set "
             "by Wilcoxon's signed-rank test, two-sided; differences of 0 are left out, and p is "
             f"exact given the midranks of ties for at most {EXACT_PAIRS} pairs (normal "
-            f"approximation above). Two families are corrected after Holm at alpha = {alpha} each: "
-            f"the primary family, {primary} on {sets}, and the secondary family, {secondary} on "
-            f"{sets}. Participants who lack one of two trials are left out of that pair alone.",
+            "approximation above). Participants who lack one of two trials are left out of that "
+            "pair alone.",
         ),
         (
             "Effect sizes",
@@ -177,22 +174,26 @@ def describe_analysis(plan: StudyPlan, options: AnalysisOptions) -> list[tuple[s
         (
             "Other pictures",
             "The tests above are over participants and take the batches of pictures as given, so "
-            "their p-values carry over to other people who see these pictures. Every pair is also "
-            "tested over batches (F2, beside F1 over participants) and with both as random factors "
-            "(min F', Clark 1973), without a correction; only the last carries over to other "
-            "people who see other pictures.",
+            "their p-values carry over to other people who see these pictures. Whether a "
+            f"difference of {primary} carries over to other people who see other pictures is "
+            "answered by the mixed model, where both are random. Every pair is also tested over "
+            "batches (F2, beside F1 over participants) and with both as random factors (min F', "
+            f"Clark 1973), with a {level} interval of the mean difference; min F' is a lower bound "
+            "and finds less than the model.",
         ),
         (
             "Mixed model",
-            "Purity ~ stage x data set + order, participant random (intercept), fitted by REML. "
-            "Order is the position of the trial in the session, centred. Factors have sum-to-zero "
-            "coding; terms are tested by Wald F tests (type III) with residual degrees of freedom "
-            "within participants. Differences of XNN from the other stages per data set are "
-            "corrected after Holm over all of them. If the variance between participants is "
-            "estimated as 0, the model is ordinary least squares; if the fit does not converge, "
-            "intercepts of participants are fixed instead. The report says which. Pictures are no "
-            "random factor in it, and NoVis always comes first: its differences at equal order "
-            "extrapolate the slope of order.",
+            "Purity ~ stage x data set + order, of the assisted stages, with random intercepts of "
+            "participants, of batches of pictures and of batches in each stage, fitted by REML. "
+            "Order is the position of the trial in the session, centred. NoVis is left out: it "
+            "always comes first, so that its differences at equal order would be extrapolations. "
+            "Factors have sum-to-zero coding; terms are tested by Wald F tests (type III) with the "
+            "degrees of freedom of the stratum that they vary in: batches in each stage for "
+            "stages, batches for data sets, trials for order. A variance that is estimated as 0 is "
+            "left at 0 and named. If the batches are too few, or the fit does not converge, the "
+            "model has participants as its only random factor; if their variance is 0 then, it is "
+            "ordinary least squares; if that fit does not converge, intercepts of participants are "
+            "fixed instead. The report says which.",
         ),
     ]
     if len(plan.arms) > 1:
@@ -203,19 +204,18 @@ def describe_analysis(plan: StudyPlan, options: AnalysisOptions) -> list[tuple[s
                 f"{listed([arm.name for arm in plan.arms[1:]])}, and its {XNN_STAGE} with their "
                 f"{ONE_HEATMAP}, by Mann and Whitney's test, two-sided (exact over all splits "
                 f"where there are at most {EXACT_SPLITS:,}, else a normal approximation with "
-                "corrections for ties and continuity), corrected after Holm over all of them but "
-                "NoVis, which is a check of the groups and has no correction. Effect size: "
-                "Cliff's delta with a bootstrap interval.",
+                "corrections for ties and continuity). NoVis is a check of the groups. Effect "
+                "size: Cliff's delta with a bootstrap interval.",
             )
         )
     return [
         *steps,
         (
             "Confidence, ratings and difficulty",
-            "Confidence (1 to 7) is compared between stages like purity, with one Holm family over "
-            "all pairs and data sets. A proportional-odds model, confidence ~ stage x data set + "
-            "order, has no random participant; its errors are robust to clusters of participants, "
-            f"and it is fitted from {FEWEST_PARTICIPANTS} participants on. Ratings of the two "
+            "Confidence (1 to 7) is compared between stages like purity. A proportional-odds "
+            "model, confidence ~ stage x data set + order, of the assisted stages, has no random "
+            "participant; its errors are robust to clusters of participants, and it is fitted from "
+            f"{FEWEST_PARTICIPANTS} participants on. Ratings of the two "
             "agents (1 to 7) are compared by Wilcoxon's signed-rank test and by a sign test. "
             "Difficulty (0 to 7) is described by its mean.",
         ),
@@ -225,7 +225,29 @@ def describe_analysis(plan: StudyPlan, options: AnalysisOptions) -> list[tuple[s
             "respect to the labels, with purity minus its chance level, and with nobody excluded "
             "but those who withdrew.",
         ),
+        ("Families of tests", describe_families(plan, options)),
     ]
+
+
+def describe_families(plan: StudyPlan, options: AnalysisOptions) -> str:
+    """Which tests are corrected together: said here, and nowhere else."""
+    sets = f"on {plural(len(plan.data_sets), 'data set')}"
+    primary = f"{' against '.join(PRIMARY_PAIR)} {sets}"
+    secondary = listed([" against ".join(pair) for pair in SECONDARY_PAIRS])
+    families = [
+        f"the primary family, {primary}, by signed-rank tests",
+        f"the secondary family, {secondary} {sets}",
+        "the same two families for min F'",
+        f"the mixed model's differences, {primary}, and those of the model of confidence, each",
+        f"confidence, all pairs {sets}",
+        *["the arms, all pairs but NoVis"][: len(plan.arms) - 1],
+        "the primary comparisons of each analysis of sensitivity",
+    ]
+    return (
+        f"Each of these is corrected after Holm by itself at alpha = {options.alpha:g}: "
+        f"{'; '.join(families)}. Not corrected: terms of models, F1 and F2, ratings, and NoVis "
+        "between arms."
+    )
 
 
 def describe_sample(results: Sampled) -> list[str]:
@@ -273,7 +295,9 @@ def describe_deviations(results: Results) -> list[str]:
             found.append(f"The {name} model was not fitted: {model.reason}.")
             continue
         if isinstance(model, LinearModel) and model.reason:
-            found.append(f"The {name} model was replaced by {model.estimator}: {model.reason}.")
+            kept = model.estimator == CROSSED
+            what = "as planned" if kept else f"replaced by {model.estimator}"
+            found.append(f"The {name} model was {what}: {model.reason}.")
         found += [f"The {name} model is without the term {term}." for term in model.dropped]
     return found
 
@@ -283,8 +307,8 @@ def describe_limits(results: Results, plan: StudyPlan) -> list[str]:
     people = results.selection.kept_arms.get(plan.main.name, 0)
     found = [
         "NoVis always comes first, so its difference from the other stages holds whatever practice "
-        "or tiredness does; the term for order can only remove a part that grows evenly with the "
-        f"position. {' against '.join(PRIMARY_PAIR)} is free of this where their order is balanced."
+        "or tiredness does, and no model can take that out. "
+        f"{' against '.join(PRIMARY_PAIR)} is free of this where their order is balanced."
     ]
     if people < 20:
         found.insert(
@@ -294,7 +318,8 @@ def describe_limits(results: Results, plan: StudyPlan) -> list[str]:
         )
     found += [
         f"Pictures are those of {plural(plan.settings.sets, 'set')} per data set and one network: "
-        "results speak of further participants, not of further pictures, classes or networks.",
+        "only the mixed model and min F' speak of further pictures, of the same classes, and "
+        "nothing speaks of further classes or networks.",
         "Purity is bounded, takes few values, and rises with the number of groups used and with "
         "uneven classes, so the mixed model's normal errors are an approximation; read purity "
         "beside its chance level and the adjusted Rand index.",
