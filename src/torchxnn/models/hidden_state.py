@@ -93,17 +93,20 @@ def attribute_texts(model: nn.Module) -> dict[str, list[str]]:
 def values_by_module(model: nn.Module) -> Iterator[tuple[str, nn.Module, list[Group]]]:
     """For every module its name and the attributes that hold values, with these values."""
     known = {*map(id, model.modules()), *map(id, model.parameters()), *map(id, model.buffers())}
-
-    def leaves(prefix: str, values: Iterable[tuple[str, Any]], strict: bool) -> Iterator[Group]:
-        for key, value in values:
-            ignored = set() if strict else known
-            yield prefix + key, list(_leaves(value, prefix + key, ignored, strict))
-
     for name, module in model.named_modules():
         prefix = f"{name}." if name else ""
         values = chain(_attributes(module), _of_the_class(module), _on_tensors(module))
-        attributes = leaves(prefix, values, strict=False)
-        yield name, module, [*attributes, *leaves(prefix, _own_state(module), strict=True)]
+        attributes = _groups(prefix, values, known)
+        yield name, module, [*attributes, *_groups(prefix, _own_state(module), None)]
+
+
+def _groups(
+    prefix: str, values: Iterable[tuple[str, Any]], known: set[int] | None
+) -> Iterator[Group]:
+    """Names and leaves without those that are `known`; strict where nothing is."""
+    for key, value in values:
+        leaves = _leaves(value, prefix + key, known or set(), strict=known is None)
+        yield prefix + key, list(leaves)
 
 
 def _attributes(module: nn.Module) -> Iterator[tuple[str, Any]]:

@@ -12,6 +12,7 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -177,23 +178,14 @@ def replace_output(module: nn.Module, change: Callable[[Any], Any]) -> Iterator[
     It may run any number of times; `change` makes of what it returns what is used instead, or None
     to leave it as it is.
     """
-    thread = threading.get_ident()
-
-    def hook(_: nn.Module, __: Any, output: Any) -> Any:
-        return change(output) if threading.get_ident() == thread else None
-
-    with module.register_forward_hook(hook):
+    with module.register_forward_hook(partial(_in_thread, threading.get_ident(), change)):
         yield
 
 
 @contextmanager
 def watch_output(module: nn.Module, on_output: Callable[[Any], object]) -> Iterator[None]:
     """Call `on_output` with whatever a module returns while the body runs, in this thread only."""
-
-    def look(output: Any) -> None:
-        on_output(output)
-
-    with replace_output(module, look):
+    with replace_output(module, partial(_look, on_output)):
         yield
 
 
@@ -202,14 +194,18 @@ def watch_inputs(
     module: nn.Module, on_inputs: Callable[[tuple[Any, ...]], object]
 ) -> Iterator[None]:
     """Call `on_inputs` with a module's positional arguments, in this thread only."""
-    thread = threading.get_ident()
-
-    def hook(_: nn.Module, given: tuple[Any, ...]) -> None:
-        if threading.get_ident() == thread:
-            on_inputs(given)
-
-    with module.register_forward_pre_hook(hook):
+    look = partial(_look, on_inputs)
+    with module.register_forward_pre_hook(partial(_in_thread, threading.get_ident(), look)):
         yield
+
+
+def _in_thread(thread: int, change: Callable[[Any], Any], _: nn.Module, *given: Any) -> Any:
+    """What a hook makes of the last thing that it is given, in its own thread only."""
+    return change(given[-1]) if threading.get_ident() == thread else None
+
+
+def _look(on_value: Callable[[Any], object], value: Any) -> None:
+    on_value(value)
 
 
 def run_watched(

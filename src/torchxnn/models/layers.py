@@ -6,7 +6,8 @@ Everything here works on somebody else's model and leaves it as it was; see `tor
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -251,12 +252,10 @@ def run_past_layers(
     inner = unwrap(model)
     found = [resolve_layer(model, layer) for layer in layers]
     seen: list[list[Tensor]] = [[] for _ in found]
-
-    def keep(name: str, outputs: list[Tensor]) -> Callable[[Any], None]:
-        return lambda output: outputs.append(_one_tensor(output, name).clone())
-
     pairs = zip(found, seen, strict=True)
-    watches = [watch_output(module, keep(name, outputs)) for (name, module), outputs in pairs]
+    watches = [
+        watch_output(module, partial(_keep, name, outputs)) for (name, module), outputs in pairs
+    ]
     with takes_shape(images):
         output = run_watched(inner, images, watches)
     for (name, _), outputs in zip(found, seen, strict=True):
@@ -266,6 +265,10 @@ def run_past_layers(
                 "single output; choose a layer that runs once (`xnn layers MODEL` shows the calls)"
             )
     return [outputs[0] for outputs in seen], output
+
+
+def _keep(name: str, outputs: list[Tensor], output: Any) -> None:
+    outputs.append(_one_tensor(output, name).clone())
 
 
 def run_with_output(

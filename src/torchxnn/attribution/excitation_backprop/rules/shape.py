@@ -7,7 +7,7 @@ have an empty row and never receive relevance, since they take no part in the co
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -38,20 +38,22 @@ def replay(operation: Operation, constant: Callable[[Tensor], Tensor]) -> Callab
         operation: a recorded operation.
         constant: what to put in place of the other real-valued tensors.
     """
+    return partial(_replayed, operation, constant)
 
-    def run(*tensors: Tensor) -> Any:
-        given = iter(tensors)
 
-        def fill(value: Value) -> Tensor | None:
-            if value.dependent and value.floating:
-                return next(given)
-            tensor = value.tensor
-            return constant(tensor) if tensor is not None and value.floating else tensor
+def _replayed(operation: Operation, constant: Callable[[Tensor], Tensor], *tensors: Tensor) -> Any:
+    fill = partial(_filled, iter(tensors), constant)
+    args, kwargs = tree_map_only(Value, fill, (operation.args, operation.kwargs))
+    return operation.func(*args, **kwargs)
 
-        args, kwargs = tree_map_only(Value, fill, (operation.args, operation.kwargs))
-        return operation.func(*args, **kwargs)
 
-    return run
+def _filled(
+    given: Iterator[Tensor], constant: Callable[[Tensor], Tensor], value: Value
+) -> Tensor | None:
+    if value.dependent and value.floating:
+        return next(given)
+    tensor = value.tensor
+    return constant(tensor) if tensor is not None and value.floating else tensor
 
 
 def moved_owners(operation: Operation, get: Callable[[Value], Tensor]) -> list[Tensor]:
