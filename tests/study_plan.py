@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -20,17 +23,12 @@ FEATURES = 7
 def write_tiny_study(folder: Path, keys: tuple[str, ...] = ("birds", "cells"), **settings: Any) -> StudyPlan:  # fmt: skip # noqa: E501
     """A complete study folder; class c has pictures of one colour."""
     made = StudySettings(**({"title": "A tiny study", "seed": 3} | settings))
-    media = Media(folder / MEDIA, made.seed)
-    data_sets = tuple(_data_set(key, made, media) for key in keys)
+    pictures, data_sets, practice = _made(keys, made.seed, made.sets, made.images_per_set)
+    shutil.copytree(pictures.name, folder / MEDIA)
     if made.task == "odd_cue":
         cue = Cue(right="a yellow dot", others=("the colour", "the noise"))
         data_sets = tuple(data.model_copy(update={"cue": cue}) for data in data_sets)
-    plan = StudyPlan(
-        version="test",
-        settings=made,
-        data_sets=data_sets,
-        practice=make_practice(media, FEATURES, made.seed),
-    )
+    plan = StudyPlan(version="test", settings=made, data_sets=data_sets, practice=practice)
     (folder / TEXTS).mkdir()
     for task in text_tasks(made.task):
         (folder / TEXTS / text_file("en", task)).write_text(default_texts("en", task), "utf-8")
@@ -39,10 +37,21 @@ def write_tiny_study(folder: Path, keys: tuple[str, ...] = ("birds", "cells"), *
     return plan
 
 
-def _data_set(key: str, settings: StudySettings, media: Media) -> StudyDataSet:
+@cache
+def _made(
+    keys: tuple[str, ...], seed: int, sets: int, images_per_set: int
+) -> tuple[TemporaryDirectory[str], tuple[StudyDataSet, ...], tuple[Any, ...]]:
+    """A folder of a thousand pictures, made once in a process, and what is on them."""
+    folder = TemporaryDirectory()
+    media = Media(Path(folder.name), seed)
+    data_sets = tuple(_data_set(key, sets, images_per_set, media) for key in keys)
+    return folder, data_sets, make_practice(media, FEATURES, seed)
+
+
+def _data_set(key: str, sets: int, images_per_set: int, media: Media) -> StudyDataSet:
     images = []
-    for number in range(1, settings.sets + 1):
-        for place in range(settings.images_per_set):
+    for number in range(1, sets + 1):
+        for place in range(images_per_set):
             images.append(_image(place % len(CLASSES), number, media, key))
     return StudyDataSet(
         key=key, name=key.title(), classes=CLASSES, agreement=1.0, about={}, images=tuple(images)
