@@ -61,6 +61,30 @@ def test_help_of_commands_does_not_load_pytorch():
     assert all(line.endswith("[]") for line in lines), lines
 
 
+@pytest.mark.slow
+def test_a_network_of_torchvision_is_explained_without_pytorchs_compiler(tmp_path):
+    """They took half of the time of `xnn explain`; the compiler is there where it is asked for."""
+    script = f"""
+import sys, torch
+from torchxnn.attribution import ExcitationBackprop
+from torchxnn.models.load import load_model
+spec = "torchxnn.models.bundled:squeezenet_with_head"
+model = load_model(spec, num_classes=3, allow_random=True).model
+torch.save(model.state_dict(), {str(tmp_path / "model.pt")!r})
+model = load_model(spec, {str(tmp_path / "model.pt")!r}).model
+ExcitationBackprop(model).attribute(torch.rand(1, 3, 64, 64), 0)
+print(sorted({{"torch._dynamo", "sympy"}} & set(sys.modules)))
+from torchvision.ops import roi_align
+import torch._dynamo.utils, torchvision.ops.roi_align
+print(sys.modules["torchvision.ops.roi_align"].is_compile_supported("cpu"), torch._dynamo.utils)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    first, second = done.stdout.splitlines()
+    assert first == "[]"
+    assert second.startswith("True <module 'torch._dynamo.utils' from")
+
+
 def test_a_command_that_is_like_none_has_no_near_ones(capsys):
     assert fails(capsys, "zzz") == "there is no command 'zzz'; `xnn --help` lists them"
 

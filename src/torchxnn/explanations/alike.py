@@ -133,9 +133,8 @@ def groups_of(pairs: Sequence[Pair], count: int) -> tuple[int, ...]:
     """The group of each of so many x-features, numbered; those alike, also by chains, share one."""
     if not pairs:
         return tuple(range(count))
-    from scipy.sparse.csgraph import connected_components
-
     together = np.eye(count, dtype=bool)
     for pair in pairs:
-        together[pair.first, pair.second] = True
-    return tuple(connected_components(together, directed=False)[1].tolist())
+        together[[pair.first, pair.second], [pair.second, pair.first]] = True
+    firsts = np.linalg.matrix_power(together, count).argmax(1)  # by chains of any length
+    return tuple(np.unique(firsts, return_inverse=True)[1].tolist())

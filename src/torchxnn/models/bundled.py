@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader
 from torchxnn.errors import ModelError
 from torchxnn.models.checkpoints import load_state
 from torchxnn.models.preprocessing import Preprocessing
+from torchxnn.models.without_compiler import torchvision_models
 from torchxnn.parallel.process import one_thread
 
 LAYER = "classifier.1"
@@ -100,9 +101,8 @@ def squeezenet_with_head(num_classes: int, hidden: int = 1024) -> SqueezeNetWith
     `torchxnn.models.bundled:squeezenet_with_head` with `--weights FILE` is the network of
     `xnn demo --data cub`.
     """
-    from torchvision.models import squeezenet1_1
-
-    return SqueezeNetWithHead(squeezenet1_1(weights=None).features, num_classes, hidden)
+    body = torchvision_models().squeezenet1_1(weights=None).features
+    return SqueezeNetWithHead(body, num_classes, hidden)
 
 
 def efficientnet_lite2_with_head(num_classes: int, hidden: int = 1024) -> EfficientNetLite2WithHead:
@@ -133,10 +133,8 @@ def squeezenet_from_ndf() -> nn.Module:
     Raises:
         ModelError: if the package is not installed or its file is not the known one.
     """
-    from torchvision.models import squeezenet1_1
-
     arrays = _read_ndf(_ndf_file())
-    model = squeezenet1_1(weights=None)
+    model = torchvision_models().squeezenet1_1(weights=None)
     state = {}
     for name, keras in _layers():
         kernel, bias = (torch.from_numpy(np.array(array)) for array in arrays[keras])

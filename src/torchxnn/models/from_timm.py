@@ -12,6 +12,7 @@ from torchxnn.errors import ModelError, near_ones
 from torchxnn.models.caches import WEIGHTS, cached_checkpoint, cached_in_repository
 from torchxnn.models.preprocessing import Preprocessing
 from torchxnn.models.source import NEAR, LoadedModel, Source
+from torchxnn.models.without_compiler import without_compiler
 
 
 def find_timm(spec: str) -> Source:
@@ -25,7 +26,8 @@ def find_timm(spec: str) -> Source:
     """
     name = spec.partition(":")[2]
     try:
-        import timm
+        with without_compiler():
+            import timm
     except ModuleNotFoundError as error:
         raise ModelError(f"{spec} needs the package timm: pip install timm") from error
     if not timm.is_model(name):

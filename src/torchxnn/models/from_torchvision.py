@@ -13,12 +13,12 @@ from torchxnn.models.caches import cached_checkpoint, file_name
 from torchxnn.models.checkpoints import load_checkpoint, read_checkpoint
 from torchxnn.models.preprocessing import Preprocessing
 from torchxnn.models.source import NEAR, LoadedModel, Source
+from torchxnn.models.without_compiler import torchvision_models
 
 
 def classification_networks() -> list[str]:
     """Names of the networks that torchvision has for classes."""
-    from torchvision import models
-
+    models = torchvision_models()
     return models.list_models(module=models)
 
 
@@ -33,9 +33,7 @@ def find_torchvision(spec: str, weights: Path | None) -> Source:
     Raises:
         ModelError: there is no such network.
     """
-    from torchvision import models
-
-    name = spec.partition(":")[2]
+    models, name = torchvision_models(), spec.partition(":")[2]
     known = classification_networks()
     if name not in known:
         near = near_ones(name, known, *NEAR)

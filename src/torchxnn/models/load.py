@@ -26,6 +26,7 @@ from torchxnn.models.preprocessing import Preprocessing
 from torchxnn.models.refused import check_explainable
 from torchxnn.models.source import NEAR, LoadedModel, Source
 from torchxnn.models.weights import differing_weight
+from torchxnn.models.without_compiler import Undrawn
 
 __all__ = ["LoadedModel", "count_outputs", "load_model"]
 
@@ -233,7 +234,7 @@ def _infer_classes(source: Source, checkpoint: Checkpoint) -> int | None:
 
 def _skeleton(source: Source, num_classes: int) -> dict[str, Tensor]:
     try:
-        with torch.device("meta"):  # takes no memory and no time
+        with torch.device("meta"), Undrawn():  # takes no memory and no time
             model = source.build(num_classes)
     except ModelError:
         raise

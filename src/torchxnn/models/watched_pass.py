@@ -9,7 +9,6 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from torchxnn.models.hooks import (
     preserve_state,
@@ -19,6 +18,7 @@ from torchxnn.models.hooks import (
     watch_output,
 )
 from torchxnn.models.outputs import about_shape, as_logits
+from torchxnn.models.without_compiler import EagerMode
 
 Squashing = Literal["sigmoid", "softmax", "log_softmax", "logsigmoid"]
 
@@ -105,7 +105,7 @@ def _enter(running: list[str], name: str, _: tuple[Any, ...]) -> None:
     running.append(name)
 
 
-class _Operations(TorchDispatchMode):
+class _Operations(EagerMode):
     """Notes random numbers and squashed vectors, operation by operation."""
 
     def __init__(self, found: WatchedPass, running: list[str], batch: int) -> None:

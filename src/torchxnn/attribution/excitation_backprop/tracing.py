@@ -25,7 +25,6 @@ import jaxtyping
 import torch
 from torch import Tensor, nn
 from torch.overrides import BaseTorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from torchxnn.attribution.excitation_backprop.rules.table import has_rule
 from torchxnn.attribution.excitation_backprop.tape import (
@@ -42,6 +41,7 @@ from torchxnn.errors import LayerError
 from torchxnn.models.compiled import plain_name
 from torchxnn.models.hooks import in_precision_of, watch_output
 from torchxnn.models.outputs import logits_of, shape_or_type
+from torchxnn.models.without_compiler import EagerMode
 
 _CALL = nn.Module._call_impl.__code__
 _ROOMS = (Path(torch.__file__).parent, Path(jaxtyping.__file__).parent, Path(__file__).parents[1])
@@ -74,7 +74,7 @@ class _Binding:
     seen: int
 
 
-class Tracer(TorchDispatchMode):
+class Tracer(EagerMode):
     """Records the operations that touch a value computed from the images.
 
     Args:

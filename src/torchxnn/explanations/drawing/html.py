@@ -9,7 +9,6 @@ leaves text and pictures readable.
 import base64
 import hashlib
 import re
-import unicodedata
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -35,6 +34,8 @@ from torchxnn.training.report import FitReport
 LONGEST_SIDE = 256  # pixels of a drawn heatmap
 QUALITY = 80
 TEMPLATES = Path(__file__).parent / "templates"
+_OBEYED = re.compile(r"[\0-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069]")
+"""Control characters, halves of surrogate pairs, and what turns the direction of text around."""
 
 
 def data_uri(pixels: UInt8[np.ndarray, "height width 3"], longest: int = LONGEST_SIDE) -> str:
@@ -149,9 +150,4 @@ def _printable(value: Any) -> Any:
     """Show control characters and undecodable bytes of names as U+FFFD instead of obeying them."""
     if not isinstance(value, str) or isinstance(value, Markup):
         return value
-    return "".join("\N{REPLACEMENT CHARACTER}" if _obeyed(c) else c for c in value)
-
-
-def _obeyed(character: str) -> bool:
-    turns_text_around = "\u202a" <= character <= "\u202e" or "\u2066" <= character <= "\u2069"
-    return turns_text_around or unicodedata.category(character) in ("Cc", "Cs")
+    return _OBEYED.sub("\N{REPLACEMENT CHARACTER}", value)

@@ -156,10 +156,10 @@ def by_autograd(
         ]
         received = [some.new_zeros((some.shape[0], *point.shape)) for point in arguments]
         for seed in range(some.shape[0]):
+            # As sums, since PyTorch loads SymPy to compare the shapes of outputs and gradients.
             gradients = torch.autograd.grad(
-                [output for output, _ in used],
+                [(output * tensor[seed]).sum() for output, tensor in used],
                 arguments,
-                [tensor[seed] for _, tensor in used],
                 retain_graph=seed + 1 < some.shape[0],
                 allow_unused=True,
             )
