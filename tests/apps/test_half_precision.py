@@ -19,6 +19,7 @@ from torchxnn.explanations.contrast import contrast
 from torchxnn.models.preprocessing import Preprocessing
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::torchxnn.errors.XNNWarning")
 def test_a_network_in_half_precision_goes_through_every_application(tmp_path):
     preprocessing = Preprocessing(size=12, resize="squash")

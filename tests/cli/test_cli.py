@@ -188,6 +188,7 @@ def test_a_full_disk_leaves_nothing(run, folder, tmp_path, capsys, monkeypatch):
     assert not list(tmp_path.glob(".torchxnn*"))
 
 
+@pytest.mark.slow
 def test_a_killed_fit_leaves_nothing(folder, tmp_path):
     out = tmp_path / "killed"
     command = [str(a) for a in fit(folder, out)]

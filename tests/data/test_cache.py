@@ -475,6 +475,7 @@ def record_slowly(place, stalls=False):
     cache_activations(make_net(), LAYERS, rows, place, chunk_rows=3, batch_size=2)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_a_recording_killed_at_random_moments_ends_in_the_same_bits(net, tmp_path):
     record_slowly(tmp_path / "whole")

@@ -344,6 +344,7 @@ def runs(tmp_path):
     return tmp_path
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::torchxnn.errors.XNNWarning")
 def test_explain_against_another_run(runs, capsys):
     command = ["explain", str(runs / "run1"), str(runs / "photo.png"), "--out", str(runs / "out")]

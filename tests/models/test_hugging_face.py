@@ -199,6 +199,7 @@ def test_processors_that_cannot_be_followed_are_named(kind, settings, why):
         preprocessing_of(processor, "net")
 
 
+@pytest.mark.slow
 def test_the_commands_take_a_folder(vit, tmp_path, capsys, monkeypatch):
     _, folder = vit
     data = write_letters(tmp_path / "letters")

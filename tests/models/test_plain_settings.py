@@ -121,6 +121,7 @@ def test_what_a_pass_changes_is_no_setting():
     note_changing(model, ())
 
 
+@pytest.mark.slow
 def test_the_texts_are_the_same_in_another_process():
     here = Path(__file__).parents[1]
     code = (

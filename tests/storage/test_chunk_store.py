@@ -290,6 +290,7 @@ def test_unknown_storage_is_an_error(tmp_path):
         assert store.location == tmp_path / "a"
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_two_writers_at_once_and_kills_at_random_moments(tmp_path):
     rows, place = 120, tmp_path / "killed"

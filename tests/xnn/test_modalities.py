@@ -382,6 +382,7 @@ def load_example(path):
     return module
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::torchxnn.errors.XNNWarning")
 def test_the_example_of_a_table_runs(tmp_path, capsys):
     xnn = load_example("tabular/wines.py").explain_table(tmp_path, QUICK)
@@ -390,6 +391,7 @@ def test_the_example_of_a_table_runs(tmp_path, capsys):
     assert "The network is right about" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::torchxnn.errors.XNNWarning")
 @pytest.mark.parametrize("network", ["lstm", "transformer"])
 def test_the_example_of_a_text_runs(tmp_path, capsys, network):

@@ -237,6 +237,7 @@ def test_a_class_that_fails_is_named_and_the_rest_is_written(parts, tmp_path):
     assert "too few positives" in text
 
 
+@pytest.mark.slow
 def test_nothing_links_to_a_class_whose_drawing_fails(parts, tmp_path, monkeypatch):
     draw = class_jobs.draw_images
 
@@ -285,6 +286,7 @@ def test_an_interrupted_build_goes_on(parts, made, tmp_path, monkeypatch):
     assert len(calls) == 8
 
 
+@pytest.mark.slow
 def test_a_new_class_draws_only_what_it_changes(parts, tmp_path, monkeypatch):
     calls = count_drawings(monkeypatch)
     runs = shutil.copytree(parts.runs, tmp_path / "runs")
@@ -301,6 +303,7 @@ def test_a_new_class_draws_only_what_it_changes(parts, tmp_path, monkeypatch):
     assert not (made.folder / "classes" / parts.folders[3]).exists()
 
 
+@pytest.mark.slow
 def test_names_that_people_gave_are_on_all_pages(parts, tmp_path, monkeypatch):
     runs = shutil.copytree(parts.runs, tmp_path / "runs")
     build(parts, tmp_path / "site", runs=runs)
@@ -377,6 +380,7 @@ def test_several_targets_in_one_xnn(parts, tmp_path):
     assert "Black crow or Dove" in {entry.title for entry in made.entries}
 
 
+@pytest.mark.slow
 def test_the_command(parts, tmp_path, capsys):
     out = tmp_path / "site"
     argv = ["atlas", parts.runs, "--data", parts.images, "--out", out, "--examples", "2"]

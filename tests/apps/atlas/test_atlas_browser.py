@@ -21,6 +21,8 @@ if importlib.util.find_spec("playwright") is None:
 
 from playwright.sync_api import sync_playwright
 
+pytestmark = pytest.mark.slow
+
 DESKTOP = {"viewport": {"width": 1280, "height": 800}}
 PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
 

@@ -206,6 +206,7 @@ def test_methods_are_fitted_with_the_beta_that_they_were_tuned_to(ran, source):
 # --- the command
 
 
+@pytest.mark.slow
 def test_the_command_writes_results_tables_and_figures(source, tmp_path, capsys):
     out = tmp_path / "out"
     arguments = ["benchmark", "cub", "--root", str(source.root), "--weights", str(source.weights)]

@@ -189,6 +189,7 @@ class TestRun:
         with pytest.raises(DataError, match="other settings"):
             run_funnybirds(Plan(source, replace(CONFIG, n_features=4), folder, (0,)), FEW)
 
+    @pytest.mark.slow
     def test_command_writes_results_and_tables(self, source, tmp_path, capsys):
         arguments = ["--root", source.root, "--weights", source.weights, "--model", source.model]
         arguments += ["--layer", "3", "--classes", "bird 1", "3", "--out", tmp_path / "out"]
@@ -394,6 +395,7 @@ class TestWhatIsMissing:
         with pytest.warns(XNNWarning, match=r"other\.safetensors names 0 of 12 test images right"):
             open_benchmark(plan)
 
+    @pytest.mark.slow
     @pytest.mark.filterwarnings("ignore:independent components did not converge")
     def test_copies_know_what_they_show(self, source, tmp_path):
         few = TruthConfig(refits=0, rules=RULES[:1], official=False, peers=False)
@@ -401,6 +403,7 @@ class TestWhatIsMissing:
         record = run_funnybirds(Plan(source, config, tmp_path / "out", (2,)), few)[0]["2"]
         assert record["methods"]["labels, linear"]["specificity"] > 0.2
 
+    @pytest.mark.slow
     def test_a_method_that_refuses_a_class_is_named(self, source, tmp_path, monkeypatch):
         def refuse(case):
             raise DataError("there are too few images")

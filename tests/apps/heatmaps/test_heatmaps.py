@@ -249,6 +249,7 @@ class TestShrinking:
 
 
 class TestStore:
+    @pytest.mark.slow
     def test_interrupted_and_continued_gives_the_same_files(self, xnn, folder, tmp_path):
         dataset = open_folder(folder)
         attribute_many(xnn, dataset, tmp_path / "whole", ALL)

@@ -325,6 +325,7 @@ def chromium():
         browser.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(1280, 800), (390, 844)])
 def test_in_a_browser_by_keyboard(fitted, run, chromium, size):
     width, height = size

@@ -231,6 +231,7 @@ def test_the_same_report_twice_is_the_same_file(tmp_path):
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_report_of_twelve_images_and_five_sheets_stays_below_six_megabytes(tmp_path):
     """On images that compress far worse than photographs; two cards and one sheet, scaled up."""
     coarse = np.random.default_rng(0).integers(0, 256, (56, 56, 3), dtype=np.uint8)

@@ -107,6 +107,7 @@ def test_a_row_of_slices_shows_the_same_places_of_volume_and_map():
     np.testing.assert_array_equal(row.image[place], volume[5, 3, 4])
 
 
+@pytest.mark.slow
 def test_contrasts_of_volumes_come_back_and_are_of_one_volume(there, tmp_path):
     xnn = open_run(there / "run")
     other = open_run(there / "run")

@@ -372,6 +372,7 @@ def test_every_page_can_be_read_and_named(chromium, served, made, problems, devi
         look()
 
 
+@pytest.mark.slow
 def test_focus_can_be_seen_and_is_not_hidden(page, served):
     """Every element that Tab reaches has an outline and lies within the window, above the dock."""
     hand = b.Keyboard(page)
@@ -418,6 +419,7 @@ def test_dock_by_keyboard_keeps_the_focus(page, served):
         assert focused == ("picture" if left > 1 else "primary")
 
 
+@pytest.mark.slow
 def test_dragging_several_scrolls_to_groups_out_of_sight(page, served, made):
     hand = b.Mouse(page)
     b.begin(page, hand, served.url)
@@ -662,6 +664,7 @@ def test_going_back_does_no_harm(page, served, made):
     assert len(stored(served, 1)) == 10
 
 
+@pytest.mark.slow
 def test_signed_out_page_says_so(page, context, served, problems):
     """The cookie is gone in the middle of a batch."""
     hand = b.Mouse(page)
@@ -708,6 +711,7 @@ def test_dashboard_follows_without_a_hand(page, served, problems):
     assert download.value.suggested_filename == "study.zip"
 
 
+@pytest.mark.slow
 def test_deleting_ends_everywhere(page, served, made):
     hand = b.Mouse(page)
     b.begin(page, hand, served.url, PROLIFIC_PID="p9")
@@ -721,6 +725,7 @@ def test_deleting_ends_everywhere(page, served, made):
     assert len(found["events"]) == 0
 
 
+@pytest.mark.slow
 def test_order_of_events_is_that_of_the_hand(page, served, made):
     """Take back, by key, and by dragging into the tray; the last place counts."""
     hand = b.Mouse(page)

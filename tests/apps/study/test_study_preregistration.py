@@ -165,6 +165,7 @@ def test_analyse_nobody(tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_power_and_preregister(study, tmp_path, capsys):
     file, plan = tmp_path / "power.json", tmp_path / "plan.md"
     given = ["--effect", "25", "--runs", "100"]

@@ -291,6 +291,7 @@ def _write_until_killed(folder, pipe):
         pipe.send(event.id)
 
 
+@pytest.mark.slow
 def test_what_was_acknowledged_survives_sigkill(tmp_path):
     write_tiny_study(tmp_path)
     context = multiprocessing.get_context("spawn")
