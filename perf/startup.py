@@ -3,7 +3,7 @@
 Each line is the median of several new processes: seconds of the clock, and of processors (user and
 system), which others who compute on the machine hardly change. PyTorch alone is the bound for
 everything that needs it. `python perf/startup.py` needs no data; `--run RUN --image IMAGE` adds
-`xnn explain` of one image.
+`xnn explain` of one image, `--only explain` prints the lines with that word alone.
 """
 
 from __future__ import annotations
@@ -27,10 +27,13 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5, help="processes per line")
     parser.add_argument("--run", type=Path, help="folder written by `xnn fit`")
     parser.add_argument("--image", type=Path, help="image to explain with it")
+    parser.add_argument("--only", default="", help="part of the names of the lines to print")
     arguments = parser.parse_args()
     print(f"{'median of ' + str(arguments.repeats):44} {'wall s':>8} {'CPU s':>8}")
     with tempfile.TemporaryDirectory() as folder:
         for name, code, words in lines(arguments.run, arguments.image, folder):
+            if arguments.only not in name:
+                continue
             walls, processors = zip(
                 *(seconds(code, words) for _ in range(arguments.repeats)), strict=True
             )
