@@ -71,8 +71,11 @@ class StudyDataSet(Frozen):
 
 _MAY_CHANGE: dict[str, Any] = {
     "minutes": True,
-    "recruitment": {"session_parameter", "failed_check_code", "withdrawn_code"},
-}
+    "recruitment": {
+        "session_parameter", "failed_check_code", "withdrawn_code", "full_code",
+        "completion_parameter", "pay",
+    },
+}  # fmt: skip
 """Settings that came after the first studies, and are no part of what answers mean."""
 
 _OF_OTHER_TASKS = ("task", "rounds")

@@ -29,6 +29,10 @@ HARDEST = 7
 """Difficulty is rated from 0 to this (paper appendix I)."""
 
 
+PARAMETER = r"^[A-Za-z0-9_]{1,40}$"
+"""Pattern of the names of URL parameters."""
+
+
 def _key(value: str) -> str:
     if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,30}", value):
         raise ValueError(
@@ -101,6 +105,20 @@ MAIN = Arm(name="main")
 COMPLEMENTARY = Arm(name="complementary", stages=("1-Heatmap",), method="deep_lift")
 
 
+class Pay(Frozen):
+    """What a participant costs.
+
+    Attributes:
+        amount: paid to each who finishes.
+        currency: such as "GBP".
+        fee: share of the amount that the recruiter takes on top, such as 0.33.
+    """
+
+    amount: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    currency: Annotated[str, Field(max_length=10)] = ""
+    fee: Annotated[float, Field(ge=0, le=10, allow_inf_nan=False)] = 0.0
+
+
 class Recruitment(Frozen):
     """How participants come and where they go.
 
@@ -115,6 +133,10 @@ class Recruitment(Frozen):
         failed_check_code: of those who finish and have failed the attention check; None gives them
             a completion code.
         withdrawn_code: of those who leave and have their answers deleted; None gives them none.
+        full_code: of those for whom there is no place, or none any more; None gives them none.
+        completion_parameter: of a link by which the recruiter sends back whom it counts as finished,
+            with any value but 0; None if it sends nobody back.
+        pay: what a participant costs; None leaves costs out.
     """
 
     parameters: tuple[str, ...] = ("PROLIFIC_PID", "STUDY_ID", "SESSION_ID")
@@ -123,6 +145,9 @@ class Recruitment(Frozen):
     completion_code: str | None = None
     failed_check_code: str | None = None
     withdrawn_code: str | None = None
+    full_code: str | None = None
+    completion_parameter: Annotated[str, Field(pattern=PARAMETER)] | None = None
+    pay: Pay | None = None
 
     @property
     def session(self) -> str | None:
@@ -134,7 +159,7 @@ class Recruitment(Frozen):
     def _check(self) -> Recruitment:
         if self.completion_url and not re.match(r"https?://[^\s]+$", self.completion_url):
             raise ValueError(f"completion_url must start with http(s)://: {self.completion_url!r}")
-        bad = [p for p in self.parameters if not re.fullmatch(r"[A-Za-z0-9_]{1,40}", p)]
+        bad = [p for p in self.parameters if not re.match(PARAMETER, p)]
         if bad:
             raise ValueError(f"URL parameter {bad[0]!r} must be 1 to 40 of A-Z, a-z, 0-9 and _")
         if self.session_parameter not in (None, *self.parameters):

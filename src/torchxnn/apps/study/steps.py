@@ -11,6 +11,10 @@ from torchxnn.apps.study.settings import PRACTICE, Stage
 
 ABOUT, INSTRUCTIONS, RATINGS, DONE = "about-you", "instructions", "ratings", "done"
 
+LATE, UNFINISHED = "late", "unfinished"
+"""Pages, no steps: for those whose place was given away, and for those whom the recruiter takes for
+finished before they are."""
+
 
 SECONDS_PER_IMAGE = 12.0
 """Assumed for looking at an image and its heatmaps and putting it into a group."""

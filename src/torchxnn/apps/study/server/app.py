@@ -120,6 +120,8 @@ def _explain(request: Request, error: Exception) -> Response:
         if "next" in extra:
             extra = extra | {"next": address.path(extra["next"])}
         return JSONResponse({"detail": text["text"], **extra}, status, headers)
+    if key == "full":
+        return leaving.turn_away(site, address, status)
     # whoever the cookie belongs to need not be the one who reads this
     home = site.cookie(COOKIE) in request.cookies and key not in _OF_NOBODY
     told = {"heading": text["title"], "text": text["text"], "home": home}

@@ -16,6 +16,7 @@ from torchxnn.apps.study.server.links import (
     LONGEST,
     Link,
     come_back,
+    is_counted,
     is_same,
     make_token,
     read_link,
@@ -31,7 +32,9 @@ from torchxnn.apps.study.server.session import (
     same,
 )
 from torchxnn.apps.study.server.site import Site
+from torchxnn.apps.study.steps import DONE, UNFINISHED
 from torchxnn.apps.study.store.participants import Kind, Participant, begin, find_participant
+from torchxnn.apps.study.store.places import is_full
 from torchxnn.apps.study.store.schema import NO_NUL
 
 router = APIRouter(default_response_class=HTMLResponse)
@@ -51,20 +54,33 @@ def _consent(
     new: Annotated[str, Query(max_length=5)] = "",
 ) -> Response:
     link = read_link(site, _kind(site, pilot, synthetic), request.query_params)
+    counted = is_counted(site, request.query_params)
     if session is not None and is_same(session.participant, link, new not in ("", "0")):
-        return session.go()
+        return session.go() if session.is_late else address.go(_again(session.participant, counted))
     back = come_back(site, link, link.token)
     if back is not None and link.token is not None:
-        return _enter(site, address, back, link.token)
+        return _enter(site, address, _again(back, counted), link.token)
     settings = site.plan.settings
     name = arm or settings.arms[0].name
     if name not in {each.name for each in settings.arms}:
         raise Problem(404, "not_found")
-    return _ask_for_consent(request, site, address, name, link)
+    if is_full(site.database, site.plan, name, link.kind, site.clock()):
+        raise Problem(409, "full")  # before anybody reads what they agree to
+    return _ask_for_consent(request, site, address, name, link, counted)
+
+
+def _again(participant: Participant, counted: bool) -> str:
+    """Where somebody is led to who comes by the link of the invitation once more.
+
+    `counted` says whether the recruiter takes them for finished.
+    """
+    if participant.step == DONE:
+        return f"{DONE}?stay=1"
+    return UNFINISHED if counted else participant.step
 
 
 def _ask_for_consent(
-    request: Request, site: Site, address: Address, arm: str, link: Link
+    request: Request, site: Site, address: Address, arm: str, link: Link, counted: bool
 ) -> Response:
     """The form of whoever comes by a link, tied to the browser that it is shown in."""
     hidden = {"arm": arm, "kind": link.kind, "form": secrets.token_hex(8)}
@@ -76,15 +92,16 @@ def _ask_for_consent(
         consent_html=site.consent_html(arm),
         hidden=hidden,
         pilot=link.kind == "pilot",
+        counted=counted,
         csrf=site.database.sign("start", token),
     )
     address.set_cookie(page, site.cookie(START_COOKIE), token, 24 * 3600)
     return page
 
 
-def _enter(site: Site, address: Address, participant: Participant, token: str) -> Response:
-    """Let the browser be a participant's, and lead to the page where they are."""
-    response = address.go(participant.step)
+def _enter(site: Site, address: Address, step: str, token: str) -> Response:
+    """Let the browser be a participant's, and lead to a page."""
+    response = address.go(step)
     address.set_cookie(response, site.cookie(COOKIE), token, COOKIE_SECONDS)
     return response
 
@@ -124,7 +141,7 @@ def make_start(plan: StudyPlan) -> Any:
         # a form that is sent twice, say after going back, begins nothing anew
         token = link.token or make_token(site, "form", browser, sent.form, link.person or "")
         participant = come_back(site, link, token) or _begin(site, sent.arm, link, token)
-        return _enter(site, address, participant, token)
+        return _enter(site, address, participant.step, token)
 
     start.__annotations__["sent"] = Annotated[body, Form()]
     return start
@@ -142,4 +159,4 @@ def _resume(token: str, site: SiteOf, address: AddressOf) -> Response:
     participant = find_participant(site.database, token) if len(token) <= 100 else None
     if participant is None:
         raise Problem(404, "not_found")
-    return _enter(site, address, participant, token)
+    return _enter(site, address, participant.step, token)

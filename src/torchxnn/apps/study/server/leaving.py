@@ -8,11 +8,11 @@ from urllib.parse import quote
 from fastapi import APIRouter, Form, Query
 from fastapi.responses import HTMLResponse, Response
 
-from torchxnn.apps.address import AddressOf
+from torchxnn.apps.address import Address, AddressOf
 from torchxnn.apps.study.server.forms import Body
 from torchxnn.apps.study.server.session import COOKIE, SessionOf, SiteOf, same
 from torchxnn.apps.study.server.site import Site
-from torchxnn.apps.study.steps import DONE
+from torchxnn.apps.study.steps import DONE, LATE, UNFINISHED, steps_of
 from torchxnn.apps.study.store.participants import forget
 
 router = APIRouter(default_response_class=HTMLResponse)
@@ -36,6 +36,38 @@ def _done(session: SessionOf, stay: Stay = "") -> Response:
     return session.page(
         DONE, "done.html", **_way_back(session.site, session.participant.code, stay)
     )
+
+
+@router.get(f"/{UNFINISHED}")
+def _unfinished(session: SessionOf) -> Response:
+    """For those whom the recruiter takes for finished, and who are not."""
+    participant = session.participant
+    if participant.step == DONE or session.is_late:
+        return session.go()
+    pages = steps_of(session.site.plan, participant.arm)
+    return session.show("unfinished.html", left=len(pages) - 1 - pages.index(participant.step))
+
+
+@router.get(f"/{LATE}")
+def _late(session: SessionOf) -> Response:
+    """For those whose place was given away, and all others, too."""
+    if not session.is_late:
+        return session.go()
+    minutes = round(session.site.plan.settings.limits.expire_minutes)
+    told = session.site.texts["late"]
+    words = {"heading": told["title"], "text": told["text"].format(minutes=minutes)}
+    return session.show("no_place.html", **words, **_without_place(session.site))
+
+
+def turn_away(site: Site, address: Address, status: int) -> Response:
+    """The page of those who come when all places are taken."""
+    told = site.texts["message"]["full"]
+    words = {"heading": told["title"], "text": told["text"]}
+    return site.page("no_place.html", address, status=status, **words, **_without_place(site))
+
+
+def _without_place(site: Site) -> dict[str, Any]:
+    return _way_back(site, site.plan.settings.recruitment.full_code, stay="1")
 
 
 @router.get("/delete")

@@ -67,6 +67,12 @@ def read_link(site: Site, kind: Kind, given: Mapping[str, str]) -> Link:
     return Link(kind, parameters, identifier, person, token)
 
 
+def is_counted(site: Site, given: Mapping[str, str]) -> bool:
+    """Whether the recruiter says of whoever comes by a link that they have finished."""
+    name = site.plan.settings.recruitment.completion_parameter
+    return name is not None and given.get(name, "") not in ("", "0")
+
+
 def make_token(site: Site, *parts: str) -> str:
     """The token of a session that can be made again of the same parts, on this server alone."""
     return site.database.sign("session", json.dumps(parts))[:40]

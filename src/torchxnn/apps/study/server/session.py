@@ -11,7 +11,9 @@ from fastapi.responses import RedirectResponse, Response
 
 from torchxnn.apps.address import Address, AddressOf
 from torchxnn.apps.study.server.site import Site, site_of
+from torchxnn.apps.study.steps import LATE
 from torchxnn.apps.study.store.participants import Participant, RefusedError, find_participant
+from torchxnn.apps.study.store.places import take_up
 
 COOKIE, START_COOKIE, ADMIN_COOKIE = "study", "start", "admin"
 """Purposes of cookies, see `Site.cookie`."""
@@ -58,7 +60,12 @@ class Session:
 
     def go(self) -> RedirectResponse:
         """Lead them to the page where they are."""
-        return self.address.go(self.participant.step)
+        return self.address.go(LATE if self.is_late else self.participant.step)
+
+    @property
+    def is_late(self) -> bool:
+        """Whether their place is somebody else's, and no other one is free."""
+        return self.participant.status == "expired"
 
     def show(self, template: str, **values: Any) -> Response:
         """A page for them."""
@@ -67,7 +74,7 @@ class Session:
 
     def page(self, step: str, template: str, **values: Any) -> Response:
         """The page of a step, or where to go instead if they are not at it."""
-        if self.participant.step != step:
+        if self.participant.step != step or self.is_late:
             return self.go()
         return self.show(template, **values)
 
@@ -88,6 +95,9 @@ def find_session(request: Request, site: SiteOf, address: AddressOf) -> Session 
         return None
     check_rate(site.requests.wait(token))
     participant = find_participant(site.database, token)
+    if participant is not None and participant.status == "expired":
+        take_up(site.database, site.plan, participant.number, site.clock())
+        participant = find_participant(site.database, token)
     return None if participant is None else Session(site, address, participant, token)
 
 

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from types import MappingProxyType
 from typing import Any, Literal
 
-from sqlalchemy import Connection, delete, func, insert, select, update
+from sqlalchemy import Connection, delete, insert, select, update
 
 from torchxnn.apps.study.plan import StudyPlan
 from torchxnn.apps.study.settings import ATTENTION, ATTENTION_ANSWER
 from torchxnn.apps.study.steps import DONE, next_step, steps_of
 from torchxnn.apps.study.store.database import Database
+from torchxnn.apps.study.store.places import expire, find_place, lock_beginners
 from torchxnn.apps.study.store.schema import answers, events, participants, placements, trials
 
 Kind = Literal["participant", "pilot", "synthetic"]
@@ -114,7 +114,7 @@ def begin(
     if person is not None:
         person = sign_person(database, kind, person)
     with database.writing() as connection:
-        _lock_beginners(connection)
+        lock_beginners(connection)
         known = _find(connection, token)
         if known is not None:
             return known, token
@@ -122,8 +122,10 @@ def begin(
             select(participants.c.number).where(participants.c.person == person)
         ):
             raise RefusedError("already_started")
-        _expire(connection, plan, now)
-        place = _free_place(connection, plan, arm, kind)
+        expire(connection, plan, now)
+        place = find_place(connection, plan, arm, kind)
+        if place is None:
+            raise RefusedError("full")
         row = connection.execute(
             insert(participants)
             .values(
@@ -143,37 +145,6 @@ def begin(
             .returning(*_COLUMNS)
         ).one()
     return Participant(*row), token
-
-
-def _expire(connection: Connection, plan: StudyPlan, now: float) -> None:
-    limit = now - 60 * plan.settings.limits.expire_minutes
-    connection.execute(
-        update(participants)
-        .where(participants.c.status == "in_progress", participants.c.seen_at < limit)
-        .values(status="expired")
-    )
-
-
-def _lock_beginners(connection: Connection) -> None:
-    """Let nobody else begin until the transaction ends."""
-    if connection.dialect.name != "sqlite":  # SQLite has a single writer anyway
-        connection.execute(select(func.pg_advisory_xact_lock(1)))
-
-
-def _free_place(connection: Connection, plan: StudyPlan, arm: str, kind: Kind) -> int:
-    taken = set(
-        connection.scalars(
-            select(participants.c.place).where(
-                participants.c.arm == arm,
-                participants.c.kind == kind,
-                participants.c.status.in_(("in_progress", "finished")),
-            )
-        )
-    )
-    most = plan.settings.arm(arm).participants
-    if kind == "participant" and most is not None and len(taken) >= most:
-        raise RefusedError("full")
-    return next(place for place in range(len(taken) + 1) if place not in taken)
 
 
 def find_participant(database: Database, token: str) -> Participant | None:
@@ -238,7 +209,7 @@ def advance(
 ) -> str:
     """Move a participant to the page after `step`; at the last one they have finished."""
     new = next_step(steps_of(plan, participant.arm), step)
-    values: dict[str, object] = {"step": new, "seen_at": now, "status": "in_progress"}
+    values: dict[str, object] = {"step": new, "seen_at": now}
     if new == DONE:
         code = _code(connection, plan, participant.number)
         values |= {"status": "finished", "finished_at": now, "code": code}
@@ -275,19 +246,15 @@ def forget(database: Database, participant: Participant) -> None:
         )
 
 
-def count_cells(database: Database) -> Counter[tuple[str, str, str, int]]:
-    """Participants by (arm, kind, status, place)."""
-    columns = (c := participants.c).arm, c.kind, c.status, c.place
-    with database.reading() as connection:
-        return Counter(tuple(row) for row in connection.execute(select(*columns)))
-
-
-def list_participants(database: Database, most: int = 500) -> list[Any]:
-    """The last ones to come, newest first: number, arm, kind, status, step, seen_at."""
+def list_participants(database: Database) -> list[Any]:
+    """What the researcher sees of everybody, newest first: no answers, and nothing of the link."""
     c = participants.c
-    query = select(c.number, c.arm, c.kind, c.status, c.step, c.seen_at)
+    query = select(
+        c.number, c.arm, c.kind, c.status, c.step, c.place, c.code,
+        c.consented_at, c.seen_at, c.finished_at, c.expired_at,
+    )  # fmt: skip
     with database.reading() as connection:
-        return list(connection.execute(query.order_by(c.number.desc()).limit(most)))
+        return list(connection.execute(query.order_by(c.number.desc())))
 
 
 def _read(connection: Connection, number: int) -> Participant:

@@ -144,7 +144,7 @@ def submit_trial(
 def _at(
     database: Database, participant: Participant, position: int, now: float
 ) -> Iterator[Connection]:
-    """A transaction for somebody at a batch; who was thought to have left is back."""
+    """A transaction for somebody at a batch."""
     number = participants.c.number == participant.number
     with database.writing() as connection:
         if not lock_step(connection, participant.number, stage_step(position)):
@@ -153,7 +153,7 @@ def _at(
         connection.execute(
             update(participants)
             .where(number, participants.c.status != "finished")
-            .values(seen_at=now, status="in_progress")
+            .values(seen_at=now)
         )
 
 
