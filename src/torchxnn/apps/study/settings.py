@@ -134,8 +134,8 @@ class Recruitment(Frozen):
             a completion code.
         withdrawn_code: of those who leave and have their answers deleted; None gives them none.
         full_code: of those for whom there is no place, or none any more; None gives them none.
-        completion_parameter: of a link by which the recruiter sends back whom it counts as finished,
-            with any value but 0; None if it sends nobody back.
+        completion_parameter: of a link by which the recruiter sends back whom it counts as
+            finished, with any value but 0; None if it sends nobody back.
         pay: what a participant costs; None leaves costs out.
     """
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,15 +11,18 @@ from fastapi import APIRouter, BackgroundTasks, Depends, Form, Header, Request
 from fastapi.responses import FileResponse, HTMLResponse, Response
 
 from torchxnn.apps.address import AddressOf
-from torchxnn.apps.study.design import all_cells, draw_cell
 from torchxnn.apps.study.export import write_archive
+from torchxnn.apps.study.server.overview import arms_now, people_now
 from torchxnn.apps.study.server.session import ADMIN_COOKIE, Problem, SiteOf, check_rate, same
 from torchxnn.apps.study.server.site import Site
-from torchxnn.apps.study.store.participants import count_cells, list_participants
+from torchxnn.apps.study.store.participants import list_participants
 
 router = APIRouter(prefix="/admin", default_response_class=HTMLResponse)
 
 ADMIN_SECONDS = 12 * 3600
+
+MOST_SHOWN = 500
+"""Participants in the table of the dashboard; the counts are of all."""
 
 
 def _is_admin(
@@ -55,17 +57,13 @@ def dashboard(site: SiteOf, address: AddressOf, admin: IsAdmin) -> Response:
     """The dashboard, or the form for the token."""
     if not admin:
         return site.page("admin_login.html", address, status=401, error=None)
-    now = site.clock()
-    return site.page(
-        "admin.html",
-        address,
-        **_counts(site),
-        participants=[
-            {**row._mapping, "minutes_ago": round((now - row.seen_at) / 60)}
-            for row in list_participants(site.database)
-        ],
-        updated=time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(now)),
-    )
+    return site.page("admin.html", address, **_now(site))
+
+
+@router.get("/live", dependencies=[Depends(need_admin)])
+def live(site: SiteOf, address: AddressOf) -> Response:
+    """The part of the dashboard that changes; the page asks for it every few seconds."""
+    return site.page("admin_live.html", address, **_now(site))
 
 
 @router.post("")
@@ -96,20 +94,11 @@ def export(site: SiteOf, background: BackgroundTasks) -> FileResponse:
     return FileResponse(path, media_type="application/zip", filename="study.zip")
 
 
-def _counts(site: Site) -> dict[str, Any]:
-    """Participants by arm and status, and by cell of the design; others than proper ones apart."""
-    settings = site.plan.settings
-    keys = [data.key for data in site.plan.data_sets]
-    counts: dict[str, Counter[str]] = {arm.name: Counter() for arm in settings.arms}
-    cells: Counter[tuple[str, str, str]] = Counter()
-    for (arm, kind, state, place), count in count_cells(site.database).items():
-        name = state if kind == "participant" else f"{kind}, {state}"
-        counts[arm][name] += count
-        if kind == "participant":
-            label = draw_cell(settings, settings.arm(arm), keys, place).label
-            cells[arm, label, state] += count
-    orders = {
-        arm.name: [cell.label for cell in all_cells(arm, keys, settings.between)]
-        for arm in settings.arms
+def _now(site: Site) -> dict[str, Any]:
+    """What the dashboard shows."""
+    now, rows = site.clock(), list_participants(site.database)
+    return {
+        "arms": arms_now(site.plan, rows, now),
+        "people": people_now(site.plan, rows, now, MOST_SHOWN),
+        "updated": time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(now)),
     }
-    return {"counts": counts, "cells": cells, "orders": orders}
