@@ -54,7 +54,7 @@ FEW = {"rise": {"masks": 5}, "integrated_gradients": {"steps": 5}}
 
 
 @pytest.mark.filterwarnings("ignore::torchxnn.errors.AttributionWarning")
-@pytest.mark.parametrize(("pair", "method"), PAIRS, indirect=["pair"])
+@pytest.mark.parametrize(("pair", "method"), PAIRS, indirect=["pair"], scope="module")
 def test_every_method_draws_the_same_maps(pair, method):
     images, _ = make_images(1)
     options = FEW.get(method, {})

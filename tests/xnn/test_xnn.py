@@ -328,7 +328,7 @@ def test_two_threads_explain_the_same_model(fitted):
 
 def test_readme_example_runs(tmp_path, monkeypatch):
     readme = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
-    code = re.search(r"```python\n(.*?)```", readme, re.DOTALL).group(1)
+    code = re.search(r"```python\n(import torch\n.*?)```", readme, re.DOTALL).group(1)
     assert len([line for line in code.splitlines() if line.strip()]) <= 15
     monkeypatch.chdir(tmp_path)
     with warnings.catch_warnings():
