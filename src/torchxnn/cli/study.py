@@ -47,12 +47,14 @@ class Init:
 
 @dataclass(frozen=True)
 class StudyDemo:
-    """Build a small complete study from package data: digits and solar cells."""
+    """Build a small complete study: digits and solar cells, or drawn beetles."""
 
     out: Path = Path("study")
     """folder of the study; must not exist"""
     data: Literal["both", "digits", "cells"] = "both"
-    """data sets"""
+    """data sets of a clustering"""
+    task: Literal["clustering", "forward_simulation", "odd_cue"] = "clustering"
+    """what participants do; other tasks than clustering show drawn beetles"""
     seed: int = 0
     """of everything random"""
 
@@ -60,12 +62,24 @@ class StudyDemo:
         """Train the networks, fit the XNNs and build the study."""
         from torchxnn.apps.study.demo import NOTES, build_demo
 
+        if self.task != "clustering":
+            self._build_cue_demo(terminal)
+            return
         with terminal.progress() as progress:
             plan = build_demo(
                 self.out, self.data, self.seed, progress, count_steps(progress, "Drawing")
             )
         if self.data != "digits":
             terminal.say(*NOTES, style="dim")
+        _say_next(plan, self.out, terminal)
+
+    def _build_cue_demo(self, terminal: Terminal) -> None:
+        """Train networks that look at odd cues, and build the study."""
+        from torchxnn.apps.study.shortcut import build_cue_demo
+
+        with terminal.progress() as progress:
+            drawn = count_steps(progress, "Drawing")
+            plan = build_cue_demo(self.out, self.task, self.seed, drawn)
         _say_next(plan, self.out, terminal)
 
 

@@ -19,7 +19,7 @@ from torch import nn
 
 from torchxnn.apps.study.build import OnImages, Source, write_study
 from torchxnn.apps.study.plan import StudyPlan
-from torchxnn.apps.study.settings import StudySettings
+from torchxnn.apps.study.settings import Cue, StudySettings
 from torchxnn.data.datasets.augment import HeldOutCopies
 from torchxnn.data.datasets.base import ImageDataset, ImageSubset, Sample, make_loader
 from torchxnn.data.datasets.elpv import CITATION, ELPV, LICENCE
@@ -74,7 +74,7 @@ def build_demo(
 
 
 @final
-class _Pictures(ImageDataset):
+class Pictures(ImageDataset):
     """Pictures in memory, or those of another data set, with labels of our own."""
 
     def __init__(
@@ -110,8 +110,14 @@ def _split(dataset: ImageDataset, seed: int) -> tuple[ImageDataset, ImageDataset
     return ImageSubset(dataset, sorted(train)), ImageSubset(dataset, sorted(test))
 
 
-def _explain(
-    key: str, name: str, model: nn.Module, train: ImageDataset, test: ImageDataset, seed: int
+def explain_network(
+    key: str,
+    name: str,
+    model: nn.Module,
+    train: ImageDataset,
+    test: ImageDataset,
+    seed: int,
+    cue: Cue | None = None,
 ) -> Source:
     """Fit an XNN to all logits at once, with altered copies of the pictures."""
     xnn = XNN(
@@ -125,7 +131,7 @@ def _explain(
     config = TrainConfig(seed=seed, epochs=40, patience=10, decay_every=25, pretrain_epochs=2)
     with one_thread():
         xnn.fit(make_loader(fit), list(range(len(test.classes))), make_loader(held_out), config)
-    return Source(key, name, xnn, test)
+    return Source(key, name, xnn, test, cue=cue)
 
 
 # --- digits
@@ -153,10 +159,10 @@ def prepare_digits(seed: int = 0) -> Source:
 
     labels = [DIGITS.index(found.target[index]) for index in kept]
     names = [f"digit {digit}" for digit in DIGITS]
-    dataset = _Pictures("digits", names, labels, preprocessing, read)
+    dataset = Pictures("digits", names, labels, preprocessing, read)
     train, test = _split(dataset, seed)
-    model = _train_digits(train, seed)
-    return _explain("digits", "Handwritten digits", model, train, test, seed)
+    model = train_network(digit_network, train, seed, _DIGIT_EPOCHS)
+    return explain_network("digits", "Handwritten digits", model, train, test, seed)
 
 
 def digit_network() -> nn.Sequential:
@@ -176,13 +182,16 @@ def digit_network() -> nn.Sequential:
     return nn.Sequential(OrderedDict(parts))
 
 
-def _train_digits(train: ImageDataset, seed: int) -> nn.Module:
+def train_network(
+    make: Callable[[], nn.Module], train: ImageDataset, seed: int, epochs: int
+) -> nn.Module:
+    """A small network that tells the classes of pictures that all fit into memory apart."""
     images, labels = next(iter(make_loader(train, len(train))))
     with torch.random.fork_rng(devices=[]), one_thread():
         torch.manual_seed(seed)
-        model = digit_network()
+        model = make()
         optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
-        for _ in range(_DIGIT_EPOCHS):
+        for _ in range(epochs):
             for rows in torch.randperm(len(images)).split(32):
                 loss = nn.functional.cross_entropy(model(images[rows]), labels[rows])
                 optimizer.zero_grad()
@@ -211,7 +220,7 @@ def prepare_cells(seed: int = 0, progress: Progress | None = None) -> Source:
         own = [i for i in cells.stratified(len(cells), seed) if kinds[i] == label and i in sure]
         kept += own[:CELLS_PER_CLASS]
         labels += [label] * len(own[:CELLS_PER_CLASS])
-    dataset = _Pictures(
+    dataset = Pictures(
         "solar cells", CELLS, labels, PREPROCESSING, lambda index: cells[kept[index]].image
     )
     train, test = _split(dataset, seed)
@@ -223,7 +232,7 @@ def prepare_cells(seed: int = 0, progress: Progress | None = None) -> Source:
     model.classifier = train_head(
         pooled, truth, len(CELLS), hidden=SOLAR_HIDDEN, seed=seed, progress=progress
     )
-    return _explain("cells", "Solar cells", model.eval(), train, test, seed)
+    return explain_network("cells", "Solar cells", model.eval(), train, test, seed)
 
 
 NOTES = (LICENCE, f"Source: {CITATION}")
