@@ -45,7 +45,7 @@ def light(monkeypatch):
 def test_files(written):
     out, results, _ = written
     assert {p.name for p in out.iterdir()} == {
-        "report.html", "results.json", "scores.csv", "figures"
+        "report.html", "results.json", "scores.csv", "evidence.csv", "figures"
     }  # fmt: skip
     assert len(list((out / "figures").iterdir())) == 9
     numbers = json.loads((out / "results.json").read_text("utf-8"))

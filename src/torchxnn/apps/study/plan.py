@@ -75,6 +75,7 @@ _MAY_CHANGE: dict[str, Any] = {
         "session_parameter", "failed_check_code", "withdrawn_code", "full_code",
         "completion_parameter", "pay",
     },
+    "exclusions": {"machine"},
 }  # fmt: skip
 """Settings that came after the first studies, and are no part of what answers mean."""
 
@@ -98,6 +99,15 @@ class StudyPlan(Frozen):
     settings: StudySettings
     data_sets: Annotated[tuple[StudyDataSet, ...], Field(min_length=1)]
     practice: tuple[StudyImage, ...]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _keep_rules(cls, values: Any) -> Any:
+        """A study that was planned before there was a rule has none: it leaves out as it did."""
+        settings = values.get("settings") if isinstance(values, dict) else None
+        if isinstance(settings, dict) and isinstance(settings.get("exclusions"), dict):
+            settings["exclusions"].setdefault("machine", {"signals": 0})
+        return values
 
     @model_validator(mode="after")
     def _check(self) -> StudyPlan:

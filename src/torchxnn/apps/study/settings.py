@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
@@ -170,16 +171,45 @@ class Recruitment(Frozen):
         return self
 
 
+@dataclass(frozen=True)
+class MachineRules:
+    """From when on somebody acts like a program; docs/study.md says why these thresholds.
+
+    Attributes:
+        signals: leave out who shows as many of the signals below; 0 leaves out nobody.
+        pause_ms: median pause between two acts below which it is one.
+        pause_cv: standard deviation / mean of the pauses, below which it is one.
+        jumps: share of moves without travel of the pointer, above which it is one.
+        straight: straight line / path of the pointer, above which it is one.
+        scripted: share of moves that no device made, above which it is one.
+        away: share of the time away from the page, above which it is one.
+        pasted: share of the comment that was pasted, above which it is one.
+    """
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    signals: Annotated[int, Field(ge=0, le=7)] = 2
+    pause_ms: Annotated[float, Field(ge=0)] = 250.0
+    pause_cv: Annotated[float, Field(ge=0)] = 0.2
+    jumps: Annotated[float, Field(ge=0, le=1)] = 0.5
+    straight: Annotated[float, Field(ge=0, le=1)] = 0.995
+    scripted: Annotated[float, Field(ge=0, le=1)] = 0.5
+    away: Annotated[float, Field(ge=0, le=1)] = 0.5
+    pasted: Annotated[float, Field(ge=0, le=1)] = 0.8
+
+
 class Exclusions(Frozen):
     """Who is left out of the analysis; decided before data come in.
 
     Attributes:
         attention: leave out who fails the attention check.
         minimum_seconds: leave out who spends less active time on any batch.
+        machine: leave out who acts like a program.
     """
 
     attention: bool = True
     minimum_seconds: Annotated[float, Field(ge=0)] = 15.0
+    machine: MachineRules = MachineRules()
 
 
 class Limits(Frozen):

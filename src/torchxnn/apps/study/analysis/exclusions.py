@@ -7,6 +7,11 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from torchxnn.apps.study.analysis.evidence import (
+    describe_machine_rules,
+    machine_like,
+    measure_evidence,
+)
 from torchxnn.apps.study.analysis.options import (
     PARTICIPANT,
     PILOT,
@@ -21,7 +26,8 @@ WITHDREW = "withdrew"
 UNFINISHED = "did not finish"
 ATTENTION = "failed the attention check"
 TOO_FAST = "too fast"
-REASONS = (WITHDREW, UNFINISHED, ATTENTION, TOO_FAST)
+MACHINE = "acted like a program"
+REASONS = (WITHDREW, UNFINISHED, ATTENTION, TOO_FAST, MACHINE)
 
 _NEEDED = {
     "participants": (
@@ -116,6 +122,9 @@ def select_participants(tables: Mapping[str, pd.DataFrame], options: AnalysisOpt
     analysed = trials[(trials["position"] > 0) & trials["submitted_at"].notna()]
     seconds = floats(analysed.set_index("participant")["active_seconds"])
     reasons = _reasons(looked_at, seconds, options)
+    asked = [int(number) for number in looked_at.index[looked_at["kind"] != SYNTHETIC]]
+    machines = machine_like(measure_evidence(tables), asked, options.exclusions.machine)
+    reasons[MACHINE] = reasons.index.isin(machines)
     excluded = [
         Excluded(int(number), str(looked_at.at[number, "arm"]), tuple(reasons.columns[row]))
         for number, row in zip(reasons.index, reasons.to_numpy(), strict=True)
@@ -171,6 +180,7 @@ def describe_rules(options: AnalysisOptions) -> tuple[str, ...]:
         "analysed trial are left out."
         if rules.minimum_seconds > 0
         else "No minimum time is asked for.",
+        *describe_machine_rules(rules.machine),
     ]
     kinds = [kind for kind in (PILOT, SYNTHETIC) if kind not in options.kinds]
     if kinds:
@@ -179,7 +189,7 @@ def describe_rules(options: AnalysisOptions) -> tuple[str, ...]:
     if included:
         sentences.append(f"Participants marked as {' or '.join(included)} are analysed too.")
     if SYNTHETIC in included and rules.minimum_seconds > 0:
-        sentences.append("The minimum time is not asked of simulated participants.")
+        sentences.append("Neither the minimum time nor a hand is asked of simulated participants.")
     return tuple(sentences)
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import pandas as pd
 
 from torchxnn.apps.study.plan import StudyPlan
+from torchxnn.apps.study.settings import MachineRules
 from torchxnn.errors import DataError
 
 NO_VISUALISATION, ONE_HEATMAP, XNN_STAGE = "NoVis", "1-Heatmap", "XNN"
@@ -38,6 +39,7 @@ class ExclusionRules:
             0 turns the rule off; not asked of simulated participants.
         unfinished: leave out who did not finish; without it their submitted trials count wherever
             a pair is complete.
+        machine: leave out who acts like a program; not asked of simulated participants.
 
     Raises:
         DataError: a negative time.
@@ -46,6 +48,7 @@ class ExclusionRules:
     attention: bool = True
     minimum_seconds: float = 15.0
     unfinished: bool = True
+    machine: MachineRules = field(default_factory=MachineRules)
 
     def __post_init__(self) -> None:
         if not self.minimum_seconds >= 0:
@@ -96,7 +99,9 @@ class AnalysisOptions:
 def options_of(plan: StudyPlan) -> AnalysisOptions:
     """The analysis as planned: the study's exclusion rules, all else by default."""
     rules = plan.settings.exclusions
-    return AnalysisOptions(ExclusionRules(rules.attention, rules.minimum_seconds))
+    return AnalysisOptions(
+        ExclusionRules(rules.attention, rules.minimum_seconds, machine=rules.machine)
+    )
 
 
 def stage_name(stage: str, method: str) -> str:

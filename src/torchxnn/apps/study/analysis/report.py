@@ -12,6 +12,8 @@ from matplotlib.figure import Figure
 
 from torchxnn.apps.study.analysis import tables as made
 from torchxnn.apps.study.analysis.descriptives import Cell
+from torchxnn.apps.study.analysis.evidence import evidence_table
+from torchxnn.apps.study.analysis.evidence_tables import by_rule_table, figures_table, signals_table
 from torchxnn.apps.study.analysis.exclusions import describe_rules
 from torchxnn.apps.study.analysis.figures import (
     Drawing,
@@ -45,6 +47,7 @@ from torchxnn.storage.artifact import to_json
 from torchxnn.storage.files import check_replaceable, replace_folder
 
 REPORT, NUMBERS, SCORES, FIGURES = "report.html", "results.json", "scores.csv", "figures"
+EVIDENCE = "evidence.csv"
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -79,7 +82,7 @@ class Section:
 def write_report(
     tables: Mapping[str, pd.DataFrame], plan: StudyPlan, options: AnalysisOptions, out: Path
 ) -> Results:
-    """Analyse an export and write report.html, results.json, scores.csv and figures.
+    """Analyse an export and write report.html, results.json, scores.csv, evidence.csv and figures.
 
     The folder `out` appears whole or not at all and replaces an earlier report.
 
@@ -95,6 +98,8 @@ def write_report(
         (folder / REPORT).write_text(render_report(results, plan, drawings), "utf-8")
         (folder / NUMBERS).write_bytes(numbers)
         scores.to_csv(folder / SCORES, index=False)
+        acted = evidence_table(results.evidence, results.options.exclusions.machine)
+        acted.to_csv(folder / EVIDENCE, index=False)
         (folder / FIGURES).mkdir()
         for drawing in drawings:
             for kind, content in drawing.files.items():
@@ -166,6 +171,7 @@ def sections_of(results: Results, plan: StudyPlan, drawings: list[Drawing]) -> l
         ),
     ]
     if results.selection.kept:
+        found.append(_who_answered(results, plan))
         parts = (*_purity(results, plan, by_name), *_answers(results, plan, by_name))
         found += [part for part in parts if part.holds_something]
     return [
@@ -178,6 +184,15 @@ def sections_of(results: Results, plan: StudyPlan, drawings: list[Drawing]) -> l
             points=(*describe_deviations(results), *describe_limits(results, plan)),
         ),
     ]
+
+
+def _who_answered(results: Results, plan: StudyPlan) -> Section:
+    return Section(
+        "who",
+        "Who answered",
+        ("No figure proves that a program answered; several together are a reason to doubt.",),
+        tables=(by_rule_table(results, plan), signals_table(results), figures_table(results)),
+    )
 
 
 def _purity(
@@ -297,7 +312,8 @@ def render_report(results: Results, plan: StudyPlan, drawings: list[Drawing]) ->
     return render_page(
         title=results.title,
         lead="Analysis of a human study",
-        files="All numbers: results.json; a row per batch: scores.csv; figures: figures/.",
+        files="All numbers: results.json; a row per batch: scores.csv, per person: evidence.csv; "
+        "figures: figures/.",
         banner=results.banner,
         key=key,
         provenance=provenance,

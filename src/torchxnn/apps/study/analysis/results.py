@@ -22,6 +22,7 @@ from torchxnn.apps.study.analysis.descriptives import (
     describe_cells,
     summarise,
 )
+from torchxnn.apps.study.analysis.evidence import Evidence, measure_evidence
 from torchxnn.apps.study.analysis.exclusions import Selection, select_participants
 from torchxnn.apps.study.analysis.models import LinearModel, Unavailable
 from torchxnn.apps.study.analysis.options import (
@@ -48,7 +49,7 @@ from torchxnn.apps.study.analysis.paired import (
 from torchxnn.apps.study.analysis.pictures import CarryOver, carry_over
 from torchxnn.apps.study.analysis.purity import score_trials
 from torchxnn.apps.study.plan import StudyPlan
-from torchxnn.apps.study.settings import Arm
+from torchxnn.apps.study.settings import Arm, MachineRules
 from torchxnn.storage.artifact import __version__
 
 PRIMARY, SECONDARY = "primary", "secondary"
@@ -56,6 +57,8 @@ BETWEEN, CONFIDENCE = "between arms", "confidence"
 PURITY = "purity"
 SENSITIVITY = ("ari", "purity_labels", "purity above chance")
 NO_EXCLUSIONS = "purity, nobody excluded"
+RULE_OFF = "nobody left out for acting like a program"
+RULE_PLANNED, RULE_STRICT = "as planned", "one signal is enough"
 
 
 @dataclass(frozen=True)
@@ -100,6 +103,8 @@ class Results:
         ratings: of the agents.
         sensitivity: the primary comparisons with other figures or without exclusions, each
             corrected on its own.
+        evidence: how everybody of the analysed kinds acted, the excluded too.
+        by_rule: the primary comparisons with and without the rule on acting like a program.
         people: demographics of the analysed participants.
         missing: cells of the design without any trial, (arm, data set, stage).
         incomplete: analysed participants who lack a trial of their arm's design.
@@ -121,6 +126,8 @@ class Results:
     confidence_model: OrdinalModel | Unavailable
     ratings: Ratings
     sensitivity: tuple[PairedComparison, ...]
+    evidence: tuple[Evidence, ...]
+    by_rule: dict[str, tuple[PairedComparison, ...]]
     people: tuple[Demographics, ...]
     missing: tuple[tuple[str, str, str], ...]
     incomplete: int
@@ -145,6 +152,7 @@ def compute(
     scores = score_trials(tables["trials"], tables["placements"], selection.kept)
     people = tables["participants"]
     people = people[people["participant"].isin(list(selection.kept))]
+    looked_at = {*selection.kept, *(one.participant for one in selection.excluded)}
     main = scores[scores["arm"] == plan.main.name]
     keys = tuple(d.key for d in plan.data_sets)
     missing = tuple(
@@ -174,6 +182,8 @@ def compute(
         ),
         ratings=_ratings(people, plan, options),
         sensitivity=_sensitivity(tables, main, plan, options),
+        evidence=tuple(one for n, one in measure_evidence(tables).items() if n in looked_at),
+        by_rule=_by_rule(tables, plan, options),
         people=demographics(people),
         missing=missing,
         incomplete=_incomplete(scores, plan, selection),
@@ -281,12 +291,35 @@ def _sensitivity(
     for measure in SENSITIVITY:
         if above[measure].notna().any():
             found += holm(_compare_stages(above, plan, options, measure, (PRIMARY_PAIR,)))
-    everyone = ExclusionRules(attention=False, minimum_seconds=0.0, unfinished=False)
-    more = select_participants(tables, replace(options, exclusions=everyone)).kept
-    scores = score_trials(tables["trials"], tables["placements"], more)
-    scores = scores[scores["arm"] == plan.main.name]
+    everyone = ExclusionRules(
+        attention=False, minimum_seconds=0.0, unfinished=False, machine=MachineRules(signals=0)
+    )
+    scores = _main_scores(tables, plan, replace(options, exclusions=everyone))
     found += holm(_compare_stages(scores, plan, options, NO_EXCLUSIONS, (PRIMARY_PAIR,)))
     return tuple(found)
+
+
+def _by_rule(
+    tables: Mapping[str, pd.DataFrame], plan: StudyPlan, options: AnalysisOptions
+) -> dict[str, tuple[PairedComparison, ...]]:
+    """The primary comparisons by how many signals of a program leave somebody out."""
+    planned, found = options.exclusions.machine.signals, {}
+    names = {0: RULE_OFF, planned: RULE_PLANNED, 1: RULE_STRICT}
+    for signals, name in sorted(names.items()):
+        rules = replace(options.exclusions.machine, signals=signals)
+        changed = replace(options, exclusions=replace(options.exclusions, machine=rules))
+        scores = _main_scores(tables, plan, changed)
+        found[name] = tuple(holm(_compare_stages(scores, plan, options, PURITY, (PRIMARY_PAIR,))))
+    return found
+
+
+def _main_scores(
+    tables: Mapping[str, pd.DataFrame], plan: StudyPlan, options: AnalysisOptions
+) -> pd.DataFrame:
+    """Scores in the main arm of those who are analysed under some options."""
+    kept = select_participants(tables, options).kept
+    scores = score_trials(tables["trials"], tables["placements"], kept)
+    return scores[scores["arm"] == plan.main.name]
 
 
 def _incomplete(scores: pd.DataFrame, plan: StudyPlan, selection: Selection) -> int:
