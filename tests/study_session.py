@@ -66,7 +66,7 @@ def sort(client, position, group=lambda place, image: place % 4 + 1):
     return client.post(f"/api/stages/{position}/submit", headers=sign(client))
 
 
-def finish(client, trials, group=lambda place, image: place % 4 + 1, attention="3"):
+def finish(client, trials, group=lambda place, image: place % 4 + 1, attention="3", **more):
     """From the practice round to the end; the answer is the last page."""
     page = client.get(sort(client, 0).json()["next"])
     for position in range(1, trials + 1):
@@ -74,4 +74,4 @@ def finish(client, trials, group=lambda place, image: place % 4 + 1, attention="
         given = {"confidence": "5", "attention": attention}
         page = client.post(f"/stage/{position}/confidence", data={**fields(page), **given})
     ratings = {"rating_one_heatmap": 3, "rating_xnn": 6, "difficulty": 4, "comments": "<b>fine</b>"}
-    return client.post("/ratings", data={**fields(page), **ratings})
+    return client.post("/ratings", data={**fields(page), **ratings, **more})

@@ -111,6 +111,7 @@ class Serve:
             raise XNNError("admin_token must have at least 8 characters: it opens all answers")
         token = self.admin_token or secrets.token_urlsafe(12)
         self._warn_of_minutes(terminal)
+        self._warn_of_recording(terminal)
         pilot = self.pilot or self._is_unfinished(terminal)
         app = create_app(self.study, self.database, token, pilot, self.base_path)
         address = f"http://{self.host}:{self.port}{check_base_path(self.base_path)}"
@@ -134,6 +135,18 @@ class Serve:
                     f"{self.study / CONSENT} does not say {minutes} minutes, as the instructions "
                     "do: write {minutes} there, or set `minutes` when you build the study"
                 )
+
+    def _warn_of_recording(self, terminal: Terminal) -> None:
+        """Warn if the consent text does not list all that is kept: then less is."""
+        from torchxnn.apps.study.plan import CONSENT
+        from torchxnn.apps.study.recorded import RECORDED, says_what_is_recorded
+        from torchxnn.apps.study.texts import read_consent
+
+        if not says_what_is_recorded(read_consent(self.study)):
+            terminal.warn(
+                f"{self.study / CONSENT} has no {RECORDED}, the list of what is kept: travel of "
+                "the pointer, focus and pasting are not recorded; write it there to record them"
+            )
 
     def _is_unfinished(self, terminal: Terminal) -> bool:
         """Whether the consent text has blanks, with which the study can only be tried out.

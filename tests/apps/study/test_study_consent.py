@@ -48,7 +48,9 @@ def test_a_study_with_blanks_is_a_pilot_and_is_refused_to_others(tmp_path, capsy
     assert "marked as a pilot" in " ".join(said.out.split())
     assert "Until then this is a pilot" in " ".join(said.err.split())
     assert [app.state.site.pilot for app in started] == [True, True]
-    (tmp_path / CONSENT).write_text("# Welcome\n\nIt takes {minutes} minutes.\n", "utf-8")
+    (tmp_path / CONSENT).write_text(
+        "# Welcome\n\nIt takes {minutes} minutes.\n\n{recorded}\n", "utf-8"
+    )
     assert serve(tmp_path, "--base-path", "lab/") == 0
     said = capsys.readouterr()
     assert "http://127.0.0.1:8000/lab/admin" in said.out

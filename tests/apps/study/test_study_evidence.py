@@ -21,6 +21,7 @@ from torchxnn.apps.study.plan import StudyPlan
 from torchxnn.apps.study.settings import Exclusions, MachineRules
 
 RULES = MachineRules()
+SKILL = {"birds": {"NoVis": 0.2, "1-Heatmap": 0.4, "XNN": 0.8}}
 
 
 def rows(number, moments, value, start=0.0):
@@ -113,7 +114,10 @@ def mixed():
     jump = {"group": 1, "by": "mouse", "travel": 0.0, "direct": 0.0, "samples": 1}
     pages[2] = rows(3, np.arange(1, 41) * 900.0, jump)
     pages[4] = rows(5, np.arange(1, 41) * 900.0, {"group": 1, "by": "keyboard"})
-    return {**make_tables(12, 0, kind="participant"), **{"events": tables_with(*pages)["events"]}}
+    return {
+        **make_tables(12, 0, kind="participant", skill=SKILL),
+        **{"events": tables_with(*pages)["events"]},
+    }
 
 
 def excluded(tables, rules, **more):
@@ -135,7 +139,9 @@ def test_the_rule(mixed):
 
 
 def test_the_main_answers_stand_side_by_side(mixed):
-    results, _ = compute(mixed, make_plan(complementary=False), AnalysisOptions(resamples=100))
+    results, _ = compute(
+        mixed, make_plan(("birds",), complementary=False), AnalysisOptions(resamples=100)
+    )
     counts = {name: {c.n for c in found} for name, found in results.by_rule.items()}
     assert counts == {RULE_OFF: {12}, RULE_STRICT: {10}, RULE_PLANNED: {11}}
     assert results.by_rule[RULE_PLANNED] == tuple(

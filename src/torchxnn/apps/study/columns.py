@@ -42,6 +42,7 @@ COLUMNS: dict[str, dict[str, Column]] = {
         "rating_one_heatmap": ("integer", "agent with one heatmap, 1 very poor to 7 very good"),
         "rating_xnn": ("integer", "agent with several heatmaps, 1 very poor to 7 very good"),
         "comments": ("text", "free text"),
+        "pasted": ("integer", "characters that were pasted into it, if the consent text says so"),
         "parameters": ("text", "recruitment parameters of the link, JSON"),
     },
     "trials": {

@@ -189,7 +189,9 @@ def describe_rules(options: AnalysisOptions) -> tuple[str, ...]:
     if included:
         sentences.append(f"Participants marked as {' or '.join(included)} are analysed too.")
     if SYNTHETIC in included and rules.minimum_seconds > 0:
-        sentences.append("Neither the minimum time nor a hand is asked of simulated participants.")
+        sentences.append("The minimum time is not asked of simulated participants.")
+    if SYNTHETIC in included and rules.machine.signals:
+        sentences.append("Simulated participants may act like programs.")
     return tuple(sentences)
 
 

@@ -39,6 +39,7 @@ def show(position: Position, session: SessionOf) -> dict[str, Any]:
         "stage": batch.stage,
         "features": len(batch.images[0].overlays) if batch.stage == "XNN" else 0,
         "csrf": session.csrf,
+        "hand": site.says_all,
     }
     if site.plan.settings.between:
         return content | content_of(session, batch, position, groups)

@@ -46,3 +46,4 @@ class Ratings(Body):
     rating_xnn: Point | None = None
     difficulty: Annotated[int, Field(ge=0, le=HARDEST)] | None = None
     comments: Text = ""
+    pasted: Annotated[int, Field(ge=0, le=100_000)] | None = None

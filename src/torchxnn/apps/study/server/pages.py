@@ -162,7 +162,10 @@ def _rated(session: Session) -> list[str]:
 def _ratings_page(
     session: Session, given: Ratings, error: str | None = None, status: int = 200
 ) -> Response:
-    values = {"agents": _rated(session), "hardest": HARDEST, "values": given.model_dump()}
+    values = {
+        **{"agents": _rated(session), "hardest": HARDEST, "values": given.model_dump()},
+        "hand": session.site.says_all,
+    }
     return session.page(RATINGS, "ratings.html", status=status, error=error, **values)
 
 
@@ -171,5 +174,6 @@ def _answer_ratings(session: SessionOf, given: Annotated[Ratings, Form()]) -> Re
     needed = [*_rated(session), "difficulty"]
     if any(getattr(given, name) is None for name in needed):
         return _ratings_page(session, given, session.site.texts["ratings"]["missing"], 422)
-    answers = {name: getattr(given, name) for name in [*needed, "comments"]}
+    told = ["pasted"] if session.site.says_all else []
+    answers = {name: getattr(given, name) for name in [*needed, "comments", *told]}
     return _answered(session, RATINGS, given.csrf, answers)

@@ -15,6 +15,7 @@ from fastapi.responses import HTMLResponse
 
 from torchxnn.apps.address import Address
 from torchxnn.apps.study.plan import StudyPlan
+from torchxnn.apps.study.recorded import says_what_is_recorded, with_list
 from torchxnn.apps.study.steps import minutes_of, steps_of
 from torchxnn.apps.study.store.database import Database
 from torchxnn.apps.study.store.participants import Participant
@@ -98,7 +99,13 @@ class Site:
     def consent_html(self, arm: str) -> str:
         """The consent text of an arm, which says how long it takes."""
         minutes = str(minutes_of(self.plan, arm))
-        return render_consent(self.consent.replace(MINUTES, minutes))
+        listed = with_list(self.consent, self.texts)
+        return render_consent(listed.replace(MINUTES, minutes))
+
+    @property
+    def says_all(self) -> bool:
+        """Whether people are told of all that can be kept: only then the hand is watched."""
+        return says_what_is_recorded(self.consent)
 
     @cached_property
     def static_version(self) -> str:

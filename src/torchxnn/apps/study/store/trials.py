@@ -18,7 +18,7 @@ from torchxnn.apps.study.store.schema import NO_NUL, events, participants, place
 
 EventType = Literal[
     "open", "loaded", "image_error", "move", "overlay", "all_overlays", "feature", "select",
-    "compare", "compare_feature", "zoom", "visibility", "device", "phase",
+    "compare", "compare_feature", "zoom", "visibility", "device", "phase", "focus",
 ]  # fmt: skip
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Plain = bool | int | Number | Annotated[str, Field(max_length=60, pattern=NO_NUL)] | None

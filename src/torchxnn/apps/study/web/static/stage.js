@@ -8,6 +8,7 @@ import { Batch, fill, neighbour } from "./batch.js";
 import { Card } from "./cards.js";
 import { openCompare, openHelp, openZoom } from "./dialogs.js";
 import { make } from "./dom.js";
+import { PointerPath, watchFocus } from "./hand.js";
 import { enableDragging } from "./drag.js";
 import { preload } from "./preload.js";
 import { Queue, pause } from "./queue.js";
@@ -88,6 +89,10 @@ class Page {
       this.queue.add("visibility", null, { visible: document.visibilityState === "visible" }),
     );
     this.#watchHands();
+    if (this.content.hand) {
+      this.path = new PointerPath();
+      watchFocus(this.queue);
+    }
     await this.#load();
     this.#build();
     this.draw();
@@ -290,7 +295,8 @@ class Page {
     // a button of the dock that was pressed with a key is about to be switched off
     const dock = document.activeElement?.matches?.(".put button:focus-visible");
     const moved = ids.filter((id) => batch.place(id, group));
-    for (const id of moved) this.queue.add("move", id, { group, how, by: this.hand });
+    const path = moved.length ? this.path?.take() : {};
+    for (const id of moved) this.queue.add("move", id, { group, how, by: this.hand, ...path });
     for (const id of ids) batch.selected.delete(id);
     if (moved.includes(keep) && how === "keyboard" && tray.includes(keep)) {
       const rest = tray.filter((id) => id === keep || !moved.includes(id));

@@ -1,0 +1,72 @@
+"""Nothing is kept that the consent text does not say, and what it does not say is not kept."""
+
+from typing import get_args
+
+import pytest
+import yaml
+
+from study_plan import write_tiny_study
+from study_session import browser, finish, practise
+from torchxnn.apps.study.columns import COLUMNS
+from torchxnn.apps.study.export import read_tables
+from torchxnn.apps.study.plan import CONSENT
+from torchxnn.apps.study.recorded import ANSWERS, EVENTS, RECORDED, with_list
+from torchxnn.apps.study.server.app import create_app
+from torchxnn.apps.study.store.trials import EventType
+from torchxnn.apps.study.texts import default_consent, default_texts
+
+TEXTS = yaml.safe_load(default_texts("en"))
+SAID = TEXTS["consent"]["recorded"]
+# columns of the participants' table that the consent text, or another page, says otherwise
+ELSEWHERE = {
+    *("participant", "arm", "kind", "slot", "status", "language", "consent_version"),
+    *("consented_at", "finished_at", "seconds"),  # when pages were opened and finished
+    *("input", "inputs", "screen_width", "screen_height"),  # hand, device
+    "attention_passed",  # an answer
+    "parameters",  # what the recruiter gives: a line of its own in the consent text
+}
+
+
+def test_every_kind_of_event_and_answer_has_its_sentence():
+    assert set(EVENTS) == set(get_args(EventType))
+    assert {*EVENTS.values(), *ANSWERS.values()} <= set(SAID)
+    asked = set(COLUMNS["participants"]) - ELSEWHERE
+    assert asked <= set(ANSWERS), f"kept and not said: {asked - set(ANSWERS)}"
+    hand = {"moves", "hand", "focus"}
+    assert hand <= set(SAID)
+
+
+def test_the_default_consent_text_lists_all():
+    assert RECORDED in default_consent()
+    shown = with_list(default_consent(), TEXTS)
+    assert RECORDED not in shown
+    for sentence in SAID.values():
+        assert f"- {sentence}" in shown
+
+
+@pytest.mark.parametrize("said", [True, False])
+def test_the_hand_is_watched_only_where_it_is_said(tmp_path, said):
+    write_tiny_study(tmp_path)
+    text = default_consent() if said else "# Consent\n\nYou may leave at any time.\n"
+    (tmp_path / CONSENT).write_text(text, "utf-8")
+    app = create_app(tmp_path)
+    page = browser(app).get("/").text
+    assert ("How far and how straight" in page) == said
+    assert practise(app).get("/api/stages/0").json()["hand"] is said
+    app.state.site.database.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("said", [True, False])
+def test_what_was_pasted_is_kept_only_where_it_is_said(tmp_path, said):
+    write_tiny_study(tmp_path, keys=("birds",))
+    if said:
+        (tmp_path / CONSENT).write_text(default_consent(), "utf-8")
+    app = create_app(tmp_path)
+    finish(practise(app), 3, pasted="12")
+    site = app.state.site
+    people = read_tables(site.database, site.plan)["participants"]
+    assert people["pasted"].isna().tolist() == [not said]
+    if said:
+        assert people["pasted"].tolist() == [12]
+    site.database.close()
