@@ -140,7 +140,7 @@ def _found_again(view: ClassView, i: int) -> str:
 def _tag(active: Tensor, share: float, noun: str) -> str:
     if not bool(active.any()):
         return f"dead: 0 on every image of the {noun}"
-    return "" if share >= ACTIVE_SHARE else f"below {ACTIVE_SHARE:.0%} of the logit"
+    return "" if share >= ACTIVE_SHARE else f"share below {ACTIVE_SHARE:.0%}"
 
 
 def _shown(view: ClassView, row: int, feature: int) -> dict[str, Any]:

@@ -35,6 +35,7 @@ LONGEST_SIDE = 256  # pixels of a drawn heatmap
 QUALITY = 80
 TEMPLATES = Path(__file__).parent / "templates"
 _OBEYED = re.compile(r"[\0-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069]")
+_WHOLE = re.compile(r"x-features?(?: \d+)?|\([+\N{MINUS SIGN}][^()]{1,20}\)")
 """Control characters, halves of surrogate pairs, and what turns the direction of text around."""
 
 
@@ -140,10 +141,8 @@ def _environment(folder: Path) -> Environment:
 
 
 def _unbroken(text: str) -> Markup:
-    """Escape a sentence and keep "x-feature 3" on one line."""
-    return Markup(
-        re.sub(r"x-feature \d+", r'<span class="whole">\g<0></span>', str(escape(_printable(text))))
-    )
+    """Escape a sentence and keep "x-feature 3" and "(+1.77, 25%)" on one line each."""
+    return Markup(_WHOLE.sub(r'<span class="whole">\g<0></span>', str(escape(_printable(text)))))
 
 
 def _printable(value: Any) -> Any:
