@@ -144,6 +144,7 @@ def test_the_main_answers_stand_side_by_side(mixed):
     )
     counts = {name: {c.n for c in found} for name, found in results.by_rule.items()}
     assert counts == {RULE_OFF: {12}, RULE_STRICT: {10}, RULE_PLANNED: {11}}
+    assert list(results.by_rule) == [RULE_OFF, RULE_PLANNED, RULE_STRICT]
     assert results.by_rule[RULE_PLANNED] == tuple(
         c for c in results.paired if c.family == "primary"
     )

@@ -27,7 +27,9 @@ def figures_table(results: Results) -> Table:
         limit = f"{side} {getattr(rules, figure.name):g}"
         if not known:
             return (figure.text, "0", DASH, DASH, limit, "0")
-        low, middle, high = (decimal(float(v), 3) for v in np.quantile(known, (0.05, 0.5, 0.95)))
+        low, middle, high = (
+            decimal(float(v), 0 if v >= 100 else 3) for v in np.quantile(known, (0.05, 0.5, 0.95))
+        )
         return (figure.text, str(len(known)), middle, f"{low} to {high}", limit, str(hits))
 
     note = "Of everybody of the analysed kinds, the excluded too. By participant: evidence.csv."

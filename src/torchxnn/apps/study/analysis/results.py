@@ -304,12 +304,14 @@ def _by_rule(
 ) -> dict[str, tuple[PairedComparison, ...]]:
     """The primary comparisons by how many signals of a program leave somebody out."""
     planned, found = options.exclusions.machine.signals, {}
-    names = {0: RULE_OFF, planned: RULE_PLANNED, 1: RULE_STRICT}
-    for signals, name in sorted(names.items()):
+    names = {0: RULE_OFF, 1: RULE_STRICT, planned: RULE_PLANNED}
+    for signals in dict.fromkeys((0, planned, 1)):
         rules = replace(options.exclusions.machine, signals=signals)
         changed = replace(options, exclusions=replace(options.exclusions, machine=rules))
         scores = _main_scores(tables, plan, changed)
-        found[name] = tuple(holm(_compare_stages(scores, plan, options, PURITY, (PRIMARY_PAIR,))))
+        found[names[signals]] = tuple(
+            holm(_compare_stages(scores, plan, options, PURITY, (PRIMARY_PAIR,)))
+        )
     return found
 
 
