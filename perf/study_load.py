@@ -1,20 +1,26 @@
-"""A study under load: many participants at once, the server killed and restarted in the middle.
+"""A study under load: many participants at once; the server is killed, then moved, in the middle.
 
     python perf/study_load.py --participants 200 --pause 3 --json study_load.json
 
 Server, database and participants run on this machine. The participants are `xnn study simulate`'s:
 they ask for the pages, put ten pictures into groups one by one with pauses of human length between
-(exponentially distributed), and hand in. `--kill-after` seconds after the first one came the server
-gets SIGKILL; it is started again two seconds later. Printed are the times from sending an answer
-until it was kept, as the participants see them, and what is missing from the database afterwards of
-all that the server ever said it had kept: it must be nothing. Requests that met a dead server are
-repeated as a browser would, counted, and not in the times.
+(exponentially distributed), and hand in. Counted from when the first one comes, the server gets
+SIGKILL after `--kill-after` seconds and is started again two seconds later; a backup is taken while
+all go on after `--back-up-after`; after `--move-after` the server is told to stop, the study is
+backed up once more and deleted (of PostgreSQL, every table), restored from the backup and served.
+
+Printed are the times from sending an answer until it was kept, as the participants see them, and
+what is missing from the database afterwards of all that the server ever said it had kept: it must
+be nothing. The backup that was taken meanwhile must hold all that was kept before it began.
+Requests that met a dead server are repeated as a browser would, counted, and not in the times.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -22,7 +28,9 @@ import sys
 import tempfile
 import threading
 import time
-from dataclasses import asdict, dataclass
+import zipfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import httpx
@@ -48,6 +56,12 @@ class Load:
     """seconds until the server is killed; 0 never does"""
     down: float = 2.0
     """seconds until it is started again"""
+    back_up_after: float = 120.0
+    """seconds until a backup is taken while the server runs; 0 never does"""
+    move_after: float = 150.0
+    """seconds until the study is deleted and restored from a backup; 0 never does"""
+    study: Path | None = None
+    """folder of a study to copy; the digits of `xnn study demo` by default"""
     database: str | None = None
     """URL of another database than SQLite"""
     seed: int = 0
@@ -63,9 +77,13 @@ class Server:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
-        extra = [] if database is None else ["--database", database]
-        self._command = [
-            *(sys.executable, "-m", "torchxnn.cli", "study", "serve", str(folder)),
+        self.folder, self.database = folder, database
+
+    @property
+    def _command(self) -> list[str]:
+        extra = [] if self.database is None else ["--database", self.database]
+        return [
+            *(sys.executable, "-m", "torchxnn.cli", "study", "serve", str(self.folder)),
             *("--port", str(self.port), "--admin-token", "benchmark-token", *extra),
         ]
 
@@ -92,26 +110,46 @@ class Server:
         self._process.wait()
 
 
+@dataclass
+class Seen:
+    """What the backup and the move took, in seconds, and the backup that was taken meanwhile."""
+
+    backup_began: float = 0.0
+    backup: Path | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
 def main(load: Load) -> None:
     """Measure and print."""
     with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary) / "study"
-        build_demo(folder, "digits", load.seed)
+        folder, seen = Path(temporary) / "study", Seen()
+        if load.study is None:
+            build_demo(folder, "digits", load.seed)
+        else:
+            shutil.copytree(load.study, folder, ignore=shutil.ignore_patterns(f"{FILE}*"))
         server = Server(folder, load.database)
         server.start()
-        killer = threading.Timer(load.kill_after, restart, (server, load.down))
-        if load.kill_after:
-            killer.start()
+        planned = (
+            (load.kill_after, restart, (server, load.down)),
+            (load.back_up_after, save, (server, seen)),
+            (load.move_after, move, (server, seen)),
+        )
+        timers = [threading.Timer(*each) for each in planned if each[0]]
+        for timer in timers:
+            timer.start()
         config = SimulationConfig(
             load.participants, at_once=load.participants, pause=load.pause, seed=load.seed
         )
         start = time.perf_counter()
         found = simulate(server.url, config)
         seconds = time.perf_counter() - start
-        killer.cancel()
+        for timer in timers:
+            timer.cancel()
+            timer.join()
         server.stop()
-        stored = read_ids(load.database or f"sqlite:///{folder / FILE}")
-    report(load, found, stored, seconds)
+        url = load.database or f"sqlite:///{server.folder / FILE}"
+        lacks = compare(seen, url)
+        report(load, found, read_ids(url), seconds, {**seen.seconds, **lacks})
 
 
 def restart(server: Server, down: float) -> None:
@@ -121,16 +159,67 @@ def restart(server: Server, down: float) -> None:
     server.start()
 
 
-def read_ids(url: str) -> set[str]:
-    """Ids of all events on the disk, read with plain SQL."""
+def run(server: Server, *arguments: object) -> float:
+    """Run a command of `xnn study` on the server's database; its seconds."""
+    extra = [] if server.database is None else ["--database", server.database]
+    start = time.perf_counter()
+    command = [sys.executable, "-m", "torchxnn.cli", "study", *map(str, arguments), *extra]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    return round(time.perf_counter() - start, 1)
+
+
+def save(server: Server, seen: Seen) -> None:
+    """Take a backup while the server runs."""
+    file = server.folder.parent / "meanwhile.zip"
+    seen.backup_began = time.time()
+    seen.seconds["backup_seconds"] = run(server, "backup", server.folder, "--out", file)
+    seen.backup = file
+
+
+def move(server: Server, seen: Seen) -> None:
+    """Stop the server, lose everything but a backup, and go on from that."""
+    file, new = server.folder.parent / "moved.zip", server.folder.parent / "new"
+    start = time.perf_counter()
+    server.stop()
+    seen.seconds["stop_seconds"] = round(time.perf_counter() - start, 1)
+    run(server, "backup", server.folder, "--out", file)
+    shutil.rmtree(server.folder)
+    if server.database is not None:
+        engine = create_engine(server.database)
+        with engine.begin() as connection:
+            connection.execute(text("DROP SCHEMA public CASCADE"))
+            connection.execute(text("CREATE SCHEMA public"))
+        engine.dispose()
+    seen.seconds["restore_seconds"] = run(server, "restore", file, "--out", new)
+    server.folder = new
+    server.start()
+    seen.seconds["away_seconds"] = round(time.perf_counter() - start, 1)
+
+
+def compare(seen: Seen, url: str) -> dict[str, int]:
+    """What the backup that was taken meanwhile lacks of what was kept before it began."""
+    if seen.backup is None:
+        return {}
+    with zipfile.ZipFile(seen.backup) as archive:
+        archive.extract(FILE, seen.backup.parent)
+    saved = read_ids(f"sqlite:///{seen.backup.parent / FILE}")
+    # an answer has the time at which its request came; it was kept within these seconds, or later
+    before = read_ids(url, seen.backup_began - 5)
+    return {"events_in_backup": len(saved), "events_backup_lacks": len(before - saved)}
+
+
+def read_ids(url: str, until: float = math.inf) -> set[str]:
+    """Ids of all events on the disk that came before a time, read with plain SQL."""
     engine = create_engine(url)
     with engine.connect() as connection:
-        found = set(connection.scalars(text("SELECT id FROM events")))
+        found = list(connection.execute(text("SELECT id, at FROM events")))
     engine.dispose()
-    return found
+    return {name for name, at in found if at < until}
 
 
-def report(load: Load, found: Simulated, stored: set[str], seconds: float) -> None:
+def report(
+    load: Load, found: Simulated, stored: set[str], seconds: float, moved: Mapping[str, float]
+) -> None:
     """Print the figures, and write them."""
     half, most, worst = np.percentile(found.milliseconds, [50, 99, 100])
     figures = {
@@ -146,6 +235,7 @@ def report(load: Load, found: Simulated, stored: set[str], seconds: float) -> No
         "requests_repeated": found.retried,
         "events_acknowledged": len(found.acknowledged),
         "events_lost": len(found.acknowledged - stored),
+        **moved,
     }
     print(json.dumps(figures, indent=1, default=str))
     if load.json is not None:

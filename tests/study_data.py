@@ -33,6 +33,7 @@ COLUMNS = {
         "consent_version",
         "consented_at",
         "finished_at",
+        "expired_at",
         "seconds",
         "input",
         "inputs",

@@ -23,11 +23,15 @@ COLUMNS: dict[str, dict[str, Column]] = {
     "participants": {
         **_PARTICIPANT,
         "slot": ("integer", "place in the design, from 0; gives all draws with the study's seed"),
-        "status": ("text", "in_progress, finished, expired (silent for too long), withdrawn"),
+        "status": (
+            "text",
+            "in_progress, finished, expired (silent for too long), withdrawn",
+        ),
         "language": ("text", "of the pages"),
         "consent_version": ("text", "of the text that was agreed to"),
         "consented_at": ("text", "when consent was given, ISO 8601"),
         "finished_at": ("text", "when the last page was sent, ISO 8601"),
+        "expired_at": ("text", "when the place was given away after long silence, ISO 8601"),
         "seconds": ("number", "from consent to the end"),
         "input": ("text", "mouse, touch, pen or keyboard: what most moves were made with"),
         "inputs": ("text", "all that moves were made with, and how many, most first"),

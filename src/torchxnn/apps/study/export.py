@@ -114,6 +114,7 @@ def _participant(
         "slot": row.place,
         "consented_at": _time(row.consented_at),
         "finished_at": _time(row.finished_at),
+        "expired_at": _time(row.expired_at),
         "seconds": None if row.finished_at is None else row.finished_at - row.consented_at,
         "input": counts[0][0] if counts else None,
         "inputs": ", ".join(f"{hand} {count}" for hand, count in counts) or None,

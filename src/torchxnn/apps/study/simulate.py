@@ -26,7 +26,7 @@ from scipy.cluster.hierarchy import fcluster, linkage
 from torchxnn.apps.study.simulate_answers import predict_answers
 from torchxnn.errors import DataError, XNNError
 
-ATTEMPTS = 8
+ATTEMPTS = 24
 """Times that a request is repeated while the server is down or busy."""
 
 _HIDDEN = re.compile(r'<input[^>]*type="hidden"[^>]*>')
