@@ -19,6 +19,7 @@ from torchxnn.apps.study.store.participants import (
     forget,
     go_on,
 )
+from torchxnn.apps.study.store.places import is_full, take_up
 from torchxnn.apps.study.store.schema import answers, events, participants, placements, trials
 from torchxnn.apps.study.store.trials import Event, read_trial, save_events, submit_trial
 from torchxnn.errors import DataError
@@ -312,3 +313,14 @@ def test_what_was_acknowledged_survives_sigkill(tmp_path):
     connection.close()
     assert acknowledged <= kept
     assert len(kept) <= len(acknowledged) + 1
+
+
+def test_who_comes_back_takes_a_place_up_again(database, plan):
+    first, token = join(database, plan)
+    late = 1000 + 60 * plan.settings.limits.expire_minutes + 1
+    assert join(database, plan, now=late)[0].place == first.place
+    assert find_participant(database, token).status == "expired"
+    assert not is_full(database, plan, "main", "participant", late)
+    take_up(database, plan, first.number, late)
+    again = find_participant(database, token)
+    assert (again.status, again.place) == ("in_progress", 1)

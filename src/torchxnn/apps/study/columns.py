@@ -23,10 +23,7 @@ COLUMNS: dict[str, dict[str, Column]] = {
     "participants": {
         **_PARTICIPANT,
         "slot": ("integer", "place in the design, from 0; gives all draws with the study's seed"),
-        "status": (
-            "text",
-            "in_progress, finished, expired (silent for too long), withdrawn",
-        ),
+        "status": ("text", "in_progress, finished, expired (silent for too long), withdrawn"),
         "language": ("text", "of the pages"),
         "consent_version": ("text", "of the text that was agreed to"),
         "consented_at": ("text", "when consent was given, ISO 8601"),
