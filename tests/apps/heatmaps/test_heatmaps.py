@@ -37,7 +37,7 @@ from torchxnn.xnn import XNN
 pytestmark = pytest.mark.filterwarnings("ignore::torchxnn.errors.AttributionWarning")
 
 SQUARE = Preprocessing(size=12, resize="squash")
-ALL = HeatmapConfig(images="all", dtype="float32", images_at_once=4, chunk_rows=10)
+ALL = HeatmapConfig(images="all", dtype="float32", images_at_once=8, chunk_rows=10)
 
 
 def make_xnn(seed=0, net=None, targets=(1,), outputs=4, source=None):
