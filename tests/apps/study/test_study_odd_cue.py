@@ -13,6 +13,7 @@ from torchxnn.apps.study.export import read_tables
 from torchxnn.apps.study.plan import StudyPlan
 from torchxnn.apps.study.server.app import create_app
 from torchxnn.apps.study.settings import Cue, StudySettings
+from torchxnn.apps.study.texts import ASKED, default_consent
 
 SYNTHETIC = AnalysisOptions(include_synthetic=True, resamples=200)
 
@@ -40,6 +41,13 @@ def test_a_cue_is_needed_and_its_options_differ(made):
     with pytest.raises(ValidationError, match="must be different texts"):
         Cue(right="a", others=("b", "b"))
     assert StudySettings(title="x", task="odd_cue").repeats == 1
+
+
+@pytest.mark.parametrize("task", ASKED)
+def test_the_consent_text_says_what_is_done(task):
+    text = " ".join(default_consent(task).split())
+    assert text.count(ASKED[task]) == 1
+    assert sum(words in text for words in ASKED.values()) == 1
 
 
 def test_a_session_from_looking_to_the_export(app, made):

@@ -50,9 +50,18 @@ def default_texts(language: str, task: str = "clustering") -> str:
     return (own if own.is_file() else _OURS / text_file(REFERENCE, task)).read_text("utf-8")
 
 
-def default_consent() -> str:
-    """A consent text with blanks, in Markdown."""
-    return (_OURS / f"consent_{REFERENCE}.md").read_text("utf-8")
+ASKED = {
+    "clustering": "asked to put them into groups",
+    "forward_simulation": "asked what the artificial intelligence says of others",
+    "odd_cue": "asked what the artificial intelligence looks at",
+}
+"""What the consent text says that participants do, by task."""
+
+
+def default_consent(task: str = "clustering") -> str:
+    """A consent text with blanks, in Markdown, that says what is done in a task."""
+    text = (_OURS / f"consent_{REFERENCE}.md").read_text("utf-8")
+    return text.replace(ASKED["clustering"], ASKED[task])
 
 
 def read_texts(folder: Path, language: str, task: str = "clustering") -> dict[str, Any]:
