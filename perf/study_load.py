@@ -61,7 +61,7 @@ class Load:
     move_after: float = 150.0
     """seconds until the study is deleted and restored from a backup; 0 never does"""
     study: Path | None = None
-    """folder of a study to copy; the digits of `xnn study demo` by default"""
+    """folder of a study to copy; the beetles of `xnn study demo` by default"""
     database: str | None = None
     """URL of another database than SQLite"""
     seed: int = 0
@@ -124,7 +124,7 @@ def main(load: Load) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder, seen = Path(temporary) / "study", Seen()
         if load.study is None:
-            build_demo(folder, "digits", load.seed)
+            build_demo(folder, "beetles", load.seed)
         else:
             shutil.copytree(load.study, folder, ignore=shutil.ignore_patterns(f"{FILE}*"))
         server = Server(folder, load.database)

@@ -258,9 +258,14 @@ def begin(page, hand, url, **parameters):
 
 
 def opened(page, position):
-    """Wait for a batch; the ids of its pictures by their numbers."""
+    """Wait for a batch, or a part of the practice round; the ids of its pictures in order."""
     page.wait_for_url(f"**/stage/{position}")
     page.locator("#work").wait_for()
+    return pictures(page)
+
+
+def pictures(page):
+    """The ids of the pictures on the page, by their numbers."""
     found = page.locator(".card").evaluate_all(
         """cards => cards.map((card) => [
           Number(card.querySelector(".small").innerText), card.dataset.id
@@ -275,26 +280,42 @@ def saved(page):
 
 def sort(page, hand, position):
     """Put all pictures of a batch into groups; which went where."""
-    images = opened(page, position)
-    wanted = {image: n % 4 + 1 for n, image in enumerate(images)}
-    for image, group in wanted.items():
-        hand.place(image, group)
-    assert placed(page) == wanted
-    return wanted
+    opened(page, position)
+    found = {}
+    for _ in parts(page, hand, position):
+        wanted = {image: n % 4 + 1 for n, image in enumerate(pictures(page))}
+        for image, group in wanted.items():
+            hand.place(image, group)
+        assert placed(page) == wanted
+        found |= wanted
+    return found
+
+
+def parts(page, hand, position):
+    """Once for each part of a batch: two of the practice round, whose answers are checked."""
+    yield 1
+    if position == 0:
+        hand.press(page.get_by_role("button", name="Check"))
+        hand.press(page.get_by_role("button", name="Next part"))
+        page.locator(".zones.many").wait_for()
+        yield 2
+        hand.press(page.get_by_role("button", name="Check"))
 
 
 def sort_quickly(page, position):
     """Put all pictures of a batch somewhere, with digits alone."""
-    images = opened(page, position)
-    page.locator(".tray .picture").first.focus()
-    for n, _ in enumerate(images):
-        page.keyboard.press(str(n % 4 + 1))
-    assert len(placed(page)) == len(images)
+    opened(page, position)
+    for _ in parts(page, Keyboard(page), position):
+        page.locator(".tray .picture").first.focus()
+        for n, _ in enumerate(pictures(page)):
+            page.keyboard.press(str(n % 4 + 1))
+        assert len(placed(page)) == len(pictures(page))
 
 
 def hand_in(page, hand):
     before = page.url
-    hand.press(page.get_by_role("button", name="Done with this batch"))
+    last = re.compile("Done with this batch|Go on to the study")
+    hand.press(page.get_by_role("button", name=last))
     page.wait_for_url(lambda url: url != before)
 
 

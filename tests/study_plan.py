@@ -45,7 +45,7 @@ def _made(
     folder = TemporaryDirectory()
     media = Media(Path(folder.name), seed)
     data_sets = tuple(_data_set(key, sets, images_per_set, media) for key in keys)
-    return folder, data_sets, make_practice(media, FEATURES, seed)
+    return folder, data_sets, make_practice(media, FEATURES)
 
 
 def _data_set(key: str, sets: int, images_per_set: int, media: Media) -> StudyDataSet:

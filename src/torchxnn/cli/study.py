@@ -47,12 +47,12 @@ class Init:
 
 @dataclass(frozen=True)
 class StudyDemo:
-    """Build a small complete study: digits and solar cells, or drawn beetles."""
+    """Build a small complete study: drawn beetles and leaves, or solar cells."""
 
     out: Path = Path("study")
     """folder of the study; must not exist"""
-    data: Literal["both", "digits", "cells"] = "both"
-    """data sets of a clustering"""
+    data: Literal["both", "beetles", "leaves", "cells"] = "both"
+    """data sets of a clustering; both: beetles and leaves"""
     task: Literal["clustering", "forward_simulation", "odd_cue"] = "clustering"
     """what participants do; other tasks than clustering show drawn beetles"""
     seed: int = 0
@@ -69,7 +69,7 @@ class StudyDemo:
             plan = build_demo(
                 self.out, self.data, self.seed, progress, count_steps(progress, "Drawing")
             )
-        if self.data != "digits":
+        if self.data == "cells":
             terminal.say(*NOTES, style="dim")
         _say_next(plan, self.out, terminal)
 

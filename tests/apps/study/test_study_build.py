@@ -195,9 +195,9 @@ def test_example_config_is_valid_and_shows_the_defaults():
 
 
 @pytest.mark.slow
-def test_demo_is_a_study_of_digits(tmp_path, capsys):
+def test_demo_is_a_study_of_drawn_figures(tmp_path, capsys):
     out = tmp_path / "study"
-    assert main(["study", "demo", "--data", "digits", "--out", str(out)]) == 0
+    assert main(["study", "demo", "--data", "beetles", "--out", str(out)]) == 0
     said, _ = text_of(capsys)
     assert "50 images in 5 sets" in said
     data = StudyPlan.read(out).data_sets[0]

@@ -86,7 +86,7 @@ def write_study(
             version=__version__,
             settings=settings,
             data_sets=data_sets,
-            practice=make_practice(media, features, settings.seed),
+            practice=make_practice(media, features),
         )
         (folder / TEXTS).mkdir()
         for task in text_tasks(settings.task):

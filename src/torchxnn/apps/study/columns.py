@@ -49,6 +49,7 @@ COLUMNS: dict[str, dict[str, Column]] = {
     "trials": {
         **_BATCH,
         "method": ("text", "attribution method of the heatmaps; none in NoVis"),
+        "shows": ("text", "what stood beside the pictures: none, maps, numbers, or both"),
         "set": ("integer", "number of the batch among those of the data set"),
         "learned": ("integer", "number of the batch shown before with the network's answers, or 0"),
         "started_at": ("text", "when the page was first opened, ISO 8601"),

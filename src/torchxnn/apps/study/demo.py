@@ -1,7 +1,8 @@
-"""`xnn study demo`: a small complete study from what packages ship, to try everything out.
+"""`xnn study demo`: a small complete study that needs no pictures of yours, to try everything out.
 
-Two data sets, as in the paper: handwritten digits that look alike (scikit-learn) and solar cells of
-two kinds, whole or broken (elpv-dataset). Both networks are trained on the spot.
+Two data sets, as in the paper: beetles and leaves that the project draws itself, whose kinds show
+in small details (`figures`). Solar cells of two kinds, whole or broken (elpv-dataset), are there
+for who has more time. All networks are trained on the spot.
 """
 
 from __future__ import annotations
@@ -12,18 +13,19 @@ from functools import partial
 from pathlib import Path
 from typing import Literal, cast, final
 
+import numpy as np
 import torch
 from PIL import Image
 from rich.progress import Progress
 from torch import nn
 
 from torchxnn.apps.study.build import OnImages, Source, write_study
+from torchxnn.apps.study.figures import DRAW, KINDS, SIZE
 from torchxnn.apps.study.plan import StudyPlan
 from torchxnn.apps.study.settings import Cue, StudySettings
 from torchxnn.data.datasets.augment import HeldOutCopies
 from torchxnn.data.datasets.base import ImageDataset, ImageSubset, Sample, make_loader
 from torchxnn.data.datasets.elpv import CITATION, ELPV, LICENCE
-from torchxnn.errors import DataError
 from torchxnn.models.bundled import (
     LAYER,
     PREPROCESSING,
@@ -38,16 +40,13 @@ from torchxnn.parallel.process import one_thread
 from torchxnn.training.config import TrainConfig
 from torchxnn.xnn import XNN
 
-DIGITS = (3, 5, 8, 9)
-"""Digits that look alike."""
-
+FIGURES_PER_KIND = 150
 CELLS = ("mono, functional", "mono, defective", "poly, functional", "poly, defective")
 CELLS_PER_CLASS = 120
 TRAIN_SHARE = 2 / 3
-_DIGIT_SIZE = 64
-_DIGIT_EPOCHS = 12
+_FIGURE_EPOCHS = 14
 
-Data = Literal["both", "digits", "cells"]
+Data = Literal["both", "beetles", "leaves", "cells"]
 
 
 def build_demo(
@@ -60,13 +59,13 @@ def build_demo(
     """Train the networks, fit an XNN with 7 x-features to each, and build the study.
 
     Raises:
-        DataError: the packages with the pictures are not installed, or the folder exists.
+        DataError: the package with the solar cells is not installed, or the folder exists.
     """
     makers: dict[str, Callable[[], Source]] = {
-        "digits": partial(prepare_digits, seed),
+        **{key: partial(prepare_figures, key, seed) for key in DRAW},
         "cells": partial(prepare_cells, seed, progress),
     }
-    chosen = list(makers) if data == "both" else [data]
+    chosen = list(DRAW) if data == "both" else [data]
     settings = StudySettings(
         title="A study to try things out", seed=seed, contact="the person who gave you the link"
     )
@@ -134,38 +133,23 @@ def explain_network(
     return Source(key, name, xnn, test, cue=cue)
 
 
-# --- digits
+# --- figures
 
 
-def prepare_digits(seed: int = 0) -> Source:
-    """A small network trained on four digits, and its XNN.
-
-    Raises:
-        DataError: scikit-learn is not installed.
-    """
-    try:
-        from sklearn.datasets import load_digits
-    except ImportError as error:
-        raise DataError("the digits are not installed: pip install 'torchxnn[demo]'") from error
-    found = load_digits()
-    kept = [index for index, digit in enumerate(found.target) if digit in DIGITS]
-    preprocessing = Preprocessing(
-        _DIGIT_SIZE, "squash", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), interpolation="bicubic"
-    )
-
-    def read(index: int) -> torch.Tensor:
-        pixels = (found.images[kept[index]] * (255 / 16)).astype("uint8")
-        return preprocessing(Image.fromarray(pixels))
-
-    labels = [DIGITS.index(found.target[index]) for index in kept]
-    names = [f"digit {digit}" for digit in DIGITS]
-    dataset = Pictures("digits", names, labels, preprocessing, read)
+def prepare_figures(key: str, seed: int = 0) -> Source:
+    """A small network trained on drawn figures, and its XNN; `key` is one of `DRAW`."""
+    preprocessing = Preprocessing(SIZE, "squash", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+    generator = np.random.default_rng([seed, list(DRAW).index(key)])
+    labels = [kind for kind in range(KINDS) for _ in range(FIGURES_PER_KIND)]
+    pictures = [preprocessing(Image.fromarray(DRAW[key](kind, generator))) for kind in labels]
+    names = [f"{key}, kind {kind}" for kind in "ABCD"]
+    dataset = Pictures(key, names, labels, preprocessing, pictures.__getitem__)
     train, test = _split(dataset, seed)
-    model = train_network(digit_network, train, seed, _DIGIT_EPOCHS)
-    return explain_network("digits", "Handwritten digits", model, train, test, seed)
+    model = train_network(figure_network, train, seed, _FIGURE_EPOCHS)
+    return explain_network(key, f"Drawn {key}", model, train, test, seed)
 
 
-def digit_network() -> nn.Sequential:
+def figure_network() -> nn.Sequential:
     """Three convolutions and two fully connected layers; `classifier.1` is the ReLU between."""
     convolutions = nn.Sequential(
         nn.Conv2d(3, 16, 5, stride=2, padding=2),
@@ -176,8 +160,8 @@ def digit_network() -> nn.Sequential:
         nn.ReLU(),
         nn.AvgPool2d(2),
     )
-    inputs = 64 * (_DIGIT_SIZE // 16) ** 2
-    head = nn.Sequential(nn.Linear(inputs, 128), nn.ReLU(), nn.Linear(128, len(DIGITS)))
+    inputs = 64 * (SIZE // 16) ** 2
+    head = nn.Sequential(nn.Linear(inputs, 128), nn.ReLU(), nn.Linear(128, KINDS))
     parts = {"features": convolutions, "flatten": nn.Flatten(), "classifier": head}
     return nn.Sequential(OrderedDict(parts))
 

@@ -147,10 +147,12 @@ def _about(plan: StudyPlan, person: Row, position: int) -> dict[str, Any]:
     if position == PRACTICE:
         batch = {"data_set": "practice", "stage": "practice", "method": "none", "set": 0}
         batch["learned"] = 0
+        shows = "none"
     else:
-        batch = vars(trials_of(plan, person.arm, person.place)[position - 1])
+        trial = trials_of(plan, person.arm, person.place)[position - 1]
+        batch, shows = vars(trial), plan.settings.arm(person.arm).shown(trial.stage)
     who = {"participant": person.number, "arm": person.arm, "kind": person.kind}
-    return {**who, **batch, "position": position}
+    return {**who, **batch, "shows": shows, "position": position}
 
 
 def _trial(

@@ -71,6 +71,7 @@ class StudyDataSet(Frozen):
 
 _MAY_CHANGE: dict[str, Any] = {
     "minutes": True,
+    "allocation": True,
     "recruitment": {
         "session_parameter", "failed_check_code", "withdrawn_code", "full_code",
         "completion_parameter", "pay",
@@ -137,11 +138,14 @@ class StudyPlan(Frozen):
 
     @property
     def arms(self) -> tuple[Arm, ...]:
-        """The main study, within participants: the first arm with XNN, else the first; the others.
+        """The main study, within participants, and the others, compared with it between them.
 
-        The others are compared with it between participants.
+        It is the first arm whose XNN shows numbers and maps, else the first with XNN, else the
+        first.
         """
-        return tuple(sorted(self.settings.arms, key=lambda arm: "XNN" not in arm.stages))
+        return tuple(
+            sorted(self.settings.arms, key=lambda a: ("XNN" not in a.stages, a.shows != "both"))
+        )
 
     @property
     def main(self) -> Arm:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_serializer, model_validator
 
 Stage = Literal["NoVis", "1-Heatmap", "XNN"]
 """What a participant sees beside the pictures (paper section 4.1)."""
 
 Task = Literal["clustering", "forward_simulation", "odd_cue"]
 """Participants group pictures (paper), predict the network, or find what it was made to see."""
+Shows = Literal["both", "numbers", "maps"]
+"""What the stage XNN shows of x-features: contributions and heatmaps (paper), or one of them."""
 
 PRACTICE = 0
 """Position of the practice round; the trials that count start at 1."""
@@ -83,18 +86,45 @@ class Arm(Frozen):
         method: attribution method of the stage 1-Heatmap.
         participants: how many are to finish; later visitors are told that the study is full. None
             for no limit.
+        shows: what the stage XNN shows. With "both", the paper's, one can group the pictures by
+            their numbers and never look at a heatmap; further arms tell whether people do.
     """
 
     name: Key
     stages: tuple[Literal["1-Heatmap", "XNN"], ...] = ("1-Heatmap", "XNN")
     method: str = "excitation_backprop"
     participants: Annotated[int, Field(ge=1)] | None = None
+    shows: Shows = "both"
 
     @model_validator(mode="after")
     def _check(self) -> Arm:
         if not self.stages or len(set(self.stages)) != len(self.stages):
             raise ValueError(f"arm {self.name!r} needs different stages, got {list(self.stages)}")
+        if self.shows != "both" and "XNN" not in self.stages:
+            raise ValueError(
+                f"arm {self.name!r} shows {self.shows} in the stage XNN, which it lacks: add XNN "
+                "to its stages, or leave out `shows`"
+            )
         return self
+
+    @model_serializer(mode="wrap")
+    def _write(self, write: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+        """Without `shows` where it is the paper's: studies of earlier versions stay as they are."""
+        values = write(self)
+        if self.shows == "both":
+            values.pop("shows", None)
+        return values
+
+    @property
+    def practised(self) -> tuple[Stage, ...]:
+        """Stages with heatmaps, in the order in which the practice round goes through them."""
+        return tuple(stage for stage in ("1-Heatmap", "XNN") if stage in self.stages)
+
+    def shown(self, stage: str) -> Literal["none", "both", "numbers", "maps"]:
+        """What a stage shows beside the pictures, such as "maps"; "none" for NoVis."""
+        if stage == "XNN":
+            return self.shows
+        return "maps" if stage == "1-Heatmap" else "none"
 
     @property
     def all_stages(self) -> tuple[Stage, ...]:
@@ -251,6 +281,8 @@ class StudySettings(Frozen):
         demographics: ask for age band, gender, courses (paper appendix I).
         attention_check: one instructed answer in the middle of the study.
         arms: see `Arm`; no person takes part in two.
+        allocation: of people whose link names no arm: "first" puts them into the first arm, "lot"
+            draws one for each, which is what a comparison between arms needs.
         recruitment: see `Recruitment`.
         exclusions: see `Exclusions`.
         limits: see `Limits`.
@@ -271,6 +303,7 @@ class StudySettings(Frozen):
     demographics: bool = True
     attention_check: bool = True
     arms: Annotated[tuple[Arm, ...], Field(min_length=1)] = (MAIN, COMPLEMENTARY)
+    allocation: Literal["first", "lot"] = "first"
     recruitment: Recruitment = Recruitment()
     exclusions: Exclusions = Exclusions()
     limits: Limits = Limits()
@@ -291,6 +324,8 @@ class StudySettings(Frozen):
 
     @model_validator(mode="after")
     def _check_task(self) -> StudySettings:
+        if self.between and any(arm.shows != "both" for arm in self.arms):
+            raise ValueError(f"`shows` of an arm belongs to clustering, not to {self.task}")
         if self.between and len(self.arms) > 1:
             raise ValueError(
                 f"the task {self.task} compares the stages of one arm, each seen by other "

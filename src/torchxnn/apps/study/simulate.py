@@ -1,9 +1,10 @@
 """Synthetic participants: they pass through a served study over HTTP as a browser does.
 
 They know nothing but what a browser gets. Without help they sort pictures by their looks; with one
-heatmap by the looks of the highlighted region; with x-features by the contributions. Each has a
-skill of its own: some pictures are placed at random. So they try the site, its load and the
-analysis; they say nothing about people.
+heatmap by the looks of the highlighted region; with x-features by the contributions, or by the
+looks of all heatmaps where contributions are not shown. Each has a skill of its own: some pictures
+are placed at random. So they try the site, its load and the analysis; they say nothing about
+people.
 """
 
 from __future__ import annotations
@@ -236,8 +237,10 @@ class _Person:
         return {image["id"]: int(group) for image, group in pairs}
 
     def _look(self, image: Mapping[str, Any]) -> np.ndarray:
-        if image["features"]:
+        if any(feature["contribution"] is not None for feature in image["features"]):
             return np.array([feature["contribution"] for feature in image["features"]])
+        if image["features"]:
+            return np.concatenate([self._pixels(each["overlay"]) for each in image["features"]])
         return self._pixels(image["heatmap"] or image["picture"])
 
     def _pixels(self, address: str) -> np.ndarray:

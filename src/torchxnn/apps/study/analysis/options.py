@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import pandas as pd
 
 from torchxnn.apps.study.plan import StudyPlan
-from torchxnn.apps.study.settings import MachineRules
+from torchxnn.apps.study.settings import Arm, MachineRules
 from torchxnn.errors import DataError
 
 NO_VISUALISATION, ONE_HEATMAP, XNN_STAGE = "NoVis", "1-Heatmap", "XNN"
@@ -109,6 +109,12 @@ def stage_name(stage: str, method: str) -> str:
     if stage != ONE_HEATMAP:
         return stage
     return f"{stage} ({METHOD_NAMES.get(method, method)})"
+
+
+def stage_in(arm: Arm, stage: str) -> str:
+    """A stage's name, with what an arm shows if that is not the paper's: "XNN, numbers only"."""
+    name, shown = stage_name(stage, arm.method), arm.shown(stage)
+    return f"{name}, {shown} only" if stage == XNN_STAGE and shown != "both" else name
 
 
 def floats(values: pd.Series) -> pd.Series:

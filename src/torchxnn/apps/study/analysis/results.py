@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
-from itertools import product
+from itertools import combinations, product
 
 import numpy as np
 import pandas as pd
@@ -28,6 +28,7 @@ from torchxnn.apps.study.analysis.models import LinearModel, Unavailable
 from torchxnn.apps.study.analysis.options import (
     ASSISTED,
     NO_VISUALISATION,
+    ONE_HEATMAP,
     PAIRS,
     PRIMARY_PAIR,
     STAGES,
@@ -35,7 +36,7 @@ from torchxnn.apps.study.analysis.options import (
     AnalysisOptions,
     ExclusionRules,
     floats,
-    stage_name,
+    stage_in,
 )
 from torchxnn.apps.study.analysis.ordinal import OrdinalModel, fit_ordinal_model
 from torchxnn.apps.study.analysis.paired import (
@@ -238,26 +239,38 @@ def _questions(
 def _compare_arms(
     scores: pd.DataFrame, plan: StudyPlan, options: AnalysisOptions
 ) -> list[UnpairedComparison]:
-    """The main arm's stages against the same stages of the others, and XNN against 1-Heatmap."""
-    found, main = [], plan.main
-    for arm in plan.arms[1:]:
-        pairs: list[tuple[str, str]] = [
-            (stage, stage) for stage in arm.all_stages if stage in main.all_stages
-        ]
-        if XNN_STAGE in main.all_stages and XNN_STAGE not in arm.all_stages:
-            pairs += [PRIMARY_PAIR]
-        for (first, second), data in product(pairs, plan.data_sets):
-            names = _in_arm(main, first), _in_arm(arm, second)
-            family = "" if second == NO_VISUALISATION else BETWEEN
-            ours = _cell(scores, main.name, data.key, first)
-            theirs = _cell(scores, arm.name, data.key, second)
-            question = Question(PURITY, data.key, *names, family)
-            found.append(compare_unpaired(ours, theirs, options, question))
+    """Compare stages of arms, see `_between_arms`, on every data set."""
+    found = []
+    for ((arm, first), (other, second)), data in product(_between_arms(plan), plan.data_sets):
+        names = (
+            f"{stage_in(arm, first)} in {arm.name}",
+            f"{stage_in(other, second)} in {other.name}",
+        )
+        family = "" if second == NO_VISUALISATION else BETWEEN
+        ours = _cell(scores, arm.name, data.key, first)
+        theirs = _cell(scores, other.name, data.key, second)
+        question = Question(PURITY, data.key, *names, family)
+        found.append(compare_unpaired(ours, theirs, options, question))
     return found
 
 
-def _in_arm(arm: Arm, stage: str) -> str:
-    return f"{stage_name(stage, arm.method)} in {arm.name}"
+def _between_arms(plan: StudyPlan) -> list[tuple[tuple[Arm, str], tuple[Arm, str]]]:
+    """The main arm's stages with the same of the others, and its XNN with their 1-Heatmap.
+
+    Of the others, XNN is compared where they show different things in it.
+    """
+    main, others, found = plan.main, plan.arms[1:], list[tuple[tuple[Arm, str], tuple[Arm, str]]]()
+    for arm in others:
+        shared = [stage for stage in arm.all_stages if stage in main.all_stages]
+        found += [((main, stage), (arm, stage)) for stage in shared]
+        if XNN_STAGE in main.all_stages and XNN_STAGE not in arm.all_stages:
+            found.append(((main, XNN_STAGE), (arm, ONE_HEATMAP)))
+    with_xnn = [arm for arm in others if XNN_STAGE in arm.all_stages]
+    return found + [
+        ((one, XNN_STAGE), (other, XNN_STAGE))
+        for one, other in combinations(with_xnn, 2)
+        if one.shows != other.shows
+    ]
 
 
 def _cell(scores: pd.DataFrame, arm: str, data_set: str, stage: str) -> np.ndarray:

@@ -11,7 +11,7 @@ from torchxnn.apps.study.analysis.options import (
     SECONDARY_PAIRS,
     XNN_STAGE,
     AnalysisOptions,
-    stage_name,
+    stage_in,
 )
 from torchxnn.apps.study.analysis.ordinal import FEWEST_PARTICIPANTS
 from torchxnn.apps.study.analysis.paired import EXACT_PAIRS, EXACT_SPLITS
@@ -76,7 +76,7 @@ def describe_design(plan: StudyPlan) -> list[str]:
     """Arms, data sets, batches and randomisation, in sentences."""
     sentences = []
     for index, arm in enumerate(plan.arms):
-        names = listed([stage_name(stage, arm.method) for stage in arm.all_stages])
+        names = listed([stage_in(arm, stage) for stage in arm.all_stages])
         kind = "within participants" if index == 0 else "with other participants"
         sentences.append(
             f"The arm {arm.name} has {plural(len(arm.all_stages), 'stage')}, {kind}: {names}."
@@ -134,7 +134,13 @@ def describe_hypotheses(plan: StudyPlan, options: AnalysisOptions) -> list[str]:
         if XNN_STAGE in stages and XNN_STAGE not in arm.all_stages:
             found.append(
                 f"Between arms: purity is higher with {XNN_STAGE} in {plan.main.name} than with "
-                f"{stage_name(ONE_HEATMAP, arm.method)} in {arm.name}."
+                f"{stage_in(arm, ONE_HEATMAP)} in {arm.name}."
+            )
+        elif XNN_STAGE in stages and arm.shows != plan.main.shows:
+            found.append(
+                f"Between arms: purity is higher with {stage_in(plan.main, XNN_STAGE)} in "
+                f"{plan.main.name} than with {stage_in(arm, XNN_STAGE)} in {arm.name}. If it is "
+                f"not, {arm.shows} may be all that the stage needs."
             )
     if set(PRIMARY_PAIR) <= set(stages):
         found.append(
@@ -201,10 +207,11 @@ def describe_analysis(plan: StudyPlan, options: AnalysisOptions) -> list[tuple[s
             (
                 "Arms compared",
                 f"The stages of {plan.main.name} are compared with the same stages of "
-                f"{listed([arm.name for arm in plan.arms[1:]])}, and its {XNN_STAGE} with their "
-                f"{ONE_HEATMAP}, by Mann and Whitney's test, two-sided (exact over all splits "
-                f"where there are at most {EXACT_SPLITS:,}, else a normal approximation with "
-                "corrections for ties and continuity). NoVis is a check of the groups. Effect "
+                f"{listed([arm.name for arm in plan.arms[1:]])}, its {XNN_STAGE} with the "
+                f"{ONE_HEATMAP} of arms without {XNN_STAGE}, and {XNN_STAGE} of any two arms that "
+                "show different things in it, by Mann and Whitney's test, two-sided (exact over "
+                f"all splits where there are at most {EXACT_SPLITS:,}, else a normal approximation "
+                "with corrections for ties and continuity). NoVis is a check of the groups. Effect "
                 "size: Cliff's delta with a bootstrap interval.",
             )
         )
@@ -327,8 +334,13 @@ def describe_limits(results: Results, plan: StudyPlan) -> list[str]:
     ]
     if len(plan.arms) > 1:
         found.append(
-            f"The arms {listed([arm.name for arm in plan.arms])} are of different people; if "
-            "nobody drew by lot who joins which, they may differ in more than what they saw."
+            f"The arms {listed([arm.name for arm in plan.arms])} are of different people"
+            + (
+                ", drawn by lot where a link named none."
+                if plan.settings.allocation == "lot"
+                else "; if nobody drew by lot who joins which, they may differ in more than what "
+                "they saw."
+            )
         )
     found.append(
         "The proportional-odds model assumes that a stage shifts all levels of confidence alike, "

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Path
 from pydantic import BaseModel, ConfigDict, Field
 
-from torchxnn.apps.study.server.batches import content_of, find_batch, shown_image
-from torchxnn.apps.study.server.session import Problem, ScriptSession, SessionOf
+from torchxnn.apps.study.practice import kinds_of, split_practice
+from torchxnn.apps.study.server.batches import Batch, content_of, find_batch, shown_image
+from torchxnn.apps.study.server.session import Problem, ScriptSession, Session, SessionOf
 from torchxnn.apps.study.settings import PRACTICE
 from torchxnn.apps.study.steps import count_trials
 from torchxnn.apps.study.store.trials import Event, read_trial, save_events, submit_trial
@@ -43,14 +45,32 @@ def show(position: Position, session: SessionOf) -> dict[str, Any]:
     }
     if site.plan.settings.between:
         return content | content_of(session, batch, position, groups)
+    return content | _grouping(session, batch, position, groups)
+
+
+def _grouping(
+    session: Session, batch: Batch, position: int, groups: Mapping[str, int]
+) -> dict[str, Any]:
+    """What the page of clustering is told; in practice, which pictures are of a kind as well."""
+    site, arm = session.site, session.site.plan.settings.arm(session.participant.arm)
+    practised = arm.practised if position == PRACTICE else ()
+    stages, kinds = practised or (batch.stage,), kinds_of(batch.images) if practised else {}
     images = [
         {
-            **shown_image(image, batch.stage, batch.method, session.address),
+            **shown_image(image, stages, batch.method, session.address, arm.shows),
             "group": groups.get(image.id),
+            **({"kind": kinds[image.id]} if kinds else {}),
         }
         for image in batch.images
     ]
-    return content | {"groups": site.plan.groups, "images": images, "texts": site.texts["stage"]}
+    return {
+        "groups": site.plan.groups,
+        "features": len(batch.images[0].overlays) if "XNN" in stages else 0,
+        "shows": arm.shows,
+        "parts": split_practice(practised, batch.images),
+        "images": images,
+        "texts": site.texts["stage"],
+    }
 
 
 @router.post("/{position}/events")

@@ -14,7 +14,7 @@ from torchxnn.apps.address import Address
 from torchxnn.apps.study.design import Trial, draw_order
 from torchxnn.apps.study.plan import StudyImage
 from torchxnn.apps.study.server.session import Problem, Session
-from torchxnn.apps.study.settings import PRACTICE, Stage
+from torchxnn.apps.study.settings import PRACTICE, Shows, Stage
 from torchxnn.apps.study.steps import trials_of
 
 LEARNED = 1000
@@ -91,8 +91,7 @@ def _practice(session: Session) -> Batch:
     """The practice round; where people learn, one picture of each kind is learned from."""
     plan, who = session.site.plan, session.participant
     settings, images = plan.settings, plan.practice
-    stages = settings.arm(who.arm).stages
-    stage: Stage = "XNN" if "XNN" in stages else "1-Heatmap"
+    stage: Stage = settings.arm(who.arm).practised[0]
     if settings.between:
         stage = trials_of(plan, who.arm, who.place)[0].stage
     classes = sorted({image.predicted for image in images})
@@ -116,7 +115,8 @@ def content_of(
     told = site.plan.settings.task == "odd_cue"
 
     def show(image: StudyImage, explained: bool, answer: bool) -> dict[str, Any]:
-        shown = shown_image(image, batch.stage if explained else "NoVis", batch.method, address)
+        stages: Sequence[Stage] = (batch.stage,) if explained else ()
+        shown = shown_image(image, stages, batch.method, address)
         return {**shown, "answer": batch.answer(image) if answer else None}
 
     return {
@@ -130,19 +130,27 @@ def content_of(
     }
 
 
-def shown_image(image: StudyImage, stage: Stage, method: str, address: Address) -> dict[str, Any]:
-    """A picture and what the stage shows beside it, as addresses."""
+def shown_image(
+    image: StudyImage, stages: Sequence[Stage], method: str, address: Address, shows: Shows = "both"
+) -> dict[str, Any]:
+    """A picture and what the stages show beside it, as addresses.
+
+    Of its x-features, what an arm `shows` and nothing else reaches the browser.
+    """
 
     def media(name: str) -> str:
         return address.path(f"media/{name}")
 
-    features = zip(image.overlays, image.contributions, strict=True) if stage == "XNN" else ()
+    features = zip(image.overlays, image.contributions, strict=True) if "XNN" in stages else ()
     return {
         "id": image.id,
         "picture": media(image.picture),
-        "heatmap": media(image.heatmaps[method]) if stage == "1-Heatmap" else None,
+        "heatmap": media(image.heatmaps[method]) if "1-Heatmap" in stages else None,
         "features": [
-            {"overlay": media(overlay), "contribution": contribution}
+            {
+                "overlay": media(overlay) if shows != "numbers" else None,
+                "contribution": contribution if shows != "maps" else None,
+            }
             for overlay, contribution in features
         ],
     }

@@ -61,7 +61,7 @@ def _consent(
     if back is not None and link.token is not None:
         return _enter(site, address, _again(back, counted), link.token)
     settings = site.plan.settings
-    name = arm or settings.arms[0].name
+    name = arm or _allocate(site, link)
     if name not in {each.name for each in settings.arms}:
         raise Problem(404, "not_found")
     if is_full(site.database, site.plan, name, link.kind, site.clock()):
@@ -77,6 +77,16 @@ def _again(participant: Participant, counted: bool) -> str:
     if participant.step == DONE:
         return f"{DONE}?stay=1"
     return UNFINISHED if counted else participant.step
+
+
+def _allocate(site: Site, link: Link) -> str:
+    """The arm of somebody whose link names none: the first, or one drawn of those with places."""
+    settings, now = site.plan.settings, site.clock()
+    names = [arm.name for arm in settings.arms]
+    if settings.allocation == "first":
+        return names[0]
+    free = [name for name in names if not is_full(site.database, site.plan, name, link.kind, now)]
+    return secrets.choice(free or names)
 
 
 def _ask_for_consent(

@@ -13,7 +13,7 @@ from pydantic import Field
 from torchxnn.apps.study.server.forms import About, Body, Confidence, Ratings
 from torchxnn.apps.study.server.session import Problem, Session, SessionOf
 from torchxnn.apps.study.server.words import chosen_cue, cue_options
-from torchxnn.apps.study.settings import ATTENTION, HARDEST, PRACTICE, Stage
+from torchxnn.apps.study.settings import ATTENTION, HARDEST, PRACTICE, Arm, Stage
 from torchxnn.apps.study.steps import (
     ABOUT,
     INSTRUCTIONS,
@@ -74,7 +74,7 @@ def _instructions(session: SessionOf) -> Response:
     return session.page(
         INSTRUCTIONS,
         "answers_instructions.html" if between else "instructions.html",
-        stages=_stages(session) if between else arm.all_stages,
+        stages=_stages(session) if between else _introduced(arm),
         groups=plan.groups,
         images=plan.settings.images_per_set,
         trials=count_trials(plan, arm.name),
@@ -82,6 +82,12 @@ def _instructions(session: SessionOf) -> Response:
         site=f"{session.address.host}{session.address.path('')}",
         personal=f"resume/{quote(session.token)}",
     )
+
+
+def _introduced(arm: Arm) -> list[str]:
+    """Stages of an arm as the instructions call what they show."""
+    other = arm.shows != "both"
+    return [f"XNN_{arm.shows}" if other and stage == "XNN" else stage for stage in arm.all_stages]
 
 
 @router.post("/instructions")

@@ -17,8 +17,8 @@ from torchxnn.apps.study.store.participants import Participant, RefusedError, ad
 from torchxnn.apps.study.store.schema import NO_NUL, events, participants, placements, trials
 
 EventType = Literal[
-    "open", "loaded", "image_error", "move", "overlay", "all_overlays", "feature", "select",
-    "compare", "compare_feature", "zoom", "visibility", "device", "phase", "focus",
+    "open", "loaded", "image_error", "move", "overlay", "all_overlays", "feature", "sort",
+    "select", "compare", "compare_feature", "zoom", "visibility", "device", "phase", "focus",
 ]  # fmt: skip
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Plain = bool | int | Number | Annotated[str, Field(max_length=60, pattern=NO_NUL)] | None

@@ -53,6 +53,24 @@ export function neighbour(ids, id) {
   return ids[place + 1] ?? ids[place - 1] ?? null;
 }
 
+/**
+ * Pictures that are apart from one of their kind, or together with one of another.
+ *
+ * @param {{id: string, kind: number}[]} images
+ * @param {(id: string) => number|null} groupOf
+ */
+export function misplaced(images, groupOf) {
+  const wrong = (one, other) =>
+    one !== other && (one.kind === other.kind) !== (groupOf(one.id) === groupOf(other.id));
+  return images.filter((one) => images.some((other) => wrong(one, other)));
+}
+
+/** Numbers of x-features, from 1, in the order in which they are shown of a picture. */
+export function inOrder(features, shown, byWeight) {
+  const weight = (n) => Math.abs(features[n - 1].contribution ?? 0);
+  return [...shown].sort((a, b) => (byWeight && weight(b) - weight(a)) || a - b);
+}
+
 /** Fill {names} in a text. @param {string} text @param {Record<string, any>} values */
 export function fill(text, values) {
   return text.replace(/\{(\w+)\}/g, (all, name) => String(values[name] ?? all));

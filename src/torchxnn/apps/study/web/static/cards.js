@@ -1,17 +1,23 @@
 /** One picture as a card: the picture, its number, its buttons, and the heatmaps that are on. */
 
 import { EYE, LENS, icon, make } from "./dom.js";
-import { fill, percent, side } from "./batch.js";
+import { fill, inOrder, percent, side } from "./batch.js";
 
-/** A heatmap with its contribution above it. */
+/** A heatmap with its contribution above it; a study may show one of them without the other. */
 export function makeMap(feature, overlay, texts, alt) {
-  const share = percent(overlay.contribution);
-  const label = make("span", { class: `share ${side(overlay.contribution)}` });
+  const known = overlay.contribution !== null;
+  const share = known ? percent(overlay.contribution) : "";
+  const label = make("span", { class: `share ${known ? side(overlay.contribution) : ""}` });
   label.append(
-    make("span", { "aria-hidden": "true" }, `H${feature} ${share}`),
-    make("span", { class: "unseen" }, fill(texts.contribution, { feature, share })),
+    make("span", { "aria-hidden": "true" }, `H${feature} ${share}`.trim()),
+    make(
+      "span",
+      { class: "unseen" },
+      fill(known ? texts.contribution : texts.heatmap_of, { feature, share, number: feature }),
+    ),
   );
-  return make("figure", {}, label, make("img", { src: overlay.overlay, alt, draggable: false }));
+  const map = overlay.overlay && make("img", { src: overlay.overlay, alt, draggable: false });
+  return make("figure", {}, label, map);
 }
 
 export class Card {
@@ -56,8 +62,9 @@ export class Card {
   }
 
   /** Show the state in words and looks. */
-  show({ selected, group, overlay, features }) {
+  show({ selected, group, overlay, features, byWeight, wrong }) {
     const { number, texts } = this;
+    this.element.classList.toggle("wrong", wrong);
     this.element.classList.toggle("selected", selected);
     this.picture.setAttribute("aria-pressed", String(selected));
     const words = group === null ? texts.picture_free : texts.picture_in;
@@ -67,7 +74,7 @@ export class Card {
       const source = overlay ? this.image.heatmap : this.image.picture;
       if (this.img.getAttribute("src") !== source) this.img.src = source;
     }
-    this.#showMaps(features);
+    this.#showMaps(inOrder(this.image.features, features, byWeight));
   }
 
   #showMaps(features) {

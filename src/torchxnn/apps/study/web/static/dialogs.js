@@ -1,6 +1,6 @@
 /** Windows over the page: one picture large, several side by side, help. Escape closes them. */
 
-import { fill } from "./batch.js";
+import { fill, inOrder } from "./batch.js";
 import { makeMap } from "./cards.js";
 import { make } from "./dom.js";
 
@@ -37,11 +37,13 @@ function captioned(src, caption, alt) {
 }
 
 /** One picture and all that the stage shows of it, large. */
-export function openZoom(image, number, texts) {
+export function openZoom(image, number, texts, byWeight) {
   const alt = fill(texts.picture, { number });
   const parts = [captioned(image.picture, texts.original, alt)];
   if (image.heatmap) parts.push(captioned(image.heatmap, texts.heatmap, alt));
-  image.features.forEach((overlay, at) => parts.push(makeMap(at + 1, overlay, texts, alt)));
+  for (const n of inOrder(image.features, Array.from(image.features, (_, at) => at + 1), byWeight)) {
+    parts.push(makeMap(n, image.features[n - 1], texts, alt));
+  }
   const kind = parts.length === 1 ? "large single" : "large";
   return open(alt, texts, make("div", { class: kind }, ...parts));
 }

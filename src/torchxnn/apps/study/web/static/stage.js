@@ -4,7 +4,7 @@
  * The state is a `Batch`; every change is logged to a `Queue` and drawn anew.
  */
 
-import { Batch, fill, neighbour } from "./batch.js";
+import { Batch, fill, misplaced, neighbour } from "./batch.js";
 import { Card } from "./cards.js";
 import { openCompare, openHelp, openZoom } from "./dialogs.js";
 import { make } from "./dom.js";
@@ -51,7 +51,7 @@ function place(content) {
   for (const image of content.images) {
     image.picture = seen(image.picture);
     image.heatmap = image.heatmap && seen(image.heatmap);
-    for (const feature of image.features) feature.overlay = seen(feature.overlay);
+    for (const feature of image.features) feature.overlay &&= seen(feature.overlay);
   }
   return content;
 }
@@ -61,11 +61,8 @@ class Page {
     this.content = content;
     this.texts = content.texts;
     this.images = new Map(content.images.map((image) => [image.id, image]));
-    this.batch = new Batch(content.images, content.groups);
-    this.features = new Set();
-    this.overlays = new Set();
-    this.hovered = null;
-    this.focused = content.images[0].id;
+    this.all = new Batch(content.images, content.groups);
+    this.practice = content.parts.length > 0;
     this.hand = matchMedia("(pointer: coarse)").matches ? "touch" : "mouse";
     this.queue = new Queue({
       url: `${url}/events`,
@@ -74,7 +71,32 @@ class Page {
       onState: (state) => this.#say(state),
       onRefused: (status, answer) => this.#refused(status, answer),
     });
-    for (const [id, group] of this.queue.moves) this.batch.place(id, group);
+    for (const [id, group] of this.queue.moves) this.all.place(id, group);
+  }
+
+  /** The parts of the page: one, but for the practice round, which has one for each kind of help. */
+  get parts() {
+    const { content } = this;
+    return this.practice ? content.parts : [{ stage: content.stage, images: this.all.ids }];
+  }
+
+  /** Show a part with what was placed of it before. */
+  #open(part) {
+    const { stage, images } = this.parts[part];
+    const shown = images.map((id) => ({ id, group: this.all.group.get(id) }));
+    this.part = part;
+    this.stage = stage;
+    this.batch = new Batch(shown, this.content.groups);
+    const count = stage === "XNN" ? this.content.features : 0;
+    this.features = new Set(Array.from({ length: count }, (_, n) => n + 1));
+    this.byWeight = false;
+    this.overlays = new Set();
+    this.hovered = null;
+    this.looked = false;
+    this.wrong = null;
+    this.focused = images[0];
+    this.#build();
+    this.draw();
   }
 
   async start() {
@@ -94,8 +116,9 @@ class Page {
       watchFocus(this.queue);
     }
     await this.#load();
-    this.#build();
-    this.draw();
+    const { group } = this.all;
+    const first = this.parts.findIndex((part) => part.images.some((id) => group.get(id) === null));
+    this.#open(first < 0 ? this.parts.length - 1 : first);
     at("work").hidden = false;
   }
 
@@ -114,7 +137,7 @@ class Page {
     const urls = this.content.images.flatMap((image) => [
       image.picture,
       ...(image.heatmap ? [image.heatmap] : []),
-      ...image.features.map((feature) => feature.overlay),
+      ...image.features.flatMap((feature) => feature.overlay ?? []),
     ]);
     const total = urls.length;
     const begin = performance.now();
@@ -157,18 +180,22 @@ class Page {
       onOverlay: (id) => this.toggleOverlay(id, "tap"),
     };
     this.cards = new Map(
-      content.images.map((image, n) => [image.id, new Card(image, n + 1, texts, handlers)]),
+      this.batch.ids.map((id) => [id, new Card(this.#shown(id), this.#number(id), texts, handlers)]),
     );
-    const zones = make("div", { class: "zones" });
+    const zones = make("div", { class: this.stage === "XNN" ? "zones many" : "zones" });
+    zones.dataset.shows = this.stage === "XNN" ? content.shows : "";
     this.area = zones;
     this.zones = new Map();
+    const groups = make("div", { class: "groups" });
     for (const group of [null, ...Array.from({ length: content.groups }, (_, n) => n + 1)]) {
       const zone = this.#makeZone(group);
       this.zones.set(group, zone);
-      zones.append(zone.element);
+      (group === null ? zones : groups).append(zone.element);
     }
-    const intro = make("p", {}, texts.intro[content.stage]);
-    at("work").replaceChildren(intro, this.#makeTools(), zones, this.#makeDock());
+    zones.append(groups);
+    this.feedback = make("div", { class: "feedback", role: "status", hidden: true });
+    const intro = make("p", {}, this.#introduction());
+    at("work").replaceChildren(intro, this.#makeTools(), zones, this.feedback, this.#makeDock());
     enableDragging(
       zones,
       (id) => this.batch.meant(id),
@@ -176,7 +203,28 @@ class Page {
     );
     zones.addEventListener("keydown", (event) => this.#key(event));
     zones.addEventListener("focusin", (event) => this.#focus(event));
-    if (content.stage === "1-Heatmap") this.#enableHover(zones);
+    if (this.stage === "1-Heatmap") this.#enableHover(zones);
+  }
+
+  /** A picture with what this part shows of it. */
+  #shown(id) {
+    const image = this.images.get(id);
+    const heatmap = this.stage === "1-Heatmap" ? image.heatmap : null;
+    return { ...image, heatmap, features: this.stage === "XNN" ? image.features : [] };
+  }
+
+  /** Of a picture, from 1. */
+  #number(id) {
+    return this.all.number(id);
+  }
+
+  #introduction() {
+    const { texts, content, stage } = this;
+    const only = stage === "XNN" && content.shows !== "both";
+    const intro = texts.intro[only ? `XNN_${content.shows}` : stage];
+    if (this.parts.length === 1) return intro;
+    const part = { part: this.part + 1, parts: this.parts.length };
+    return `${fill(texts.practice_part, part)} ${intro}`;
   }
 
   #makeZone(group) {
@@ -190,12 +238,19 @@ class Page {
     const kind = group === null ? "zone tray" : "zone";
     const element = make("section", { class: kind, "data-group": String(group ?? 0) });
     element.append(heading, empty, list);
+    let compare = null;
+    if (group !== null && this.stage === "XNN") {
+      const label = fill(texts.compare_group, { group });
+      compare = make("button", { class: "compare", type: "button", "aria-label": label }, texts.see);
+      compare.addEventListener("click", () => this.compare(this.batch.members(group)));
+      heading.after(compare);
+    }
     element.addEventListener("click", (event) => {
-      if (!event.target.closest(".card") && this.batch.selected.size) {
+      if (!event.target.closest(".card, .compare") && this.batch.selected.size) {
         this.place(this.batch.ids.filter((each) => this.batch.selected.has(each)), group, "tap");
       }
     });
-    return { element, count, list, empty };
+    return { element, count, list, empty, compare };
   }
 
   #makeTools() {
@@ -207,10 +262,12 @@ class Page {
       tools.append(made);
       return made;
     };
-    if (content.stage === "1-Heatmap") {
-      this.all = button(texts.all_overlays, () => this.toggleAll(), { "aria-pressed": "false" });
+    this.everyOverlay = this.switches = this.sorter = null;
+    if (this.stage === "1-Heatmap") {
+      const pressed = { "aria-pressed": "false" };
+      this.everyOverlay = button(texts.all_overlays, () => this.toggleAll(), pressed);
     }
-    if (content.features) {
+    if (this.stage === "XNN") {
       tools.setAttribute("role", "group");
       tools.setAttribute("aria-label", texts.heatmaps);
       this.switches = Array.from({ length: content.features }, (_, n) =>
@@ -222,6 +279,10 @@ class Page {
       );
       button(texts.all_features, () => this.switchAll(true));
       button(texts.no_features, () => this.switchAll(false));
+      if (content.shows !== "maps") {
+        const pressed = { "aria-pressed": "false" };
+        this.sorter = button(texts.by_weight, () => this.toggleSort(), pressed);
+      }
     }
     this.compareButton = button("", () => this.compare(), { class: "end" });
     button(texts.help, () => openHelp(texts));
@@ -236,8 +297,9 @@ class Page {
     for (let group = 1; group <= content.groups; group++) this.#addPut(put, group, String(group));
     this.#addPut(put, null, texts.put_back);
     this.left = make("p", { id: "left" });
-    this.submitButton = make("button", { class: "primary", type: "button" }, texts.submit);
-    this.submitButton.addEventListener("click", () => this.submit());
+    const words = this.practice ? texts.check : texts.submit;
+    this.submitButton = make("button", { class: "primary", type: "button" }, words);
+    this.submitButton.addEventListener("click", () => (this.practice ? this.check() : this.submit()));
     const end = make("div", { class: "end" }, this.left, this.submitButton);
     return make("div", { class: "dock" }, this.putText, put, end);
   }
@@ -257,19 +319,20 @@ class Page {
   /** Bring the page in line with the state. */
   draw() {
     const { batch, texts } = this;
-    const features = [...this.features].sort((a, b) => a - b);
-    this.area.classList.toggle("many", features.length > 1);
+    const { features, byWeight } = this;
     for (const [group, zone] of this.zones) {
       const ids = batch.members(group);
       const wanted = ids.map((id) => this.cards.get(id).element);
       if (wanted.some((element, n) => zone.list.children[n] !== element)) zone.list.append(...wanted);
       zone.count.textContent = `(${ids.length})`;
       zone.empty.hidden = ids.length > 0;
+      if (zone.compare) zone.compare.disabled = !ids.length;
     }
     for (const [id, card] of this.cards) {
       const overlay = this.overlays.has(id) || this.hovered === id;
       const state = { selected: batch.selected.has(id), group: batch.group.get(id) };
-      card.show({ ...state, overlay, features });
+      const wrong = this.wrong?.has(id) ?? false;
+      card.show({ ...state, overlay, features, byWeight, wrong });
       card.reach(id === this.focused);
     }
     const count = batch.selected.size;
@@ -280,7 +343,11 @@ class Page {
     const left = batch.unplaced.length;
     this.left.textContent = left ? fill(texts.left, { left }) : "";
     this.submitButton.disabled = left > 0 || this.submitting === true;
-    this.all?.setAttribute("aria-pressed", String(this.overlays.size === batch.ids.length));
+    this.sorter?.setAttribute("aria-pressed", String(byWeight));
+    this.everyOverlay?.setAttribute(
+      "aria-pressed",
+      String(this.overlays.size === batch.ids.length),
+    );
     this.switches?.forEach((each, n) =>
       each.setAttribute("aria-pressed", String(this.features.has(n + 1))),
     );
@@ -295,6 +362,8 @@ class Page {
     // a button of the dock that was pressed with a key is about to be switched off
     const dock = document.activeElement?.matches?.(".put button:focus-visible");
     const moved = ids.filter((id) => batch.place(id, group));
+    for (const id of moved) this.all.place(id, group);
+    if (moved.length) this.#forgetFeedback();
     const path = moved.length ? this.path?.take() : {};
     for (const id of moved) this.queue.add("move", id, { group, how, by: this.hand, ...path });
     for (const id of ids) batch.selected.delete(id);
@@ -310,7 +379,7 @@ class Page {
     if (last) {
       const words = group === null ? texts.returned : texts.moved;
       const left = batch.unplaced.length;
-      this.#announce(fill(words, { number: batch.number(last), group, left }));
+      this.#announce(fill(words, { number: this.#number(last), group, left }));
     }
   }
 
@@ -331,6 +400,7 @@ class Page {
   toggleOverlay(id, how) {
     if (!this.overlays.delete(id)) this.overlays.add(id);
     this.hovered = null;
+    this.looked = true;
     this.queue.add("overlay", id, { on: this.overlays.has(id), how });
     this.draw();
   }
@@ -338,6 +408,7 @@ class Page {
   toggleAll() {
     const on = this.overlays.size < this.batch.ids.length;
     this.overlays = new Set(on ? this.batch.ids : []);
+    this.looked = true;
     this.queue.add("all_overlays", null, { on });
     this.draw();
   }
@@ -354,25 +425,63 @@ class Page {
     }
   }
 
+  /** Order the heatmaps of each picture by how much they count, or by their numbers again. */
+  toggleSort() {
+    this.byWeight = !this.byWeight;
+    this.queue.add("sort", null, { on: this.byWeight });
+    this.draw();
+  }
+
   async zoom(id) {
     this.queue.add("zoom", id, { on: true });
-    await openZoom(this.images.get(id), this.batch.number(id), this.texts);
+    await openZoom(this.#shown(id), this.#number(id), this.texts, this.byWeight);
     this.queue.add("zoom", id, { on: false });
   }
 
-  async compare() {
-    const { batch, content } = this;
-    const chosen = batch.ids.filter((id) => batch.selected.has(id));
+  async compare(chosen = this.batch.ids.filter((id) => this.batch.selected.has(id))) {
     if (!chosen.length) {
       this.#announce(this.texts.compare_empty);
       return;
     }
-    const parts = chosen.map((id) => ({ image: this.images.get(id), number: batch.number(id) }));
+    const parts = chosen.map((id) => ({ image: this.#shown(id), number: this.#number(id) }));
+    const count = this.stage === "XNN" ? this.content.features : 0;
     this.queue.add("compare", null, { on: true, count: chosen.length });
-    await openCompare(parts, content.features, this.texts, (feature, on) =>
+    await openCompare(parts, count, this.texts, (feature, on) =>
       this.queue.add("compare_feature", null, { feature, on }),
     );
     this.queue.add("compare", null, { on: false });
+  }
+
+  /** Practice: say which pictures are in the wrong place, and let people mend it or go on. */
+  check() {
+    const { texts, batch } = this;
+    if (batch.unplaced.length) return;
+    const shown = batch.ids.map((id) => this.images.get(id));
+    const wrong = misplaced(shown, (id) => batch.group.get(id));
+    this.wrong = new Set(wrong.map((image) => image.id));
+    const right = { right: shown.length - wrong.length, total: shown.length };
+    const numbers = wrong.map((image) => this.#number(image.id)).join(", ");
+    const words = [fill(wrong.length ? texts.some_right : texts.all_right, { ...right, numbers })];
+    if (this.stage === "1-Heatmap" && !this.looked) words.push(texts.not_looked);
+    const more = this.part + 1 < this.parts.length;
+    const on = make("button", { class: "primary", type: "button" }, more ? texts.next_part : texts.begin);
+    on.addEventListener("click", () => {
+      if (more) this.#open(this.part + 1);
+      else this.submit();
+      scrollTo(0, 0);
+    });
+    this.feedback.replaceChildren(make("p", {}, words.join(" ")), on);
+    this.feedback.classList.toggle("good", !wrong.length);
+    this.feedback.hidden = false;
+    this.draw();
+    on.focus({ preventScroll: true });
+    this.feedback.scrollIntoView({ block: "nearest" });
+  }
+
+  /** What was said of the placements does not hold any more. */
+  #forgetFeedback() {
+    this.wrong = null;
+    this.feedback.hidden = true;
   }
 
   async submit() {
@@ -424,7 +533,7 @@ class Page {
     else if (key === "home") this.#focusOn(this.#order()[0]);
     else if (key === "end") this.#focusOn(this.#order().at(-1));
     else if (key === "z") this.zoom(id);
-    else if (key === "h" && this.images.get(id).heatmap) this.toggleOverlay(id, "keyboard");
+    else if (key === "h" && this.stage === "1-Heatmap") this.toggleOverlay(id, "keyboard");
     else if (key === "c") this.compare();
     else if (key === "?") openHelp(this.texts);
     else if (key === "escape") this.unselect();
@@ -492,7 +601,7 @@ class Page {
       this.hovered = id;
       this.draw();
       timer = setTimeout(() => {
-        logged = true;
+        logged = this.looked = true;
         this.queue.add("overlay", id, { on: true, how: "hover" });
       }, HOVER);
     });
@@ -521,8 +630,9 @@ class Page {
       return;
     }
     if (answer.unplaced) {
-      for (const id of answer.unplaced) this.batch.group.set(id, null);
-      this.draw();
+      for (const id of answer.unplaced) this.all.group.set(id, null);
+      const lost = this.parts.findIndex(({ images }) => images.includes(answer.unplaced[0]));
+      this.#open(Math.max(0, lost));
       this.#announce(this.texts.not_placed);
       return;
     }
