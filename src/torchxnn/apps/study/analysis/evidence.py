@@ -204,6 +204,4 @@ def describe_machine_rules(rules: MachineRules) -> tuple[str, ...]:
         f"People who act like a program in {rules.signals} or more of {len(FIGURES)} respects are "
         f"left out: {limits}. What is not recorded, or rests on fewer than {FEWEST} acts, is no "
         "signal.",
-        "The main answers are given beside those with nobody left out by this rule, and with one "
-        "respect being enough.",
     )

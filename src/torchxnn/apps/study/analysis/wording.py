@@ -230,7 +230,8 @@ def describe_analysis(plan: StudyPlan, options: AnalysisOptions) -> list[tuple[s
             "Sensitivity",
             "The primary comparisons are repeated with the adjusted Rand index, with purity with "
             "respect to the labels, with purity minus its chance level, and with nobody excluded "
-            "but those who withdrew.",
+            "but those who withdrew. They stand side by side with nobody left out for acting like "
+            "a program, as planned, and with one signal of a program being enough.",
         ),
         ("Families of tests", describe_families(plan, options)),
     ]
