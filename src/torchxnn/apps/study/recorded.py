@@ -14,6 +14,7 @@ EVENTS: dict[str, str] = {
     "overlay": "shown",
     "all_overlays": "shown",
     "feature": "shown",
+    "sort": "shown",
     "compare": "shown",
     "compare_feature": "shown",
     "zoom": "shown",
