@@ -59,6 +59,8 @@ def test_everybody_sees_one_stage_and_no_batch_twice(randomisation):
         assert Counter(trials[0].stage for trials in places) == {
             "NoVis": 20, "1-Heatmap": 20, "XNN": 20,
         }  # fmt: skip
+        for first in range(0, 60, 3):  # whoever stops recruiting has stages of much the same size
+            assert len({trials[0].stage for trials in places[first : first + 3]}) == 3
         for first in range(0, 60, 6):  # in a block all stages have the same batches
             seen = [
                 sorted((trial.data_set, trial.set, trial.learned) for trial in trials)

@@ -114,7 +114,11 @@ def draw_cell(settings: StudySettings, arm: Arm, data_sets: Sequence[str], place
     if settings.randomisation == "simple":
         return _generator(settings, arm, "cell", place).choice(cells)
     block, row = divmod(place, len(cells))
-    _generator(settings, arm, "cells", block).shuffle(cells)
+    generator = _generator(settings, arm, "cells", block)
+    generator.shuffle(cells)
+    if settings.between:  # as many successive places as there are stages hold each of them once
+        turns = {cell.data_sets: generator.random() for cell in cells}
+        cells.sort(key=lambda cell: turns[cell.data_sets])  # stages stay shuffled within an order
     return cells[row]
 
 
