@@ -20,7 +20,7 @@ SAID = TEXTS["consent"]["recorded"]
 # columns of the participants' table that the consent text, or another page, says otherwise
 ELSEWHERE = {
     *("participant", "arm", "kind", "slot", "status", "language", "consent_version"),
-    *("consented_at", "finished_at", "seconds"),  # when pages were opened and finished
+    *("consented_at", "finished_at", "expired_at", "seconds"),  # times
     *("input", "inputs", "screen_width", "screen_height"),  # hand, device
     "attention_passed",  # an answer
     "parameters",  # what the recruiter gives: a line of its own in the consent text
