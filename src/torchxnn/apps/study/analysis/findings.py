@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torchxnn.apps.study.analysis.models import LinearModel, Unavailable
 from torchxnn.apps.study.analysis.options import ONE_HEATMAP, XNN_STAGE
 from torchxnn.apps.study.analysis.paired import PairedComparison, UnpairedComparison
 from torchxnn.apps.study.analysis.results import PRIMARY, Results
 from torchxnn.apps.study.analysis.wording import DASH, between, decimal, p_text, percent, points
 from torchxnn.apps.study.plan import StudyPlan
+from torchxnn.explanations.sentences import listed
 
 NO_FINDING = (
     "Some or all of the analysed are no participants of the study proper (see above). What follows "
@@ -21,6 +24,7 @@ def summarise_findings(results: Results, plan: StudyPlan) -> list[str]:
         return ["There is nobody to analyse, so there are no results."]
     found = [NO_FINDING] if results.banner else []
     primary = [c for c in results.paired if c.family == PRIMARY]
+    found += answer_sentence(primary, results, plan)
     found += [purity_sentence(c, results, plan) for c in primary]
     if not primary:
         found.append("The study does not compare XNN with 1-Heatmap within participants.")
@@ -38,6 +42,25 @@ def summarise_findings(results: Results, plan: StudyPlan) -> list[str]:
             f"{test_text(c)}). {verdict(c, results.options.alpha)}"
         )
     return found
+
+
+def answer_sentence(
+    primary: Sequence[PairedComparison], results: Results, plan: StudyPlan
+) -> list[str]:
+    """Answer the study's question in one sentence, before any number; nothing without pairs."""
+    said: dict[str, list[str]] = {}
+    for c in primary:
+        p = c.p if c.p_holm is None else c.p_holm
+        shown = c.test is not None and p is not None and p < results.options.alpha
+        better = XNN_STAGE if c.test is not None and c.test.favours_first else ONE_HEATMAP
+        answer = f"better with {better}"
+        if not shown:
+            answer = f"with no difference shown between {XNN_STAGE} and {ONE_HEATMAP}"
+        said.setdefault(answer, []).append(plan.data_set_name(c.data_set))
+    parts = [f"{answer} on {listed(names)}" for answer, names in said.items()]
+    if not parts:
+        return []
+    return [f"Participants grouped the pictures as the network does {'; '.join(parts)}."]
 
 
 def purity_sentence(c: PairedComparison, results: Results, plan: StudyPlan) -> str:

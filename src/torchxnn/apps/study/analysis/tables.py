@@ -77,7 +77,9 @@ Columns = Sequence[tuple[str, Callable[[Any], str]]]
 
 
 def _table(caption: str, items: Sequence[Any], columns: Columns, note: str = "") -> Table:
-    rows = tuple(tuple(text(item) for _, text in columns) for item in items)
+    made = (tuple(text(item) for _, text in columns) for item in items)
+    # a row that names something and says nothing of it is left out
+    rows = tuple(row for row in made if not {*row[1:]} <= {"", DASH, "0"})
     return Table(caption, tuple(heading for heading, _ in columns), rows, note)
 
 
