@@ -116,7 +116,7 @@ def test_the_odd_cue(chromium, tmp_path):
         page.locator("#work").wait_for()
         assert page.locator(".shown > li:visible").count() == 1
         hand.press(page.get_by_role("button", name="I know what it looks at"))
-        assert "looks at the shape" in page.locator(".dock").inner_text()
+        assert "This agent looks for" in page.locator(".dock").inner_text()
         hand.press(page.get_by_role("button", name="Go on"))
         page.wait_for_url("**/stage/1")
         page.locator("#work").wait_for()
