@@ -60,6 +60,8 @@ NOT_RUN = {
         "the folder holds maps of other settings, and is refused: choose another"
     ),
     ("docs/tutorial.md", "pip"): INDEX,
+    ("docs/install.md", "pip"): INDEX,
+    ("docs/install.md", "xnn"): "ends its process; tests/cli/test_startup.py runs such commands",
     ("docs/naming.md", "pip"): INDEX,
     (
         "docs/naming.md",
