@@ -31,7 +31,8 @@ def write_tiny_study(folder: Path, keys: tuple[str, ...] = ("birds", "cells"), *
     plan = StudyPlan(version="test", settings=made, data_sets=data_sets, practice=practice)
     (folder / TEXTS).mkdir()
     for task in text_tasks(made.task):
-        (folder / TEXTS / text_file("en", task)).write_text(default_texts("en", task), "utf-8")
+        words = default_texts(made.language, task)
+        (folder / TEXTS / text_file(made.language, task)).write_text(words, "utf-8")
     (folder / CONSENT).write_text("# Consent\n\nYou may leave at any time.\n", "utf-8")
     plan.write(folder)
     return plan

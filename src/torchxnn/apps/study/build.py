@@ -77,7 +77,8 @@ def write_study(
     """Draw all pictures of the sources and write the folder; see `build_study`."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise DataError(f"{out} exists; choose another --out: a study is never replaced")
-    text = default_consent(settings.task) if consent is None else read(consent)
+    own = default_consent(settings.task, settings.language)
+    text = own if consent is None else read(consent)
     with replace_folder(out, PLAN) as folder:
         media = Media(folder / MEDIA, settings.seed)
         data_sets = tuple(_draw(make(), settings, media, on_images) for make in sources)

@@ -18,6 +18,13 @@ _OURS = files("torchxnn.apps.study") / "texts"
 REFERENCE = "en"
 """The language whose file says which texts there are."""
 
+_RIGHT_TO_LEFT = frozenset({"ar", "dv", "fa", "he", "ps", "sd", "ug", "ur", "yi"})
+
+
+def direction(language: str) -> str:
+    """In which direction a language is read, as HTML has it: "ltr" or "rtl"."""
+    return "rtl" if language.split("-")[0] in _RIGHT_TO_LEFT else "ltr"
+
 
 def read(path: Path, parse: Callable[[str], Any] = str) -> Any:
     """A text file that a researcher wrote, or what `parse` makes of it.
@@ -46,26 +53,42 @@ def text_tasks(task: str) -> list[str]:
 
 def default_texts(language: str, task: str = "clustering") -> str:
     """Our file for a language, or the English one to be translated."""
-    own = _OURS / text_file(language, task)
-    return (own if own.is_file() else _OURS / text_file(REFERENCE, task)).read_text("utf-8")
+    own = _OURS / text_file(language if is_shipped(language) else REFERENCE, task)
+    return own.read_text("utf-8")
+
+
+def is_shipped(language: str) -> bool:
+    """Whether the texts of a language are ours, so that nothing is to be translated."""
+    return language in ASKED
 
 
 ASKED = {
-    "clustering": "asked to put them into groups",
-    "forward_simulation": "asked what the artificial intelligence says of others",
-    "odd_cue": "asked what the artificial intelligence looks at",
+    "en": {
+        "clustering": "asked to put them into groups",
+        "forward_simulation": "asked what the artificial intelligence says of others",
+        "odd_cue": "asked what the artificial intelligence looks at",
+    },
+    "de": {
+        "clustering": "Sie werden gebeten, sie in Gruppen zu ordnen",
+        "forward_simulation": "Sie werden gefragt, was die künstliche Intelligenz zu anderen sagt",
+        "odd_cue": "Sie werden gefragt, worauf die künstliche Intelligenz achtet",
+    },
 }
-"""What the consent text says that participants do, by task."""
+"""What the consent text says that participants do, by language and task."""
 
 
-def default_consent(task: str = "clustering") -> str:
-    """A consent text with blanks, in Markdown, that says what is done in a task."""
-    text = (_OURS / f"consent_{REFERENCE}.md").read_text("utf-8")
-    return text.replace(ASKED["clustering"], ASKED[task])
+def default_consent(task: str = "clustering", language: str = REFERENCE) -> str:
+    """A consent text with blanks, in Markdown, that says what is done in a task.
+
+    It is in English for a language that has none of ours.
+    """
+    known = language if is_shipped(language) else REFERENCE
+    text = (_OURS / f"consent_{known}.md").read_text("utf-8")
+    return text.replace(ASKED[known]["clustering"], ASKED[known][task])
 
 
 def read_texts(folder: Path, language: str, task: str = "clustering") -> dict[str, Any]:
-    """Texts of a study's language; what an English file of an earlier version lacks is ours.
+    """Texts of a study's language; what a file of an earlier version lacks is ours.
 
     Raises:
         DataError: the file is missing or broken, or lacks a text; the message names it.
@@ -77,8 +100,8 @@ def read_texts(folder: Path, language: str, task: str = "clustering") -> dict[st
             english = text_file(REFERENCE, part)
             raise DataError(f"{path} is missing: copy {TEXTS}/{english} there and translate it")
         found, expected = read(path, yaml.safe_load), yaml.safe_load(ours)
-        if language == REFERENCE:
-            found = _filled(found, expected)
+        if is_shipped(language):
+            found = _filled(found, yaml.safe_load(default_texts(language, part)))
         problem = _difference(found, expected, "")
         if problem:
             raise DataError(f"{path}: {problem}")

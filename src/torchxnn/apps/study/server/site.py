@@ -19,7 +19,7 @@ from torchxnn.apps.study.recorded import says_what_is_recorded, with_list
 from torchxnn.apps.study.steps import minutes_of, steps_of
 from torchxnn.apps.study.store.database import Database
 from torchxnn.apps.study.store.participants import Participant
-from torchxnn.apps.study.texts import MINUTES, render_consent
+from torchxnn.apps.study.texts import MINUTES, direction, render_consent
 from torchxnn.apps.web import page_templates, version_of
 
 WEB = Path(__file__).parents[1] / "web"
@@ -137,6 +137,7 @@ class Site:
             {
                 "t": self.texts,
                 "lang": self.plan.settings.language,
+                "dir": direction(self.plan.settings.language),
                 "root": address.root,
                 "prefix": address.prefix,
                 "title": self.plan.settings.title,

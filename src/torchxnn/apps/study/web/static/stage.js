@@ -552,7 +552,8 @@ class Page {
   #step(id, key) {
     const order = this.#order();
     if (key === "arrowleft" || key === "arrowright") {
-      const next = order[order.indexOf(id) + (key === "arrowright" ? 1 : -1)];
+      const after = document.documentElement.dir === "rtl" ? "arrowleft" : "arrowright";
+      const next = order[order.indexOf(id) + (key === after ? 1 : -1)];
       if (next) this.#focusOn(next);
       return;
     }
