@@ -16,10 +16,11 @@ from study_plan import write_tiny_study
 from study_session import browser, finish, practise
 from torchxnn.apps.study.plan import StudyPlan
 from torchxnn.apps.study.server.app import create_app
+from torchxnn.apps.study.store import backup as module
 from torchxnn.apps.study.store.backup import back_up, restore
 from torchxnn.apps.study.store.database import FILE, open_database
-from torchxnn.apps.study.store.participants import begin
-from torchxnn.apps.study.store.schema import SCHEMA_VERSION, facts, metadata, participants
+from torchxnn.apps.study.store.participants import begin, forget, go_on
+from torchxnn.apps.study.store.schema import SCHEMA_VERSION, answers, facts, metadata, participants
 from torchxnn.cli.main import main
 from torchxnn.errors import DataError
 
@@ -105,6 +106,58 @@ def test_answers_that_are_there_stay_or_are_saved_first(folder, tmp_path, new_ur
     restore(before.file, tmp_path / "older", new_url())
 
 
+def test_who_withdrew_after_a_backup_stays_withdrawn(folder, tmp_path, new_url):
+    url = new_url()
+    plan = StudyPlan.read(folder)
+    with closing(open_database(folder, plan, url)) as database:
+        people = [
+            begin(database, plan, "main", at, person=p)[0]
+            for at, p in ((1.0, "a"), (2.0, None), (3.0, None))
+        ]
+        for person in people:
+            go_on(database, plan, person, person.step, {"age": "30"}, 4.0)
+        held = back_up(folder, tmp_path, url)
+        for person in people[:2]:
+            forget(database, plan, person)
+        restore(held.file, folder, url, replace=True)
+        with database.reading() as connection:
+            kept = connection.execute(select(answers.c.number)).scalars().all()
+            rows = connection.execute(select(participants).order_by("number")).all()
+    assert kept == [3]
+    assert [row.status for row in rows] == ["withdrawn", "withdrawn", "in_progress"]
+    assert [row.token is None for row in rows] == [True, True, False]
+
+
+def test_an_answer_while_a_restore_saves_stops_it(folder, tmp_path, new_url, monkeypatch):
+    url = new_url()
+    plan = StudyPlan.read(folder)
+    with closing(open_database(folder, plan, url)) as database:
+        person = begin(database, plan, "main", 1.0)[0]
+        held = back_up(folder, tmp_path / "a.zip", url)
+
+        def back_up_late(*given):
+            saved = back_up(*given)
+            go_on(database, plan, person, person.step, {"age": "30"}, 2.0)
+            return saved
+
+        monkeypatch.setattr(module, "back_up", back_up_late)
+        with pytest.raises(DataError, match=r"answered meanwhile.*stop the server, then restore"):
+            restore(held.file, folder, url, replace=True)
+        with database.reading() as connection:
+            assert connection.scalar(select(answers.c.value)) == "30"
+
+
+def test_the_answers_before_are_saved_beside_the_backup(folder, tmp_path):
+    plan = StudyPlan.read(folder)
+    with closing(open_database(folder, plan)) as database:
+        begin(database, plan, "main", 1.0)
+    (tmp_path / "backups").mkdir()
+    held = back_up(folder, tmp_path / "backups")
+    _, before = restore(held.file, folder, replace=True)
+    assert before.file.parent == held.file.parent
+    assert before.file.name.startswith("study-before-restore-")
+
+
 def test_backups_of_a_database_in_use_are_of_one_moment(folder, tmp_path, new_url):
     url = new_url()
     plan = StudyPlan.read(folder)
@@ -153,6 +206,53 @@ def test_what_cannot_be_saved_or_restored_is_named(folder, made, tmp_path, capsy
     StudyPlan.read(made).model_copy(update={"version": "another"}).write(another)
     with pytest.raises(DataError, match="is another study than"):
         restore(tmp_path / "a.zip", another)
+
+
+def _damage(good, bad, change):
+    """A copy of a backup with other bytes in the place of its answers."""
+    with zipfile.ZipFile(good) as old, zipfile.ZipFile(bad, "w") as new:
+        for name in old.namelist():
+            new.writestr(name, change(old.read(name)) if name == FILE else old.read(name))
+
+
+def test_damage_inside_a_backup_is_one_line_and_makes_no_folder(folder, tmp_path):
+    open_database(folder, StudyPlan.read(folder)).close()
+    good = back_up(folder, tmp_path / "a.zip").file
+    _damage(good, tmp_path / "b.zip", lambda data: b"no database" * 999)
+    with pytest.raises(DataError, match=r"damaged .*b\.zip was not restored"):
+        restore(tmp_path / "b.zip", tmp_path / "risen")
+    data = bytearray(good.read_bytes())
+    with zipfile.ZipFile(good) as archive:
+        at = archive.getinfo(FILE).header_offset + 30 + len(FILE)
+    data[at : at + 40] = b"\xff" * 40  # the stream that is to be inflated
+    (tmp_path / "c.zip").write_bytes(data)
+    with pytest.raises(DataError, match=r"c\.zip is no backup of a study, or a damaged one"):
+        restore(tmp_path / "c.zip", tmp_path / "risen")
+    data = bytearray(good.read_bytes())
+    data[data.rindex(b"PK\1\2") + 8] |= 1  # encrypted, says the list at the end
+    (tmp_path / "d.zip").write_bytes(data)
+    with pytest.raises(DataError, match="encrypted"):
+        restore(tmp_path / "d.zip", tmp_path / "risen")
+    assert not (tmp_path / "risen").exists()
+
+
+def test_a_folder_is_whole_or_no_study(folder, tmp_path, monkeypatch):
+    open_database(folder, StudyPlan.read(folder)).close()
+    held, risen = back_up(folder, tmp_path / "a.zip"), tmp_path / "risen"
+
+    def fail(source, target, **_):
+        target.mkdir()
+        raise OSError("the disk is full")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(module.shutil, "copytree", fail)
+        with pytest.raises(OSError, match="disk is full"):
+            restore(held.file, risen)
+    assert list(risen.iterdir()) == []
+    restore(held.file, risen)
+    (risen / "study.json").unlink()
+    with pytest.raises(DataError, match=r"has consent\.md and no study\.json.*delete"):
+        restore(held.file, risen)
 
 
 def test_the_two_commands(folder, tmp_path, capsys):

@@ -107,7 +107,7 @@ def test_numbers_places_and_cookies(database, plan):
 
 def test_places_of_dropouts_are_given_again(database, plan):
     people = [join(database, plan)[0] for _ in range(4)]
-    forget(database, people[1])
+    forget(database, plan, people[1])
     late = 1000 + 60 * plan.settings.limits.expire_minutes + 1
     read_trial(database, walk_to(database, plan, people[3], "stage/0", late), 0, late)
     places = [join(database, plan, now=late)[0].place for _ in range(4)]
@@ -128,7 +128,7 @@ def test_nobody_takes_part_twice_not_even_in_another_arm(database, plan):
     with pytest.raises(RefusedError, match=r"^already_started$"):
         join(database, plan, "complementary", person="p1")
     again = join(database, plan, person="p2")[0]
-    forget(database, again)
+    forget(database, plan, again)
     with pytest.raises(RefusedError, match=r"^already_started$"):
         join(database, plan, person="p2")
     with database.reading() as connection:
@@ -144,7 +144,7 @@ def test_a_full_arm_takes_nobody_but_pilots(tmp_path):
         join(database, plan)
     join(database, plan, "other")
     join(database, plan, kind="pilot")
-    forget(database, people[0])
+    forget(database, plan, people[0])
     assert join(database, plan)[0].place == people[0].place
     database.close()
 
@@ -203,7 +203,7 @@ def test_a_batch_is_closed_only_when_everything_is_placed(database, plan):
 def test_forgetting_deletes_everything_but_the_place(database, plan):
     person, token = join(database, plan, parameters={"PROLIFIC_PID": "p"}, person="p")
     walk_to(database, plan, person, "stage/2")
-    forget(database, person)
+    forget(database, plan, person)
     assert find_participant(database, token) is None
     with database.reading() as connection:
         for table in (answers, trials, placements, events):
@@ -212,6 +212,19 @@ def test_forgetting_deletes_everything_but_the_place(database, plan):
     assert row.status == "withdrawn"
     assert row.token is None
     assert row.parameters == {}
+
+
+def test_forgetting_leaves_neither_how_far_they_came_nor_when(database, plan):
+    person, _ = join(database, plan, now=1000.0)
+    walk_to(database, plan, person, "stage/0", now=2000.0)
+    with database.writing() as connection:
+        late = {"finished_at": 3000.0, "expired_at": 2500.0, "code": "C"}
+        connection.execute(participants.update().values(late))
+    forget(database, plan, person)
+    with database.reading() as connection:
+        row = connection.execute(select(participants)).one()
+    assert (row.step, row.consented_at, row.seen_at) == (person.step, 1000.0, 1000.0)
+    assert (row.finished_at, row.expired_at, row.code) == (None, None, None)
 
 
 def test_many_at_once_lose_nothing_and_share_no_place(database, plan):

@@ -79,7 +79,7 @@ def _delete(session: SessionOf) -> Response:
 def _answer_delete(session: SessionOf, given: Annotated[Body, Form()]) -> Response:
     session.check(given.csrf)
     site, number = session.site, session.participant.number
-    forget(site.database, session.participant)
+    forget(site.database, site.plan, session.participant)
     response = session.address.go(f"left?number={number}&proof={_prove(site, number)}")
     session.address.delete_cookie(response, site.cookie(COOKIE))
     return response

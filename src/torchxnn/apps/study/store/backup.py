@@ -10,22 +10,28 @@ from __future__ import annotations
 import shutil
 import sqlite3
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
-from sqlalchemy import Connection, delete, func, insert, select, text
+from sqlalchemy import Connection, delete, func, insert, or_, select, text
 
 from torchxnn.apps.study.plan import CONSENT, MEDIA, PLAN, TEXTS, StudyPlan
 from torchxnn.apps.study.store.database import FILE, Database, open_database, open_sqlite
+from torchxnn.apps.study.store.participants import erase
 from torchxnn.apps.study.store.schema import events, metadata, participants
 from torchxnn.errors import DataError
 
 _PARTS = (PLAN, CONSENT, TEXTS, MEDIA)
 _ROWS = 1000
+_Counts = tuple[int | float | None, ...]
+_DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError)
+"""What reading a damaged archive raises; `RuntimeError` and its kinds: encrypted, or unknown."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +71,7 @@ def back_up(folder: Path, out: Path, url: str | None = None) -> Held:
         copy, archive = Path(temporary) / FILE, Path(temporary) / "backup.zip"
         with closing(open_database(folder, plan, url)) as database:
             _copy_out(database, copy)
-        held = _check(copy, out)
+        held = _check(copy, out, f"{out} was not written")
         _pack(folder, copy, archive)
         archive.chmod(0o600)
         archive.replace(out)
@@ -98,15 +104,20 @@ def _copy_rows(source: Connection, target: Connection) -> None:
             target.execute(insert(table), [dict(row) for row in part])
 
 
-def _check(copy: Path, out: Path) -> Held:
-    with closing(sqlite3.connect(copy)) as connection:
-        said = connection.execute("PRAGMA integrity_check").fetchone()[0]
-        astray = connection.execute("PRAGMA foreign_key_check").fetchone()
-        if said != "ok" or astray:
-            raise DataError(f"the copy of the answers is damaged ({said}); {out} was not written")
-        people = connection.execute(f"SELECT COUNT(*) FROM {participants.name}").fetchone()[0]
-        done = connection.execute(f"SELECT COUNT(*) FROM {events.name}").fetchone()[0]
-    return Held(out, people, done)
+def _check(copy: Path, file: Path, outcome: str) -> Held:
+    """What the answers of a backup hold; `outcome` is what an error says of what was not done."""
+    try:
+        with closing(sqlite3.connect(copy)) as connection:
+            said = connection.execute("PRAGMA integrity_check").fetchone()[0]
+            if connection.execute("PRAGMA foreign_key_check").fetchone():
+                said = "rows of nobody"
+            people = connection.execute(f"SELECT COUNT(*) FROM {participants.name}").fetchone()[0]
+            done = connection.execute(f"SELECT COUNT(*) FROM {events.name}").fetchone()[0]
+    except sqlite3.DatabaseError as error:
+        raise DataError(f"the copy of the answers is damaged ({error}); {outcome}") from error
+    if said != "ok":
+        raise DataError(f"the copy of the answers is damaged ({said}); {outcome}")
+    return Held(file, people, done)
 
 
 def _pack(folder: Path, answers: Path, archive: Path) -> None:
@@ -126,25 +137,29 @@ def restore(
 
     Answers come all or not at all. `url` is that of another database than the SQLite file in the
     folder. Where answers are already, they stay, unless they are to be replaced: then they are
-    saved beside the folder first.
+    saved beside the backup first. Who has withdrawn there stays withdrawn, though the backup may
+    hold what they answered.
 
     Returns:
         What was restored, and what was saved of the answers before.
 
     Raises:
-        DataError: no backup, a damaged one, another study in the folder, or answers are there.
+        DataError: no backup, a damaged one, another study in the folder, answers are there, or
+            somebody answers meanwhile.
     """
     with _unpacked(file) as source:
         plan = StudyPlan.read(source)
-        held = _check(source / FILE, file)
+        held = _check(source / FILE, file, f"{file} was not restored")
         with closing(open_database(source, plan)) as backup:
             _make_folder(source, folder)
             own = StudyPlan.read(folder)
             if own.fingerprint() != plan.fingerprint():
                 raise DataError(f"{folder} is another study than {file}; name another folder")
             with closing(open_database(folder, own, url)) as database:
-                before = _set_aside(database, folder, url, replace)
-                _put_in(backup, database, replace)
+                with database.reading() as connection:
+                    counted = _count(connection)
+                before = _set_aside(folder, url, file, counted, replace)
+                _put_in(backup, database, own, counted)
     return held, before
 
 
@@ -155,7 +170,7 @@ def _unpacked(file: Path) -> Iterator[Path]:
         try:
             with zipfile.ZipFile(file) as archive:
                 archive.extractall(folder)  # keeps to the folder, whatever names are in the file
-        except (zipfile.BadZipFile, OSError) as error:
+        except _DAMAGED as error:
             raise DataError(f"{file} is no backup of a study, or a damaged one: {error}") from error
         if not (folder / FILE).is_file():
             raise DataError(f"{file} is no backup of a study: it holds no {FILE}")
@@ -163,39 +178,78 @@ def _unpacked(file: Path) -> Iterator[Path]:
 
 
 def _make_folder(source: Path, folder: Path) -> None:
-    """The study's own files, where there is no study yet."""
-    if not (folder / PLAN).exists():
-        shutil.copytree(
-            source, folder, ignore=shutil.ignore_patterns(f"{FILE}*"), dirs_exist_ok=True
-        )
+    """The study's own files, where there is no study yet; the plan comes last, as it makes one."""
+    if (folder / PLAN).exists():
+        return
+    for part in _PARTS:
+        if (folder / part).exists():
+            raise DataError(
+                f"{folder} has {part} and no {PLAN}, as a restore leaves it that was stopped: "
+                f"delete {folder / part}, or name another folder"
+            )
+    folder.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=folder, prefix=".torchxnn-") as temporary:
+        copy = Path(temporary) / "study"
+        shutil.copytree(source, copy, ignore=shutil.ignore_patterns(f"{FILE}*"))
+        for part in (*_PARTS[1:], PLAN):
+            if (copy / part).exists():
+                (copy / part).rename(folder / part)
 
 
-def _set_aside(database: Database, folder: Path, url: str | None, replace: bool) -> Held | None:
-    """Save the answers that are there; None if there are none."""
-    with database.reading() as connection:
-        count = connection.scalar(select(func.count()).select_from(participants)) or 0
-    if not count:
+def _count(connection: Connection) -> _Counts:
+    """Rows of every table, participants first, and when somebody was last seen.
+
+    Whatever somebody does that is acknowledged changes one of them.
+    """
+    tables = (participants, *(t for t in metadata.sorted_tables if t is not participants))
+    counts = [connection.scalar(select(func.count()).select_from(table)) for table in tables]
+    return (*counts, connection.scalar(select(func.max(participants.c.seen_at))))
+
+
+def _set_aside(
+    folder: Path, url: str | None, file: Path, counted: _Counts, replace: bool
+) -> Held | None:
+    """Save the answers that are there beside the backup `file`; None if there are none."""
+    if not counted[0]:
         return None
     if not replace:
         raise DataError(
-            f"the database of {folder} holds {count} participants; to put the backup in their "
-            "place, say --replace: they are saved to a file beside the folder first"
+            f"the database of {folder} holds {counted[0]} participants; to put the backup in "
+            "their place, say --replace: they are saved to a file beside the backup first"
         )
-    return back_up(folder, folder.resolve().parent, url)
+    name = f"{folder.resolve().name}-before-restore-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.zip"
+    return back_up(folder, file.resolve().parent / name, url)
 
 
-def _put_in(backup: Database, database: Database, replace: bool) -> None:
+def _put_in(backup: Database, database: Database, plan: StudyPlan, counted: _Counts) -> None:
     """Replace all rows in one transaction: whoever looks sees all of the old ones or of the new."""
     with backup.snapshot() as source, database.writing() as target:
         if target.dialect.name != "sqlite":
             names = ", ".join(table.name for table in metadata.sorted_tables)
             target.execute(text(f"LOCK TABLE {names} IN ACCESS EXCLUSIVE MODE"))
-        if not replace and target.scalar(select(func.count()).select_from(participants)):
-            raise DataError("somebody has begun meanwhile: stop the server, then restore")
+        if _count(target) != counted:
+            raise DataError(
+                "somebody has answered meanwhile, and nothing was restored: stop the server, then "
+                "restore"
+            )
+        gone = target.execute(select(participants).where(participants.c.status == "withdrawn"))
+        withdrawn = gone.all()
         for table in reversed(metadata.sorted_tables):
             target.execute(delete(table))
         _copy_rows(source, target)
+        for row in withdrawn:
+            _forget_again(target, plan, row)
         if target.dialect.name != "sqlite":  # numbers go on after the last one
             last = target.scalar(select(func.max(participants.c.number)))
             sequence = func.pg_get_serial_sequence("participants", "number")
             target.execute(select(func.setval(sequence, last or 1, last is not None)))
+
+
+def _forget_again(target: Connection, plan: StudyPlan, row: Any) -> None:
+    """Erase whoever withdrew after the backup, known by identifier, or number and consent."""
+    c = participants.c
+    same = (c.number == row.number) & (c.consented_at == row.consented_at)
+    if row.person is not None:
+        same = or_(same, c.person == row.person)
+    for number, arm in target.execute(select(c.number, c.arm).where(same)).all():
+        erase(target, plan, arm, number)

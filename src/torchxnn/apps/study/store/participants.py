@@ -229,21 +229,32 @@ def _code(connection: Connection, plan: StudyPlan, number: int) -> str:
     return recruitment.completion_code or secrets.token_hex(4).upper()
 
 
-def forget(database: Database, participant: Participant) -> None:
-    """Delete all that somebody answered, and what could tell who it was.
-
-    What stays is that a participant of this number, arm and place withdrew, and the keyed hash of
-    the recruiter's identifier, so that nobody starts twice.
-    """
-    number = participant.number
+def forget(database: Database, plan: StudyPlan, participant: Participant) -> None:
+    """Delete all that somebody answered, and what could tell who it was; see `erase`."""
     with database.writing() as connection:
-        for table in (answers, trials, placements, events):
-            connection.execute(delete(table).where(table.c.number == number))
-        connection.execute(
-            update(participants)
-            .where(participants.c.number == number)
-            .values(status="withdrawn", token=None, parameters={}, code=None)
+        erase(connection, plan, participant.arm, participant.number)
+
+
+def erase(connection: Connection, plan: StudyPlan, arm: str, number: int) -> None:
+    """Leave of somebody of an arm that they agreed and withdrew, not how far they came, nor when.
+
+    What stays is number, arm, place and kind, language and version of the consent text, when they
+    agreed to it, and the keyed hash of the recruiter's identifier, so that nobody starts twice.
+    """
+    for table in (answers, trials, placements, events):
+        connection.execute(delete(table).where(table.c.number == number))
+    gone = dict.fromkeys(("token", "code", "finished_at", "expired_at"))
+    connection.execute(
+        update(participants)
+        .where(participants.c.number == number)
+        .values(
+            status="withdrawn",
+            parameters={},
+            step=steps_of(plan, arm)[0],
+            seen_at=participants.c.consented_at,
+            **gone,
         )
+    )
 
 
 def list_participants(database: Database) -> list[Any]:
