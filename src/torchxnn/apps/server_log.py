@@ -2,7 +2,8 @@
 
 No address, no identifier, no path with a personal link, and no answer gets into a line: a failure
 is named by the pattern of its path and its kind, and tracebacks go without the message of the
-exception, which may quote what somebody sent.
+exception, which may quote what somebody sent. Of the libraries below (asyncio, the pool of the
+database), whose messages quote exceptions too, a line has the name of the logger and the place.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any
 from fastapi import Request
 
 LOGGER = "torchxnn.server"
+_TIME = "%Y-%m-%dT%H:%M:%S%z"
 _CAUGHT = tuple[type[BaseException], BaseException, TracebackType | None]
 
 
@@ -48,10 +50,19 @@ LOG: dict[str, Any] = {
         "unnamed": {
             "()": Unnamed,
             "format": "%(asctime)s %(levelname)s %(message)s",
-            "datefmt": "%Y-%m-%dT%H:%M:%S%z",
-        }
+            "datefmt": _TIME,
+        },
+        "unsaid": {
+            "()": Unnamed,
+            "format": "%(asctime)s %(levelname)s of %(name)s at %(module)s.%(funcName)s",
+            "datefmt": _TIME,
+        },
     },
-    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "unnamed"}},
+    "handlers": {
+        "stderr": {"class": "logging.StreamHandler", "formatter": "unnamed"},
+        "others": {"class": "logging.StreamHandler", "formatter": "unsaid"},
+    },
+    "root": {"handlers": ["others"], "level": "WARNING"},
     "loggers": {
         LOGGER: {"handlers": ["stderr"], "level": "INFO", "propagate": False},
         "uvicorn": {"handlers": ["stderr"], "level": "WARNING", "propagate": False},

@@ -12,12 +12,14 @@ from tyro.conf import Positional, arg, subcommand
 from torchxnn.apps.study.analysis.answers.power_options import AnswerPowerOptions
 from torchxnn.apps.study.analysis.power_options import PowerOptions
 from torchxnn.cli.study_backup import Backup, Restore
+from torchxnn.cli.study_secrets import ADMIN_TOKEN, DATABASE, admin_token, database_url
 from torchxnn.cli.terminal import NUMBERS, Terminal, count_images, count_steps, needs_extra, serve
 from torchxnn.errors import DataError, XNNError
 
 Folder = Annotated[Positional[Path], arg(metavar="STUDY", help="folder of the study")]
 Database = Annotated[
-    str | None, arg(help="URL of the database, if it is not the SQLite file in the folder")
+    str | None,
+    arg(help=f"URL of the database, if not the SQLite file in the folder; also as {DATABASE}"),
 ]
 
 
@@ -93,10 +95,11 @@ class Serve:
     host: str = "127.0.0.1"
     """address to listen on; 0.0.0.0 for all"""
     admin_token: str | None = None
-    """opens the dashboard at /admin; made up and printed if it is not given"""
+    """opens the dashboard at /admin, also as XNN_STUDY_ADMIN_TOKEN in the environment; made up and
+    printed if it is not given"""
     database: str | None = None
     """URL of another database than the SQLite file in the folder, such as
-    postgresql+pg8000://user:password@host/name"""
+    postgresql+pg8000://user:password@host/name, also as XNN_STUDY_DATABASE in the environment"""
     pilot: bool = False
     """mark everybody who comes as a pilot"""
     base_path: str = ""
@@ -107,16 +110,20 @@ class Serve:
         from torchxnn.apps.address import check_base_path
         from torchxnn.apps.study.server.app import create_app
 
-        if self.admin_token is not None and len(self.admin_token) < 8:
-            raise XNNError("admin_token must have at least 8 characters: it opens all answers")
-        token = self.admin_token or secrets.token_urlsafe(12)
+        given = admin_token(self.admin_token)
+        if given is not None and len(given) < 8:
+            raise XNNError(
+                f"admin_token (or {ADMIN_TOKEN} in the environment) must have at least 8 "
+                "characters: it opens all answers"
+            )
+        token = given or secrets.token_urlsafe(12)
         self._warn_of_minutes(terminal)
         self._warn_of_recording(terminal)
         pilot = self.pilot or self._is_unfinished(terminal)
-        app = create_app(self.study, self.database, token, pilot, self.base_path)
+        app = create_app(self.study, database_url(self.database), token, pilot, self.base_path)
         address = f"http://{self.host}:{self.port}{check_base_path(self.base_path)}"
         terminal.say(f"Participants: {address}/", f"Dashboard:    {address}/admin")
-        if self.admin_token is None:
+        if given is None:
             terminal.say(f"Admin token:  {token}")
         if pilot:
             terminal.say("Everybody who comes now is marked as a pilot.")
@@ -415,7 +422,7 @@ def _read(folder: Path, url: str | None, may_be_new: bool = False) -> tuple[Any,
     from torchxnn.apps.study.plan import StudyPlan
     from torchxnn.apps.study.store.database import FILE, open_database
 
-    plan = StudyPlan.read(folder)
+    plan, url = StudyPlan.read(folder), database_url(url)
     if url is None and not (folder / FILE).is_file():
         if may_be_new:
             return plan, None

@@ -255,6 +255,15 @@ def test_a_folder_is_whole_or_no_study(folder, tmp_path, monkeypatch):
         restore(held.file, risen)
 
 
+def test_the_two_commands_find_the_database_in_the_environment(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("XNN_STUDY_DATABASE", f"sqlite:///{tmp_path / 'elsewhere.db'}")
+    assert main(["study", "backup", str(folder), "--out", str(tmp_path / "a.zip")]) == 0
+    monkeypatch.setenv("XNN_STUDY_DATABASE", f"sqlite:///{tmp_path / 'third.db'}")
+    assert main(["study", "restore", str(tmp_path / "a.zip"), "--out", str(tmp_path / "b")]) == 0
+    assert (tmp_path / "third.db").is_file()
+    assert not (tmp_path / "b" / FILE).exists()
+
+
 def test_the_two_commands(folder, tmp_path, capsys):
     open_database(folder, StudyPlan.read(folder)).close()
     assert main(["study", "backup", str(folder), "--out", str(tmp_path / "a.zip")]) == 0

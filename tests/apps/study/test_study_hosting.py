@@ -21,6 +21,7 @@ from torchxnn.apps.server_log import LOGGER, Unnamed
 from torchxnn.apps.study.server.app import create_app
 from torchxnn.cli.commands import parse as parse_command
 from torchxnn.cli.study import Serve
+from torchxnn.cli.study_secrets import ADMIN_TOKEN, DATABASE, admin_token, database_url
 
 REPOSITORY = Path(__file__).parents[3]
 DEPLOY = REPOSITORY / "deploy"
@@ -94,6 +95,27 @@ def test_tracebacks_quote_nobody():
         text = Unnamed("%(message)s").formatException(sys.exc_info())
     assert "test_study_hosting.py" in text
     assert text.endswith("ValueError\nbecause of KeyError")
+
+
+def test_other_loggers_say_where_and_not_what():
+    code = """
+import logging.config
+from torchxnn.apps.server_log import LOG
+logging.config.dictConfig(LOG)
+logging.getLogger("asyncio").info("ada came")
+try:
+    raise ValueError("answer of ada")
+except ValueError as error:
+    logging.getLogger("asyncio").error("Task of ada failed: %r", error, exc_info=True)
+logging.getLogger("torchxnn.server").info("the study is served")
+"""
+    lines = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stderr.splitlines()
+    assert lines[0].endswith("ERROR of asyncio at <string>.<module>")
+    assert lines[-2] == "ValueError"
+    assert lines[-1].endswith("INFO the study is served")
+    assert "ada" not in " ".join(lines)
 
 
 # --- a stop in order
@@ -194,13 +216,24 @@ def test_compose_starts_the_study_as_the_command_line_reads_it():
     job = parse(study["command"])
     assert isinstance(job, Serve)
     assert (job.study, job.host, job.port) == (Path("/study"), "0.0.0.0", 8000)
-    assert job.database == "postgresql+pg8000://study:secret1@database/study"
-    assert job.database == study["environment"]["DATABASE"]
+    assert (job.database, job.admin_token) == (None, None)  # no secret on the command line
+    assert study["environment"] == {
+        DATABASE: "postgresql+pg8000://study:secret1@database/study",
+        ADMIN_TOKEN: "a-token-of-the-admin",
+    }
     named = database["environment"]
     assert named["POSTGRES_USER"] == named["POSTGRES_DB"] == "study"
     assert study["depends_on"] == {"database": {"condition": "service_healthy"}}
     assert (DEPLOY / study["build"]["context"] / study["build"]["dockerfile"]).is_file()
     assert services["web"]["command"][-1] == f"study:{job.port}"
+
+
+def test_secrets_come_from_the_environment_where_the_command_line_names_none(monkeypatch):
+    assert (database_url(None), admin_token(None)) == (None, None)
+    monkeypatch.setenv(DATABASE, "sqlite:///elsewhere.db")
+    monkeypatch.setenv(ADMIN_TOKEN, "a-long-secret")
+    assert (database_url(None), admin_token(None)) == ("sqlite:///elsewhere.db", "a-long-secret")
+    assert (database_url("sqlite:///a.db"), admin_token("b")) == ("sqlite:///a.db", "b")
 
 
 def test_compose_waits_longer_for_the_stop_than_the_server_takes():
