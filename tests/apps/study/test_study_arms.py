@@ -6,10 +6,14 @@ from pydantic import ValidationError
 
 from study_data import make_plan
 from study_plan import write_tiny_study
-from study_session import browser, fields, practise, sort
+from study_session import browser, event, fields, practise, send, sort
 from torchxnn.apps.study.analysis.options import AnalysisOptions, stage_in
 from torchxnn.apps.study.analysis.results import _between_arms
-from torchxnn.apps.study.analysis.wording import describe_design, describe_hypotheses
+from torchxnn.apps.study.analysis.wording import (
+    describe_design,
+    describe_hypotheses,
+    describe_randomisation,
+)
 from torchxnn.apps.study.export import read_tables
 from torchxnn.apps.study.plan import StudyPlan
 from torchxnn.apps.study.server.app import create_app
@@ -73,6 +77,39 @@ def test_practice_goes_through_both_kinds_of_help_and_tells_the_kinds(app):
 def test_who_comes_without_an_arm_is_given_one_by_lot(app):
     drawn = {fields(browser(app).get("/"))["arm"] for _ in range(40)}
     assert drawn == {"numbers", "main", "maps"}
+    one = browser(app)
+    assert len({fields(one.get("/"))["arm"] for _ in range(6)}) == 1
+    people = [f"ada{number}" for number in range(40)]
+    twice = [
+        [fields(browser(app).get("/", params={"PROLIFIC_PID": who}))["arm"] for who in people]
+        for _ in range(2)
+    ]
+    assert twice[0] == twice[1]
+    assert set(twice[0]) == drawn
+    settings = app.state.site.plan.settings
+    assert "keyed hash" in describe_randomisation(settings)
+    assert "keyed hash" not in describe_randomisation(make_plan().settings)
+
+
+def test_practice_with_one_stage_has_a_group_for_each_kind(tmp_path):
+    plan = write_tiny_study(tmp_path, keys=("birds",), arms=(NUMBERS,), limits=FAST)
+    two = tuple(data.model_copy(update={"classes": ("alpha", "beta")}) for data in plan.data_sets)
+    plan.model_copy(update={"data_sets": two}).write(tmp_path)
+    app = create_app(tmp_path)
+    client = practise(app)
+    practice = client.get("/api/stages/0").json()
+    kinds = {image["id"]: image["kind"] for image in practice["images"]}
+    assert (practice["groups"], len(practice["parts"])) == (4, 1)
+    client.get(sort(client, 0, lambda _, image: kinds[image["id"]] + 1).json()["next"])
+    first = client.get("/api/stages/1").json()
+    assert first["groups"] == 2
+    over = event("move", 1, first["images"][0]["id"], group=3)
+    assert send(client, 1, [over]).status_code == 422
+    app.state.site.database.close()
+
+
+def test_a_lot_is_part_of_what_a_database_belongs_to():
+    assert make_plan(allocation="lot").fingerprint() != make_plan().fingerprint()
 
 
 def test_the_paper_s_arm_is_written_as_before_and_is_the_main_one(tmp_path):

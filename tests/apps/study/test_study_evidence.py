@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from study_answers import make_answer_plan
 from study_data import make_plan, make_tables
 from torchxnn.apps.study.analysis.evidence import (
     FIGURES,
@@ -171,8 +172,35 @@ def test_settings_decide_and_earlier_studies_have_no_rule():
     del values["settings"]["exclusions"]["machine"]
     earlier = StudyPlan.model_validate_json(json.dumps(values))
     assert earlier.settings.exclusions.machine.signals == 0
-    assert earlier.fingerprint() == strict.fingerprint()
+    assert earlier.fingerprint() != strict.fingerprint()
+    none = make_plan(exclusions=Exclusions(machine=MachineRules(signals=0, away=0.3)))
+    assert earlier.fingerprint() == none.fingerprint()
     with pytest.raises(ValueError, match="pause"):
         Exclusions.model_validate({"machine": {"pauses": 3}})
     with pytest.raises(ValueError, match="away"):
         Exclusions.model_validate({"machine": {"away": 3}})
+
+
+def test_one_participant_s_odd_values_break_nothing():
+    moments, value = hand(np.random.default_rng(3), 20)
+    pages = [rows(1, moments, value)]
+    for odd in ({"samples": "x"}, {"samples": 9}, {"samples": True, "trusted": "no"}):
+        pages.append(rows(2, moments, {"by": "mouse", **odd}))
+    pages.append(rows(2, moments, value))
+    found = measure_evidence(tables_with(*pages))
+    assert (found[2].jumps, found[2].straight) == (found[1].jumps, found[1].straight)
+    assert found[2].scripted == 0
+
+
+def test_steady_clicks_of_the_odd_cue_are_no_signal(mixed):
+    quick = [rows(4, np.arange(1, 12) * 200.0, {"group": 1, "by": "mouse"})]
+    tables = {**mixed, "events": tables_with(*quick)["events"]}
+    assert excluded(tables, RULES) == {4: (MACHINE,)}
+    plan = make_answer_plan("odd_cue")
+    rules = options_of(plan).exclusions
+    assert (rules.pauses, options_of(make_plan()).exclusions.pauses) == (False, True)
+    found = select_participants(tables, AnalysisOptions(rules))
+    assert 4 in found.kept
+    said = " ".join(describe_machine_rules(rules.machine, rules.pauses))
+    assert "of 5 respects" in said
+    assert "pause" not in said

@@ -4,15 +4,17 @@ from typing import get_args
 
 import pytest
 import yaml
+from pydantic import ValidationError
 
 from study_plan import write_tiny_study
-from study_session import browser, finish, practise
+from study_session import browser, event, finish, practise
 from torchxnn.apps.study.columns import COLUMNS
 from torchxnn.apps.study.export import read_tables
 from torchxnn.apps.study.plan import CONSENT
-from torchxnn.apps.study.recorded import ANSWERS, EVENTS, RECORDED, with_list
+from torchxnn.apps.study.recorded import ANSWERS, EVENTS, RECORDED, size_of, with_list
 from torchxnn.apps.study.server.app import create_app
-from torchxnn.apps.study.store.trials import EventType
+from torchxnn.apps.study.settings import Recruitment
+from torchxnn.apps.study.store.trials import Event, EventType
 from torchxnn.apps.study.texts import default_consent, default_texts
 
 TEXTS = yaml.safe_load(default_texts("en"))
@@ -70,3 +72,30 @@ def test_what_was_pasted_is_kept_only_where_it_is_said(tmp_path, said):
     if said:
         assert people["pasted"].tolist() == [12]
     site.database.close()
+
+
+@pytest.mark.parametrize(("name", "value"), [
+    ("move", {"by": "mouse", "samples": "x"}),
+    ("move", {"by": "mouse", "samples": 9}),
+    ("move", {"travel": 1.0, "direct": True, "samples": 9}),
+    ("move", {"travel": 1.0, "direct": 1.0, "samples": 10**400}),
+    ("move", {"travel": 1.0, "direct": 1.0, "samples": 9, "trusted": "yes"}),
+    ("device", {"width": "wide", "height": 800}),
+    ("device", {"width": 1280.5, "height": 800}),
+    ("device", {"width": 10**30, "height": 800}),
+])  # fmt: skip
+def test_values_that_an_analysis_cannot_read_are_refused(name, value):
+    given = event(name, 1, "abcd" if name == "move" else None, **value)
+    with pytest.raises(ValidationError):
+        Event.model_validate(given)
+
+
+def test_sizes_that_are_stored_already_and_are_none_are_missing():
+    odd = {"width": "wide", "height": True}
+    assert [size_of(odd, name) for name in ("width", "height", "depth")] == [None] * 3
+    assert size_of({"width": 1280}, "width") == 1280
+
+
+def test_a_parameter_ends_where_its_name_ends():
+    with pytest.raises(ValidationError, match="must be 1 to 40"):
+        Recruitment(parameters=("PID\n",))

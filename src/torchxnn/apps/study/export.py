@@ -17,6 +17,7 @@ from sqlalchemy import select
 
 from torchxnn.apps.study.columns import COLUMNS, TYPES
 from torchxnn.apps.study.plan import StudyPlan
+from torchxnn.apps.study.recorded import size_of
 from torchxnn.apps.study.settings import ATTENTION, ATTENTION_ANSWER, PRACTICE
 from torchxnn.apps.study.steps import attention_position, trials_of
 from torchxnn.apps.study.store.database import Database
@@ -118,8 +119,8 @@ def _participant(
         "seconds": None if row.finished_at is None else row.finished_at - row.consented_at,
         "input": counts[0][0] if counts else None,
         "inputs": ", ".join(f"{hand} {count}" for hand, count in counts) or None,
-        "screen_width": device.get("width"),
-        "screen_height": device.get("height"),
+        "screen_width": size_of(device, "width"),
+        "screen_height": size_of(device, "height"),
         "attention_passed": int(attention) == ATTENTION_ANSWER if asked and attention else None,
         "parameters": json.dumps(row.parameters, sort_keys=True),
     }

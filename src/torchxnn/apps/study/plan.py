@@ -71,12 +71,10 @@ class StudyDataSet(Frozen):
 
 _MAY_CHANGE: dict[str, Any] = {
     "minutes": True,
-    "allocation": True,
     "recruitment": {
         "session_parameter", "failed_check_code", "withdrawn_code", "full_code",
         "completion_parameter", "pay",
     },
-    "exclusions": {"machine"},
 }  # fmt: skip
 """Settings that came after the first studies, and are no part of what answers mean."""
 
@@ -171,9 +169,14 @@ class StudyPlan(Frozen):
         """SHA-256 of everything that decides what answers mean: what a database belongs to.
 
         Only the settings in `_MAY_CHANGE` may change after a study began; the other ones of
-        recruitment, such as `completion_url`, are part of it.
+        recruitment, such as `completion_url`, are part of it. Two that came later are left out
+        while they mean what there was before: no rule `machine`, allocation to the first arm.
         """
         left_out: dict[str, Any] = {"settings": dict(_MAY_CHANGE)}
+        if not self.settings.exclusions.machine.signals:
+            left_out["settings"]["exclusions"] = {"machine"}
+        if self.settings.allocation == "first":
+            left_out["settings"]["allocation"] = True
         if not self.settings.between:
             left_out["settings"] |= dict.fromkeys(_OF_OTHER_TASKS, True)
             left_out["data_sets"] = {"__all__": {"cue"}}

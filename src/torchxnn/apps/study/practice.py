@@ -93,6 +93,13 @@ def split_practice(stages: Sequence[Stage], images: Sequence[StudyImage]) -> lis
     ]
 
 
+def count_kinds(stages: Sequence[Stage], images: Sequence[StudyImage]) -> int:
+    """Kinds in the part of a practice round that has the most of them."""
+    kinds = kinds_of(images)
+    parts = split_practice(stages, images)
+    return max((len({kinds[id] for id in part["images"]}) for part in parts), default=0)
+
+
 Drawn = tuple[str, Picture, Picture, tuple[Picture, ...], tuple[float, ...]]
 """Kind, picture, its one heatmap, those of the x-features, and shares of the contributions."""
 

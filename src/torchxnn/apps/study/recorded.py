@@ -39,6 +39,18 @@ ANSWERS: dict[str, str] = {
 }
 """Question -> name of the sentence."""
 
+PATH = ("travel", "direct", "samples")
+"""What a move says of the pointer's path, as numbers."""
+
+TRUSTED = "trusted"
+"""Whether a device made a move, which the browser itself says."""
+
+SIZES = ("width", "height")
+"""Pixels of the window, in an event "device"."""
+
+_LARGEST = 1e9
+"""Above all that is measured in pixels or positions."""
+
 
 def says_what_is_recorded(consent: str) -> bool:
     """Whether a consent text lists all that is kept, so that all of it may be kept."""
@@ -49,3 +61,19 @@ def with_list(consent: str, texts: Mapping[str, Any]) -> str:
     """The consent text with the list in place of its name, in Markdown."""
     sentences = texts["consent"]["recorded"].values()
     return consent.replace(RECORDED, "\n".join(f"- {sentence}" for sentence in sentences))
+
+
+def is_path(value: Mapping[str, Any]) -> bool:
+    """Whether a move says all of the pointer's path: `PATH`, as numbers that can be measured."""
+    return all(_measured(value.get(name)) for name in PATH)
+
+
+def size_of(device: Mapping[str, Any], name: str) -> int | None:
+    """A size of `SIZES`; None if it is no whole number of pixels."""
+    value = device.get(name)
+    return value if isinstance(value, int) and _measured(value) else None
+
+
+def _measured(value: Any) -> bool:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and 0 <= value <= _LARGEST

@@ -188,9 +188,9 @@ class Recruitment(Frozen):
 
     @model_validator(mode="after")
     def _check(self) -> Recruitment:
-        if self.completion_url and not re.match(r"https?://[^\s]+$", self.completion_url):
+        if self.completion_url and not re.fullmatch(r"https?://[^\s]+", self.completion_url):
             raise ValueError(f"completion_url must start with http(s)://: {self.completion_url!r}")
-        bad = [p for p in self.parameters if not re.match(PARAMETER, p)]
+        bad = [p for p in self.parameters if not re.fullmatch(PARAMETER, p)]
         if bad:
             raise ValueError(f"URL parameter {bad[0]!r} must be 1 to 40 of A-Z, a-z, 0-9 and _")
         if self.session_parameter not in (None, *self.parameters):

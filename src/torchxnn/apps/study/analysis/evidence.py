@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from torchxnn.apps.study.recorded import TRUSTED, is_path
 from torchxnn.apps.study.settings import MachineRules
 
 FEWEST = 10
@@ -22,6 +23,7 @@ FEWEST = 10
 TOGETHER_MS = 20.0
 """Moves closer than this are one act: several pictures that were put into a group at once."""
 
+_PAUSES = ("pause_ms", "pause_cv")
 _LONG = 100.0  # pixels of a path that can be called straight or not
 _SAMPLES = 5  # positions of the pointer that make a path
 _POINTERS = ("mouse", "pen")  # a finger leaves no path between two taps
@@ -89,15 +91,22 @@ class Evidence:
         return tuple(f.name for f in FIGURES if f.holds(getattr(self, f.name), rules))
 
 
-def measure_evidence(tables: Mapping[str, pd.DataFrame]) -> dict[int, Evidence]:
-    """Figures of every participant of an export, practice left out, by number."""
+def measure_evidence(
+    tables: Mapping[str, pd.DataFrame], pauses: bool = True
+) -> dict[int, Evidence]:
+    """Figures of every participant of an export, practice left out, by number.
+
+    `pauses` says whether those between acts are figures; see `ExclusionRules`.
+    """
     events = tables.get("events")
     own: dict[int, list[Mapping[Any, Any]]] = {}
     if events is not None:
         for row in events[events["position"] > 0].to_dict("records"):
             own.setdefault(int(row["participant"]), []).append(row)
     return {
-        int(person["participant"]): _measure(person, own.get(int(person["participant"]), []))
+        int(person["participant"]): _measure(
+            person, own.get(int(person["participant"]), []), pauses
+        )
         for person in tables["participants"].to_dict("records")
     }
 
@@ -119,18 +128,18 @@ def evidence_table(evidence: Iterable[Evidence], rules: MachineRules) -> pd.Data
     return pd.DataFrame(rows, columns=columns)
 
 
-def _measure(person: Mapping[Any, Any], rows: Sequence[Mapping[Any, Any]]) -> Evidence:
+def _measure(person: Mapping[Any, Any], rows: Sequence[Mapping[Any, Any]], paced: bool) -> Evidence:
     events = [dict(row, value=json.loads(row["value"])) for row in rows]
     moves = [event["value"] for event in events if event["type"] == "move"]
     acts, pauses = _pauses(events)
-    enough = len(pauses) >= FEWEST - 1
+    enough = paced and len(pauses) >= FEWEST - 1
     return Evidence(
         participant=int(person["participant"]),
         acts=acts,
         pause_ms=float(np.median(pauses)) if enough else None,
         pause_cv=float(np.std(pauses, ddof=1) / np.mean(pauses)) if enough else None,
         **_paths(moves),
-        scripted=_share([not move["trusted"] for move in moves if "trusted" in move]),
+        scripted=_share([not by for m in moves if isinstance(by := m.get(TRUSTED), bool)]),
         away=_away(events),
         pasted=_pasted(person),
     )
@@ -154,7 +163,7 @@ def _pauses(events: Sequence[Mapping[str, Any]]) -> tuple[int, np.ndarray]:
 
 def _paths(moves: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
     """Share of the moves without a path, and how straight the paths are."""
-    known = [m for m in moves if m.get("by") in _POINTERS and "samples" in m]
+    known = [m for m in moves if m.get("by") in _POINTERS and is_path(m)]
     long = [m for m in known if m["samples"] >= _SAMPLES and m["travel"] >= _LONG]
     straight = None
     if len(long) >= FEWEST:
@@ -192,16 +201,20 @@ def _pasted(person: Mapping[Any, Any]) -> float | None:
     return min(1.0, float(pasted) / len(comment))
 
 
-def describe_machine_rules(rules: MachineRules) -> tuple[str, ...]:
-    """The rule and its thresholds in sentences, for reports and preregistrations."""
+def describe_machine_rules(rules: MachineRules, pauses: bool = True) -> tuple[str, ...]:
+    """The rule and its thresholds in sentences, for reports and preregistrations.
+
+    `pauses` says whether those between acts are figures.
+    """
     if not rules.signals:
         return ("Nobody is left out for acting like a program.",)
+    shown = [figure for figure in FIGURES if pauses or figure.name not in _PAUSES]
     limits = "; ".join(
         f"{figure.text} {'above' if figure.high else 'below'} {getattr(rules, figure.name):g}"
-        for figure in FIGURES
+        for figure in shown
     )
     return (
-        f"People who act like a program in {rules.signals} or more of {len(FIGURES)} respects are "
+        f"People who act like a program in {rules.signals} or more of {len(shown)} respects are "
         f"left out: {limits}. What is not recorded, or rests on fewer than {FEWEST} acts, is no "
         "signal.",
     )

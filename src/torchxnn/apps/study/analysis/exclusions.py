@@ -123,7 +123,8 @@ def select_participants(tables: Mapping[str, pd.DataFrame], options: AnalysisOpt
     seconds = floats(analysed.set_index("participant")["active_seconds"])
     reasons = _reasons(looked_at, seconds, options)
     asked = [int(number) for number in looked_at.index[looked_at["kind"] != SYNTHETIC]]
-    machines = machine_like(measure_evidence(tables), asked, options.exclusions.machine)
+    rules = options.exclusions
+    machines = machine_like(measure_evidence(tables, rules.pauses), asked, rules.machine)
     reasons[MACHINE] = reasons.index.isin(machines)
     excluded = [
         Excluded(int(number), str(looked_at.at[number, "arm"]), tuple(reasons.columns[row]))
@@ -180,7 +181,7 @@ def describe_rules(options: AnalysisOptions) -> tuple[str, ...]:
         "analysed trial are left out."
         if rules.minimum_seconds > 0
         else "No minimum time is asked for.",
-        *describe_machine_rules(rules.machine),
+        *describe_machine_rules(rules.machine, rules.pauses),
     ]
     kinds = [kind for kind in (PILOT, SYNTHETIC) if kind not in options.kinds]
     if kinds:

@@ -40,6 +40,8 @@ class ExclusionRules:
         unfinished: leave out who did not finish; without it their submitted trials count wherever
             a pair is complete.
         machine: leave out who acts like a program; not asked of simulated participants.
+        pauses: whether pauses between acts count for `machine`: only where pictures are grouped,
+            as in the other tasks honest people answer in steady, quick clicks.
 
     Raises:
         DataError: a negative time.
@@ -49,6 +51,7 @@ class ExclusionRules:
     minimum_seconds: float = 15.0
     unfinished: bool = True
     machine: MachineRules = field(default_factory=MachineRules)
+    pauses: bool = True
 
     def __post_init__(self) -> None:
         if not self.minimum_seconds >= 0:
@@ -100,7 +103,12 @@ def options_of(plan: StudyPlan) -> AnalysisOptions:
     """The analysis as planned: the study's exclusion rules, all else by default."""
     rules = plan.settings.exclusions
     return AnalysisOptions(
-        ExclusionRules(rules.attention, rules.minimum_seconds, machine=rules.machine)
+        ExclusionRules(
+            rules.attention,
+            rules.minimum_seconds,
+            machine=rules.machine,
+            pauses=not plan.settings.between,
+        )
     )
 
 

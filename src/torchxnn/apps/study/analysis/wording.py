@@ -104,10 +104,18 @@ def describe_randomisation(settings: StudySettings) -> str:
         else "Orders of the assisted stages and of the data sets, and the sets, are drawn for each "
         "participant independently"
     )
+    arms = (
+        " Whose link names no arm is put into one by lot, of those with places, all alike likely: "
+        "a keyed hash, under the server's secret, of the person's identifier or the browser's "
+        "cookie draws it, the same one when they come again."
+        if settings.allocation == "lot"
+        else ""
+    )
     return (
         "NoVis comes first, and the data sets alternate. "
-        f"{orders}. No participant sees a set twice. Batches {batches}. Every draw follows from "
-        f"the study's seed ({settings.seed}) and the participant's place in the design."
+        f"{orders}. No participant sees a set twice. Batches {batches}. Every draw of these "
+        f"follows from the study's seed ({settings.seed}) and the participant's place in the "
+        f"design.{arms}"
     )
 
 

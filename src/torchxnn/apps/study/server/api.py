@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Path
 from pydantic import BaseModel, ConfigDict, Field
 
-from torchxnn.apps.study.practice import kinds_of, split_practice
+from torchxnn.apps.study.practice import count_kinds, kinds_of, split_practice
 from torchxnn.apps.study.server.batches import Batch, content_of, find_batch, shown_image
 from torchxnn.apps.study.server.session import Problem, ScriptSession, Session, SessionOf
 from torchxnn.apps.study.settings import PRACTICE
@@ -64,13 +64,22 @@ def _grouping(
         for image in batch.images
     ]
     return {
-        "groups": site.plan.groups,
+        "groups": _count_groups(session, batch, position),
         "features": len(batch.images[0].overlays) if "XNN" in stages else 0,
         "shows": arm.shows,
         "parts": split_practice(practised, batch.images),
         "images": images,
         "texts": site.texts["stage"],
     }
+
+
+def _count_groups(session: Session, batch: Batch, position: int) -> int:
+    """Groups that pictures are put into; in practice there is one for each kind of a part."""
+    plan = session.site.plan
+    if position != PRACTICE:
+        return plan.groups
+    practised = plan.settings.arm(session.participant.arm).practised
+    return max(plan.groups, count_kinds(practised, batch.images))
 
 
 @router.post("/{position}/events")
@@ -81,7 +90,8 @@ def keep(
     site = session.site
     batch = find_batch(session, position)
     known = {image.id for image in batch.images}
-    most = len(batch.classes) if site.plan.settings.between else site.plan.groups
+    between = site.plan.settings.between
+    most = len(batch.classes) if between else _count_groups(session, batch, position)
     for event in new.events:
         group = event.value.get("group")
         outside = isinstance(group, int) and not 1 <= group <= most

@@ -61,12 +61,13 @@ def _consent(
     if back is not None and link.token is not None:
         return _enter(site, address, _again(back, counted), link.token)
     settings = site.plan.settings
-    name = arm or _allocate(site, link)
+    browser = request.cookies.get(site.cookie(START_COOKIE)) or secrets.token_urlsafe(18)
+    name = arm or _allocate(site, link, browser)
     if name not in {each.name for each in settings.arms}:
         raise Problem(404, "not_found")
     if is_full(site.database, site.plan, name, link.kind, site.clock()):
         raise Problem(409, "full")  # before anybody reads what they agree to
-    return _ask_for_consent(request, site, address, name, link, counted)
+    return _ask_for_consent(browser, site, address, name, link, counted)
 
 
 def _again(participant: Participant, counted: bool) -> str:
@@ -79,23 +80,27 @@ def _again(participant: Participant, counted: bool) -> str:
     return UNFINISHED if counted else participant.step
 
 
-def _allocate(site: Site, link: Link) -> str:
-    """The arm of somebody whose link names none: the first, or one drawn of those with places."""
+def _allocate(site: Site, link: Link, browser: str) -> str:
+    """The arm of somebody whose link names none: the first, or one drawn of those with places.
+
+    The draw is the person's, or the browser's if the link names nobody: coming again changes it
+    only if the arm has become full.
+    """
     settings, now = site.plan.settings, site.clock()
     names = [arm.name for arm in settings.arms]
     if settings.allocation == "first":
         return names[0]
     free = [name for name in names if not is_full(site.database, site.plan, name, link.kind, now)]
-    return secrets.choice(free or names)
+    who = link.person or browser
+    return min(free or names, key=lambda name: site.database.sign("arm", f"{name}/{who}"))
 
 
 def _ask_for_consent(
-    request: Request, site: Site, address: Address, arm: str, link: Link, counted: bool
+    browser: str, site: Site, address: Address, arm: str, link: Link, counted: bool
 ) -> Response:
     """The form of whoever comes by a link, tied to the browser that it is shown in."""
     hidden = {"arm": arm, "kind": link.kind, "form": secrets.token_hex(8)}
     hidden |= {f"p_{name}": value for name, value in link.parameters.items()}
-    token = request.cookies.get(site.cookie(START_COOKIE)) or secrets.token_urlsafe(18)
     page = site.page(
         "consent.html",
         address,
@@ -103,9 +108,9 @@ def _ask_for_consent(
         hidden=hidden,
         pilot=link.kind == "pilot",
         counted=counted,
-        csrf=site.database.sign("start", token),
+        csrf=site.database.sign("start", browser),
     )
-    address.set_cookie(page, site.cookie(START_COOKIE), token, 24 * 3600)
+    address.set_cookie(page, site.cookie(START_COOKIE), browser, 24 * 3600)
     return page
 
 

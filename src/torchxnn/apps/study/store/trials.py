@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from sqlalchemy import Connection, and_, delete, func, insert, select, update
 
 from torchxnn.apps.study.plan import StudyPlan
+from torchxnn.apps.study.recorded import PATH, SIZES, TRUSTED, is_path, size_of
 from torchxnn.apps.study.settings import Frozen
 from torchxnn.apps.study.steps import stage_step
 from torchxnn.apps.study.store.database import Database
@@ -50,6 +51,12 @@ class Event(Frozen):
                 group is not None and (isinstance(group, bool) or not isinstance(group, int))
             ):
                 raise ValueError("a move needs an image and a group, or null to take it back")
+            if not {*PATH, TRUSTED}.isdisjoint(self.value) and not is_path(self.value):
+                raise ValueError("a move's travel, direct and samples are numbers from 0")
+            if not isinstance(self.value.get(TRUSTED, True), bool):
+                raise ValueError("trusted is true or false")
+        if self.type == "device" and any(size_of(self.value, name) is None for name in SIZES):
+            raise ValueError("a device needs width and height in whole pixels")
         return self
 
 
