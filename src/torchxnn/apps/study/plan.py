@@ -104,7 +104,7 @@ class StudyPlan(Frozen):
     def _keep_rules(cls, values: Any) -> Any:
         """A study that was planned before there was a rule has none: it leaves out as it did."""
         settings = values.get("settings") if isinstance(values, dict) else None
-        if isinstance(settings, dict) and isinstance(settings.get("exclusions"), dict):
+        if isinstance(settings, dict) and isinstance(settings.setdefault("exclusions", {}), dict):
             settings["exclusions"].setdefault("machine", {"signals": 0})
         return values
 
