@@ -209,13 +209,29 @@ def test_demo_is_a_study_of_drawn_figures(tmp_path, capsys):
 # --- texts
 
 
-def test_a_translation_needs_every_text(tmp_path):
+def test_texts_that_a_translation_lacks_are_english_and_named(tmp_path, recwarn):
     (tmp_path / "texts").mkdir()
     values = yaml.safe_load(default_texts("en"))
-    del values["message"]["full"]["text"]
+    english = values["message"]["full"].pop("text")
+    admin = values.pop("admin")
+    values["done"]["title"] = "Merci"
     file = tmp_path / "texts" / "fr.yaml"
     file.write_text(yaml.safe_dump(values), "utf-8")
-    with pytest.raises(DataError, match=r"message\.full\.text is missing"):
+    found = read_texts(tmp_path, "fr")
+    assert (found["message"]["full"]["text"], found["admin"]) == (english, admin)
+    assert found["done"]["title"] == "Merci"
+    assert [str(each.message).split(": ")[0] for each in recwarn] == [
+        f"{file} lacks message.full.text"
+    ]
+
+
+def test_a_language_file_that_cannot_be_used_is_named(tmp_path):
+    (tmp_path / "texts").mkdir()
+    file = tmp_path / "texts" / "fr.yaml"
+    values = yaml.safe_load(default_texts("en"))
+    values["done"]["title"] = 5
+    file.write_text(yaml.safe_dump(values), "utf-8")
+    with pytest.raises(DataError, match=r"done\.title must be a text"):
         read_texts(tmp_path, "fr")
     with pytest.raises(DataError, match=r"de\.yaml is missing: copy"):
         read_texts(tmp_path, "de")

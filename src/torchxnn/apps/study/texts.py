@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+import warnings
+from collections.abc import Callable, Iterable, Iterator
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import yaml
 from markdown_it import MarkdownIt
 
 from torchxnn.apps.study.plan import CONSENT, TEXTS
-from torchxnn.errors import DataError
+from torchxnn.errors import DataError, XNNWarning
 
 _OURS = files("torchxnn.apps.study") / "texts"
 REFERENCE = "en"
@@ -91,7 +92,8 @@ def read_texts(folder: Path, language: str, task: str = "clustering") -> dict[st
     """Texts of a study's language; what a file of an earlier version lacks is ours.
 
     Raises:
-        DataError: the file is missing or broken, or lacks a text; the message names it.
+        DataError: the file is missing or broken, or a text is of the wrong kind; the message names
+            it.
     """
     texts: dict[str, Any] = {}
     for part in text_tasks(task):
@@ -102,6 +104,7 @@ def read_texts(folder: Path, language: str, task: str = "clustering") -> dict[st
         found, expected = read(path, yaml.safe_load), yaml.safe_load(ours)
         if is_shipped(language):
             found = _filled(found, yaml.safe_load(default_texts(language, part)))
+        found = _with_english(found, expected, path)
         problem = _difference(found, expected, "")
         if problem:
             raise DataError(f"{path}: {problem}")
@@ -123,6 +126,39 @@ def _filled(found: Any, ours: Any) -> Any:
     return {name: _filled(found.get(name, text), text) for name, text in ours.items()}
 
 
+_ADMIN = "admin"
+"""Part of a language file that the researcher alone reads."""
+
+
+def _with_english(found: Any, english: Any, path: Path) -> Any:
+    """Texts with English ones where a translation has none, so that an update stops no study.
+
+    A warning names those that participants read.
+    """
+    missing = list(_missing(found, english, ""))
+    read_by_all = [name for name in missing if name.split(".")[0] != _ADMIN]
+    if read_by_all:
+        warnings.warn(
+            f"{path} lacks {', '.join(read_by_all)}: participants read them in English until you "
+            "translate them there",
+            XNNWarning,
+            stacklevel=3,
+        )
+    return _filled(found, english) if missing else found
+
+
+def _missing(found: Any, expected: Any, place: str) -> Iterator[str]:
+    """Names of the texts that a language file lacks, each with those above it."""
+    if not (isinstance(found, dict) and isinstance(expected, dict)):
+        return
+    for key, value in expected.items():
+        where = f"{place}.{key}" if place else str(key)
+        if key in found:
+            yield from _missing(found[key], value, where)
+        else:
+            yield where
+
+
 def _difference(found: Any, expected: Any, place: str) -> str | None:
     """What a language file lacks, compared with the English one; None for nothing."""
     name = place or "the file"
@@ -138,10 +174,9 @@ def _difference(found: Any, expected: Any, place: str) -> str | None:
     else:
         return None if isinstance(found, type(expected)) else f"{name} must be a text"
     for key, value in inner:
-        where = f"{place}.{key}" if place else str(key)
         if isinstance(found, dict) and key not in found:
-            return f"{where} is missing"
-        problem = _difference(found[key], value, where)
+            return f"{place}.{key} is missing"
+        problem = _difference(found[key], value, f"{place}.{key}" if place else str(key))
         if problem:
             return problem
     return None
