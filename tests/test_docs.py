@@ -48,6 +48,7 @@ NOT_RUN = {
         "title:",
     ): "a settings file; tests/apps/study/test_study_build.py reads such files",
     ("docs/study.md", "data_sets:"): "a part of a settings file",
+    ("docs/study.md", "allocation:"): "a part of a settings file",
     ("docs/study.md", "pip"): INDEX,
     ("docs/study.md", "location"): "settings of another server",
     ("docs/hosting.md", ""): SERVER,

@@ -35,8 +35,9 @@ LONGEST_SIDE = 256  # pixels of a drawn heatmap
 QUALITY = 80
 TEMPLATES = Path(__file__).parent / "templates"
 _OBEYED = re.compile(r"[\0-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069]")
-_WHOLE = re.compile(r"x-features?(?: \d+)?|\([+\N{MINUS SIGN}][^()]{1,20}\)")
 """Control characters, halves of surrogate pairs, and what turns the direction of text around."""
+_WHOLE = re.compile(r"x-features?(?: \d+)?|\([+\N{MINUS SIGN}][^()]{1,20}\)")
+"""What a sentence does not break inside."""
 
 
 def data_uri(pixels: UInt8[np.ndarray, "height width 3"], longest: int = LONGEST_SIDE) -> str:

@@ -215,7 +215,7 @@ class Page {
 
   /** Of a picture, from 1. */
   #number(id) {
-    return this.all.number(id);
+    return this.batch.number(id);
   }
 
   #introduction() {
