@@ -110,18 +110,15 @@ def read_card(run: Location, evaluation: Evaluation | None = None) -> RunCard:
 
     Raises:
         ModelError: no saved XNN there, one that was attached and not fitted, or an evaluation of
-            another number of x-features.
+            another XNN.
     """
     about = read_about(run)
     if not about.get("report"):
         raise ModelError(f"{run} keeps no record of a fit, which a card is about; fit with xnn fit")
     fit = structure(about["report"], FitReport, f"the report in {run}")
     names = read_names(run, about["weights_sha256"], fit.validation.n_features)
-    if evaluation is not None and evaluation.faithfulness.n_features != names.n_features:
-        raise ModelError(
-            f"the evaluation is of {evaluation.faithfulness.n_features} x-features, the XNN in "
-            f"{run} has {names.n_features}; give that of this run"
-        )
+    if evaluation is not None:
+        _check_of_this_run(evaluation, about, names.n_features, run)
     return RunCard(
         title="Why " + ", ".join(_targets(about)) + "?",
         network=_network(about),
@@ -134,6 +131,17 @@ def read_card(run: Location, evaluation: Evaluation | None = None) -> RunCard:
         limits=LIMITS,
         versions=tuple(about["versions"].items()),
     )
+
+
+def _check_of_this_run(
+    found: Evaluation, about: Mapping[str, Any], n_features: int, run: Location
+) -> None:
+    other = found.weights_sha256 not in ("", about["weights_sha256"])
+    if other or found.faithfulness.n_features != n_features:
+        raise ModelError(
+            f"the evaluation is of another XNN than the one in {run}; write that of this run with "
+            f"xnn evaluate {run} DIR --json FILE"
+        )
 
 
 def _targets(about: Mapping[str, Any]) -> list[str]:
@@ -176,7 +184,8 @@ def _faithfulness(fit: FitReport, further: Evaluation | None) -> tuple[tuple[str
         ("mind", "these images also stopped the fit and chose among its trials"),
     ]
     if further is not None:
-        rows.append(("on further images", _figures(further.faithfulness)))
+        unknown = "" if further.weights_sha256 else "; of which XNN is not recorded"
+        rows.append(("on further images", _figures(further.faithfulness) + unknown))
     return tuple(rows)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torchxnn.cli.saved_run import SavedRunOnImages, open_for
@@ -23,6 +23,7 @@ class Evaluate(SavedRunOnImages):
         from torchxnn.cli.tables import evaluation_table
         from torchxnn.storage.artifact import to_json
         from torchxnn.storage.files import check_writable, replace_file
+        from torchxnn.storage.saved_folder import read_about
 
         if self.json is not None:
             check_writable(self.json)
@@ -36,4 +37,5 @@ class Evaluate(SavedRunOnImages):
             )
         terminal.show(evaluation_table(evaluation))
         if self.json is not None:
-            replace_file(self.json, to_json(evaluation))
+            which = str(read_about(self.run)["weights_sha256"])
+            replace_file(self.json, to_json(replace(evaluation, weights_sha256=which)))

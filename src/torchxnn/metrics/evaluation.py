@@ -42,6 +42,8 @@ class Evaluation:
             the maps do); None without maps.
         positives_by: what made an image a positive; see `positives_of`.
         agreement: how often the model itself predicts the labels; None where nobody knows.
+        weights_sha256: of the saved XNN that was measured; empty if it was not a saved one, and in
+            records of earlier versions.
     """
 
     faithfulness: Faithfulness
@@ -49,6 +51,7 @@ class Evaluation:
     certificate: Certificate | None
     positives_by: str
     agreement: LabelAgreement | None = None
+    weights_sha256: str = ""
 
 
 @dataclass(frozen=True, eq=False)
