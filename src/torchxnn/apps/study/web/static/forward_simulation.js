@@ -79,6 +79,7 @@ class ForwardSimulation extends AnswerPage {
         const said = fill(words, { answer: letter(image.answer) });
         const line = this.feedback.get(image.id);
         line.hidden = false;
+        line.classList.toggle("good", given === image.answer);
         if (line.textContent !== said) line.textContent = said;
       }
     }
