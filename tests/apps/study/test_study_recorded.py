@@ -7,7 +7,7 @@ import yaml
 from pydantic import ValidationError
 
 from study_plan import write_tiny_study
-from study_session import browser, event, finish, practise
+from study_session import browser, event, finish, practise, send
 from torchxnn.apps.study.columns import COLUMNS
 from torchxnn.apps.study.export import read_tables
 from torchxnn.apps.study.plan import CONSENT
@@ -56,6 +56,30 @@ def test_the_hand_is_watched_only_where_it_is_said(tmp_path, said):
     assert ("How far and how straight" in page) == said
     assert practise(app).get("/api/stages/0").json()["hand"] is said
     app.state.site.database.close()
+
+
+def test_who_consented_before_it_was_said_stays_unwatched(tmp_path):
+    write_tiny_study(tmp_path, keys=("birds",))
+    first = create_app(tmp_path)
+    early = practise(first)
+    first.state.site.database.close()
+    (tmp_path / CONSENT).write_text(default_consent(), "utf-8")
+    app = create_app(tmp_path)
+    site, client = app.state.site, browser(app)
+    client.cookies, client.csrf = early.cookies, early.csrf
+    path = {"travel": 9.0, "direct": 9.0, "samples": 5, "trusted": True}
+    kept = {}
+    for who in (client, practise(app)):
+        content = who.get("/api/stages/0").json()
+        image = content["images"][0]["id"]
+        sent = [event("move", 1, image, group=1, by="mouse", **path), event("focus", 2, on=False)]
+        assert len(send(who, 0, sent).json()["saved"]) == 2
+        kept[content["hand"]] = read_tables(site.database, site.plan)["events"]
+    assert kept[False]["type"].tolist() == ["move"]
+    assert kept[False]["value"].tolist() == ['{"by": "mouse", "group": 1}']
+    assert kept[True]["type"].tolist() == ["move", "move", "focus"]
+    assert '"travel": 9.0' in kept[True]["value"].iloc[1]
+    site.database.close()
 
 
 @pytest.mark.slow

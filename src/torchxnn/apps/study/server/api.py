@@ -13,7 +13,13 @@ from torchxnn.apps.study.server.batches import Batch, content_of, find_batch, sh
 from torchxnn.apps.study.server.session import Problem, ScriptSession, Session, SessionOf
 from torchxnn.apps.study.settings import PRACTICE
 from torchxnn.apps.study.steps import count_trials
-from torchxnn.apps.study.store.trials import Event, read_trial, save_events, submit_trial
+from torchxnn.apps.study.store.trials import (
+    Event,
+    read_trial,
+    save_events,
+    submit_trial,
+    without_hand,
+)
 
 router = APIRouter(prefix="/api/stages")
 
@@ -41,7 +47,7 @@ def show(position: Position, session: SessionOf) -> dict[str, Any]:
         "stage": batch.stage,
         "features": len(batch.images[0].overlays) if batch.stage == "XNN" else 0,
         "csrf": session.csrf,
-        "hand": site.says_all,
+        "hand": session.told_all,
     }
     if site.plan.settings.between:
         return content | content_of(session, batch, position, groups)
@@ -97,7 +103,8 @@ def keep(
         outside = isinstance(group, int) and not 1 <= group <= most
         if (event.image is not None and event.image not in known) or outside:
             raise Problem(422, "invalid")
-    save_events(site.database, session.participant, position, new.events, site.clock())
+    told = new.events if session.told_all else without_hand(new.events)
+    save_events(site.database, session.participant, position, told, site.clock())
     return {"saved": [event.id for event in new.events]}
 
 

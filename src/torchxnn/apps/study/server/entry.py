@@ -164,7 +164,7 @@ def make_start(plan: StudyPlan) -> Any:
 
 def _begin(site: Site, arm: str, link: Link, token: str) -> Participant:
     told: dict[str, Any] = {"kind": link.kind, "parameters": link.parameters}
-    told |= {"person": link.identifier, "token": token}
+    told |= {"person": link.identifier, "token": token, "told_all": site.says_all}
     return begin(site.database, site.plan, arm, site.clock(), **told)[0]
 
 

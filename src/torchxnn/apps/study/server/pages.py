@@ -170,7 +170,7 @@ def _ratings_page(
 ) -> Response:
     values = {
         **{"agents": _rated(session), "hardest": HARDEST, "values": given.model_dump()},
-        "hand": session.site.says_all,
+        "hand": session.told_all,
     }
     return session.page(RATINGS, "ratings.html", status=status, error=error, **values)
 
@@ -180,6 +180,6 @@ def _answer_ratings(session: SessionOf, given: Annotated[Ratings, Form()]) -> Re
     needed = [*_rated(session), "difficulty"]
     if any(getattr(given, name) is None for name in needed):
         return _ratings_page(session, given, session.site.texts["ratings"]["missing"], 422)
-    told = ["pasted"] if session.site.says_all else []
+    told = ["pasted"] if session.told_all else []
     answers = {name: getattr(given, name) for name in [*needed, "comments", *told]}
     return _answered(session, RATINGS, given.csrf, answers)

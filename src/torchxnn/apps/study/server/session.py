@@ -63,6 +63,14 @@ class Session:
         return self.address.go(LATE if self.is_late else self.participant.step)
 
     @property
+    def told_all(self) -> bool:
+        """Whether they were told, at their consent and today, of all that can be kept.
+
+        Only then the hand is watched and what says how it moved is kept.
+        """
+        return self.site.says_all and bool(self.participant.told_all)
+
+    @property
     def is_late(self) -> bool:
         """Whether their place is somebody else's, and no other one is free."""
         return self.participant.status == "expired"

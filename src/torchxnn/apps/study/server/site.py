@@ -104,7 +104,7 @@ class Site:
 
     @property
     def says_all(self) -> bool:
-        """Whether people are told of all that can be kept: only then the hand is watched."""
+        """Whether who consents now is told of all that can be kept."""
         return says_what_is_recorded(self.consent)
 
     @cached_property

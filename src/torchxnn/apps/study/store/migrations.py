@@ -19,7 +19,11 @@ def _add_expired_at(connection: Connection) -> None:
     connection.exec_driver_sql("ALTER TABLE participants ADD COLUMN expired_at FLOAT")
 
 
-_STEPS: dict[int, Callable[[Connection], None]] = {1: _add_expired_at}
+def _add_told_all(connection: Connection) -> None:
+    connection.exec_driver_sql("ALTER TABLE participants ADD COLUMN told_all BOOLEAN")
+
+
+_STEPS: dict[int, Callable[[Connection], None]] = {1: _add_expired_at, 2: _add_told_all}
 """What leads away from a version."""
 
 

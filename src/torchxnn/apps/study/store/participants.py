@@ -35,6 +35,8 @@ class Participant:
         step: the page where they are.
         code: completion code, once finished.
         person: keyed hash of the recruiter's identifier; None without one.
+        told_all: whether the text that they consented to listed all that can be kept; None if that
+            is not known.
     """
 
     number: int
@@ -45,6 +47,7 @@ class Participant:
     step: str
     code: str | None
     person: str | None
+    told_all: bool | None
 
 
 _COLUMNS = tuple(participants.c[field.name] for field in fields(Participant))
@@ -93,6 +96,7 @@ def begin(
     parameters: Mapping[str, str] = MappingProxyType({}),
     person: str | None = None,
     token: str | None = None,
+    told_all: bool = False,
 ) -> tuple[Participant, str]:
     """Enter somebody who gave consent, and give them a place in the design.
 
@@ -101,6 +105,7 @@ def begin(
     places of their own, so that they leave no gaps. `parameters` are those of recruitment in the
     URL; `person` is the recruiter's identifier of the person, if there is one. Who begins with a
     `token` that is known has sent the consent form twice, and is the participant of the first time.
+    `told_all` is kept with them: see `Participant`.
 
     Returns:
         The participant and the token for the cookie, a random one if none was given; only its
@@ -140,6 +145,7 @@ def begin(
                 language=plan.settings.language,
                 consent_version=plan.settings.consent_version,
                 consented_at=now,
+                told_all=told_all,
                 seen_at=now,
             )
             .returning(*_COLUMNS)
@@ -243,7 +249,7 @@ def erase(connection: Connection, plan: StudyPlan, arm: str, number: int) -> Non
     """
     for table in (answers, trials, placements, events):
         connection.execute(delete(table).where(table.c.number == number))
-    gone = dict.fromkeys(("token", "code", "finished_at", "expired_at"))
+    gone = dict.fromkeys(("token", "code", "told_all", "finished_at", "expired_at"))
     connection.execute(
         update(participants)
         .where(participants.c.number == number)

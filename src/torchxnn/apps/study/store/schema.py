@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import (
     JSON,
+    Boolean,
     Column,
     Float,
     ForeignKey,
@@ -15,7 +16,7 @@ from sqlalchemy import (
     Text,
 )
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Raised with a step in `migrations` whenever a table changes."""
 
 NO_NUL = r"^[^\x00]*$"
@@ -50,9 +51,13 @@ participants = Table(
     Column("finished_at", Float),
     Column("expired_at", Float),
     Column("code", String(40)),
+    Column("told_all", Boolean),
     sqlite_autoincrement=True,  # a number is never given twice
 )
-"""`token` is the SHA-256 of the cookie's; `person` a keyed hash of the recruiter's identifier."""
+"""`token` is the SHA-256 of the cookie's; `person` a keyed hash of the recruiter's identifier.
+
+`told_all` says whether the consent text listed all that can be kept; missing of earlier versions.
+"""
 
 Index("participants_place", participants.c.arm, participants.c.kind, participants.c.place)
 

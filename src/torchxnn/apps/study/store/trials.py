@@ -60,6 +60,18 @@ class Event(Frozen):
         return self
 
 
+def without_hand(given: Sequence[Event]) -> list[Event]:
+    """Events without what says how the hand moved and whether the page was in front."""
+    hand = {*PATH, TRUSTED}
+    return [
+        event.model_copy(
+            update={"value": {name: v for name, v in event.value.items() if name not in hand}}
+        )
+        for event in given
+        if event.type != "focus"
+    ]
+
+
 def read_trial(
     database: Database, participant: Participant, position: int, now: float
 ) -> dict[str, int]:
