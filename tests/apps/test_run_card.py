@@ -1,4 +1,5 @@
 import json
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -8,7 +9,7 @@ from conftest import make_net
 from torchxnn import XNN
 from torchxnn.apps.run_card import read_card
 from torchxnn.cli.main import main
-from torchxnn.errors import ModelError
+from torchxnn.errors import DataError, ModelError
 from torchxnn.storage.artifact import to_json
 from xnn_examples import make_loader, quick_fit
 
@@ -47,10 +48,10 @@ def test_further_figures_come_from_an_evaluation(saved):
     xnn, folder = saved
     found = xnn.evaluate(make_loader(seed=1))
     card = read_card(folder, found)
-    assert f"R² {found.faithfulness.r2:.3f}" in dict(card.faithfulness)["on further images"]
+    assert f"R² {found.faithfulness.r2:.3f}" in dict(card.faithfulness)["on the images evaluated"]
     masses = [m for m in found.certificate.contrast_mass if m is not None]
     assert dict(card.maps)["contrast mass"].startswith(f"{min(masses):.2%}")
-    assert "of which XNN is not recorded" in dict(card.faithfulness)["on further images"]
+    assert "of which XNN is not recorded" in dict(card.faithfulness)["on the images evaluated"]
     few = replace(found, faithfulness=replace(found.faithfulness, n_features=7))
     for other in (few, replace(found, weights_sha256="of another")):
         with pytest.raises(ModelError, match="is of another XNN than the one in"):
@@ -68,7 +69,7 @@ def test_the_command_needs_no_network_and_prints_or_writes(saved, tmp_path, caps
     words = ["card", folder, "--evaluation", tmp_path / "found.json"]
     out, values = tmp_path / "card.md", tmp_path / "card.json"
     assert main([*map(str, words), "--out", str(out), "--json", str(values)]) == 0
-    assert "on further images" in out.read_text("utf-8")
+    assert "on the images evaluated" in out.read_text("utf-8")
     assert json.loads(values.read_bytes())["features"][2]["name"] == "tail"
 
 
@@ -85,3 +86,26 @@ def test_what_is_no_card_is_refused_in_one_line(saved, tmp_path, capsys):
     with pytest.raises(ModelError, match="keeps no record of a fit"):
         read_card(tmp_path / "attached")
     assert "xnn.json" in fails(capsys, "card", tmp_path)
+
+
+@pytest.mark.parametrize(
+    "change", [{"targets": [-1]}, {"layer": None}, {"class_names": [1, 2]}, {"versions": []}]
+)
+def test_a_damaged_record_gives_no_card(saved, tmp_path, change):
+    copy = tmp_path / "run"
+    shutil.copytree(saved[1], copy)
+    about = json.loads((copy / "xnn.json").read_text("utf-8"))
+    (copy / "xnn.json").write_text(json.dumps({**about, **change}))
+    with pytest.raises((ModelError, DataError)):
+        read_card(copy)
+
+
+def test_a_card_of_other_weights_is_refused(saved, tmp_path):
+    copy = tmp_path / "run"
+    shutil.copytree(saved[1], copy)
+    file = copy / "embedding.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(ModelError, match="damaged"):
+        read_card(copy)

@@ -1,6 +1,7 @@
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 
@@ -339,3 +340,13 @@ def test_a_reader_who_has_seen_enough_is_no_error():
     process.stderr.close()
     assert process.wait() in (0, 141)
     assert "Traceback" not in errors
+
+
+def test_a_port_is_checked_before_anything_is_announced(capsys, tmp_path):
+    assert "port must be 0 to 65535" in fails(capsys, "study", "serve", tmp_path, "--port", "99999")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        line = fails(capsys, "study", "serve", tmp_path, "--port", port)
+    assert f"cannot listen on port {port}" in line

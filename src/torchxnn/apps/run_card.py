@@ -19,10 +19,10 @@ from torchxnn.metrics.evaluation import Evaluation
 from torchxnn.metrics.faithfulness import Faithfulness
 from torchxnn.models.examination import Examination
 from torchxnn.models.meaning import read_meaning
-from torchxnn.models.outputs import both_class_names
-from torchxnn.storage.artifact import structure
+from torchxnn.models.outputs import both_class_names, check_targets
+from torchxnn.storage.artifact import plain, structure
 from torchxnn.storage.paths import Location
-from torchxnn.storage.saved_folder import read_about
+from torchxnn.storage.saved_folder import read_saved
 from torchxnn.training.report import FitReport
 
 LIMITS = (
@@ -64,7 +64,7 @@ class RunCard:
         title: the explained classes.
         network: (term, text): the model, its weights' file and fingerprint, the layer, accuracy.
         data: (term, text): where the images come from and how many there were.
-        faithfulness: (term, text) on held-out images and, if it was measured, on further ones.
+        faithfulness: (term, text) on held-out images and, if it was measured, on others.
         features: the x-features, in their order.
         stability: (term, text): found again, and pairs that are alike.
         maps: (term, text): contrast mass and orthogonality; a single line where nobody measured.
@@ -112,9 +112,18 @@ def read_card(run: Location, evaluation: Evaluation | None = None) -> RunCard:
         ModelError: no saved XNN there, one that was attached and not fitted, or an evaluation of
             another XNN.
     """
-    about = read_about(run)
+    about, _ = read_saved(run)  # the weights, too: a card of what cannot be opened is none
+    try:
+        card = _card(run, about, evaluation)
+    except (LookupError, TypeError, AttributeError, ValueError) as error:
+        raise ModelError(f"the saved XNN in {run} is damaged: {error!r}") from error
+    return structure(plain(card), RunCard, f"the saved XNN in {run}")  # every text is one
+
+
+def _card(run: Location, about: Mapping[str, Any], evaluation: Evaluation | None) -> RunCard:
     if not about.get("report"):
         raise ModelError(f"{run} keeps no record of a fit, which a card is about; fit with xnn fit")
+    check_targets(about["targets"], about["outputs"])
     fit = structure(about["report"], FitReport, f"the report in {run}")
     names = read_names(run, about["weights_sha256"], fit.validation.n_features)
     if evaluation is not None:
@@ -185,7 +194,7 @@ def _faithfulness(fit: FitReport, further: Evaluation | None) -> tuple[tuple[str
     ]
     if further is not None:
         unknown = "" if further.weights_sha256 else "; of which XNN is not recorded"
-        rows.append(("on further images", _figures(further.faithfulness) + unknown))
+        rows.append(("on the images evaluated", _figures(further.faithfulness) + unknown))
     return tuple(rows)
 
 

@@ -29,6 +29,7 @@ def page_templates(folder: Path, *, trim: bool) -> Environment:
         loader=FileSystemLoader(folder),
         autoescape=True,
         undefined=StrictUndefined,
+        auto_reload=False,  # an update of the package does not change pages under a running server
         trim_blocks=trim,
         lstrip_blocks=trim,
     )

@@ -55,7 +55,7 @@ class CardCommand:
             return None
         try:
             values = json_format.loads(self.evaluation.read_bytes())
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise DataError(
                 f"{self.evaluation} is no JSON; write it with xnn evaluate RUN DIR --json FILE"
             ) from error

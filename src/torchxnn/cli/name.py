@@ -12,7 +12,14 @@ from tyro.conf import Positional, arg
 
 from torchxnn.apps.naming.config import NameConfig
 from torchxnn.cli.saved_run import SavedRun, open_for
-from torchxnn.cli.terminal import Terminal, count_drawings, count_images, needs_extra, serve
+from torchxnn.cli.terminal import (
+    Terminal,
+    check_port,
+    count_drawings,
+    count_images,
+    needs_extra,
+    serve,
+)
 from torchxnn.data.class_names import spoken
 from torchxnn.data.config import DataConfig
 from torchxnn.errors import DataError
@@ -56,6 +63,7 @@ class Name(SavedRun):
             from torchxnn.apps.address import check_base_path
             from torchxnn.apps.naming.app import create_app
             from torchxnn.apps.naming.site import Site
+        check_port("127.0.0.1", self.port)
         gallery, title = self._draw(self.data, terminal)
         app = create_app(Site(self.run, embedding, title, gallery, self.who), self.base_path)
         address = f"http://127.0.0.1:{self.port}{check_base_path(self.base_path)}/"

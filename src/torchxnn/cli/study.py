@@ -13,7 +13,15 @@ from torchxnn.apps.study.analysis.answers.power_options import AnswerPowerOption
 from torchxnn.apps.study.analysis.power_options import PowerOptions
 from torchxnn.cli.study_backup import Backup, Restore
 from torchxnn.cli.study_secrets import ADMIN_TOKEN, DATABASE, admin_token, database_url
-from torchxnn.cli.terminal import NUMBERS, Terminal, count_images, count_steps, needs_extra, serve
+from torchxnn.cli.terminal import (
+    NUMBERS,
+    Terminal,
+    check_port,
+    count_images,
+    count_steps,
+    needs_extra,
+    serve,
+)
 from torchxnn.errors import DataError, XNNError
 
 Folder = Annotated[Positional[Path], arg(metavar="STUDY", help="folder of the study")]
@@ -110,6 +118,7 @@ class Serve:
         from torchxnn.apps.address import check_base_path
         from torchxnn.apps.study.server.app import create_app
 
+        check_port(self.host, self.port)
         given = admin_token(self.admin_token)
         if given is not None and len(given) < 8:
             raise XNNError(

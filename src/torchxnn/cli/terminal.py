@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -80,6 +81,25 @@ def needs_extra(name: str) -> Iterator[None]:
     except ModuleNotFoundError as error:
         install = f"install it with: pip install 'torchxnn[{name}]'"
         raise XNNError(f"{error.name} is not installed; {install}") from error
+
+
+def check_port(host: str, port: int) -> None:
+    """Refuse a port that cannot be listened on, before anything is computed or announced.
+
+    Raises:
+        XNNError: it is no port, another program has it, or the system does not give it.
+    """
+    if not 0 <= port <= 65535:
+        raise XNNError(f"port must be 0 to 65535, got {port}")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server does
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise XNNError(
+                f"cannot listen on port {port} of {host} ({error.strerror}); choose another --port"
+            ) from error
 
 
 def serve(app: Any, host: str, port: int) -> None:

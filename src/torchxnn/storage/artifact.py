@@ -78,7 +78,7 @@ class Format:
         """The same of bytes that were read already; `file` says where they come from."""
         try:
             values = json.loads(content.decode())
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise self.error(
                 f"{file} cannot be read, it is damaged: {error}; restore it from a copy, or remove "
                 "it and write it anew"

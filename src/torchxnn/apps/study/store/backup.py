@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -169,7 +169,10 @@ def _unpacked(file: Path) -> Iterator[Path]:
         folder = Path(temporary) / "study"
         try:
             with zipfile.ZipFile(file) as archive:
-                archive.extractall(folder)  # keeps to the folder, whatever names are in the file
+                for name in archive.namelist():
+                    if name.startswith(("/", "\\")) or ".." in PurePosixPath(name).parts:
+                        raise DataError(f"{file} is no backup of a study: it holds {name!r}")
+                archive.extractall(folder)
         except _DAMAGED as error:
             raise DataError(f"{file} is no backup of a study, or a damaged one: {error}") from error
         if not (folder / FILE).is_file():
