@@ -411,7 +411,7 @@ def test_focus_can_be_seen_and_is_not_hidden(page, served):
         assert found["outline"] >= 2, found
         assert found["free"], found
         seen.add(found["name"])
-    assert {"Skip to the content", "Heatmap 1 of all pictures", "Help"} <= seen
+    assert {"Skip to the content", "Show all heatmaps", "Help"} <= seen
     assert any(name.startswith("Picture 1") for name in seen)
 
 
@@ -624,8 +624,8 @@ def test_pictures_that_fail_are_tried_again(page, served, made, problems):
     assert "could not be loaded" in problem.inner_text()
     assert page.locator("#work").is_hidden()
     bar = page.locator("#loaded")
-    assert bar.evaluate("bar => [bar.value, bar.max]") == [63, 64]
-    assert page.locator("#loading-text").inner_text() == "Loading pictures: 63 of 64"
+    assert bar.evaluate("bar => [bar.value, bar.max]") == [71, 72]
+    assert page.locator("#loading-text").inner_text() == "Loading pictures: 71 of 72"
     check_looks(page, phone=False)
     failing[:] = ["nothing fails"]
     problem.get_by_role("button", name="Try again").click()

@@ -140,7 +140,7 @@ def hear(page, name):
     if name == "stage":
         live = page.locator("main :is([aria-live], [role=status], [role=alert])")
         assert live.count() >= 3
-        shown = page.locator(".picture, .enlarge")
+        shown = page.locator(".picture:visible, .enlarge:visible")
         assert told.count('button "Picture') + told.count('button "Enlarge') >= shown.count() > 0
     if name in ("confidence", "ratings"):
         assert 'group "' in told, where

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import cv2
 import numpy as np
+from jaxtyping import UInt8
 
 from torchxnn.apps.study.media import Picture
 
@@ -180,7 +181,7 @@ def _oval(canvas: Picture, centre: Point, radii: Point, colour: tuple[int, int, 
     cv2.ellipse(canvas, (x, y), (a, b), 0, 0, 360, colour, -1, cv2.LINE_AA)
 
 
-def _finish(canvas: Picture, generator: np.random.Generator) -> Picture:
+def _finish(canvas: Picture, generator: np.random.Generator) -> UInt8[np.ndarray, "small small 3"]:
     """Tilt and move a little, make it small, and lay grain over it."""
     turn = cv2.getRotationMatrix2D((_SIDE / 2, _SIDE / 2), generator.uniform(-14, 14), 1.0)
     move = generator.uniform(-0.03, 0.03, 2) * _SIDE
