@@ -104,7 +104,7 @@ def test_power_rises_and_the_error_rate_holds():
 
 
 def test_wrong_assumptions_are_one_line(tmp_path):
-    with pytest.raises(DataError, match="effect and baseline together must be below 100"):
+    with pytest.raises(DataError, match="baseline and effect together must be below 100"):
         AnswerPowerOptions(effect=40.0)
     (tmp_path / "x.json").write_text("{}")
     with pytest.raises(DataError, match="power-answers --out"):

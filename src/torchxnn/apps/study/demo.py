@@ -149,21 +149,37 @@ def prepare_figures(key: str, seed: int = 0) -> Source:
     return explain_network(key, f"Drawn {key}", model, train, test, seed)
 
 
-def figure_network() -> nn.Sequential:
-    """Three convolutions and two fully connected layers; `classifier.1` is the ReLU between."""
+def small_network(
+    widths: tuple[int, int, int], hidden: int, classes: int, size: int
+) -> nn.Sequential:
+    """Three convolutions and two fully connected layers; `classifier.1` is the ReLU between.
+
+    Args:
+        widths: channels of the convolutions.
+        hidden: units of the first fully connected layer.
+        classes: outputs; images (B, 3, size, size) give logits (B, classes).
+        size: height and width of an image in pixels, a multiple of 16.
+    """
+    first, second, third = widths
     convolutions = nn.Sequential(
-        nn.Conv2d(3, 16, 5, stride=2, padding=2),
+        nn.Conv2d(3, first, 5, stride=2, padding=2),
         nn.ReLU(),
-        nn.Conv2d(16, 32, 3, stride=2, padding=1),
+        nn.Conv2d(first, second, 3, stride=2, padding=1),
         nn.ReLU(),
-        nn.Conv2d(32, 64, 3, stride=2, padding=1),
+        nn.Conv2d(second, third, 3, stride=2, padding=1),
         nn.ReLU(),
         nn.AvgPool2d(2),
     )
-    inputs = 64 * (SIZE // 16) ** 2
-    head = nn.Sequential(nn.Linear(inputs, 128), nn.ReLU(), nn.Linear(128, KINDS))
+    head = nn.Sequential(
+        nn.Linear(third * (size // 16) ** 2, hidden), nn.ReLU(), nn.Linear(hidden, classes)
+    )
     parts = {"features": convolutions, "flatten": nn.Flatten(), "classifier": head}
     return nn.Sequential(OrderedDict(parts))
+
+
+def figure_network() -> nn.Sequential:
+    """The network that tells drawn figures apart; see `small_network`."""
+    return small_network((16, 32, 64), 128, KINDS, SIZE)
 
 
 def train_network(

@@ -9,7 +9,6 @@ answers by it in pictures where the two are apart.
 from __future__ import annotations
 
 import random
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -22,7 +21,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from torchxnn.apps.study.build import OnImages, Source, write_study
-from torchxnn.apps.study.demo import Pictures, explain_network, train_network
+from torchxnn.apps.study.demo import Pictures, explain_network, small_network, train_network
 from torchxnn.apps.study.media import Picture
 from torchxnn.apps.study.plan import StudyPlan
 from torchxnn.apps.study.settings import Cue, StudySettings, Task
@@ -166,21 +165,8 @@ def _read(beetles: Sequence[Beetle], index: int) -> Float[Tensor, "3 height widt
 
 
 def beetle_network() -> nn.Sequential:
-    """Three convolutions and two fully connected layers; `classifier.1` is the ReLU between."""
-    convolutions = nn.Sequential(
-        nn.Conv2d(3, 12, 5, stride=2, padding=2),
-        nn.ReLU(),
-        nn.Conv2d(12, 24, 3, stride=2, padding=1),
-        nn.ReLU(),
-        nn.Conv2d(24, 32, 3, stride=2, padding=1),
-        nn.ReLU(),
-        nn.AvgPool2d(2),
-    )
-    head = nn.Sequential(
-        nn.Linear(32 * (SIZE // 16) ** 2, 64), nn.ReLU(), nn.Linear(64, len(KINDS))
-    )
-    parts = {"features": convolutions, "flatten": nn.Flatten(), "classifier": head}
-    return nn.Sequential(OrderedDict(parts))
+    """The network that tells beetles apart; see `small_network`."""
+    return small_network((12, 24, 32), 64, len(KINDS), SIZE)
 
 
 def build_cue_demo(

@@ -46,7 +46,7 @@ class AnswerPowerOptions:
         checks = {
             "effect must be above 0": self.effect > 0,
             "baseline must be above 0": self.baseline > 0,
-            "effect and baseline together must be below 100": self.baseline + self.effect < 100,
+            "baseline and effect together must be below 100": self.baseline + self.effect < 100,
             "sd_between must be 0 or more": self.sd_between >= 0,
             "sd_items must be 0 or more": self.sd_items >= 0,
             "answers must be 1 or more": self.answers >= 1,
