@@ -13,7 +13,6 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from itertools import chain, islice
 from typing import Any, Literal, get_args
 
 import torch
@@ -37,22 +36,19 @@ from torchxnn.data.datasets.augment import HeldOutCopies
 from torchxnn.data.datasets.base import ImageDataset
 from torchxnn.data.labels import empty_labels, fitting_labels, labels_form
 from torchxnn.data.ordered_images import (
-    Batch,
     ImageRows,
     data_fingerprint,
     image_rows,
     name_rows,
     numbered_batches,
 )
-from torchxnn.errors import DataError, NonFiniteError, XNNError
+from torchxnn.data.passes import OnImages, Pass, model_passes, rounded_outputs
+from torchxnn.errors import DataError
 from torchxnn.models.config import Doubt, OutputsConfig
 from torchxnn.models.examination import EXAMINED, Examination, examine_model
-from torchxnn.models.inputs import check_inputs
-from torchxnn.models.layers import as_activations, record_layers, resolve_layer, unwrap
+from torchxnn.models.layers import resolve_layer, unwrap
 from torchxnn.models.outputs import count_classes, predicted_classes
 from torchxnn.models.preprocessing import Preprocessing
-from torchxnn.models.reach import FEW, check_reaches
-from torchxnn.models.token_checks import check_token
 from torchxnn.models.weights import fingerprint
 from torchxnn.parallel.engine import Engine
 from torchxnn.storage.artifact import plain
@@ -65,12 +61,6 @@ CHUNK_ROWS = 4096
 
 _COLUMNS = (PICTURE, COPY, HELD_OUT)
 """What `HeldOutCopies` knows about its images, by the names of its attributes."""
-
-OnImages = Callable[[int], None]
-
-NameRows = Callable[[range], str]
-_Pass = tuple[range, list[Tensor], Tensor, Tensor | None]
-"""The rows of a batch, the outputs of the layers, the logits and the labels."""
 
 
 def record_activations(
@@ -111,10 +101,10 @@ def record_activations(
     kept = getattr(torch, map_dtype)
     done = labelled = 0
     batches = numbered_batches(loader)
-    passes = _passes(model, [layer], batches, name_rows, on_batch, on_first)
+    passes = model_passes(model, [layer], batches, name_rows, on_batch, on_first)
     for rows, (output,), batch_logits, batch_labels in passes:
         dtype = kept if output.ndim == 4 else torch.float32
-        z.append(_rounded(output, layer, dtype, name_rows, rows, "map_dtype='float32'"))
+        z.append(rounded_outputs(output, layer, dtype, name_rows, rows, "map_dtype='float32'"))
         logits.append(batch_logits)
         done += len(rows)
         if batch_labels is not None:
@@ -255,7 +245,7 @@ def _examined(
         return cache.examination, cache.examination is None
     found: list[Examination] = []
     probe = replace(images, workers=0).batches([range(min(EXAMINED, images.count))])
-    passes = _passes(
+    passes = model_passes(
         model, layers, probe, images.name, None, lambda few: found.append(examine_model(model, few))
     )
     next(passes)
@@ -317,7 +307,7 @@ def _about(
     """What the cache depends on; shapes and outputs come from one pass on the first image."""
     inner = unwrap(model)
     probe = replace(images, workers=0).batches([range(1)])
-    _, outputs, logits, labels = next(_passes(model, layers, probe, images.name))
+    _, outputs, logits, labels = next(model_passes(model, layers, probe, images.name))
     columns = [PREDICTED] + ([LABELS] if labels is not None else [])
     if isinstance(images.dataset, HeldOutCopies):
         columns += _COLUMNS
@@ -353,13 +343,13 @@ def _record(
     on_images: OnImages | None,
 ) -> None:
     batches = images.batches([cache.store.span(chunk) for chunk in chunks])
-    passes = _passes(model, cache.layers, batches, images.name, on_images)
+    passes = model_passes(model, cache.layers, batches, images.name, on_images)
     for chunk in chunks:
         cache.store.write(chunk, _chunk(cache, images, chunk, passes))
 
 
 def _chunk(
-    cache: ActivationCache, images: ImageRows, chunk: int, passes: Iterator[_Pass]
+    cache: ActivationCache, images: ImageRows, chunk: int, passes: Iterator[Pass]
 ) -> dict[str, Tensor]:
     """All tensors of a chunk, allocated once: pieces kept between passes would split the heap."""
     span = cache.store.span(chunk)
@@ -382,7 +372,7 @@ def _chunk(
                     f"gave {cache.dims(layer)}; give images of one size"
                 )
             way_out = "dtype='float32' or 'bfloat16'"
-            rounded = _rounded(z, layer, cache.dtype, images.name, rows, way_out)
+            rounded = rounded_outputs(z, layer, cache.dtype, images.name, rows, way_out)
             tensors[layer_tensor(layer)][here] = rounded
         tensors[LOGITS][:, here] = logits.T
         tensors[PREDICTED][here] = predicted_classes(logits)
@@ -392,86 +382,3 @@ def _chunk(
             tensors[LABELS][here] = fitting_labels(labels, tensors[LABELS], images.name(rows))
         span = span[len(rows) :]
     return tensors
-
-
-def _passes(
-    model: nn.Module,
-    layers: Sequence[str],
-    batches: Iterable[Batch],
-    name: NameRows,
-    on_images: OnImages | None = None,
-    on_first: Callable[[Tensor], object] | None = None,
-) -> Iterator[_Pass]:
-    """One pass of the model per batch; `name` says in messages where rows come from."""
-    device = next((p.device for p in model.parameters()), torch.device("cpu"))
-    few, batches = _first_images(batches)
-    for number, (rows, images, labels) in enumerate(batches):
-        if images.is_meta and device.type != "meta":
-            raise DataError(f"{name(rows)}: the images are on the device meta and hold no values")
-        images = images.to(device)
-        outputs, logits = _run(model, layers, images, name, rows)
-        for layer in layers if number == 0 else ():
-            check_token(model, layer, images)
-            check_reaches(model, layer, images[:FEW])
-        if on_first is not None and number == 0:
-            on_first(torch.cat([image.to(device) for image in few]))
-        if on_images is not None:
-            on_images(len(rows))
-        yield rows, outputs, logits, labels
-
-
-def _first_images(batches: Iterable[Batch]) -> tuple[list[Tensor], Iterator[Batch]]:
-    """The images of the first batch, with those of the second if it is a single one; all batches.
-
-    One image alone does not show whether an answer depends on the others of its batch.
-    """
-    batches = iter(batches)
-    first = list(islice(batches, 1))
-    if first and len(first[0][1]) == 1:
-        first.extend(islice(batches, 1))
-    few = [images for _, images, _ in first]
-    if few and few[-1].shape[1:] != few[0].shape[1:]:
-        del few[1:]
-    return few, chain(first, batches)
-
-
-def _run(
-    model: nn.Module, layers: Sequence[str], images: Tensor, name: NameRows, rows: range
-) -> tuple[list[Tensor], Tensor]:
-    """Outputs of the layers and logits of a batch, in float32 and finite."""
-    try:
-        check_inputs(model, images)
-        found, logits = record_layers(model, layers, images)
-        outputs = [as_activations(z, layer, images) for z, layer in zip(found, layers, strict=True)]
-    except XNNError as error:
-        raise type(error)(f"{name(rows)}: {error}") from error
-    whats = [*(f"the activations of layer {layer!r}" for layer in layers), "the model's outputs"]
-    for what, values in zip(whats, [*outputs, logits], strict=True):
-        bad = _first_bad(values)
-        if bad is not None:
-            raise NonFiniteError(
-                f"{name(rows[bad : bad + 1])}: {what} are NaN or infinite; check the weights and "
-                "the preprocessing"
-            )
-    return [z.float() for z in outputs], logits.float().cpu()
-
-
-def _rounded(
-    z: Tensor, layer: str, dtype: torch.dtype, name: NameRows, rows: range, way_out: str
-) -> Tensor:
-    """Outputs of a layer as they are kept, on the CPU."""
-    rounded = z.to(dtype)
-    bad = _first_bad(rounded)
-    if bad is not None:
-        raise NonFiniteError(
-            f"{name(rows[bad : bad + 1])}: activations of layer {layer!r} reach "
-            f"{float(z.abs().max()):.3g}, too large for {str(dtype).removeprefix('torch.')}; "
-            f"record them with {way_out}"
-        )
-    return rounded.cpu()
-
-
-def _first_bad(values: Tensor) -> int | None:
-    """Position of the first sample with NaN or infinity."""
-    bad = ~torch.isfinite(values.flatten(1)).all(dim=1)
-    return int(bad.nonzero()[0]) if bool(bad.any()) else None
