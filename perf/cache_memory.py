@@ -40,7 +40,8 @@ from torch.utils.data import TensorDataset
 from torchxnn.data.activation_cache import ActivationCache
 from torchxnn.data.ordered_images import stack_samples
 from torchxnn.data.record import cache_activations, record_activations
-from torchxnn.models.bundled import LAYER, squeezenet_with_head
+from torchxnn.models.bundled import squeezenet_with_head
+from torchxnn.models.config import BUNDLED_LAYER
 from torchxnn.storage.chunk_store import ChunkStore
 from torchxnn.storage.files import replace_file
 from torchxnn.storage.tensor_file import encode_tensors
@@ -191,7 +192,7 @@ def record_cost(settings: Settings) -> list[dict[str, Any]]:
     data = TensorDataset(torch.randn(settings.images, 3, 224, 224))
     maps = next(n for n, _ in reversed(list(model.named_modules())) if n.endswith("expand3x3"))
     figures = []
-    for layer, dtype in ((LAYER, "float32"), (LAYER, "float16"), (maps, "float16")):
+    for layer, dtype in ((BUNDLED_LAYER, "float32"), (BUNDLED_LAYER, "float16"), (maps, "float16")):
         with_cache, without, size = [], [], 0
         for _ in range(settings.repeats):
             loader = torch.utils.data.DataLoader(data, batch_size=32, collate_fn=stack_samples)

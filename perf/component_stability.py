@@ -17,7 +17,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from torchxnn.apps.benchmark.tasks import BUNDLED, TASKS, Task, TaskSource
+from torchxnn.apps.benchmark.settings import BUNDLED
+from torchxnn.apps.benchmark.tasks import TASKS, Task, TaskSource
 from torchxnn.data.activations import Activations
 from torchxnn.data.datasets.augment import AugmentedImages
 from torchxnn.data.datasets.base import ImageDataset, ImageSubset, make_loader

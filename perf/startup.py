@@ -54,6 +54,7 @@ def lines(run: Path | None, image: Path | None, out: str) -> list[tuple[str, str
         ("xnn fti (a typo)", XNN, ["fti"]),
         ("xnn fit --help", XNN, ["fit", "--help"]),
         ("xnn explain --help", XNN, ["explain", "--help"]),
+        ("xnn benchmark --help", XNN, ["benchmark", "--help"]),
     ]
     if run is not None and image is not None:
         words = ["explain", str(run), str(image), "--out", out]

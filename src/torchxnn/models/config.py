@@ -26,6 +26,9 @@ OutputKind = Literal["classes", "labels", "value"]
 OutputScale = Literal["logits", "probabilities", "log-probabilities"]
 """What the numbers are that a model returns."""
 
+BUNDLED_LAYER = "classifier.1"
+"""The layer at which the networks of `models.bundled` are explained."""
+
 
 @dataclass(frozen=True)
 class OutputsConfig:

@@ -10,32 +10,19 @@ import torch
 from benchmark_examples import write_squares, write_weights
 from benchmark_settings import CONFIG, TRAIN
 from torchxnn.apps.benchmark.class_by_class import Plan
+from torchxnn.apps.benchmark.job_settings import REFITS, StabilityConfig, TuneGrid
 from torchxnn.apps.benchmark.maps import INTEGRATED, OCCLUSION, OtherMaps, occluded_activations
 from torchxnn.apps.benchmark.measure import FIGURES, FIT_FIGURES, READOUT_FIGURES
-from torchxnn.apps.benchmark.methods import (
-    SEEN,
-    FitData,
-    UnitsOfMany,
-    cae_config,
-    fit_ridge,
-    fit_variant,
-    nn_config,
-    read_class,
-    sae_config,
-)
+from torchxnn.apps.benchmark.methods import FitData, UnitsOfMany, fit_ridge, fit_variant, read_class
 from torchxnn.apps.benchmark.run import BENCHMARK, run_benchmark, saved_xnn
 from torchxnn.apps.benchmark.settings import ALL_METHODS, BETAS, BenchmarkConfig
-from torchxnn.apps.benchmark.stability import (
-    REFITS,
-    StabilityConfig,
-    components_alone,
-    run_stability,
-)
+from torchxnn.apps.benchmark.stability import components_alone, run_stability
 from torchxnn.apps.benchmark.stability_tables import stability_text
 from torchxnn.apps.benchmark.summary import summarise
 from torchxnn.apps.benchmark.tables import markdown, tuning_text
 from torchxnn.apps.benchmark.tasks import TASKS, TaskSource
-from torchxnn.apps.benchmark.tune import JUDGED, TuneGrid, choose, run_tuning
+from torchxnn.apps.benchmark.tune import JUDGED, choose, run_tuning
+from torchxnn.apps.benchmark.variants import SEEN, cae_config, nn_config, sae_config
 from torchxnn.attribution.methods import attributor
 from torchxnn.cli.benchmark import every_few, find_classes
 from torchxnn.cli.main import main

@@ -12,15 +12,11 @@ import pytest
 import torch
 
 from torchxnn.apps.benchmark.class_by_class import claim_folder
+from torchxnn.apps.benchmark.job_settings import PLANTED, RANDOM, PlantedConfig
+from torchxnn.apps.benchmark.methods import BLIND
 from torchxnn.apps.benchmark.planted import FIGURES, run_planted, summarise
-from torchxnn.apps.benchmark.planted_methods import (
-    METHODS,
-    PLANTED,
-    XNN,
-    PlantedConfig,
-    fit_methods,
-    open_seed,
-)
+from torchxnn.apps.benchmark.planted_methods import fit_methods, open_seed
+from torchxnn.apps.benchmark.variants import SEEN, XNN
 from torchxnn.cli.main import main
 from torchxnn.data.positives import sample_weights
 from torchxnn.errors import DataError, XNNError
@@ -118,7 +114,6 @@ def test_means_and_spread_by_hand():
         ({"images": 10}, "images must be at least 60, got 10"),
         ({"seeds": 0}, "seeds must be at least 1, got 0"),
         ({"methods": ("SRAE", "magic")}, "no method 'magic'; known: XNN, SRAE"),
-        ({"classes": (3,)}, "no class 3; classes are 0 to 2"),
         ({"classes": ()}, "give at least one method and one class"),
         ({"methods": ()}, "give at least one method and one class"),
     ],
@@ -126,6 +121,12 @@ def test_means_and_spread_by_hand():
 def test_settings_out_of_range(setting, message):
     with pytest.raises(XNNError, match=message):
         PlantedConfig(**setting)
+
+
+def test_a_class_that_is_not_there_leaves_no_folder(tmp_path):
+    with pytest.raises(XNNError, match="no class 3; classes are 0 to 2"):
+        run_planted(PlantedConfig(classes=(3,)), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_folder_that_is_for_something_else_is_refused(tmp_path):
@@ -166,7 +167,7 @@ def test_what_sees_the_logit_is_read_by_least_squares_as_in_the_table_of_ground_
 
 
 def test_every_method_has_a_row():
-    assert PlantedConfig().methods == METHODS
+    assert PlantedConfig().methods == (*SEEN, *BLIND, "Lasso", "ICA", RANDOM, PLANTED)
 
 
 def scores(folder):

@@ -7,10 +7,12 @@ import torch
 from benchmark_examples import write_squares, write_weights
 from benchmark_settings import CONFIG
 from torchxnn.apps.benchmark.class_by_class import Plan
-from torchxnn.apps.benchmark.rules import PAPER, RulesConfig, _rows, run_rules
+from torchxnn.apps.benchmark.job_settings import RulesConfig
+from torchxnn.apps.benchmark.rules import _rows, run_rules
 from torchxnn.apps.benchmark.rules_tables import by_mass, rules_text, summarise_rules
 from torchxnn.apps.benchmark.tasks import TaskSource
 from torchxnn.attribution.effective_weights import EFFECTIVE
+from torchxnn.attribution.methods import PAPER
 from torchxnn.errors import XNNError
 
 RULES = RulesConfig(images=3, rules=(PAPER, EFFECTIVE))
@@ -72,8 +74,9 @@ def test_a_map_on_its_own_squares_tells_its_unit():
     assert _rows(maps, falls)[0]["told"] is None
 
 
-def test_settings_out_of_range():
+def test_settings_out_of_range(tmp_path):
+    plan = Plan(TaskSource("cub", tmp_path, tmp_path), CONFIG, tmp_path / "out")
     with pytest.raises(XNNError, match="images must be at least 2"):
         RulesConfig(images=1)
-    with pytest.raises(XNNError, match="unknown rule 'nothing'"):
-        RulesConfig(rules=("nothing",))
+    with pytest.raises(XNNError, match="unknown attribution method 'nothing'"):
+        run_rules(plan, RulesConfig(rules=("nothing",)))

@@ -425,9 +425,12 @@ def test_more_classes_better_is_better_even_if_the_median_is_a_tie():
     assert not better(test | {"higher": 0})
 
 
-def test_settings():
+def test_settings(tmp_path):
+    plan = Plan(TaskSource("funnybirds", tmp_path, tmp_path), CONFIG, tmp_path / "out")
     assert default_config().train == TrainConfig(subspace=SUBSPACE)  # what `xnn fit` does
     with pytest.raises(XNNError, match="unknown rule 'magic'; known: excitation_backprop"):
         TruthConfig(rules=("magic",))
     with pytest.raises(XNNError, match="refits must be at least 0"):
         TruthConfig(refits=-1)
+    with pytest.raises(XNNError, match="unknown rule 'effective_weights'"):
+        run_funnybirds(plan, TruthConfig(official_rules=("effective_weights",)))

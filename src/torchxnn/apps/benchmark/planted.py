@@ -17,23 +17,19 @@ import torch
 from torch import Tensor
 
 from torchxnn.apps.benchmark.class_by_class import claim_folder, read_whole
+from torchxnn.apps.benchmark.job_settings import PlantedConfig
 from torchxnn.apps.benchmark.maps import UnitMaps
 from torchxnn.apps.benchmark.measure import class_faithfulness
 from torchxnn.apps.benchmark.methods import BLIND
 from torchxnn.apps.benchmark.over_classes import mean
-from torchxnn.apps.benchmark.planted_methods import (
-    OpenedSeed,
-    PlantedConfig,
-    fit_methods,
-    open_seed,
-)
+from torchxnn.apps.benchmark.planted_methods import OpenedSeed, fit_methods, open_seed
 from torchxnn.apps.benchmark.tables import planted_text
 from torchxnn.data.removals import RecordedRemovals, record_removals
 from torchxnn.embeddings.base import Embedding
-from torchxnn.errors import XNNWarning
+from torchxnn.errors import XNNError, XNNWarning
 from torchxnn.metrics.planted import Score, place_score, planted_truth, score_planted
 from torchxnn.models.attached import AttachedLayer
-from torchxnn.models.planted import LAYER
+from torchxnn.models.planted import CLASSES, LAYER
 from torchxnn.parallel.engine import LocalEngine
 from torchxnn.storage.artifact import Format, plain, to_json
 from torchxnn.storage.files import replace_file
@@ -83,6 +79,9 @@ def run_planted(
         DataError: the folder holds something else.
         XNNError: settings out of range.
     """
+    for target in config.classes:
+        if not 0 <= target < len(CLASSES):
+            raise XNNError(f"there is no class {target}; classes are 0 to {len(CLASSES) - 1}")
     engine = LocalEngine(jobs)
     claim_folder(folder, {"config": replace(config, seeds=1)})  # more seeds can be added
     there = [seed for seed in range(config.seeds) if _file(folder, seed).is_file()]

@@ -5,21 +5,14 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import torch
 
 from torchxnn.apps.benchmark.bounds import fit_components
-from torchxnn.apps.benchmark.methods import (
-    BLIND,
-    SEEN,
-    XNN,
-    FitData,
-    fit_lasso_sizes,
-    fit_variant,
-    read_class,
-)
-from torchxnn.apps.benchmark.settings import FIT
+from torchxnn.apps.benchmark.job_settings import RANDOM, PlantedConfig
+from torchxnn.apps.benchmark.methods import BLIND, FitData, fit_lasso_sizes, fit_variant, read_class
+from torchxnn.apps.benchmark.variants import SEEN, XNN
 from torchxnn.data.activations import Activations
 from torchxnn.data.datasets.base import make_loader
 from torchxnn.data.datasets.planted import PlantedShapes
@@ -27,62 +20,9 @@ from torchxnn.data.positives import split_kinds
 from torchxnn.data.record import record_activations
 from torchxnn.embeddings.base import Embedding
 from torchxnn.embeddings.directions import as_directions
-from torchxnn.errors import DataError, XNNError
+from torchxnn.errors import DataError
 from torchxnn.models.planted import CLASSES, LAYER, PlantedNetwork, planted_network
 from torchxnn.training.config import TrainConfig
-
-PLANTED = "planted"
-RANDOM = "random"
-METHODS = (*SEEN, *BLIND, "Lasso", "ICA", RANDOM, PLANTED)
-"""Rows of the table: what `xnn fit` does by default, the methods of the benchmark, and, to read
-them by, random directions of Z and the detectors themselves."""
-
-
-@dataclass(frozen=True)
-class PlantedConfig:
-    """What `xnn benchmark planted` measures, and how thoroughly.
-
-    Attributes:
-        images: that are fitted to, a third of each class; as many again divided by `test_part` are
-            measured on.
-        test_part: see `images`.
-        removal_images: most images per class from which things are removed.
-        map_images: most images per class whose maps are measured.
-        seeds: how many times everything is made anew.
-        n_features: number of concepts of every method.
-        classes: whose logits are explained.
-        methods: rows of the table, of `METHODS`.
-        train: settings of all learned methods but XNN, which has the defaults of `xnn fit`: those
-            of the other benchmarks, with more epochs for want of altered copies.
-    """
-
-    images: int = 2000
-    test_part: int = 4
-    removal_images: int = 60
-    map_images: int = 10
-    seeds: int = 3
-    n_features: int = 5
-    classes: tuple[int, ...] = (0, 1, 2)
-    methods: tuple[str, ...] = METHODS
-    train: TrainConfig = field(
-        default_factory=lambda: replace(
-            FIT, epochs=5 * FIT.epochs, patience=5 * FIT.patience, decay_every=40, revive=10
-        )
-    )
-
-    def __post_init__(self) -> None:
-        least = {"test_part": 1, "removal_images": 1, "map_images": 1, "seeds": 1, "n_features": 2}
-        for name, low in {"images": 60, **least}.items():
-            if getattr(self, name) < low:
-                raise XNNError(f"{name} must be at least {low}, got {getattr(self, name)}")
-        if not self.methods or not self.classes:
-            raise XNNError("give at least one method and one class, or leave them out for all")
-        for method in self.methods:
-            if method not in METHODS:
-                raise XNNError(f"there is no method {method!r}; known: {', '.join(METHODS)}")
-        for target in self.classes:
-            if not 0 <= target < len(CLASSES):
-                raise XNNError(f"there is no class {target}; classes are 0 to {len(CLASSES) - 1}")
 
 
 @dataclass(frozen=True, eq=False)

@@ -24,6 +24,7 @@ from torchxnn.apps.benchmark.class_by_class import (
     measure_classes,
     open_benchmark,
 )
+from torchxnn.apps.benchmark.job_settings import RulesConfig
 from torchxnn.apps.benchmark.maps import SQUARES, layer_of, occluded_activations
 from torchxnn.apps.benchmark.methods import fit_variant
 from torchxnn.apps.benchmark.over_classes import mean
@@ -31,40 +32,17 @@ from torchxnn.apps.benchmark.tasks import Task
 from torchxnn.apps.gallery import evenly_spaced
 from torchxnn.attribution.base import contrast_mass
 from torchxnn.attribution.effective_weights import EFFECTIVE
-from torchxnn.attribution.methods import METHODS, PAPER, attributor
+from torchxnn.attribution.methods import PAPER, attributor, check_method
 from torchxnn.data.datasets.base import Sample
 from torchxnn.embeddings.matching import feature_correlation
-from torchxnn.errors import DataError, XNNError, XNNWarning
+from torchxnn.errors import DataError, XNNWarning
 from torchxnn.metrics.orthogonality import MapCovariance
 from torchxnn.metrics.pointing import pixels_inside, pointing_hits
 from torchxnn.models.layers import run_above_layer
 from torchxnn.xnn import XNN
 
-RULES = (PAPER, EFFECTIVE, "removal", "input_x_gradient", "grad_cam")
-"""Ways to draw the map of an x-feature; occlusion is the judge, so it does not take part."""
-
 METHOD = "XNN"
 """What is fitted: by default what `xnn fit` does."""
-
-
-@dataclass(frozen=True)
-class RulesConfig:
-    """What is compared.
-
-    Attributes:
-        images: most test images per class, spread over the class.
-        rules: ways to draw, from `attribution.METHODS`.
-    """
-
-    images: int = 20
-    rules: tuple[str, ...] = RULES
-
-    def __post_init__(self) -> None:
-        if self.images < 2:
-            raise XNNError(f"images must be at least 2, got {self.images}")
-        unknown = [rule for rule in self.rules if rule not in METHODS]
-        if unknown:
-            raise XNNError(f"unknown rule {unknown[0]!r}; known: {', '.join(METHODS)}")
 
 
 def run_rules(plan: Plan, config: RulesConfig) -> dict[str, dict[str, Any]]:
@@ -77,8 +55,10 @@ def run_rules(plan: Plan, config: RulesConfig) -> dict[str, dict[str, Any]]:
 
     Raises:
         DataError: broken data, images without boxes, or the folder belongs to another run.
-        XNNError: settings out of range.
+        XNNError: there is no such rule.
     """
+    for rule in config.rules:
+        check_method(rule)
     opened, wanted = open_benchmark(plan, _check_boxes)
     measurement = Measurement("rules", partial(_measure, config), settings={"rules": config})
     return measure_classes(plan, measurement, opened, wanted)

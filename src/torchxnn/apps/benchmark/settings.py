@@ -8,6 +8,9 @@ from pathlib import Path
 from torchxnn.errors import XNNError
 from torchxnn.training.config import ConvConfig, TrainConfig
 
+BUNDLED = "torchxnn.models.bundled:squeezenet_with_head"
+"""The network that is explained unless another one is named."""
+
 ALL_METHODS = (
     "XNN",
     "SRAE",

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -22,10 +22,12 @@ from torchxnn.apps.benchmark.class_by_class import (
     measure_classes,
     open_benchmark,
 )
-from torchxnn.apps.benchmark.methods import SEEN, FitData
+from torchxnn.apps.benchmark.job_settings import COMPONENTS, REFITS, Refits, StabilityConfig
+from torchxnn.apps.benchmark.methods import FitData
 from torchxnn.apps.benchmark.over_classes import interval_of_mean, mean, paired_test, with_holm
 from torchxnn.apps.benchmark.record import Recorded
 from torchxnn.apps.benchmark.settings import BenchmarkConfig
+from torchxnn.apps.benchmark.variants import SEEN
 from torchxnn.data.positives import find_positives, resample, sample_classes
 from torchxnn.embeddings.apply import anchor, apply_embedding
 from torchxnn.embeddings.base import Embedding
@@ -38,52 +40,11 @@ from torchxnn.storage.artifact import plain
 from torchxnn.training.fit import fit_group
 from torchxnn.training.restarts import FitResult
 
-Refits = Literal["seeds", "splits", "bootstraps"]
-
-REFITS: dict[Refits, str] = {
-    "seeds": "the same images with another seed",
-    "splits": "other images held out, with the same seed",
-    "bootstraps": "a bootstrap sample of the training images, with another seed",
-}
-"""What differs from fit to fit."""
-
-COMPONENTS = "components"
-"""Independent components of the class alone, which `XNN` begins at, without a fit."""
-
 FEW = 20
 """Test images of a class below which its held-out training images are compared, too."""
 
 TESTED = ("matched", "once", "swap_r_lost", "swap_r2_lost", "r2", "active")
 """Figures in which the first method is tested against every other."""
-
-
-@dataclass(frozen=True)
-class StabilityConfig:
-    """What is refitted.
-
-    Attributes:
-        fits: of each kind, method and class; those of other seeds and of other splits have the
-            first in common.
-        methods: what is fitted: `XNN`, which is what the settings say, and the variants of eq. 5
-            (`SRAE`, `SRAE-R`, `NN`, `SAE`), or `components` for the independent components alone.
-            The first is tested against the others.
-    """
-
-    fits: int = 3
-    methods: tuple[str, ...] = ("XNN", "SRAE")
-
-    def check(self) -> None:
-        """Refuse what cannot be measured.
-
-        Raises:
-            XNNError: fewer than 2 fits, or no such method.
-        """
-        if self.fits < 2:
-            raise XNNError(f"stability needs at least 2 fits, got {self.fits}")
-        known = (*SEEN, COMPONENTS)
-        unknown = [name for name in self.methods if name not in known]
-        if unknown or not self.methods:
-            raise XNNError(f"there is no method {(*unknown, '')[0]!r}; known: {', '.join(known)}")
 
 
 Job = tuple[FitData, int]

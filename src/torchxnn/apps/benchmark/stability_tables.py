@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from torchxnn.apps.benchmark.job_settings import REFITS
 from torchxnn.apps.benchmark.over_classes import SIGNIFICANT
-from torchxnn.apps.benchmark.stability import FEW, REFITS
+from torchxnn.apps.benchmark.stability import FEW
 from torchxnn.apps.benchmark.tables import NONE, number, table
 from torchxnn.metrics.stability import SAME
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from torch import nn
 
+from torchxnn.apps.benchmark.settings import BUNDLED
 from torchxnn.data.class_names import spoken
 from torchxnn.data.datasets.ade20k import ADE20K
 from torchxnn.data.datasets.base import ImageDataset, Sample
@@ -23,12 +24,12 @@ from torchxnn.metrics.part_weights import (
     pixel_weights_masks,
     pixel_weights_voronoi,
 )
-from torchxnn.models.bundled import LAYER, PREPROCESSING
+from torchxnn.models.bundled import PREPROCESSING
+from torchxnn.models.config import BUNDLED_LAYER
 from torchxnn.models.load import load_model
 from torchxnn.models.preprocessing import Preprocessing
 from torchxnn.xnn import XNN
 
-BUNDLED = "torchxnn.models.bundled:squeezenet_with_head"
 ROOMS = ("bathroom", "bedroom", "dining_room", "entrance_hall", "kitchen", "living_room")
 
 
@@ -49,7 +50,7 @@ class TaskSource:
     root: Path
     weights: Path
     model: str = BUNDLED
-    layer: str = LAYER
+    layer: str = BUNDLED_LAYER
     measured: Path | None = None
 
 

@@ -10,7 +10,6 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import product
 from typing import Any
 
 import torch
@@ -24,6 +23,7 @@ from torchxnn.apps.benchmark.class_by_class import (
     measure_classes,
     open_benchmark,
 )
+from torchxnn.apps.benchmark.job_settings import NN, TuneGrid
 from torchxnn.apps.benchmark.maps import (
     OCCLUSION,
     MapFigures,
@@ -32,17 +32,14 @@ from torchxnn.apps.benchmark.maps import (
     occluded_activations,
 )
 from torchxnn.apps.benchmark.measure import FIT_FIGURES, class_faithfulness
-from torchxnn.apps.benchmark.methods import SEEN, FitData, UnitsOfMany, fit_to, nn_config
+from torchxnn.apps.benchmark.methods import FitData, UnitsOfMany, fit_to
 from torchxnn.apps.benchmark.over_classes import mean
 from torchxnn.attribution.excitation_backprop.method import ExcitationBackprop
 from torchxnn.data.positives import sample_classes
 from torchxnn.embeddings.base import Embedding
-from torchxnn.errors import XNNError, XNNWarning
+from torchxnn.errors import XNNWarning
 from torchxnn.storage.artifact import digest, plain
 from torchxnn.training.config import TrainConfig
-
-NN = "NN"
-"""The method that others are measured by: faithfulness alone."""
 
 JUDGED = OCCLUSION
 """What is minimised: overlap of maps by a method that no fit was trained on (SRAE-R sees relevance
@@ -55,60 +52,6 @@ IMAGES_AT_ONCE = 8
 
 SETTING = ("method", "beta", "eta", "q")
 """What says which setting a record is of, beside its figures."""
-
-
-@dataclass(frozen=True)
-class TuneGrid:
-    """Settings to try, and how.
-
-    Attributes:
-        methods: methods to tune; NN, the yardstick, has nothing to tune.
-        betas: weights of the reconstruction.
-        etas: weights of the pull-away term.
-        qs: sparsity parameters.
-        folds: random splits of the training images that the figures are means over.
-    """
-
-    methods: tuple[str, ...] = ("XNN", "SRAE", "SRAE-R", "SAE")
-    betas: tuple[float, ...] = (0.03, 0.125, 0.5, 2.0, 8.0)
-    etas: tuple[float, ...] = (0.1,)
-    qs: tuple[float, ...] = (100.0,)
-    folds: int = 1
-
-    def __post_init__(self) -> None:
-        if not (self.methods and self.betas and self.etas and self.qs):
-            raise XNNError("methods, betas, etas and qs each need at least one value to try")
-        for name, least in (("betas", 0.0), ("etas", 0.0), ("qs", 1e-12)):
-            if min(getattr(self, name)) < least:
-                raise XNNError(f"{name} must not be negative, nor qs 0, got {getattr(self, name)}")
-        for method in self.methods:
-            if method not in SEEN or method == NN:
-                known = ", ".join(name for name in SEEN if name != NN)
-                raise XNNError(f"there is nothing to tune of {method!r}; methods are {known}")
-        if self.folds < 1:
-            raise XNNError(f"folds must be at least 1, got {self.folds}")
-
-    def settings(self, base: TrainConfig) -> dict[str, Setting]:
-        """The settings by name, NN first; values that a method does not use make no new ones."""
-        found = {NN: Setting(NN, nn_config(base))}
-        for method in dict.fromkeys(self.methods):
-            for beta, eta, q in product(self.betas, self.etas, self.qs):
-                config = SEEN[method](replace(base, beta=beta, eta=eta, q=q))
-                name = f"{method}, beta {beta:g}"
-                if config.eta:
-                    name += f", eta {eta:g}"
-                if config.reconstruction == "sparse":
-                    name += f", q {q:g}"
-                found[name] = Setting(method, config)
-        return found
-
-
-@dataclass(frozen=True)
-class Setting:
-    """A method with values of beta, eta and q."""
-
-    method: str
-    config: TrainConfig
 
 
 def run_tuning(plan: Plan, grid: TuneGrid) -> dict[str, Any]:

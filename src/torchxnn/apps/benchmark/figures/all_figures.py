@@ -15,11 +15,11 @@ from torchxnn.apps.benchmark.figures.bird_parts import parts_figure, probability
 from torchxnn.apps.benchmark.figures.class_gallery import add_to_gallery, write_gallery
 from torchxnn.apps.benchmark.figures.comparison import degenerate_figure
 from torchxnn.apps.benchmark.figures.two_looks import clearest_two_looks, two_looks_figure
-from torchxnn.apps.benchmark.methods import nn_config
 from torchxnn.apps.benchmark.record import record_task
 from torchxnn.apps.benchmark.run import saved_xnn
 from torchxnn.apps.benchmark.settings import BenchmarkConfig
 from torchxnn.apps.benchmark.tasks import TASKS, TaskSource
+from torchxnn.apps.benchmark.variants import nn_config
 from torchxnn.apps.gallery import evenly_spaced
 from torchxnn.data.datasets.base import Sample
 from torchxnn.embeddings.apply import apply_embedding

@@ -37,16 +37,10 @@ from torchxnn.apps.benchmark.funnybirds.maps import (
 )
 from torchxnn.apps.benchmark.funnybirds.settings import TruthConfig
 from torchxnn.apps.benchmark.measure import class_faithfulness
-from torchxnn.apps.benchmark.methods import (
-    SEEN,
-    XNN,
-    FitData,
-    fit_lasso_sizes,
-    fit_variant,
-    read_class,
-)
+from torchxnn.apps.benchmark.methods import FitData, fit_lasso_sizes, fit_variant, read_class
 from torchxnn.apps.benchmark.peers import PEERS
 from torchxnn.apps.benchmark.run import saved_xnn
+from torchxnn.apps.benchmark.variants import SEEN, XNN
 from torchxnn.apps.gallery import evenly_spaced
 from torchxnn.attribution.methods import PAPER
 from torchxnn.data.datasets.funnybirds import PARTS, FunnyBirds

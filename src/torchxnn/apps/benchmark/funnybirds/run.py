@@ -17,10 +17,12 @@ from torchxnn.apps.benchmark.class_by_class import (
 from torchxnn.apps.benchmark.funnybirds.maps import see
 from torchxnn.apps.benchmark.funnybirds.measure import Ready, contenders, measure_class, wanted
 from torchxnn.apps.benchmark.funnybirds.protocol import Defaults, count_class
-from torchxnn.apps.benchmark.funnybirds.settings import TruthConfig
-from torchxnn.apps.benchmark.methods import BLIND, SEEN
+from torchxnn.apps.benchmark.funnybirds.settings import TruthConfig, refuse_unknown_rules
+from torchxnn.apps.benchmark.methods import BLIND
 from torchxnn.apps.benchmark.peers import PEERS
 from torchxnn.apps.benchmark.tasks import Task
+from torchxnn.apps.benchmark.variants import SEEN
+from torchxnn.attribution.methods import OF_ANY_MODULE
 from torchxnn.errors import DataError, XNNError
 from torchxnn.parallel.process import one_thread
 from torchxnn.storage.artifact import plain
@@ -84,6 +86,7 @@ def _check_methods(config: TruthConfig) -> None:
     unknown = [name for name in config.methods if name not in known]
     if unknown:
         raise XNNError(f"there is no method {unknown[0]!r}; known: {', '.join(map(repr, known))}")
+    refuse_unknown_rules(config.official_rules, OF_ANY_MODULE)
 
 
 def _prepare(config: TruthConfig, opened: Opened) -> Ready:

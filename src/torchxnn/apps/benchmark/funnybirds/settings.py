@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torchxnn.apps.benchmark.settings import BenchmarkConfig
-from torchxnn.attribution.methods import OF_ANY_MODULE
 from torchxnn.errors import XNNError
 from torchxnn.training.config import TrainConfig
 
@@ -52,7 +52,8 @@ class TruthConfig:
         rules: ways to draw the maps of the default's x-features and of the logit, from `RULES`.
         steps: points on the way of integrated gradients.
         official: whether the protocol of the data set's authors is run.
-        official_rules: ways to draw maps of the logit that take part in it.
+        official_rules: ways to draw maps of the logit that take part in it; all by default that
+            need to know nothing but the network, `attribution.methods.OF_ANY_MODULE`.
         official_images: most test images per class for it, spread over the class; None for all.
         peers: whether methods of other packages take part, where these are installed.
         bounds: whether ceilings, fitted with the part labels, and floors take part.
@@ -64,7 +65,7 @@ class TruthConfig:
     rules: tuple[str, ...] = RULES
     steps: int = 16
     official: bool = True
-    official_rules: tuple[str, ...] = OF_ANY_MODULE
+    official_rules: tuple[str, ...] = ()
     official_images: int | None = None
     peers: bool = True
     bounds: bool = True
@@ -77,7 +78,15 @@ class TruthConfig:
             )
         if self.official_images is not None and self.official_images < 1:
             raise XNNError(f"official_images must be at least 1, got {self.official_images}")
-        for rules, known in ((self.rules, RULES), (self.official_rules, OF_ANY_MODULE)):
-            unknown = [rule for rule in rules if rule not in known]
-            if unknown:
-                raise XNNError(f"unknown rule {unknown[0]!r}; known: {', '.join(known)}")
+        refuse_unknown_rules(self.rules, RULES)
+
+
+def refuse_unknown_rules(rules: Sequence[str], known: Sequence[str]) -> None:
+    """Refuse ways to draw a map that cannot take part.
+
+    Raises:
+        XNNError: one is not known.
+    """
+    for rule in rules:
+        if rule not in known:
+            raise XNNError(f"unknown rule {rule!r}; known: {', '.join(known)}")
