@@ -70,8 +70,10 @@ def test_images_of_an_x_feature_by_hand():
     assert choose(ACTIVATION, ACTIVATION, repeat=True).spaced == (0, 2, 4)
     assert choose(ACTIVATION, ACTIVATION, positives=SOME).spaced == (3,)
     assert choose(ACTIVATION, ACTIVATION, positives=SOME, repeat=True).spaced == (0, 2, 3)
-    assert choose(ACTIVATION, ACTIVATION, predicted=SOME).against == (1, 4)
-    assert choose(ACTIVATION, -ACTIVATION, predicted=SOME).against == (0, 2, 3)
+    assert choose(ACTIVATION, ACTIVATION, predicted=SOME, repeat=True).against == (1, 4)
+    assert choose(ACTIVATION, -ACTIVATION, predicted=SOME, repeat=True).against == (0, 2, 3)
+    assert choose(ACTIVATION, ACTIVATION, SOME, SOME).against == (4,)
+    assert choose(ACTIVATION, -ACTIVATION, ~SOME, SOME).against == (3,)
     assert choose(0 * ACTIVATION, ACTIVATION) == FeatureImages((), (), ())
 
 

@@ -24,6 +24,7 @@ def saved(tmp_path_factory):
     quick_fit(xnn, make_loader(), 1)
     for who, name in (("Ada", "tail"), ("Bo", "Tail"), ("Cy", "ear")):
         xnn.names = xnn.names.judge(2, name, who=who)
+    xnn.name_feature(1, "ear", who="Ada")
     xnn.save_pretrained(folder)
     return xnn, folder
 
@@ -40,6 +41,9 @@ def test_a_card_says_what_the_fit_found_and_who_named_what(saved):
     assert [f.contribution for f in card.features] == list(held_out.mean_contribution[0])
     named = card.features[2]
     assert (named.name, named.agreeing, named.people) == ("tail", 2, 3)
+    assert (named.status, named.said_by) == ("agreed", "2 of 3 people")
+    alone = card.features[1]
+    assert (alone.name, alone.status, alone.said_by) == ("“ear”", "one person", "one person alone")
     assert (card.features[0].name, card.features[0].people) == ("x-feature 1", 0)
     assert card.warnings == xnn.report.degenerate
 
@@ -64,7 +68,9 @@ def test_the_command_needs_no_network_and_prints_or_writes(saved, tmp_path, caps
     assert main(["card", str(folder)]) == 0
     page = capsys.readouterr().out
     assert "# Why d\\|o\\`g\\*?" in page
-    assert "| 3 | tail | 2 of 3 |" in page
+    assert "| 3 | tail | 2 of 3 people |" in page
+    assert "| 2 | “ear” | one person alone |" in page
+    assert "**Names**" not in page  # the column says it
     assert "/secret" not in page
     words = ["card", folder, "--evaluation", tmp_path / "found.json"]
     out, values = tmp_path / "card.md", tmp_path / "card.json"

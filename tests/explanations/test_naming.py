@@ -19,7 +19,8 @@ from torchxnn.data.record import record_activations
 from torchxnn.errors import DataError, ModelError, XNNWarning
 from torchxnn.explanations.names.adopt import carry_over
 from torchxnn.explanations.names.file import names_csv, read_names, write_names
-from torchxnn.explanations.names.judgements import Action, FeatureNames, Judgement, normalised
+from torchxnn.explanations.names.judgements import Action, FeatureNames, Judgement
+from torchxnn.explanations.names.texts import names_fact, normalised
 from torchxnn.storage.artifact import structure, to_json
 from torchxnn.storage.files import replace_folder
 from torchxnn.storage.saved_folder import read_saved
@@ -48,17 +49,49 @@ def named(*votes, n=3):
     return names
 
 
-def test_one_person_settles_a_name():
+def test_what_one_person_says_is_shown_as_that_and_not_agreed_on():
     names = named(("Ada", 0, "golden feather"))
-    assert names.shown() == ("golden feather", "x-feature 2", "x-feature 3")
+    assert names.shown() == ("“golden feather”", "x-feature 2", "x-feature 3")
     assert names.disagreements == ()
+    assert (names.name(0), names.agreed(0)) == ("golden feather", "")
+    assert (names.settled(0).status, names.settled(0).said_by) == ("one person", "one person alone")
+    both = names.judge(0, "Golden feather", who="Bo")
+    assert (both.shown()[0], both.agreed(0)) == ("golden feather", "golden feather")
+    assert (both.settled(0).status, both.settled(0).said_by) == ("agreed", "2 of 2 people")
+    assert (both.settled(1).status, both.settled(1).said_by) == ("", "nobody")
+    unnamed = both.judge(1, "", who="Bo", flag="unclear")
+    assert unnamed.settled(1).said_by == "one person could not name it"
+    assert unnamed.judge(1, "beak", who="Ada").settled(1).said_by == "2 people do not agree"
+
+
+def test_quotation_marks_that_people_write_do_not_look_like_one_persons_name():
+    names = named(("A", 0, '"wing"'), ("A", 1, "“beak”"), ("B", 1, "„beak“"))
+    assert names.shown()[:2] == ("“wing”", "beak")
+    assert names_fact(names.shown()) == (
+        (
+            "Names",
+            "in quotation marks is what one person calls it, which nobody else has confirmed: "
+            "“wing”",
+        ),
+    )
+    assert names_fact(("wing", "x-feature 2")) == ()
+
+
+def test_a_person_is_one_however_capitals_are_written():
+    names = named(("Ada", 0, "wing"), ("ADA", 0, "wing"), (" ada", 1, "beak"))
+    assert names.people == ("Ada",)
+    assert names.settled(0).status == "one person"
+    assert names.settled(0).people == 1
+    assert names.person("aDA") == "Ada"
+    assert names.person("Bo") == "Bo"
+    assert names.opinions() == (("wing",), ("beak",), (None,))
 
 
 def test_the_last_judgement_of_a_person_counts_and_all_are_kept():
     names = named(("Ada", 0, "wing"), ("Ada", 0, "golden feather"))
-    assert names.agreed(0) == "golden feather"
+    assert names.name(0) == "golden feather"
     assert len(names.judgements) == 2
-    assert names.judge(0, "", who="Ada").agreed(0) == ""
+    assert names.judge(0, "", who="Ada").name(0) == ""
     assert names.judge(0, "", who="Ada").settled(0).people == 0
 
 
@@ -112,7 +145,9 @@ def test_a_merge_is_about_one_feature():
 
 def test_equal_names_carry_their_numbers():
     names = named(("A", 0, "wing bar"), ("A", 2, "Wing bar"))
-    assert names.shown() == ("wing bar #1", "x-feature 2", "Wing bar #3")
+    assert names.shown() == ("“wing bar” #1", "x-feature 2", "“Wing bar” #3")
+    names = names.judge(0, "wing bar", who="B")
+    assert names.shown()[0] == "wing bar #1"
 
 
 @pytest.mark.parametrize(
@@ -186,13 +221,13 @@ def test_union_does_not_depend_on_the_order_and_json_keeps_everything(one, other
 
 def test_times_go_on_even_if_the_clock_does_not():
     names = FeatureNames(1).judge(0, "old", who="A", when="2999-12-31T23:59:59.999999+00:00")
-    assert names.judge(0, "new", who="A").agreed(0) == "new"
+    assert names.judge(0, "new", who="A").name(0) == "new"
 
 
 def test_names_show_everywhere_and_survive_saving(xnn, tmp_path):
     images, _ = make_images(4)
     xnn.name_feature(0, "golden feather", who="Ada", note="also the belly")
-    assert xnn.feature_names == ("golden feather", "x-feature 2", "x-feature 3")
+    assert xnn.feature_names == ("“golden feather”", "x-feature 2", "x-feature 3")
     assert xnn.explain(images[1]).feature_names == xnn.feature_names
     xnn.save_pretrained(tmp_path / "run")
     loaded = XNN.from_pretrained(tmp_path / "run", xnn.model)
@@ -202,7 +237,7 @@ def test_names_show_everywhere_and_survive_saving(xnn, tmp_path):
     xnn.name_feature(2, "wing", who="Cy")
     xnn.save_pretrained(tmp_path / "run")  # adds to what Bo wrote meanwhile
     assert XNN.from_pretrained(tmp_path / "run", xnn.model).feature_names == (
-        "golden feather", "crown", "wing"
+        "“golden feather”", "“crown”", "“wing”"
     )  # fmt: skip
 
 
@@ -227,7 +262,7 @@ def test_names_in_object_storage(xnn):
     loaded.name_feature(1, "crown", who="B")
     loaded.save_pretrained(url)
     xnn.save_pretrained(url)
-    assert XNN.from_pretrained(url, xnn.model).feature_names[:2] == ("wing", "crown")
+    assert XNN.from_pretrained(url, xnn.model).feature_names[:2] == ("“wing”", "“crown”")
     fsspec.filesystem("memory").rm("/naming", recursive=True)
 
 
@@ -338,7 +373,7 @@ def test_csv_holds_all_judgements_and_runs_nothing():
     rows = list(csv.DictReader(io.StringIO(names_csv(names).decode())))
     assert [row["name"] for row in rows] == ["'=HYPERLINK()", "wing", "wing", "", ""]
     assert [row["counts"] for row in rows] == ["no", "yes", "yes", "", ""]
-    assert rows[0]["agreed_name"] == "wing"
+    assert (rows[0]["agreed_name"], rows[0]["status"]) == ("wing", "agreed")
     assert rows[3]["x_feature"] == "x-feature 2"
 
 
@@ -347,7 +382,7 @@ def test_carry_over_by_hand():
     names = named(("A", 0, "wing"), ("A", 1, "crown"), ("B", 2, "beak"))
     new = torch.stack([base[:, 2] * 3, base[:, 0] + 1, torch.rand(20)], 1)
     carried, adoption = carry_over(names, base, new)
-    assert [carried.agreed(i) for i in range(3)] == ["beak", "wing", ""]
+    assert [carried.name(i) for i in range(3)] == ["beak", "wing", ""]
     assert "x-feature 3 of an earlier fit, correlation 1.00" in carried.judgements[1].origin
     assert [match.name for match in adoption.lost] == ["crown"]
     assert "not carried over (below 0.7)" in adoption.summary()
@@ -357,11 +392,11 @@ def test_carry_over_to_fewer_and_more_features():
     base = torch.rand(20, 3, generator=torch.Generator().manual_seed(0))
     names = named(("A", 0, "wing"), ("A", 1, "crown"))
     fewer, adoption = carry_over(names, base, base[:, 1:2])
-    assert fewer.shown() == ("crown",)
+    assert fewer.shown() == ("“crown”",)
     assert adoption.matches[0].new is None
     assert "no x-feature left" in adoption.summary()
     more, _ = carry_over(names, base, torch.cat([torch.zeros(20, 2), base], 1))
-    assert more.shown()[2:4] == ("wing", "crown")
+    assert more.shown()[2:4] == ("“wing”", "“crown”")
     with pytest.raises(DataError, match="too few"):
         carry_over(names, base[:9], base[:9])
     with pytest.raises(DataError, match="threshold"):
@@ -397,7 +432,7 @@ def test_a_refit_keeps_what_it_finds_again_and_warns_of_the_rest():
     with warnings.catch_warnings(record=True):  # a dead x-feature matches nothing
         warnings.simplefilter("always")
         quick_fit(xnn, make_loader(), 1)  # the same seed finds the same x-features
-    assert any(name.startswith("name") for name in xnn.feature_names)
+    assert any(name.startswith("“name") for name in xnn.feature_names)
     for i in range(3):
         xnn.name_feature(i, f"name {i}")
     with pytest.warns(XNNWarning, match="the new fit has no x-feature like 'name 0'"):

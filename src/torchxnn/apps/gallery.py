@@ -112,19 +112,22 @@ def choose_for_feature(
         positives: which images are of that target, (M,).
         predicted: for which images the network predicts that target, (M,).
         counts: at most how many images are `top`, `spaced` and `against`.
-        repeat: whether images among `top` may be `spaced`, too. The atlas shows the whole range of
-            values from its largest on; who names an x-feature is shown further images instead.
+        repeat: whether an image may be in several groups. The atlas shows the whole range of values
+            from its largest on; who names an x-feature is shown further images instead.
     """
     top, spaced, against = counts
     shown = largest(activation, top)
-    rest = positives.clone()
+    free = torch.ones_like(positives)
     if not repeat:
-        rest[list(shown)] = False
+        free[list(shown)] = False
+    middle = evenly_spaced(largest(activation, len(activation), positives & free), spaced)
+    if not repeat:
+        free[middle] = False
     objection = torch.where(predicted, -contribution, contribution)
     return FeatureImages(
         top=shown,
-        spaced=tuple(evenly_spaced(largest(activation, len(activation), rest), spaced)),
-        against=largest(objection, against, activation > 0),
+        spaced=tuple(middle),
+        against=largest(objection, against, free & (activation > 0)),
     )
 
 

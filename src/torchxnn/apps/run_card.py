@@ -14,7 +14,8 @@ from typing import Any
 from torchxnn.errors import ModelError
 from torchxnn.explanations.fit_facts import fit_facts
 from torchxnn.explanations.names.file import read_names
-from torchxnn.explanations.names.judgements import FeatureNames
+from torchxnn.explanations.names.judgements import FeatureNames, Status
+from torchxnn.explanations.names.texts import NAMES
 from torchxnn.metrics.evaluation import Evaluation
 from torchxnn.metrics.faithfulness import Faithfulness
 from torchxnn.models.examination import Examination
@@ -39,7 +40,10 @@ class NamedFeature:
     """One x-feature of a card.
 
     Attributes:
-        name: the agreed name, or "x-feature 3".
+        name: the name that it is shown by, in quotation marks if one person alone gave it; or
+            "x-feature 3".
+        status: "one person", "agreed" by at least two, or empty without a name.
+        said_by: the same in words, as in "2 of 3 people".
         agreeing: how many people gave it; 0 without a name.
         people: how many judged.
         share: of the sum of the mean absolute contributions to the first target, between 0 and 1.
@@ -49,6 +53,8 @@ class NamedFeature:
     """
 
     name: str
+    status: Status
+    said_by: str
     agreeing: int
     people: int
     share: float
@@ -134,7 +140,7 @@ def _card(run: Location, about: Mapping[str, Any], evaluation: Evaluation | None
         data=_data(about, fit),
         faithfulness=_faithfulness(fit, evaluation),
         features=_features(fit, names),
-        stability=fit_facts(names.shown(), fit),
+        stability=tuple(fact for fact in fit_facts(names.shown(), fit) if fact[0] != NAMES),
         maps=_maps(evaluation),
         warnings=fit.degenerate,
         limits=LIMITS,
@@ -212,6 +218,8 @@ def _features(fit: FitReport, names: FeatureNames) -> tuple[NamedFeature, ...]:
     return tuple(
         NamedFeature(
             name=name,
+            status=names.settled(i).status,
+            said_by=names.settled(i).said_by,
             agreeing=names.settled(i).agreeing,
             people=names.settled(i).people,
             share=held_out.share[0][i],
@@ -243,10 +251,9 @@ def _list(rows: tuple[tuple[str, str], ...]) -> str:
 
 
 def _row(number: int, one: NamedFeature) -> str:
-    said = f"{one.agreeing} of {one.people}" if one.people else "nobody"
     mean = "" if one.contribution is None else f"{one.contribution:+.2f}"
     again = "" if one.found_again is None else f"{one.found_again:.0%}"
-    return f"| {number} | {_safe(one.name)} | {said} | {one.share:.0%} | {mean} | {again} |"
+    return f"| {number} | {_safe(one.name)} | {one.said_by} | {one.share:.0%} | {mean} | {again} |"
 
 
 def _safe(text: str) -> str:

@@ -33,6 +33,7 @@ from torchxnn.explanations.certificate import (
 )
 from torchxnn.explanations.drawing.html import card_fragment, render_card
 from torchxnn.explanations.drawing.overlay import Scale, number, signed
+from torchxnn.explanations.names.texts import names_fact
 from torchxnn.explanations.saved_result import SavedResult
 from torchxnn.explanations.sentences import (
     NOT_ANCHORED,
@@ -91,7 +92,8 @@ class Reasons(SavedResult, ABC):
         predicted_class: the class that the network predicts; see `predicted_classes`. Of labels the
             first target that the network sees; None if it sees none, and of values.
         predicted_name: its name; the names of all labels that the network sees; the value.
-        feature_names: one per x-feature, 1-based unless somebody named them.
+        feature_names: one per x-feature, 1-based unless somebody named them; what one person alone
+            calls it is in quotation marks, see `FeatureNames.shown`.
         certificate: of the attributions.
         faithfulness: of the fit, on held-out data; None if never measured.
         degenerate: why the fit should not be trusted; empty when it is fine.
@@ -497,6 +499,7 @@ class Reasons(SavedResult, ABC):
             facts.append((true, self.label))
         if self.path is not None:
             facts.append((self.origin, self.path))
+        facts += names_fact(self.feature_names)
         facts += stability_facts(self.feature_names, self.found_again, self.not_resampled)
         every = [pair for k in range(len(self.targets)) for pair in self.alike(k)]
         pairs = dict.fromkeys(

@@ -313,14 +313,15 @@ def test_names_that_people_gave_are_on_all_pages(parts, tmp_path, monkeypatch):
     calls = count_drawings(monkeypatch)
     made = build(parts, tmp_path / "site", runs=runs)
     assert 0 in calls
-    assert made.entries[0].feature_names == ("x-feature 1", "golden <i>feather", "x-feature 3")
+    assert made.entries[0].feature_names == ("x-feature 1", "“golden <i>feather”", "x-feature 3")
     own = made.folder / "classes" / parts.folders[0]
+    assert "what one person calls it" in Page(own / "index.html").text
     assert "golden <i>feather" in Page(own / "index.html").text
     assert Page(own / "x-feature-2.html").text.count("golden <i>feather") > 1
     data = (made.folder / "assets" / "data.js").read_text()
     assert "golden <i>feather" in data
     others = [Page(p).text for p in pages_of(made.folder) if parts.folders[0] not in str(p)]
-    assert any("golden <i>feather of" in " ".join(text.split()) for text in others)
+    assert any("“golden <i>feather” of" in " ".join(text.split()) for text in others)
 
 
 def test_other_weights_of_the_same_size_are_drawn_anew(parts, tmp_path):

@@ -40,13 +40,14 @@ SMALL = NameConfig(top=3, spaced=2, against=2)
 class Squares(ImageDataset):
     """The images of `conftest`, with parts: the middles of four squares."""
 
+    part_names = ("top left", "top right", "bottom left", "bottom right")
+
     def __init__(self, count=24):
         self.name, self.classes = "squares", ("a", "b", "c", "d")
         self.preprocessing = Preprocessing(12, "squash", (0.0,) * 3, (1.0,) * 3)
         self.paths = tuple(f"{i}.png" for i in range(count))
         self.images, labels = make_images(count, seed=3)
         self.labels = tuple(labels.tolist())
-        self.part_names = ("top left", "top right", "bottom left", "bottom right")
 
     def load(self, index):
         parts = torch.tensor([[2.0, 2, 1], [8, 2, 1], [2, 8, 1], [8, 8, 1]])
@@ -96,7 +97,11 @@ def test_gather_draws_each_image_once(fitted):
     assert shown
     assert {s.image for s in shown} | {s.heatmap for s in shown} == set(gallery.files)
     assert all(content[8:12] == b"WEBP" for content in gallery.files.values())
-    assert all(s.alt.startswith("Heatmap of x-feature") for s in shown)
+    assert all(re.search(r"; E [\d.]+, contribution .*; \d+\.png$", s.caption) for s in shown)
+    for feature in gallery.features:
+        images = [s.image for group in feature.groups.values() for s in group]
+        assert len(images) == len(set(images))  # no group repeats another
+    assert gallery.places == Squares.part_names
 
 
 def test_suggestions_name_the_part_under_the_heatmap():
@@ -144,15 +149,64 @@ def test_suggestions_from_masks():
 def test_a_judgement_is_in_the_file_before_the_answer(fitted, run):
     client = client_for(fitted, run)
     assert "x-feature 3" in client.get("/").text
-    answer = send(client, "/feature/1", name="golden feather", note="bright", flag="")
-    assert "Saved." in answer.text
+    answer = send(client, "/feature/1", name="golden feather", note="bright", then="stay")
+    assert answer.url.path == "/feature/1"
+    assert "Saved: x-feature 1 is <bdi>golden feather</bdi>" in answer.text
     names = names_in(fitted, run)
-    assert names.agreed(0) == "golden feather"
+    assert names.name(0) == "golden feather"
     assert names.judgements[0].who == "Ada"
     assert 'value="golden feather"' in client.get("/feature/1").text
-    assert send(client, "/feature/1", name="wing", then="next").url.path == "/feature/2"
-    assert send(client, "/feature/3", flag="unclear", then="next").url.path == "/"
+    assert send(client, "/feature/3", flag="unclear", then="next").url.path == "/feature/2"
     assert names_in(fitted, run).settled(2).flag == "unclear"
+
+
+def test_save_goes_on_to_what_is_still_open_and_the_overview_resumes_there(fitted, run):
+    client = client_for(fitted, run)
+    assert "Begin with x-feature 1" in client.get("/").text
+    page = send(client, "/feature/2", name="wing")
+    assert page.url.path == "/feature/3"
+    assert "Saved: x-feature 2 is <bdi>wing</bdi>" in page.text
+    assert "1 of 3 judged" in page.text
+    page = send(client, "/feature/3", name="")  # an empty answer is none, and is not called saved
+    assert (page.url.path, "Saved" in page.text) == ("/feature/1", False)
+    assert "Go on with x-feature 1" in client.get("/").text
+    assert send(client, "/feature/1", name="beak").url.path == "/feature/3"
+    page = send(client, "/feature/3", flag="mixed")
+    assert page.url.path == "/"
+    assert "Saved: you have judged every x-feature" in page.text
+    assert "Go on with" not in page.text
+
+
+def test_what_would_steer_is_shown_only_after_the_answer(fitted, run):
+    """Class, prediction, contribution, the file with its folder, and measured parts."""
+    client, feature = client_for(fitted, run), fitted[3].features[0]
+    captions = [shown.caption for group in feature.groups.values() for shown in group]
+    telling = [*captions, "Against the prediction", "contribution ", ".png", "predicted"]
+    telling += [each.evidence for each in feature.suggestions]
+    for person in ("Ada", ""):
+        page = client_for(fitted, run, person).get("/feature/1").text
+        assert not [text for text in telling if text in page]
+        assert '<option value="top left">' in page if person else True  # words to choose from
+    page = send(client, "/feature/1", name="beak", then="stay").text
+    assert [text for text in [*captions, "Against the prediction"] if text not in page] == []
+    assert all(each.evidence in page for each in feature.suggestions)
+
+
+def test_the_table_of_all_judgements_opens_after_the_own_ones(fitted, run):
+    ada, bo = client_for(fitted, run), client_for(fitted, run, "Bo")
+    send(ada, "/feature/1", name="secret name")
+    for number in (1, 2):
+        answer = bo.get("/names.csv")
+        assert answer.status_code == 422
+        assert "when you have judged every x-feature" in answer.text
+        assert "xnn name RUN --export" in answer.text
+        assert "secret name" not in answer.text
+        assert 'href="names.csv"' not in bo.get("/").text
+        send(bo, f"/feature/{number}", name="wing")
+    send(bo, "/feature/3", flag="unclear")
+    assert "secret name" in bo.get("/names.csv").text
+    assert 'names.csv"' in bo.get("/").text
+    assert client_for(fitted, run, "").get("/names.csv").status_code == 422
 
 
 def test_others_are_seen_only_after_the_own_answer(fitted, run):
@@ -163,15 +217,27 @@ def test_others_are_seen_only_after_the_own_answer(fitted, run):
     assert "secret note" not in text
     assert "1 person has judged" in text
     assert "wing bar" not in bo.get("/").text
-    assert "wing bar" in send(bo, "/feature/1", name="beak").text
+    refused = send(bo, "/feature/1/merge", names=["wing bar"], into="wing bar")
+    assert "judge x-feature 1 yourself" in refused.text
+    assert "wing bar" in send(bo, "/feature/1", name="beak", then="stay").text
     assert "No agreement" in bo.get("/").text
     assert "Krippendorff" in bo.get("/").text
+
+
+def test_one_persons_name_does_not_count_as_agreed(fitted, run):
+    ada, bo = client_for(fitted, run), client_for(fitted, run, "Bo")
+    page = send(ada, "/feature/1", name="wing bar", then="stay").text
+    assert "<strong>wing bar</strong> is one person's name so far" in page
+    assert "Agreed by" not in page + ada.get("/").text
+    assert "Nobody else has said so yet" in ada.get("/").text
+    assert "Agreed by 2 of 2" in send(bo, "/feature/1", name="Wing bar", then="stay").text
+    assert "Agreed by 2 of 2" in ada.get("/").text
 
 
 def test_merge_and_split(fitted, run):
     ada, bo = client_for(fitted, run), client_for(fitted, run, "Bo")
     send(ada, "/feature/1", name="wing bar")
-    send(bo, "/feature/1", name="golden wing")
+    send(bo, "/feature/1", name="golden wing", then="stay")
     merged = send(bo, "/feature/1/merge", names=["wing bar", "golden wing"], into="wing bar")
     assert "Bo merged" in merged.text
     assert names_in(fitted, run).agreed(0) == "wing bar"
@@ -185,7 +251,27 @@ def test_the_page_asks_who(fitted, run):
     assert send(client, "/feature/2", name="a1").status_code == 422
     client = TestClient(app_for(fitted, run), base_url="http://localhost")
     assert send(client, "/who", who="Zoë <b>", back=2).url.path == "/feature/2"
-    assert "as Zoë &lt;b&gt;" in client.get("/feature/2").text
+    assert "You are <strong><bdi>Zoë &lt;b&gt;</bdi></strong>" in client.get("/feature/2").text
+
+
+def test_who_comes_back_goes_on_in_another_browser_however_the_name_is_written(fitted, run):
+    first, second = client_for(fitted, run, ""), client_for(fitted, run, "")
+    send(first, "/who", who="Ada")
+    send(first, "/feature/1", name="wing")
+    page = send(second, "/who", who=" ADA")
+    assert "You are <strong><bdi>Ada</bdi></strong>: 1 of 3 judged" in page.text
+    send(second, "/feature/1", name="beak", signed="ada")
+    assert {who: j.name for who, j in names_in(fitted, run).latest(0).items()} == {"Ada": "beak"}
+
+
+def test_a_link_names_the_person_whoever_was_here_before(fitted, run):
+    client = client_for(fitted, run, "Ada")
+    send(client, "/who", who="Cy")
+    page = client.get("/?who=Bo%20B.")
+    assert page.url.query == b""
+    assert "You are <strong><bdi>Bo B.</bdi></strong>" in page.text
+    assert "You are <strong><bdi>Bo B.</bdi></strong>" in client.get("/feature/1").text
+    assert client.get("/", params={"who": "x" * 81}).status_code == 422
 
 
 def test_what_cannot_be_used_is_kept_on_the_page_and_not_saved(fitted, run):
@@ -284,7 +370,8 @@ def test_two_people_at_once_lose_nothing(fitted, run):
 
 def test_csv_from_the_page_and_the_command(fitted, run, tmp_path, capsys):
     client = client_for(fitted, run)
-    send(client, "/feature/1", name="=1+1")
+    for number in (1, 2, 3):
+        send(client, f"/feature/{number}", name="=1+1")
     text = client.get("/names.csv").text
     assert "'=1+1" in text
     assert main(["name", str(run), "--export", str(tmp_path / "out" / "names.csv")]) == 0
@@ -351,15 +438,59 @@ def test_in_a_browser_by_keyboard(fitted, run, chromium, size):
         page.keyboard.type("golden feather")
         page.keyboard.press("Tab")
         page.keyboard.press("ArrowRight")  # mixed
-        hand.press(page.get_by_role("button", name="Save", exact=True))
-        page.get_by_text("Saved.").wait_for()
+        hand.press(page.get_by_role("button", name="Save and see what others say"))
+        page.get_by_text("Saved: x-feature 1 is golden feather (mixed)").wait_for()
         (judgement,) = names_in(fitted, run).judgements
         assert (judgement.name, judgement.flag) == ("golden feather", "mixed")
         assert b.weak_contrasts(page) == []
+        assert b.overflow(page) <= 0
+        hand.press(page.get_by_role("link", name="Go on with x-feature 2"))
+        hand.reach(page.get_by_label("What do these images"))
+        page.keyboard.type("beak")
+        page.keyboard.press("Enter")  # the first button goes on
+        page.wait_for_url("**/feature/3?saved=2")
     assert problems == []
     assert all(address.startswith(url) for address in asked)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [(1280, 800), (390, 844)])
+def test_the_page_does_not_steer_and_two_people_agree_in_a_browser(fitted, run, chromium, size):
+    """The whole way of two people, one after the other, on one screen."""
+    viewport = dict(zip(("width", "height"), size, strict=True))
+    with served(app_for(fitted, run)) as url, chromium.new_context(viewport=viewport) as context:
+        page = context.new_page()
+        for who in ("Ada", "Bo"):
+            page.goto(f"{url}/?who={who}")
+            page.get_by_role("link", name="Begin with x-feature 1").click()
+            if size[0] > 1000:  # what is judged and the answer are on one screen
+                assert page.locator(".seen img").first.bounding_box()["y"] < size[1]
+                assert page.get_by_role("button", name="Save and go on").is_visible()
+            told = page.locator("figcaption").all_inner_texts()
+            assert not [text for text in told if "contribution" in text]
+            alts = page.locator("img").evaluate_all("all => all.map(one => one.alt)")
+            assert not [alt for alt in alts if ".png" in alt]
+            assert page.get_by_role("heading", name="What others say").count() == 0
+            shown = page.locator(".seen figure img:first-child").evaluate_all(
+                "all => all.map(one => one.src)"
+            )
+            assert len(shown) == len(set(shown))
+            for name in ("wing", "beak"):
+                page.get_by_label("What do these images").fill(name)
+                page.get_by_role("button", name="Save and go on").click()
+            page.get_by_role("radio", name="unclear").check()
+            page.get_by_role("button", name="Save and finish").click()
+            page.get_by_text("you have judged every x-feature").wait_for()
+            agreed = page.get_by_text("Agreed by 2 of 2: wing").count()
+            assert agreed == (1 if who == "Bo" else 0)
+        page.goto(f"{url}/feature/1")
+        assert all("contribution" in text for text in page.locator("figcaption").all_inner_texts())
+        page.goto(f"{url}/?who=ADA")  # on the way back
+        page.get_by_text("You are Ada: 3 of 3 judged").wait_for()
+    assert names_in(fitted, run).shown() == ("wing", "beak", "x-feature 3")
+
+
+@pytest.mark.slow
 def test_it_works_without_scripts(fitted, run, chromium):
     with (
         served(app_for(fitted, run, "Ada")) as url,
@@ -369,8 +500,8 @@ def test_it_works_without_scripts(fitted, run, chromium):
         page.goto(f"{url}/feature/2")
         page.get_by_label("What do these images").fill("beak")
         page.get_by_role("button", name="Save and go on").click()
-        page.wait_for_url("**/feature/3")
-    assert names_in(fitted, run).agreed(1) == "beak"
+        page.wait_for_url("**/feature/3?saved=2")
+    assert names_in(fitted, run).name(1) == "beak"
 
 
 @pytest.mark.slow
@@ -401,7 +532,7 @@ def test_the_command_keeps_what_was_saved_before_a_kill(tmp_path):
         finally:
             process.kill()
             log.close()
-    assert XNN.from_pretrained(tmp_path / "run", xnn.model).feature_names[0] == "wing"
+    assert XNN.from_pretrained(tmp_path / "run", xnn.model).feature_names[0] == "“wing”"
 
 
 def judge_by_request(url, number, name):

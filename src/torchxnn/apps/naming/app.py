@@ -34,10 +34,18 @@ HEADINGS = {
     "spaced": ("Evenly spaced", "Further images of the class, from strong to weak."),
     "against": (
         "Against the prediction",
-        "Where it speaks for the class and the network sees another one, or speaks against the "
-        "class that the network sees.",
+        "Further images: where it speaks for the class and the network sees another one, or speaks "
+        "against the class that the network sees.",
     ),
 }
+"""What is said of the groups of images, to who has answered."""
+
+BLIND_HEADINGS = {
+    "top": ("Most active", "The images on which the x-feature is largest."),
+    "spaced": ("From strong to weak", "Further images on which it is active."),
+    "against": ("More images", "Others on which it is active."),
+}
+"""The same before that, without what would steer the answer."""
 
 
 def create_app(site: Site, base_path: str = "") -> FastAPI:
@@ -75,12 +83,13 @@ def _site(request: Request) -> Site:
 
 def _person(request: Request) -> str:
     site = _site(request)
-    return unquote(request.cookies.get(site.cookie, "")) or site.who
+    who = unquote(request.cookies.get(site.cookie, "")) or site.who
+    return site.names().person(who) if who else ""
 
 
 def _signer(request: Request, signed: Annotated[str, Form()] = "") -> str:
     """Who sends a form: whom its page named, whoever has begun in the browser since."""
-    return signed or _person(request)
+    return _site(request).names().person(signed) if signed else _person(request)
 
 
 def _index(number: int, request: Request) -> int:
@@ -103,23 +112,39 @@ Text = Annotated[str, Form()]
 Checked = Depends(_checked)
 
 
-def _overview(site: SiteOf, address: AddressOf, who: Person) -> HTMLResponse:
+def _overview(
+    site: SiteOf, address: AddressOf, person: Person, who: str = "", saved: str = ""
+) -> Response:
+    """Who has judged what; a link that names a person is that person's, whoever was here before."""
+    if who:
+        return _begin(site, address, who, "")
     names = site.names()
     rows = [
         {
             "number": i + 1,
-            "mine": names.latest(i).get(who),
+            "mine": names.latest(i).get(person),
             "settled": names.settled(i),
             "images": site.gallery.features[i].groups["top"][:4],
         }
         for i in range(site.n_features)
     ]
-    return site.page("overview.html", address, who=who, rows=rows, agreement=agreement_text(names))
+    values: dict[str, Any] = {
+        "rows": rows,
+        "agreement": agreement_text(names),
+        "saved": bool(saved),
+    }
+    return site.page("overview.html", address, who=person, **values, **site.progress(names, person))
 
 
-def _csv(site: SiteOf) -> Response:
+def _csv(site: SiteOf, who: Person) -> Response:
+    names = site.names()
+    if site.progress(names, who)["open"]:
+        raise DataError(
+            "the table has what others say, and opens when you have judged every x-feature; who is "
+            "no judge writes it with: xnn name RUN --export FILE"
+        )
     headers = {"Content-Disposition": 'attachment; filename="names.csv"'}
-    return Response(names_csv(site.names()), 200, headers, "text/csv; charset=utf-8")
+    return Response(names_csv(names), 200, headers, "text/csv; charset=utf-8")
 
 
 def _media(name: str, site: SiteOf) -> Response:
@@ -135,18 +160,23 @@ def _who(
     back: Annotated[int, Form()] = 0,
     _: None = Checked,
 ) -> Response:
+    return _begin(site, address, who, f"feature/{back}" if 1 <= back <= site.n_features else "")
+
+
+def _begin(site: Site, address: Address, who: str, path: str) -> Response:
+    """Go to a path as a person; who was here before goes on under the name as it was written."""
     person = " ".join(who.split())
     FeatureNames(1).judge(0, "", who=person)  # refuses what is no name of a person
-    known = 1 <= back <= site.n_features
-    answer = address.go(f"feature/{back}" if known else "")
+    answer = address.go(path)
+    person = site.names().person(person)
     address.set_cookie(answer, site.cookie, quote(person), COOKIE_SECONDS, strict=True)
     return answer
 
 
 def _feature(
-    index: Index, site: SiteOf, address: AddressOf, who: Person, saved: str = ""
+    index: Index, site: SiteOf, address: AddressOf, who: Person, saved: int = 0
 ) -> HTMLResponse:
-    return _feature_page(site, address, index, who, saved=bool(saved))
+    return _feature_page(site, address, index, who, saved=saved)
 
 
 def _judge(
@@ -170,10 +200,10 @@ def _judge(
         typed = {"name": name, "note": note, "flag": flag}
         return _feature_page(site, address, index, who, typed=typed, problem=str(error), status=422)
     site.write(names)
-    following = index + 2
-    if then == "next":
-        return address.go(f"feature/{following}" if following <= site.n_features else "")
-    return address.go(f"feature/{index + 1}?saved=1")
+    following = site.progress(names, who, index)["next"]
+    if then == "stay":
+        return address.go(f"feature/{index + 1}?saved={index + 1}")
+    return address.go(f"feature/{following}?saved={index + 1}" if following else "?saved=1")
 
 
 def _merge(
@@ -185,15 +215,28 @@ def _merge(
     into: Text = "",
     _: None = Checked,
 ) -> Response:
-    site.write(site.names().merge(index, [*(names or []), into], into, who=who))
+    known = _after_answer(site, index, who)
+    site.write(known.merge(index, [*(names or []), into], into, who=who))
     return address.go(f"feature/{index + 1}#others")
 
 
 def _split(
     index: Index, site: SiteOf, address: AddressOf, who: Signer, name: Text = "", _: None = Checked
 ) -> Response:
-    site.write(site.names().split(index, name, who=who))
+    site.write(_after_answer(site, index, who).split(index, name, who=who))
     return address.go(f"feature/{index + 1}#others")
+
+
+def _after_answer(site: Site, index: int, who: str) -> FeatureNames:
+    """All records, for who has judged an x-feature.
+
+    Raises:
+        DataError: the person has not.
+    """
+    names = site.names()
+    if who not in names.latest(index):
+        raise DataError(f"judge x-feature {index + 1} yourself before you merge what others say")
+    return names
 
 
 def _feature_page(
@@ -204,7 +247,7 @@ def _feature_page(
     *,
     typed: dict[str, str] | None = None,
     problem: str = "",
-    saved: bool = False,
+    saved: int = 0,
     status: int = 200,
 ) -> HTMLResponse:
     names = site.names()
@@ -213,22 +256,25 @@ def _feature_page(
     if typed is None:
         known = (mine.name, mine.note, mine.flag) if mine else ("", "", "")
         typed = dict(zip(("name", "note", "flag"), known, strict=True))
+    feature = site.gallery.features[index]
+    headings = HEADINGS if mine else BLIND_HEADINGS
+    before = names.latest(saved - 1).get(who) if 1 <= saved <= site.n_features else None
     values: dict[str, Any] = {
         "who": who,
         "number": index + 1,
         "count": site.n_features,
-        "groups": [
-            (*HEADINGS[group], images)
-            for group, images in site.gallery.features[index].groups.items()
-        ],
-        "suggestions": site.gallery.features[index].suggestions,
+        "groups": [(*headings[group], images) for group, images in feature.groups.items()],
+        "suggestions": feature.suggestions if mine else (),
+        "places": site.gallery.places,
         "typed": typed,
         "problem": problem,
-        "saved": saved,
+        "saved": saved if before else 0,
+        "before": before,
         "judged": mine is not None,
         "others": [judgement for person, judgement in latest.items() if person != who],
         "settled": names.settled(index),
         "merged": [a for a in names.actions if a.feature == index],
+        **site.progress(names, who, index),
     }
     return site.page("feature.html", address, status, **values)
 

@@ -21,6 +21,7 @@ from torchxnn.data.record import record_activations
 from torchxnn.errors import DataError
 from torchxnn.explanations.drawing.encode import encode
 from torchxnn.explanations.drawing.overlay import heatmap_over, number, signed
+from torchxnn.metrics.part_weights import CONTEXT
 
 SIDE, QUALITY = 224, 82  # pixels and WebP quality of an image
 MEASURED = 20  # images that a suggestion is made from
@@ -35,14 +36,14 @@ class Shown:
     Attributes:
         image: name of the file in `Gallery.files`.
         heatmap: name of the same with the heatmap.
-        caption: class, prediction and numbers, for people.
-        alt: what the heatmap shows, for those who do not see it.
+        caption: class, prediction and numbers, which would steer who has not answered yet.
+        note: what is odd about the heatmap and tells nothing; mostly empty.
     """
 
     image: str
     heatmap: str
     caption: str
-    alt: str
+    note: str
 
 
 @dataclass(frozen=True)
@@ -61,10 +62,17 @@ class ShownFeature:
 
 @dataclass(frozen=True)
 class Gallery:
-    """The x-features' images, and the files that they are in (WebP, kept in memory)."""
+    """The x-features' images, and the files that they are in (WebP, kept in memory).
+
+    Attributes:
+        features: in their order.
+        files: name -> content.
+        places: what the data set's parts or objects are called, to choose words from.
+    """
 
     features: tuple[ShownFeature, ...]
     files: dict[str, bytes]
+    places: tuple[str, ...] = ()
 
 
 def gather(
@@ -125,7 +133,7 @@ def gather(
         )
         for i, each in enumerate(chosen)
     )
-    return Gallery(features, drawer.files)
+    return Gallery(features, drawer.files, tuple(name for name in places if name != CONTEXT))
 
 
 class _Drawer:
@@ -164,10 +172,10 @@ class _Drawer:
             f"{self._who(index)}; E {number(float(self.found.features[index, feature]))}, "
             f"contribution {signed(value)}"
         )
-        if not bool((self.maps[index][feature] > 0).any()):
-            caption += "; no relevance anywhere, so the heatmap is empty"
-        alt = f"Heatmap of x-feature {feature + 1} on {self.dataset.paths[index]}"
-        return Shown(image, heatmap, caption, alt)
+        caption = f"{caption}; {self.dataset.paths[index]}"
+        empty = not bool((self.maps[index][feature] > 0).any())
+        note = "no relevance anywhere, so the heatmap is empty" if empty else ""
+        return Shown(image, heatmap, caption, note)
 
     def measured(
         self, feature: int, indices: Sequence[int]

@@ -60,6 +60,23 @@ class Site:
         """Add records to the file; it is on disk when this returns."""
         write_names(self.run, names, self.embedding)
 
+    def progress(self, names: FeatureNames, who: str, index: int = -1) -> dict[str, Any]:
+        """What a person has still to judge.
+
+        Args:
+            names: all records.
+            who: the person.
+            index: 0-based x-feature at which the person is.
+
+        Returns:
+            `open`, the numbers (from 1) of the x-features that are left, and `next`, the one that
+            comes first after that at which the person is; 0 if none but this one is left.
+        """
+        left = [i for i in range(self.n_features) if who not in names.latest(i)]
+        others = [i for i in left if i != index]
+        following = min(others, key=lambda i: (i < index, i), default=-1)
+        return {"open": [i + 1 for i in left], "next": following + 1}
+
     @property
     def cookie(self) -> str:
         """Name of the cookie with the person; that of another run on the same host has another."""

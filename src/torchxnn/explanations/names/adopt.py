@@ -35,7 +35,7 @@ class Match:
         old: 0-based x-feature of the earlier fit.
         new: 0-based x-feature of the new fit; None if it has fewer x-features and none was left.
         correlation: of their values on the images; 0 without a match.
-        name: agreed name of the old one; empty if it had none.
+        name: name of the old one, one person's or agreed on; empty if it had none.
         adopted: whether its judgements were carried over.
     """
 
@@ -62,14 +62,14 @@ class Adoption:
 
     @property
     def lost(self) -> tuple[Match, ...]:
-        """x-features with an agreed name that were not found again."""
+        """x-features with a name that were not found again."""
         return tuple(match for match in self.matches if match.name and not match.adopted)
 
     def summary(self) -> str:
         """One line per x-feature of the earlier fit."""
         lines = []
         for match in self.matches:
-            name = match.name or "no agreed name"
+            name = match.name or "no name"
             found = "no x-feature left" if match.new is None else f"x-feature {match.new + 1}"
             below = "" if match.new is None else f" (below {self.threshold})"
             kept = "carried over" if match.adopted else f"not carried over{below}"
@@ -99,7 +99,7 @@ def name_feature(
     Example:
         >>> xnn.name_feature(0, "golden feather", who="Ada")
         >>> xnn.feature_names[0]
-        'golden feather'
+        '“golden feather”'
     """
     xnn.names = xnn.names.judge(index, name, who=who, note=note, flag=flag)
 
@@ -164,7 +164,7 @@ def names_of_refit(
         targets: 0-based classes of the new fit.
     """
     kept = None
-    lost = tuple(name for i in range(names.n_features) if (name := names.agreed(i)))
+    lost = tuple(name for i in range(names.n_features) if (name := names.name(i)))
     if old is not None:
         z = data.select(find_positives(data, targets)[0].any(1)).z
         before, after = (apply_embedding(each, z).features for each in (old, new))
@@ -222,7 +222,7 @@ def carry_over(
     for i, j in enumerate(match_features(square)[: names.n_features]):
         there = j < found.shape[1]
         value = float(found[i, j]) if there else 0.0
-        matches.append(Match(i, j if there else None, value, names.agreed(i), value >= threshold))
+        matches.append(Match(i, j if there else None, value, names.name(i), value >= threshold))
     kept = {match.old: match for match in matches if match.adopted}
     adoption = Adoption(tuple(matches), threshold, len(old))
     return _renumbered(names, kept, new.shape[1]), adoption

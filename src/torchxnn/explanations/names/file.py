@@ -156,27 +156,29 @@ def _encode(names: FeatureNames, embedding: str) -> bytes:
 
 
 def names_csv(names: FeatureNames) -> bytes:
-    """All judgements as CSV, one a line, with what is agreed on about their x-feature.
+    """All judgements as CSV, one a line, with what follows about their x-feature.
 
     Columns: index (0-based), x_feature (as people see it), who, name, flag, note, when, origin,
-    counts (whether it is that person's last word), agreed_name, agreed_flag, people. x-features
-    that nobody judged have one line with empty columns. A text that a spreadsheet would run as a
-    formula has an apostrophe before it.
+    counts (whether it is that person's last word), shown_name and status ("one person" or
+    "agreed"), agreed_name (of at least two people), agreed_flag, people. x-features that nobody
+    judged have one line with empty columns. A text that a spreadsheet would run as a formula has an
+    apostrophe before it.
     """
     stream = io.StringIO(newline="")
     table = csv.writer(stream)
     table.writerow(
         ["index", "x_feature", "who", "name", "flag", "note", "when", "origin", "counts",
-         "agreed_name", "agreed_flag", "people"]
+         "shown_name", "status", "agreed_name", "agreed_flag", "people"]
     )  # fmt: skip
     for feature in range(names.n_features):
         settled, latest = names.settled(feature), names.latest(feature)
         rows = [
             (j.who, j.name, j.flag, j.note, j.when, j.origin,
-             "yes" if latest.get(j.who) == j else "no")
+             "yes" if latest.get(names.person(j.who)) == j else "no")
             for j in names.judgements if j.feature == feature
         ] or [("",) * 7]  # fmt: skip
         start = str(feature), f"x-feature {feature + 1}"
-        agreed = settled.name, settled.flag, str(settled.people)
+        flag = settled.flag if settled.people > 1 else ""
+        agreed = settled.name, settled.status, names.agreed(feature), flag, str(settled.people)
         table.writerows(map(without_formula, (*start, *row, *agreed)) for row in rows)
     return stream.getvalue().encode()

@@ -8,18 +8,30 @@ their union, in whatever order people worked.
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Literal, TypeVar, get_args
 
 from torchxnn.errors import DataError
+from torchxnn.explanations.names.texts import (
+    bare,
+    check_line,
+    check_note,
+    check_time,
+    normalised,
+    same_person,
+    utc,
+    words_of_one,
+)
 
 Flag = Literal["", "mixed", "unclear"]
 """mixed: several things at once; unclear: nothing that a person can name."""
+
+Status = Literal["", "one person", "agreed"]
+"""Who stands behind the name that an x-feature is shown by: nobody, one person, or more."""
 
 NAME_LENGTH, NOTE_LENGTH, WHO_LENGTH = 80, 2000, 80
 ANONYMOUS = "anonymous"
@@ -34,7 +46,7 @@ class Judgement:
         name: one line of at most 80 characters; empty where the person could not name it.
         note: anything else, at most 2,000 characters.
         flag: "mixed", "unclear" or empty. A name can be given all the same.
-        who: the person; all nameless people count as one.
+        who: the person; all nameless people count as one, and capitals make no difference.
         when: ISO 8601 in UTC; of several judgements of a person the last one counts.
         origin: where a judgement was carried over from by `XNN.adopt_names`, else empty.
 
@@ -55,8 +67,8 @@ class Judgement:
 
     def __post_init__(self) -> None:
         _settle_head(self)
-        object.__setattr__(self, "name", _line(self.name, "name", NAME_LENGTH))
-        object.__setattr__(self, "note", _text(self.note))
+        object.__setattr__(self, "name", check_line(self.name, "name", NAME_LENGTH))
+        object.__setattr__(self, "note", check_note(self.note, NOTE_LENGTH))
         if self.flag not in get_args(Flag):
             raise DataError(f"flag is {self.flag!r}; it must be 'mixed', 'unclear' or ''")
         if re.fullmatch(r"x feature #?\d*", normalised(self.name)):
@@ -90,9 +102,9 @@ class Action:
 
     def __post_init__(self) -> None:
         _settle_head(self)
-        names = tuple(_line(name, "name", NAME_LENGTH) for name in self.names)
+        names = tuple(check_line(name, "name", NAME_LENGTH) for name in self.names)
         object.__setattr__(self, "names", names)
-        object.__setattr__(self, "into", _line(self.into, "name", NAME_LENGTH))
+        object.__setattr__(self, "into", check_line(self.into, "name", NAME_LENGTH))
         if self.kind not in ("merge", "split"):
             raise DataError(f"kind is {self.kind!r}; it must be 'merge' or 'split'")
         if not names or not all(names) or (self.kind == "merge" and not self.into):
@@ -104,11 +116,11 @@ Record = TypeVar("Record", Judgement, Action)
 
 @dataclass(frozen=True)
 class Settled:
-    """What people agree on about one x-feature.
+    """What people say about one x-feature, and whether they agree.
 
     Attributes:
         feature: 0-based.
-        name: the agreed name; empty if there is none.
+        name: the name that it is shown by; empty if there is none. `status` says whose it is.
         votes: how many people are for each name, by decreasing number; names that were merged are
             counted together. People who could not name it are counted under "".
         people: how many judged.
@@ -125,8 +137,28 @@ class Settled:
 
     @property
     def agreeing(self) -> int:
-        """How many people gave the agreed name."""
+        """How many people gave that name."""
         return dict(self.votes)[self.name] if self.name else 0
+
+    @property
+    def status(self) -> Status:
+        """Whose name it is: one alone cannot agree with anybody."""
+        if not self.name:
+            return ""
+        return "agreed" if self.agreeing > 1 else "one person"
+
+    @property
+    def said_by(self) -> str:
+        """Whose name it is in words, as in "2 of 3 people"."""
+        if self.status == "one person":
+            return "one person alone"
+        if self.status == "agreed":
+            return f"{self.agreeing} of {self.people} people"
+        if not self.people:
+            return "nobody"
+        if self.people == 1:
+            return "one person could not name it"
+        return f"{self.people} people do not agree" if self.disagreement else "nobody could name it"
 
     @property
     def flag(self) -> Flag:
@@ -139,11 +171,12 @@ class Settled:
 class FeatureNames:
     """All judgements about the x-features of one XNN, and the names that follow from them.
 
-    The last judgement of each person counts. A name is agreed on when more than half of the people
-    who judged the x-feature gave it; case, spaces, hyphens and underscores make no difference.
+    The last judgement of each person counts. An x-feature has a name when more than half of the
+    people who judged it gave that name; case, spaces, hyphens and underscores make no difference.
     People who could not name it count too. Otherwise the x-feature stays without a name and is
     listed in `disagreements`, until more people judge it or somebody merges names that mean the
-    same.
+    same. A name is agreed on if at least two people gave it; that of one person is shown in
+    quotation marks.
 
     Attributes:
         n_features: number of x-features, n.
@@ -155,7 +188,9 @@ class FeatureNames:
 
     Example:
         >>> names = FeatureNames(5).judge(0, "golden feather", who="Ada")
-        >>> names.agreed(0)
+        >>> names.shown()[0], names.agreed(0)
+        ('“golden feather”', '')
+        >>> names.judge(0, "Golden feather", who="Bo").agreed(0)
         'golden feather'
     """
 
@@ -218,15 +253,24 @@ class FeatureNames:
 
     def latest(self, feature: int) -> dict[str, Judgement]:
         """The judgement that counts of each person, by person; those taken back are left out."""
-        last = {j.who: j for j in self.judgements if j.feature == feature}
+        last = {self.person(j.who): j for j in self.judgements if j.feature == feature}
         return {who: j for who, j in last.items() if j.name or j.flag}
+
+    def person(self, who: str) -> str:
+        """A person as they first wrote their name here; `who` if they are new."""
+        return self._people.get(same_person(who), who)
 
     def settled(self, feature: int) -> Settled:
         """What people agree on about an x-feature, and how they voted."""
         return self._settled[feature]
 
     def agreed(self, feature: int) -> str:
-        """The agreed name of an x-feature, or an empty text."""
+        """The name of an x-feature that at least two people agree on, or an empty text."""
+        settled = self._settled[feature]
+        return settled.name if settled.status == "agreed" else ""
+
+    def name(self, feature: int) -> str:
+        """The name that an x-feature is shown by, one person's or agreed on, or an empty text."""
         return self._settled[feature].name
 
     @property
@@ -240,20 +284,22 @@ class FeatureNames:
         return tuple(sorted({who for i in range(self.n_features) for who in self.latest(i)}))
 
     def shown(self) -> tuple[str, ...]:
-        """A label for every x-feature: the agreed name, or "x-feature 3" (counted from 1).
+        """A label for every x-feature: its name, or "x-feature 3" (counted from 1).
 
-        Where several x-features have the same name, each carries its number: "wing bar #2".
+        What one person alone calls it stands in quotation marks: “golden feather”. Where several
+        x-features have the same name, each carries its number: "wing bar #2".
         """
-        names = [settled.name for settled in self._settled]
-        often = Counter(normalised(name) for name in names if name)
-        return tuple(
-            f"x-feature {i + 1}"
-            if not name
-            else f"{name} #{i + 1}"
-            if often[normalised(name)] > 1
-            else name
-            for i, name in enumerate(names)
-        )
+        often = Counter(normalised(settled.name) for settled in self._settled if settled.name)
+        return tuple(self._label(settled, often) for settled in self._settled)
+
+    @staticmethod
+    def _label(settled: Settled, often: Mapping[str, int]) -> str:
+        number = settled.feature + 1
+        if not settled.name:
+            return f"x-feature {number}"
+        alone = settled.status == "one person"
+        label = words_of_one(settled.name) if alone else bare(settled.name)
+        return f"{label} #{number}" if often[normalised(settled.name)] > 1 else label
 
     def opinions(self) -> tuple[tuple[str | None, ...], ...]:
         """Per x-feature and person of `people` the name given, normalised and merged.
@@ -267,6 +313,12 @@ class FeatureNames:
             said = {who: _canonical(one.name, synonyms) for who, one in latest.items()}
             rows.append(tuple(map(said.get, self.people)))
         return tuple(rows)
+
+    @cached_property
+    def _people(self) -> dict[str, str]:
+        """How each person is compared -> how they first wrote their name."""
+        written = [*((j.when, j.who) for j in self.judgements)]
+        return {same_person(who): who for _, who in sorted(written, reverse=True)}
 
     @cached_property
     def _settled(self) -> tuple[Settled, ...]:
@@ -324,17 +376,6 @@ class FeatureNames:
         return max(utc(), utc(datetime.fromisoformat(last) + timedelta(microseconds=1)))
 
 
-def normalised(name: str) -> str:
-    """A name as it is compared: case, spaces, hyphens and underscores make no difference."""
-    text = unicodedata.normalize("NFKC", name).casefold()
-    return " ".join(re.sub(r"[-_\u2010-\u2015]", " ", text).split()).strip(" .,;:!\"'")
-
-
-def utc(when: datetime | None = None) -> str:
-    """A time, by default now, as ISO 8601 in UTC with microseconds; such texts sort by time."""
-    return (when or datetime.now(UTC)).astimezone(UTC).isoformat(timespec="microseconds")
-
-
 def _in_order(records: Iterable[Record]) -> tuple[Record, ...]:
     """By time, each once; by content where times are equal, so that every union is the same."""
     return tuple(sorted(dict.fromkeys(records), key=lambda each: (each.when, repr(each))))
@@ -350,34 +391,5 @@ def _settle_head(record: Judgement | Action) -> None:
     feature = record.feature
     if isinstance(feature, bool) or not isinstance(feature, int) or feature < 0:
         raise DataError(f"an x-feature is a number from 0, got {feature!r}")
-    object.__setattr__(record, "who", _line(record.who, "person", WHO_LENGTH) or ANONYMOUS)
-    object.__setattr__(record, "when", _time(record.when))
-
-
-def _time(when: str) -> str:
-    if not when:
-        return utc()
-    try:
-        return utc(datetime.fromisoformat(when))
-    except (TypeError, ValueError) as error:
-        raise DataError(f"a time is ISO 8601, such as {utc()}, got {when!r}") from error
-
-
-def _line(text: str, what: str, longest: int) -> str:
-    if not isinstance(text, str):
-        raise DataError(f"a {what} is a text, got {text!r}")
-    if any(unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") and c not in " \t" for c in text):
-        raise DataError(f"a {what} is one line without control characters, got {text!r}")
-    text = " ".join(text.split())
-    if len(text) > longest:
-        raise DataError(f"a {what} has at most {longest} characters, got {len(text)}")
-    return text
-
-
-def _text(text: str) -> str:
-    if not isinstance(text, str):
-        raise DataError(f"a note is a text, got {text!r}")
-    text = "".join(c for c in text if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cs"))
-    if len(text) > NOTE_LENGTH:
-        raise DataError(f"a note has at most {NOTE_LENGTH} characters, got {len(text)}")
-    return text.strip()
+    object.__setattr__(record, "who", check_line(record.who, "person", WHO_LENGTH) or ANONYMOUS)
+    object.__setattr__(record, "when", check_time(record.when))
