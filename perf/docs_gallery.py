@@ -93,10 +93,11 @@ def main(docs: Path, classes: int = 10, epochs: int = 8) -> None:
         save_webp(figure_bytes(comparison_figure(xnn, samples, target), "png", 90), docs / file)
         state = "; ".join(report.degenerate) or "not degenerate"
         text.append(
-            f"\n## {WORDS[target].capitalize()}\n\nOn test images R² {found.r2:.3f}, F_cls "
+            f"\n## {WORDS[target].capitalize()}\n\n![Three images of the digit {WORDS[target]}: "
+            f"the heatmap of the whole logit, then of {found.n_features} x-features with their "
+            f"contributions]({file})\n\n*On test images R² {found.r2:.3f}, F_cls "
             f"{found.f_cls:.1%}; {found.active} of {found.n_features} x-features are active "
-            f"({state}).\n\n![Three images of the digit {WORDS[target]}: the heatmap of the whole "
-            f"logit, then of {found.n_features} x-features with their contributions]({file})\n"
+            f"({state}).*\n"
         )
         print(f"{WORDS[target]}: R² {found.r2:.3f}, {found.active} active")
     replace_file(docs / "gallery.md", "".join(text).encode())

@@ -25,6 +25,7 @@ DATA = "needs data sets that are not in any package"
 LONG = "measures for minutes or hours"
 INDEX = "installs from a package index"
 SERVER = "a server, or talks to one; tests/apps/study/test_study_server.py does the same"
+SETTINGS = "a settings file; tests/apps/study/test_study_build.py reads such files"
 CLUSTER = "needs a Ray cluster; tests/parallel/test_ray_engine.py does the same"
 
 
@@ -43,14 +44,12 @@ NOT_RUN = {
         "xnn study",
     ): "trains a network; tests/apps/study/test_study_build.py does the same",
     ("docs/study.md", "xnn study"): SERVER,
-    (
-        "docs/study.md",
-        "title:",
-    ): "a settings file; tests/apps/study/test_study_build.py reads such files",
-    ("docs/study.md", "data_sets:"): "a part of a settings file",
-    ("docs/study.md", "allocation:"): "a part of a settings file",
+    ("docs/study.md", "title:"): SETTINGS,
+    ("docs/study_tasks.md", "title:"): SETTINGS,
+    ("docs/study_tasks.md", "data_sets:"): "a part of a settings file",
+    ("docs/study_tasks.md", "allocation:"): "a part of a settings file",
+    ("docs/study_analysis.md", "xnn study"): SERVER,
     ("docs/study.md", "pip"): INDEX,
-    ("docs/study.md", "location"): "settings of another server",
     ("docs/hosting.md", ""): SERVER,
     ("docs/scale.md", "pip"): INDEX,
     ("docs/scale.md", "ray"): CLUSTER,
@@ -74,6 +73,8 @@ NOT_RUN = {
     ): "needs a vision transformer; tests/xnn/test_token_xnn.py does the same",
     ("docs/evaluation.md", "pip"): INDEX,
     ("docs/evaluation.md", "xnn benchmark"): DATA,
+    ("docs/evaluation_funnybirds.md", "pip"): INDEX,
+    ("docs/evaluation_funnybirds.md", "xnn benchmark"): DATA,
     **{(page, "xnn benchmark"): DATA for page in measured("xnn benchmark")},
     **{(page, "python"): LONG for page in measured("python")},
     ("docs/planted.md", "xnn"): LONG,
@@ -91,6 +92,7 @@ HEAVY = (
     "docs/clip.md",
     "docs/many_classes.md",
     "docs/own_network.md",
+    "docs/unusual_inputs.md",
     "docs/what_if.md",
 )
 WORKERS = {"--jobs", "--engine", "--address"}

@@ -290,7 +290,7 @@ class Around(nn.Module):
 
 
 class BlueFirst(nn.Module):
-    """As docs/own_network.md has it."""
+    """As docs/unusual_inputs.md has it."""
 
     def __init__(self, model):
         super().__init__()

@@ -1,4 +1,4 @@
-"""The how-to of docs/own_network.md: an image and a row of metadata, held fixed by a wrapper."""
+"""The how-to of docs/unusual_inputs.md: an image and a row of metadata, held fixed by a wrapper."""
 
 import re
 from pathlib import Path
@@ -9,7 +9,7 @@ from torch import nn
 
 from torchxnn import XNN, TrainConfig
 
-PAGE = Path(__file__).parents[2] / "docs" / "own_network.md"
+PAGE = Path(__file__).parents[2] / "docs" / "unusual_inputs.md"
 
 
 class ImageAndRow(nn.Module):

@@ -167,7 +167,7 @@ def _refusal(images: Tensor, error: Exception) -> XNNError:
         f"the model raised on images {tuple(images.shape)}: {where_and_why(error)}; its forward "
         "must take one tensor of images, of the size it was trained on (--size), and return "
         'logits: wrap a model that takes something else ("A forward of your own" in '
-        "docs/own_network.md)"
+        "docs/unusual_inputs.md)"
     )
 
 

@@ -108,7 +108,7 @@ def test_the_simulation_prints_errors_and_coverage(perf, capsys, tmp_path):
 
 @pytest.mark.slow
 def test_the_model_with_both_random_keeps_its_promise(perf):
-    """A small version of `perf/study_statistics.py`, whose figures are in docs/study.md."""
+    """A small version of `perf/study_statistics.py`; docs/study_analysis.md has its figures."""
     truth = perf["Truth"](participants=30, batches=5)
     null = perf["check"](truth, 60, seed=5)
     crossed, ranks = null[perf["CROSSED"]], null[perf["RANKS"]]

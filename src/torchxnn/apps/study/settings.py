@@ -203,7 +203,7 @@ class Recruitment(Frozen):
 
 @dataclass(frozen=True)
 class MachineRules:
-    """From when on somebody acts like a program; docs/study.md says why these thresholds.
+    """From when on somebody acts like a program; docs/study_analysis.md says why these thresholds.
 
     Attributes:
         signals: leave out who shows as many of the signals below; 0 leaves out nobody.

@@ -1,4 +1,4 @@
-"""The tables; see `docs/study.md` for what the columns of the export mean."""
+"""The tables; see `docs/study_analysis.md` for what the columns of the export mean."""
 
 from __future__ import annotations
 

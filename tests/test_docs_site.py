@@ -1,0 +1,133 @@
+"""The pages as a reader meets them: pictures with captions, pages that end, a whole site."""
+
+import re
+import subprocess
+import sys
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+
+import pytest
+
+from docs_examples import PAGES, ROOT
+
+MOST_WORDS, MOST_LINES = 2100, 230
+"""Words outside of tables and code, which are looked up rather than read; lines of the file."""
+PICTURE = re.compile(r"!\[([^\]]*)\]\(([^)]*)\)")
+WIDTHS = {"desktop": (1280, 900), "phone": (390, 844)}
+
+
+def paragraphs(page):
+    text = re.sub(r"```.*?```", "", (ROOT / page).read_text("utf-8"), flags=re.DOTALL)
+    return [part.strip() for part in re.split(r"\n\s*\n", text)]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_picture_says_what_it_shows_and_has_a_caption(page):
+    """In words for who cannot see it, and in the paragraph in italics below it for everybody."""
+    found = paragraphs(page)
+    for place, part in enumerate(found):
+        for alt, file in PICTURE.findall(part):
+            assert len(alt.split()) >= 6, f"{page}: {file} says too little of what it shows"
+            assert PICTURE.fullmatch(part), f"{page}: {file} is not a paragraph of its own"
+            caption = found[place + 1]
+            assert re.fullmatch(r"\*(?!\*).+[.)]\*", caption, re.DOTALL), f"{page}: {file}: caption"
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_no_page_is_longer_than_a_reader_bears(page):
+    lines = (ROOT / page).read_text("utf-8").splitlines()
+    read = [line for part in paragraphs(page) for line in part.splitlines() if line[:1] != "|"]
+    words = len(" ".join(read).split())
+    too_long = f"{page}: {words} words, {len(lines)} lines; give a part of it a page of its own"
+    assert words <= MOST_WORDS, too_long
+    assert len(lines) <= MOST_LINES, too_long
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        """Requests are no news."""
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """The built site, behind a server on this machine; its address and the paths of its pages."""
+    pytest.importorskip("material", reason="pip install 'torchxnn[docs]'")
+    folder = tmp_path_factory.mktemp("site")
+    words = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    handler = partial(Quiet, directory=str(folder))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    Thread(target=server.serve_forever, daemon=True).start()
+    paths = [str(path.relative_to(folder).parent) for path in folder.rglob("index.html")]
+    yield f"http://127.0.0.1:{server.server_port}", sorted(paths), folder
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    api = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
+    if not Path("/usr/bin/chromium").is_file():
+        pytest.skip("Chromium is not installed (apt-get install chromium)")
+    with api.sync_playwright() as program:
+        started = program.chromium.launch(
+            executable_path="/usr/bin/chromium", args=["--no-sandbox", "--disable-gpu"]
+        )
+        yield started
+        started.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("screen", WIDTHS)
+def test_pages_ask_for_nothing_from_elsewhere_and_fit_the_screen(site, browser, screen):
+    address, paths, _ = site
+    width, height = WIDTHS[screen]
+    scheme = "dark" if screen == "phone" else "light"
+    page = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
+    asked, failed = [], []
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("response", lambda one: failed.append(one.url) if one.status >= 400 else None)
+    assert len(paths) > 40
+    for path in paths:
+        page.goto(f"{address}/{path}/")
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, path
+    page.close()
+    assert [url for url in asked if not url.startswith((address, "data:"))] == []
+    assert failed == []
+
+
+@pytest.mark.slow
+def test_a_picture_stands_in_a_figure_with_its_caption(site):
+    _, _, folder = site
+    text = (folder / "limits" / "index.html").read_text("utf-8")
+    assert text.count("<figcaption>") == text.count("<img alt=") == 4
+
+
+@pytest.mark.slow
+def test_search_finds_a_page(site, browser):
+    address, _, _ = site
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    page.goto(f"{address}/")
+    page.keyboard.press("f")
+    page.keyboard.type("contrast mass")
+    first = page.locator(".md-search-result__link").first
+    first.wait_for()
+    assert "limits" in page.locator(".md-search-result__list").inner_html()
+    page.close()
+
+
+@pytest.mark.slow
+def test_the_site_is_light_and_dark_as_the_system_says(site, browser):
+    address, _, _ = site
+    seen = {}
+    for scheme in ("light", "dark"):
+        page = browser.new_page(color_scheme=scheme)
+        page.goto(f"{address}/theory/")
+        page.wait_for_selector("body[data-md-color-scheme]")
+        colour = page.evaluate("getComputedStyle(document.body).backgroundColor")
+        seen[scheme] = sum(map(int, re.findall(r"\d+", colour)[:3]))
+        page.close()
+    assert seen["light"] > 3 * 200 > 3 * 80 > seen["dark"]
