@@ -313,6 +313,14 @@ def test_check_prints_layers_and_the_cascade(folder, tmp_path, capsys):
     assert "out of range" in fails(capsys, "check", "cli_examples:small_network", "--target", "9")
 
 
+def test_check_takes_a_network_or_a_saved_xnn(tmp_path, capsys):
+    line = fails(capsys, "check", str(tmp_path / "nothing"))
+    assert line.startswith("no saved XNN is there (no xnn.json), and a network is torchvision:")
+    line = fails(capsys, "check", "resnet18")
+    assert "no saved XNN is there" in line
+    assert "did you mean torchvision:resnet18?" in line
+
+
 def test_check_names_an_operation_without_a_rule(capsys):
     line = fails(capsys, "check", "cli_examples:unsupported_network")
     assert "in Sorting (cli_examples.py" in line

@@ -16,6 +16,7 @@ from torchxnn import XNN, contrast
 from torchxnn.cli.main import main
 from torchxnn.errors import DataError
 from torchxnn.explanations.sentences import account_for, article, noun, stability_facts
+from torchxnn.explanations.summands import joined
 from torchxnn.metrics.faithfulness import (
     BOUND_LEVEL,
     BoundLevel,
@@ -252,12 +253,39 @@ def pair(first=((3.0, -1.0, 0.1),), second=((2.0, -0.5),), **changes):
 def test_the_form_of_a_contrast():
     found = contrast(*pair())
     assert found.sentence() == (
-        "Bird 4 rather than bird 7 because of red (+3.00, 45%) for bird 4, and x-feature 2 (+0.50, "
-        f"8%) against bird 7; the other way speak black cap ({MINUS}2.00, 30%) for bird 7, and "
+        "Bird 4 rather than bird 7 because of red (+3.00, 45%) for bird 4, and bird 7's "
+        f"x-feature 2 (+0.50, 8%) against bird 7; the other way speak black cap ({MINUS}2.00, 30%) "
+        "for bird 7, and "
         f"gold ({MINUS}1.00, 15%) against bird 4; the rest of the logit difference of 1.00 is "
         "what typical other images get (0), weaker x-features (+0.10) and what remains unexplained "
         "(+0.40)."
     )
+
+
+def test_a_contrast_says_whose_x_feature_it_speaks_of():
+    a, b = pair(first=((3.0, 1.0, 0.1),), second=((2.0, 2.5),))
+    a = replace(a, feature_names=("x-feature 1", "x-feature 2", "beak"), target_names=("014.Owl",))
+    a = replace(a, logits=torch.tensor([5.0]))
+    b = replace(b, feature_names=("beak", "x-feature 2"), logits=torch.tensor([4.5]))
+    text = contrast(a, b).sentence()
+    assert "because of Owl's x-feature 1 (+3.00, 35%) and Owl's x-feature 2 (+1.00, 12%)" in text
+    assert f"bird 7's x-feature 2 ({MINUS}2.50, 29%) and bird 7's beak ({MINUS}2.00, 23%)" in text
+    panels = [panel.name for panel in contrast(a, b).card().panels]
+    assert panels == ["A: x-feature 1", "B: x-feature 2", "B: beak", "A: x-feature 2", "A: beak"]
+
+
+def test_a_contrast_of_one_xnn_has_no_owners():
+    both = explanation(((1.0, -2.0), (3.0, 0.0)))
+    assert "'s " not in contrast(both, both, 0, 1).sentence()
+
+
+def test_what_several_x_features_have_in_common_is_said_once():
+    assert joined(["an owl's x-feature 1", "an owl's x-feature 3"]) == "an owl's x-features 1 and 3"
+    assert joined(["owl's x-feature 1", "gull's x-feature 3"]) == (
+        "owl's x-feature 1 and gull's x-feature 3"
+    )
+    assert joined(["x-feature 1", "wing"]) == "x-feature 1 and wing"
+    assert joined(["the absence of x-feature 1"]) == "the absence of x-feature 1"
 
 
 def test_a_contrast_adds_up_and_puts_the_larger_logit_first():
@@ -352,6 +380,7 @@ def test_explain_against_another_run(runs, capsys):
     said = " ".join(capsys.readouterr().out.split())
     assert "lass 1 rather than class 2" in said or "lass 2 rather than class 1" in said
     folder = runs / "out" / "photo"
+    assert f"{folder}/contrast/contrast.html" in said
     record = json.loads((folder / "contrast" / "contrast.json").read_text("utf-8"))
     total = sum(one["value"] for one in record["summands"])
     total += record["intercept"] + record["unexplained"]

@@ -12,7 +12,7 @@ from torchxnn.parallel.config import EngineConfig
 
 @dataclass(frozen=True)
 class Attribute(SavedRunOnImages):
-    """Draw the heatmaps of all images of a data set to disk; run it again to go on after a kill."""
+    """Draw heatmaps of a class's images, or of all, to disk; run again to go on after a kill."""
 
     out: str
     """folder for the heatmaps, or a URL of object storage; `Heatmaps` reads it"""
@@ -20,7 +20,7 @@ class Attribute(SavedRunOnImages):
     engine: EngineConfig = field(default_factory=EngineConfig)
 
     def execute(self, terminal: Terminal) -> None:
-        """Draw what is missing, and say what is there."""
+        """Draw what is missing, and say what is there, and why so many."""
         from torchxnn.apps.heatmaps.attribute import attribute_many
 
         engine = self.engine.make()
@@ -36,6 +36,9 @@ class Attribute(SavedRunOnImages):
                 on_images=count_drawings(progress, "Drawing heatmaps"),
             )
         n, height, width = heatmaps[0].heatmaps.shape
-        terminal.say(
-            f"{len(heatmaps)} images, {n} heatmaps of {height} x {width} each, in {self.out}"
-        )
+        drawn = f"{len(heatmaps)} of {len(dataset)} images"
+        if self.heatmaps.images == "positives":
+            names = " or ".join(repr(xnn.target_name(target)) for target in xnn.targets)
+            by = "the network's prediction" if dataset.labels is None else "their labels"
+            drawn += f" (those of {names} by {by}; --images all draws the others, too)"
+        terminal.say(f"{drawn}, {n} heatmaps of {height} x {width} each, in {self.out}")

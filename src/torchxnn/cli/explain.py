@@ -54,7 +54,7 @@ class Explain(SavedRun):
             terminal.say(explanation.summary(), f"  {folder}/explanation.html")
             if found is not None:
                 found.save(folder / "contrast")
-                terminal.say(found.sentence())
+                terminal.say(found.sentence(), f"  {folder}/contrast/contrast.html")
         if skipped:
             terminal.complain(f"{len(skipped)} of {len(self.images)} images skipped:")
             for line in skipped:

@@ -253,7 +253,11 @@ class Reasons(SavedResult, ABC):
 
         An x-feature that is 0 here contributes by what a typical other image has of it.
         """
-        pairs = zip(self.feature_names, self.features.tolist(), strict=True)
+        return self.as_reasons(self.feature_names)
+
+    def as_reasons(self, names: Sequence[str]) -> tuple[str, ...]:
+        """The same where the x-features go by other names, one each."""
+        pairs = zip(names, self.features.tolist(), strict=True)
         return tuple(name if value else f"the absence of {name}" for name, value in pairs)
 
     @property

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, final
 import numpy as np
 import torch
 
+from torchxnn.data.class_names import spoken
 from torchxnn.errors import DataError
 from torchxnn.explanations.base import Reasons
 from torchxnn.explanations.card import Card, Evidence, Panel, Row, weakness
@@ -22,6 +23,7 @@ from torchxnn.explanations.summands import (
     Reason,
     Summand,
     listed,
+    owned,
     plural,
     put_together,
     shared,
@@ -96,7 +98,8 @@ class Contrast(SavedResult):
         get (+0.05) and what remains unexplained (+0.04)." The numbers in logits add up to the
         difference; shares are of the sum of |value|, and below 5% an x-feature is one of the weaker
         ones. X-features of one class that are alike are one reason, and one of the first class that
-        is no larger on it than elsewhere is none.
+        is no larger on it than elsewhere is none. Those without a name of their own are called by
+        their class, as in "European Goldfinch's x-feature 2".
         """
         first, second = noun(self.first), noun(self.second)
         start = f"{first} rather than {second}"
@@ -203,7 +206,7 @@ class Contrast(SavedResult):
         explanation, index = self.explanations[_BOTH.index(one.of)]
         letter = "AB"[_BOTH.index(one.of)]
         return Panel(
-            f"{letter}: {one.name}",
+            f"{letter}: {explanation.reason_names[one.feature]}",
             evidence,
             (one.value,),
             details=explanation.details(one.feature, index),
@@ -285,9 +288,13 @@ def contrast(
         first, second, first_index, second_index = second, first, second_index, first_index
     a, b = first.account(first_index), second.account(second_index)
     own, other = first.contributions[first_index], -second.contributions[second_index]
+    names, other_names = first.feature_names, second.feature_names
+    if not _of_one_xnn(first, second):
+        names = owned(first.feature_names, second.feature_names, spoken(a.target))
+        other_names = owned(second.feature_names, first.feature_names, spoken(b.target))
     summands = [
-        *summands_of(first.reason_names, own.tolist(), "first"),
-        *summands_of(second.reason_names, other.tolist(), "second"),
+        *summands_of(first.as_reasons(names), own.tolist(), "first"),
+        *summands_of(second.as_reasons(other_names), other.tolist(), "second"),
     ]
     reasons = [(a.target, first.declined(first_index)), (b.target, second.declined(second_index))]
     refusals = [f"for {noun(name)}, {reason}" for name, reason in reasons if reason]
@@ -304,6 +311,11 @@ def contrast(
         explanations=((first, first_index), (second, second_index)),
         outputs_are=first.outputs_are,
     )
+
+
+def _of_one_xnn(first: Reasons, second: Reasons) -> bool:
+    """Whether two explanations are about the same x-features, by what one input gives them."""
+    return first.targets == second.targets and torch.equal(first.features, second.features)
 
 
 def _check(first: Reasons, second: Reasons, first_index: int, second_index: int) -> None:

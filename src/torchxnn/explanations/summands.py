@@ -6,6 +6,7 @@ many they are: their contributions of one sign are added up and named together.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -17,6 +18,9 @@ NOTABLE_SHARE = 0.05
 
 SELDOM = 0.5
 """An x-feature that fewer resamplings of the images find again is named with that share."""
+
+_UNNAMED = re.compile(r"(.*\b|)x-feature (\d+)", re.DOTALL)
+"""An x-feature without a name of its own: what stands before, and its number."""
 
 Of = Literal["first", "second"]
 
@@ -127,6 +131,18 @@ class Reason:
         return f"{joined([one.name for one in self.members])}{said} ({figures})"
 
 
+def owned(names: Sequence[str], others: Sequence[str], owner: str) -> tuple[str, ...]:
+    """Names that tell whose x-feature each is, as in "bathroom's x-feature 2".
+
+    An x-feature that somebody named keeps its name, unless `others`, those of another XNN, has the
+    same one.
+    """
+    return tuple(
+        f"{owner}'s {name}" if name in others or _UNNAMED.fullmatch(name) else name
+        for name in names
+    )
+
+
 def plural(reasons: Sequence[Reason], one: str, several: str) -> str:
     """The word that goes with these reasons as its subject."""
     return one if sum(len(each.members) for each in reasons) == 1 else several
@@ -182,11 +198,15 @@ def weaker(reasons: Sequence[Reason]) -> float | None:
 
 
 def joined(names: Sequence[str]) -> str:
-    """Several x-features as one subject: "x-features 1 and 3", "wing and x-feature 3"."""
-    kind = "x-feature "
-    if len(names) < 2 or not all(name.startswith(kind) for name in names):
+    """Several x-features as one subject: "x-features 1 and 3", "wing and x-feature 3".
+
+    What stands before all of them is said once, as in "bathroom's x-features 1 and 3".
+    """
+    found = [_UNNAMED.fullmatch(name) for name in names]
+    parts = [match.groups() for match in found if match]
+    if len(names) < 2 or len(parts) < len(names) or len({before for before, _ in parts}) > 1:
         return listed(names)
-    return f"x-features {listed([name.removeprefix(kind) for name in names])}"
+    return f"{parts[0][0]}x-features {listed([number for _, number in parts])}"
 
 
 def listed(texts: Sequence[str]) -> str:

@@ -417,7 +417,11 @@ class TestCommand:
     def test_it_draws_and_says_where(self, run, folder, tmp_path, capsys):
         assert main(["attribute", str(run), str(folder), "--out", str(tmp_path / "maps")]) == 0
         out = " ".join(capsys.readouterr().out.split())
-        assert "16 images, 3 heatmaps of 12 x 12 each" in out
+        assert (
+            "16 of 64 images (those of 'b' by their labels; --images all draws the others, too)"
+            in out
+        )
+        assert ", 3 heatmaps of 12 x 12 each, in" in out
         assert len(Heatmaps.open(tmp_path / "maps")) == 16
 
     def test_errors_are_one_line(self, run, tmp_path, capsys):

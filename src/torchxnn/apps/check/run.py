@@ -21,7 +21,7 @@ from torchxnn.attribution.excitation_backprop.method import ExcitationBackprop
 from torchxnn.attribution.sanity import RandomizedStep, randomize_from_the_top
 from torchxnn.data.config import DataConfig
 from torchxnn.data.datasets.images import read_input
-from torchxnn.errors import AttributionWarning, XNNError, XNNWarning
+from torchxnn.errors import AttributionWarning, ModelError, XNNError, XNNWarning
 from torchxnn.explanations.drawing.canvas import figure_bytes
 from torchxnn.explanations.drawing.overlay import heatmap_over
 from torchxnn.explanations.volume import in_slices
@@ -141,10 +141,19 @@ def _load(config: CheckConfig, on_note: Callable[[str], None]) -> LoadedModel:
             xnn = open_run(Path(config.model), weights=config.weights)  # and no other model's
             loaded = LoadedModel(xnn.model, cast(Preprocessing, xnn.preprocessing), None, "")
         else:
-            loaded = load_model(config.model, config.weights, allow_random=True)
+            loaded = _load_network(config)
     for warning in caught:
         on_note(str(warning.message))
     return loaded
+
+
+def _load_network(config: CheckConfig) -> LoadedModel:
+    try:
+        return load_model(config.model, config.weights, allow_random=True)
+    except ModelError as error:
+        if ":" in config.model:
+            raise
+        raise ModelError(f"no saved XNN is there (no {MARKER}), and {error}") from error
 
 
 def _target(model: nn.Module, images: Tensor, target: int | None) -> int:
