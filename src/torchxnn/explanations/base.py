@@ -20,15 +20,18 @@ from torch import Tensor
 from torchxnn.attribution.base import Certificate
 from torchxnn.data.positives import target_position
 from torchxnn.errors import DataError, check_finite
-from torchxnn.explanations.alike import ALIKE, Pair, find_alike, groups_of, likeness
+from torchxnn.explanations.alike import ALIKE, Pair, find_alike, groups_of, likeness, overlap
 from torchxnn.explanations.card import Card, Evidence, Panel, Row, strength, weakness
 from torchxnn.explanations.certificate import (
     READING_OF_MASS,
+    READING_OF_OVERLAP,
     above_bound,
     bound_origin,
+    certified,
     drawing_line,
     drawing_warnings,
     faithfulness_line,
+    method_line,
     overlap_line,
 )
 from torchxnn.explanations.drawing.html import card_fragment, render_card
@@ -314,6 +317,34 @@ class Reasons(SavedResult, ABC):
         if maps is not None and len(maps) > 1:
             lines.append(overlap_line(maps, self.drawn, self.unit))
         return (*lines, drawing_line(self.certificate, self.drawn, self.scale))
+
+    def certificate_of_fit(self) -> tuple[str, ...]:
+        """What of the certificate holds for every input, for pages that show several."""
+        lines = [faithfulness_line(self.faithfulness, self.unit)]
+        if self._measured_bounds is not None:
+            every = range(len(self.targets))
+            bounds = listed([number(self.error_bound(k)) for k in every])
+            lines.append(
+                f"The bound of the error of the reproduced {self.quantity}, {bounds}, is one "
+                f"{self._bound_origin(*every)}."
+            )
+        lines.append(method_line(self.certificate, self.drawn, self.scale))
+        if len(self.features) > 1:
+            lines.append(READING_OF_OVERLAP.format(drawn=self.drawn.lower(), unit=self.unit))
+        return tuple(lines)
+
+    def certificate_here(self) -> str:
+        """The rest of it, which is of this input, in a line."""
+        errors = [
+            f"{number(abs(float(self.logits[k] - self.reproduced[k])))}"
+            + (f" of at most {number(self.error_bound(k))}" if self._measured_bounds else "")
+            for k in range(len(self.targets))
+        ]
+        found = [f"error of the reproduced {self.quantity} {listed(errors)}"]
+        maps = self.map_correlation()
+        if maps is not None and len(maps) > 1:
+            found.append(f"overlap of the {self.drawn.lower()} {overlap(maps):.2f}")
+        return f"On this {self.unit}: {'; '.join([*found, certified(self.certificate)])}."
 
     def summary(self) -> str:
         """Plain text for a terminal."""

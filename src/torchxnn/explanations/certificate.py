@@ -28,6 +28,12 @@ READING_OF_MASS = (
 )
 """How a caption says what the contrast mass beside a map means."""
 
+READING_OF_OVERLAP = (
+    "Overlap: mean squared correlation of the x-features' {drawn} on one {unit}, as drawn (0: each "
+    "shows a place of its own; 1: all show the same)."
+)
+"""How a page with several inputs says what their overlaps mean."""
+
 _GROUPS = {
     "classes": ("of the class", "of other classes"),
     "labels": ("with the label", "without it"),
@@ -95,12 +101,21 @@ def drawing_line(certificate: Certificate, drawn: str, scale: OutputScale = "log
 
     `scale` is that of the outputs; of others than logits the whole is drawn in another way.
     """
-    versions = ", ".join(f"{name} {version}" for name, version in certificate.versions.items())
+    method, made = _method(certificate, scale), _made(certificate)
+    return f"{drawn}: {method}, {certified(certificate)}, {made}."
+
+
+def method_line(certificate: Certificate, drawn: str, scale: OutputScale = "logits") -> str:
+    """The same without what is of one input."""
+    return f"{drawn}: {_method(certificate, scale)}, {_made(certificate)}."
+
+
+def _method(certificate: Certificate, scale: OutputScale) -> str:
     method = certificate.method.replace("_", " ")
     if scale != "logits" and certificate.fallback_share is not None:
         of_whole = OF_PROBABILITIES.replace("_", " ")
         method = f"{method} (that of the whole output: {of_whole}, since it is no logit)"
-    return f"{drawn}: {method}, {_certified(certificate)}, {certificate.dtype}; {versions}."
+    return method
 
 
 def drawing_warnings(certificate: Certificate, unit: str) -> list[str]:
@@ -114,6 +129,12 @@ def drawing_warnings(certificate: Certificate, unit: str) -> list[str]:
     return found
 
 
+def _made(certificate: Certificate) -> str:
+    """In which precision, and by which programs."""
+    versions = ", ".join(f"{name} {version}" for name, version in certificate.versions.items())
+    return f"{certificate.dtype}; {versions}"
+
+
 def _kept(found: Faithfulness) -> str:
     """The share of inputs that keep their class, and a comma; empty where nothing is decided."""
     if found.f_cls is None or found.f_cls_positives is None:
@@ -121,7 +142,7 @@ def _kept(found: Faithfulness) -> str:
     return f"F_cls {found.f_cls:.1%} ({found.f_cls_positives:.1%}), "
 
 
-def _certified(certificate: Certificate) -> str:
+def certified(certificate: Certificate) -> str:
     """What the certificate says, or that there is nothing to say."""
     figures = (
         ("conservation error", certificate.conservation_error, ".1e"),

@@ -87,6 +87,53 @@ def test_stability_likeness_and_overlap_of_the_fit_are_said(written):
     assert "x-feature 2 10%" in written(fit=fit_report(found_again=(0.5, 0.1, 1.0))).text
 
 
+def test_the_certificate_of_the_fit_stands_once_and_each_card_has_its_own_line(written):
+    a, b = (replace(explanation(), logits=explanation().reproduced + off) for off in (0.1, 0.2))
+    fit = fit_report(not_resampled="several targets")
+    told = [replace(each, not_resampled="several targets") for each in (a, b)]
+    page = written(explanations=tuple(told), fit=fit)
+    for once in (
+        "Faithfulness on 100 held-out images", "Heatmaps: excitation backprop, float32;",
+        "Overlap: mean squared correlation", "not measured: several targets",
+    ):  # fmt: skip
+        assert page.text.count(once) == 1, once
+    assert "error of the reproduced logit 0.10; overlap of the heatmaps 0." in page.text
+    assert "error of the reproduced logit 0.20; overlap of the heatmaps 0." in page.text
+    assert page.text.count("conservation error 3.0e-07, fallback share 1.0%") == 2
+
+
+def test_a_bound_that_all_images_share_is_said_once(written):
+    known = replace(faithfulness(), error_bound=(0.5,), bound_positives=(10,))
+    page = written(explanations=(explanation(faithfulness=known),) * 2)
+    assert (
+        page.text.count(
+            "The bound of the error of the reproduced logit, 0.50, is one that a new "
+            "image stays within with probability at least 10/11 (91%)"
+        )
+        == 1
+    )
+    assert page.text.count("error of the reproduced logit 0.10 of at most 0.50") == 2
+
+
+def test_provenance_is_lines_and_says_nothing_twice(written):
+    fit = fit_report(config=TrainConfig(epochs=40, trials=5, beta=100.0, hidden=(16,)))
+    page = written(fit=fit, provenance=(("model", "a net"),))
+    told = page.text[page.text.rindex("Provenance\n") :]
+    lines = [line for line in map(str.strip, told.splitlines()) if line]
+    assert lines[2:4] == ["Modela net", "Positivesfound by their label"]
+    assert "Fit12 of at most 40 epochs in the best trial; 1 of at most 5 trials; 3 s" in lines
+    loss = "0.8 in all, of weighted terms: faithfulness 0.1, reconstruction (sparse) 0.5, pull-away"
+    assert f"Held-out loss{loss} 0.2" in lines
+    assert {"most epochs40", "most trials5", "beta100", "hidden16", "subspacenone"} <= set(lines)
+    assert len(lines) == len(set(lines))
+    assert "{" not in told
+    assert "pool" not in told
+    of_maps = written(fit=fit, on_maps=True).text
+    assert "poolingnone" in of_maps
+    assert "channels64, 32" in of_maps
+    assert "hidden16" not in of_maps
+
+
 def test_contributions_are_in_order_and_coloured_by_sign(written):
     amounts = re.findall(r'class="amount (\w+)">([^<]+)<', written().source)
     assert amounts == [

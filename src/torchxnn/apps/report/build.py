@@ -111,6 +111,7 @@ def build_report(
         orthogonality=_orthogonality(of_class, measured.dead),
         noun=xnn.meaning.noun,
         unit=dataset.preprocessing.unit,
+        on_maps=xnn.fitted().has_maps,
     )
 
 

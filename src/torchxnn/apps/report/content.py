@@ -74,6 +74,7 @@ class Report:
         noun: what is explained: "class", "label" or "value".
         provenance: further (term, text) pairs, such as the data set or the model's fingerprint.
         unit: what is explained, "image" or "volume".
+        on_maps: whether the layer gives maps, which some settings of a fit are for.
     """
 
     title: str
@@ -91,6 +92,7 @@ class Report:
     orthogonality: Orthogonality | None = None
     noun: str = "class"
     unit: str = "image"
+    on_maps: bool = False
 
     @property
     def of_what(self) -> str:

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import platform
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from torchxnn.apps.report.content import Report
+from torchxnn.apps.report.provenance import provenance, settings
+from torchxnn.explanations.card import Card
 from torchxnn.explanations.drawing.html import render
 from torchxnn.explanations.drawing.overlay import heatmap_over
 from torchxnn.explanations.fit_facts import fit_facts
-from torchxnn.explanations.volume import SLICES
+from torchxnn.explanations.image import Explanation
+from torchxnn.explanations.volume import SLICES, VolumeExplanation
 from torchxnn.metrics.faithfulness import ACTIVE_SHARE, Faithfulness
 from torchxnn.metrics.table import faithfulness_rows
-from torchxnn.storage.artifact import __version__
 from torchxnn.storage.files import replace_file
 
 _PAGE = Path(__file__).parent / "templates" / "report.html.j2"
@@ -42,20 +42,37 @@ def _context(report: Report) -> dict[str, Any]:
     if report.evaluation is not None:
         measured.append(("Test", report.evaluation))
         reasons += [f"on test images: {reason}" for reason in report.evaluation.degenerate]
+    key = _key(report)
     return {
         "report": report,
-        "key": _key(report),
+        "key": key,
+        "overlap": _overlap(report),
         "reasons": reasons,
         "columns": [name for name, _ in measured],
         "table": faithfulness_rows(measured),
         "shown": measured[-1][1],
         "shares": _shares(report, measured[-1][1]),
         "active_share": ACTIVE_SHARE,
-        "cards": [explanation.card() for explanation in report.explanations],
+        "cards": [_card(explanation, key) for explanation in report.explanations],
+        "certificate": _certificate(report),
         "over": heatmap_over,
         "side": SHEET_SIDE * (1 if report.unit == "image" else SLICES),
-        "provenance": _provenance(report),
+        "provenance": provenance(report),
+        "settings": settings(report),
     }
+
+
+def _card(explanation: Explanation | VolumeExplanation, key: Sequence[tuple[str, str]]) -> Card:
+    """A card without what the page says once of all of them."""
+    card = explanation.card()
+    facts = tuple(fact for fact in card.facts if fact not in key)
+    return replace(card, facts=facts, certificate=(explanation.certificate_here(),))
+
+
+def _certificate(report: Report) -> list[str]:
+    """How far the explanations of the page can be trusted: what holds for all of them."""
+    lines = (line for each in report.explanations for line in each.certificate_of_fit())
+    return list(dict.fromkeys(lines))
 
 
 def _key(report: Report) -> list[tuple[str, str]]:
@@ -69,18 +86,19 @@ def _key(report: Report) -> list[tuple[str, str]]:
         ("Layer", report.layer),
         ("x-features", str(report.fit.validation.n_features)),
     ]
-    key += fit_facts(_feature_names(report), report.fit)
+    return [*key, *fit_facts(_feature_names(report), report.fit)]
+
+
+def _overlap(report: Report) -> str:
+    """How far the heatmaps of different x-features show the same; empty if none were compared."""
     found = report.orthogonality
-    if found is not None:
-        key.append(
-            (
-                "Overlap of the heatmaps",
-                f"mean squared correlation {found.mean_squared_correlation:.2f}, O1 {found.o1:.2f} "
-                f"of {found.alive} x-features on {found.maps} {report.unit}s {report.of_what} "
-                "(0 is best)",
-            )
-        )
-    return key
+    if found is None:
+        return ""
+    return (
+        f"Overlap of the heatmaps: mean squared correlation {found.mean_squared_correlation:.2f}, "
+        f"O1 {found.o1:.2f} of {found.alive} x-features on {found.maps} {report.unit}s "
+        f"{report.of_what} (0 is best)."
+    )
 
 
 def _shares(report: Report, shown: Faithfulness) -> list[tuple[str, list[dict[str, Any]]]]:
@@ -103,31 +121,3 @@ def _feature_names(report: Report) -> tuple[str, ...]:
     named = {sheet.index: sheet.name for sheet in report.sheets}
     count = report.fit.validation.n_features
     return tuple(named.get(i, f"x-feature {i + 1}") for i in range(count))
-
-
-def _provenance(report: Report) -> list[tuple[str, str]]:
-    """Versions, what was run and its settings."""
-    fit = report.fit
-    versions = {"torchxnn": __version__, "torch": torch.__version__}
-    for explanation in report.explanations[:1]:
-        versions |= explanation.certificate.versions
-    versions["python"] = platform.python_version()
-    versions["platform"] = f"{platform.system()} {platform.machine()}"
-    positives = {"label": "their label", "prediction": "the network's prediction"}
-    rows = [
-        *report.provenance,
-        *versions.items(),
-        ("positives found by", positives.get(fit.positives_by, fit.positives_by)),
-        ("epochs", str(fit.epochs)),
-        ("trials", str(fit.trials)),
-        ("seconds of fitting", f"{fit.seconds:.0f}"),
-    ]
-    losses = asdict(fit.validation_losses)
-    rows += [(f"held-out loss: {name.replace('_', ' ')}", f"{v:.4g}") for name, v in losses.items()]
-    return rows + [(name.replace("_", " "), _setting(v)) for name, v in asdict(fit.config).items()]
-
-
-def _setting(value: Any) -> str:
-    if isinstance(value, (list, tuple)):
-        return ", ".join(str(item) for item in value)
-    return {"None": "none", "True": "yes", "False": "no"}.get(str(value), str(value))
