@@ -190,6 +190,35 @@ def test_workers_that_never_start_end_the_run():
     assert len(warned) == 2
 
 
+class Crowded(Scripted):
+    """There is room for some workers; those beyond never start, whoever waits for them."""
+
+    def __init__(self, room, *lost):
+        super().__init__(*lost)
+        self.room = room
+
+    def add(self):
+        self.room -= 1
+        return super().add() if self.room >= 0 else object()
+
+
+def test_a_job_that_is_lost_last_goes_to_a_worker_that_has_nothing_to_do():
+    """Where a machine was lost there is no room for another worker, and one is idle."""
+    workers = Crowded(2, "b")
+    with pytest.warns(WorkerWarning, match="'b' is done again"):
+        assert dict(work_through(workers, 2, ["a", "b"], retries=1)) == {0: "a", 1: "b"}
+    assert workers.given == ["a", "b", "b"]
+
+
+def test_idle_workers_that_were_lost_with_their_machine_do_not_count_against_a_job():
+    workers = Scripted("c", "c", "c")
+    with pytest.warns(WorkerWarning, match="'c' is done again") as warned:
+        assert dict(work_through(workers, 3, "abc", retries=1)) == dict(enumerate("abc"))
+    assert len(warned) == 3
+    with pytest.warns(WorkerWarning), pytest.raises(WorkerError, match="lost 2 times"):
+        list(work_through(Scripted(*"cccc"), 3, "abc", retries=1))
+
+
 def test_who_stops_asking_ends_the_workers():
     workers = Scripted()
     results = work_through(workers, 1, ["a", "b"], retries=1)

@@ -1,7 +1,9 @@
 """The same jobs on a real Ray cluster of two workers."""
 
 import os
+import pickle
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -20,8 +22,8 @@ from engine_examples import (
 )
 from torchxnn.errors import DataError, WorkerError, WorkerWarning, XNNError
 from torchxnn.parallel.config import EngineConfig
-from torchxnn.parallel.ray_engine import RayEngine
-from torchxnn.parallel.workers import JobRunner
+from torchxnn.parallel.ray_engine import RayEngine, _Actors
+from torchxnn.parallel.workers import JobRunner, work_through
 
 
 @pytest.fixture(scope="module")
@@ -109,6 +111,36 @@ def test_a_cluster_without_room_is_an_error(cluster):
     with pytest.raises(WorkerError, match=r"no worker has started .* a worker needs 1 CPU"):
         list(RayEngine(workers=1, patience=1.0).run(Factor, (1,), multiply, [1]))
     cluster.kill(holder)
+
+
+def lost_cluster():
+    """What Ray answers where the first worker is lost with its job and no other has room."""
+    answers = iter(["ready", "lost"])
+    method = SimpleNamespace(remote=lambda *_: next(answers, "never"))
+    actor = SimpleNamespace(start=method, run=method)
+
+    def get(report):
+        if report == "lost":
+            raise ConnectionError("its machine was lost")
+        return pickle.dumps((True, None))
+
+    return SimpleNamespace(
+        remote=lambda **_: lambda _: SimpleNamespace(remote=lambda: actor),
+        wait=lambda reports, **_: ([each for each in reports if each != "never"][:1], []),
+        get=get,
+        kill=lambda _: None,
+        available_resources=dict,
+        exceptions=SimpleNamespace(RayError=ConnectionError),
+    )
+
+
+def test_where_the_last_worker_was_lost_and_none_can_start_the_run_ends():
+    actors = _Actors(lost_cluster(), b"", patience=0.0)
+    with (
+        pytest.warns(WorkerWarning, match="its machine was lost.*its job 'a' is done again"),
+        pytest.raises(WorkerError, match=r"no worker has started within 0 s; the cluster has {}"),
+    ):
+        list(work_through(actors, 1, ["a"], retries=3))
 
 
 def test_no_cluster_at_the_address(monkeypatch):

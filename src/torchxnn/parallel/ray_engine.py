@@ -46,7 +46,7 @@ class RayEngine(Engine):
             process is connected to a cluster already.
         workers: how many; None for one per processor of the cluster.
         retries: how often a job is done again whose worker was lost.
-        patience: seconds to wait for the first worker before giving up.
+        patience: seconds to wait for a worker to start, where none is at work, before giving up.
 
     Raises:
         XNNError: Ray is not installed, or a number is out of range.
@@ -83,12 +83,13 @@ class _Actors(Workers[int]):
         self._numbers = count()
         self._actors: dict[int, Any] = {}
         self._reports: dict[Any, int] = {}
-        self._started = False
+        self._starting: set[int] = set()
 
     def add(self) -> int:
         number = next(self._numbers)
         self._actors[number] = actor = self._kind.remote()
         self._reports[actor.start.remote(self._task, sys.path, Path.cwd())] = number
+        self._starting.add(number)
         return number
 
     def send(self, worker: int, job: bytes) -> None:
@@ -97,18 +98,19 @@ class _Actors(Workers[int]):
     def next_report(self) -> tuple[int, bytes | Loss]:
         end = time.monotonic() + self._patience
         while not (ready := self._ray.wait(list(self._reports), num_returns=1, timeout=1.0)[0]):
-            if not self._started and time.monotonic() > end:
+            nobody_works = self._starting.issuperset(self._reports.values())
+            if nobody_works and time.monotonic() > end:
                 raise WorkerError(
                     f"no worker has started within {self._patience:.0f} s; the cluster has "
                     f"{self._ray.available_resources()} free, and a worker needs 1 CPU"
                 )
         worker = self._reports.pop(ready[0])
+        self._starting.discard(worker)
         try:
             report = self._ray.get(ready[0])
         except self._ray.exceptions.RayError as error:
             del self._actors[worker]
             return worker, Loss(_reason(error))
-        self._started = True
         return worker, report
 
     def end(self) -> None:

@@ -66,7 +66,8 @@ def work_through(
 ) -> Iterator[tuple[int, Any]]:
     """Results as they become ready, each once; a worker has its next job before that.
 
-    A lost worker is replaced, and its job is done again before all others.
+    A lost worker's job is done again before all others, by a worker that has nothing left to do
+    where there is one: on what is left of a cluster there may be no room for another.
 
     Args:
         workers: none yet; all have ended when this does, however it does.
@@ -85,25 +86,34 @@ def work_through(
     waiting = deque(range(len(jobs)))
     losses: Counter[int | None] = Counter()  # None: while they started, since one did
     busy: dict[Worker, int | None] = {}
+    idle: list[Worker] = []
+    rested: set[Worker] = set()  # idle until now: may have been lost long before the job was sent
     try:
         busy |= {workers.add(): None for _ in range(count)}
         while waiting or any(index is not None for index in busy.values()):
             worker, report = workers.next_report()
             index = busy.pop(worker)
             if isinstance(report, Loss):
-                losses[index] += 1
+                losses[index] += worker not in rested
                 if index is None:
                     _lost_at_start(report.reason, losses[index], retries, count)
                 else:
                     _lost_with_job(report.reason, losses[index], retries, jobs[index])
                     waiting.appendleft(index)
-                busy[workers.add()] = None
-                continue
-            losses[None] = 0
-            result = open_result(report)
+                if not (waiting and idle):
+                    busy[workers.add()] = None
+                    continue
+                worker, index = idle.pop(), None
+                rested.add(worker)
+            else:
+                rested.discard(worker)
+                losses[None] = 0
+                result = open_result(report)
             if waiting:
                 busy[worker] = position = waiting.popleft()
                 workers.send(worker, pickle.dumps(jobs[position]))
+            else:
+                idle.append(worker)
             if index is not None:
                 yield index, result
     finally:
