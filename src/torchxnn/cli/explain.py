@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import Positional, arg
 
 from torchxnn.cli.saved_run import SavedRun, folder_names
 from torchxnn.cli.terminal import Terminal
 from torchxnn.errors import DataError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from torchxnn.apps.what_if.result import WhatIf
+    from torchxnn.xnn import XNN
 
 
 @dataclass(frozen=True)
@@ -25,6 +31,9 @@ class Explain(SavedRun):
     """attribution method, from docs/attribution_methods.md, which says what is taken otherwise"""
     against: Path | None = None
     """folder of another XNN of the same model: also say why one class rather than the other"""
+    what_if: bool = False
+    """also paint over each x-feature's region, and say of which that shows the network's use; about
+    100 runs of the network per x-feature (see xnn whatif for settings)"""
 
     def execute(self, terminal: Terminal) -> None:
         """Explain each image; unreadable ones are skipped and counted."""
@@ -46,12 +55,18 @@ class Explain(SavedRun):
                 continue
             folder = self.out / name
             explanation = xnn.explain(image, path=path.name, method=self.method)
+            taken = self._what_if(xnn, image, path.name)
+            if taken is not None:
+                explanation = replace(explanation, used=taken.uses())
             found = None
             if other is not None:  # before anything is written over what lies there
                 second = other.explain(image, path=path.name, method=self.method)
                 found = contrast(explanation, second)
             explanation.save(folder)
             terminal.say(explanation.summary(), f"  {folder}/explanation.html")
+            if taken is not None:
+                taken.save(folder / "what_if")
+                terminal.say(f"  {folder}/what_if/what_if.html")
             if found is not None:
                 found.save(folder / "contrast")
                 terminal.say(found.sentence(), f"  {folder}/contrast/contrast.html")
@@ -61,3 +76,10 @@ class Explain(SavedRun):
                 terminal.complain(f"  {line}", "none")
         if len(skipped) == len(self.images):
             raise DataError("none of the images could be read")
+
+    def _what_if(self, xnn: XNN, image: Tensor, name: str) -> WhatIf | None:
+        if not self.what_if:
+            return None
+        from torchxnn.apps.what_if.one_image import what_if
+
+        return what_if(xnn, image, path=name)

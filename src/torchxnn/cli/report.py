@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from torchxnn.apps.report.config import ReportConfig
 from torchxnn.cli.saved_run import SavedRunOnImages, open_for
 from torchxnn.cli.terminal import Terminal, count_drawings, count_images
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from torchxnn.xnn import XNN
 
 
 @dataclass(frozen=True)
@@ -16,6 +22,9 @@ class WriteReport(SavedRunOnImages):
 
     out: Path = Path("report.html")
     """file to write"""
+    what_if: bool = False
+    """also say on each explained image of which x-features painting over shows the network's use;
+    about 100 runs of the network per x-feature and image"""
     pages: ReportConfig = field(default_factory=ReportConfig)
 
     def execute(self, terminal: Terminal) -> None:
@@ -38,6 +47,14 @@ class WriteReport(SavedRunOnImages):
                 source=self.source,
                 on_batch=count_images(progress, "Recording activations", len(dataset)),
                 on_drawing=count_drawings(progress, "Drawing heatmaps"),
+                used=_uses if self.what_if else None,
             )
             write_report(report, self.out)
         terminal.say(f"Wrote {self.out}")
+
+
+def _uses(xnn: XNN, image: Tensor) -> tuple[bool | None, ...]:
+    """Of which x-features an intervention on one image shows that the network uses them."""
+    from torchxnn.apps.what_if.one_image import what_if
+
+    return what_if(xnn, image).uses()

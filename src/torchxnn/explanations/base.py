@@ -25,6 +25,7 @@ from torchxnn.explanations.card import Card, Evidence, Panel, Row, strength, wea
 from torchxnn.explanations.certificate import (
     READING_OF_MASS,
     READING_OF_OVERLAP,
+    READING_OF_USE,
     above_bound,
     bound_origin,
     certified,
@@ -61,7 +62,7 @@ if TYPE_CHECKING:
 Kind = TypeVar("Kind", bound="Reasons")
 
 _EARLIER = {"anchored": False, "found_again": [], "not_resampled": "", "among_positives": [],
-            "outputs_are": "classes", "scale": "logits"}  # fmt: skip
+            "outputs_are": "classes", "scale": "logits", "used": []}  # fmt: skip
 """What files of earlier versions do not say."""
 
 _TERMS = {
@@ -107,6 +108,9 @@ class Reasons(SavedResult, ABC):
         found_again: of each x-feature, see `FitReport`; empty where nobody knows.
         not_resampled: why nobody knows; see `FitReport`.
         among_positives: one per target, see `FitReport`; empty where nobody knows.
+        used: of each x-feature whether painting over its region showed that the network uses it for
+            the first target as claimed, see `WhatIf.used`; None where nothing was tested. Empty:
+            nobody asked.
         outputs_are: see `Meaning`.
         scale: see `Meaning`.
 
@@ -141,6 +145,7 @@ class Reasons(SavedResult, ABC):
     among_positives: tuple[AmongPositives, ...] = ()
     outputs_are: OutputKind = "classes"
     scale: OutputScale = "logits"
+    used: tuple[bool | None, ...] = ()
 
     @abstractmethod
     def _shapes(self) -> tuple[dict[str, tuple[int, ...]], str]:
@@ -191,6 +196,8 @@ class Reasons(SavedResult, ABC):
                 f"{len(self.target_names)} target names for {targets} target(s) and "
                 f"{len(self.feature_names)} names for {features} x-feature(s); give one each"
             )
+        if self.used and len(self.used) != features:
+            raise DataError(f"used has {len(self.used)} entries for {features} x-feature(s)")
         known = [len(each.mean) for each in self.among_positives]
         if known and known != [features] * targets:
             raise DataError(
@@ -414,6 +421,8 @@ class Reasons(SavedResult, ABC):
             details.append(f"{self.positive} {signed(mean)} ± {number(spread)}, rest 0")
         if self.found_again:
             details.append(f"found again {self.found_again[feature]:.0%}")
+        if self.used and k == 0 and self.used[feature] is not None:
+            details.append("use shown" if self.used[feature] else "use not shown")
         return tuple(details)
 
     def place(self, relevance: Tensor) -> str:
@@ -437,6 +446,8 @@ class Reasons(SavedResult, ABC):
 
     def _reading_of_details(self) -> str:
         drawn = "" if self.certificate.contrast_mass is None else f" {READING_OF_MASS}"
+        if any(each is not None for each in self.used):
+            drawn += f" {READING_OF_USE.format(quantity=self.quantity)}"
         if not self.among_positives:
             return drawn
         return (

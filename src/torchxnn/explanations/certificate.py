@@ -34,6 +34,13 @@ READING_OF_OVERLAP = (
 )
 """How a page with several inputs says what their overlaps mean."""
 
+READING_OF_USE = (
+    "Use is shown where painting over the x-feature's region moves the network's own {quantity} as "
+    "claimed, and further than such regions at nearly all other places (corrected p at most 0.05); "
+    "not shown does not mean not used."
+)
+"""How a caption says what was tested of an x-feature; the rule is that of `WhatIf.used`."""
+
 _GROUPS = {
     "classes": ("of the class", "of other classes"),
     "labels": ("with the label", "without it"),

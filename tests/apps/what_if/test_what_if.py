@@ -1,5 +1,6 @@
 import json
 import math
+import re
 import warnings
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from torch import nn
 
 from atlas_examples import CLASSES, LAYER, make_parts, small_network
 from conftest import make_images, make_net
+from explanation_examples import explanation
 from page_examples import Page
 from torchxnn import XNN
 from torchxnn.apps.what_if.config import WhatIfConfig
@@ -21,6 +23,8 @@ from torchxnn.cli.main import main
 from torchxnn.cli.saved_run import folder_names
 from torchxnn.embeddings.apply import anchor
 from torchxnn.errors import DataError, LayerError, XNNError
+from torchxnn.explanations.drawing.overlay import OUTLINE, signed
+from torchxnn.explanations.image import Explanation
 from torchxnn.metrics import inpaint_images, top_pixels
 from torchxnn.metrics.insertion_deletion import control_regions
 from torchxnn.models.layers import record_layers, run_with_output
@@ -166,15 +170,66 @@ def test_the_network_does_not_follow_an_explanation_that_is_wrong():
     assert found.used(0)
     assert not found.used(1)
     assert "the network uses it (p = 0.049, corrected for 2 x-features)" in found.sentence(0)
-    assert f"is not shown (p = {found.p_holm(1):.3f}" in found.sentence(1)
+    assert f"not show that the network uses it (p = {found.p_holm(1):.3f}" in found.sentence(1)
+    assert "corrected for 2 x-features; needed: at most 0.05)" in found.sentence(1)
+    assert found.uses() == (True, False)
+    low, high = left.control_range
+    assert low == min(left.control_real) < left.control_mean < high == max(left.control_real)
     few = what_if(xnn, image, [0], config=WhatIfConfig(pixels=24, blur=0.05, controls=5))
     assert few.change(0).p == pytest.approx(1 / 6)  # that was enough to say that it is used
-    unable = "is not shown (p = 0.167), nor could it be with fewer than 19 controls."
+    unable = (
+        "no other place moves it as far, but so few of them do not show that the network uses it "
+        "(p = 0.167; needed: at most 0.05), nor could it be with fewer than 19 controls."
+    )
     assert few.sentence(0).endswith(unable)
     assert "nor could it" not in found.sentence(1)  # 40 controls could show it
     one = what_if(xnn, image, config=WhatIfConfig(pixels=24, blur=0.05, controls=1))
-    assert "with such a region at another place: that" in one.sentence(0)
+    assert "with such a region at another place: no other place" in one.sentence(0)
     assert "with fewer than 39 controls" in one.sentence(0)  # two x-features
+
+
+def one_change(real, controls, claimed=-1.0):
+    """Of an x-feature that claims -1 logit, with a region of one pixel at the top left."""
+    image = np.full((8, 8, 3), 100, np.uint8)
+    painted, control = image.copy(), image.copy()
+    painted[2:4, 2:4] = 0
+    control[5:7, 5:7] = 0
+    region = (painted == 0).all(-1)
+    change = Change(0, "wing", 1.0, -claimed, 4, claimed, real, 0.0, controls, controls, None,
+                    region.astype(np.float32), region, painted, control)  # fmt: skip
+    return WhatIf(image, 0, "it", 0.0, 0.0, None, (change,), WhatIfConfig())
+
+
+def test_a_large_change_that_is_not_enough_is_explained():
+    """Seven of 100 other places do as much: (1 + 7) / 101 = 0.079."""
+    found = one_change(-0.62, (-0.7,) * 7 + (0.1,) * 93)
+    mean = signed((-0.7 * 7 + 0.1 * 93) / 100)
+    assert found.sentence(0).endswith(
+        f"by {signed(-0.62)}, and by {mean} on average ({signed(-0.7)} to +0.10) with such a "
+        "region at one of 100 other places: 7 of these places move it at least as far, so this does "
+        "not show that the network uses it (p = 0.079; needed: at most 0.05)."
+    )
+    against = one_change(0.3, (-0.1,) * 100)
+    assert "the network's own does not move as claimed, so this does not" in against.sentence(0)
+    assert one_change(-0.62, (-0.1,) * 100).uses() == (True,)
+
+
+def test_painted_regions_are_outlined_and_the_range_is_drawn(tmp_path):
+    found = one_change(-0.62, (-0.7, 0.5, 0.2))
+    _, painted, control = found.pictures(found.changes[0])
+    around = np.zeros((8, 8), bool)
+    around[1:5, 2:4] = around[2:4, 1:5] = True
+    around[2:4, 2:4] = False
+    assert ((painted == OUTLINE).all(-1) == around).all()
+    assert ((control == OUTLINE).all(-1) == np.roll(around, 3, (0, 1))).all()
+    assert (painted[2:4, 2:4] == 0).all()  # what is painted over is seen whole
+    assert found.largest() == 1.0
+    found.save(tmp_path / "it")
+    page = Page(tmp_path / "it" / "what_if.html")
+    assert "range of 3 places: \N{MINUS SIGN}0.70 to +0.50" in page.text
+    (line,) = [rect for rect in page.all("rect") if rect["class"] == "range"]
+    assert (float(line["x"]), float(line["width"])) == (50 - 35.0, 60.0)
+    assert "The rule." in page.text
 
 
 @pytest.mark.slow
@@ -403,6 +458,34 @@ def test_commands(parts, tmp_path, capsys):
     assert len(record["curves"]) == 18
     assert main(["whatif", str(run), "a", "b", "--table"]) == 2
     assert math.isfinite(record["curves"][0]["curve"]["area"])
+
+
+@pytest.mark.slow
+def test_explain_and_report_carry_what_was_shown(parts, tmp_path, capsys):
+    run = parts.runs / parts.folders[1]
+    image = min((parts.images / CLASSES[1]).glob("*.png"))
+    argv = ["explain", run, image, "--out", tmp_path / "out", "--what-if"]
+    assert main([str(a) for a in argv]) == 0
+    folder = tmp_path / "out" / image.stem
+    assert f"{folder}/what_if/what_if.html" in "".join(capsys.readouterr().out.split())
+    found = WhatIf.load(folder / "what_if")
+    shown = Explanation.load(folder)
+    assert shown.used == found.uses()
+    assert any(each is not None for each in shown.used)
+    page = Page(folder / "explanation.html")
+    for verdict, words in ((True, "use shown"), (False, "use not shown")):
+        assert page.text.count(words) == shown.used.count(verdict)
+    assert "not shown does not mean not used" in page.text
+    argv = ["report", run, parts.images, "--out", tmp_path / "report.html", "--images", "1",
+            "--sheet", "1", "--what-if"]  # fmt: skip
+    assert main([str(a) for a in argv]) == 0
+    assert re.search("use (not )?shown", Page(tmp_path / "report.html").text)
+
+
+def test_what_was_shown_is_of_every_x_feature():
+    with pytest.raises(DataError, match=r"used has 2 entries for 3 x-feature"):
+        explanation(used=(True, None))
+    assert "use" not in str(explanation().details(0, 0))
 
 
 def test_images_of_one_name_overwrite_no_results(parts, tmp_path):

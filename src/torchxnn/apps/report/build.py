@@ -33,6 +33,8 @@ from torchxnn.models.examination import Examination, said_of
 from torchxnn.models.label_agreement import LabelAgreement
 from torchxnn.xnn import XNN
 
+Uses = Callable[[XNN, Tensor], tuple[bool | None, ...]]
+
 
 def build_report(
     xnn: XNN,
@@ -47,6 +49,7 @@ def build_report(
     source: DataConfig | None = None,
     on_batch: Callable[[int], None] | None = None,
     on_drawing: Callable[[int, int], None] | None = None,
+    used: Uses | None = None,
 ) -> Report:
     """Explain some images of a data set and gather what activates each x-feature.
 
@@ -66,6 +69,8 @@ def build_report(
         source: images per forward pass, and processes that read ahead.
         on_batch: called after each batch of the pass with the number of images.
         on_drawing: called with (images drawn, images to draw).
+        used: says of an explained image of which x-features it is shown that the network uses them
+            (see `Reasons.used`), such as `lambda xnn, image: what_if(xnn, image).uses()`.
 
     Raises:
         XNNError: the XNN is not fitted, or there is no such method.
@@ -91,7 +96,7 @@ def build_report(
         if on_drawing is not None:
             on_drawing(next(done), total)
 
-    explanations = tuple(_explain(xnn, dataset, index, method, drawn) for index in chosen)
+    explanations = tuple(_explain(xnn, dataset, index, method, used, drawn) for index in chosen)
     maps = _maps(xnn, dataset, tops, method, drawn)
     every = maps | {index: each.heatmaps for index, each in zip(chosen, explanations, strict=True)}
     of_class = [each for index, each in every.items() if bool(positives[index].any())]
@@ -138,12 +143,18 @@ def _orthogonality(maps: Sequence[Tensor], dead: tuple[int, ...]) -> Orthogonali
 
 
 def _explain(
-    xnn: XNN, dataset: ImageDataset, index: int, method: str, drawn: Callable[[], None]
+    xnn: XNN,
+    dataset: ImageDataset,
+    index: int,
+    method: str,
+    used: Uses | None,
+    drawn: Callable[[], None],
 ) -> Explanation | VolumeExplanation:
     sample = dataset[index]
-    explanation = xnn.explain(
-        sample.image.to(xnn.device), label=sample.label, path=sample.path, method=method
-    )
+    image = sample.image.to(xnn.device)
+    explanation = xnn.explain(image, label=sample.label, path=sample.path, method=method)
+    if used is not None:
+        explanation = replace(explanation, used=used(xnn, image))
     drawn()
     return explanation
 

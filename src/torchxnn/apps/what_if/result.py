@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, final
 
@@ -24,6 +25,7 @@ from torchxnn.explanations.drawing.overlay import (
     faded,
     heatmap_over,
     number,
+    outlined,
     signed,
 )
 from torchxnn.explanations.saved_result import SavedResult
@@ -33,7 +35,16 @@ from torchxnn.storage.artifact import Format, structure
 _ARRAYS = ("heatmap", "region", "masked", "control")
 _PLAIN = ("target", "target_name", "logit", "reproduced", "decoded", "path")
 _TEMPLATE = Path(__file__).parent / "templates" / "what_if.html.j2"
-_HEADINGS = ("", "without its region", "without one elsewhere")
+ELSEWHERE = "network, regions elsewhere (mean)"
+"""The bar that also shows the range of the controls."""
+
+_HEADINGS = ("", "its region painted over", "one of the other places")
+_STYLE = """
+.sums .bar { height: 13px; min-width: 8rem; } .range { fill: #1b1f24; }
+.wide { grid-template-columns: repeat(4, minmax(0, 16rem)); }
+.wide figcaption { min-height: 0; }
+@media screen and (max-width: 40rem) { .wide { grid-template-columns: 1fr 1fr; } }
+"""
 _WIDTH, _MARGIN, _GAP, _PICTURE, _BARS = 9.0, 0.2, 0.12, 1.3, 3.9  # inches
 _SMALL = 8.0  # points
 
@@ -84,6 +95,12 @@ class Change:
         return float(np.mean(self.control_real)) if self.control_real else 0.0
 
     @property
+    def control_range(self) -> tuple[float, float] | None:
+        """The least and the largest of these changes; None where there are not several."""
+        several = len(self.control_real) > 1
+        return (min(self.control_real), max(self.control_real)) if several else None
+
+    @property
     def region_share(self) -> float:
         """Share of the image that the region takes."""
         return self.pixels / self.region.size
@@ -102,9 +119,13 @@ class Change:
         """
         if self.pixels == 0 or not self.claimed_sign:
             return None
+        return (1 + self.as_far) / (1 + len(self.control_real))
+
+    @property
+    def as_far(self) -> int:
+        """Controls that move the network's logit at least as far as the region, as claimed."""
         own = self.claimed_sign * self.masked_real
-        as_far = sum(self.claimed_sign * each >= own for each in self.control_real)
-        return (1 + as_far) / (1 + len(self.control_real))
+        return sum(self.claimed_sign * each >= own for each in self.control_real)
 
     def record(self) -> dict[str, Any]:
         """The numbers as plain values."""
@@ -116,7 +137,7 @@ class Change:
         bars = [
             ("reproduced, x-feature set", self.set_reproduced),
             ("network, region painted over", self.masked_real),
-            ("network, regions elsewhere (mean)", self.control_mean),
+            (ELSEWHERE, self.control_mean),
             ("reproduced, region painted over", self.masked_reproduced),
         ]
         if self.decoded_real is not None:
@@ -189,6 +210,10 @@ class WhatIf(SavedResult):
         one, p = self.change(feature), self.p_holm(feature)
         return None if p is None else p <= CLAIM_LEVEL and one.claimed_sign * one.masked_real > 0
 
+    def uses(self) -> tuple[bool | None, ...]:
+        """`used` of the x-features in their order, if all were asked for, as `Reasons` has it."""
+        return tuple(self.used(feature) for feature in range(len(self.changes)))
+
     def sentence(self, feature: int) -> str:
         """One line: what the explanation claims, what the network does, and the control."""
         one = self.change(feature)
@@ -199,8 +224,9 @@ class WhatIf(SavedResult):
         found, p = "it claims nothing", self.p_holm(feature)
         if p is not None:
             used = self.used(feature)
-            found = "the network uses it" if used else "that the network uses it is not shown"
-            found += f" (p = {p:.3f}{self._correction()})"
+            found = "the network uses it" if used else self._why_not(one)
+            found += f" (p = {p:.3f}{self._correction()}"
+            found += ")" if used else f"; needed: at most {CLAIM_LEVEL})"
             found += "" if used else self._too_few(len(one.control_real))
         value = "that of a typical other image"
         if self.config.value is not None:
@@ -209,8 +235,20 @@ class WhatIf(SavedResult):
             f"With {one.name} at {value} the reproduced logit of {self.target_name} changes by "
             f"{signed(one.set_reproduced)}; with its region ({one.region_share:.0%} of the image) "
             f"painted over the network's own changes by {signed(one.masked_real)}, and by "
-            f"{signed(one.control_mean)} {_elsewhere(len(one.control_real))}: {found}."
+            f"{signed(one.control_mean)} {_elsewhere(one)}: {found}."
         )
+
+    def _why_not(self, one: Change) -> str:
+        """By which part of the rule it is not shown that the network uses an x-feature."""
+        not_shown = "not show that the network uses it"
+        if one.claimed_sign * one.masked_real <= 0:
+            return f"the network's own does not move as claimed, so this does {not_shown}"
+        if one.as_far:
+            moves = "moves" if one.as_far == 1 else "move"
+            return (
+                f"{one.as_far} of these places {moves} it at least as far, so this does {not_shown}"
+            )
+        return f"no other place moves it as far, but so few of them do {not_shown}"
 
     def _too_few(self, controls: int) -> str:
         """That so few controls could not show it, whatever they do; empty if they could."""
@@ -227,7 +265,8 @@ class WhatIf(SavedResult):
         return Page.fitted(_WIDTH, partial(_draw, found=self), dpi=150).figure
 
     def _page(self) -> bytes:
-        return render(_TEMPLATE, found=self, title=f"What if: {self.target_name}")
+        title = f"What if: {self.target_name}"
+        return render(_TEMPLATE, _STYLE, found=self, title=title, level=CLAIM_LEVEL, mean=ELSEWHERE)
 
     def _write(self, folder: Path) -> dict[str, Any]:
         arrays: dict[str, Any] = {
@@ -289,21 +328,33 @@ class WhatIf(SavedResult):
         return facts if self.path is None else [*facts, ("File", self.path)]
 
     def pictures(self, one: Change) -> tuple[UInt8[np.ndarray, "height width 3"], ...]:
-        """An x-feature's map on the image, the image without its region, and without another."""
-        shown = heatmap_over(self.image, one.heatmap) if one.pixels else faded(self.image)
-        return shown, one.masked, one.control
+        """An x-feature's map on the image, the image without its region, and without another.
+
+        What is painted over is outlined.
+        """
+        if not one.pixels:
+            return faded(self.image), one.masked, one.control
+        elsewhere = (one.control != self.image).any(-1)
+        return (
+            heatmap_over(self.image, one.heatmap),
+            outlined(one.masked, one.region),
+            outlined(one.control, elsewhere),
+        )
 
     def largest(self) -> float:
         """The size of the largest change, for the scale of the bars."""
-        sizes = (abs(value) for one in self.changes for _, value in one.bars())
-        return max(sizes, default=0.0) or 1.0
+        every = (value for one in self.changes for _, value in one.bars())
+        ends = (end for one in self.changes for end in one.control_range or ())
+        return max(map(abs, chain(every, ends)), default=0.0) or 1.0
 
 
-def _elsewhere(places: int) -> str:
-    """Where the controls of one x-feature lie."""
-    if places == 1:
+def _elsewhere(one: Change) -> str:
+    """Where the controls of an x-feature lie, and how far apart they are."""
+    if one.control_range is None:
         return "with such a region at another place"
-    return f"on average with such a region at one of {places} other places"
+    low, high = map(signed, one.control_range)
+    places = len(one.control_real)
+    return f"on average ({low} to {high}) with such a region at one of {places} other places"
 
 
 def _draw(page: Page, found: WhatIf) -> None:
@@ -322,17 +373,21 @@ def _draw(page: Page, found: WhatIf) -> None:
             page.image(x, page.y + 0.18, size, picture)
         page.put(_WIDTH - _MARGIN - _BARS / 2, page.y, "change of the logit", _SMALL, ha="center",
                  va="top", color=MUTED)  # fmt: skip
-        _draw_bars(page, one.bars(), found.largest())
+        _draw_bars(page, one, found.largest())
         page.y += 0.18 + max(size[1], len(one.bars()) * 0.24)
     page.y += _MARGIN
 
 
-def _draw_bars(page: Page, bars: tuple[tuple[str, float], ...], largest: float) -> None:
+def _draw_bars(page: Page, one: Change, largest: float) -> None:
     """Bars to both sides of zero, each with its name and number on the side that is empty."""
+    bars = one.bars()
     zero, top = _WIDTH - _MARGIN - _BARS / 2, page.y + 0.2
     for at, (name, value) in enumerate(bars):
         y, length = top + 0.24 * at, _BARS / 2 * abs(value) / largest
         page.bar(zero - (length if value < 0 else 0), y, length, 0.15, colour_of(value))
+        if name == ELSEWHERE and one.control_range is not None:
+            low, high = (zero + _BARS / 2 * end / largest for end in one.control_range)
+            page.bar(low, y + 0.165, high - low, 0.02, INK)
         x, side = (zero + 0.04, "left") if value <= 0 else (zero - 0.04, "right")
         said = page.fit(f"{name}: {signed(value)}", 6.5, _BARS / 2)
         page.put(x, y + 0.07, said, 6.5, color=INK, ha=side, va="center")

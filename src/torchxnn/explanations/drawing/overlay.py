@@ -21,6 +21,7 @@ Scale = Literal["each", "shared"]
 POSITIVE, NEGATIVE = "#b2182b", "#1f5fa8"  # red and blue that colour-blind people tell apart
 INK, MUTED, FAINT = "#1b1f24", "#59636e", "#d1d6db"
 WARNING = "#8f1d14"
+OUTLINE = (255, 0, 212)  # of what is painted over; a colour that images seldom have
 BLUR = 0.0135  # standard deviation of the drawing blur, of the shorter side (3 of 224 pixels)
 PERCENTILE = 99.5
 CUTOUT_SHARE = 0.5
@@ -169,6 +170,18 @@ def _core(inside: Bool[np.ndarray, "height width"]) -> Bool[np.ndarray, "height 
     wide = np.pad(inside, 1, constant_values=True)
     beside = wide[:-2, 1:-1] & wide[2:, 1:-1] & wide[1:-1, :-2] & wide[1:-1, 2:]
     return inside & beside
+
+
+def outlined(
+    image: UInt8[np.ndarray, "height width 3"], region: Bool[np.ndarray, "height width"]
+) -> UInt8[np.ndarray, "height width 3"]:
+    """The image with a line around a region, outside of it, so that all of the region is seen."""
+    core = ~region
+    for _ in range(max(1, round(max(region.shape) / 256))):
+        core = _core(core)
+    result = image.copy()
+    result[~region & ~core] = OUTLINE
+    return result
 
 
 def faded(image: UInt8[np.ndarray, "height width 3"]) -> UInt8[np.ndarray, "height width 3"]:
