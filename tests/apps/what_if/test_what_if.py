@@ -206,8 +206,8 @@ def test_a_large_change_that_is_not_enough_is_explained():
     mean = signed((-0.7 * 7 + 0.1 * 93) / 100)
     assert found.sentence(0).endswith(
         f"by {signed(-0.62)}, and by {mean} on average ({signed(-0.7)} to +0.10) with such a "
-        "region at one of 100 other places: 7 of these places move it at least as far, so this does "
-        "not show that the network uses it (p = 0.079; needed: at most 0.05)."
+        "region at one of 100 other places: 7 of these places move it at least as far, so this "
+        "does not show that the network uses it (p = 0.079; needed: at most 0.05)."
     )
     against = one_change(0.3, (-0.1,) * 100)
     assert "the network's own does not move as claimed, so this does not" in against.sentence(0)
