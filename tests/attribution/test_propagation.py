@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from torchxnn.attribution import ExcitationBackprop
-from torchxnn.attribution.excitation_backprop.competition import Competition, LinearMap
+from torchxnn.attribution.excitation_backprop.competition import Competition
+from torchxnn.attribution.excitation_backprop.linear_map import LinearMap
 from torchxnn.attribution.excitation_backprop.owners import precise_sum, shared_out, sum_by_owner
 from torchxnn.attribution.excitation_backprop.rules.table import RULES
 from torchxnn.errors import AttributionWarning

@@ -15,12 +15,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from torchxnn.attribution.excitation_backprop.both_signs import BothSigns
+from torchxnn.attribution.excitation_backprop.linear_map import LinearMap, laid_out, smallest
 from torchxnn.errors import NonFiniteError, XNNError
 
 Negative = bool | Tensor
@@ -29,42 +31,6 @@ Negative = bool | Tensor
 Note = Callable[[Tensor], Tensor]
 """Called with the relevance (seeds, *units) of units that a fallback decides; returns what of it is
 shared out."""
-
-
-@dataclass(frozen=True, eq=False)
-class LinearMap:
-    """A linear operation and its transpose.
-
-    Attributes:
-        apply: (x, weight) -> y, without the bias; `weight` is None where that of the map is.
-        adjoint: (q of shape (seeds, *y.shape), weight) -> (seeds, *x.shape).
-        weight: the weights; None if the operation has fixed weights >= 0 (pooling).
-        layout: memory format in which it is fastest; None if that does not matter.
-    """
-
-    apply: Callable[[Tensor, Any], Tensor]
-    adjoint: Callable[[Tensor, Any], Tensor]
-    weight: Tensor | None
-    layout: torch.memory_format | None = None
-
-
-def laid_out(tensor: Tensor, layout: torch.memory_format | None, *, seeds: bool = False) -> Tensor:
-    """A (B, C, H, W) tensor, or one with seeds in front, in a memory format, copied if need be."""
-    if layout is None or tensor.ndim != 4 + seeds:
-        return tensor
-    if not seeds:
-        return tensor.contiguous(memory_format=layout)
-    flat = tensor.flatten(0, 1).contiguous(memory_format=layout)
-    return flat.unflatten(0, tensor.shape[:2])
-
-
-def smallest(tensor: Tensor) -> float:
-    """The denominator from which a division is safe: below, products are subnormal numbers."""
-    return torch.finfo(tensor.dtype).tiny * 1e8
-
-
-IMAGES_AT_ONCE = 64
-"""Maps of images per data gradient: bounds the working buffers; fewer are slower on a CPU."""
 
 
 class Competition:
@@ -80,12 +46,13 @@ class Competition:
     def __init__(self, linear: LinearMap, x: Tensor, takes_part: Tensor | None) -> None:
         if takes_part is not None:
             x = torch.where(takes_part, x, 0)
-        x = laid_out(x, linear.layout)
+        self._x = laid_out(x, linear.layout)
+        self._signed = bool(x.numel()) and bool(self._x.amin() < 0)
         self._linear = linear
         self._takes_part = takes_part
-        self._inputs = {1: x}
-        if x.numel() and bool(x.amin() < 0):
-            self._inputs = {1: x.clamp(min=0), -1: (-x).clamp(min=0)}
+        # The operation for units of both signs, with the mask of the negative ones.
+        self._both: tuple[Tensor, BothSigns] | None = None
+        self._parts: dict[tuple[int, int], Competition] = {}
         self._denominators: dict[int, Tensor] = {}
         self._weights: dict[int, Tensor | None] = {}
         # By sign the units without an agreeing contribution, as an index; their denominator is 1.
@@ -116,10 +83,69 @@ class Competition:
         consume = consume or arranged.data_ptr() != relevance.data_ptr()
         relevance = arranged
         if relevance.numel() == 0:
-            return relevance.new_zeros((relevance.shape[0], *self._inputs[1].shape))
+            return relevance.new_zeros((relevance.shape[0], *self._x.shape))
+        columns = _reached(relevance) if self._linear.matrix else None
+        if columns is not None:
+            within = columns.start, columns.stop
+            if within not in self._parts:
+                linear = self._linear.units(columns)
+                self._parts[within] = Competition(linear, self._x, self._takes_part)
+            if isinstance(negative, Tensor):
+                negative = negative[:, columns]
+            note = _of_some(note, relevance.shape, (slice(None), columns))
+            some = relevance[:, :, columns].clone(memory_format=torch.contiguous_format)
+            return self._parts[within].pass_down(some, negative, note, consume=True, dual=dual)
+        of_any_sign = self._signed and self._linear.weight is not None and not dual
+        if of_any_sign and isinstance(negative, Tensor):
+            if _reaches(relevance, negative):
+                return self._pass_both(relevance, negative, note, consume=consume)
+            negative = False
+        parts = split_by_sign(relevance, negative)
+        return self._pass_parts(relevance, parts, note, consume=consume, dual=dual)
+
+    def _pass_both(
+        self, relevance: Tensor, negative: Tensor, note: Note, *, consume: bool
+    ) -> Tensor:
+        """Both signs at once, and by themselves the units for which that is not exact."""
+        if self._both is None or not torch.equal(self._both[0], negative):
+            complete = self._takes_part is None
+            both = BothSigns(self._linear, self._x, negative, complete=complete)
+            self._both = negative, both
+        both = self._both[1]
+        weak = None if both.weak is None else relevance.masked_fill(~both.weak, 0)
+        result = both.pass_down(relevance, consume=consume)
+        if weak is None or not bool(weak.any()):
+            return result
+        if self._linear.matrix:
+            return self._add_some(result, weak, negative, note)
+        parts = split_by_sign(weak, negative)
+        return result.add_(self._pass_parts(weak, parts, note, consume=True, dual=False))
+
+    def _add_some(self, result: Tensor, relevance: Tensor, negative: Tensor, note: Note) -> Tensor:
+        """Add what few units of a product of matrices pass down, from their rows and columns."""
+        reached = (relevance != 0).any(0)
+        rows, columns = (reached.any(dim).nonzero()[:, 0] for dim in (1, 0))
+        unit = rows[:, None], columns
+        takes_part = None if self._takes_part is None else self._takes_part[rows]
+        part = Competition(self._linear.units(columns, rows), self._x[rows], takes_part)
+        some, note = relevance[:, *unit], _of_some(note, relevance.shape, unit)
+        parts = split_by_sign(some, negative[unit])
+        passed = part._pass_parts(some, parts, note, consume=True, dual=False)
+        return result.index_add_(1, rows, passed)
+
+    def _pass_parts(
+        self,
+        relevance: Tensor,
+        parts: list[tuple[int, Tensor]],
+        note: Note,
+        *,
+        consume: bool,
+        dual: bool,
+    ) -> Tensor:
+        """One sign after the other."""
         result: Tensor | None = None
         losers: list[Tensor] = []
-        for sign, share in split_by_sign(relevance, negative):
+        for sign, share in parts:
             denominator = self._denominator(sign)
             if denominator is None:
                 losers.append(share)
@@ -138,35 +164,19 @@ class Competition:
                     mine = True
             scaled = share.div_(denominator) if mine and _dense(share) else share / denominator
             for x, weight in self._contributors(sign):
-                result = self._add_products(result, scaled, x, weight)
+                result = self._linear.add_products(result, scaled, x, weight)
         for lost in losers:
             extra = self._fall_back(note(lost), dual=dual)
             result = extra if result is None else result.add_(extra)
         if result is None:
-            return relevance.new_zeros((relevance.shape[0], *self._inputs[1].shape))
+            return relevance.new_zeros((relevance.shape[0], *self._x.shape))
         return result
 
-    def _add_products(
-        self, result: Tensor | None, scaled: Tensor, x: Tensor, weight: Tensor | None
-    ) -> Tensor:
-        """Add x * W^T r, a few seeds at a time, so that working buffers do not grow with them."""
-        seeds = scaled.shape[0]
-        step = max(1, math.ceil(IMAGES_AT_ONCE / max(1, x.shape[0])))
-        if step >= seeds:
-            part = self._linear.adjoint(scaled, weight).mul_(x)
-            return part if result is None else result.add_(part)
-        fresh = result is None
-        if result is None:
-            shape = (seeds, *x.shape)
-            result = laid_out(x.new_empty(shape), self._linear.layout, seeds=True)
-        for first in range(0, seeds, step):
-            chunk = slice(first, first + step)
-            part = self._linear.adjoint(scaled[chunk], weight)
-            if fresh:
-                torch.mul(part, x, out=result[chunk])
-            else:
-                result[chunk].addcmul_(part, x)
-        return result
+    @cached_property
+    def _inputs(self) -> dict[int, Tensor]:
+        """|x| of the positive and of the negative inputs."""
+        x = self._x
+        return {1: x.clamp(min=0), -1: (-x).clamp(min=0)} if self._signed else {1: x}
 
     def _contributors(self, sign: int) -> Iterator[tuple[Tensor, Tensor | None]]:
         """(|x| of one side of x, weights) that contribute with the given sign."""
@@ -251,6 +261,33 @@ def split_by_sign(relevance: Tensor, negative: Negative) -> list[tuple[int, Tens
     if not bool(negative.any()) or not _reaches(relevance, negative):
         return [(1, relevance)]
     return [(1, relevance.masked_fill(negative, 0)), (-1, relevance.masked_fill(~negative, 0))]
+
+
+def _reached(relevance: Tensor) -> slice | None:
+    """The columns of (seeds, rows, columns) that relevance reaches, if a third of them is left out.
+
+    Of the queries, keys and values that a network computes as one product, relevance passes the
+    values alone. One seed and a few rows answer where all columns are reached.
+    """
+    for some in (relevance[:1, :16], relevance):
+        reached = (some != 0).any(dim=1).any(dim=0).nonzero()[:, 0]
+        if len(reached) == 0:
+            continue
+        first, last = int(reached[0]), int(reached[-1]) + 1
+        if last - first > 2 / 3 * relevance.shape[2]:
+            return None
+    return slice(first, last) if len(reached) else None
+
+
+def _of_some(note: Note, shape: torch.Size, unit: tuple[Any, ...]) -> Note:
+    """A note of some units, told with the others, of which nothing is lost, beside them."""
+
+    def told(lost: Tensor) -> Tensor:
+        whole = lost.new_zeros((lost.shape[0], *shape[1:]))
+        whole[:, *unit] = lost
+        return note(whole)[:, *unit]
+
+    return told
 
 
 def _reaches(relevance: Tensor, units: Tensor) -> bool:

@@ -212,6 +212,8 @@ class ExcitationBackprop(Attributor):
                 positive, negative = relevance.chunk(2)
                 relevance = positive - negative
             summed = self._summed(relevance)
+            if not self.contrastive:  # a difference of equal sums may end a rounding below 0
+                summed = summed.clamp(min=0)
             maps.append(summed.transpose(0, 1))
             error = max(error, walk.error, self._leak(summed) if not certify else 0.0)
             if walk.fallback is not None:

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from torchxnn.attribution.base import LayerCertificate
-from torchxnn.attribution.excitation_backprop.competition import Competition, LinearMap, Negative
+from torchxnn.attribution.excitation_backprop.competition import Competition, Negative
+from torchxnn.attribution.excitation_backprop.linear_map import LinearMap
 from torchxnn.attribution.excitation_backprop.owners import shared_out, sum_by_owner
 from torchxnn.attribution.excitation_backprop.prepared import HINTS, Prepared, why_no_owner
 from torchxnn.attribution.excitation_backprop.rules.table import Rule, Shares, refuse, rule_of

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
-from torchxnn.attribution.excitation_backprop.competition import Negative, laid_out
+from torchxnn.attribution.excitation_backprop.competition import Negative
+from torchxnn.attribution.excitation_backprop.linear_map import laid_out
 from torchxnn.attribution.excitation_backprop.propagation import Walk
 from torchxnn.attribution.excitation_backprop.rules.table import (
     Shares,
