@@ -1,5 +1,6 @@
 """Sums per image, on which the certificate rests."""
 
+from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
@@ -12,7 +13,10 @@ from torchxnn.attribution import ExcitationBackprop
 from torchxnn.attribution.excitation_backprop.competition import Competition
 from torchxnn.attribution.excitation_backprop.linear_map import LinearMap
 from torchxnn.attribution.excitation_backprop.owners import precise_sum, shared_out, sum_by_owner
+from torchxnn.attribution.excitation_backprop.prepared import prepare
+from torchxnn.attribution.excitation_backprop.propagation import Walk
 from torchxnn.attribution.excitation_backprop.rules.table import RULES
+from torchxnn.attribution.excitation_backprop.tracing import record
 from torchxnn.errors import AttributionWarning
 
 
@@ -104,6 +108,99 @@ def test_a_certificate_counts_relevance_that_a_layer_loses():
     finally:
         RULES["relu"] = rule
     assert abs(wrong.conservation_error - 0.1) < 1e-4
+
+
+@contextmanager
+def corrupted(name, change):
+    """The rule of an operation with something done to what it hands on."""
+    rule = RULES[name]
+
+    def propagate(operation, relevance, walk):
+        return [(v, change(share)) for v, share in rule.propagate(operation, relevance, walk)]
+
+    RULES[name] = replace(rule, propagate=propagate)
+    try:
+        yield
+    finally:
+        RULES[name] = rule
+
+
+def two_layers(seed=0):
+    torch.manual_seed(seed)
+    layers = nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 8), nn.ReLU()
+    return nn.Sequential(*layers, nn.Linear(8, 3)).eval(), torch.randn(2, 3, 8, 8)
+
+
+def _in_place(share):
+    return share.mul_(0.9)
+
+
+def _one_channel(share):
+    kept = share.clone()
+    if share.ndim == 5:
+        kept[:, :, 0] *= 0.5
+    return kept
+
+
+def literal_error(model, images, targets):
+    """Largest |sum - 1| over all units, duals and cuts: each of them is carried by itself."""
+    (tape,) = record(model, images)
+    with torch.no_grad():
+        prepared = prepare(tape, certify=True)
+        walk = Walk(prepared, contrastive=True, beside=True, free=True)
+        seeds = torch.eye(3)[targets][:, None].expand(-1, len(images), -1).clone()
+        walk.run(seeds, tape.images)
+    return walk.error
+
+
+@pytest.mark.parametrize("targets", [[1], [0, 1, 2]])
+@pytest.mark.parametrize("change", [lambda share: 0.9 * share, _in_place, _one_channel])
+@pytest.mark.filterwarnings("ignore::torchxnn.errors.AttributionWarning")
+def test_a_contrastive_certificate_counts_what_a_rule_loses(change, targets):
+    """Whatever is carried beside the differences: a large error is that of each unit and dual."""
+    model, images = two_layers()
+    with corrupted("relu", change):
+        found = ExcitationBackprop(model).attribute_many(images, targets, return_certificate=True)
+        expected = literal_error(model, images, targets)
+    assert expected > 0.02
+    assert found[1].conservation_error == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("loss", [1e-5, -1e-5])
+def test_a_small_loss_is_never_told_smaller_than_it_is(loss):
+    model, images = two_layers()
+    model, images = model.double(), images.double()
+    for targets in ([1], [0, 1, 2]):
+        with corrupted("relu", lambda share: (1 - loss) * share):
+            method = ExcitationBackprop(model)
+            _, certificate = method.attribute_many(images, targets, return_certificate=True)
+        # Two ReLUs. The witness is the sum over the targets.
+        assert certificate.conservation_error == pytest.approx(2e-5 * len(targets), rel=1e-3)
+    method.attribute_many(images, [0, 1, 2])
+    _, certificate = method.attribute_many(images, [0, 1, 2], return_certificate=True)
+    assert certificate.conservation_error < 1e-12
+
+
+def test_a_loss_of_the_dual_alone_is_counted():
+    """Half the difference's sum and what the witness lost are the dual's whole loss."""
+    model, images = two_layers()
+    rule = RULES["addmm"]
+
+    def propagate(operation, relevance, walk):
+        shares = rule.propagate(operation, relevance, walk)
+        if walk._crossing:  # what is carried from here: the difference, and the witness
+            ((value, share),) = shares
+            unit, dual = share[1:] + share[:1] / 2, (share[1:] - share[:1] / 2) * (1 - 1e-5)
+            shares = [(value, torch.cat([unit - dual, (unit + dual) / 2]))]
+        return shares
+
+    RULES["addmm"] = replace(rule, propagate=propagate)
+    try:
+        method = ExcitationBackprop(model.double())
+        _, certificate = method.attribute(images.double(), 1, return_certificate=True)
+    finally:
+        RULES["addmm"] = rule
+    assert certificate.conservation_error == pytest.approx(1e-5, rel=1e-4)
 
 
 def test_a_unit_that_nothing_speaks_against_has_a_contrastive_map():

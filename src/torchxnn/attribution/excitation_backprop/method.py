@@ -38,11 +38,15 @@ from torchxnn.attribution.excitation_backprop.propagation import MetFallbackErro
 from torchxnn.attribution.excitation_backprop.rules import elementwise as rules_elementwise
 from torchxnn.attribution.excitation_backprop.rules import linear as rules_linear
 from torchxnn.attribution.excitation_backprop.rules import shape as rules_shape
-from torchxnn.attribution.excitation_backprop.tape import Tape, erase
+from torchxnn.attribution.excitation_backprop.tape import Tape, Value, erase
 from torchxnn.attribution.excitation_backprop.tracing import record
 from torchxnn.errors import AttributionWarning, DataError, LayerError, NonFiniteError, XNNError
 from torchxnn.models.hooks import preserve_state
 from torchxnn.models.layers import check_images, resolve_layer
+
+SURE = CONSERVATION_LIMIT / 10
+"""Error of conservation of the maps of several targets together, up to which it stands for each;
+beyond, every target and every dual is summed by itself."""
 
 # Importing the rules fills their table, which cannot import them itself: they register in it.
 _RULE_MODULES = (rules_elementwise, rules_linear, rules_shape)
@@ -201,14 +205,9 @@ class ExcitationBackprop(Attributor):
             seeds = functional.one_hot(chosen, outputs.shape[1]).to(prepared.dtype)
             seeds = seeds.reshape(chosen.shape[0], *tape.output.shape)
             free = last and group >= targets.shape[0]
-            walk = Walk(prepared, contrastive=self.contrastive, free=free)
-            walk.layers = layers
-            try:
-                relevance = walk.run(seeds, goal)
-            except MetFallbackError:
-                walk = Walk(prepared, contrastive=True, beside=True, free=free)
-                relevance = walk.run(seeds, goal)
-            if certify and self.contrastive:
+            walk, relevance = self._walk(prepared, seeds, goal, layers, free=free)
+            layers = walk.layers
+            if len(relevance) > len(seeds):
                 positive, negative = relevance.chunk(2)
                 relevance = positive - negative
             summed = self._summed(relevance)
@@ -224,6 +223,36 @@ class ExcitationBackprop(Attributor):
             off = outputs.gather(1, targets.T.to(outputs.device, torch.int64)) == 0
             mass = contrast_mass(drawn).masked_fill(off.to(drawn.device), math.nan).cpu()
         return DrawnMaps(drawn, error, fallback, layers, mass)
+
+    def _walk(
+        self,
+        prepared: Prepared,
+        seeds: Tensor,
+        goal: Value,
+        layers: dict[str, LayerCertificate],
+        *,
+        free: bool,
+    ) -> tuple[Walk, Tensor]:
+        """A walk with little beside the maps, and a second one where that does not tell all.
+
+        Args:
+            prepared: the tape.
+            seeds: where the walk begins, (n, *output shape).
+            goal: where it ends.
+            layers: what earlier walks measured, added to.
+            free: whether this is the last walk over the tape.
+        """
+        first = Walk(prepared, contrastive=self.contrastive, free=free)
+        first.layers = dict(layers)
+        try:
+            relevance = first.run(seeds, goal)
+            if not self.contrastive or first.error <= SURE:
+                return first, relevance
+        except MetFallbackError:
+            pass
+        second = Walk(prepared, contrastive=True, beside=True, free=free)
+        second.layers = dict(layers)
+        return second, second.run(seeds, goal)
 
     def _summed(self, relevance: Tensor) -> Tensor:
         if relevance.ndim < 4:

@@ -38,6 +38,26 @@ def sum_by_owner(relevance: Tensor, owner: Tensor, images: int) -> Tensor:
     return sums.index_add_(1, index, flat)[:, 1:]
 
 
+def same_memory(first: Tensor, second: Tensor) -> bool:
+    """Whether two tensors (seeds, images, ...) are the same memory, up to how the rest is shaped.
+
+    The first may have more seeds.
+    """
+    if min(first.ndim, second.ndim) < 2 or first.data_ptr() != second.data_ptr():
+        return False
+    each = [(tensor.stride()[:2], tensor.shape[1:].numel()) for tensor in (first, second)]
+    return each[0] == each[1] and first.shape[1] == second.shape[1]
+
+
+def same_images(first: Tensor | None, second: Tensor | None) -> bool:
+    """Whether owners of two values are known to be the same images along the first dimension."""
+    if first is None or second is None or first.data_ptr() != second.data_ptr():
+        return False
+    if min(first.ndim, second.ndim) == 0 or first.shape[0] != second.shape[0]:
+        return False
+    return not any(first.stride()[1:]) and not any(second.stride()[1:])
+
+
 def precise_sum(tensor: Tensor, dims: list[int]) -> Tensor:
     """Sum over dimensions in float64, without a copy of the tensor in float64.
 

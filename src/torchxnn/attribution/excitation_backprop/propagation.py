@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from torchxnn.attribution.base import LayerCertificate
 from torchxnn.attribution.excitation_backprop.competition import Competition, Negative
 from torchxnn.attribution.excitation_backprop.linear_map import LinearMap
-from torchxnn.attribution.excitation_backprop.owners import shared_out, sum_by_owner
+from torchxnn.attribution.excitation_backprop.owners import (
+    same_images,
+    same_memory,
+    shared_out,
+    sum_by_owner,
+)
 from torchxnn.attribution.excitation_backprop.prepared import HINTS, Prepared, why_no_owner
 from torchxnn.attribution.excitation_backprop.rules.table import Rule, Shares, refuse, rule_of
 from torchxnn.attribution.excitation_backprop.tape import Operation, Value, forget
@@ -25,22 +33,26 @@ class Walk:
     """One backward walk with a group of seeds.
 
     What is carried of a value is (seeds, *shape), or several of these behind each other: the unit's
-    relevance, or its difference from the dual's, or the unit's and the dual's; and behind them,
-    once a fallback was met, the *clean* part of the unit's relevance, which met none. All of them
-    are shared out by the same rules, but for the clean part that reaches a fallback: it is counted
-    and ends. Relevance is conserved, so what was counted is its share at the pixels, too.
+    relevance, or its difference from the dual's, or the unit's and the dual's; in a certified walk
+    with differences, behind them the *witness*, the mean of unit and dual summed over the seeds;
+    and last, once a fallback was met, the *clean* part of the unit's relevance, which met none. All
+    of them are shared out by the same rules, but for the clean part that reaches a fallback: it is
+    counted and ends. Relevance is conserved, so what was counted is its share at the pixels, too.
 
     Args:
         prepared: the tape.
         contrastive: whether the last linear operation is answered by the unit minus its dual.
         beside: carry the clean part of the unit's relevance beside the difference from its dual's
             from the start. Unit and dual are nearly equal further down, so the difference does not
-            tell how much relevance a fallback shared out. A contrastive walk without it, and
-            without a certificate, ends with `MetFallbackError` where it would have to tell.
+            tell how much relevance a fallback shared out. A contrastive walk without it ends with
+            `MetFallbackError` where it would have to tell. With a certificate the unit's and the
+            dual's relevance are carried one by one.
         free: whether this is the last walk, so that activations are freed on the way.
 
     Attributes:
         error: largest distance from 1 so far of the relevance of a cut, if the walk is certified.
+            With a witness it is no less than that, unless one seed's loss is another's gain: the
+            witness' distance from the number of seeds, and half the largest sum of a difference.
         layers: what was conserved by the dotted name of the innermost module, from the top down;
             kept only by a certified walk.
     """
@@ -53,7 +65,9 @@ class Walk:
         self._prepared = prepared
         self._contrastive = contrastive
         self._beside = beside
-        self._alone = contrastive and not (beside or prepared.certify)  # nothing but a difference
+        self._alone = contrastive and not beside  # nothing that tells a share
+        self._pair = contrastive and beside and prepared.certify
+        self._witness = contrastive and not beside and prepared.certify
         self._free = free
         self._fallback: Tensor | None = None
         self._met = 0  # how often a fallback was met
@@ -130,9 +144,11 @@ class Walk:
         )
         if len(clean) == 0 and (self._beside or self._met):
             clean = unit
-        if self._prepared.certify:
+        if self._pair:
             return torch.cat([unit, dual, clean])
-        return torch.cat([unit - dual, clean]) if len(clean) else unit - dual
+        witness = [(unit + dual).sum(0, keepdim=True) / 2] if self._witness else []
+        beside = witness + [clean] * bool(len(clean))
+        return torch.cat([unit - dual, *beside]) if beside else unit - dual
 
     def _compete(
         self, operation: Operation, competition: Competition, relevance: Tensor, negative: Negative
@@ -170,7 +186,8 @@ class Walk:
         if not bool(lost.any()):
             return lost
         known, seeds = self._knows_clean(lost), self._seeds
-        if not known and self._alone and (self._difference or self._below):
+        tells = known and not self._witness
+        if self._alone and not tells and (self._difference or self._below):
             raise MetFallbackError
         self._met += 1
         if self._prepared.certify:
@@ -190,8 +207,9 @@ class Walk:
 
     def _plain(self, *, above: bool) -> int:
         """Rows of what is carried without the clean part."""
-        pair = self._contrastive and self._prepared.certify and not above
-        return (1 + pair) * self._seeds
+        if above:
+            return self._seeds
+        return 2 * self._seeds if self._pair else self._seeds + self._witness
 
     def _knows_clean(self, relevance: Tensor) -> bool:
         """Whether the clean part is carried of what the present operation receives."""
@@ -209,7 +227,7 @@ class Walk:
 
         Returns:
             Relevance (n, *target shape), the unit's minus its dual's if the walk is contrastive. It
-            is (2 n, ...) with the dual's behind the unit's if it is certified too.
+            is (2 n, ...) with the dual's behind the unit's if these are carried one by one.
 
         Raises:
             MetFallbackError: see the class.
@@ -244,7 +262,7 @@ class Walk:
                 "no relevance arrives where the map is wanted; the target does not depend on it "
                 "other than through gates, or the layer lies beside the path"
             )
-        return found[: self._plain(above=False)]
+        return found[: 2 * self._seeds if self._pair else self._seeds]
 
     def _step(self, operation: Operation) -> None:
         outputs = [output for output in operation.outputs if output is not None]
@@ -260,6 +278,7 @@ class Walk:
             self._crossing, self._all_above = above and _weighted(operation, rule), above
             reached = [o for o, each in zip(outputs, arrived, strict=True) if each is not None]
             self._apart &= all(output in self._prepared.owners for output in reached)
+            versions = [None if each is None else each._version for each in arrived]
             try:
                 shares = rule.propagate(operation, arrived, self)
             except NonFiniteError as error:
@@ -269,13 +288,37 @@ class Walk:
                 ) from error
             settled = self._crossing or not above
             self._crossing = False
-            change = self._settle(shares, settled=settled)
+            sums = self._known_sums(outputs, arrived, versions, above)
+            change = self._settle(shares, sums, settled=settled)
             for output in outputs:
                 change = self._added(change, -self._tallies.pop((output, above), _NOTHING))
             self._balance(operation, change)
             self._fold(operation, rule)
 
-    def _settle(self, shares: Shares, *, settled: bool) -> Tensor:
+    def _known_sums(
+        self,
+        outputs: list[Value],
+        arrived: list[Tensor | None],
+        versions: list[int | None],
+        above: bool,
+    ) -> Callable[[Value, Tensor], Tensor]:
+        """Sums of shares, without adding up again what was only handed on (ReLU, BatchNorm)."""
+
+        def sums(value: Value, share: Tensor) -> Tensor:
+            owner = self._prepared.owners.get(value)
+            for output, each, version in zip(outputs, arrived, versions, strict=True):
+                untouched = each is not None and same_memory(each, share)
+                if untouched and each is not None and each._version == version:
+                    known = self._tallies.get((output, above))
+                    if known is not None and same_images(self._prepared.owners.get(output), owner):
+                        return known
+            return self._sums(value, share)
+
+        return sums
+
+    def _settle(
+        self, shares: Shares, sums: Callable[[Value, Tensor], Tensor], *, settled: bool
+    ) -> Tensor:
         """Hand out shares; returns by how much the sums on their receivers rose."""
         relevances = self._below if settled else self._above
         change = _NOTHING
@@ -287,7 +330,7 @@ class Walk:
             relevances[value] = share
             if self._prepared.certify:
                 before = self._tallies.get((value, not settled), _NOTHING)
-                after = self._sums(value, share[: self._plain(above=not settled)])
+                after = sums(value, share[: self._plain(above=not settled)])
                 self._tallies[value, not settled] = after
                 change = self._added(change, self._added(after, -before))
         return change
@@ -296,16 +339,21 @@ class Walk:
         """Keep account of what an operation added to all sums and took from them."""
         if not self._prepared.certify:
             return
-        if not bool(torch.isfinite(change).all()):
+        self._cut = self._added(self._cut, change)
+        error = self._measure()
+        if not math.isfinite(error):
             raise NonFiniteError(
                 f"relevance became NaN or infinite at {operation.full_name} in {operation.place}; "
                 "check the activations and weights there"
             )
-        self._cut = self._added(self._cut, change)
-        self._enter(operation, count=1, error=self._measure())
+        self._enter(operation, count=1, error=error)
 
     def _measure(self) -> float:
-        error = float((self._cut - 1).abs().max())
+        if self._witness and len(self._cut) > self._seeds:
+            leak = self._cut[:-1].abs().amax(0) / 2 + (self._cut[-1] - self._seeds).abs()
+        else:
+            leak = (self._cut - 1).abs()
+        error = float(leak.max())
         self.error = max(self.error, error)
         return error
 
@@ -336,10 +384,16 @@ class Walk:
         """Sum of two tallies; one of the seeds alone counts for the unit and for its dual."""
         first = first.to(second.device)
         if first.ndim and second.ndim and first.shape[0] < second.shape[0]:
-            first = torch.cat([first, first])
+            first = self._of_both(first)
         elif first.ndim and second.ndim and first.shape[0] > second.shape[0]:
-            second = torch.cat([second, second])
+            second = self._of_both(second)
         return first + second
+
+    def _of_both(self, sums: Tensor) -> Tensor:
+        """Sums of what is carried below, of those of the seeds above (seeds, images)."""
+        if self._pair:
+            return torch.cat([sums, sums])
+        return torch.cat([torch.zeros_like(sums), sums.sum(0, keepdim=True)])
 
     def _fold(self, operation: Operation, rule: Rule) -> None:
         """Hand the sign of a unit to the linear operation that belongs to it."""
