@@ -7,7 +7,7 @@ import pytest
 from cli_examples import fails
 from conftest import make_net
 from torchxnn import XNN
-from torchxnn.apps.run_card import read_card
+from torchxnn.apps.run_card import read_card, write_card
 from torchxnn.cli.main import main
 from torchxnn.errors import DataError, ModelError
 from torchxnn.storage.artifact import to_json
@@ -77,6 +77,15 @@ def test_the_command_needs_no_network_and_prints_or_writes(saved, tmp_path, caps
     assert main([*map(str, words), "--out", str(out), "--json", str(values)]) == 0
     assert "on the images evaluated" in out.read_text("utf-8")
     assert json.loads(values.read_bytes())["features"][2]["name"] == "tail"
+
+
+def test_a_card_is_written_beside_a_page(saved, tmp_path):
+    card = read_card(saved[1])
+    assert write_card(card, tmp_path / "a report.html") == (
+        ("Markdown", "a report.card.md"), ("JSON", "a report.card.json")
+    )  # fmt: skip
+    assert (tmp_path / "a report.card.md").read_text("utf-8") == card.markdown()
+    assert json.loads((tmp_path / "a report.card.json").read_bytes())["title"] == card.title
 
 
 def test_what_is_no_card_is_refused_in_one_line(saved, tmp_path, capsys):

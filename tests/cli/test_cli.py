@@ -77,7 +77,10 @@ def test_fit_explain_evaluate_report(run, folder, tmp_path, capsys):
     html = page.read_text("utf-8")
     assert "x-feature 1" in html
     assert "<script src" not in html
-    assert "excitation backprop effective, conservation error" in html
+    assert "excitation backprop effective, float32" in html
+    assert "conservation error" in html
+    assert 'href="./report.card.md"' in html
+    assert (tmp_path / "report.card.md").read_text("utf-8").startswith("# Why b?")
     assert re.search(r"mass [0-9.e-]+%", html)
     other = [*map(str, (run, folder)), "--out", str(page), "--images", "1", "--sheet", "2"]
     assert main(["report", *other, "--method", "input_x_gradient"]) == 0

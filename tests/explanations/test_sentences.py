@@ -279,6 +279,16 @@ def test_a_contrast_of_one_xnn_has_no_owners():
     assert "'s " not in contrast(both, both, 0, 1).sentence()
 
 
+def test_the_claim_of_a_list_has_no_figures():
+    assert explanation(((1.0, -2.0, 0.5),)).brief() == (
+        "This is bird 4 because of x-features 1 and 3."
+    )
+    refused = explanation(((1.0, -2.0),), degenerate=("one carries all",))
+    assert refused.brief() == "The network sees bird 4; these x-features cannot say why."
+    other = explanation(((-1.0,),), predicted_class=9, predicted_name="owl")
+    assert other.brief() == "The network sees an owl; there is no evidence for bird 4."
+
+
 def test_what_several_x_features_have_in_common_is_said_once():
     assert joined(["an owl's x-feature 1", "an owl's x-feature 3"]) == "an owl's x-features 1 and 3"
     assert joined(["owl's x-feature 1", "gull's x-feature 3"]) == (

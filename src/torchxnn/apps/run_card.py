@@ -21,7 +21,8 @@ from torchxnn.metrics.faithfulness import Faithfulness
 from torchxnn.models.examination import Examination
 from torchxnn.models.meaning import read_meaning
 from torchxnn.models.outputs import both_class_names, check_targets
-from torchxnn.storage.artifact import plain, structure
+from torchxnn.storage.artifact import plain, structure, to_json
+from torchxnn.storage.files import replace_file
 from torchxnn.storage.paths import Location
 from torchxnn.storage.saved_folder import read_saved
 from torchxnn.training.report import FitReport
@@ -124,6 +125,21 @@ def read_card(run: Location, evaluation: Evaluation | None = None) -> RunCard:
     except (LookupError, TypeError, AttributeError, ValueError) as error:
         raise ModelError(f"the saved XNN in {run} is damaged: {error!r}") from error
     return structure(plain(card), RunCard, f"the saved XNN in {run}")  # every text is one
+
+
+def write_card(card: RunCard, page: Path) -> tuple[tuple[str, str], ...]:
+    """Write a card beside a page, as Markdown and JSON.
+
+    Returns:
+        (kind, name) of each file, for links of that page.
+
+    Raises:
+        OSError: a file cannot be written.
+    """
+    files = {"Markdown": page.with_suffix(".card.md"), "JSON": page.with_suffix(".card.json")}
+    replace_file(files["Markdown"], card.markdown().encode())
+    replace_file(files["JSON"], to_json(card))
+    return tuple((kind, file.name) for kind, file in files.items())
 
 
 def _card(run: Location, about: Mapping[str, Any], evaluation: Evaluation | None) -> RunCard:

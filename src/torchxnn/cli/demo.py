@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -47,6 +47,7 @@ class Demo:
         """
         from torchxnn.apps.report.build import build_report
         from torchxnn.apps.report.write import write_report
+        from torchxnn.apps.run_card import read_card, write_card
         from torchxnn.cli.tables import evaluation_table, fit_table
         from torchxnn.data.datasets.base import make_loader
         from torchxnn.storage.files import check_replaceable
@@ -74,14 +75,15 @@ class Demo:
                 on_batch=count_images(progress, "Looking for examples", len(setup.test)),
                 on_drawing=count_drawings(progress, "Drawing heatmaps"),
             )
-            write_report(report, self.out / "report.html")
+            page = self.out / "report.html"
+            files = write_card(read_card(self.out / "xnn", evaluation), page)
+            write_report(replace(report, card=files), page)
         if setup.accuracy is not None:
             terminal.say(f"{setup.network}: {setup.accuracy:.1%} of the test images right")
         terminal.show(fit_table(fit), evaluation_table(evaluation))
         terminal.say(*known)
         terminal.say(*setup.notes, style="dim")
         seconds = time.perf_counter() - start
-        page = self.out / "report.html"
         terminal.say(f"Wrote {page} after {seconds:.0f} s; open it in a browser.")
 
     def _prepare(self, progress: Progress) -> DemoSetup:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,6 +31,7 @@ class WriteReport(SavedRunOnImages):
         """Gather and write the report."""
         from torchxnn.apps.report.build import build_report
         from torchxnn.apps.report.write import write_report
+        from torchxnn.apps.run_card import read_card, write_card
         from torchxnn.storage.files import check_writable
 
         check_writable(self.out)
@@ -49,8 +50,10 @@ class WriteReport(SavedRunOnImages):
                 on_drawing=count_drawings(progress, "Drawing heatmaps"),
                 used=_uses if self.what_if else None,
             )
-            write_report(report, self.out)
-        terminal.say(f"Wrote {self.out}")
+            files = write_card(read_card(self.run), self.out)
+            write_report(replace(report, card=files), self.out)
+        beside = " and ".join(name for _, name in files)
+        terminal.say(f"Wrote {self.out}, and beside it the card of the XNN, {beside}")
 
 
 def _uses(xnn: XNN, image: Tensor) -> tuple[bool | None, ...]:

@@ -225,6 +225,11 @@ class Reasons(SavedResult, ABC):
         account, reason = self.account(target_index), self.declined(target_index)
         return account.refusal(reason) if reason else account.sentence()
 
+    def brief(self, target_index: int = 0) -> str:
+        """The claim of the sentence alone, without figures, for lists of many explanations."""
+        account = self.account(target_index)
+        return account.refusal("") if self.declined(target_index) else account.brief()
+
     def account(self, target_index: int = 0) -> Account:
         """The summands of one target's logit, in the order of the sentence."""
         return account_for(

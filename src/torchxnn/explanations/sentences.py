@@ -18,6 +18,7 @@ from torchxnn.explanations.summands import (
     UNKNOWN,
     Reason,
     Traits,
+    joined,
     listed,
     plural,
     put_together,
@@ -123,12 +124,22 @@ class Account:
 
     def sentence(self) -> str:
         """The whole account in one sentence."""
-        return f"{self._claim()}{self._elsewhere()}{self._against()}; {self._rest()}."
+        reasons = listed([one.text() for one in self.reasons])
+        return f"{self._claim(reasons)}{self._elsewhere()}{self._against()}; {self._rest()}."
+
+    def brief(self) -> str:
+        """The claim without figures, for lists of many: "This is a bird because of C and D."."""
+        names = [member.name for one in self.reasons for member in one.members]
+        return f"{self._claim(joined(names))}."
 
     def refusal(self, reason: str) -> str:
-        """What is said instead where the numbers do not support a sentence."""
+        """What is said instead where the numbers do not support a sentence.
+
+        Without a reason, that they do not.
+        """
         what = "why" if self._is_decided else f"what speaks for {noun(self.target)}"
-        return f"{self._sees()}; these x-features cannot say {what}: {reason}."
+        because = f": {reason}" if reason else ""
+        return f"{self._sees()}; these x-features cannot say {what}{because}."
 
     @property
     def _is_decided(self) -> bool:
@@ -149,8 +160,9 @@ class Account:
             return f"The network {'sees' if self._is_seen else 'does not see'} {noun(self.target)}"
         return f"The network sees {noun(self.predicted)}"
 
-    def _claim(self) -> str:
-        target, reasons = noun(self.target), listed([one.text() for one in self.reasons])
+    def _claim(self, reasons: str) -> str:
+        """What is said of the target, because of these reasons."""
+        target = noun(self.target)
         if not self._is_decided:
             if not reasons:
                 return f"{self._sees()}; there is no evidence for {target}"

@@ -22,6 +22,7 @@ from torchxnn.apps.atlas.images import choose_images, encode_images
 from torchxnn.apps.atlas.numbers import standardise
 from torchxnn.apps.atlas.predictions import read_predictions
 from torchxnn.apps.atlas.runs import find_runs
+from torchxnn.apps.run_card import read_card
 from torchxnn.cli.main import main
 from torchxnn.data.record import cache_activations
 from torchxnn.errors import DataError, XNNError
@@ -93,6 +94,48 @@ def test_every_class_and_x_feature_has_a_page_and_every_link_leads_somewhere(mad
             assert image["alt"]
             assert image["loading"] == "lazy"
             assert image["src"].endswith(".webp")
+
+
+def test_the_index_leads_with_pictures_and_the_claim_without_figures(made, parts):
+    index = Page(made.folder / "index.html")
+    for entry in made.entries:
+        row = int(entry.image.removeprefix("p").removesuffix(".webp"))
+        xnn = XNN.from_pretrained(parts.runs / entry.name, small_network())
+        contributions = xnn.contributions(parts.dataset[row].image.unsqueeze(0))[0, 0]
+        leading = int(contributions.argmax())
+        assert entry.map in (f"m{row}-{leading + 1}.webp", "")  # none where it is not active
+        assert entry.leading == (xnn.feature_names[leading] if entry.map else "")
+        shown = [image["src"] for image in index.all("img") if f"/{entry.name}/" in image["src"]]
+        names = [entry.image, entry.map] if entry.map else [entry.image]
+        assert shown == [f"classes/{entry.name}/{name}" for name in names]
+        assert not re.search(r"\([+\N{MINUS SIGN}]", entry.sentence)
+        assert entry.sentence in index.text
+
+
+def test_every_map_on_a_page_of_a_class_stands_below_its_image(made):
+    for entry in made.entries:
+        folder = made.folder / "classes" / entry.name
+        images = [image["src"] for image in Page(folder / "index.html").all("img")]
+        source = (folder / "index.html").read_text("utf-8")
+        strips = re.findall(r'<ul class="strip".*?</ul>', source, re.DOTALL)
+        assert strips
+        for strip in strips:
+            for item in re.findall(r"<li>(.*?)</li>", strip, re.DOTALL):
+                image, *maps = re.findall(r'src="([^"]+)"', item)
+                assert re.fullmatch(r"p\d+\.webp", image)
+                assert all(each.startswith(f"m{image[1:-5]}-") for each in maps)
+        assert images
+
+
+def test_every_class_has_the_card_of_its_xnn(made, parts):
+    for entry in made.entries:
+        folder = made.folder / "classes" / entry.name
+        card = read_card(parts.runs / entry.name)
+        assert (folder / "card.md").read_text("utf-8") == card.markdown()
+        values = json.loads((folder / "card.json").read_bytes())
+        assert [each["name"] for each in values["features"]] == [f.name for f in card.features]
+        goals = [link["href"] for link in Page(folder / "index.html").all("a")]
+        assert {"card.md", "card.json"} <= set(goals)
 
 
 def test_nothing_is_written_that_no_page_shows(made):

@@ -115,6 +115,13 @@ def test_a_bound_that_all_images_share_is_said_once(written):
     assert page.text.count("error of the reproduced logit 0.10 of at most 0.50") == 2
 
 
+def test_the_page_links_the_card_beside_it(written):
+    assert "card of this XNN" not in written().text
+    page = written(card=(("Markdown", "a #1.card.md"), ("JSON", "x:y.card.json")))
+    goals = [link["href"] for link in page.all("a") if not link["href"].startswith("#")]
+    assert goals == ["./a%20%231.card.md", "./x%3Ay.card.json"]
+
+
 def test_provenance_is_lines_and_says_nothing_twice(written):
     fit = fit_report(config=TrainConfig(epochs=40, trials=5, beta=100.0, hidden=(16,)))
     page = written(fit=fit, provenance=(("model", "a net"),))

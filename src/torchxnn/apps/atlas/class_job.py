@@ -20,11 +20,13 @@ from torchxnn.apps.atlas.images import (
     draw_images,
     encode_images,
     image_name,
+    map_name,
 )
 from torchxnn.apps.atlas.numbers import Summary, read_numbers
-from torchxnn.apps.atlas.pages import class_files
+from torchxnn.apps.atlas.pages import CARD_PAGE, CARD_VALUES, class_files
 from torchxnn.apps.atlas.predictions import Predictions
 from torchxnn.apps.atlas.runs import Failure
+from torchxnn.apps.run_card import read_card
 from torchxnn.data.activation_cache import ActivationCache
 from torchxnn.data.class_names import spoken
 from torchxnn.data.datasets.base import ImageDataset
@@ -88,7 +90,9 @@ def finished(out: Path, name: str) -> Entry | None:
 
 def _make(job: ClassJob, given: Given, caught: list[warnings.WarningMessage]) -> Entry:
     view, drawn = _gather(job, given, caught)
+    card = read_card(job.saved.place)
     pages = class_files(view)
+    pages |= {CARD_PAGE: card.markdown().encode(), CARD_VALUES: to_json(card)}
     room = int(given.config.limit * 1e6) - sum(map(len, pages.values())) - _MARKER_BYTES
     files = encode_images(drawn, room)
     entry = _entry(view, sum(map(len, (*pages.values(), *files.values()))))
@@ -175,12 +179,18 @@ def _wanted(chosen: ClassImages, features: Tensor, summary: Summary) -> dict[int
 def _entry(view: ClassView, nbytes: int) -> Entry:
     measured, report = view.measured, view.xnn.report
     right = (view.positives & view.decided).sum() / view.positives.sum()
+    row = view.chosen.typical
+    leading = int(view.contributions[row].argmax())
+    drawn = map_name(row, leading)
+    drawn = drawn if drawn in view.drawn else ""
     return Entry(
         name=view.job.saved.name,
         title=spoken(view.job.summary.title),
         output=view.xnn.targets[0],
-        sentence=view.sentence,
-        image=image_name(view.chosen.typical),
+        sentence=spoken(view.explanation.brief()),
+        image=image_name(row),
+        map=drawn,
+        leading=view.job.summary.feature_names[leading] if drawn else "",
         feature_names=view.job.summary.feature_names,
         r2=measured.r2,
         f_cls_positives=measured.f_cls_positives or 0.0,  # values, which have none, are left out

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from torchxnn.apps.atlas.images import ClassImages, feature_page, map_name
+from torchxnn.apps.atlas.images import ClassImages, feature_page, image_name, map_name
 from torchxnn.apps.atlas.numbers import Summary
 from torchxnn.apps.atlas.predictions import CloseClass, Predictions
 from torchxnn.apps.atlas.runs import SavedClass
@@ -61,9 +61,13 @@ class SimilarLink:
         return f"../{self.name}/{feature_page(self.feature)}"
 
     @property
-    def maps(self) -> list[str]:
-        """The files of its maps, seen from there, too."""
-        return [f"../{self.name}/{map_name(row, self.feature)}" for row in self.rows]
+    def pictures(self) -> list[tuple[str, str]]:
+        """The files of its images and maps, seen from there, too."""
+        folder = f"../{self.name}"
+        return [
+            (f"{folder}/{image_name(row)}", f"{folder}/{map_name(row, self.feature)}")
+            for row in self.rows
+        ]
 
 
 @dataclass(frozen=True)
@@ -112,8 +116,10 @@ class Entry:
         name: of its folder.
         title: for people.
         output: index of its first target.
-        sentence: of a typical image.
+        sentence: what is claimed of a typical image, without figures.
         image: file of that image in its folder.
+        map: file of the map on it of the x-feature that adds most; empty if none is active.
+        leading: name of that x-feature.
         feature_names: one per x-feature.
         r2: R^2 on the data of the atlas; None if the logit does not vary.
         f_cls_positives: share of its images that keep their predicted class.
@@ -143,6 +149,8 @@ class Entry:
     notes: tuple[str, ...]
     nbytes: int
     key: str
+    map: str = ""
+    leading: str = ""
 
 
 @dataclass(frozen=True, eq=False)

@@ -20,6 +20,9 @@ _HOME = "../../"
 ON_CLASS_PAGE = 4  # maps of each x-feature on the page of its class
 
 
+CARD_PAGE, CARD_VALUES = "card.md", "card.json"
+
+
 def class_files(view: ClassView) -> dict[str, bytes]:
     """The HTML files of a class by name."""
     features = [_feature(view, i) for i in range(len(view.job.summary.feature_names))]
@@ -73,6 +76,7 @@ def _class(view: ClassView) -> dict[str, Any]:
         "figures": faithfulness_rows(_measured(view)),
         "notes": view.notes,
         "equation": spoken(view.explanation.card().rows[0].equation),
+        "card": (CARD_PAGE, CARD_VALUES),
         "certificate": " ".join(view.explanation.certificate_lines()[-2:]),
         "warnings": view.explanation.card().warnings,
     }

@@ -74,6 +74,7 @@ class Report:
         noun: what is explained: "class", "label" or "value".
         provenance: further (term, text) pairs, such as the data set or the model's fingerprint.
         unit: what is explained, "image" or "volume".
+        card: (kind, name) of the files beside the page that hold the card of the XNN.
         on_maps: whether the layer gives maps, which some settings of a fit are for.
     """
 
@@ -92,6 +93,7 @@ class Report:
     orthogonality: Orthogonality | None = None
     noun: str = "class"
     unit: str = "image"
+    card: tuple[tuple[str, str], ...] = ()
     on_maps: bool = False
 
     @property
