@@ -1,6 +1,7 @@
 """Studies of answers: known effects are found, no effect is not, intervals cover, and the words."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,7 @@ from torchxnn.apps.study.analysis.answers.power import (
     estimate_power,
     find_answer_sample_size,
     simulate_answers,
+    with_design,
 )
 from torchxnn.apps.study.analysis.answers.power_options import AnswerPowerOptions
 from torchxnn.apps.study.analysis.answers.report import write_answers_report
@@ -151,3 +153,48 @@ def test_nobody_is_no_traceback():
     assert rows.empty
     assert found.stages == ()
     assert np.isnan([c.people.p or np.nan for c in found.contrasts]).all()
+
+
+def test_pictures_until_the_cue_are_found_as_often_as_answers_are_right():
+    """Literally: at each picture a draw with the same probability, until it is found."""
+    made = AnswerPowerOptions(
+        effect=20.0, baseline=50.0, answers=4, images=8, sd_between=0.0, sd_items=0.0, runs=400
+    )
+    right, _ = simulate_answers(made, 30)
+    seen, second = simulate_answers(replace(made, measure="seen"), 30)
+    assert right.mean() == pytest.approx(0.7, abs=0.01)
+    rng = np.random.default_rng(3)
+    at_each = 1 - 0.3 ** (1 / 8)
+    found = rng.random((20_000, 8)) < at_each
+    literal = np.where(found.any(1), found.argmax(1) + 1, 9)
+    assert seen.mean() == pytest.approx(literal.mean(), abs=0.06)
+    power = estimate_power(seen, second, replace(made, measure="seen"))
+    assert power.power > 0.9  # fewer pictures are better
+    assert estimate_power(seen, second, made).power == 0
+    answer = find_answer_sample_size(replace(made, measure="seen", runs=100))
+    assert answer.effect < 0
+    assert "fewer pictures seen" in answer.sentence()
+
+
+def test_secondary_comparisons_need_more_people():
+    made = AnswerPowerOptions(effect=12.0, runs=300, answers=20)
+    first, second = simulate_answers(made, 30)
+    primary = estimate_power(first, second, made)
+    secondary = estimate_power(first, second, replace(made, compare="secondary"))
+    halved = estimate_power(first, second, replace(made, alpha=0.025))
+    assert secondary.power == halved.power < primary.power
+    assert (
+        "than with NoVis"
+        in find_answer_sample_size(
+            replace(made, compare="secondary", effect=30.0, runs=100)
+        ).sentence()
+    )
+
+
+def test_pictures_seen_are_of_the_odd_cue_alone():
+    plan = make_answer_plan()
+    with pytest.raises(DataError, match="measure 'seen' is of the task odd_cue"):
+        with_design(AnswerPowerOptions(measure="seen"), plan)
+    cue = make_answer_plan("odd_cue", ("a", "b", "c"), images=8)
+    found = with_design(AnswerPowerOptions(measure="seen"), cue)
+    assert (found.answers, found.images, found.stages) == (3, 8, 3)

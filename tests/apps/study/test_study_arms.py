@@ -7,8 +7,8 @@ from pydantic import ValidationError
 from study_data import make_plan
 from study_plan import write_tiny_study
 from study_session import browser, event, fields, practise, send, sort
+from torchxnn.apps.study.analysis.arms import arm_pairs
 from torchxnn.apps.study.analysis.options import AnalysisOptions, stage_in
-from torchxnn.apps.study.analysis.results import _between_arms
 from torchxnn.apps.study.analysis.wording import (
     describe_design,
     describe_hypotheses,
@@ -126,7 +126,7 @@ def test_the_paper_s_arm_is_written_as_before_and_is_the_main_one(tmp_path):
 def test_every_two_of_the_three_are_compared_and_foretold():
     plan = make_plan(complementary=False)
     plan = plan.model_copy(update={"settings": plan.settings.model_copy(update={"arms": ARMS})})
-    pairs = [(a.name, b.name) for (a, stage), (b, _) in _between_arms(plan) if stage == "XNN"]
+    pairs = [(p.arm.name, p.other.name) for p in arm_pairs(plan) if p.stage == "XNN"]
     assert pairs == [("main", "numbers"), ("main", "maps"), ("numbers", "maps")]
     assert stage_in(NUMBERS, "XNN") == "XNN, numbers only"
     assert "NoVis and XNN, maps only" in " ".join(describe_design(plan))

@@ -10,7 +10,7 @@ from torchxnn.apps.study.server.app import create_app
 from torchxnn.apps.study.settings import Recruitment
 from torchxnn.apps.study.steps import minutes_of
 from torchxnn.apps.study.texts import default_consent, default_texts, find_blanks, read_texts
-from torchxnn.cli import study as commands
+from torchxnn.cli import study_serve as commands
 from torchxnn.cli.main import main
 
 

@@ -20,8 +20,8 @@ from study_session import browser, event, practise, sign
 from torchxnn.apps.server_log import LOGGER, Unnamed
 from torchxnn.apps.study.server.app import create_app
 from torchxnn.cli.commands import parse as parse_command
-from torchxnn.cli.study import Serve
 from torchxnn.cli.study_secrets import ADMIN_TOKEN, DATABASE, admin_token, database_url
+from torchxnn.cli.study_serve import Serve
 
 REPOSITORY = Path(__file__).parents[3]
 DEPLOY = REPOSITORY / "deploy"

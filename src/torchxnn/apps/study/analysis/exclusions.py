@@ -145,6 +145,11 @@ def select_participants(tables: Mapping[str, pd.DataFrame], options: AnalysisOpt
     )
 
 
+def has_pilots(tables: Mapping[str, pd.DataFrame]) -> bool:
+    """Whether anybody took part as a pilot."""
+    return bool((tables["participants"]["kind"] == PILOT).any())
+
+
 def check_anybody(selection: Selection) -> None:
     """Refuse to analyse nobody.
 

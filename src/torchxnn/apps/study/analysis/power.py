@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from math import ceil
 from pathlib import Path
@@ -11,35 +10,24 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
-from scipy.stats import binomtest
 
+from torchxnn.apps.study.analysis.arm_power_options import ArmPowerOptions
 from torchxnn.apps.study.analysis.exclusions import select_participants
 from torchxnn.apps.study.analysis.models import Unavailable, fit_linear_model
 from torchxnn.apps.study.analysis.options import ONE_HEATMAP, PILOT, STAGES, AnalysisOptions
 from torchxnn.apps.study.analysis.paired import signed_rank
+from torchxnn.apps.study.analysis.power_curve import (
+    Power,
+    find_smallest,
+    power_of,
+    read_power,
+    recruited,
+)
 from torchxnn.apps.study.analysis.power_options import PowerOptions
 from torchxnn.apps.study.analysis.purity import score_trials
 from torchxnn.apps.study.plan import StudyPlan
 from torchxnn.errors import DataError
 from torchxnn.metrics.intervals import holm_adjust
-from torchxnn.storage.artifact import structure
-
-
-@dataclass(frozen=True)
-class Power:
-    """Power with one number of participants.
-
-    Attributes:
-        participants: analysed, so after exclusions.
-        power: share of the simulated studies that found what was needed.
-        low: lower end of Wilson's 95% interval for it, which is the error of the simulation alone.
-        high: upper end of the same interval.
-    """
-
-    participants: int
-    power: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)
@@ -71,10 +59,7 @@ class SampleSize:
         Raises:
             DataError: another file.
         """
-        try:
-            return structure(json.loads(path.read_bytes()), cls, str(path))
-        except (OSError, ValueError) as error:
-            raise DataError(f"{path} is no result of `xnn study power --out`: {error}") from error
+        return read_power(path, cls, "xnn study power")
 
     def sentence(self) -> str:
         """The answer with its assumptions."""
@@ -111,25 +96,18 @@ def find_sample_size(options: PowerOptions, source: str = "given") -> SampleSize
         >>> answer = find_sample_size(PowerOptions(effect=15, runs=200))
     """
     differences = simulate_differences(options)
-    tried: dict[int, Power] = {}
-
-    def enough(participants: int) -> bool:
-        if participants not in tried:
-            tried[participants] = estimate_power(differences[:, :, :participants], options)
-        return tried[participants].low >= options.power
-
-    low, high = 1, min(6, options.largest)
-    while not enough(high) and high < options.largest:
-        low, high = high, min(2 * high, options.largest)
-    found = high if enough(high) else None
-    while found is not None and found - low > 1:
-        middle = (low + found) // 2
-        low, found = (low, middle) if enough(middle) else (middle, found)
+    found, curve = find_smallest(
+        lambda people: estimate_power(differences[:, :, :people], options),
+        options.power,
+        fewest=2,
+        first=6,
+        most=options.largest,
+    )
     return SampleSize(
         participants=found,
-        recruit=None if found is None else ceil(found / (1 - options.lost) - 1e-9),
+        recruit=recruited(found, options.lost),
         effect=100 * float(differences.mean()),
-        curve=tuple(tried[n] for n in sorted(tried)),
+        curve=curve,
         options=options,
         source=source,
     )
@@ -138,20 +116,34 @@ def find_sample_size(options: PowerOptions, source: str = "given") -> SampleSize
 def simulate_differences(options: PowerOptions) -> Float[np.ndarray, "runs data_sets participants"]:
     """Differences of purity, XNN minus 1-Heatmap, of simulated participants, in shares.
 
-    A participant's purity is normal about the stage's mean with a deviation of the participant's
-    own, rounded to whole pictures and cut off at what the purity of a batch can be: from the share
-    of the largest of evenly spread classes to 1.
+    See `draw_purity`.
     """
     rng = np.random.default_rng(options.seed)
     shape = (options.runs, options.data_sets, options.largest)
     own = rng.normal(0, options.sd_between, (options.runs, 1, options.largest))
+    first, second = (
+        draw_purity(mean, own, shape, options, rng)
+        for mean in (options.baseline + options.effect, options.baseline)
+    )
+    return first - second
+
+
+def draw_purity(
+    mean: float,
+    own: Float[np.ndarray, "runs 1 participants"],
+    shape: tuple[int, int, int],
+    options: PowerOptions | ArmPowerOptions,
+    rng: np.random.Generator,
+) -> Float[np.ndarray, "runs data_sets participants"]:
+    """Purity of simulated participants, in shares.
+
+    It is normal about the stage's mean with a deviation `own` of the participant, both in
+    percentage points, rounded to whole pictures and cut off at what the purity of a batch can be:
+    from the share of the largest of evenly spread classes to 1.
+    """
     least = ceil(options.images / options.groups) / options.images
-
-    def purity(mean: float) -> np.ndarray:
-        drawn = (mean + own + rng.normal(0, options.sd_within, shape)) / 100
-        return np.clip(np.round(drawn * options.images) / options.images, least, 1)
-
-    return purity(options.baseline + options.effect) - purity(options.baseline)
+    drawn = (mean + own + rng.normal(0, options.sd_within, shape)) / 100
+    return np.clip(np.round(drawn * options.images) / options.images, least, 1)
 
 
 def estimate_power(
@@ -168,9 +160,7 @@ def estimate_power(
             for p, test in zip(corrected, tests, strict=True)
         ]
         found += join(hits)
-    runs = len(differences)
-    interval = binomtest(found, runs).proportion_ci(method="wilson")  # of 95%
-    return Power(differences.shape[2], found / runs, float(interval.low), float(interval.high))
+    return power_of(differences.shape[2], found, len(differences))
 
 
 def assumptions_from_pilots(
@@ -212,11 +202,3 @@ def design_of(plan: StudyPlan) -> dict[str, int]:
     """`PowerOptions` by name that a study's design tells: data_sets, images, groups."""
     images, groups = plan.settings.images_per_set, plan.groups
     return {"data_sets": len(plan.data_sets), "images": images, "groups": groups}
-
-
-def describe_curve(curve: Sequence[Power]) -> list[tuple[str, str, str]]:
-    """Participants, power and its interval, as texts."""
-    return [
-        (str(one.participants), f"{one.power:.1%}", f"{one.low:.1%} to {one.high:.1%}")
-        for one in curve
-    ]

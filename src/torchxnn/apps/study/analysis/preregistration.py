@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,11 @@ from torchxnn.apps.study.analysis.answers.wording import (
     describe_answers_design,
     describe_answers_hypotheses,
 )
+from torchxnn.apps.study.analysis.arm_power import ArmSampleSize, arm_design_of
 from torchxnn.apps.study.analysis.exclusions import describe_rules
 from torchxnn.apps.study.analysis.options import PARTICIPANT, PILOT, SYNTHETIC, AnalysisOptions
-from torchxnn.apps.study.analysis.power import SampleSize, describe_curve, design_of
+from torchxnn.apps.study.analysis.power import SampleSize, design_of
+from torchxnn.apps.study.analysis.power_curve import describe_curve
 from torchxnn.apps.study.analysis.report import TEMPLATES, Section, render_page
 from torchxnn.apps.study.analysis.results import software
 from torchxnn.apps.study.analysis.tables import Table, shown_table
@@ -105,12 +108,13 @@ def write_preregistration(
     out: Path,
     created: str,
     power: SampleSize | AnswerSampleSize | None = None,
+    arms: ArmSampleSize | None = None,
 ) -> None:
     """Write the plan as HTML if `out` ends in .html, else as Markdown.
 
     Nothing but the date `created` (ISO 8601) changes from one writing to the next. `answers` tells
-    who had come by then, and `power` where the number of participants comes from, if it was
-    computed.
+    who had come by then, and `power` and, for the comparison of arms, `arms` where the number of
+    participants comes from, if it was computed.
 
     Raises:
         DataError: `out` exists, the power is of another design, or pilots or simulated participants
@@ -122,8 +126,9 @@ def write_preregistration(
         )
     if options.kinds != (PARTICIPANT,):
         raise DataError("a preregistration is about participants; leave pilots and synthetic out")
-    if power is not None:
-        _check_power(power, plan, options)
+    for given in (power, arms):
+        if given is not None:
+            _check_power(given, plan, options)
     markdown = out.suffix.lower() not in HTML_SUFFIXES
     provenance = [
         ("Study, SHA-256", plan.fingerprint()),
@@ -143,7 +148,7 @@ def write_preregistration(
         created=created,
         key=[("Written", created), ("Study", plan.fingerprint()[:16])],
         provenance=provenance,
-        sections=plan_sections(plan, options, answers, power),
+        sections=plan_sections(plan, options, answers, power, arms),
     )
     replace_file(out, text.encode())
 
@@ -153,6 +158,7 @@ def plan_sections(
     options: AnalysisOptions,
     answers: Answers,
     power: SampleSize | AnswerSampleSize | None,
+    arms: ArmSampleSize | None = None,
 ) -> list[Section]:
     """The document's parts, in order."""
     between = plan.settings.between
@@ -160,12 +166,12 @@ def plan_sections(
     expected = describe_answers_hypotheses if between else describe_hypotheses
     design = describe_answers_design if between else describe_design
     measures = dict(steps)["Measures"]
-    curve: tuple[Table, ...] = ()
-    if power is not None:
-        columns = ("Participants", "Power", "95% interval of the simulation")
-        curve = (
-            Table("Power by number of participants", columns, tuple(describe_curve(power.curve))),
-        )
+    columns = ("Participants", "Power", "95% interval of the simulation")
+    curves = tuple(
+        Table(f"Power by number of participants{what}", columns, tuple(describe_curve(each.curve)))
+        for each, what in ((power, ""), (arms, " in all arms together, between arms"))
+        if each is not None
+    )
     return [
         Section("status", "Status", tuple(answers.sentences())),
         Section(
@@ -176,7 +182,9 @@ def plan_sections(
         ),
         Section("design", "Design", points=tuple(design(plan))),
         Section("shown", "What is shown", tables=(shown_table(plan),)),
-        Section("sample", "Sample size", tuple(describe_sample_size(plan, power)), tables=curve),
+        Section(
+            "sample", "Sample size", tuple(describe_sample_size(plan, power, arms)), (), (), curves
+        ),
         Section("exclusions", "Exclusions", points=describe_rules(options)),
         Section("measures", "Measures", (measures,)),
         Section(
@@ -188,50 +196,78 @@ def plan_sections(
     ]
 
 
-def describe_sample_size(plan: StudyPlan, power: SampleSize | AnswerSampleSize | None) -> list[str]:
+def describe_sample_size(
+    plan: StudyPlan, power: SampleSize | AnswerSampleSize | None, arms: ArmSampleSize | None = None
+) -> list[str]:
     """How many people, why, and when the study ends."""
-    found = [
+    computed = [each for each in (power, arms) if each is not None]
+    found = [each.sentence() for each in computed] or [
         "No power analysis was given: the number of participants has no computed reason."
-        if power is None
-        else power.sentence()
     ]
-    wanted, planned = power.recruit if power else None, plan.main.participants
     for arm in plan.arms:
+        wanted = _wanted(arm.name, plan, power, arms)
         if arm.participants is not None:
             found.append(
                 f"The arm {arm.name} ends when {plural(arm.participants, 'participant')} have "
                 "finished, before exclusions."
             )
-        elif wanted is not None and arm is plan.main:
+        elif wanted is not None:
             found.append(f"Recruiting for the arm {arm.name} ends at {wanted} participants.")
         else:
             found.append(f"No number of participants was fixed for the arm {arm.name}.")
-    found.append("Nobody looks at results to decide when to stop.")
-    if wanted is not None and planned is not None and planned < wanted:
-        found.append(
-            f"{planned} in {plan.main.name} are fewer than the {wanted} that the power analysis "
-            "asks for."
-        )
-    return found
+        if wanted is not None and arm.participants is not None and arm.participants < wanted:
+            found.append(
+                f"{arm.participants} in {arm.name} are fewer than the {wanted} that the power "
+                "analysis asks for."
+            )
+    return [*found, "Nobody looks at results to decide when to stop."]
+
+
+def _wanted(
+    arm: str,
+    plan: StudyPlan,
+    power: SampleSize | AnswerSampleSize | None,
+    arms: ArmSampleSize | None,
+) -> int | None:
+    """How many the power analyses ask for in an arm, before exclusions; None if none speaks of it.
+
+    The first is about the main arm; the other divides its people among the arms.
+    """
+    asked = []
+    if power is not None and power.recruit is not None and arm == plan.main.name:
+        asked.append(power.recruit)
+    if arms is not None and arms.recruit is not None and arm in arms.options.arms:
+        asked.append(ceil(arms.recruit / len(arms.options.arms)))
+    return max(asked, default=None)
 
 
 def _check_power(
-    power: SampleSize | AnswerSampleSize, plan: StudyPlan, options: AnalysisOptions
+    power: SampleSize | AnswerSampleSize | ArmSampleSize, plan: StudyPlan, options: AnalysisOptions
 ) -> None:
     """The simulated study must be the one that is planned."""
-    assumed = power.options
-    between = plan.settings.between
-    design = answer_design_of(plan) if between else design_of(plan)
+    design: dict[str, Any]
+    if isinstance(power, ArmSampleSize):
+        design, command = arm_design_of(plan), "power-arms"
+    elif plan.settings.between:
+        design, command = answer_design_of(plan), "power-answers"
+    else:
+        design, command = design_of(plan), "power"
     expected = {**design, "alpha": options.alpha}
-    wrong = {name: value for name, value in expected.items() if getattr(assumed, name) != value}
+    assumed = {name: getattr(power.options, name) for name in expected}
+    wrong = {name: value for name, value in expected.items() if assumed[name] != value}
     if wrong:
-        said = listed([f"{name} {getattr(assumed, name):g}" for name in wrong])
-        command = "power-answers" if between else "power"
-        flags = " ".join(f"--{name.replace('_', '-')} {value:g}" for name, value in wrong.items())
+        said = listed([f"{name} {_shown(assumed[name])}" for name in wrong])
+        flags = " ".join(
+            f"--{name.replace('_', '-')} {_shown(value)}" for name, value in wrong.items()
+        )
         raise DataError(
             f"the power was computed for another design ({said}); run `xnn study {command}` with "
             f"{flags}"
         )
+
+
+def _shown(value: Any) -> str:
+    return " ".join(value) if isinstance(value, tuple) else f"{value:g}"
 
 
 def _render_markdown(**context: Any) -> str:

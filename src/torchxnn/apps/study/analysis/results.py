@@ -7,11 +7,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
-from itertools import combinations, product
+from itertools import product
 
-import numpy as np
 import pandas as pd
 
+from torchxnn.apps.study.analysis.arms import compare_arms, purity_of
 from torchxnn.apps.study.analysis.crossed import fit_purity_model
 from torchxnn.apps.study.analysis.descriptives import (
     Cell,
@@ -27,16 +27,12 @@ from torchxnn.apps.study.analysis.exclusions import Selection, select_participan
 from torchxnn.apps.study.analysis.models import LinearModel, Unavailable
 from torchxnn.apps.study.analysis.options import (
     ASSISTED,
-    NO_VISUALISATION,
-    ONE_HEATMAP,
     PAIRS,
     PRIMARY_PAIR,
     STAGES,
-    XNN_STAGE,
     AnalysisOptions,
     ExclusionRules,
     floats,
-    stage_in,
 )
 from torchxnn.apps.study.analysis.ordinal import OrdinalModel, fit_ordinal_model
 from torchxnn.apps.study.analysis.paired import (
@@ -44,17 +40,16 @@ from torchxnn.apps.study.analysis.paired import (
     Question,
     UnpairedComparison,
     compare_paired,
-    compare_unpaired,
     holm,
 )
 from torchxnn.apps.study.analysis.pictures import CarryOver, carry_over
 from torchxnn.apps.study.analysis.purity import score_trials
 from torchxnn.apps.study.plan import StudyPlan
-from torchxnn.apps.study.settings import Arm, MachineRules
+from torchxnn.apps.study.settings import MachineRules
 from torchxnn.storage.artifact import __version__
 
 PRIMARY, SECONDARY = "primary", "secondary"
-BETWEEN, CONFIDENCE = "between arms", "confidence"
+CONFIDENCE = "confidence"
 PURITY = "purity"
 SENSITIVITY = ("ari", "purity_labels", "purity above chance")
 NO_EXCLUSIONS = "purity, nobody excluded"
@@ -98,7 +93,8 @@ class Results:
         carry_over: purity, the same pairs and families with participants and pictures as random
             factors.
         model: linear mixed model of purity, assisted stages of the main arm.
-        between: the main arm against the others, the family `BETWEEN`; NoVis without a family.
+        between: arms against each other, the family `BETWEEN`; checks, which show the same in both,
+            have no family.
         confidence: stages of the main arm, the family `CONFIDENCE`.
         confidence_model: proportional odds, assisted stages of the main arm.
         ratings: of the agents.
@@ -161,7 +157,7 @@ def compute(
         for arm in plan.arms
         if arm.name in selection.kept_arms
         for key, stage in product(keys, arm.all_stages)
-        if not _cell(scores, arm.name, key, stage).size
+        if not purity_of(scores, arm.name, key, stage).size
     )
     results = Results(
         title=plan.settings.title,
@@ -176,7 +172,7 @@ def compute(
             )
         ),
         model=fit_purity_model(main, ASSISTED, keys, options),
-        between=tuple(holm(_compare_arms(scores, plan, options))),
+        between=tuple(holm(compare_arms(scores, plan, options))),
         confidence=tuple(holm(_compare_stages(main, plan, options, CONFIDENCE))),
         confidence_model=fit_ordinal_model(
             main[main["stage"].isin(ASSISTED)], ASSISTED, keys, options
@@ -234,48 +230,6 @@ def _questions(
             ranked = PRIMARY if pair == PRIMARY_PAIR else SECONDARY
             family = CONFIDENCE if measure == CONFIDENCE else ranked
             yield Question(measure, data.key, *pair, family)
-
-
-def _compare_arms(
-    scores: pd.DataFrame, plan: StudyPlan, options: AnalysisOptions
-) -> list[UnpairedComparison]:
-    """Compare stages of arms, see `_between_arms`, on every data set."""
-    found = []
-    for ((arm, first), (other, second)), data in product(_between_arms(plan), plan.data_sets):
-        names = (
-            f"{stage_in(arm, first)} in {arm.name}",
-            f"{stage_in(other, second)} in {other.name}",
-        )
-        family = "" if second == NO_VISUALISATION else BETWEEN
-        ours = _cell(scores, arm.name, data.key, first)
-        theirs = _cell(scores, other.name, data.key, second)
-        question = Question(PURITY, data.key, *names, family)
-        found.append(compare_unpaired(ours, theirs, options, question))
-    return found
-
-
-def _between_arms(plan: StudyPlan) -> list[tuple[tuple[Arm, str], tuple[Arm, str]]]:
-    """The main arm's stages with the same of the others, and its XNN with their 1-Heatmap.
-
-    Of the others, XNN is compared where they show different things in it.
-    """
-    main, others, found = plan.main, plan.arms[1:], list[tuple[tuple[Arm, str], tuple[Arm, str]]]()
-    for arm in others:
-        shared = [stage for stage in arm.all_stages if stage in main.all_stages]
-        found += [((main, stage), (arm, stage)) for stage in shared]
-        if XNN_STAGE in main.all_stages and XNN_STAGE not in arm.all_stages:
-            found.append(((main, XNN_STAGE), (arm, ONE_HEATMAP)))
-    with_xnn = [arm for arm in others if XNN_STAGE in arm.all_stages]
-    return found + [
-        ((one, XNN_STAGE), (other, XNN_STAGE))
-        for one, other in combinations(with_xnn, 2)
-        if one.shows != other.shows
-    ]
-
-
-def _cell(scores: pd.DataFrame, arm: str, data_set: str, stage: str) -> np.ndarray:
-    rows = (scores["arm"] == arm) & (scores["data_set"] == data_set) & (scores["stage"] == stage)
-    return scores.loc[rows, PURITY].to_numpy(dtype="float64")
 
 
 def _ratings(people: pd.DataFrame, plan: StudyPlan, options: AnalysisOptions) -> Ratings:

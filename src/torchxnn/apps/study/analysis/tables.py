@@ -166,8 +166,8 @@ def arms_table(results: Results, plan: StudyPlan) -> Table:
         (level, lambda c: between(c.cliffs_delta_interval)),
     ]
     note = (
-        "Mann and Whitney's test, two-sided, of different participants. NoVis is a check that the "
-        "groups are alike and is not corrected."
+        "Mann and Whitney's test, two-sided, of different participants. What shows the same in "
+        "both arms, such as NoVis, is a check that the groups are alike and is not corrected."
     )
     return _table("Arms compared", results.between, columns, note)
 

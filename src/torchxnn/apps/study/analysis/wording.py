@@ -219,8 +219,9 @@ def describe_analysis(plan: StudyPlan, options: AnalysisOptions) -> list[tuple[s
                 f"{ONE_HEATMAP} of arms without {XNN_STAGE}, and {XNN_STAGE} of any two arms that "
                 "show different things in it, by Mann and Whitney's test, two-sided (exact over "
                 f"all splits where there are at most {EXACT_SPLITS:,}, else a normal approximation "
-                "with corrections for ties and continuity). NoVis is a check of the groups. Effect "
-                "size: Cliff's delta with a bootstrap interval.",
+                "with corrections for ties and continuity). Stages that show the same in both "
+                "arms, such as NoVis, are a check of the groups. Effect size: Cliff's delta with a "
+                "bootstrap interval.",
             )
         )
     return [
@@ -256,13 +257,13 @@ def describe_families(plan: StudyPlan, options: AnalysisOptions) -> str:
         "the same two families for min F'",
         f"the mixed model's differences, {primary}, and those of the model of confidence, each",
         f"confidence, all pairs {sets}",
-        *["the arms, all pairs but NoVis"][: len(plan.arms) - 1],
+        *["the arms, all pairs of stages that show different things"][: len(plan.arms) - 1],
         "the primary comparisons of each analysis of sensitivity",
     ]
     return (
         f"Each of these is corrected after Holm by itself at alpha = {options.alpha:g}: "
-        f"{'; '.join(families)}. Not corrected: terms of models, F1 and F2, ratings, and NoVis "
-        "between arms."
+        f"{'; '.join(families)}. Not corrected: terms of models, F1 and F2, ratings, and stages "
+        "that show the same in two arms."
     )
 
 

@@ -1,10 +1,8 @@
-"""How many participants a study of answers needs: power of the primary test by simulation."""
+"""How many participants a study of answers needs: power of a comparison of stages by simulation."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
-from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +10,19 @@ import numpy as np
 from jaxtyping import Float
 from scipy.optimize import brentq
 from scipy.special import expit
-from scipy.stats import binomtest, mannwhitneyu
+from scipy.stats import mannwhitneyu
 
 from torchxnn.apps.study.analysis.answers.power_options import AnswerPowerOptions
-from torchxnn.apps.study.analysis.power import Power
+from torchxnn.apps.study.analysis.options import ONE_HEATMAP, XNN_STAGE
+from torchxnn.apps.study.analysis.power_curve import (
+    Power,
+    find_smallest,
+    power_of,
+    read_power,
+    recruited,
+)
 from torchxnn.apps.study.plan import StudyPlan
 from torchxnn.errors import DataError
-from torchxnn.storage.artifact import structure
 
 FEWEST = 4
 """Participants of a stage with which the test can be significant at all."""
@@ -32,6 +36,8 @@ class AnswerSampleSize:
         participants: in all stages together, after exclusions; None if
             `AnswerPowerOptions.largest` is not enough.
         recruit: the same before exclusions.
+        effect: mean of the first stage minus mean of the second as simulated, of the measure: share
+            of right answers from 0 to 1, or pictures.
         curve: power at every number that was tried, ascending.
         options: assumptions.
         source: where the design comes from.
@@ -39,6 +45,7 @@ class AnswerSampleSize:
 
     participants: int | None
     recruit: int | None
+    effect: float
     curve: tuple[Power, ...]
     options: AnswerPowerOptions
     source: str = "given"
@@ -50,12 +57,7 @@ class AnswerSampleSize:
         Raises:
             DataError: another file.
         """
-        try:
-            return structure(json.loads(path.read_bytes()), cls, str(path))
-        except (OSError, ValueError) as error:
-            raise DataError(
-                f"{path} is no result of `xnn study power-answers --out`: {error}"
-            ) from error
+        return read_power(path, cls, "xnn study power-answers")
 
     def sentence(self) -> str:
         """The answer with its assumptions."""
@@ -67,36 +69,60 @@ class AnswerSampleSize:
             f"{self.recruit} recruited if {made.lost:.0%} are excluded, have a power of at least "
             f"{made.power:g}"
         )
+        first, second = _names(made)
+        seen = made.measure == "seen"
+        found = f"fewer pictures seen ({-self.effect:.1f} in the mean)" if seen else "more answers"
+        early = f" among {made.images} pictures, each as likely to show it as the last," * seen
+        corrected = " / 2 as in the first step of Holm's correction of two tests" * (made.tests > 1)
         return (
-            f"{answer} to find more right answers with XNN than with 1-Heatmap by Mann and "
-            f"Whitney's test (alpha = {made.alpha:g}, two-sided). Assumed ({self.source}): "
-            f"{made.baseline:g}% right with 1-Heatmap, {made.effect:g} percentage points more with "
-            f"XNN, {made.answers} answers of each participant, a standard deviation of "
-            f"{made.sd_between:g} between participants and {made.sd_items:g} between pictures in "
-            f"log odds. {made.runs:,} simulated studies per number, seed {made.seed}."
+            f"{answer} to find {found} {'until the right cue' if seen else 'right'} with {first} "
+            f"than with {second} by Mann and Whitney's test (alpha = {made.alpha:g}{corrected}, "
+            f"two-sided). Assumed ({self.source}): {made.baseline:g}% right with {second}, "
+            f"{made.effect:g} percentage points more with {first},{early} {made.answers} answers "
+            f"of each participant, a standard deviation of {made.sd_between:g} between "
+            f"participants and {made.sd_items:g} between {'cues' if seen else 'pictures'} in log "
+            f"odds. {made.runs:,} simulated studies per number, seed {made.seed}."
         )
+
+
+def _names(options: AnswerPowerOptions) -> tuple[str, str]:
+    """The two stages that are compared."""
+    if options.compare == "primary":
+        return XNN_STAGE, ONE_HEATMAP
+    return f"{XNN_STAGE} or {ONE_HEATMAP}", "NoVis"
 
 
 def simulate_answers(
     options: AnswerPowerOptions, participants: int
 ) -> tuple[Float[np.ndarray, "runs participants"], Float[np.ndarray, "runs participants"]]:
-    """Shares of right answers of simulated participants with XNN and with 1-Heatmap.
+    """The measure, a mean of each simulated participant, in the first stage and in the second.
 
-    Log odds are normal over participants, and over pictures that all of a study see alike. Every
-    number of participants begins with the same ones.
+    Log odds of a right answer are normal over participants, and over pictures that all of a study
+    see alike. With the odd cue the right one is found at each picture with the same probability, if
+    it was not found before, so that it is found in time as often as answers are right; who does not
+    find it counts one picture more than there are. Every number of participants begins with the
+    same ones.
     """
     rng = np.random.default_rng(options.seed)
     items = rng.normal(0, options.sd_items, (options.runs, 1, options.answers))
     found = []
     for mean in (options.baseline + options.effect, options.baseline):
         centre = _log_odds(mean / 100, float(np.hypot(options.sd_between, options.sd_items)))
-        shares = np.empty((options.runs, participants))
+        means = np.empty((options.runs, participants))
         for person in range(participants):
             own = rng.normal(0, options.sd_between, (options.runs, 1, 1))
-            right = rng.random((options.runs, 1, options.answers)) < expit(centre + own + items)
-            shares[:, person] = right.mean(axis=(1, 2))
-        found.append(shares)
+            share = expit(centre + own + items)
+            drawn = rng.random((options.runs, 1, options.answers))
+            value = drawn < share if options.measure == "right" else _seen(drawn, share, options)
+            means[:, person] = value.mean(axis=(1, 2))
+        found.append(means)
     return found[0], found[1]
+
+
+def _seen(drawn: np.ndarray, share: np.ndarray, options: AnswerPowerOptions) -> np.ndarray:
+    """Pictures until the right answer: geometric, so that `share` of them lie within the images."""
+    missed = np.log1p(-share) / options.images  # log of the probability not to see it at a picture
+    return np.minimum(np.ceil(np.log1p(-drawn) / missed), options.images + 1)
 
 
 def _log_odds(share: float, deviation: float) -> float:
@@ -107,51 +133,56 @@ def _log_odds(share: float, deviation: float) -> float:
 
 
 def estimate_power(first: np.ndarray, second: np.ndarray, options: AnswerPowerOptions) -> Power:
-    """Share of the simulated studies whose test finds more right answers in the first stage."""
+    """Share of the simulated studies whose test finds the first stage better than the second."""
     test: Any = mannwhitneyu(first, second, axis=1, method="asymptotic")
-    higher = test.statistic > first.shape[1] * second.shape[1] / 2
-    found = int(((test.pvalue < options.alpha) & higher).sum())
-    interval = binomtest(found, options.runs).proportion_ci(method="wilson")
-    people = options.stages * first.shape[1]
-    return Power(people, found / options.runs, float(interval.low), float(interval.high))
+    more = test.statistic - first.shape[1] * second.shape[1] / 2
+    better = more > 0 if options.measure == "right" else more < 0
+    found = int(((test.pvalue < options.alpha / options.tests) & better).sum())
+    return power_of(options.stages * first.shape[1], found, options.runs)
 
 
 def find_answer_sample_size(options: AnswerPowerOptions, source: str = "given") -> AnswerSampleSize:
     """Smallest number of participants with the wanted power, by doubling and then halving."""
     most = max(FEWEST, options.largest // options.stages)
     first, second = simulate_answers(options, most)
-    tried: dict[int, Power] = {}
-
-    def enough(people: int) -> bool:
-        if people not in tried:
-            tried[people] = estimate_power(first[:, :people], second[:, :people], options)
-        return tried[people].low >= options.power
-
-    low, high = FEWEST - 1, min(2 * FEWEST, most)
-    while not enough(high) and high < most:
-        low, high = high, min(2 * high, most)
-    found = high if enough(high) else None
-    while found is not None and found - low > 1:
-        middle = (low + found) // 2
-        low, found = (low, middle) if enough(middle) else (middle, found)
+    found, curve = find_smallest(
+        lambda people: estimate_power(first[:, :people], second[:, :people], options),
+        options.power,
+        fewest=FEWEST,
+        first=2 * FEWEST,
+        most=most,
+    )
     people = None if found is None else found * options.stages
     return AnswerSampleSize(
         participants=people,
-        recruit=None if people is None else ceil(people / (1 - options.lost) - 1e-9),
-        curve=tuple(tried[n] for n in sorted(tried)),
+        recruit=recruited(people, options.lost),
+        effect=float(first.mean() - second.mean()),
+        curve=curve,
         options=options,
         source=source,
     )
 
 
-def answer_design_of(plan: StudyPlan) -> dict[str, int]:
-    """`AnswerPowerOptions` by name that a study's design tells: answers and stages."""
+def answer_design_of(plan: StudyPlan) -> dict[str, Any]:
+    """`AnswerPowerOptions` by name that a study's design tells: answers, stages, images."""
     settings = plan.settings
-    batches = settings.repeats * len(plan.data_sets)
-    each = settings.images_per_set if settings.task == "forward_simulation" else 1
-    return {"answers": batches * each, "stages": len(plan.main.all_stages)}
+    batches, images = settings.repeats * len(plan.data_sets), settings.images_per_set
+    stages = len(plan.main.all_stages)
+    if settings.task == "forward_simulation":
+        return {"answers": batches * images, "stages": stages}
+    return {"answers": batches, "stages": stages, "images": images}
 
 
 def with_design(options: AnswerPowerOptions, plan: StudyPlan) -> AnswerPowerOptions:
-    """The assumptions with the design of a study in place of theirs."""
+    """The assumptions with the design of a study in place of theirs.
+
+    Raises:
+        DataError: the study has nothing of what is compared.
+    """
+    task = plan.settings.task
+    if options.measure == "seen" and task != "odd_cue":
+        raise DataError(
+            f"measure 'seen' is of the task odd_cue, and the study has the task {task}; "
+            "use --measure right"
+        )
     return replace(options, **answer_design_of(plan))
