@@ -23,7 +23,9 @@ FEWEST = 10
 TOGETHER_MS = 20.0
 """Moves closer than this are one act: several pictures that were put into a group at once."""
 
-_PAUSES = ("pause_ms", "pause_cv")
+_OF_PAGES = ("away", "pasted")
+"""Figures of every page; the others are of the hand that groups pictures."""
+
 _LONG = 100.0  # pixels of a path that can be called straight or not
 _SAMPLES = 5  # positions of the pointer that make a path
 _POINTERS = ("mouse", "pen")  # a finger leaves no path between two taps
@@ -58,6 +60,11 @@ FIGURES = (
     Figure("away", "share of the time with the page hidden or another window in front", high=True),
     Figure("pasted", "share of the comment that was pasted", high=True),
 )
+
+
+def figures_of(pauses: bool) -> tuple[Figure, ...]:
+    """Those of a task; without pauses, where pictures are not grouped, few are recorded."""
+    return tuple(figure for figure in FIGURES if pauses or figure.name in _OF_PAGES)
 
 
 @dataclass(frozen=True)
@@ -121,10 +128,12 @@ def machine_like(
     return {n for n, one in known.items() if len(one.signals(rules)) >= rules.signals}
 
 
-def evidence_table(evidence: Iterable[Evidence], rules: MachineRules) -> pd.DataFrame:
-    """A row per participant: the figures and the names of the signals."""
+def evidence_table(
+    evidence: Iterable[Evidence], rules: MachineRules, pauses: bool = True
+) -> pd.DataFrame:
+    """A row per participant: the figures of the task and the names of the signals."""
     rows = [asdict(one) | {"signals": " ".join(one.signals(rules))} for one in evidence]
-    columns = ["participant", "acts", *(figure.name for figure in FIGURES), "signals"]
+    columns = ["participant", "acts", *(f.name for f in figures_of(pauses)), "signals"]
     return pd.DataFrame(rows, columns=columns)
 
 
@@ -208,7 +217,7 @@ def describe_machine_rules(rules: MachineRules, pauses: bool = True) -> tuple[st
     """
     if not rules.signals:
         return ("Nobody is left out for acting like a program.",)
-    shown = [figure for figure in FIGURES if pauses or figure.name not in _PAUSES]
+    shown = figures_of(pauses)
     limits = "; ".join(
         f"{figure.text} {'above' if figure.high else 'below'} {getattr(rules, figure.name):g}"
         for figure in shown

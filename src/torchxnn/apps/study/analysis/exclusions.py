@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import pandas as pd
 
 from torchxnn.apps.study.analysis.evidence import (
+    Evidence,
     describe_machine_rules,
     machine_like,
     measure_evidence,
@@ -22,11 +24,15 @@ from torchxnn.apps.study.analysis.options import (
 from torchxnn.apps.study.analysis.purity import PLACEMENT_COLUMNS, TRIAL_COLUMNS
 from torchxnn.errors import DataError
 
+Answer = TypeVar("Answer")
+
 WITHDREW = "withdrew"
 UNFINISHED = "did not finish"
 ATTENTION = "failed the attention check"
 TOO_FAST = "too fast"
 MACHINE = "acted like a program"
+RULE_OFF = "nobody left out for acting like a program"
+RULE_PLANNED, RULE_STRICT = "as planned", "one signal is enough"
 REASONS = (WITHDREW, UNFINISHED, ATTENTION, TOO_FAST, MACHINE)
 
 _NEEDED = {
@@ -143,6 +149,31 @@ def select_participants(tables: Mapping[str, pd.DataFrame], options: AnalysisOpt
         attention_unknown=int(kept["attention_passed"].isna().sum()),
         time_unknown=int(seconds[seconds.isna()].index.intersection(kept.index).nunique()),
     )
+
+
+def evidence_of(
+    tables: Mapping[str, pd.DataFrame], selection: Selection, options: AnalysisOptions
+) -> tuple[Evidence, ...]:
+    """How everybody of the analysed kinds acted, the excluded too."""
+    looked_at = {*selection.kept, *(one.participant for one in selection.excluded)}
+    found = measure_evidence(tables, options.exclusions.pauses)
+    return tuple(one for number, one in found.items() if number in looked_at)
+
+
+def by_rule(
+    options: AnalysisOptions, answer: Callable[[AnalysisOptions], tuple[Answer, ...]]
+) -> dict[str, tuple[Answer, ...]]:
+    """The main answers by how many signals of a program leave somebody out: none, as planned, one.
+
+    `answer` gives them under some options.
+    """
+    planned, found = options.exclusions.machine.signals, {}
+    names = {0: RULE_OFF, 1: RULE_STRICT, planned: RULE_PLANNED}
+    for signals in dict.fromkeys((0, planned, 1)):
+        rules = replace(options.exclusions.machine, signals=signals)
+        changed = replace(options, exclusions=replace(options.exclusions, machine=rules))
+        found[names[signals]] = answer(changed)
+    return found
 
 
 def has_pilots(tables: Mapping[str, pd.DataFrame]) -> bool:

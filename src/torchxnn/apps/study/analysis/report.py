@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from torchxnn.apps.study.analysis import tables as made
 from torchxnn.apps.study.analysis.descriptives import Cell
 from torchxnn.apps.study.analysis.evidence import evidence_table
-from torchxnn.apps.study.analysis.evidence_tables import by_rule_table, figures_table, signals_table
+from torchxnn.apps.study.analysis.evidence_tables import by_rule_table, evidence_tables, in_a_cell
 from torchxnn.apps.study.analysis.exclusions import describe_rules
 from torchxnn.apps.study.analysis.figures import (
     Drawing,
@@ -27,6 +27,7 @@ from torchxnn.apps.study.analysis.models import Unavailable
 from torchxnn.apps.study.analysis.options import AnalysisOptions
 from torchxnn.apps.study.analysis.paired import PairedComparison
 from torchxnn.apps.study.analysis.results import PRIMARY, Results, compute
+from torchxnn.apps.study.analysis.sampled import Analysed
 from torchxnn.apps.study.analysis.tables import Table
 from torchxnn.apps.study.analysis.wording import (
     decimal,
@@ -39,6 +40,7 @@ from torchxnn.apps.study.analysis.wording import (
     p_text,
     percent,
     plural,
+    points,
 )
 from torchxnn.apps.study.plan import StudyPlan
 from torchxnn.explanations.drawing.html import render
@@ -93,18 +95,25 @@ def write_report(
     check_replaceable(out, REPORT)
     results, scores = compute(tables, plan, options)
     drawings = draw_figures(results, scores, plan)
-    numbers = to_json(results)
+    write_analysis(out, render_report(results, plan, drawings), results, scores, drawings)
+    return results
+
+
+def write_analysis(
+    out: Path, page: str, results: Analysed, scores: pd.DataFrame, drawings: Sequence[Drawing]
+) -> None:
+    """Write the files of an analysis of any task; the folder appears whole or not at all."""
+    numbers, rules = to_json(results), results.options.exclusions
+    acted = evidence_table(results.evidence, rules.machine, rules.pauses)
     with replace_folder(out, REPORT) as folder:
-        (folder / REPORT).write_text(render_report(results, plan, drawings), "utf-8")
+        (folder / REPORT).write_text(page, "utf-8")
         (folder / NUMBERS).write_bytes(numbers)
         scores.to_csv(folder / SCORES, index=False)
-        acted = evidence_table(results.evidence, results.options.exclusions.machine)
         acted.to_csv(folder / EVIDENCE, index=False)
         (folder / FIGURES).mkdir()
         for drawing in drawings:
             for kind, content in drawing.files.items():
                 (folder / FIGURES / f"{drawing.name}.{kind}").write_bytes(content)
-    return results
 
 
 def draw_figures(results: Results, scores: pd.DataFrame, plan: StudyPlan) -> list[Drawing]:
@@ -171,7 +180,7 @@ def sections_of(results: Results, plan: StudyPlan, drawings: list[Drawing]) -> l
         ),
     ]
     if results.selection.kept:
-        found.append(_who_answered(results, plan))
+        found.append(who_answered(results, _by_rule(results, plan)))
         parts = (*_purity(results, plan, by_name), *_answers(results, plan, by_name))
         found += [part for part in parts if part.holds_something]
     return [
@@ -186,12 +195,24 @@ def sections_of(results: Results, plan: StudyPlan, drawings: list[Drawing]) -> l
     ]
 
 
-def _who_answered(results: Results, plan: StudyPlan) -> Section:
+def who_answered(results: Analysed, answers: Table) -> Section:
+    """The section on how participants acted, with the main answers by the rule about it."""
     return Section(
         "who",
         "Who answered",
         ("No figure proves that a program answered; several together are a reason to doubt.",),
-        tables=(by_rule_table(results, plan), signals_table(results), figures_table(results)),
+        tables=(answers, *evidence_tables(results.evidence, results.options.exclusions)),
+    )
+
+
+def _by_rule(results: Results, plan: StudyPlan) -> Table:
+    def cell(c: PairedComparison) -> str:
+        return in_a_cell(points(c.mean_difference), c.mean_interval, 100.0, str(c.n), c.p_holm)
+
+    level = f"{results.options.level:.0%} interval"
+    note = f"XNN minus 1-Heatmap in percentage points, {level}, signed-rank test."
+    return by_rule_table(
+        results.by_rule, "Data set", lambda c: plan.data_set_name(c.data_set), cell, note
     )
 
 

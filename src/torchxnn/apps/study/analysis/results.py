@@ -22,8 +22,13 @@ from torchxnn.apps.study.analysis.descriptives import (
     describe_cells,
     summarise,
 )
-from torchxnn.apps.study.analysis.evidence import Evidence, measure_evidence
-from torchxnn.apps.study.analysis.exclusions import Selection, select_participants
+from torchxnn.apps.study.analysis.evidence import Evidence
+from torchxnn.apps.study.analysis.exclusions import (
+    Selection,
+    by_rule,
+    evidence_of,
+    select_participants,
+)
 from torchxnn.apps.study.analysis.models import LinearModel, Unavailable
 from torchxnn.apps.study.analysis.options import (
     ASSISTED,
@@ -53,8 +58,6 @@ CONFIDENCE = "confidence"
 PURITY = "purity"
 SENSITIVITY = ("ari", "purity_labels", "purity above chance")
 NO_EXCLUSIONS = "purity, nobody excluded"
-RULE_OFF = "nobody left out for acting like a program"
-RULE_PLANNED, RULE_STRICT = "as planned", "one signal is enough"
 
 
 @dataclass(frozen=True)
@@ -149,7 +152,6 @@ def compute(
     scores = score_trials(tables["trials"], tables["placements"], selection.kept)
     people = tables["participants"]
     people = people[people["participant"].isin(list(selection.kept))]
-    looked_at = {*selection.kept, *(one.participant for one in selection.excluded)}
     main = scores[scores["arm"] == plan.main.name]
     keys = tuple(d.key for d in plan.data_sets)
     missing = tuple(
@@ -179,8 +181,8 @@ def compute(
         ),
         ratings=_ratings(people, plan, options),
         sensitivity=_sensitivity(tables, main, plan, options),
-        evidence=tuple(one for n, one in measure_evidence(tables).items() if n in looked_at),
-        by_rule=_by_rule(tables, plan, options),
+        evidence=evidence_of(tables, selection, options),
+        by_rule=by_rule(options, lambda changed: _primary(tables, plan, changed)),
         people=demographics(people),
         missing=missing,
         incomplete=_incomplete(scores, plan, selection),
@@ -266,20 +268,12 @@ def _sensitivity(
     return tuple(found)
 
 
-def _by_rule(
+def _primary(
     tables: Mapping[str, pd.DataFrame], plan: StudyPlan, options: AnalysisOptions
-) -> dict[str, tuple[PairedComparison, ...]]:
-    """The primary comparisons by how many signals of a program leave somebody out."""
-    planned, found = options.exclusions.machine.signals, {}
-    names = {0: RULE_OFF, 1: RULE_STRICT, planned: RULE_PLANNED}
-    for signals in dict.fromkeys((0, planned, 1)):
-        rules = replace(options.exclusions.machine, signals=signals)
-        changed = replace(options, exclusions=replace(options.exclusions, machine=rules))
-        scores = _main_scores(tables, plan, changed)
-        found[names[signals]] = tuple(
-            holm(_compare_stages(scores, plan, options, PURITY, (PRIMARY_PAIR,)))
-        )
-    return found
+) -> tuple[PairedComparison, ...]:
+    """The primary comparisons of purity under some options."""
+    scores = _main_scores(tables, plan, options)
+    return tuple(holm(_compare_stages(scores, plan, options, PURITY, (PRIMARY_PAIR,))))
 
 
 def _main_scores(

@@ -56,10 +56,17 @@ def compare_stages(
     rows: pd.DataFrame, measure: str, pair: tuple[str, str], family: str, options: AnalysisOptions
 ) -> Contrast:
     """Compare a measure of `score_answers` between two stages, over participants and pictures."""
+    people = compare_people(rows, measure, pair, family, options)
+    return Contrast(people, crossed_interval(rows, measure, pair, options))
+
+
+def compare_people(
+    rows: pd.DataFrame, measure: str, pair: tuple[str, str], family: str, options: AnalysisOptions
+) -> UnpairedComparison:
+    """Compare a measure between two stages over participants alone."""
     question = Question(measure, "", *pair, family)
     first, second = (by_person(rows, measure, stage).to_numpy() for stage in pair)
-    people = compare_unpaired(first, second, options, question)
-    return Contrast(people, crossed_interval(rows, measure, pair, options))
+    return compare_unpaired(first, second, options, question)
 
 
 def crossed_interval(

@@ -23,6 +23,7 @@ from torchxnn.apps.study.analysis.answers.wording import (
     measure_of,
 )
 from torchxnn.apps.study.analysis.descriptives import Summary
+from torchxnn.apps.study.analysis.evidence_tables import by_rule_table, in_a_cell
 from torchxnn.apps.study.analysis.exclusions import describe_rules
 from torchxnn.apps.study.analysis.figures import Drawing, draw_files
 from torchxnn.apps.study.analysis.findings import NO_FINDING
@@ -30,12 +31,11 @@ from torchxnn.apps.study.analysis.models import Estimate, Unavailable
 from torchxnn.apps.study.analysis.options import AnalysisOptions
 from torchxnn.apps.study.analysis.paired import UnpairedComparison
 from torchxnn.apps.study.analysis.report import (
-    FIGURES,
-    NUMBERS,
     REPORT,
-    SCORES,
     Section,
     render_page,
+    who_answered,
+    write_analysis,
 )
 from torchxnn.apps.study.analysis.tables import Table, excluded_table, people_table, shown_table
 from torchxnn.apps.study.analysis.wording import (
@@ -51,14 +51,13 @@ from torchxnn.apps.study.analysis.wording import (
 )
 from torchxnn.apps.study.plan import StudyPlan
 from torchxnn.explanations.sentences import listed
-from torchxnn.storage.artifact import to_json
-from torchxnn.storage.files import check_replaceable, replace_folder
+from torchxnn.storage.files import check_replaceable
 
 
 def write_answers_report(
     tables: Mapping[str, pd.DataFrame], plan: StudyPlan, options: AnalysisOptions, out: Path
 ) -> AnswerResults:
-    """Analyse an export and write report.html, results.json, scores.csv and the figure.
+    """Analyse an export and write what `write_analysis` writes, with one figure.
 
     The folder `out` appears whole or not at all and replaces an earlier report.
 
@@ -69,15 +68,8 @@ def write_answers_report(
     check_replaceable(out, REPORT)
     results, rows = compute_answers(tables, plan, options)
     drawings = _draw(results, rows, plan)
-    numbers = to_json(results)
-    with replace_folder(out, REPORT) as folder:
-        (folder / REPORT).write_text(render_answers_report(results, plan, drawings), "utf-8")
-        (folder / NUMBERS).write_bytes(numbers)
-        rows.to_csv(folder / SCORES, index=False)
-        (folder / FIGURES).mkdir()
-        for drawing in drawings:
-            for kind, content in drawing.files.items():
-                (folder / FIGURES / f"{drawing.name}.{kind}").write_bytes(content)
+    page = render_answers_report(results, plan, drawings)
+    write_analysis(out, page, results, rows, drawings)
     return results
 
 
@@ -300,6 +292,7 @@ def answer_sections(
             rules,
             tables=(excluded_table(results), people_table(results)),
         ),
+        who_answered(results, _by_rule(results)),
         Section("answers", "Right answers", drawings=tuple(drawings), tables=tuple(compared)),
         Section("model", "Odds", (fitted,), tables=(odds_table(model, results),)),
         Section("confidence", "Confidence", tables=(_confidence_table(results),)),
@@ -308,6 +301,18 @@ def answer_sections(
         Section("limits", "Limits", points=tuple(describe_answers_limits(plan))),
     ]
     return [section for section in found if section.holds_something]
+
+
+def _by_rule(results: AnswerResults) -> Table:
+    def cell(c: UnpairedComparison) -> str:
+        right, n = c.measure == "right", f"{c.n_first} and {c.n_second}"
+        mean = points(c.mean_difference) if right else decimal(c.mean_difference, 1)
+        return in_a_cell(mean, c.mean_interval, 100.0 if right else 1.0, n, c.p_holm)
+
+    names = {"right": "Right answers (points)", "seen": "Pictures seen until right"}
+    level = f"{results.options.level:.0%} interval"
+    note = f"XNN minus 1-Heatmap, {level}, Mann and Whitney's test."
+    return by_rule_table(results.by_rule, "Measure", lambda c: names[c.measure], cell, note)
 
 
 def _confidence_table(results: AnswerResults) -> Table:
@@ -345,7 +350,8 @@ def render_answers_report(results: AnswerResults, plan: StudyPlan, drawings: lis
     return render_page(
         title=results.title,
         lead="Analysis of a human study",
-        files="All numbers: results.json; a row per answer: scores.csv; figures: figures/.",
+        files="All numbers: results.json; a row per answer: scores.csv, per person: evidence.csv; "
+        "figures: figures/.",
         banner=results.banner,
         key=[
             ("Analysed", ", ".join(counts) or "nobody"),

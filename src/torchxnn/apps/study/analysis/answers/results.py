@@ -12,13 +12,20 @@ import pandas as pd
 from torchxnn.apps.study.analysis.answers.compare import (
     Contrast,
     OddsModel,
+    compare_people,
     compare_stages,
     fit_odds_model,
     utility,
 )
 from torchxnn.apps.study.analysis.answers.scores import by_person, score_answers
 from torchxnn.apps.study.analysis.descriptives import Demographics, Summary, demographics, summarise
-from torchxnn.apps.study.analysis.exclusions import Selection, select_participants
+from torchxnn.apps.study.analysis.evidence import Evidence
+from torchxnn.apps.study.analysis.exclusions import (
+    Selection,
+    by_rule,
+    evidence_of,
+    select_participants,
+)
 from torchxnn.apps.study.analysis.models import Unavailable
 from torchxnn.apps.study.analysis.options import (
     NO_VISUALISATION,
@@ -84,6 +91,9 @@ class AnswerResults:
         label_follower: share of the pictures where the label is what the network says: how often
             somebody is right who answers the truth.
         chance: share of right answers of somebody who guesses.
+        evidence: how everybody of the analysed kinds acted, the excluded too.
+        by_rule: XNN against 1-Heatmap with and without the rule on acting like a program: right
+            answers and, with the odd cue, pictures seen.
         people: demographics of the analysed.
         incomplete: analysed participants who lack a batch.
         options: of the analysis.
@@ -104,6 +114,8 @@ class AnswerResults:
     confidence: tuple[UnpairedComparison, ...]
     label_follower: float | None
     chance: float
+    evidence: tuple[Evidence, ...]
+    by_rule: dict[str, tuple[UnpairedComparison, ...]]
     people: tuple[Demographics, ...]
     incomplete: int
     options: AnalysisOptions
@@ -143,6 +155,8 @@ def compute_answers(
         confidence=_confidence(trials, pairs, options),
         label_follower=_label_follower(plan) if forward else None,
         chance=_chance(plan),
+        evidence=evidence_of(tables, selection, options),
+        by_rule=by_rule(options, lambda changed: _primary(tables, plan, changed)),
         people=demographics(people[people["participant"].isin(list(selection.kept))]),
         incomplete=len(selection.kept) - complete,
         options=options,
@@ -151,6 +165,20 @@ def compute_answers(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     return results, rows
+
+
+def _primary(
+    tables: Mapping[str, pd.DataFrame], plan: StudyPlan, options: AnalysisOptions
+) -> tuple[UnpairedComparison, ...]:
+    """The primary comparisons over participants under some options."""
+    if not set(PRIMARY_PAIR) <= set(plan.main.all_stages):
+        return ()
+    rows = score_answers(tables, plan, select_participants(tables, options).kept)
+    measures = ("right",) if plan.settings.task == "forward_simulation" else ("right", "seen")
+    return tuple(
+        holm([compare_people(rows, measure, PRIMARY_PAIR, measure, options)])[0]
+        for measure in measures
+    )
 
 
 def _describe(

@@ -138,6 +138,14 @@ def describe_answers_analysis(plan: StudyPlan, options: AnalysisOptions) -> list
             "of its own.",
         ),
     ]
+    if set(PRIMARY_PAIR) <= set(plan.main.all_stages):
+        steps.append(
+            (
+                "Sensitivity",
+                f"{' against '.join(PRIMARY_PAIR)} stands side by side with nobody left out for "
+                "acting like a program, as planned, and with one signal of a program being enough.",
+            )
+        )
     if _forward(plan):
         steps.append(
             (
