@@ -3,6 +3,8 @@
 import os
 import shutil
 import sqlite3
+import subprocess
+import sys
 import threading
 import zipfile
 from contextlib import closing
@@ -19,6 +21,7 @@ from torchxnn.apps.study.server.app import create_app
 from torchxnn.apps.study.store import backup as module
 from torchxnn.apps.study.store.backup import back_up, restore
 from torchxnn.apps.study.store.database import FILE, open_database
+from torchxnn.apps.study.store.lock import LOCK, alone_with
 from torchxnn.apps.study.store.participants import begin, forget, go_on
 from torchxnn.apps.study.store.schema import SCHEMA_VERSION, answers, facts, metadata, participants
 from torchxnn.cli.main import main
@@ -346,3 +349,52 @@ def test_a_plan_of_the_first_version_keeps_its_fingerprint():
     }  # fmt: skip
     given = {"version": "0.1.0", "settings": settings, "data_sets": [data], "practice": []}
     assert StudyPlan.model_validate(given).fingerprint().startswith("c8298ad1be426095")
+
+
+def test_a_restore_fills_no_folder_of_something_else(folder, tmp_path, capsys):
+    open_database(folder, StudyPlan.read(folder)).close()
+    held = back_up(folder, tmp_path / "a.zip")
+    saved = tmp_path / "saved"
+    saved.mkdir()
+    (saved / "config.json").write_text("{}")
+    said = fails(capsys, "study", "restore", held.file, "--out", saved)
+    assert "saved is no study, and it is not empty (it has config.json); name a new" in said
+    assert [path.name for path in saved.iterdir()] == ["config.json"]
+    with pytest.raises(DataError, match=r"config\.json is no folder"):
+        restore(held.file, saved / "config.json")
+    (tmp_path / "disk" / "lost+found").mkdir(parents=True)  # a new disk
+    restore(held.file, tmp_path / "disk")
+    assert StudyPlan.read(tmp_path / "disk").fingerprint() == StudyPlan.read(folder).fingerprint()
+
+
+def test_who_serves_a_study_is_alone_with_its_answers(folder, tmp_path, capsys):
+    open_database(folder, StudyPlan.read(folder)).close()
+    held = back_up(folder, tmp_path / "a.zip")
+    where = f"sqlite:///{tmp_path / 'x.db'}"
+    with alone_with(folder, None, ""), alone_with(folder, where, ""):
+        said = fails(capsys, "study", "serve", folder, "--port", "0")
+        assert "is being served or restored by another process; use the server that runs" in said
+        for url in (None, where):
+            with pytest.raises(DataError, match="stop the server, then restore"):
+                restore(held.file, folder, url, replace=True)
+        back_up(folder, tmp_path / "b.zip")  # may run at any time
+        with alone_with(folder, "postgresql+pg8000://host/name", ""):
+            pass  # several servers may share it
+    restore(held.file, folder, replace=True)
+
+
+@pytest.mark.slow
+def test_a_killed_server_holds_nothing(folder):
+    code = (
+        "import sys; from pathlib import Path\n"
+        "from torchxnn.apps.study.store.lock import alone_with\n"
+        "with alone_with(Path(sys.argv[1]), None, ''): print('held', flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", code, str(folder)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"held\n"
+        with pytest.raises(DataError, match="by another process"), alone_with(folder, None, ""):
+            pass
+        process.kill()
+    with alone_with(folder, None, ""):
+        assert (folder / LOCK).exists()

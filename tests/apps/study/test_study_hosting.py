@@ -2,12 +2,14 @@
 
 import json
 import logging
+import os
 import re
 import signal
 import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -15,10 +17,13 @@ import pytest
 import yaml
 from fastapi.testclient import TestClient
 
+from study_database import fresh_postgresql
 from study_plan import write_tiny_study
-from study_session import browser, event, practise, sign
+from study_session import browser, event, fields, practise, sign
 from torchxnn.apps.server_log import LOGGER, Unnamed
+from torchxnn.apps.study.export import read_tables
 from torchxnn.apps.study.server.app import create_app
+from torchxnn.apps.study.settings import MAIN
 from torchxnn.cli.commands import parse as parse_command
 from torchxnn.cli.study_secrets import ADMIN_TOKEN, DATABASE, admin_token, database_url
 from torchxnn.cli.study_serve import Serve
@@ -257,3 +262,45 @@ def test_dockerfile_copies_what_is_there_and_starts_a_command_that_exists():
     health = json.loads(last["HEALTHCHECK"].split("CMD", 1)[1])
     compile(health[2], "healthcheck", "exec")
     assert f"127.0.0.1:{job.port}/health" in health[2]
+
+
+def test_several_servers_share_a_study_on_postgresql(tmp_path):
+    """Places are never given twice, and whoever begins at one server goes on at another."""
+    given = os.environ.get("TORCHXNN_TEST_POSTGRESQL")
+    if not given:
+        pytest.skip("TORCHXNN_TEST_POSTGRESQL names no database; .ci/run starts one")
+    url = fresh_postgresql(given)
+    arm = MAIN.model_copy(update={"participants": 6})
+    write_tiny_study(tmp_path, keys=("birds",), arms=(arm,), demographics=False)
+    apps = [create_app(tmp_path, url, admin_token="a-token-of-the-admin") for _ in range(2)]
+
+    for app in apps:  # FastAPI puts its routes together at the first request, not in threads
+        page = browser(app).get("/")
+        assert page.status_code == 200
+        browser(app).post("/start", data={**fields(page)})
+
+    def come(number):
+        """Join at one server, and ask the other one for the next page."""
+        client = browser(apps[number % 2])
+        page = client.get("/", params={"PROLIFIC_PID": f"p{number}"})
+        if page.status_code == 409:
+            return "full"
+        sent = {**fields(page), "agree": "yes"}
+        page = client.post("/start", data=sent)
+        other = browser(apps[1 - number % 2])
+        other.cookies = client.cookies
+        return page.url.path, other.get("/next").url.path, page.status_code
+
+    with ThreadPoolExecutor(12) as pool:
+        found = list(pool.map(come, range(12)))
+    begun = [each for each in found if each == ("/instructions", "/instructions", 200)]
+    assert len(begun) == 6, found
+    tables = read_tables(apps[0].state.site.database, apps[0].state.site.plan)
+    assert sorted(tables["participants"]["slot"]) == list(range(6))
+    admin = browser(apps[0])
+    admin.post("/admin", data={"token": "a-token-of-the-admin"})
+    other = browser(apps[1])
+    other.cookies = admin.cookies
+    assert other.get("/admin").status_code == 200
+    for app in apps:
+        app.state.site.database.close()

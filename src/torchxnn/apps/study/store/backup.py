@@ -23,6 +23,7 @@ from sqlalchemy import Connection, delete, func, insert, or_, select, text
 
 from torchxnn.apps.study.plan import CONSENT, MEDIA, PLAN, TEXTS, StudyPlan
 from torchxnn.apps.study.store.database import FILE, Database, open_database, open_sqlite
+from torchxnn.apps.study.store.lock import LOCK, alone_with
 from torchxnn.apps.study.store.participants import erase
 from torchxnn.apps.study.store.schema import events, metadata, participants
 from torchxnn.errors import DataError
@@ -144,23 +145,32 @@ def restore(
         What was restored, and what was saved of the answers before.
 
     Raises:
-        DataError: no backup, a damaged one, another study in the folder, answers are there, or
-            somebody answers meanwhile.
+        DataError: no backup, a damaged one, something else or another study in the folder, answers
+            are there, the study is being served, or somebody answers meanwhile.
     """
     with _unpacked(file) as source:
         plan = StudyPlan.read(source)
         held = _check(source / FILE, file, f"{file} was not restored")
         with closing(open_database(source, plan)) as backup:
             _make_folder(source, folder)
-            own = StudyPlan.read(folder)
-            if own.fingerprint() != plan.fingerprint():
-                raise DataError(f"{folder} is another study than {file}; name another folder")
-            with closing(open_database(folder, own, url)) as database:
-                with database.reading() as connection:
-                    counted = _count(connection)
-                before = _set_aside(folder, url, file, counted, replace)
-                _put_in(backup, database, own, counted)
+            with alone_with(folder, url, "stop the server, then restore"):
+                before = _fill(backup, plan, file, folder, url, replace)
     return held, before
+
+
+def _fill(
+    backup: Database, plan: StudyPlan, file: Path, folder: Path, url: str | None, replace: bool
+) -> Held | None:
+    """Put the answers of a backup into the database of a folder; what was saved of those before."""
+    own = StudyPlan.read(folder)
+    if own.fingerprint() != plan.fingerprint():
+        raise DataError(f"{folder} is another study than {file}; name another folder")
+    with closing(open_database(folder, own, url)) as database:
+        with database.reading() as connection:
+            counted = _count(connection)
+        before = _set_aside(folder, url, file, counted, replace)
+        _put_in(backup, database, own, counted)
+    return before
 
 
 @contextmanager
@@ -190,6 +200,7 @@ def _make_folder(source: Path, folder: Path) -> None:
                 f"{folder} has {part} and no {PLAN}, as a restore leaves it that was stopped: "
                 f"delete {folder / part}, or name another folder"
             )
+    _check_empty(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=folder, prefix=".torchxnn-") as temporary:
         copy = Path(temporary) / "study"
@@ -197,6 +208,26 @@ def _make_folder(source: Path, folder: Path) -> None:
         for part in (*_PARTS[1:], PLAN):
             if (copy / part).exists():
                 (copy / part).rename(folder / part)
+
+
+def _check_empty(folder: Path) -> None:
+    """Refuse to fill a folder of something else.
+
+    Raises:
+        DataError: it is no folder, or has more in it than a new disk or a stopped restore leaves.
+    """
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise DataError(f"{folder} is no folder; name a new one for the study")
+    names = sorted(path.name for path in folder.iterdir())
+    found = [n for n in names if not n.startswith(".torchxnn-") and n not in (LOCK, "lost+found")]
+    if found:
+        more = f" and {len(found) - 3} more" if found[3:] else ""
+        raise DataError(
+            f"{folder} is no study, and it is not empty (it has {', '.join(found[:3])}{more}); "
+            "name a new or an empty folder"
+        )
 
 
 def _count(connection: Connection) -> _Counts:
