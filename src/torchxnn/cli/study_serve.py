@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import secrets
 from dataclasses import dataclass
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import Positional, arg
 
@@ -12,6 +13,9 @@ from torchxnn.cli.study_answers import Folder
 from torchxnn.cli.study_secrets import ADMIN_TOKEN, admin_token, database_url
 from torchxnn.cli.terminal import Terminal, check_port, count_images, serve
 from torchxnn.errors import DataError, XNNError
+
+if TYPE_CHECKING:
+    from torchxnn.apps.study.simulate_known import Known
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 """Addresses that this machine alone can open."""
@@ -39,10 +43,11 @@ class Serve:
 
     def execute(self, terminal: Terminal) -> None:
         """Serve the study until interrupted."""
-        from torchxnn.apps.address import check_base_path
-        from torchxnn.apps.study.server.app import create_app
+        from torchxnn.apps.study.plan import StudyPlan
+        from torchxnn.apps.study.store.lock import alone_with
 
         check_port(self.host, self.port)
+        StudyPlan.read(self.study)  # before a lock is put into a folder of something else
         given = admin_token(self.admin_token)
         if given is not None and len(given) < 8:
             raise XNNError(
@@ -50,13 +55,25 @@ class Serve:
                 "characters: it opens all answers"
             )
         token = given or secrets.token_urlsafe(12)
+        way_out = (
+            "use the server that runs, or stop it first (several servers share one study on "
+            "PostgreSQL alone, see --database)"
+        )
+        with alone_with(self.study, database_url(self.database), way_out):
+            self._serve(token, given is None, terminal)
+
+    def _serve(self, token: str, made_up: bool, terminal: Terminal) -> None:
+        """Serve the study; `made_up` says whether the token has to be told."""
+        from torchxnn.apps.address import check_base_path
+        from torchxnn.apps.study.server.app import create_app
+
         self._warn_of_minutes(terminal)
         self._warn_of_recording(terminal)
         pilot = self.pilot or self._is_unfinished(terminal)
         app = create_app(self.study, database_url(self.database), token, pilot, self.base_path)
         address = f"http://{self.host}:{self.port}{check_base_path(self.base_path)}"
         terminal.say(f"Participants: {address}/", f"Dashboard:    {address}/admin")
-        if given is None:
+        if made_up:
             terminal.say(f"Admin token:  {token}")
         if pilot:
             terminal.say("Everybody who comes now is marked as a pilot.")
@@ -127,15 +144,35 @@ class Simulate:
     """mean seconds between two actions; people take about 3"""
     seed: int = 0
     """of their decisions"""
+    study: Path | None = None
+    """folder of the study that is served there: with it they know the truth, and are right as often
+    as --right says"""
+    right: tuple[float, float, float] | None = None
+    """shares of right answers with NoVis, 1-Heatmap and XNN, from 0 to 1: an effect that the
+    analysis must find again; needs --study"""
 
     def execute(self, terminal: Terminal) -> None:
         """Let the participants pass through, and count who finished and who failed."""
         from torchxnn.apps.study.simulate import SimulationConfig, simulate
 
-        config = SimulationConfig(self.participants, self.arm, self.at_once, self.pause, self.seed)
+        config = SimulationConfig(
+            self.participants, self.arm, self.at_once, self.pause, self.seed, self._known()
+        )
         with terminal.progress() as progress:
             advance = count_images(progress, "Participants", self.participants)
             found = simulate(self.url, config, lambda: advance(1))
         terminal.say(found.summary())
         if found.failed:
             raise XNNError(f"{len(found.failed)} did not finish; the first: {found.failed[0]}")
+
+    def _known(self) -> Known | None:
+        """The truth and the shares of right answers; None if neither is given."""
+        from torchxnn.apps.study.plan import StudyPlan
+        from torchxnn.apps.study.simulate_known import Known
+
+        if self.study is None and self.right is None:
+            return None
+        if self.study is None or self.right is None:
+            raise DataError("--study and --right belong together: give both or neither")
+        stages = ("NoVis", "1-Heatmap", "XNN")
+        return Known(StudyPlan.read(self.study), dict(zip(stages, self.right, strict=True)))

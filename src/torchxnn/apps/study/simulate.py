@@ -4,7 +4,7 @@ They know nothing but what a browser gets. Without help they sort pictures by th
 heatmap by the looks of the highlighted region; with x-features by the contributions, or by the
 looks of all heatmaps where contributions are not shown. Each has a skill of its own: some pictures
 are placed at random. So they try the site, its load and the analysis; they say nothing about
-people.
+people. Those of `simulate_known` are told the truth, so that their effect is known.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ import numpy as np
 from PIL import Image
 from scipy.cluster.hierarchy import fcluster, linkage
 
+from torchxnn.apps.study.settings import PRACTICE
 from torchxnn.apps.study.simulate_answers import predict_answers
+from torchxnn.apps.study.simulate_known import Knowing, Known
 from torchxnn.errors import DataError, XNNError
 
 ATTEMPTS = 24
@@ -45,6 +47,7 @@ class SimulationConfig:
         at_once: how many at the same time.
         pause: mean seconds between two actions, exponentially distributed.
         seed: of their decisions.
+        known: the truth, and how often they are right; None for those who go by what they see.
     """
 
     participants: int = 10
@@ -52,6 +55,7 @@ class SimulationConfig:
     at_once: int = 5
     pause: float = 0.0
     seed: int = 0
+    known: Known | None = None
 
     def __post_init__(self) -> None:
         if self.participants < 1 or self.at_once < 1 or self.pause < 0:
@@ -144,6 +148,7 @@ class _Person:
         self.client = httpx.Client(base_url=base, timeout=30, follow_redirects=True)
         self.config, self.found = config, found
         self.random = random.Random(f"{config.seed}/{number}")
+        self.knowing = None if config.known is None else Knowing(config.known, self.random)
         self.skill = min(0.98, max(0.3, self.random.gauss(0.75, 0.12)))
 
     def run(self) -> None:
@@ -172,7 +177,8 @@ class _Person:
             if 'name="attention"' in page.text:
                 fields["attention"] = "3" if self.random.random() < 0.95 else "5"
             if cues := page.text.count('name="cue"'):
-                fields["cue"] = str(choose(0, cues - 1))
+                drawn = choose(0, cues - 1)
+                fields["cue"] = str(self.knowing.cue(page.text) if self.knowing else drawn)
         elif path == "/ratings":
             names = ("rating_one_heatmap", "rating_xnn")
             fields = {n: str(choose(2, 7)) for n in names if f'name="{n}"' in page.text}
@@ -214,6 +220,8 @@ class _Person:
 
     def _answers(self, content: Mapping[str, Any]) -> dict[str, int]:
         """A group, or an answer of the network, for every picture; some are drawn at random."""
+        if self.knowing is not None and content["position"] != PRACTICE:
+            return self.knowing.answers(content)
         if content["task"] == "forward_simulation":
             found, most = predict_answers(content, self._pixels), content["answers"]
         elif content["task"] == "odd_cue":
