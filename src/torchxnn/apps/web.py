@@ -7,13 +7,14 @@ is inserted into a template is escaped.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.datastructures import MutableHeaders
-from starlette.responses import JSONResponse
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 
@@ -51,10 +52,15 @@ def version_of(folder: Path, more: Mapping[str, bytes] | None = None) -> str:
 
 
 class Guard:
-    """Outermost layer: limits requests to `body_bytes`, and sets the headers of every answer."""
+    """Outermost layer: limits requests to `body_bytes`, and sets the headers of every answer.
 
-    def __init__(self, app: ASGIApp, body_bytes: int) -> None:
-        self._app, self._most = app, body_bytes
+    `refuse` makes the answer to a request that is too large; without it that is JSON for scripts.
+    """
+
+    def __init__(
+        self, app: ASGIApp, body_bytes: int, refuse: Callable[[Request], Response] | None = None
+    ) -> None:
+        self._app, self._most, self._refuse = app, body_bytes, refuse or _too_large
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on."""
@@ -63,7 +69,9 @@ class Guard:
             return
         body = await self._read(scope, receive)
         if body is None:
-            refusal = JSONResponse({"detail": "too large"}, 413, headers_for(scope["path"]))
+            refusal = self._refuse(Request(scope))
+            for name, value in headers_for(scope["path"]).items():
+                refusal.headers.setdefault(name, value)
             await refusal(scope, receive, send)
             return
         given = False
@@ -85,21 +93,34 @@ class Guard:
         await self._app(scope, replay, send_with_headers)
 
     async def _read(self, scope: Scope, receive: Receive) -> bytes | None:
-        """The whole body, or None if it is too large."""
+        """The whole body, or None if it is too large.
+
+        What is somewhat too large is read nonetheless: a browser whose upload breaks off may show
+        an error of its own instead of the answer.
+        """
         for name, value in scope["headers"]:
-            if name == b"content-length" and value.isdigit() and int(value) > self._most:
+            if name == b"content-length" and value.isdigit() and int(value) > _DRAINED * self._most:
                 return None
         parts, size, more = [], 0, scope["method"] not in ("GET", "HEAD")
         while more:
             message = await receive()
             if message["type"] == "http.disconnect":
                 break
-            parts.append(message.get("body", b""))
-            size += len(parts[-1])
-            if size > self._most:
-                return None
+            part = message.get("body", b"")
+            size += len(part)
+            if size <= self._most:
+                parts.append(part)
+            elif size > _DRAINED * self._most:
+                break
             more = message.get("more_body", False)
-        return b"".join(parts)
+        return b"".join(parts) if size <= self._most else None
+
+
+_DRAINED = 32  # times the largest request that are read to the end to be refused
+
+
+def _too_large(_: Request) -> Response:
+    return JSONResponse({"detail": "too large"}, 413)
 
 
 POLICY = "; ".join(

@@ -73,6 +73,14 @@ def test_a_consent_text_has_the_same_parts(language, task):
     assert len(find_blanks(ours)) == len(find_blanks(english))
 
 
+@pytest.mark.parametrize("task", TASKS)
+def test_german_says_sie_to_everybody(task):
+    said = [*texts_of("de", task).values(), default_consent(task, "de")]
+    assert not [
+        text for text in said if re.search(r"\b([Dd](u|ich|ir|ein\w*)|[Ee]u(ch|er\w*))\b", text)
+    ]
+
+
 def test_the_instructed_answer_is_named_as_it_stands():
     for language in ASKED:
         asked = yaml.safe_load(default_texts(language))["confidence"]

@@ -1,5 +1,7 @@
 """The odd cue: its pages, what is asked and kept, and its analysis with known effects."""
 
+import html
+
 import pytest
 from pydantic import ValidationError
 
@@ -105,3 +107,43 @@ def test_known_effects_are_found_and_none_is_not(tmp_path):
     results, rows = compute_answers(nothing, plan, SYNTHETIC)
     assert all(c.people.p_holm > 0.05 for c in (*results.contrasts, *results.sooner))
     assert (rows.loc[rows["right"] == 0, "seen"] == 7).all()  # one more than there are
+
+
+def test_a_text_that_is_too_long_is_shown_again_and_none_is_raw_json(app):
+    client = s.practise(app)
+    s.sort(client, 0, lambda *_: 1)
+    page = client.get(s.sort(client, 1, lambda *_: 1).json()["next"])
+    form, path = s.fields(page), "/stage/1/words"
+    long = "ö" * 4000 + "\n<b>" + "x" * 100
+    again = client.post(path, data={**form, "words": long})
+    assert again.status_code == 422
+    assert f"This text has {len(long):,}".replace(",", "") in again.text
+    assert html.escape(long) in again.text  # nothing is lost
+    huge = client.post(path, data={**form, "words": "x" * 100_000})
+    assert huge.status_code == 413
+    assert huge.headers["content-type"].startswith("text/html")
+    assert huge.headers["content-security-policy"]
+    assert "<h1>Too long</h1>" in huge.text
+    assert "Go to where I was" in huge.text
+    script = client.post("/api/stages/1/events", content="x" * 100_000, headers=s.sign(client))
+    assert (script.status_code, list(script.json())) == (413, ["detail"])
+    lines = "a\r\n" * 1000 + "b" * 2000  # as a form sends lines: 4,000 characters as people count
+    page = client.post(path, data={**form, "words": lines})
+    assert page.url.path == "/stage/1/confidence"
+    trial = read_tables(app.state.site.database, app.state.site.plan)["trials"].iloc[-1]
+    assert trial["words"] == "a\n" * 1000 + "b" * 2000
+    given = {"confidence": "6", "attention": "3", "cue": "1"}
+    page = client.post("/stage/1/confidence", data={**s.fields(page), **given})
+    ratings = dict.fromkeys(("rating_one_heatmap", "rating_xnn", "difficulty"), "4")
+    again = client.post("/ratings", data={**s.fields(page), **ratings, "comments": long})
+    assert again.status_code == 422
+    assert html.escape(long) in again.text
+    assert 'value="4" checked' in again.text.replace(" required", "")
+    for name in ("agree", "arm", "form", "p_PROLIFIC_PID", "kind"):
+        start = s.browser(app)
+        sent = s.fields(start.get("/")) | {"agree": "yes", name: "x" * 100_000}
+        answer = start.post("/start", data=sent)
+        assert (answer.status_code, "<h1>Too long</h1>" in answer.text) == (413, True)
+        answer = start.post("/start", data=sent | {name: "x" * 10_000})
+        assert answer.status_code == 422
+        assert answer.headers["content-type"].startswith("text/html")

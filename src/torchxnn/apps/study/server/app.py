@@ -19,7 +19,7 @@ from torchxnn.apps.address import BasePath, address_of, check_base_path, first_n
 from torchxnn.apps.server_log import LOGGER, log_failure
 from torchxnn.apps.study.plan import MEDIA, StudyPlan
 from torchxnn.apps.study.server import admin, api, entry, health, leaving, pages, words
-from torchxnn.apps.study.server.session import COOKIE, SiteOf
+from torchxnn.apps.study.server.session import COOKIE, Problem, SiteOf
 from torchxnn.apps.study.server.site import STATIC, Site, site_of
 from torchxnn.apps.study.store.database import open_database
 from torchxnn.apps.study.store.participants import RefusedError
@@ -64,7 +64,7 @@ def create_app(
     app.add_api_route("/start", entry.make_start(plan), methods=["POST"])
     app.add_api_route("/media/{name}", _media, response_class=FileResponse)
     app.mount(f"/static/{site.static_version}", StaticFiles(directory=STATIC))
-    app.add_middleware(Guard, body_bytes=plan.settings.limits.body_bytes)
+    app.add_middleware(Guard, body_bytes=plan.settings.limits.body_bytes, refuse=_too_large)
     # FastAPI keeps an included router as one route without a path of its own.
     routes = [*app.routes, *(route for part in _PARTS for route in part.router.routes)]
     app.add_middleware(BasePath, base_path=check_base_path(base_path, first_names(routes)))
@@ -92,6 +92,10 @@ def _media(name: str, site: SiteOf) -> FileResponse:
     if name not in site.media:
         raise HTTPException(404)
     return FileResponse(site.folder / MEDIA / name)
+
+
+def _too_large(request: Request) -> Response:
+    return _explain(request, Problem(413, "too_long"))
 
 
 def _explain(request: Request, error: Exception) -> Response:

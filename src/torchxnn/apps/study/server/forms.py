@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from torchxnn.apps.study.settings import HARDEST, LIKERT
 from torchxnn.apps.study.store.schema import NO_NUL
 
-Text = Annotated[str, Field(max_length=4000, pattern=NO_NUL)]
+LONGEST_TEXT = 4000
+"""Characters of a free text that are kept; longer ones are shown again to be shortened."""
+
+
+def _lines(value: str) -> str:
+    """Lines as people wrote them: forms send every end of a line as two characters."""
+    return value.replace("\r\n", "\n")
+
+
+Text = Annotated[str, Field(pattern=NO_NUL), AfterValidator(_lines)]
 Word = Annotated[str, Field(max_length=100, pattern=NO_NUL)]
 Point = Annotated[int, Field(ge=1, le=LIKERT)]
+
+
+def too_long(texts: Mapping[str, Any], text: str) -> str:
+    """What a page says of a text that is too long."""
+    said: str = texts["common"]["too_long"]
+    return said.format(length=len(text), most=LONGEST_TEXT)
 
 
 class Body(BaseModel):

@@ -10,7 +10,14 @@ from fastapi import APIRouter, Form
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from pydantic import Field
 
-from torchxnn.apps.study.server.forms import About, Body, Confidence, Ratings
+from torchxnn.apps.study.server.forms import (
+    LONGEST_TEXT,
+    About,
+    Body,
+    Confidence,
+    Ratings,
+    too_long,
+)
 from torchxnn.apps.study.server.session import Problem, Session, SessionOf
 from torchxnn.apps.study.server.words import chosen_cue, cue_options
 from torchxnn.apps.study.settings import ATTENTION, HARDEST, PRACTICE, Arm, Stage
@@ -70,11 +77,13 @@ def _answer_about(session: SessionOf, given: Annotated[About, Form()]) -> Respon
 def _instructions(session: SessionOf) -> Response:
     plan = session.site.plan
     arm = plan.settings.arm(session.participant.arm)
-    between = plan.settings.between
+    between, words = plan.settings.between, session.site.texts["instructions"]
+    names = _stages(session) if between else _introduced(arm)
     return session.page(
         INSTRUCTIONS,
-        "answers_instructions.html" if between else "instructions.html",
-        stages=_stages(session) if between else _introduced(arm),
+        "instructions.html",
+        stages=[words["stages"][name] for name in names],
+        how=[words[name] for name in (["how"] if between else ["mouse", "touch", "keyboard"])],
         groups=plan.groups,
         images=plan.settings.images_per_set,
         trials=count_trials(plan, arm.name),
@@ -171,6 +180,7 @@ def _ratings_page(
     values = {
         **{"agents": _rated(session), "hardest": HARDEST, "values": given.model_dump()},
         "hand": session.told_all,
+        "longest": LONGEST_TEXT,
     }
     return session.page(RATINGS, "ratings.html", status=status, error=error, **values)
 
@@ -180,6 +190,9 @@ def _answer_ratings(session: SessionOf, given: Annotated[Ratings, Form()]) -> Re
     needed = [*_rated(session), "difficulty"]
     if any(getattr(given, name) is None for name in needed):
         return _ratings_page(session, given, session.site.texts["ratings"]["missing"], 422)
+    if len(given.comments) > LONGEST_TEXT:
+        error = too_long(session.site.texts, given.comments)
+        return _ratings_page(session, given, error, 422)
     told = ["pasted"] if session.told_all else []
     answers = {name: getattr(given, name) for name in [*needed, "comments", *told]}
     return _answered(session, RATINGS, given.csrf, answers)

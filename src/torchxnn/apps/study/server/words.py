@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Form
 from fastapi.responses import HTMLResponse, Response
@@ -10,7 +10,7 @@ from pydantic import Field
 
 from torchxnn.apps.study.design import draw_order
 from torchxnn.apps.study.server.batches import find_trial
-from torchxnn.apps.study.server.forms import Body, Text
+from torchxnn.apps.study.server.forms import LONGEST_TEXT, Body, Text, too_long
 from torchxnn.apps.study.server.session import Problem, Session, SessionOf
 from torchxnn.apps.study.settings import PRACTICE
 from torchxnn.apps.study.steps import words_step
@@ -32,7 +32,12 @@ class Words(Body):
 
 @router.get("/stage/{position}/words")
 def _words(position: Position, session: SessionOf) -> Response:
-    return session.page(words_step(position), "words.html")
+    return _page(session, position)
+
+
+def _page(session: Session, position: int, words: str = "", **values: Any) -> Response:
+    values = {"error": None, **values, "words": words, "longest": LONGEST_TEXT}
+    return session.page(words_step(position), "words.html", **values)
 
 
 @router.post("/stage/{position}/words")
@@ -40,6 +45,9 @@ def _answer_words(
     position: Position, session: SessionOf, given: Annotated[Words, Form()]
 ) -> Response:
     session.check(given.csrf)
+    if len(given.words) > LONGEST_TEXT:
+        error = too_long(session.site.texts, given.words)
+        return _page(session, position, given.words, error=error, status=422)
     site, said = session.site, {f"words/{position}": given.words}
     step, now = words_step(position), site.clock()
     moved = go_on(site.database, site.plan, session.participant, step, said, now)

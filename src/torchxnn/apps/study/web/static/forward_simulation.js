@@ -1,7 +1,8 @@
 /** A round of forward simulation: look at what the network said, then say what it will say. */
 
-import { AnswerPage, at, letter } from "./answer_page.js";
+import { AnswerPage, letter } from "./answer_page.js";
 import { fill } from "./batch.js";
+import { at } from "./batch_page.js";
 import { make } from "./dom.js";
 
 class ForwardSimulation extends AnswerPage {

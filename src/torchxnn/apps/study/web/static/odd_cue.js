@@ -1,7 +1,8 @@
 /** The odd cue: pictures come one after the other until somebody knows what the network looks at. */
 
-import { AnswerPage, at, position } from "./answer_page.js";
+import { AnswerPage } from "./answer_page.js";
 import { fill } from "./batch.js";
+import { at, position } from "./batch_page.js";
 import { make } from "./dom.js";
 
 const SEEN = 1; // the only answer that a picture has here: it was seen

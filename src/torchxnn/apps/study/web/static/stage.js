@@ -5,72 +5,22 @@
  */
 
 import { Batch, fill, misplaced, neighbour } from "./batch.js";
+import { BatchPage, at } from "./batch_page.js";
 import { Card } from "./cards.js";
 import { openCompare, openHelp, openZoom } from "./dialogs.js";
 import { make } from "./dom.js";
-import { PointerPath, watchFocus } from "./hand.js";
 import { enableDragging } from "./drag.js";
-import { preload } from "./preload.js";
-import { Queue, pause } from "./queue.js";
+import { PointerPath } from "./hand.js";
 
 const HOVER = 120; // milliseconds until a pointer over a picture counts as looking at its heatmap
 
-const at = (id) => document.getElementById(id);
-const main = at("main");
-const position = Number(main.dataset.position);
-const url = `${main.dataset.root}api/stages/${position}`;
-
-/** Where an address that the server gave lies for this page, whatever a proxy did to its path. */
-const seen = (address) => main.dataset.root + address.slice(main.dataset.prefix.length + 1);
-
-/** What the server says of the batch; asked again until it answers. */
-async function ask() {
-  for (let failures = 0; ; ) {
-    try {
-      const answer = await fetch(url, { headers: { Accept: "application/json" } });
-      if (answer.ok) return place(await answer.json());
-      const said = await answer.json().catch(() => ({}));
-      if (said.next) {
-        location.replace(seen(said.next));
-        return new Promise(() => {});
-      }
-      if (answer.status < 500 && answer.status !== 429) {
-        location.reload(); // the page itself explains what is wrong
-        return new Promise(() => {});
-      }
-    } catch {
-      // no connection yet
-    }
-    failures += 1;
-    await new Promise((go) => setTimeout(go, pause(failures)));
-  }
-}
-
-/** The content of a batch with the addresses of its pictures as this page sees them. */
-function place(content) {
-  for (const image of content.images) {
-    image.picture = seen(image.picture);
-    image.heatmap = image.heatmap && seen(image.heatmap);
-    for (const feature of image.features) feature.overlay &&= seen(feature.overlay);
-  }
-  return content;
-}
-
-class Page {
+class Page extends BatchPage {
   constructor(content) {
-    this.content = content;
-    this.texts = content.texts;
+    super(content);
     this.images = new Map(content.images.map((image) => [image.id, image]));
     this.all = new Batch(content.images, content.groups);
     this.practice = content.parts.length > 0;
-    this.hand = matchMedia("(pointer: coarse)").matches ? "touch" : "mouse";
-    this.queue = new Queue({
-      url: `${url}/events`,
-      csrf: content.csrf,
-      key: `xnn/${content.csrf.slice(0, 16)}/${position}`,
-      onState: (state) => this.#say(state),
-      onRefused: (status, answer) => this.#refused(status, answer),
-    });
+    if (content.hand) this.path = new PointerPath();
     for (const [id, group] of this.queue.moves) this.all.place(id, group);
   }
 
@@ -99,75 +49,10 @@ class Page {
     this.draw();
   }
 
-  async start() {
-    this.queue.add("open");
-    this.queue.add("device", null, {
-      width: innerWidth,
-      height: innerHeight,
-      ratio: devicePixelRatio,
-      pointer: matchMedia("(pointer: coarse)").matches ? "coarse" : "fine",
-    });
-    document.addEventListener("visibilitychange", () =>
-      this.queue.add("visibility", null, { visible: document.visibilityState === "visible" }),
-    );
-    this.#watchHands();
-    if (this.content.hand) {
-      this.path = new PointerPath();
-      watchFocus(this.queue);
-    }
-    await this.#load();
+  begin() {
     const { group } = this.all;
     const first = this.parts.findIndex((part) => part.images.some((id) => group.get(id) === null));
     this.#open(first < 0 ? this.parts.length - 1 : first);
-    at("work").hidden = false;
-  }
-
-  /** Remember what was used last: "mouse", "touch", "pen" or "keyboard". */
-  #watchHands() {
-    const note = (hand) => (this.hand = hand || this.hand);
-    addEventListener("pointerdown", (event) => note(event.pointerType), true);
-    addEventListener("keydown", () => note("keyboard"), true);
-    // a click that no pointer made: a key, or a screen reader in place of one
-    addEventListener("click", (event) => note(event.detail === 0 && "keyboard"), true);
-  }
-
-  // --- pictures
-
-  async #load() {
-    const urls = this.content.images.flatMap((image) => [
-      image.picture,
-      ...(image.heatmap ? [image.heatmap] : []),
-      ...image.features.flatMap((feature) => feature.overlay ?? []),
-    ]);
-    const total = urls.length;
-    const begin = performance.now();
-    at("loading").hidden = false;
-    at("loaded").max = total;
-    let missing = urls;
-    let before = 0;
-    const count = (done) => {
-      at("loaded").value = before + done;
-      at("loading-text").textContent = fill(this.texts.loading, { done: before + done, total });
-    };
-    count(0);
-    while ((missing = await preload(missing, count)).length) {
-      before = total - missing.length;
-      this.queue.add("image_error", null, { count: missing.length });
-      await this.#askToRetry();
-    }
-    at("loading").hidden = true;
-    this.queue.add("loaded", null, { count: total, ms: Math.round(performance.now() - begin) });
-  }
-
-  #askToRetry() {
-    const button = make("button", { type: "button" }, this.texts.retry);
-    this.#problem(this.texts.load_failed, button);
-    return new Promise((go) =>
-      button.addEventListener("click", () => {
-        at("problem").hidden = true;
-        go();
-      }),
-    );
   }
 
   // --- the parts of the page
@@ -379,7 +264,7 @@ class Page {
     if (last) {
       const words = group === null ? texts.returned : texts.moved;
       const left = batch.unplaced.length;
-      this.#announce(fill(words, { number: this.#number(last), group, left }));
+      this.announce(fill(words, { number: this.#number(last), group, left }));
     }
   }
 
@@ -388,7 +273,7 @@ class Page {
     this.queue.add("select", id, { on });
     this.focused = id;
     this.draw();
-    this.#announce(fill(this.texts.selected, { count: this.batch.selected.size }));
+    this.announce(fill(this.texts.selected, { count: this.batch.selected.size }));
   }
 
   unselect() {
@@ -440,7 +325,7 @@ class Page {
 
   async compare(chosen = this.batch.ids.filter((id) => this.batch.selected.has(id))) {
     if (!chosen.length) {
-      this.#announce(this.texts.compare_empty);
+      this.announce(this.texts.compare_empty);
       return;
     }
     const parts = chosen.map((id) => ({ image: this.#shown(id), number: this.#number(id) }));
@@ -485,37 +370,7 @@ class Page {
   }
 
   async submit() {
-    if (this.batch.unplaced.length || this.submitting) return;
-    this.submitting = true;
-    this.submitButton.setAttribute("aria-busy", "true");
-    this.submitButton.textContent = this.texts.submitting;
-    this.draw();
-    for (let failures = 0; ; ) {
-      await this.queue.drain();
-      if (this.queue.refused) return;
-      try {
-        const headers = { "X-CSRF-Token": this.content.csrf };
-        const answer = await fetch(`${url}/submit`, { method: "POST", headers });
-        const said = await answer.json().catch(() => ({}));
-        if (said.next) {
-          location.assign(seen(said.next));
-          return;
-        }
-        if (answer.status < 500 && answer.status !== 429) {
-          this.#refused(answer.status, said);
-          break;
-        }
-      } catch {
-        // tried again
-      }
-      failures += 1;
-      this.#say("offline");
-      await new Promise((go) => setTimeout(go, pause(failures)));
-    }
-    this.submitting = false;
-    this.submitButton.removeAttribute("aria-busy");
-    this.submitButton.textContent = this.texts.submit;
-    this.draw();
+    if (!this.batch.unplaced.length) await super.submit(this.submitButton);
   }
 
   // --- keyboard, focus, pointer
@@ -609,38 +464,16 @@ class Page {
     zones.addEventListener("pointerleave", leave);
   }
 
-  // --- words
-
-  #say(state) {
-    at("status").dataset.state = state;
-    at("status").textContent = this.texts[state];
-  }
-
-  #announce(text) {
-    at("announce").textContent = text;
-  }
-
-  #problem(text, button) {
-    at("problem").replaceChildren(make("p", {}, text), button);
-    at("problem").hidden = false;
-  }
-
-  #refused(status, answer) {
-    if (answer.next) {
-      location.replace(seen(answer.next));
+  refused(status, answer) {
+    if (!answer.unplaced || answer.next) {
+      super.refused(status, answer);
       return;
     }
-    if (answer.unplaced) {
-      for (const id of answer.unplaced) this.all.group.set(id, null);
-      const lost = this.parts.findIndex(({ images }) => images.includes(answer.unplaced[0]));
-      this.#open(Math.max(0, lost));
-      this.#announce(this.texts.not_placed);
-      return;
-    }
-    const button = make("button", { type: "button", hidden: status === 403 }, this.texts.reload);
-    button.addEventListener("click", () => location.reload());
-    this.#problem(answer.detail ?? this.texts.signed_out, button);
+    for (const id of answer.unplaced) this.all.group.set(id, null);
+    const lost = this.parts.findIndex(({ images }) => images.includes(answer.unplaced[0]));
+    this.#open(Math.max(0, lost));
+    this.announce(this.texts.not_placed);
   }
 }
 
-new Page(await ask()).start();
+BatchPage.open(Page);
