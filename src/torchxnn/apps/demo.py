@@ -16,6 +16,7 @@ import torch
 from rich.progress import Progress
 from torch import nn
 
+from torchxnn.apps.solar_cells import SeenCells
 from torchxnn.data.class_names import spoken
 from torchxnn.data.datasets.base import ImageDataset, ImageSubset, make_loader
 from torchxnn.data.datasets.cub import CUB
@@ -66,6 +67,8 @@ class DemoSetup:
         layer: where the XNN attaches.
         compare: what is known of the logit and what the fitted XNN found of it, in sentences; None
             if nothing is known.
+        seen: what the network said of the test images, for names as an example and for what is odd;
+            None of what has neither.
     """
 
     model: nn.Module
@@ -83,6 +86,7 @@ class DemoSetup:
     preprocessing: Preprocessing = PREPROCESSING
     layer: str = BUNDLED_LAYER
     compare: Callable[[XNN], tuple[str, ...]] | None = None
+    seen: SeenCells | None = None
 
 
 # --- solar cells
@@ -117,9 +121,8 @@ def prepare_solar(seed: int = 0, progress: Progress | None = None, images: int =
         pooled[: ends[1]], labels[: ends[1]], 2, hidden=SOLAR_HIDDEN, seed=seed, progress=progress
     )
     network.eval()
-    with torch.no_grad():
-        right = network.classifier(pooled[ends[2] :]).argmax(1) == labels[ends[2] :]
     train, validation, test = parts
+    seen = SeenCells(cells, drawn[ends[2] :], network, pooled[ends[2] :])
     return DemoSetup(
         model=network,
         train=train,
@@ -128,7 +131,7 @@ def prepare_solar(seed: int = 0, progress: Progress | None = None, images: int =
         classes=cells.classes,
         target=1,
         target_name=cells.classes[1],
-        accuracy=float(right.double().mean()),
+        accuracy=seen.accuracy,
         title="Why is this solar cell defective?",
         network="SqueezeNet 1.1 with a head trained on solar cells",
         factory="torchxnn.models.bundled:solar_network",
@@ -141,6 +144,7 @@ def prepare_solar(seed: int = 0, progress: Progress | None = None, images: int =
             "Network: SqueezeNet 1.1 with ImageNet weights from the package ndf 0.1.4 (MIT), its "
             "head trained just now on a processor.",
         ),
+        seen=seen,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +18,8 @@ from torchxnn.training.config import TrainConfig
 
 if TYPE_CHECKING:
     from torchxnn.apps.demo import DemoSetup
+    from torchxnn.apps.report.content import Report
+    from torchxnn.apps.solar_cells import ExampleName, SeenCells
     from torchxnn.training.report import FitReport
     from torchxnn.xnn import XNN
 
@@ -48,6 +51,7 @@ class Demo:
         from torchxnn.apps.report.build import build_report
         from torchxnn.apps.report.write import write_report
         from torchxnn.apps.run_card import read_card, write_card
+        from torchxnn.apps.solar_cells import MARK, drop_examples, with_examples
         from torchxnn.cli.tables import evaluation_table, fit_table
         from torchxnn.data.datasets.base import make_loader
         from torchxnn.storage.files import check_replaceable
@@ -58,6 +62,9 @@ class Demo:
         with terminal.progress() as progress:
             setup = self._prepare(progress)
             xnn, fit = self._fit(setup, progress)
+            examples = setup.seen.examples(xnn.fitted()) if setup.seen else ()
+            drop_examples(self.out / "xnn")
+            xnn.names = with_examples(xnn.names, examples)
             xnn.save_pretrained(self.out / "xnn")
             evaluation = xnn.evaluate(
                 make_loader(setup.test),
@@ -77,14 +84,33 @@ class Demo:
             )
             page = self.out / "report.html"
             files = write_card(read_card(self.out / "xnn", evaluation), page)
+            said = self._remarks(setup.seen, examples, report) if setup.seen else ()
+            report = replace(report, remarks=said, subtitle=MARK if examples else "")
             write_report(replace(report, card=files), page)
         if setup.accuracy is not None:
             terminal.say(f"{setup.network}: {setup.accuracy:.1%} of the test images right")
         terminal.show(fit_table(fit), evaluation_table(evaluation))
-        terminal.say(*known)
+        terminal.say(*known, *said)
         terminal.say(*setup.notes, style="dim")
         seconds = time.perf_counter() - start
         terminal.say(f"Wrote {page} after {seconds:.0f} s; open it in a browser.")
+
+    def _remarks(
+        self, seen: SeenCells, examples: Sequence[ExampleName], report: Report
+    ) -> tuple[str, ...]:
+        import torch
+
+        from torchxnn.apps.solar_cells import remarks
+
+        found = report.evaluation or report.fit.validation
+        return remarks(
+            seen,
+            examples,
+            found.share[0],
+            torch.cat([each.heatmaps for each in report.explanations]),
+            {sheet.name: [item.image for item in sheet.items] for sheet in report.sheets},
+            self.out / "xnn",
+        )
 
     def _prepare(self, progress: Progress) -> DemoSetup:
         from torchxnn.apps.demo import prepare_cub, prepare_planted, prepare_solar

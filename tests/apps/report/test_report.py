@@ -10,6 +10,7 @@ import pytest
 from explanation_examples import HOSTILE, explanation, faithfulness, peak, photograph
 from page_examples import Page
 from torchxnn.apps.report import FeatureSheet, Report, SheetItem, write_report
+from torchxnn.apps.report.build import _typical_first
 from torchxnn.explanations.drawing.html import data_uri
 from torchxnn.metrics.among_positives import AmongPositives
 from torchxnn.metrics.orthogonality import Orthogonality
@@ -206,6 +207,32 @@ def test_hostile_names_are_harmless_everywhere(written):
     assert page.text.count("<script>alert") > 10
     assert not re.search("[\u202a-\u202e\x07]", page.source)
     assert "\u96ea" in page.text
+
+
+def test_the_first_card_is_a_typical_one_whose_reasons_can_be_given():
+    told, missed = explanation(predicted_class=1), explanation(predicted_class=0)
+    declined = explanation(predicted_class=1, degenerate=("dead",))
+    own = [True, True, True, True, True, False]
+    assert _typical_first([told, told, told, told, told, missed], own, 1) == [2, 0, 1, 3, 4, 5]
+    assert _typical_first([told, told, declined, told, missed, told], own, 1) == [1, 0, 2, 3, 4, 5]
+    assert _typical_first([declined, missed, missed, told, told, told], own, 1) == [
+        3,
+        0,
+        1,
+        2,
+        4,
+        5,
+    ]
+    assert _typical_first([declined, missed], [True, True], 1) == [1, 0]
+    assert _typical_first([declined, told], [True, False], 1) == [0, 1]
+
+
+def test_what_is_odd_has_a_section_of_its_own(written):
+    assert "What is odd" not in written().text
+    page = written(remarks=("Odd: <b>corners</b> light up.",))
+    assert "Odd: <b>corners</b> light up." in page.text
+    assert page.source.index('id="main"') < page.source.index('id="remarks"')
+    assert 'href="#remarks"' in page.source
 
 
 def test_a_degenerate_fit_is_announced_at_the_top(written):

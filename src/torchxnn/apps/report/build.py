@@ -54,8 +54,9 @@ def build_report(
     """Explain some images of a data set and gather what activates each x-feature.
 
     Explained are positives of the first target, evenly spaced from the highest logit to the lowest,
-    and the image of another class that comes closest to it. Each sheet shows the images, of
-    whatever class, on which the x-feature is largest.
+    and the image of another class that comes closest to it. The first card is a typical one: of
+    those that the network recognises and whose reasons can be given, the one in the middle. Each
+    sheet shows the images, of whatever class, on which the x-feature is largest.
 
     Args:
         xnn: fitted.
@@ -96,7 +97,9 @@ def build_report(
         if on_drawing is not None:
             on_drawing(next(done), total)
 
-    explanations = tuple(_explain(xnn, dataset, index, method, used, drawn) for index in chosen)
+    explained = [_explain(xnn, dataset, index, method, used, drawn) for index in chosen]
+    order = _typical_first(explained, positives[list(chosen), 0].tolist(), xnn.targets[0])
+    chosen, explanations = (tuple(chosen[at] for at in order), tuple(explained[at] for at in order))
     maps = _maps(xnn, dataset, tops, method, drawn)
     every = maps | {index: each.heatmaps for index, each in zip(chosen, explanations, strict=True)}
     of_class = [each for index, each in every.items() if bool(positives[index].any())]
@@ -157,6 +160,27 @@ def _explain(
         explanation = replace(explanation, used=used(xnn, image))
     drawn()
     return explanation
+
+
+def _typical_first(
+    explained: Sequence[Explanation | VolumeExplanation], of_class: Sequence[bool], target: int
+) -> list[int]:
+    """Positions of the explained images, the typical one before the others, which keep their order.
+
+    Args:
+        explained: by decreasing logit, then others.
+        of_class: which of them are of the class.
+        target: the class.
+    """
+    order = list(range(len(explained)))
+    own = [at for at in order if of_class[at]]
+    told = [at for at in own if not explained[at].declined()]
+    right = [at for at in told if explained[at].predicted_class == target]
+    if among := right or told:
+        middle = (len(own) - 1) / 2
+        typical = min(among, key=lambda at: (abs(own.index(at) - middle), at))
+        order.insert(0, order.pop(typical))
+    return order
 
 
 def _maps(

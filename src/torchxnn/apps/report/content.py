@@ -69,6 +69,7 @@ class Report:
         explanations: the explained images.
         sheets: one per x-feature; drawn by decreasing share.
         known: what the logit is known to be made of, and what the x-features found of it.
+        remarks: what is odd about it, and what one would do next.
         notes: what readers must know, such as the licence of the images.
         orthogonality: of the heatmaps of the class's images on the page; None if it shows none.
         noun: what is explained: "class", "label" or "value".
@@ -88,6 +89,7 @@ class Report:
     explanations: tuple[Explanation | VolumeExplanation, ...]
     sheets: tuple[FeatureSheet, ...]
     known: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     provenance: tuple[tuple[str, str], ...] = ()
     orthogonality: Orthogonality | None = None

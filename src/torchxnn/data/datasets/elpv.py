@@ -40,6 +40,7 @@ class ELPV(ImageDataset):
     Attributes:
         probabilities: of being defective, per cell: 0, 1/3, 2/3 or 1.
         types: "mono" or "poly" (crystalline), per cell.
+        folder: of the package's data, which `paths` start from.
 
     Raises:
         DataError: if the package is not installed or not as expected.
@@ -50,17 +51,17 @@ class ELPV(ImageDataset):
     def __init__(self, preprocessing: Preprocessing, threshold: float = 0.5):
         if not 0 <= threshold < 1:
             raise DataError(f"threshold must be at least 0 and below 1, got {threshold}")
-        self._folder = _package_data()
+        self.folder = _package_data()
         self.name = "elpv"
         self.preprocessing = preprocessing
         self.classes = ("functional", "defective")
-        self.paths, self.probabilities, self.types = _read_labels(self._folder / "labels.csv")
+        self.paths, self.probabilities, self.types = _read_labels(self.folder / "labels.csv")
         self.labels = tuple(int(probability > threshold) for probability in self.probabilities)
 
     def load(self, index: int) -> Sample:
         """Read the cell at an index."""
         path = self.paths[index]
-        image = self.preprocessing(read_image(self._folder / path))
+        image = self.preprocessing(read_image(self.folder / path))
         return Sample(image, self.labels[index], path)
 
     def sure(self) -> tuple[int, ...]:
