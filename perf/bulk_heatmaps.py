@@ -2,10 +2,12 @@
 
     python perf/bulk_heatmaps.py --images 64 --json bulk.json
 
-SqueezeNet 1.1 with a head, five x-features, random weights, generated images of 224 x 224 pixels.
+SqueezeNet 1.1 with a head, or ResNet-50 (`--network resnet50`), five x-features, random weights,
+generated images of 224 x 224 pixels.
 All cases run in turns. The clock starts when every process has written its first chunk, so it shows
 what an image costs once work is under way; what a start costs is given beside it. `alone` is the
-same drawing in this process, nothing written. Medians over the rounds.
+same drawing in this process, nothing written, and `recording` the network's forward pass that keeps
+the layer's activations. Medians over the rounds.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ import time
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import tyro
@@ -27,9 +29,12 @@ from torch.utils.data import Dataset
 
 from torchxnn.apps.heatmaps.attribute import attribute_many
 from torchxnn.apps.heatmaps.config import HeatmapConfig
+from torchxnn.data.record import record_activations
 from torchxnn.embeddings.srae import SRAE
 from torchxnn.models.bundled import squeezenet_with_head
+from torchxnn.models.config import BUNDLED_LAYER
 from torchxnn.models.preprocessing import Preprocessing
+from torchxnn.models.without_compiler import torchvision_models
 from torchxnn.parallel.engine import LocalEngine
 from torchxnn.parallel.process import one_thread
 from torchxnn.storage.files import replace_file
@@ -48,6 +53,7 @@ class Settings:
     jobs: tuple[int, ...] = (1, 2)
     rounds: int = 3
     images_at_once: int = 8
+    network: Literal["squeezenet1_1", "resnet50"] = "squeezenet1_1"
 
 
 class Generated(Dataset[Tensor]):
@@ -63,13 +69,18 @@ class Generated(Dataset[Tensor]):
         return torch.randn(3, 224, 224, generator=torch.Generator().manual_seed(index))
 
 
-def make_xnn() -> XNN:
+def make_xnn(network: str) -> XNN:
     """An XNN that was never fitted; the time of its maps does not depend on that."""
     torch.manual_seed(0)
-    xnn = XNN(squeezenet_with_head(50).eval(), "classifier.1", 5, preprocessing=Preprocessing())
-    embedding = SRAE(1024, 5).eval()
+    if network == "resnet50":
+        model = torchvision_models().resnet50(weights=None).eval()
+        layer, dims, outputs = "avgpool", 2048, 1000
+    else:
+        model, layer, dims, outputs = squeezenet_with_head(50).eval(), BUNDLED_LAYER, 1024, 50
+    xnn = XNN(model, layer, 5, preprocessing=Preprocessing())
+    embedding = SRAE(dims, 5).eval()
     embedding.encoder[-1].bias.data.add_(0.5)  # every x-feature is on
-    xnn.attach_embedding(embedding, (0,), 50)
+    xnn.attach_embedding(embedding, (0,), outputs)
     return xnn
 
 
@@ -112,16 +123,32 @@ def alone(xnn: XNN, settings: Settings) -> float:
         return (time.perf_counter() - start) / settings.images
 
 
+def recording(xnn: XNN, settings: Settings) -> float:
+    """Seconds per image of recording the layer, on one thread."""
+    data, size = Generated(settings.images), settings.images_at_once
+    batches = [
+        torch.stack([data[first + i] for i in range(size)])
+        for first in range(0, settings.images, size)
+    ]
+    with one_thread():
+        start = time.perf_counter()
+        record_activations(xnn.model, xnn.layer, batches)
+        return (time.perf_counter() - start) / settings.images
+
+
 def main() -> None:
     """Measure in turns and write medians."""
     settings = tyro.cli(Settings)
     warnings.simplefilter("ignore")
-    if settings.images % settings.images_at_once:
-        raise SystemExit("images must be a multiple of images_at_once")
-    xnn = make_xnn()
+    least = settings.images_at_once * max(settings.jobs)
+    if settings.images % settings.images_at_once or settings.images <= least:
+        raise SystemExit(f"images must be a multiple of images_at_once, and more than {least}")
+    xnn = make_xnn(settings.network)
     runs: dict[str, list[dict[str, float]]] = {}
     plain: list[float] = []
+    recorded: list[float] = []
     for _ in range(settings.rounds):
+        recorded.append(recording(xnn, settings))
         plain.append(alone(xnn, settings))
         for size in settings.sizes:
             for jobs in settings.jobs:
@@ -132,16 +159,18 @@ def main() -> None:
         for name, found in runs.items()
     }
     result = {
-        "network": "squeezenet1_1 with a head, random weights, 224 x 224, 5 x-features",
+        "network": f"{settings.network}, random weights, 224 x 224, 5 x-features",
         "images": settings.images,
         "images_at_once": settings.images_at_once,
         "median": medians,
         "runs": runs,
         "seconds_per_image_alone": statistics.median(plain),
         "alone": plain,
+        "recording": recorded,
         "torch": torch.__version__,
         "machine": platform.machine(),
     }
+    print(f"recording: {statistics.median(recorded):.3f} s per image")
     print(f"alone: {result['seconds_per_image_alone']:.3f} s per image")
     for name, row in medians.items():
         print(
