@@ -60,6 +60,8 @@ NOT_RUN = {
         "the folder holds maps of other settings, and is refused: choose another"
     ),
     ("docs/tutorial.md", "pip"): INDEX,
+    ("docs/notebooks.md", "pip"): INDEX,
+    ("docs/notebooks.md", "jupyter"): "a server; tests/test_notebooks.py runs the notebooks",
     ("docs/install.md", "pip"): INDEX,
     ("docs/install.md", "xnn"): "ends its process; tests/cli/test_startup.py runs such commands",
     ("docs/naming.md", "pip"): INDEX,
@@ -230,7 +232,9 @@ def test_pages_and_pictures_that_are_linked_exist():
 
 def test_every_page_is_in_the_navigation():
     listed = set(re.findall(r": ([\w/]+\.md)$", (ROOT / "mkdocs.yml").read_text("utf-8"), re.M))
-    assert listed == {page.removeprefix("docs/") for page in PAGES if page != "README.md"}
+    made = {f"notebooks/{path.stem}.md" for path in ROOT.glob("examples/notebooks/*.ipynb")}
+    there = {page.removeprefix("docs/") for page in PAGES if page != "README.md"}
+    assert listed == there | made  # docs/notebook_pages.py makes these
 
 
 def rows_of_tables(page):

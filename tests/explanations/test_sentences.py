@@ -252,6 +252,7 @@ def pair(first=((3.0, -1.0, 0.1),), second=((2.0, -0.5),), **changes):
 
 def test_the_form_of_a_contrast():
     found = contrast(*pair())
+    assert repr(found) == f"<Contrast: {found.sentence()}>"
     assert found.sentence() == (
         "Bird 4 rather than bird 7 because of red (+3.00, 45%) for bird 4, and bird 7's "
         f"x-feature 2 (+0.50, 8%) against bird 7; the other way speak black cap ({MINUS}2.00, 30%) "

@@ -49,7 +49,7 @@ _KINDS = {
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Contrast(SavedResult):
     r"""The difference of two logits of one input, as a sum over the x-features of both classes.
 
@@ -88,6 +88,9 @@ class Contrast(SavedResult):
     declined: str
     explanations: tuple[tuple[Reasons, int], tuple[Reasons, int]] = field(repr=False, compare=False)
     outputs_are: OutputKind = "classes"
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: {self.sentence()}>"
 
     def sentence(self) -> str:
         """Say why the first class rather than the second, or why that is not said.

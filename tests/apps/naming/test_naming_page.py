@@ -466,6 +466,7 @@ def test_the_page_does_not_steer_and_two_people_agree_in_a_browser(fitted, run, 
             if size[0] > 1000:  # what is judged and the answer are on one screen
                 assert page.locator(".seen img").first.bounding_box()["y"] < size[1]
                 assert page.get_by_role("button", name="Save and go on").is_visible()
+            assert page.locator(".glance").is_visible() == (size[0] < 1000)  # a form comes first
             told = page.locator("figcaption").all_inner_texts()
             assert not [text for text in told if "contribution" in text]
             alts = page.locator("img").evaluate_all("all => all.map(one => one.alt)")
