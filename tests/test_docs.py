@@ -49,6 +49,7 @@ NOT_RUN = {
     ("docs/study_tasks.md", "data_sets:"): "a part of a settings file",
     ("docs/study_tasks.md", "allocation:"): "a part of a settings file",
     ("docs/study_analysis.md", "xnn study"): SERVER,
+    ("docs/study_tasks.md", "xnn study"): SERVER,
     ("docs/study.md", "pip"): INDEX,
     ("docs/hosting.md", ""): SERVER,
     ("docs/scale.md", "pip"): INDEX,
