@@ -5,6 +5,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from html.parser import HTMLParser
+from pathlib import Path
 
 import nbformat
 import pytest
@@ -14,11 +15,14 @@ from matplotlib.text import Text
 from nbclient import NotebookClient
 from PIL import Image
 
+import study_browser
 from conftest import make_net
 from explanation_examples import HOSTILE, explanation
 from part_examples import COLUMNS, LENGTH, fit_xnn, make_inputs
+from torchxnn import contrast as contrasts
 from torchxnn.errors import DataError
 from torchxnn.explanations.drawing.canvas import figure_bytes, save_figure
+from torchxnn.explanations.drawing.overlay import number
 from torchxnn.xnn import XNN
 
 FIVE = ((6.31, -2.0, 1.5, 0.4, 0.0),)
@@ -233,6 +237,60 @@ def test_figures_for_papers_fit_a_column(what, columns, inches, text, row, tmp_p
         assert "degenerate" in spoken
     with Image.open(tmp_path / "figure.png") as picture:
         assert picture.width == pytest.approx(inches * 300, abs=1)
+
+
+@pytest.mark.parametrize(("columns", "lines"), [(1, 2), (2, 1)])
+def test_a_figure_for_a_paper_says_the_whole_sum_and_leaves_no_empty_cell(columns, lines):
+    shown = explanation(FIVE, label=None)  # 6.31 - 2 + 1.5 + 0.4 + 0 + 0.25
+    figure = shown.plot(style="paper", columns=columns)
+    said = " ".join(text.get_text() for text in figure.findobj(Text))
+    assert "logit 6.56; reproduced 6.46 = the contributions + 0.25 (a typical other image)" in said
+    assert "Logit" in said
+    boxes = [axes.get_position().bounds for axes in figure.axes]
+    assert len(boxes) == 1 + 2 * 6  # the image, and a map and a cut-out of each
+    (*_, wide, high), *maps = boxes
+    width, height = maps[0][2:]
+    assert wide > 2 * width
+    assert high > 2 * height
+    tops = sorted({round(low + up, 3) for _, low, _, up in boxes})
+    assert len(tops) == 2 * lines
+    for top in tops:  # every line is full
+        ends = [x + across for x, low, across, up in boxes if round(low + up, 3) == top]
+        assert max(ends) > 0.98
+
+
+def test_what_a_figure_for_a_paper_does_not_draw_is_in_its_sum():
+    first = explanation(FIVE, label=None)
+    second = explanation(
+        ((1.0, -0.5, 0.25, 0.1, 0.05),), targets=(5,), target_names=("bird 5",), label=None
+    )
+    found = contrasts(first, second)
+    drawn = sum(panel.values[0] for panel in found.card().panels)
+    left = sum(one.value for one in found.summands) - drawn
+    assert left != 0
+    texts = [text.get_text() for text in found.plot(style="paper", columns=2).findobj(Text)]
+    assert f"{number(abs(left))} (not drawn)" in " ".join(texts)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [600, 900, 1200])
+def test_in_a_notebook_of_any_width_the_maps_stand_beside_the_image(width, tmp_path):
+    if not Path(study_browser.CHROMIUM).is_file():
+        pytest.skip(f"no browser at {study_browser.CHROMIUM}")
+    sync_api = pytest.importorskip("playwright.sync_api")
+    file = tmp_path / "cell.html"
+    file.write_text(f"<meta charset=utf-8>{explanation(FIVE)._repr_html_()}", "utf-8")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=study_browser.CHROMIUM, args=study_browser.ARGUMENTS
+        )
+        page = browser.new_page(viewport={"width": width, "height": 900})
+        page.goto(file.as_uri())
+        image, *maps = [each.bounding_box() for each in page.locator("img").all()]
+        browser.close()
+    assert min(box["x"] for box in maps) >= image["x"] + image["width"]
+    assert len({box["y"] for box in maps}) == (2 if width > 800 else 4)
+    assert min(box["width"] for box in maps) > 90
 
 
 def test_everything_stays_on_the_paper(text, row):

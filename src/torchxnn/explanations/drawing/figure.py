@@ -26,6 +26,7 @@ from torchxnn.explanations.drawing.overlay import (
     MUTED,
     NEGATIVE,
     POSITIVE,
+    TINY,
     WARNING,
     colour_of,
     colour_scale,
@@ -53,14 +54,17 @@ class _Form:
     value: float
     text: float
     small: float
-    per_line: int
-    cutouts: bool
+    per_line: tuple[int, ...]  # cells of an image beside each other, the best first
     words: bool  # sentence, facts, certificate and caption
     dpi: int
 
     @property
     def room(self) -> float:
         return self.width - 2 * self.margin
+
+    def across(self, count: int) -> float:
+        """Width of each of so many cells beside each other."""
+        return (self.room - (count - 1) * self.gap) / count
 
     def heading(self, valued: bool) -> float:
         """Height above an image: its name, and the contribution below that."""
@@ -72,10 +76,10 @@ class _Form:
         return 0.1 if self.words else 0.02
 
 
-_SCREEN = _Form(9.6, MARGIN, GAP, 15.0, 17.0, 10.5, 9.0, 7, True, True, DPI)
+_SCREEN = _Form(9.6, MARGIN, GAP, 15.0, 17.0, 10.5, 9.0, (7,), True, DPI)
 _PAPER = {
-    1: _Form(3.3, 0.02, 0.05, 8.0, 8.0, 7.5, 7.0, 4, False, False, 300),
-    2: _Form(6.9, 0.02, 0.05, 8.0, 8.0, 7.5, 7.0, 7, True, False, 300),
+    1: _Form(3.3, 0.02, 0.05, 8.0, 8.0, 7.5, 7.0, (4, 3, 5), False, 300),
+    2: _Form(6.9, 0.02, 0.05, 8.0, 8.0, 7.5, 7.0, (8, 7, 9, 6), False, 300),
 }  # as wide as most templates of two columns have them
 
 
@@ -117,12 +121,29 @@ def _header(page: Page, card: Card, form: _Form) -> None:
         facts = "  ·  ".join(f"{term}: {text}" for term, text in card.facts)
         write_header(page, card.sentence, (facts,), card.warnings)
         return
-    for row in card.rows:
-        title = f"{row.name}: logit {number(row.logit)}, reproduced {number(row.reproduced)}"
-        page.text(form.margin, title, form.title, form.room, weight="bold")
+    for k in range(len(card.rows)):
+        page.text(form.margin, _sum(card, k), form.title, form.room, weight="bold")
     for warning in card.warnings:
         page.text(form.margin, f"Warning: {warning}", form.text, form.room, color=WARNING)
     page.y += form.gap
+
+
+def _sum(card: Card, k: int) -> str:
+    """How a row's contributions as drawn, the constant and what is not drawn add up."""
+    row = card.rows[k]
+    left = row.reproduced - row.intercept - sum(panel.values[k] for panel in card.panels)
+    terms = [(row.intercept, row.constant)]
+    if abs(left) >= TINY:
+        terms.append((left, "not drawn"))
+    signs = ("\N{MINUS SIGN}" if value < 0 else "+" for value, _ in terms)
+    said = " ".join(
+        f"{sign} {number(abs(value))} ({name})"
+        for sign, (value, name) in zip(signs, terms, strict=True)
+    )
+    return (
+        f"{row.name}: logit {number(row.logit)}; reproduced {number(row.reproduced)} = the "
+        f"contributions {said}"
+    )
 
 
 def write_header(
@@ -227,9 +248,9 @@ def _images(card: Card, form: _Form) -> tuple[float, Callable[[Page], None]]:
     single = len(card.rows) == 1
     panels = [_cell(card, panel, form) for panel in card.panels]
     logits = [
-        _Cell(panel.name, _pictures(panel, form), number(row.logit), details=_details(panel, form))
+        _Cell(_whole(panel, form), panel.pictures, number(row.logit), details=_details(panel, form))
         if single
-        else _Cell(row.name, _pictures(panel, form))
+        else _Cell(row.name, panel.pictures)
         for row, panel in zip(card.rows, card.logit_panels, strict=True)
     ]
     height, width = card.image.shape[:2]
@@ -244,7 +265,7 @@ def _images(card: Card, form: _Form) -> tuple[float, Callable[[Page], None]]:
 
 def _cell(card: Card, panel: Panel, form: _Form) -> _Cell:
     """An x-feature on the image, with its contribution above or its contributions below."""
-    pictures, details = _pictures(panel, form), _details(panel, form)
+    pictures, details = panel.pictures, _details(panel, form)
     if len(card.rows) == 1:
         (value,) = panel.values
         share = abs(value) / card.largest if form.words else None
@@ -268,22 +289,42 @@ def _details(panel: Panel, form: _Form) -> tuple[str, ...]:
     return tuple(text for text in (re.sub(r"x-features? ", "", panel.like), weak) if text)
 
 
-def _pictures(panel: Panel, form: _Form) -> tuple[np.ndarray, ...]:
-    return panel.pictures[: 2 if form.cutouts else 1]
+def _whole(panel: Panel, form: _Form) -> str:
+    """The name of a logit; a paper's columns are too narrow for "The whole logit"."""
+    short = panel.name.removeprefix("The whole ")
+    return panel.name if form.words else short[:1].upper() + short[1:]
+
+
+def _best_per_line(names: Sequence[str], form: _Form) -> int:
+    """How many maps stand beside each other: first so that few names are cut, then full lines."""
+
+    def loss(count: int) -> tuple[int, int]:
+        cut = sum(extent(name, form.text, "normal") > form.across(count) for name in names)
+        return cut, -(len(names) + 2) % count  # the image takes the room of two
+
+    return min(form.per_line, key=loss)
 
 
 def _in_lines(page: Page, cells: Sequence[_Cell], aspect: float, form: _Form) -> None:
-    """For a paper: all images in one size, line after line."""
-    per_line = min(form.per_line, len(cells))
-    width = (form.room - (per_line - 1) * form.gap) / per_line
-    for start in range(0, len(cells), per_line):
-        line = cells[start : start + per_line]
+    """For a paper: the image as large as two by two maps, then all maps, line after line."""
+    image, *maps = cells
+    per_line = _best_per_line([cell.name for cell in maps], form)
+    width, first = form.across(per_line), per_line - 2
+    height = width / aspect
+    lines = [maps[:first]]
+    lines += [maps[at : at + per_line] for at in range(first, len(maps), per_line)]
+    for at, line in enumerate(lines):
         top = page.y + form.heading(any(cell.value for cell in line))
-        for position, cell in enumerate(line):
+        offset = 0 if at else 2
+        if offset:
+            tall = 2 * height + form.gap
+            image.draw(
+                page, form.margin, top, (min(tall * aspect, 2 * width + form.gap), tall), form
+            )
+        for position, cell in enumerate(line, offset):
             x = form.margin + position * (width + form.gap)
-            cell.draw(page, x, top, (width, width / aspect), form)
-        images = max(len(cell.pictures) for cell in line) * (width / aspect + form.gap)
-        page.y = top + images + max(cell.below(form) for cell in line)
+            cell.draw(page, x, top, (width, height), form)
+        page.y = top + 2 * (height + form.gap) + max(cell.below(form) for cell in line)
 
 
 @dataclass(frozen=True)
