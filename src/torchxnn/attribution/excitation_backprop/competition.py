@@ -41,6 +41,9 @@ class Competition:
         x: its input.
         takes_part: mask of the inputs computed from the images; None if all are. The others are
             constants and, like a bias, take no part.
+
+    Attributes:
+        spread: whether inputs that are 0 may have received something, by a fallback.
     """
 
     def __init__(self, linear: LinearMap, x: Tensor, takes_part: Tensor | None) -> None:
@@ -48,6 +51,7 @@ class Competition:
             x = torch.where(takes_part, x, 0)
         self._x = laid_out(x, linear.layout)
         self._signed = bool(x.numel()) and bool(self._x.amin() < 0)
+        self.spread = False
         self._linear = linear
         self._takes_part = takes_part
         # The operation for units of both signs, with the mask of the negative ones.
@@ -94,7 +98,10 @@ class Competition:
                 negative = negative[:, columns]
             note = _of_some(note, relevance.shape, (slice(None), columns))
             some = relevance[:, :, columns].clone(memory_format=torch.contiguous_format)
-            return self._parts[within].pass_down(some, negative, note, consume=True, dual=dual)
+            part = self._parts[within]
+            passed = part.pass_down(some, negative, note, consume=True, dual=dual)
+            self.spread |= part.spread
+            return passed
         of_any_sign = self._signed and self._linear.weight is not None and not dual
         if of_any_sign and isinstance(negative, Tensor):
             if _reaches(relevance, negative):
@@ -131,6 +138,7 @@ class Competition:
         some, note = relevance[:, *unit], _of_some(note, relevance.shape, unit)
         parts = split_by_sign(some, negative[unit])
         passed = part._pass_parts(some, parts, note, consume=True, dual=False)
+        self.spread |= part.spread
         return result.index_add_(1, rows, passed)
 
     def _pass_parts(
@@ -242,6 +250,7 @@ class Competition:
             lost = lost.masked_fill(won, 0)
             if not bool(lost.any()):
                 return result
+            self.spread = True
         raise XNNError(
             "relevance reached units that do not depend on the images; the target may be a "
             "constant, choose another one"

@@ -19,6 +19,7 @@ from torchxnn.attribution.excitation_backprop.owners import (
 )
 from torchxnn.attribution.excitation_backprop.prepared import HINTS, Prepared, why_no_owner
 from torchxnn.attribution.excitation_backprop.rules.table import Rule, Shares, refuse, rule_of
+from torchxnn.attribution.excitation_backprop.silence import Silence
 from torchxnn.attribution.excitation_backprop.tape import Operation, Value, forget
 from torchxnn.errors import NonFiniteError, XNNError
 
@@ -80,6 +81,8 @@ class Walk:
         self._cut = _NOTHING
         self._tallies: dict[tuple[Value, bool], Tensor] = {}
         self._signs: dict[Value, Negative] = {}
+        self._silence = Silence(self._signs)
+        self._by_size = False
         self._crossing = self._all_above = False
 
     @property
@@ -132,8 +135,10 @@ class Walk:
         if competition is None:
             competition = Competition(linear, self.data(value), self.takes_part(value))
             operation.cache["competition"] = competition
-        negative = self.negative(operation.output)
+        silent = self._silence.of_negative(operation.output)
+        negative = False if silent else self.negative(operation.output)
         received = self._compete(operation, competition, relevance, negative)
+        self._by_size = not competition.spread
         if not self._crossing:
             return received
         unit, clean = received[: self._seeds], received[self._seeds :]
@@ -142,6 +147,7 @@ class Walk:
         dual = competition.pass_down(
             relevance[: self._seeds], flipped, lambda lost: lost, dual=True
         )
+        self._by_size = not competition.spread
         if len(clean) == 0 and (self._beside or self._met):
             clean = unit
         if self._pair:
@@ -164,6 +170,10 @@ class Walk:
             return received
         clean = competition.pass_down(relevance[: self._seeds], negative, torch.zeros_like)
         return torch.cat([received, clean])
+
+    def shared_by_size(self) -> None:
+        """A rule says that all it hands on are multiples of the size of what receives them."""
+        self._by_size = True
 
     def undecided(self, operation: Operation, received: Tensor, units: Tensor) -> Tensor:
         """Relevance that a sum received, its clean part without the units that a fallback decides.
@@ -278,6 +288,7 @@ class Walk:
             self._crossing, self._all_above = above and _weighted(operation, rule), above
             reached = [o for o, each in zip(outputs, arrived, strict=True) if each is not None]
             self._apart &= all(output in self._prepared.owners for output in reached)
+            self._by_size = False
             versions = [None if each is None else each._version for each in arrived]
             try:
                 shares = rule.propagate(operation, arrived, self)
@@ -294,6 +305,12 @@ class Walk:
                 change = self._added(change, -self._tallies.pop((output, above), _NOTHING))
             self._balance(operation, change)
             self._fold(operation, rule)
+            receivers = [value for value, _ in shares]
+            if settled:
+                ways = {"by_size": self._by_size, "copies": rule.copies}
+                self._silence.hand_on(operation, reached, receivers, **ways)
+            else:
+                self._silence.unknown(receivers)
 
     def _known_sums(
         self,

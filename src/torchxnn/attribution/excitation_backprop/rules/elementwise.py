@@ -211,6 +211,8 @@ def addition(operation: Operation, relevance: list[Tensor | None], walk: Walk) -
     parts, fallback = operation.cache["shares"]
     if bool(fallback.any()):
         received = walk.undecided(operation, received, fallback)
+    elif all(walk.takes_part(value) is None for value, _, _ in terms):
+        walk.shared_by_size()
     return [
         (value, sum_to(received * part, value.shape))
         for (value, _, _), part in zip(terms, parts, strict=True)
