@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from torchxnn.attribution.excitation_backprop.linear_map import LinearMap
+from torchxnn.attribution.excitation_backprop.owners import shared_out
 from torchxnn.attribution.excitation_backprop.propagation import Walk
 from torchxnn.attribution.excitation_backprop.rules.elementwise import gate_rank
 from torchxnn.attribution.excitation_backprop.rules.shape import replay
@@ -55,8 +56,9 @@ def argument(operation: Operation, name: str, default: Any = None) -> Any:
 
 def _convolution_owners(operation: Operation, get: Callable[[Value], Tensor]) -> Tensor:
     owner = get(operation.args[0])
-    image = _image_of_each(owner).expand(operation.output.shape)
-    if bool((owner > 0).all()) and not _has_gaps(operation):
+    compact = shared_out(owner)  # of a value whose elements all take part, one number an image
+    image = _image_of_each(compact).expand(operation.output.shape)
+    if bool((compact > 0).all()) and not _has_gaps(operation):
         return image
     size = torch.ones_like(operation.args[1].tensor, dtype=torch.float)
     reached = _convolution(operation, size).apply((owner > 0).float(), size)
@@ -189,7 +191,7 @@ _WITHOUT_BIAS = {"mm", "bmm", "mv", "dot"}
 
 def _product_owners(operation: Operation, get: Callable[[Value], Tensor]) -> Tensor:
     value, _, on_left = _factors(operation)
-    owner = get(value).amax(-1 if on_left else -2, keepdim=True)
+    owner = shared_out(get(value)).amax(-1 if on_left else -2, keepdim=True)
     return owner.expand(operation.output.shape)
 
 
@@ -237,7 +239,7 @@ def attention_weights(operation: Operation, walk: Walk) -> Tensor:
 
 
 def _attention_owners(operation: Operation, get: Callable[[Value], Tensor]) -> Tensor:
-    owner = get(argument(operation, "value")).amax(-2, keepdim=True)
+    owner = shared_out(get(argument(operation, "value"))).amax(-2, keepdim=True)
     return owner.expand(operation.output.shape)
 
 
