@@ -13,12 +13,18 @@ Printed are the times from sending an answer until it was kept, as the participa
 what is missing from the database afterwards of all that the server ever said it had kept: it must
 be nothing. The backup that was taken meanwhile must hold all that was kept before it began.
 Requests that met a dead server are repeated as a browser would, counted, and not in the times.
+
+All participants are threads of one process, which wait for each other when many of them look at
+pictures at the same moment. So the times are also taken by a participant in a process of its own,
+who comes again and again all the while (`--alone-pause` seconds between two actions): that is what
+somebody sees of the server.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import multiprocessing
 import os
 import shutil
 import signal
@@ -31,6 +37,7 @@ import time
 import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import httpx
@@ -41,6 +48,7 @@ from sqlalchemy import create_engine, text
 from torchxnn.apps.study.demo import build_demo
 from torchxnn.apps.study.simulate import Simulated, SimulationConfig, simulate
 from torchxnn.apps.study.store.database import FILE
+from torchxnn.errors import DataError
 from torchxnn.storage.files import replace_file
 
 
@@ -62,8 +70,12 @@ class Load:
     """seconds until the study is deleted and restored from a backup; 0 never does"""
     study: Path | None = None
     """folder of a study to copy; the beetles of `xnn study demo` by default"""
+    arm: str | None = None
+    """that participants join; the first one by default"""
     database: str | None = None
     """URL of another database than SQLite"""
+    alone_pause: float = 0.1
+    """mean seconds between two actions of the participant in a process of its own"""
     seed: int = 0
     json: Path | None = None
     """file for the figures"""
@@ -110,6 +122,52 @@ class Server:
         self._process.wait()
 
 
+class Alone:
+    """Participants one after the other in a process of its own, during a `with`.
+
+    Attributes:
+        figures: times of their answers in milliseconds, once the `with` has ended.
+    """
+
+    def __init__(self, url: str, load: Load) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._end, theirs = context.Pipe()
+        self._process = context.Process(target=_come_again, args=(url, load, theirs))
+        self.figures: dict[str, float] = {}
+
+    def __enter__(self) -> Alone:
+        self._process.start()
+        self._end.recv()  # it has loaded what it needs
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end.send("enough")
+        half, most, worst, count = self._end.recv()
+        self._process.join()
+        self.figures = {
+            "alone_answers": count,
+            "alone_median_ms": half,
+            "alone_p99_ms": most,
+            "alone_largest_ms": worst,
+        }
+
+
+def _come_again(url: str, load: Load, end: Connection) -> None:
+    """Take part again and again until told that it is enough; tell the times."""
+    end.send("ready")
+    times: list[float] = []
+    for number in range(10_000):
+        config = SimulationConfig(1, load.arm, 1, load.alone_pause, 1000 + load.seed + number)
+        try:
+            times += simulate(url, config).milliseconds
+        except DataError:  # no server is there to begin with
+            time.sleep(0.1)
+        if end.poll():
+            break
+    quantiles = np.percentile(times, [50, 99, 100])
+    end.send((*(round(float(each), 1) for each in quantiles), len(times)))
+
+
 @dataclass
 class Seen:
     """What the backup and the move took, in seconds, and the backup that was taken meanwhile."""
@@ -138,10 +196,11 @@ def main(load: Load) -> None:
         for timer in timers:
             timer.start()
         config = SimulationConfig(
-            load.participants, at_once=load.participants, pause=load.pause, seed=load.seed
+            load.participants, load.arm, load.participants, load.pause, load.seed
         )
         start = time.perf_counter()
-        found = simulate(server.url, config)
+        with Alone(server.url, load) as alone:
+            found = simulate(server.url, config)
         seconds = time.perf_counter() - start
         for timer in timers:
             timer.cancel()
@@ -149,7 +208,8 @@ def main(load: Load) -> None:
         server.stop()
         url = load.database or f"sqlite:///{server.folder / FILE}"
         lacks = compare(seen, url)
-        report(load, found, read_ids(url), seconds, {**seen.seconds, **lacks})
+        figures = {**seen.seconds, **lacks, **alone.figures}
+        report(load, found, read_ids(url), seconds, figures)
 
 
 def restart(server: Server, down: float) -> None:
@@ -218,7 +278,7 @@ def read_ids(url: str, until: float = math.inf) -> set[str]:
 
 
 def report(
-    load: Load, found: Simulated, stored: set[str], seconds: float, moved: Mapping[str, float]
+    load: Load, found: Simulated, stored: set[str], seconds: float, more: Mapping[str, float]
 ) -> None:
     """Print the figures, and write them."""
     half, most, worst = np.percentile(found.milliseconds, [50, 99, 100])
@@ -235,7 +295,7 @@ def report(
         "requests_repeated": found.retried,
         "events_acknowledged": len(found.acknowledged),
         "events_lost": len(found.acknowledged - stored),
-        **moved,
+        **more,
     }
     print(json.dumps(figures, indent=1, default=str))
     if load.json is not None:
