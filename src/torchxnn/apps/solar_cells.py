@@ -263,11 +263,12 @@ def odd_sentences(
                 "goes with the kind of the cell, which is no defect. Is one kind defective more "
                 "often in these data?"
             )
-    for name, count in black.items():
-        cells = "a nearly black cell" if count == 1 else f"{count} nearly black cells"
+    if black:
+        listed = ", ".join(f"{name} ({count})" for name, count in black.items())
         said.append(
-            f"Odd: the sheet of {name} shows {cells} (mean brightness at most {BLACK:.0%}). A cell "
-            "that does not shine at all is another case than a crack in one that does."
+            f"Odd: nearly black cells (mean brightness at most {BLACK:.0%}) are on the sheets of "
+            f"{listed}. A cell that does not shine at all is another case than a crack in one that "
+            "does."
         )
     return said
 
