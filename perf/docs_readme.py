@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 
 from torchxnn import XNN
 from torchxnn.explanations.drawing.canvas import figure_bytes
+from torchxnn.explanations.drawing.html import halves
 from torchxnn.explanations.drawing.overlay import INK, MUTED, heatmap_over
 
 LIMITS: dict[str, Any] = runpy.run_path(str(Path(__file__).with_name("docs_limits.py")))
@@ -50,7 +51,7 @@ def picture(xnn: XNN, image: torch.Tensor) -> Figure:
         for i in order
     ]
     figure = Figure(figsize=(9.8, 2.3))
-    figure.text(0.012, 0.9, found.sentence().partition("; ")[0] + " ...", fontsize=9.5, color=INK)
+    figure.text(0.012, 0.9, halves(found.sentence())[0] + " ...", fontsize=9.5, color=INK)
     for axes, (name, value, shown) in zip(figure.subplots(1, len(panels)), panels, strict=True):
         axes.imshow(shown if shown is bare else heatmap_over(bare, shown.numpy()))
         axes.set_title(f"{name}\n{value}", fontsize=8, color=INK if value else MUTED)

@@ -134,7 +134,7 @@ def _old(make: Callable[[], Subject], options: Any = NOTHING, target: int = 1) -
 
 
 def _new(make: Callable[[], Subject], options: Any = NOTHING, target: int = 1) -> Kind:
-    return Kind(make, "next", options, target)
+    return Kind(make, "0.2.0", options, target)
 
 
 NETWORKS = {

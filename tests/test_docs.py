@@ -81,7 +81,7 @@ NOT_RUN = {
     **{(page, "xnn benchmark"): DATA for page in measured("xnn benchmark")},
     **{(page, "python"): LONG for page in measured("python")},
     ("docs/planted.md", "xnn"): LONG,
-    ("docs/compare.md", "import quantus"): "needs Quantus, which no extra brings",
+    ("docs/compare.md", "import numpy"): "tests/xnn/test_other_libraries.py, if Quantus is here",
     ("docs/attribution_methods.md", "python"): DATA,
     ("docs/excitation_backprop.md", '@register("view"'): "quotes the package's source",
     ("docs/design.md", ""): "a list of modules, no code",

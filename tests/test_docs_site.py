@@ -32,7 +32,8 @@ def test_every_picture_says_what_it_shows_and_has_a_caption(page):
             assert len(alt.split()) >= 6, f"{page}: {file} says too little of what it shows"
             assert PICTURE.fullmatch(part), f"{page}: {file} is not a paragraph of its own"
             caption = found[place + 1]
-            assert re.fullmatch(r"\*(?!\*).+[.)]\*", caption, re.DOTALL), f"{page}: {file}: caption"
+            italics = re.fullmatch(r"\*(?!\*).+[.?)]\*", caption, re.DOTALL)
+            assert italics, f"{page}: {file} has no caption in italics below it"
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -204,7 +204,7 @@ def test_a_saved_xnn_keeps_what_a_typical_other_image_gets(saved):
 
 def test_an_xnn_of_an_earlier_version_says_that_it_is_not_anchored(saved, tmp_path):
     xnn, folder = saved
-    state = load_file(folder / WEIGHTS)
+    state = {name: value.clone() for name, value in load_file(folder / WEIGHTS).items()}  # unmapped
     del state["typical"], state["anchored"]
     save_file(state, folder / WEIGHTS)
     about = json.loads((folder / MARKER).read_text())

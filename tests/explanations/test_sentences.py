@@ -15,6 +15,7 @@ from explanation_examples import explanation, faithfulness
 from torchxnn import XNN, contrast
 from torchxnn.cli.main import main
 from torchxnn.errors import DataError
+from torchxnn.explanations.drawing.html import halves
 from torchxnn.explanations.sentences import account_for, article, noun, stability_facts
 from torchxnn.explanations.summands import joined
 from torchxnn.metrics.faithfulness import (
@@ -417,3 +418,15 @@ def test_how_often_x_features_are_found_again_is_said_by_name():
     )
     assert stability_facts(["wing"], (), "maps") == (("Found again", "not measured: maps"),)
     assert stability_facts(["wing"], ()) == ()
+
+
+def test_a_semicolon_in_parentheses_does_not_cut_a_sentence_in_half():
+    reason = "This is a 4 because of x-feature 1 (+2.00, 9%; found again in 45% of resamplings)"
+    assert halves(f"{reason}; the rest of the logit of 3.00 is one.") == (
+        reason,
+        "the rest of the logit of 3.00 is one.",
+    )
+    assert halves(f"{reason}.") == (f"{reason}.", "")
+    assert halves("") == ("", "")
+    assert halves("of a :) (+1.00, 9%; b); c") == ("of a :) (+1.00, 9%; b)", "c")
+    assert halves("never (closed; c") == ("never (closed; c", "")

@@ -28,7 +28,7 @@ AnyPath = Path | UPath | Traversable
 def _readable() -> frozenset[str]:
     found = {".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm"}
     found |= {".tif", ".tiff", ".webp", ".apng", ".jpe", ".tga"}
-    if features.check("avif"):
+    if "avif" in features.modules and features.check("avif"):  # an older Pillow warns of the name
         found.add(".avif")
     if features.check("jpg_2000"):
         found |= {".j2k", ".jp2"}
