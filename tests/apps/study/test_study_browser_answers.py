@@ -54,9 +54,19 @@ def sessions(chromium, served, visit):
 
 
 def check(page):
-    """Nothing is too wide, and everything can be read."""
+    """Nothing is too wide, all maps are equally large, and everything can be read."""
+    widths = page.locator(".shown img").evaluate_all(
+        "all => all.filter((e) => e.checkVisibility()).map((e) => e.getBoundingClientRect().width)"
+    )
+    of_rows = page.locator(".shown.many").count()  # with x-features
+    assert not of_rows or min(filter(None, widths)) > 0.9 * max(widths) or _asks(page)
     assert b.overflow(page) <= 0
     assert not b.weak_contrasts(page)
+
+
+def _asks(page):
+    """Whether new pictures, which are plain and larger, stand beside those that were learned."""
+    return page.locator("section .shown").count() and page.locator("section .shown").is_visible()
 
 
 def rate(page, hand):
