@@ -65,12 +65,42 @@ def _tensors(tree: Any) -> Iterator[Tensor]:
         yield from _tensors(list(tree.values()))
 
 
+_WAITS: list[list[str]] = []
+"""Lists that note what a host waits for, the innermost last."""
+
+
+def _note(direction: str) -> None:
+    for waits in _WAITS:
+        waits.append(direction)
+
+
+@contextmanager
+def counted_waits() -> Iterator[list[str]]:
+    """Note every copy "to the device" and "from the device".
+
+    On a GPU the host waits for what comes from the device: for a value, a copy to the CPU, or the
+    number of entries that a mask has.
+    """
+    waits: list[str] = []
+    _WAITS.append(waits)
+    try:
+        yield waits
+    finally:
+        _WAITS.pop()
+
+
+_SIZED_BY_VALUES = {"nonzero", "masked_select", "_unique2", "unique_dim", "_local_scalar_dense"}
+"""Operations that need a value before the host can go on."""
+
+
 class _Moved(torch.autograd.Function):
     """A copy on another device, whose gradient goes back to where the tensor came from."""
 
     @staticmethod
     def forward(ctx: Any, tensor: Tensor, device: torch.device) -> Tensor:
         ctx.source = device_of(tensor)
+        if CPU in (device, ctx.source) and device != ctx.source:
+            _note("from the device" if device == CPU else "to the device")
         moved = tensor.clone()
         _place(moved, device)
         return moved
@@ -97,6 +127,8 @@ class _Operations(TorchDispatchMode):
             device = device_of(given[0])
         else:
             device = _common_device(func, name, args, kwargs)
+        if _WAITS and device != CPU and _waits_for_values(name, args):
+            _note("from the device")
         before = {tensor.untyped_storage()._cdata for tensor in given}
         result = func(*args, **kwargs)
         if device != CPU:
@@ -104,6 +136,11 @@ class _Operations(TorchDispatchMode):
                 if tensor.untyped_storage()._cdata not in before:
                     _place(tensor, device)
         return result
+
+
+def _waits_for_values(name: str, args: Any) -> bool:
+    masks = list(_tensors(args[1])) if name in _INDEXING else []
+    return name in _SIZED_BY_VALUES or any(mask.dtype == torch.bool for mask in masks)
 
 
 def _common_device(func: Any, name: str, args: Any, kwargs: dict[str, Any]) -> torch.device:
@@ -141,6 +178,9 @@ class _Functions(TorchFunctionMode):
         name = getattr(func, "__name__", "")
         if name == "__get__":  # shapes, types and the like, asked for all the time
             return device_of(args[0]) if func.__self__ is _DEVICE else func(*args)
+        if name == "tolist" and device_of(args[0]) != CPU:
+            _note("from the device")
+            return func(*args)
         if name in ("numpy", "__array__") and device_of(args[0]) != CPU:
             raise TypeError(f"can't convert {device_of(args[0])} tensor to numpy; use Tensor.cpu()")
         if func is Tensor.__deepcopy__:

@@ -24,6 +24,7 @@ from torchxnn.training.objective import batch_statistics, full_set_losses, loss_
 from torchxnn.training.schedule import RunningMeans, Schedule, trial_generator
 from torchxnn.training.split import Split
 from torchxnn.training.stacked import Stack
+from torchxnn.training.stacked_split import StackedSplit
 from training_examples import QUICK, distance, make_data, many_classes
 
 pytestmark = pytest.mark.usefixtures("few_starts")
@@ -330,20 +331,31 @@ def test_gradients_lie_in_memory_like_their_parameters():
         assert gradient.stride() == stack.values[name].stride(), name
 
 
+def meta_rows(fits, batch, n=3):
+    """What fits would have beside Z, on a device without values."""
+
+    def empty(*shape, dtype=torch.float32):
+        return torch.empty(fits, *shape, device="meta", dtype=dtype)
+
+    return StackedSplit(
+        empty(batch, 1),
+        empty(1, 1),
+        empty(batch),
+        empty(batch, dtype=torch.bool),
+        empty(batch, 2),
+        empty(2),
+        empty(batch, n),
+        empty(),
+    )
+
+
 def test_a_step_runs_on_the_meta_device():
     """Nothing in a step asks for a value on the host, so it runs where there are none."""
     _, stack = stack_of(device="meta")
-    z = torch.empty(3, 7, 6, device="meta")
-    terms = batch_statistics(
-        stack,
-        z,
-        z,
-        torch.empty(3, 7, 1, device="meta"),
-        torch.empty(3, 1, 1, device="meta"),
-        torch.empty(3, 7, 2, device="meta"),
-        "sparse",
-    )
-    loss = loss_of_terms(terms, torch.empty(3, 2, device="meta"), QUICK)
+    z, index = torch.empty(3, 7, 6, device="meta"), torch.zeros(3, 7, dtype=int, device="meta")
+    rows = meta_rows(3, 20).at(index)
+    terms = batch_statistics(stack, z, z, rows, "sparse")
+    loss = loss_of_terms(terms, rows.shares, QUICK)
     gradients = torch.autograd.grad(loss.sum(), list(stack.values.values()))
     assert all(gradient.is_meta for gradient in gradients)
     assert loss.shape == (3,)
@@ -352,10 +364,10 @@ def test_a_step_runs_on_the_meta_device():
 def test_a_step_of_maps_runs_on_the_meta_device():
     stack = Stack([ConvSRAE(4, (3, 5), 2, 1, (6,))], torch.device("meta"))
     z = torch.empty(1, 7 * 15, 4, device="meta")
-    logits, spread, groups = (torch.empty(1, *s, device="meta") for s in ((7, 1), (1, 1), (7, 2)))
     places = torch.empty(1, 5, dtype=torch.long, device="meta")
-    terms = batch_statistics(stack, z, z, logits, spread, groups, "sparse", places)
-    loss = loss_of_terms(terms, torch.empty(1, 2, device="meta"), QUICK)
+    rows = replace(meta_rows(1, 7, 2), components=None, held=None)
+    terms = batch_statistics(stack, z, z, rows, "sparse", places)
+    loss = loss_of_terms(terms, rows.shares, QUICK)
     gradients = torch.autograd.grad(loss.sum(), list(stack.values.values()))
     assert all(gradient.is_meta for gradient in gradients)
 

@@ -162,14 +162,15 @@ class ComputeConfig:
     """How fits are computed; it changes speed and memory, and results by rounding alone.
 
     Attributes:
-        slots: fits that are computed at once.
+        slots: fits that are computed at once; None takes 8 on the CPU, and on a GPU as many as its
+            free memory holds.
         device: of the fit, as PyTorch names it.
         autocast: compute matrix products in bfloat16, for devices that are fast at it; results then
             differ by more than rounding.
         compile: compile the losses of a batch with `torch.compile`; it needs a C++ compiler.
     """
 
-    slots: int = 8
+    slots: int | None = None
     device: str = "cpu"
     autocast: bool = False
     compile: bool = False
@@ -198,9 +199,10 @@ class ManyConfig:
 
     Attributes:
         block: most classes per job; what a class gives may depend on the others of its block by
-            rounding, so the same blocks give the same bits.
+            rounding, so the same blocks give the same bits. None takes 16, and all classes on a
+            GPU if the memory holds all samples.
         memory: gigabytes that a job may use for activations and what is computed from them.
     """
 
-    block: int = 16
+    block: int | None = None
     memory: float = 4.0

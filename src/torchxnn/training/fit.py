@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -18,6 +17,7 @@ from torchxnn.training.config import ComputeConfig, Losses, TrainConfig
 from torchxnn.training.initialise import SharedStarts
 from torchxnn.training.report import FitReport
 from torchxnn.training.restarts import FitResult, GroupData, TrialQueue
+from torchxnn.training.slots import count_slots
 from torchxnn.training.trial import run_trials
 
 
@@ -120,12 +120,11 @@ def fit_group(
     config, compute = config or TrainConfig(), compute or ComputeConfig()
     with torch.inference_mode(False), torch.enable_grad(), _new_tensors_on_the_cpu():
         data = GroupData.prepare(train, validation, targets, config, compute, held_out, starts)
-        if data.train.are_maps:
-            compute = replace(compute, slots=1)  # a batch of maps is large enough
+        slots = count_slots(compute, data.fitted[0], n_features, config)
         queue = TrialQueue(data, targets, n_features, config, on_done, seeds)
         watch = None if on_epoch is None else lambda w, *told: on_epoch(w.position, w.number, *told)
         begun = None if on_start is None else lambda w, at: on_start(w.position, w.number, at)
-        run_trials(queue.next, n_features, config, compute, queue.take, watch, begun)
+        run_trials(queue.next, n_features, config, compute, slots, queue.take, watch, begun)
 
 
 def _new_tensors_on_the_cpu() -> AbstractContextManager[object]:

@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from torchxnn.data.activations import Activations
-from torchxnn.embeddings.apply import apply_embedding, batches
+from torchxnn.embeddings.apply import Embedded, apply_embedding, batches
 from torchxnn.embeddings.autoencoder import Autoencoder
 from torchxnn.embeddings.linear import deviation, fit_linear
 from torchxnn.embeddings.srae import SRAE
@@ -90,17 +90,21 @@ class Starter(ABC):
 
     def restart_weak(self) -> int:
         """Start weak x-features again; how many there were."""
-        found = apply_embedding(self.embedding, self.split.data.z)
+        weak = self.find_weak()
+        if weak:
+            self.start_features(weak)
+        return len(weak)
+
+    def find_weak(self, found: Embedded | None = None) -> list[int]:
+        """Weak x-features, of what the embedding makes of the training data if that is known."""
+        found = found or apply_embedding(self.embedding, self.split.data.z)
         positives = self.split.positives.to(found.features.device)
         others = (~positives).to(found.contributions)
         sums = torch.einsum("mk,mkn->kn", others, found.contributions)
         anchored = found.contributions - sums / others.sum(0).clamp(min=1).unsqueeze(1)
         # a component may be small; only one that is off everywhere is started again
         least = ACTIVE_SHARE if self.split.components is None else 0.0
-        weak = weak_features(found.features, anchored, positives, least)
-        if weak:
-            self.start_features(weak)
-        return len(weak)
+        return weak_features(found.features, anchored, positives, least)
 
     @abstractmethod
     def start_features(self, features: Sequence[int]) -> None:

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, SupportsIndex
 
+import torch
+
 from torchxnn.data.activation_cache import ActivationCache
 from torchxnn.data.activations import Activations
 from torchxnn.data.positives import all_positives, as_targets, default_features, sample_classes
@@ -39,6 +41,9 @@ from torchxnn.training.initialise import SharedStarts
 from torchxnn.training.memory import Needs, load_splits
 from torchxnn.training.report import FitReport, describe_xnn
 from torchxnn.training.restarts import FitResult
+
+BLOCK = 16
+"""Classes per job on a CPU."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,7 +162,8 @@ def fit_many(
         report = finished_report(place)
         if report is not None:
             note(FittedClass(target, report, location=str(place), resumed=True))
-    blocks = _blocks([target for target in wanted if target not in found], many.block)
+    left = [target for target in wanted if target not in found]
+    blocks = _blocks(left, many.block or _block_size(work, len(left)))
     for _, answers in (engine or LocalEngine()).run(_start, (work,), _fit_block, blocks):
         for fitted, embedding in answers:
             if embedding is not None:
@@ -188,7 +194,8 @@ def _layer(data: Activations | ActivationCache, layer: str | None) -> str:
 
 def _check(work: _Work, many: ManyConfig) -> None:
     data, slots = work.needs.data, work.compute.slots
-    if many.block < 1 or many.memory <= 0 or slots < 1:
+    least = min(1 if value is None else value for value in (many.block, slots))
+    if least < 1 or many.memory <= 0:
         raise XNNError(
             "block and slots must be at least 1 and memory above 0, got "
             f"{many.block}, {slots} and {many.memory}"
@@ -238,6 +245,12 @@ def targets_with_positives(
     if outputs == 1:
         return [(0,)]
     return [(target,) for target in enough if target < outputs]
+
+
+def _block_size(work: _Work, classes: int) -> int:
+    """Classes per job if the user says nothing; see `ManyConfig.block`."""
+    on_gpu = torch.device(work.compute.device).type == "cuda"
+    return max(1, classes) if on_gpu and work.needs.all_fit else BLOCK
 
 
 def _blocks(targets: Sequence[tuple[int, ...]], most: int) -> list[_Block]:

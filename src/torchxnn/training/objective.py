@@ -10,14 +10,16 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
+from torchxnn.embeddings.apply import Embedded
 from torchxnn.embeddings.autoencoder import Autoencoder
-from torchxnn.embeddings.linear import group_moments, normalised, second_moments
+from torchxnn.embeddings.linear import group_moments, second_moments
 from torchxnn.errors import XNNError
 from torchxnn.training import losses
 from torchxnn.training.config import Losses, Reconstruction, TrainConfig
 from torchxnn.training.relevance import relevance_moments, relevance_through
 from torchxnn.training.split import Split
 from torchxnn.training.stacked import Stack
+from torchxnn.training.stacked_split import StackedSplit
 
 VALUES_AT_ONCE = 2**24
 """Reconstructed numbers that are held at once while a whole set is measured."""
@@ -50,18 +52,15 @@ def batch_statistics(
     stack: Stack,
     inputs: Float[Tensor, "fits samples inputs"],
     z: Float[Tensor, "fits samples dims"],
-    logits: Float[Tensor, "fits batch targets"],
-    spread: Float[Tensor, "fits 1 targets"],
-    groups: Float[Tensor, "fits batch groups"] | None,
+    rows: StackedSplit,
     reconstruction: Reconstruction,
     places: Int64[Tensor, "fits places"] | None = None,
-    components: Float[Tensor, "fits batch features"] | None = None,
 ) -> Terms:
     """The means over one batch of every fit.
 
-    Inputs are what the first layers see of Z, which is scaled; logits are over their `spread` over
-    the training data; E is centred within the one-hot groups. The reconstruction "none" leaves the
-    decoder out; `places` are positions of the maps at which Z is reconstructed, None for all.
+    Inputs are what the first layers see of Z, which is scaled; `rows` is what the fits have beside
+    it of the same samples. The reconstruction "none" leaves the decoder out; `places` are positions
+    of the maps at which Z is reconstructed, None for all.
     """
     features = stack.encode(inputs)
     reproduced = stack.readout(features)
@@ -78,23 +77,26 @@ def batch_statistics(
         if reconstructed is not None:
             errors = losses.reconstruction_errors(reconstructed.to(z.dtype), z)
         return Terms(
-            losses.faithfulness(reproduced.to(z.dtype) / spread, logits),
+            losses.faithfulness(reproduced.to(z.dtype) / rows.spread, rows.logits / rows.spread),
             errors,
             second_moments(e),
-            None if groups is None else group_moments(stack.summarise(e), groups),
-            None if components is None else distance(stack, e, components, spread).mean(1),
+            None if rows.groups is None else group_moments(stack.summarise(e), rows.groups),
+            None if rows.components is None else distance(stack, e, rows).mean(1),
         )
 
 
 def distance(
-    stack: Stack,
-    features: Float[Tensor, "fits batch features"],
-    components: Float[Tensor, "fits batch features"],
-    spread: Float[Tensor, "fits 1 targets"],
+    stack: Stack, features: Float[Tensor, "fits batch features"], rows: StackedSplit
 ) -> Float[Tensor, "fits batch"]:
-    """Squared distance of the contributions to one target from components, over its variance."""
+    """Squared distance of the contributions to one target from components, over its variance.
+
+    0 for a fit without components.
+    """
     contributions = features * stack.values["readout.weight"].mT
-    return ((contributions - components) / spread).square().sum(2)
+    if rows.components is None or rows.held is None:
+        return torch.zeros_like(features[..., 0])
+    apart = ((contributions - rows.components) / rows.spread).square().sum(2)
+    return apart * rows.held.unsqueeze(1)
 
 
 def precision(device: torch.device, reduced: bool) -> AbstractContextManager[object]:
@@ -141,74 +143,56 @@ def overlap_terms(
 
 @torch.no_grad()
 def exact_losses(
-    stack: Stack,
-    splits: Sequence[Split],
-    spread: Float[Tensor, "fits targets"],
-    config: TrainConfig,
+    stack: Stack, splits: Sequence[Split], rows: StackedSplit, config: TrainConfig
 ) -> list[Losses]:
     """The terms of eq. 5 of every fit, exact over a whole set, a few samples at a time.
 
-    The splits, one per fit, are of the same `data`; `spread` is the standard deviation of each
-    fit's logits over the training data.
+    The splits, one per fit, are of the same `data`; `rows` are what they hold beside it, stacked.
+    The device is waited for once, but for `config.relevance`.
     """
     z = splits[0].data.z
-    groups = [split.groups(config.pull_away) for split in splits]
-    weights = normalised(torch.stack([split.weights for split in splits]))
     found: list[Tensor] | None = None
-    rows = max(1, VALUES_AT_ONCE // (len(splits) * z[0].numel()))
-    for start in range(0, len(z), rows):
-        part = slice(start, start + rows)
-        terms = _sums(stack, splits, groups, weights, spread, part, config)
+    count = max(1, VALUES_AT_ONCE // (len(splits) * z[0].numel()))
+    for start in range(0, len(z), count):
+        part = slice(start, start + count)
+        terms = _sums(stack, z[part], rows.part(part), config)
         found = terms if found is None else [a + b for a, b in zip(found, terms, strict=True)]
     if found is None:
         raise XNNError("there are no samples to measure a fit on")
     faithful, errors, moments, means, apart = found
-    shares = None
-    if groups[0] is not None:
-        shares = torch.stack([w @ g for w, g in zip(weights, groups, strict=True) if g is not None])
-    sparse = reconstruction_loss(errors if errors.numel() else None, config)
-    orthogonal = losses.pull_away(moments, None if shares is None else means, shares)
+    nothing = torch.zeros_like(faithful)
+    sparse = reconstruction_loss(errors, config) if errors.numel() else nothing
+    orthogonal = losses.pull_away(moments, means if means.numel() else None, rows.shares)
+    apart = apart if apart.numel() else nothing
+    table = torch.stack([faithful, sparse, orthogonal, apart], 1).tolist()
+    overlap = [0.0] * len(splits)
+    if config.relevance:
+        overlap = [_overlap(stack, fit, split) for fit, split in enumerate(splits)]
     return [
-        _losses(
-            float(faithful[fit]),
-            float(sparse if sparse.ndim == 0 else sparse[fit]),
-            float(orthogonal[fit]),
-            _overlap(stack, fit, split) if config.relevance else 0.0,
-            float(apart[fit]) if apart.numel() else 0.0,
-            config,
-        )
-        for fit, split in enumerate(splits)
+        _losses(fit, sparse, orthogonal, apart, more, config)
+        for (fit, sparse, orthogonal, apart), more in zip(table, overlap, strict=True)
     ]
 
 
 def _sums(
-    stack: Stack,
-    splits: Sequence[Split],
-    groups: Sequence[Tensor | None],
-    weights: Float[Tensor, "fits samples"],
-    spread: Float[Tensor, "fits targets"],
-    part: slice,
-    config: TrainConfig,
+    stack: Stack, z: Float[Tensor, "batch dims *map"], rows: StackedSplit, config: TrainConfig
 ) -> list[Tensor]:
     """Weighted sums over some samples: what `Terms` holds the means of; empty if left out."""
-    fits, weight = len(splits), weights[:, part]
-    scaled = stack.samples(splits[0].data.z[part]) / stack.scale
+    fits, weight = len(stack), rows.weights
+    scaled = stack.samples(z) / stack.scale
     features = stack.encode(stack.inputs(scaled).expand(fits, -1, -1))
-    logits = torch.stack([split.logits[part] for split in splits])
-    error = (stack.readout(features) - logits) / spread.unsqueeze(1)
+    error = (stack.readout(features) - rows.logits) / rows.spread
     faithful = (weight * error.square().sum(2)).sum(1)
     each = weight.repeat_interleave(stack.positions, 1) / stack.positions
     errors = means = features.new_zeros(0)
     if config.reconstruction != "none":
         missing = (stack.decode_scaled(features) - scaled).square()
         errors = (each.unsqueeze(1) @ missing).squeeze(1)
-    if groups[0] is not None:
-        own = torch.stack([group[part] for group in groups if group is not None])
-        means = own.mT @ (stack.summarise(features) * weight.unsqueeze(2))
+    if rows.groups is not None:
+        means = rows.groups.mT @ (stack.summarise(features) * weight.unsqueeze(2))
     apart = features.new_zeros(0)
-    if splits[0].components is not None:
-        wanted = torch.stack([s.components[part] for s in splits if s.components is not None])
-        apart = (weight * distance(stack, features, wanted, spread.unsqueeze(1))).sum(1)
+    if rows.components is not None:
+        apart = (weight * distance(stack, features, rows)).sum(1)
     return [faithful, errors, features.mT @ (features * each.unsqueeze(2)), means, apart]
 
 
@@ -222,8 +206,8 @@ def _losses(
     faithful: float,
     sparse: float,
     orthogonal: float,
-    overlap: float,
     apart: float,
+    overlap: float,
     config: TrainConfig,
 ) -> Losses:
     own = faithful if config.faithful else 0.0
@@ -237,4 +221,17 @@ def full_set_losses(
 ) -> Losses:
     """The terms of eq. 5 of one embedding, exact over a whole set."""
     stack = Stack([embedding], split.data.z.device)
-    return exact_losses(stack, [split], spread.unsqueeze(0), config)[0]
+    rows = StackedSplit.of([split], spread.unsqueeze(0), config.pull_away)
+    return exact_losses(stack, [split], rows, config)[0]
+
+
+@torch.no_grad()
+def apply_stack(stack: Stack, z: Float[Tensor, "samples dims"]) -> list[Embedded]:
+    """What every fit makes of vectors Z, on the CPU; see `apply_embedding`."""
+    fits, found = len(stack), []
+    for part in z.split(max(1, VALUES_AT_ONCE // (fits * z.shape[1]))):
+        inputs = stack.inputs(stack.samples(part) / stack.scale)
+        found.append(stack.encode(inputs.expand(fits, -1, -1)))
+    features, weights = torch.cat(found, 1), stack.values["readout.weight"].mT.cpu()
+    every = zip(features.cpu(), weights, stack.readout(features).cpu(), strict=True)
+    return [Embedded(own, own.unsqueeze(1) * weight, logits) for own, weight, logits in every]

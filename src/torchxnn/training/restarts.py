@@ -111,6 +111,8 @@ class Restarts:
             data.starts,
         )
         self.splits, self.held = held.splits, held
+        there = data.fitted
+        self.fitted = self.splits[0].beside(there[0]), self.splits[1].beside(there[1])
         self.spread = self.splits[0].logits.std(0, correction=0)
         if not bool((self.spread > 0).all()):
             raise DataError(f"the logit of target {targets} is the same on every training image")
@@ -119,17 +121,13 @@ class Restarts:
 
     def wanted(self, position: int) -> Wanted:
         """The next trial, its data on the device of the fit."""
-        fitted = [
-            split.beside(data) for split, data in zip(self.splits, self.data.fitted, strict=True)
-        ]
-        spread, starts = self.spread.to(fitted[0].logits), self.data.starts
-        seed = self.config.seed
-        return Wanted((fitted[0], fitted[1]), spread, starts, self.trials, seed, position)
+        spread, starts = self.spread.to(self.fitted[0].logits), self.data.starts
+        return Wanted(self.fitted, spread, starts, self.trials, self.config.seed, position)
 
     def take(self, trial: Trial) -> None:
         """Note a trial's result."""
         self.trials += 1
-        trial.embedding.cpu().eval()
+        trial.embedding.eval()
         anchor(trial.embedding, self.data.train.z, self.splits[0].positives)
         data = self.data.validation
         figures = measure_activations(trial.embedding, data, self.targets).faithfulness
@@ -150,6 +148,8 @@ class Restarts:
             raise XNNError("config.trials must be at least 1")
         trial, figures = self.best
         embedding, config = trial.embedding.expanded().eval(), self.config
+        spread = self.spread.to(self.fitted[0].logits)
+        losses = [full_set_losses(embedding, split, spread, config) for split in self.fitted]
         train = measure_activations(embedding, self.data.train, self.targets)
         report = FitReport(
             targets=self.targets,
@@ -157,8 +157,8 @@ class Restarts:
             held_out=self.data.held_out,
             train=train.faithfulness,
             validation=figures,
-            train_losses=full_set_losses(embedding, self.splits[0], self.spread, config),
-            validation_losses=full_set_losses(embedding, self.splits[1], self.spread, config),
+            train_losses=losses[0],
+            validation_losses=losses[1],
             degenerate=figures.degenerate,
             trials=self.trials,
             epochs=trial.epochs,
@@ -171,7 +171,7 @@ class Restarts:
                 train.embedded, self.splits[0].logits, self.splits[0].positives
             ),
         )
-        return embedding, report
+        return embedding.cpu(), report
 
 
 class TrialQueue:

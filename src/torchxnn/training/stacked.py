@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import final
 
 import torch
@@ -110,10 +110,11 @@ class Stack:
         return weights, biases
 
     @torch.no_grad()
-    def take(self, fit: int, into: Autoencoder) -> None:
-        """Copy one fit's parameters into an embedding of its own."""
+    def take(self, fit: int, into: Autoencoder, values: Mapping[str, Tensor] | None = None) -> None:
+        """Copy one fit's parameters, now or as some kept `values`, into an embedding of its own."""
+        values = self.values if values is None else values
         for name, parameter in into.named_parameters():
-            parameter.copy_(_turned(self.values[name][fit]).view_as(parameter))
+            parameter.copy_(_turned(values[name][fit]).view_as(parameter))
 
     @torch.no_grad()
     def put(self, fit: int, embedding: Autoencoder) -> None:

@@ -4,12 +4,16 @@ All fits of a group read the same Z and differ in their targets, or in their see
 computed together (`Stack`); everything else is as if each were alone: its own batches,
 running means, optimiser, learning rate, restarts and end. A fit that ends leaves its slot to the
 next one. A group of one is an ordinary fit.
+
+On a GPU nothing waits within an epoch: batches are drawn and put together there, one fused
+operation is the optimiser's step for all fits, and the host asks for one table of losses at the
+end. (Relevance is the exception: it takes the positives of each batch, of which the host must know
+the number.)
 """
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -24,6 +28,7 @@ from torchxnn.training.config import ComputeConfig, Losses, TrainConfig
 from torchxnn.training.initialise import SharedStarts, VectorStarter
 from torchxnn.training.objective import (
     Terms,
+    apply_stack,
     batch_statistics,
     exact_losses,
     full_set_losses,
@@ -34,6 +39,8 @@ from torchxnn.training.objective import (
 from torchxnn.training.schedule import RunningMeans, Schedule, Trial, trial_generator
 from torchxnn.training.split import Split
 from torchxnn.training.stacked import Stack
+from torchxnn.training.stacked_adam import StackedAdam
+from torchxnn.training.stacked_split import Draws, StackedSplit
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,23 +78,25 @@ def run_trials(
     n_features: int,
     config: TrainConfig,
     compute: ComputeConfig,
+    slots: int,
     on_trial: OnTrial,
     on_epoch: OnEpoch | None = None,
     on_start: OnStart | None = None,
 ) -> None:
-    """Run all fits that are wanted, at most `compute.slots` at once.
+    """Run all fits that are wanted, at most `slots` at once.
 
     Args:
         queue: gives the next fit, or None if there is none now; `on_trial` may bring new ones.
         n_features: n.
         config: settings.
-        compute: slots, device and precision.
+        compute: device and precision.
+        slots: fits at once; see `count_slots`.
         on_trial: called with each fit as it ends: its result, or the error that it ended with,
             which does not touch the others.
         on_epoch: called with (fit, epoch, held-out losses).
         on_start: called with (fit, the embedding at its starting point).
     """
-    group = _Group(n_features, config, compute, on_start)
+    group = Group(n_features, config, compute, slots, on_start)
     while True:
         group.fill(queue, on_trial)
         if not group.fits:
@@ -99,6 +108,8 @@ def run_trials(
 class _Fit:
     """One fit in its slot."""
 
+    schedule: Schedule
+
     def __init__(self, wanted: Wanted, n_features: int, config: TrainConfig) -> None:
         self.wanted, self.config = wanted, config
         self.train, self.validation = wanted.splits
@@ -106,75 +117,43 @@ class _Fit:
         kind = MapStarter if self.train.data.are_maps else VectorStarter
         self.starter = kind(self.train, n_features, config, self.generator, wanted.starts)
         self.embedding = self.starter.embedding
-        self.schedule = Schedule(config, self.held_out_losses())
-        self.best = copy.deepcopy(self.embedding.state_dict())
         self.revived = 0
         self.ended = False
-        self.groups = self.train.groups(config.pull_away)
-        self.shares = None if self.groups is None else self.train.weights @ self.groups
-        self.optimizer = self._optimizer(list(self.embedding.parameters()))
 
-    def seat(self, stack: Stack, place: int) -> None:
-        """Let the optimiser work on a place of the stack; it keeps what it knows."""
-        own = [value.detach()[place] for value in stack.values.values()]
-        before, self.optimizer = self.optimizer, self._optimizer(own)
-        for old, new in zip(before.param_groups[0]["params"], own, strict=True):
-            if old in before.state:
-                self.optimizer.state[new] = before.state[old]
-
-    def _optimizer(self, parameters: Sequence[Tensor]) -> torch.optim.Adam:
-        rate, decay = self.config.learning_rate, self.config.weight_decay
-        return torch.optim.Adam(parameters, lr=rate, weight_decay=decay, fused=True)
-
-    def step(self, gradients: Sequence[Tensor | None], place: int) -> None:
-        """One step of the optimiser with this fit's part of the gradients."""
-        parameters = self.optimizer.param_groups[0]["params"]
-        for parameter, gradient in zip(parameters, gradients, strict=True):
-            parameter.grad = None if gradient is None else gradient[place].contiguous()
-        self.optimizer.step()
-
-    def forget_moments(self, names: Iterable[str]) -> None:
-        """The x-layer and the readout were set anew, so their optimiser begins anew."""
-        last = f"encoder.{len(self.embedding.encoder) - 1}."
-        for name, parameter in zip(names, self.optimizer.param_groups[0]["params"], strict=True):
-            if name.startswith((last, "readout.")):
-                self.optimizer.state.pop(parameter, None)
-
-    def held_out_losses(self) -> Losses:
-        """Eq. 5 of the embedding as it is."""
-        return full_set_losses(self.embedding, self.validation, self.wanted.spread, self.config)
-
-    def draw(self, steps: int, size: int) -> Int64[Tensor, "steps batch"]:
-        """Samples of an epoch's batches, with probability proportional to their weight."""
-        drawn = torch.multinomial(
-            self.train.weights.cpu(), steps * size, replacement=True, generator=self.generator
-        )
-        return drawn.view(steps, size)
+    @property
+    def parts_set_anew(self) -> tuple[str, ...]:
+        """What the names begin with of the parameters that a revival sets."""
+        return f"encoder.{len(self.embedding.encoder) - 1}.", "readout."
 
     def result(self) -> Trial:
-        """The fit as it was at its lowest held-out loss."""
-        self.embedding.load_state_dict(self.best)
+        """The fit as its embedding is: at its lowest held-out loss."""
         lowest = self.schedule.best
         if not self.config.faithful:
             self.starter.fit_readout()
-            lowest = self.held_out_losses()
+            own = self.embedding, self.validation, self.wanted.spread
+            lowest = full_set_losses(*own, self.config)
         return Trial(self.embedding, lowest, self.schedule.epoch, self.revived)
 
 
-class _Group:
+class Group:
     """The fits that are under way, and their common tensors."""
 
     stack: Stack
+    adam: StackedAdam
+    rows: tuple[StackedSplit, StackedSplit]
+    draws: Draws
+    best: dict[str, Tensor]
 
     def __init__(
         self,
         n_features: int,
         config: TrainConfig,
         compute: ComputeConfig,
+        slots: int,
         on_start: OnStart | None = None,
     ) -> None:
         self.n_features, self.config, self.compute = n_features, config, compute
-        self.on_start = on_start
+        self.slots, self.on_start = slots, on_start
         self.fits: list[_Fit] = []
         self.inputs: Tensor | None = None
         self.means = RunningMeans()
@@ -186,7 +165,7 @@ class _Group:
         """Give the slots of ended fits to the next ones; close those that nobody wants now."""
         going = [place for place, fit in enumerate(self.fits) if not fit.ended]
         fresh: list[_Fit] = []
-        while len(going) + len(fresh) < self.compute.slots:
+        while len(going) + len(fresh) < self.slots:
             fit = self._start(queue, on_trial)
             if fit is None:
                 break
@@ -198,14 +177,31 @@ class _Group:
         self.fits = [*(self.fits[place] for place in going), *fresh]
         self.means.keep(going, len(fresh))
         if self.fits:
-            self._seat_all()
+            self._seat_all(going)
 
-    def _seat_all(self) -> None:
-        """Stack the fits; at first, project Z once for all."""
-        first, z = self.fits[0].embedding, self.fits[0].train.data.z
-        self.stack = Stack([fit.embedding for fit in self.fits], z.device)
-        for place, fit in enumerate(self.fits):
-            fit.seat(self.stack, place)
+    def _seat_all(self, going: Sequence[int]) -> None:
+        """Stack the fits, the first of which go on from these places; project Z once for all."""
+        fits, config = self.fits, self.config
+        first, z = fits[0].embedding, fits[0].train.data.z
+        before = (self.adam, self.best) if going else None
+        self.stack = Stack([fit.embedding for fit in fits], z.device)
+        self.adam = StackedAdam(self.stack.values, config.weight_decay)
+        self.best = {name: value.detach().clone() for name, value in self.stack.values.items()}
+        if before is not None:
+            self.adam.take_over(before[0], going)
+            for name, value in self.best.items():
+                value[: len(going)] = before[1][name][list(going)]
+        spread = torch.stack([fit.wanted.spread for fit in fits])
+        train, held_out = ([getattr(f, name) for f in fits] for name in ("train", "validation"))
+        self.rows = (
+            StackedSplit.of(train, spread, config.pull_away),
+            StackedSplit.of(held_out, spread, config.pull_away),
+        )
+        self.draws = Draws(train, [fit.generator for fit in fits], z.device)
+        if len(fits) > len(going):
+            found = self._held_out_losses()[len(going) :]
+            for fit, losses_ in zip(fits[len(going) :], found, strict=True):
+                fit.schedule = Schedule(config, losses_)
         if first.subspace is not None and self.inputs is None:
             with torch.no_grad():
                 self.inputs = torch.cat([first.inputs(part) for part in z.split(ROWS_AT_ONCE)])
@@ -224,52 +220,48 @@ class _Group:
 
     def train_epoch(self) -> None:
         """One pass over as many samples as there are, for every fit."""
-        config, maps = self.config, self.fits[0].train.data.are_maps
-        size = config.conv.map_batch_size if maps else config.batch_size
-        steps = max(1, len(self.fits[0].train.data) // size)
-        draws = torch.stack([fit.draw(steps, size) for fit in self.fits])
-        for fit in self.fits:
-            fit.optimizer.param_groups[0]["lr"] = fit.schedule.learning_rate
-        for step in range(steps):
-            loss, values = self._loss(draws[:, step], 1 / steps), list(self.stack.values.values())
+        config, data = self.config, self.fits[0].train.data
+        size = config.conv.map_batch_size if data.are_maps else config.batch_size
+        steps = max(1, len(data) // size)
+        draws, places = self.draws.draw(steps, size), self._draw_places(steps)
+        rates = [fit.schedule.learning_rate for fit in self.fits]
+        names, values = list(self.stack.values), list(self.stack.values.values())
+        for index, at in zip(draws, places, strict=True):
+            loss = self._loss(index, at, 1 / steps)
             gradients = torch.autograd.grad(loss.sum(), values, allow_unused=True)
-            for place, fit in enumerate(self.fits):
-                fit.step(gradients, place)
+            self.adam.step(dict(zip(names, gradients, strict=True)), rates)
 
-    def _loss(self, index: Int64[Tensor, "fits batch"], share: float) -> Float[Tensor, " fits"]:
+    def _draw_places(self, steps: int) -> Sequence[Int64[Tensor, "fits places"] | None]:
+        """Positions of maps at which every step reconstructs Z; None for all."""
+        count, positions = self.config.conv.map_positions, self.stack.positions
+        if count is None or count >= positions:
+            return [None] * steps
+        drawn = [
+            torch.stack([torch.randperm(positions, generator=fit.generator) for fit in self.fits])
+            for _ in range(steps)
+        ]
+        return list(torch.stack(drawn)[:, :, :count].to(self.draws.device))
+
+    def _loss(
+        self,
+        index: Int64[Tensor, "fits batch"],
+        places: Int64[Tensor, "fits places"] | None,
+        share: float,
+    ) -> Float[Tensor, " fits"]:
         """Eq. 5 of every fit, at the running estimate of the training set's means."""
-        fits, stack, config = self.fits, self.stack, self.config
-        all_z = fits[0].train.data.z
-        device, shape = all_z.device, (len(fits), -1)
-        index = index.to(device)
-        rows, flat = list(zip(fits, index, strict=True)), index.flatten()
+        stack, config = self.stack, self.config
+        all_z, shape, flat = self.fits[0].train.data.z, (len(index), -1), index.flatten()
+        rows = self.rows[0].at(index)
         z = stack.samples(all_z[flat]).div_(stack.scale).unflatten(0, shape)
         inputs = z if self.inputs is None else self.inputs[flat].unflatten(0, shape)
-        logits = torch.stack([f.train.logits[i] / f.wanted.spread for f, i in rows])
-        spread = torch.stack([fit.wanted.spread for fit in fits]).unsqueeze(1)
-        groups = shares = None
-        if fits[0].groups is not None:
-            groups = torch.stack([f.groups[i] for f, i in rows if f.groups is not None])
-            shares = torch.stack([fit.shares for fit in fits if fit.shares is not None])
-        places, count = None, config.conv.map_positions
-        if count is not None and count < stack.positions:
-            drawn = [torch.randperm(stack.positions, generator=fit.generator) for fit in fits]
-            places = torch.stack(drawn)[:, :count].to(device)
-        components = None
-        if fits[0].train.components is not None:
-            wanted = [f.train.components[i] for f, i in rows if f.train.components is not None]
-            components = torch.stack(wanted)
-        with precision(device, self.compute.autocast):
-            terms = self.statistics(
-                stack, inputs, z, logits, spread, groups, config.reconstruction, places, components
-            )
+        with precision(all_z.device, self.compute.autocast):
+            terms = self.statistics(stack, inputs, z, rows, config.reconstruction, places)
         found = {name: getattr(terms, name) for name in ("errors", "moments", "means")}
         means = {k: self.means.update(k, v, share) for k, v in found.items() if v is not None}
-        loss = loss_of_terms(replace(terms, **means), shares, config)
+        loss = loss_of_terms(replace(terms, **means), rows.shares, config)
         if config.relevance:
-            positives = torch.stack([f.train.positives[i].any(1) for f, i in rows])
-            moments, first = overlap_terms(stack, z, positives)
-            valid = positives.any(1)
+            moments, first = overlap_terms(stack, z, rows.positives)
+            valid = rows.positives.any(1)
             overlap = losses.pull_away(
                 self.means.update("relevance", moments, share, valid),
                 self.means.update("relevance means", first, share, valid),
@@ -279,32 +271,62 @@ class _Group:
 
     def measure(self, on_trial: OnTrial, on_epoch: OnEpoch | None) -> None:
         """Restart weak x-features, measure the held-out losses, and end what has ended."""
-        stack, config = self.stack, self.config
+        epoch = [fit.schedule.epoch + 1 for fit in self.fits]
+        self._revive([p for p, f in enumerate(self.fits) if f.schedule.revives_after(epoch[p])])
+        lowest: list[int] = []
+        failures: dict[int, XNNError] = {}
+        found = self._held_out_losses()
         for place, fit in enumerate(self.fits):
-            if fit.schedule.revives_after(fit.schedule.epoch + 1):
-                stack.take(place, fit.embedding)
-                restarted = fit.starter.restart_weak()
-                fit.revived += restarted
-                if restarted:
-                    stack.put(place, fit.embedding)
-                    self.means.forget(place)
-                    fit.forget_moments(stack.values)
-        splits = [fit.validation for fit in self.fits]
-        spread = torch.stack([fit.wanted.spread for fit in self.fits])
-        for place, (fit, found) in enumerate(
-            zip(self.fits, exact_losses(stack, splits, spread, config), strict=True)
-        ):
             try:
-                lowest = fit.schedule.advance(found)
+                if fit.schedule.advance(found[place]):
+                    lowest.append(place)
             except XNNError as error:
-                fit.ended = True
-                on_trial(fit.wanted, error)
+                failures[place] = error
+        self._keep(lowest)
+        for place, fit in enumerate(self.fits):
+            fit.ended = place in failures or fit.schedule.ended
+            if place in failures:
+                on_trial(fit.wanted, failures[place])
                 continue
-            if lowest:
-                stack.take(place, fit.embedding)
-                fit.best = copy.deepcopy(fit.embedding.state_dict())
             if on_epoch is not None:
-                on_epoch(fit.wanted, fit.schedule.epoch, found)
-            if fit.schedule.ended:
-                fit.ended = True
+                on_epoch(fit.wanted, fit.schedule.epoch, found[place])
+            if fit.ended:
+                self.stack.take(place, fit.embedding, self.best)
                 on_trial(fit.wanted, fit.result())
+
+    def _held_out_losses(self) -> list[Losses]:
+        return exact_losses(
+            self.stack, [fit.validation for fit in self.fits], self.rows[1], self.config
+        )
+
+    def _keep(self, places: Sequence[int]) -> None:
+        """Note that some fits have never been better."""
+        if not places:
+            return
+        chosen = list(places)
+        for name, value in self.stack.values.items():
+            if len(chosen) == len(self.fits):
+                self.best[name].copy_(value.detach())
+            else:
+                self.best[name][chosen] = value.detach()[chosen]
+
+    def _revive(self, due: Sequence[int]) -> None:
+        """Restart weak x-features of some fits."""
+        if not due:
+            return
+        fits, stack = self.fits, self.stack
+        applied = None if fits[0].train.data.are_maps else apply_stack(stack, fits[0].train.data.z)
+        for place in due:
+            fit = fits[place]
+            if applied is None:
+                stack.take(place, fit.embedding)
+            weak = fit.starter.find_weak(None if applied is None else applied[place])
+            if not weak:
+                continue
+            if applied is not None:
+                stack.take(place, fit.embedding)
+            fit.starter.start_features(weak)
+            fit.revived += len(weak)
+            stack.put(place, fit.embedding)
+            self.means.forget(place)
+            self.adam.forget(place, fit.parts_set_anew)
