@@ -250,6 +250,9 @@ def fit_one(z, logits, positives, held_out, start, config, n_targets=1, componen
         return new + batch - batch.detach()
 
     for epoch in range(1, config.epochs + 1):
+        if config.decay_every == "cosine":
+            fallen = 0.5 + 0.5 * math.cos(math.pi * (epoch - 1) / config.epochs)
+            optimizer.param_groups[0]["lr"] = config.learning_rate * fallen
         draws = torch.multinomial(weight, steps * config.batch_size, True, generator=generator)
         for step in range(steps):
             rows = draws[step * config.batch_size : (step + 1) * config.batch_size]

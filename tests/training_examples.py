@@ -29,6 +29,7 @@ QUICK = TrainConfig(
     learning_rate=0.02,
     pretrain_epochs=2,
     trials=1,
+    decay_every=None,
 )
 
 

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 
@@ -9,7 +10,7 @@ from torchxnn.embeddings.components import (
     read_logits,
     recurrence,
 )
-from torchxnn.embeddings.ica import unmix
+from torchxnn.embeddings.ica import WHOLE, unmix, unmix_many
 from torchxnn.embeddings.linear import fit_linear
 from torchxnn.errors import DataError, NonFiniteError
 
@@ -91,6 +92,54 @@ def test_a_consensus_has_uncorrelated_sources_of_variance_one_where_all_starts_a
     assert torch.allclose(sources.mT @ sources / len(sources), torch.eye(PARTS).double(), atol=0.05)
     single = rows @ unmix(rows, PARTS, 5)[0].mT
     assert float(match(sources, single)[1].abs().min()) > 0.99
+
+
+def few_rows(count=24, ways=50, seed=1):
+    """As few as a class has, without independent causes; whole steps jump about for ever."""
+    generator = torch.Generator().manual_seed(seed)
+    sources = torch.randn(count, 8, generator=generator, dtype=torch.float64)
+    rows = sources @ torch.randn(8, ways, generator=generator, dtype=torch.float64)
+    return rows - rows.mean(0)
+
+
+def test_many_runs_begin_as_those_of_scikit_learn():
+    rows, seeds = few_rows(), [3, 4, 5]
+    for steps in (1, WHOLE):
+        found, converged = unmix_many(rows.unsqueeze(0), 5, seeds, steps)
+        assert not converged.any()
+        for run, seed in zip(found, seeds, strict=True):
+            expected = unmix(rows, 5, seed, steps)[0]
+            torch.testing.assert_close(run, expected, rtol=0, atol=1e-6)
+    drawn = torch.stack([few_rows(seed=seed) for seed in range(3)])
+    found = unmix_many(drawn, 5, seeds, 4)[0]
+    for run, rows, seed in zip(found, drawn, seeds, strict=True):
+        torch.testing.assert_close(run, unmix(rows, 5, seed, 4)[0], rtol=0, atol=1e-6)
+
+
+def test_runs_that_converged_are_where_a_whole_step_of_fastica_leads_back_to():
+    rows = few_rows()
+    found, converged = unmix_many(rows.unsqueeze(0), 5, range(20), 400)
+    assert int(converged.sum()) >= 18
+    assert sum(unmix(rows, 5, seed, 400)[2] for seed in range(20)) < 18, "whole steps suffice"
+    for run in found[converged].numpy():
+        s = run @ rows.numpy().T
+        np.testing.assert_allclose(s @ s.T / len(rows), np.eye(5), atol=1e-9)
+        g = np.tanh(s)
+        step = g @ s.T / len(rows) - np.diag((1 - g**2).mean(1))
+        values, vectors = np.linalg.eigh(step @ step.T)
+        whole = vectors @ np.diag(values**-0.5) @ vectors.T @ step
+        np.testing.assert_allclose(np.abs(whole), np.eye(5), atol=0.01)
+
+
+def test_rounding_does_not_decide_what_a_run_finds():
+    rows = few_rows()
+    other = rows * (1 + 1e-9 * torch.randn(rows.shape, generator=torch.Generator().manual_seed(1)))
+    other = other - other.mean(0)
+    first, second = (unmix_many(each.unsqueeze(0), 5, range(20), 400)[0] for each in (rows, other))
+    same = ((first - second).abs().amax((1, 2)) < 1e-3).sum()
+    assert int(same) >= 18
+    whole = [(unmix(rows, 5, s, 200)[0] - unmix(other, 5, s, 200)[0]).abs().max() for s in range(8)]
+    assert sum(float(gap) > 1e-3 for gap in whole) >= 3, "whole steps are as good"
 
 
 def test_columns_are_matched_whatever_their_order_and_sign():

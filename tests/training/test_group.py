@@ -14,7 +14,7 @@ from torchxnn.embeddings.components import find_components, read_logits
 from torchxnn.embeddings.conv_srae import ConvSRAE
 from torchxnn.embeddings.linear import group_moments, second_moments
 from torchxnn.embeddings.srae import SRAE
-from torchxnn.embeddings.subspace import principal_subspace
+from torchxnn.embeddings.subspace import directions_of_logits, principal_subspace
 from torchxnn.errors import DataError, DegenerateFitWarning, NonFiniteError, XNNError
 from torchxnn.training import losses
 from torchxnn.training.config import ComputeConfig, Losses
@@ -57,6 +57,8 @@ def test_a_group_gives_what_single_fits_give(slots, subspace, revive):
     """In float64, with the same seeds and so the same batches, to 1e-6; slots are refilled."""
     data, validation = (many_classes(seed=s, dtype=torch.float64) for s in (0, 1))
     config = replace(QUICK, subspace=subspace, revive=revive)
+    if subspace:  # so that the fits end at different times here too
+        config = replace(config, learning_rate=0.005)
     targets = [4, 0, 3, 1]
     together = fit_all(data, validation, targets, config, slots=slots)
     epochs = set()
@@ -70,10 +72,10 @@ def test_a_group_gives_what_single_fits_give(slots, subspace, revive):
     assert len(epochs) > 1, "the fits should end at different times"
 
 
-@pytest.mark.parametrize("near", [0.0, 0.5])
-def test_a_fit_is_what_the_literal_second_version_gives(near):
+@pytest.mark.parametrize(("near", "decay"), [(0.0, None), (0.5, None), (0.5, "cosine")])
+def test_a_fit_is_what_the_literal_second_version_gives(near, decay):
     data, validation = (many_classes(seed=s, dtype=torch.float64) for s in (0, 1))
-    config = replace(QUICK, revive=None, epochs=6, components=near)
+    config = replace(QUICK, revive=None, epochs=6, components=near, decay_every=decay, patience=6)
     target = 2
     positives = data.labels == target
     split = Split(
@@ -244,6 +246,28 @@ def test_the_principal_subspace_is_that_of_a_singular_value_decomposition(monkey
         assert torch.allclose(found.basis.mT @ found.basis, torch.eye(4, dtype=z.dtype), atol=1e-9)
         rest = found.span(found.project(z)) + found.mean - z
         assert float(rest.abs().max()) < 0.1
+
+
+def test_a_subspace_holds_the_directions_in_which_logits_are_read():
+    """With singular value decompositions: those of most variance, and what is left of Z."""
+    torch.manual_seed(0)
+    z = torch.randn(80, 10, dtype=torch.float64) * torch.logspace(0, -3, 10)
+    weight = torch.zeros(4, 10, dtype=torch.float64)
+    weight[:3, 7:] = torch.diag(torch.tensor([5.0, 50.0, 1.0]))  # where Z hardly varies
+    weight[3] = weight[0] + weight[1]
+    read = directions_of_logits(z, weight, 5)
+    assert read.shape == (10, 3), "four logits vary in three ways"
+    logits = (z - z.mean(0)) @ weight.mT
+    expected = weight.mT @ torch.linalg.svd(logits)[2][:3].mT
+    angles = torch.linalg.svdvals(torch.linalg.qr(read).Q.mT @ torch.linalg.qr(expected).Q)
+    assert torch.allclose(angles, torch.ones(3, dtype=torch.float64))
+    one = directions_of_logits(z, weight, 1)[:, 0]
+    assert float((one / one.norm()) @ expected[:, 0] / expected[:, 0].norm()).__abs__() > 1 - 1e-9
+    found = principal_subspace(z, 5, within=read)
+    assert torch.allclose(found.basis.mT @ found.basis, torch.eye(5).double(), atol=1e-9)
+    inside = found.basis @ (found.basis.mT @ read)
+    assert torch.allclose(inside, read, atol=1e-9)
+    assert torch.allclose(found.basis[:2].norm(dim=1), torch.ones(2).double(), atol=0.01)
 
 
 def test_a_subspace_of_all_dimensions_is_none():
@@ -437,6 +461,9 @@ def test_a_course_ends_when_the_loss_stops_falling():
     assert schedule.ended
     assert (schedule.best.total, schedule.best_epoch) == (4.0, 1)
     assert [schedule.revives_after(e) for e in (1, 2, 4, 6)] == [False, True, True, False]
+    falling = replace(config, decay_every="cosine", epochs=4)
+    rates = [Schedule(falling, at(5.0), epoch=epoch).learning_rate for epoch in range(5)]
+    assert rates == pytest.approx([1, (2 + 2**0.5) / 4, 0.5, (2 - 2**0.5) / 4, 0])
     with pytest.raises(NonFiniteError, match="epoch 4"):
         schedule.advance(at(float("nan")))
 

@@ -124,7 +124,7 @@ def test_draws_are_those_of_multinomial(dtype):
 
 
 def test_fits_with_and_without_components_go_together(monkeypatch):
-    """One whose components are left out was held near those of another, or all of them near none."""
+    """One without components was held near those of another, or all of them near none."""
     data, validation = (many_classes(seed=s, dtype=torch.float64) for s in (0, 1))
     ordinary = components.find_components
 

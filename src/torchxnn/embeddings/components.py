@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from torchxnn.embeddings.concepts import check_activations
-from torchxnn.embeddings.ica import RIDGE, check_ways, unmix, ways_to_vary
+from torchxnn.embeddings.ica import RIDGE, check_ways, unmix_many, ways_to_vary
 from torchxnn.embeddings.linear import fit_linear
 from torchxnn.embeddings.matching import feature_correlation, match_features
 from torchxnn.errors import DataError, check_finite
@@ -112,7 +112,6 @@ def find_components(
     Raises:
         DataError: maps, fewer than 2 n logits, or positives that do not vary in n ways.
         NonFiniteError: NaN or infinity.
-        XNNError: scikit-learn is not installed.
 
     Example:
         >>> readout = read_logits(train.z, train.logits)
@@ -151,7 +150,7 @@ def consensus(
     """What several starts of FastICA agree on: sources (n) of variance 1, linear in the rows.
 
     Of the start that agrees best with the others, every component is averaged with its matches in
-    them. A start that did not converge is outvoted (as in ICASSO: Himberg, Hyvarinen 2003).
+    them. A start that ended elsewhere is outvoted (as in ICASSO: Himberg, Hyvarinen 2003).
 
     Args:
         rows: centred, (P, K).
@@ -159,7 +158,7 @@ def consensus(
         generator: draws the starts.
     """
     seeds = [_seed(generator) for _ in range(STARTS)]
-    starts = torch.stack([unmix(rows, n_components, seed, STEPS)[0] for seed in seeds])
+    starts, _ = unmix_many(rows.unsqueeze(0), n_components, seeds, STEPS)
     sources = rows @ starts.flatten(0, 1).mT
     correlations = feature_correlation(sources, sources)  # all at once: a match is of one block
     blocks = [block.split(n_components, 1) for block in correlations.split(n_components)]
@@ -191,12 +190,16 @@ def recurrence(
         unmixing: from `consensus`.
         generator: draws the samples, and one start of FastICA for each.
     """
-    count, again = len(unmixing), torch.zeros(len(unmixing), dtype=rows.dtype)
+    count, samples, seeds = len(unmixing), [], []
     for _ in range(BOOTSTRAPS):
         drawn = rows[torch.randint(len(rows), (len(rows),), generator=generator)]
         drawn = drawn - drawn.mean(0)
         if ways_to_vary(drawn) >= count:
-            other = unmix(drawn, count, _seed(generator), STEPS)[0]
+            samples.append(drawn)
+            seeds.append(_seed(generator))
+    again = torch.zeros(count, dtype=rows.dtype)
+    if samples:
+        for other in unmix_many(torch.stack(samples), count, seeds, STEPS)[0]:
             again += (match(rows @ unmixing.mT, rows @ other.mT)[1].abs() >= SAME).cpu()
     return again / BOOTSTRAPS
 

@@ -57,6 +57,9 @@ CONSTANT = 1e-6
 UNIQUE = 1e-10
 """Share of the mean variance of standardised features: makes the solution unique, no more."""
 
+ROWS_AT_ONCE = 4096
+"""Rows that a linear fit holds in float64 at once."""
+
 RIDGE = 1e-3
 """Share of the mean variance that is added to the diagonal when a linear map is fitted."""
 
@@ -74,11 +77,20 @@ def fit_linear(
     Returns:
         Weight (k, d) and intercept (k,).
     """
-    inputs64, outputs64, weights64 = inputs.double(), outputs.double(), weights.double()
-    mean_in, mean_out = weighted_mean(inputs64, weights64), weighted_mean(outputs64, weights64)
-    centred = inputs64 - mean_in
-    covariance = second_moments(centred, weights64)
-    cross = centred.mT @ ((outputs64 - mean_out) * (weights64 / weights64.sum()).unsqueeze(1))
+    outputs64, weights64 = outputs.double(), weights.double()
+    share = (weights64 / weights64.sum()).unsqueeze(1)
+    dims = inputs.shape[1]
+    mean_in, covariance = share.new_zeros(dims), share.new_zeros(dims, dims)
+    mean_out = (share * outputs64).sum(0)
+    wanted = (outputs64 - mean_out) * share
+    cross = wanted.new_zeros(dims, outputs.shape[1])
+    rows = [slice(at, at + ROWS_AT_ONCE) for at in range(0, len(inputs), ROWS_AT_ONCE)]
+    for part in rows:  # inputs may be as large as memory allows, so a few rows in float64 at once
+        mean_in += (share[part].mT @ inputs[part].double())[0]
+    for part in rows:
+        centred = inputs[part].double() - mean_in
+        covariance += centred.mT @ (centred * share[part])
+        cross += centred.mT @ wanted[part]
     damping = ridge * covariance.diagonal().mean() + torch.finfo(torch.float64).tiny
     eye = torch.eye(len(covariance), dtype=torch.float64, device=inputs.device)
     weight = torch.linalg.lstsq(covariance + damping * eye, cross).solution.mT

@@ -11,6 +11,9 @@ from torch import Tensor, nn
 EXACT_DIMS = 2048
 """Most dimensions of Z whose covariance is decomposed exactly; beyond it, at random (Halko)."""
 
+ROUNDING = 1e-6
+"""Share of the largest variance that is not told from rounding."""
+
 
 @final
 class Subspace(nn.Module):
@@ -57,18 +60,54 @@ class Subspace(nn.Module):
 
 
 @torch.no_grad()
-def principal_subspace(z: Float[Tensor, "samples dims"], rank: int, seed: int = 0) -> Subspace:
+def principal_subspace(
+    z: Float[Tensor, "samples dims"],
+    rank: int,
+    seed: int = 0,
+    within: Float[Tensor, "dims directions"] | None = None,
+) -> Subspace:
     """The subspace of rank r nearest to scaled activations (M, S_z): principal components.
 
-    Where Z has many dimensions a random projection finds it, of the given seed.
+    Where Z has many dimensions a random projection finds it, of the given seed. With `within`,
+    fewer than r directions that are linearly independent, it is the nearest one that holds these.
     """
     mean = z.mean(0)
     centred = z - mean
-    if z.shape[1] <= EXACT_DIMS:
-        _, vectors = torch.linalg.eigh(centred.mT @ centred / len(z))
-        basis = vectors.flip(1)[:, :rank]
-    else:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            basis = torch.svd_lowrank(centred, q=min(rank + 16, *z.shape), niter=4)[2][:, :rank]
-    return Subspace(mean, basis.contiguous())
+    if within is None:
+        return Subspace(mean, _principal_directions(centred, rank, seed))
+    first = torch.linalg.qr(within).Q
+    rest = centred - centred @ first @ first.mT
+    others = _principal_directions(rest, rank - first.shape[1], seed)
+    others = torch.linalg.qr(others - first @ (first.mT @ others)).Q  # rounding leaves some of it
+    return Subspace(mean, torch.cat([first, others], 1).contiguous())
+
+
+@torch.no_grad()
+def directions_of_logits(
+    z: Float[Tensor, "samples dims"],
+    weight: Float[Tensor, "outputs dims"],
+    most: int,
+    seed: int = 0,
+) -> Float[Tensor, "dims directions"]:
+    r"""Directions of Z along which a linear model :math:`Uz` of all logits varies most.
+
+    With the principal components P of :math:`Uz` over the samples they are :math:`U^\top P`. As
+    many as there are, at most `most`: those whose variance is more than rounding.
+    """
+    logits = (z - z.mean(0)) @ weight.mT
+    count = min(most, *logits.shape)
+    principal = _principal_directions(logits, count, seed)
+    variance = (logits @ principal).var(0, correction=0)
+    return weight.mT @ principal[:, variance > ROUNDING * variance.max()]
+
+
+def _principal_directions(
+    centred: Float[Tensor, "samples dims"], count: int, seed: int
+) -> Float[Tensor, "dims directions"]:
+    if centred.shape[1] <= EXACT_DIMS:
+        _, vectors = torch.linalg.eigh(centred.mT @ centred / len(centred))
+        return vectors.flip(1)[:, :count].contiguous()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        size = min(count + 16, *centred.shape)
+        return torch.svd_lowrank(centred, q=size, niter=4)[2][:, :count].contiguous()

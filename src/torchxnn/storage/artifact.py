@@ -154,6 +154,7 @@ def _converter() -> Converter:
     converter.register_structure_hook_func(lambda kind: get_origin(kind) is Literal, _choice)
     converter.register_structure_hook_func(lambda kind: hasattr(kind, "array_type"), _array)
     converter.register_structure_hook_func(_is_size, _size)
+    converter.register_structure_hook_func(_is_word_or_number, _word_or_number)
     return converter
 
 
@@ -175,6 +176,21 @@ def _choice(value: Any, kind: Any) -> Any:
     if value not in get_args(kind):
         raise ValueError(f"got {value!r} in the place of {' or '.join(map(repr, get_args(kind)))}")
     return value
+
+
+def _is_word_or_number(kind: Any) -> bool:
+    """Whether a field is one of some words, or a whole number, or None."""
+    members = get_args(kind)
+    return int in members and any(get_origin(each) is Literal for each in members)
+
+
+def _word_or_number(value: Any, kind: Any) -> Any:
+    if value is None and type(None) in get_args(kind):
+        return None
+    words = [word for each in get_args(kind) for word in get_args(each)]
+    if value in words or type(value) is int:
+        return value
+    raise ValueError(f"got {value!r} in the place of {' or '.join(map(repr, words))} or a number")
 
 
 def _is_size(kind: Any) -> bool:

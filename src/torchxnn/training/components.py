@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from jaxtyping import Float
 from torch import Tensor
 
-from torchxnn.embeddings.components import find_components, read_logits
+from torchxnn.embeddings.components import find_components
 from torchxnn.errors import DataError
 from torchxnn.training.config import TrainConfig
-from torchxnn.training.initialise import SharedStarts
+from torchxnn.training.initialise import SharedStarts, logit_readout
 from torchxnn.training.split import Split
 
 OFF = 0.01
@@ -69,7 +69,7 @@ def hold_near_components(
     without = _why_without(len(targets), data.are_maps, config)
     if without:
         return Held((train, validation), without=without)
-    readout = starts.once(data, "logits", lambda: read_logits(data.z, data.logits))
+    readout = logit_readout(data, starts)
     positives = train.positives[:, 0]
     try:
         found = find_components(data.z, readout, targets[0], positives, n_features, config.seed)

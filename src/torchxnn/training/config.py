@@ -86,7 +86,8 @@ class TrainConfig:
         batch_size: images per step, drawn with probability proportional to their weight.
         epochs: most epochs per trial; one epoch draws as many images as there are.
         patience: epochs without a lower held-out loss before a trial stops.
-        decay_every: epochs after which the learning rate drops to a tenth; None never drops it.
+        decay_every: "cosine" lets the learning rate fall to 0 along half a cosine over `epochs`; a
+            number is epochs after which it drops to a tenth; None never drops it.
         pretrain_epochs: epochs of greedy autoencoder pretraining per hidden layer; 0 for none.
         split_logit: start the x-layer as parts of a linear readout, so that each one is alive.
         components: start x-features as the independent components of the class instead (see
@@ -101,8 +102,9 @@ class TrainConfig:
         minimum_positives: least positives per target that a fit is attempted with.
         validation_share: share of the images held out if no validation data are given.
         seed: of everything random.
-        subspace: dimensions of the principal subspace of Z that the outer layers are confined to
-            while they are fitted; None for all of Z. The loss is that of all of Z in either case.
+        subspace: dimensions of a subspace of Z that the outer layers are confined to while they are
+            fitted, half of them where the logits are read and half where Z varies most; None for
+            all of Z. The loss is that of all of Z in either case. Not for layers that give maps.
         conv: further settings, for a layer that gives maps.
     """
 
@@ -118,9 +120,9 @@ class TrainConfig:
     learning_rate: float = 1e-3
     weight_decay: float = 1e-4
     batch_size: int = 128
-    epochs: int = 100
+    epochs: int = 50
     patience: int = 20
-    decay_every: int | None = 60
+    decay_every: Literal["cosine"] | int | None = "cosine"
     pretrain_epochs: int = 5
     split_logit: bool = True
     components: float = 0.3
@@ -130,7 +132,7 @@ class TrainConfig:
     minimum_positives: int = 8
     validation_share: float = 0.2
     seed: int = 0
-    subspace: int | None = None
+    subspace: int | None = 64
     conv: ConvConfig = field(default_factory=ConvConfig)
 
     def check(self) -> None:

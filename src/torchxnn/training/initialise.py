@@ -20,9 +20,10 @@ from torch import Tensor
 from torchxnn.data.activations import Activations
 from torchxnn.embeddings.apply import Embedded, apply_embedding, batches
 from torchxnn.embeddings.autoencoder import Autoencoder
+from torchxnn.embeddings.components import Readout, read_logits
 from torchxnn.embeddings.linear import deviation, fit_linear
 from torchxnn.embeddings.srae import SRAE
-from torchxnn.embeddings.subspace import Subspace, principal_subspace
+from torchxnn.embeddings.subspace import Subspace, directions_of_logits, principal_subspace
 from torchxnn.metrics.faithfulness import ACTIVE_SHARE, dead_features
 from torchxnn.training.config import TrainConfig
 from torchxnn.training.split import Split
@@ -184,7 +185,9 @@ class VectorStarter(Starter):
         if rank is not None and rank < dims:
             seed = config.seed
             key = ("subspace", rank, seed)
-            subspace = self.starts.once(data, key, lambda: _subspace(data.z, rank, seed))
+            subspace = self.starts.once(
+                data, key, lambda: find_subspace(data, self.starts, rank, seed)
+            )
         sizes = (dims, self.n_features, targets, config.hidden, nonnegative)
         return SRAE(*sizes, subspace=subspace)
 
@@ -195,12 +198,24 @@ class VectorStarter(Starter):
         readout.bias.copy_(bias)
 
 
-def _subspace(z: Float[Tensor, "samples dims"], rank: int, seed: int) -> Subspace:
-    """The principal subspace of Z, or of a sample of it."""
+def logit_readout(data: Activations, starts: SharedStarts) -> Readout:
+    """A linear model of all logits, the same for all fits to these activations."""
+    return starts.once(data, "logits", lambda: read_logits(data.z, data.logits))
+
+
+def find_subspace(data: Activations, starts: SharedStarts, rank: int, seed: int) -> Subspace:
+    """Where Z of the training data, or of a sample of them, varies, and where the logits are read.
+
+    Half of its dimensions are for the logits: what a network reads from Z need not be where Z
+    varies most.
+    """
+    weight, z = logit_readout(data, starts)[0], data.z
     if len(z) > SUBSPACE_SAMPLES:
         generator = torch.Generator().manual_seed(seed)
         z = z[torch.randperm(len(z), generator=generator)[:SUBSPACE_SAMPLES]]
-    return principal_subspace(z / deviation(z), rank, seed)
+    scaled = z / deviation(z)
+    read = directions_of_logits(scaled, weight, rank // 2, seed) if rank > 1 else None
+    return principal_subspace(scaled, rank, seed, read)
 
 
 def pretrain_greedily(

@@ -57,9 +57,12 @@ class Schedule:
 
     @property
     def learning_rate(self) -> float:
-        """Learning rate of the next epoch: a tenth after every `decay_every` epochs."""
-        drops = self.epoch // self.config.decay_every if self.config.decay_every else 0
-        return self.config.learning_rate * 0.1**drops
+        """Learning rate of the next epoch; see `TrainConfig.decay_every`."""
+        config = self.config
+        if config.decay_every == "cosine":
+            return config.learning_rate * (1 + math.cos(math.pi * self.epoch / config.epochs)) / 2
+        drops = self.epoch // config.decay_every if config.decay_every else 0
+        return config.learning_rate * 0.1**drops
 
     def revives_after(self, epoch: int) -> bool:
         """Whether weak x-features are restarted after an epoch: in the first half alone."""
