@@ -1,19 +1,21 @@
 """Many classes at once against the straightforward loop over classes, in one run.
 
-    python perf/fit_speed.py --root CUB --weights cub50_squeezenet.safetensors --classes 50 \
-        --json fit_speed.json
+    python perf/fit_speed.py --root CUB --weights cub50_squeezenet.safetensors --json fit_speed.json
 
-The loop is what one would write down from the paper: for each class greedy pretraining, then Adam
-as PyTorch has it at batch 50 on eq. 5, on all threads. Ours is `fit_many`: groups of classes in a
-subspace of Z, in one process per core, whose start is part of the time. Both have the same network
-sizes, beta, eta, q, seeds, starting point, training and held-out images and stopping rule, and one
-trial. They take turns: the loop is timed class by class, `fit_many` is repeated around it.
+The loop is what one would write down from the formulas: one class after the other, each with its
+own independent components, pretraining and subspace, then `torch.optim.Adam` as it comes on eq. 5,
+`torch.multinomial` for the batches, the exact held-out losses after every epoch, on all threads. It
+is run twice per class: with the settings of `fit_many` (`same`), and with those that were the
+default of `TrainConfig` before the subspace was (`before`: all of Z, 100 epochs, a tenth of the
+learning rate after 60). It leaves out the revival of x-features that are off on every positive.
+Ours is `fit_many` with the default settings, in one process of one thread per core, whose start is
+part of the time. All have one trial, the same images, seeds and stopping rule.
 
-The JSON has `ratio_loop`, the median seconds of the loop per class times the classes over the
-median seconds of `fit_many`, and `loss_ratio`, the mean held-out value of eq. 5 of ours over the
-loop's. Beside it, on the same activations: NMF and a top-k SAE with as many concepts. `--scaling`
-measures how time grows with classes, images, dimensions and x-features on generated activations,
-for which no data are needed, and draws the curves.
+The loop takes some classes alone (`--loop-classes`), `fit_many` all; they take turns. The JSON has
+`ratio_before` and `ratio_same`: the median seconds of the loop per class times the classes, over
+the median seconds of `fit_many`. `--baselines` adds NMF and a top-k SAE with as many concepts on
+the same activations. `--scaling` measures how time grows with classes, images, dimensions and
+x-features on generated activations, for which no data are needed, and draws the curves.
 """
 
 from __future__ import annotations
@@ -51,15 +53,15 @@ from torchxnn.parallel.engine import LocalEngine
 from torchxnn.parallel.process import one_thread
 from torchxnn.storage.files import replace_file
 from torchxnn.training import losses
+from torchxnn.training.components import hold_near_components
 from torchxnn.training.config import ComputeConfig, Losses, ManyConfig, TrainConfig
-from torchxnn.training.initialise import VectorStarter
-from torchxnn.training.many import fit_many
+from torchxnn.training.initialise import SharedStarts, VectorStarter
+from torchxnn.training.many import BLOCK, fit_many
 from torchxnn.training.objective import full_set_losses
-from torchxnn.training.schedule import trial_generator
+from torchxnn.training.schedule import Schedule, trial_generator
 from torchxnn.training.split import Split
 
 CONSOLE = Console(stderr=True)
-LOOP_BATCH = 50
 
 
 @dataclass(frozen=True)
@@ -71,48 +73,44 @@ class Speed:
     weights: Path | None = None
     """state dict of torchxnn.models.bundled:squeezenet_with_head"""
     classes: int = 50
-    """number of classes, evenly spaced"""
+    """number of classes of fit_many, evenly spaced"""
+    loop_classes: int = 3
+    """number of them that the loop fits"""
     json: Path | None = None
     """file to write the figures to"""
     cache: Path = Path("runs/fit_speed")
     """folder to keep the recorded activations in"""
+    baselines: bool = False
+    """fit methods that see no target, too"""
     scaling: bool = False
     """measure how time grows, on generated activations, instead"""
+    axes: tuple[str, ...] = ("classes", "images", "dims", "n_features")
+    """with --scaling: which of them; those that the JSON has already are kept"""
     figure: Path | None = None
     """with --scaling: picture of the curves"""
     n_features: int = 5
-    beta: float = 2.0
-    eta: float = 0.1
-    q: float = 100.0
     seed: int = 0
-    epochs: int = 100
-    patience: int = 20
-    batch_size: int = 128
-    """ours"""
-    subspace: int = 64
-    """ours; 0 for all of Z"""
-    slots: int = 4
-    """ours"""
+    epochs: int | None = None
+    """ours; None for the default"""
+    slots: int | None = None
+    """ours; None for the default"""
     jobs: int = os.cpu_count() or 1
     """processes, ours"""
-    repeats: int = 3
+    repeats: int = 1
     """of ours"""
-
-    def base(self) -> TrainConfig:
-        """The settings that both sides share."""
-        return TrainConfig(
-            beta=self.beta,
-            eta=self.eta,
-            q=self.q,
-            seed=self.seed,
-            epochs=self.epochs,
-            patience=self.patience,
-            trials=1,
-        )
 
     def ours(self) -> TrainConfig:
         """Settings of `fit_many`."""
-        return replace(self.base(), batch_size=self.batch_size, subspace=self.subspace or None)
+        config = TrainConfig(seed=self.seed, trials=1)
+        return config if self.epochs is None else replace(config, epochs=self.epochs)
+
+    def loops(self) -> dict[str, TrainConfig]:
+        """Settings of the two loops."""
+        ours = self.ours()
+        return {
+            "same": ours,
+            "before": replace(ours, subspace=None, epochs=2 * ours.epochs, decay_every=60),
+        }
 
 
 # The straightforward loop
@@ -125,16 +123,24 @@ def make_split(data: Activations, target: int, config: TrainConfig) -> Split:
     return Split(data, data.logits[:, [target]], positives, weights)
 
 
+def start_of(
+    train: Activations, validation: Activations, target: int, n: int, config: TrainConfig
+) -> tuple[SRAE, Split, Split, torch.Generator]:
+    """What the loop begins a class with, nothing of it shared with another class."""
+    starts = SharedStarts()
+    splits = (make_split(each, target, config) for each in (train, validation))
+    split, held_out = hold_near_components(*splits, [target], n, config, starts).splits
+    generator = trial_generator(config.seed, 0)
+    return VectorStarter(split, n, config, generator, starts).embedding, split, held_out, generator
+
+
 def loop_over_one(
     train: Activations, validation: Activations, target: int, n: int, config: TrainConfig
 ) -> tuple[SRAE, Losses, int, float, float]:
     """Fit one class: embedding, held-out losses, epochs, seconds, seconds of the start."""
     begin = time.perf_counter()
-    own = Activations(train.z, train.logits, train.labels)  # pretraining is not shared
-    split, held_out = make_split(own, target, config), make_split(validation, target, config)
+    srae, split, held_out, generator = start_of(train, validation, target, n, config)
     spread = split.logits.std(0, correction=0)
-    generator = trial_generator(config, 0)
-    srae = VectorStarter(split, n, config, generator).embedding
     started = time.perf_counter() - begin
     optimizer = torch.optim.Adam(
         srae.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
@@ -145,7 +151,7 @@ def loop_over_one(
     shares = split.weights @ groups
     best, best_epoch = full_set_losses(srae, held_out, spread, config), 0
     state = copy.deepcopy(srae.state_dict())
-    steps = max(1, len(own) // config.batch_size)
+    steps = max(1, len(train) // config.batch_size)
     means: dict[str, torch.Tensor] = {}
 
     def mean(name: str, batch: torch.Tensor) -> torch.Tensor:
@@ -154,14 +160,12 @@ def loop_over_one(
         return means[name] + batch - batch.detach()
 
     for epoch in range(1, config.epochs + 1):
-        if config.decay_every:
-            drop = 0.1 ** ((epoch - 1) // config.decay_every)
-            optimizer.param_groups[0]["lr"] = config.learning_rate * drop
+        optimizer.param_groups[0]["lr"] = Schedule(config, best, epoch - 1).learning_rate
         draws = torch.multinomial(
             split.weights, steps * config.batch_size, replacement=True, generator=generator
         )
         for index in draws.split(config.batch_size):
-            z, logits = own.z[index], split.logits[index]
+            z, logits = train.z[index], split.logits[index]
             e = srae.encode(z)
             errors = losses.reconstruction_errors(srae.decode(e) / srae.scale, z / srae.scale)
             loss = losses.faithfulness(srae.readout(e) / spread, logits / spread)
@@ -169,6 +173,9 @@ def loop_over_one(
             moments = mean("moments", second_moments(e))
             first = mean("means", group_moments(e, groups[index]))
             loss = loss + config.eta * losses.pull_away(moments, first, shares)
+            if split.components is not None:
+                apart = (e * srae.readout.weight - split.components[index]) / spread
+                loss = loss + config.components * apart.square().sum(1).mean()
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -179,14 +186,17 @@ def loop_over_one(
         if epoch - best_epoch >= config.patience:
             break
     srae.load_state_dict(state)
-    return srae.eval(), best, epoch, time.perf_counter() - begin, started
+    return srae.expanded().eval(), best, epoch, time.perf_counter() - begin, started
 
 
 # The comparison
 
 
-def quality(embedding: Any, data: Activations, target: int) -> tuple[float, int]:
-    """R^2 on a set, and the active x-features."""
+FIGURES = ("loss", "epochs", "r2", "f_reg", "f_reg_positives", "active")
+
+
+def quality(embedding: Any, data: Activations, target: int) -> dict[str, float]:
+    """Faithfulness on a set, and the active x-features."""
     with torch.no_grad():
         e = embedding.encode(data.z)
         found = measure_faithfulness(
@@ -197,11 +207,11 @@ def quality(embedding: Any, data: Activations, target: int) -> tuple[float, int]
             (target,),
             find_positives(data, [target])[0],
         )
-    return found.r2, found.active
+    return {name: getattr(found, name) for name in FIGURES if hasattr(found, name)}
 
 
 def compare(settings: Speed) -> dict[str, Any]:
-    """Both sides and the baselines on the same recorded activations."""
+    """Both loops and `fit_many` on the same recorded activations."""
     if settings.root is None or settings.weights is None:
         raise SystemExit("give --root and --weights, or --scaling")
     task = open_cub(TaskSource("cub", settings.root, settings.weights))
@@ -211,45 +221,29 @@ def compare(settings: Speed) -> dict[str, Any]:
     data, test = recorded.train, recorded.test
     if data.labels is None:
         raise SystemExit("the data need labels")
-    mask = split_kinds(data.labels, settings.base().validation_share, settings.seed)
+    mask = split_kinds(data.labels, settings.ours().validation_share, settings.seed)
     train, validation = data.select(~mask), data.select(mask)
-    outputs = data.logits.shape[1]
-    wanted = [i * outputs // settings.classes for i in range(min(settings.classes, outputs))]
-    ours_runs = [run_ours(settings, train, validation, wanted)]
-    loop = [run_loop(settings, train, validation, target) for target in wanted]
-    ours_runs += [
-        run_ours(settings, train, validation, wanted) for _ in range(settings.repeats - 1)
-    ]
-    seconds, fits = statistics.median([run[0] for run in ours_runs]), ours_runs[0][1]
-    rows = []
-    for target, (srae, held_out, epochs, loop_seconds, started) in zip(wanted, loop, strict=True):
-        fitted = next(each for each in fits.classes if each.targets == (target,))
+    wanted = spaced(data.logits.shape[1], settings.classes)
+    looped = [wanted[i] for i in spaced(len(wanted), settings.loop_classes)]
+    runs, rows = [run_ours(settings, train, validation, wanted)], []
+    for number, target in enumerate(looped):
+        names = list(settings.loops())
+        for name in names if number % 2 else names[::-1]:  # neither is always the first
+            row = run_loop(settings, train, validation, test, target, name)
+            rows.append({"target": target, "loop": name, **row})
+    for _ in range(settings.repeats - 1):
+        runs.append(run_ours(settings, train, validation, wanted))
+    for target in wanted:
+        fitted = next(each for each in runs[0][1].classes if each.targets == (target,))
         if fitted.report is None:
             raise SystemExit(f"class {target}: {fitted.error}")
-        mine = fits.embedding(target)
-        split = make_split(test, target, settings.base())
-        spread = train.logits[:, [target]].std(0, correction=0)
-        r2, active = quality(srae, test, target)
-        own_r2, own_active = quality(mine, test, target)
-        rows.append(
-            {
-                "target": target,
-                "loop_seconds": loop_seconds,
-                "loop_start_seconds": started,
-                "loop_epochs": epochs,
-                "epochs": fitted.report.epochs,
-                "loop_loss": held_out.total,
-                "loss": fitted.report.validation_losses.total,
-                "loop_test_loss": full_set_losses(srae, split, spread, settings.base()).total,
-                "test_loss": full_set_losses(mine, split, spread, settings.base()).total,
-                "loop_test_r2": r2,
-                "test_r2": own_r2,
-                "loop_active": active,
-                "active": own_active,
-            }
-        )
-    result = summarise(settings, rows, [run[0] for run in ours_runs], seconds)
-    result["baselines"] = baselines(settings, train, test, wanted)
+        losses_ = fitted.report.validation_losses.total
+        row = {"loss": losses_, "epochs": fitted.report.epochs}
+        figures = quality(runs[0][1].embedding(target), test, target)
+        rows.append({"target": target, "loop": "fit_many", **row, **figures})
+    result = summarise(settings, rows, [run[0] for run in runs])
+    if settings.baselines:
+        result["baselines"] = baselines(settings, train, test, wanted)
     result["machine"] = {
         "cpus": os.cpu_count(),
         "threads": torch.get_num_threads(),
@@ -260,12 +254,18 @@ def compare(settings: Speed) -> dict[str, Any]:
     return result
 
 
+def spaced(count: int, most: int) -> list[int]:
+    """Places among so many, evenly spaced."""
+    return [i * count // most for i in range(min(most, count))]
+
+
 def run_ours(
     settings: Speed, train: Activations, validation: Activations, wanted: list[int]
 ) -> tuple[float, Any]:
     """Seconds of `fit_many` over all classes, its processes' start included, and the fits."""
     begin = time.perf_counter()
     jobs = max(1, min(settings.jobs, len(wanted) // 2))
+    per_job = -(-len(wanted) // jobs)
     fits = fit_many(
         Activations(train.z, train.logits, train.labels),
         wanted,
@@ -273,7 +273,7 @@ def run_ours(
         n_features=settings.n_features,
         config=settings.ours(),
         compute=ComputeConfig(slots=settings.slots),
-        many=ManyConfig(block=max(1, min(13, -(-len(wanted) // jobs)))),
+        many=ManyConfig(block=-(-per_job // -(-per_job // BLOCK))),
         engine=LocalEngine(jobs),
     )
     seconds = time.perf_counter() - begin
@@ -281,47 +281,47 @@ def run_ours(
     return seconds, fits
 
 
-def run_loop(settings: Speed, train: Activations, validation: Activations, target: int) -> Any:
-    """One class of the loop."""
-    config = replace(settings.base(), batch_size=LOOP_BATCH)
-    found = loop_over_one(train, validation, target, settings.n_features, config)
-    CONSOLE.print(f"loop: class {target} in {found[3]:.1f} s, {found[2]} epochs")
-    return found
-
-
-def summarise(
-    settings: Speed, rows: list[dict[str, Any]], runs: list[float], seconds: float
+def run_loop(
+    settings: Speed,
+    train: Activations,
+    validation: Activations,
+    test: Activations,
+    target: int,
+    name: str,
 ) -> dict[str, Any]:
-    """Ratios and means."""
+    """One class of one of the loops: its figures."""
+    config = settings.loops()[name]
+    own = Activations(train.z, train.logits, train.labels)  # nothing that was computed is shared
+    found = loop_over_one(own, validation, target, settings.n_features, config)
+    embedding, lowest, epochs, seconds, started = found
+    CONSOLE.print(f"loop, {name}: class {target} in {seconds:.1f} s, {epochs} epochs")
+    times = {"seconds": seconds, "start_seconds": started}
+    return {**times, "loss": lowest.total, "epochs": epochs, **quality(embedding, test, target)}
 
-    def mean(name: str) -> float:
-        return statistics.mean(row[name] for row in rows)
 
-    per_class = statistics.median(row["loop_seconds"] for row in rows)
-    start = statistics.median(row["loop_start_seconds"] for row in rows)
-    return {
+def summarise(settings: Speed, rows: list[dict[str, Any]], runs: list[float]) -> dict[str, Any]:
+    """Ratios and means; figures of `fit_many` are also given of the loop's classes alone."""
+    seconds = statistics.median(runs)
+    loops = {name: [r for r in rows if r["loop"] == name] for name in settings.loops()}
+    looped = {row["target"] for row in loops["same"]}
+    ours = [row for row in rows if row["loop"] == "fit_many"]
+    found: dict[str, Any] = {
         "settings": {k: str(v) if isinstance(v, Path) else v for k, v in asdict(settings).items()},
-        "classes": len(rows),
-        "loop_seconds": sum(row["loop_seconds"] for row in rows),
-        "loop_median_seconds_per_class": per_class,
-        "loop_median_start_seconds": start,
+        "classes": len(ours),
         "seconds": seconds,
         "seconds_of_runs": runs,
-        "ratio_loop": per_class * len(rows) / seconds,
-        "ratio_loop_total": sum(row["loop_seconds"] for row in rows) / seconds,
-        "ratio_loop_without_its_start": (per_class - start) * len(rows) / seconds,
-        "loss_ratio": mean("loss") / mean("loop_loss"),
-        "loss_ratio_test": mean("test_loss") / mean("loop_test_loss"),
-        "mean_loss": mean("loss"),
-        "mean_loop_loss": mean("loop_loss"),
-        "mean_epochs": mean("epochs"),
-        "mean_loop_epochs": mean("loop_epochs"),
-        "mean_test_r2": mean("test_r2"),
-        "mean_loop_test_r2": mean("loop_test_r2"),
-        "mean_active": mean("active"),
-        "mean_loop_active": mean("loop_active"),
         "rows": rows,
     }
+    sets = {**loops, "fit_many": [r for r in ours if r["target"] in looped], "all": ours}
+    found["means"] = {
+        name: {k: statistics.mean(row[k] for row in some) for k in FIGURES}
+        for name, some in sets.items()
+    }
+    for name, some in loops.items():
+        per_class = statistics.median(row["seconds"] for row in some)
+        found[f"seconds_per_class_{name}"] = per_class
+        found[f"ratio_{name}"] = per_class * len(ours) / seconds
+    return found
 
 
 # Methods that see no target, with as many concepts
@@ -347,9 +347,9 @@ def baselines(
         e = embedding.encode(train.z)
         values = []
         for target in wanted:
-            weights = sample_weights(train, (target,), settings.base().positive_share)
+            weights = sample_weights(train, (target,), settings.ours().positive_share)
             own = with_readout(embedding, e, train.logits[:, [target]], weights)
-            values.append(quality(own, test, target)[0])
+            values.append(quality(own, test, target)["r2"])
         found[name] = {"seconds": seconds, "mean_test_r2": statistics.mean(values)}
     found["TopK-SAE (overcomplete)"] = overcomplete_sae(settings, train, test, wanted)
     return found
@@ -389,7 +389,7 @@ def overcomplete_sae(
     values = []
     for target in wanted:
         weights = (
-            sample_weights(train, (target,), settings.base().positive_share).sqrt().unsqueeze(1)
+            sample_weights(train, (target,), settings.ours().positive_share).sqrt().unsqueeze(1)
         )
         ones = [torch.cat([x, torch.ones(len(x), 1)], 1) for x in (e, other)]
         solution = torch.linalg.lstsq(
@@ -427,9 +427,11 @@ def scaling(settings: Speed) -> dict[str, Any]:
         "n_features": [2, 5, 10, 20],
     }
     found: dict[str, Any] = {"middle": middle, "epochs": 4}
-    for name, values in axes.items():
+    if settings.json is not None and settings.json.exists():
+        found = json.loads(settings.json.read_text("utf-8"))
+    for name in settings.axes:
         found[name] = []
-        for value in values:
+        for value in axes[name]:
             at = {**middle, name: value}
             runs = [time_fit(settings, at, found["epochs"]) for _ in range(settings.repeats)]
             row = {"value": value, "seconds": statistics.median(runs), "runs": runs}
@@ -492,36 +494,20 @@ def draw(found: dict[str, Any], path: Path) -> None:
 def show(result: dict[str, Any]) -> None:
     """Print the comparison."""
     table = Table(title=f"{result['classes']} classes, {result['machine']['images']} images")
-    for name in ("", "loop", "fit_many", "ratio"):
+    columns = {"before": "loop, before", "same": "loop, same", "fit_many": "fit_many"}
+    for name in ("", *columns.values(), "fit_many, all"):
         table.add_column(name, justify="left" if not name else "right")
-    loop, ours = result["loop_seconds"], result["seconds"]
     spread = ", ".join(f"{s:.1f}" for s in result["seconds_of_runs"])
-    table.add_row("seconds, all classes", f"{loop:.1f}", f"{ours:.1f} ({spread})", "")
-    per_class = result["loop_median_seconds_per_class"]
-    table.add_row(
-        "median seconds per class",
-        f"{per_class:.2f}",
-        f"{ours / result['classes']:.2f}",
-        f"[bold]{result['ratio_loop']:.2f}[/]",
-    )
-    table.add_row(
-        "the same, without the loop's start",
-        "",
-        "",
-        f"{result['ratio_loop_without_its_start']:.2f}",
-    )
-    for title, name in (
-        ("held-out loss (eq. 5)", "loss"),
-        ("epochs", "epochs"),
-        ("test R2", "test_r2"),
-        ("active x-features, test", "active"),
-    ):
-        values = result[f"mean_loop_{name}"], result[f"mean_{name}"]
-        ratio = f"[bold]{result['loss_ratio']:.4f}[/]" if name == "loss" else ""
-        table.add_row(title, *(f"{value:.3f}" for value in values), ratio)
-    table.add_row("test loss", "", "", f"{result['loss_ratio_test']:.4f}")
+    loops = [f"{result[f'seconds_per_class_{name}']:.2f}" for name in ("before", "same")]
+    ours = f"{result['seconds'] / result['classes']:.3f}"
+    table.add_row("seconds per class (median)", *loops, ours, f"all in {spread}")
+    ratios = [f"[bold]{result[f'ratio_{name}']:.1f}[/]" for name in ("before", "same")]
+    table.add_row("the same over that of fit_many", *ratios, "1", "")
+    for name in FIGURES:
+        values = [result["means"][column][name] for column in (*columns, "all")]
+        table.add_row(name, *(f"{value:.3f}" for value in values))
     CONSOLE.print(table)
-    for name, row in result["baselines"].items():
+    for name, row in result.get("baselines", {}).items():
         CONSOLE.print(f"{name}: {row}")
 
 
@@ -530,7 +516,7 @@ def main() -> None:
     settings = tyro.cli(Speed)
     if settings.scaling:
         result = scaling(settings)
-        if settings.figure is not None:
+        if settings.figure is not None and all(name in result for name in Speed.axes):
             draw(result, settings.figure)
     else:
         result = compare(settings)

@@ -164,7 +164,7 @@ class ComputeConfig:
     """How fits are computed; it changes speed and memory, and results by rounding alone.
 
     Attributes:
-        slots: fits that are computed at once; None takes 8 on the CPU, and on a GPU as many as its
+        slots: fits that are computed at once; None takes 4 on the CPU, and on a GPU as many as its
             free memory holds.
         device: of the fit, as PyTorch names it.
         autocast: compute matrix products in bfloat16, for devices that are fast at it; results then
