@@ -26,8 +26,10 @@ from torchxnn.attribution.methods import METHODS
 from torchxnn.data.activations import Activations
 from torchxnn.embeddings.srae import SRAE
 from torchxnn.training.config import ComputeConfig, ConvConfig, TrainConfig
-from torchxnn.training.fit import fit_embedding
+from torchxnn.training.fit import fit_embedding, fit_group
 from torchxnn.training.many import fit_many
+from torchxnn.training.restarts import FitResult
+from torchxnn.training.slots import count_slots
 from torchxnn.xnn import XNN
 
 NETWORKS = {"vgg16": 1.5, "resnet50": 1.5, "vit_b_16": 2.5, "convnext_tiny": 2.5}
@@ -89,7 +91,7 @@ def classes(count: int, dims: int, outputs: int) -> Activations:
 
 def fits(table: Table, quick: bool) -> None:
     """Fits of one class and of several, with every setting of the device."""
-    data = classes(*(240, 32, 4) if quick else (1500, 1024, 20))
+    data = classes(*(240, 32, 4) if quick else (1500, 1024, 50))
     config = TrainConfig(epochs=3 if quick else 20, trials=1)
     name = str(table.device)
 
@@ -108,7 +110,27 @@ def fits(table: Table, quick: bool) -> None:
         found = fit_many(data, targets, config=change, compute=compute)
         return time.perf_counter() - start, f"{len(found.classes)} classes", f"{found.failed}"
 
+    def group(refits: int) -> tuple[float, str, str]:
+        """All classes so often, in one group, with the default settings; one fit of it alone."""
+        targets = [(target,) for target in range(data.n_outputs)] * refits
+        seeds = [number // data.n_outputs for number in range(len(targets))]
+        compute, settings = ComputeConfig(device=name), replace(config, epochs=whole)
+        slots = count_slots(compute, data.to(table.device), 5, settings)
+        found: dict[int, FitResult] = {}
+        start = time.perf_counter()
+        fit_group(data, None, targets, 5, settings, compute, found.__setitem__, seeds=seeds)
+        took = time.perf_counter() - start
+        failed = [each for each in found.values() if not isinstance(each, tuple)]
+        _, there = found[1]  # type: ignore[misc]
+        _, here = fit_embedding(data, None, [1], 5, settings)
+        losses = [torch.tensor(each.validation_losses.total) for each in (here, there)]
+        against = f"{len(targets)} fits, {len(failed)} failed, up to {slots} at once"
+        return took, against, difference(*losses)
+
+    whole = config.epochs if quick else TrainConfig().epochs
     table.row("fit, one class", one)
+    table.row(f"{data.n_outputs} classes, one group", lambda: group(1))
+    table.row(f"{data.n_outputs} classes x 5 refits, one group", lambda: group(5))
     small = replace(config, subspace=16 if quick else 64, components=0.0, revive=1)
     table.row("fit_many", lambda: many(config))
     table.row("fit_many, subspace and revival", lambda: many(small))

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from device_examples import opened
 from pretended_device import counted_waits, pretended_devices
 from torchxnn.data.activations import Activations
 from torchxnn.errors import DegenerateFitWarning
@@ -174,6 +175,25 @@ def test_nothing_waits_for_the_device_within_an_epoch(change, monkeypatch):
     for _, waits in epochs:
         assert waits == ["to the device"]
     assert all(waits == ["from the device"] for waits in measured)
+
+
+@pytest.mark.cuda
+def test_cuda_says_that_nothing_waits_within_an_epoch(monkeypatch):
+    ordinary = Group.train_epoch
+
+    def train_epoch(self):
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            ordinary(self)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+    monkeypatch.setattr(Group, "train_epoch", train_epoch)
+    with opened("cuda") as device:
+        for change in ({}, {"subspace": 8}):
+            config = replace(QUICK, epochs=3, **change)
+            found = fit_all(many_classes(), None, [0, 1, 2], config, device=str(device))
+            assert all(isinstance(each, tuple) for each in found)
 
 
 def test_waits_are_counted():

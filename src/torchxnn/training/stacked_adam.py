@@ -120,7 +120,8 @@ class StackedAdam:
 
     def _piece(self, name: str, place: int | None) -> _Piece:
         value, (first, second) = self.values[name], self.moments[name]
-        steps = torch.tensor(float(self.counts[name][place or 0]), device=value.device)
+        count = float(self.counts[name][place or 0])
+        steps = torch.full((), count, device=value.device)  # made there: no copy to wait for
         if place is None:
             return _Piece(name, None, (value, first, second), steps)
         return _Piece(name, place, (value[place], first[place], second[place]), steps)
