@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torchxnn.attribution.excitation_backprop.method import ExcitationBackprop
 from torchxnn.attribution.methods import METHODS
 from torchxnn.data.activations import Activations
+from torchxnn.data.positives import split_kinds
 from torchxnn.embeddings.srae import SRAE
 from torchxnn.training.config import ComputeConfig, ConvConfig, TrainConfig
 from torchxnn.training.fit import fit_embedding, fit_group
@@ -115,18 +116,20 @@ def fits(table: Table, quick: bool) -> None:
         targets = [(target,) for target in range(data.n_outputs)] * refits
         seeds = [number // data.n_outputs for number in range(len(targets))]
         compute, settings = ComputeConfig(device=name), replace(config, epochs=whole)
-        slots = count_slots(compute, data.to(table.device), 5, settings)
+        slots = count_slots(compute, train.to(table.device), 5, settings)
         found: dict[int, FitResult] = {}
         start = time.perf_counter()
-        fit_group(data, None, targets, 5, settings, compute, found.__setitem__, seeds=seeds)
+        fit_group(train, held_out, targets, 5, settings, compute, found.__setitem__, seeds=seeds)
         took = time.perf_counter() - start
         failed = [each for each in found.values() if not isinstance(each, tuple)]
         _, there = found[1]  # type: ignore[misc]
-        _, here = fit_embedding(data, None, [1], 5, settings)
+        _, here = fit_embedding(train, held_out, [1], 5, settings)
         losses = [torch.tensor(each.validation_losses.total) for each in (here, there)]
         against = f"{len(targets)} fits, {len(failed)} failed, up to {slots} at once"
         return took, against, difference(*losses)
 
+    mask = split_kinds(data.labels, config.validation_share, config.seed)
+    train, held_out = data.select(~mask), data.select(mask)
     whole = config.epochs if quick else TrainConfig().epochs
     table.row("fit, one class", one)
     table.row(f"{data.n_outputs} classes, one group", lambda: group(1))
