@@ -264,7 +264,7 @@ def test_a_working_set_holds_all_positives_and_as_many_others_as_fit(cache):
 
 @pytest.mark.usefixtures("few_starts")
 def test_fits_in_little_memory_are_nearly_as_faithful(cache):
-    config = replace(QUICK, epochs=30, patience=30, learning_rate=3e-3)
+    config = replace(QUICK, epochs=60, patience=60, learning_rate=0.01)
     small = fit_many(
         cache,
         [0, 1, 2, 3],
