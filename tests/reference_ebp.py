@@ -82,10 +82,12 @@ def pass_down(
     relevance: Tensor,
     *,
     dual: bool = False,
+    absorb: bool = False,
 ) -> Tensor:
     """R_j = sum_i P(j|i) R_i, P proportional to (s_i w_ij x_j)+, else |w_ij x_j|, |w_ij|, even.
 
-    A dual unit: (s_i w_ij x_j)+, else |x_j| where there is a connection, else even.
+    A dual unit: (s_i w_ij x_j)+, else |x_j| where there is a connection, else even. With `absorb`
+    nothing is passed on where nothing agrees.
     """
     result = torch.zeros_like(x)
     for i in range(weights.shape[0]):
@@ -99,6 +101,8 @@ def pass_down(
         ]
         if dual:
             options[1:3] = [(structure[i] != 0) * x.abs()]
+        if absorb and float(options[0].sum()) <= 0:
+            continue
         won = next(option for option in options if float(option.sum()) > 0)
         result += won / won.sum() * relevance[i]
     return result
@@ -120,11 +124,12 @@ def _signs(node: Node, values: dict[str, Tensor], by_name: dict[str, Node]) -> l
 
 
 def reference(
-    nodes: list[Node], image: Tensor, target: int, *, dual: bool = False
+    nodes: list[Node], image: Tensor, target: int, *, dual: bool = False, absorb: bool = False
 ) -> dict[str, Tensor]:
     """Marginal relevance of every node's output for one image (1, ...), in float64.
 
     The last node must be linear and is the layer that feeds the target; `dual` negates its weights.
+    With `absorb` relevance ends at units of the other nodes that nothing agrees with.
     """
     by_name = {node.name: node for node in nodes}
     values = {"x": image}
@@ -153,11 +158,12 @@ def reference(
                 signs,
                 received,
                 dual=dual and node is nodes[-1],
+                absorb=absorb and node is not nodes[-1],
             )
         elif node.kind in ("move", "max"):
             _copies(node, sources, received, relevance)
         elif node.kind == "sum":
-            _sum(node, values, received, relevance)
+            _sum(node, values, received, relevance, absorb=absorb)
     return relevance
 
 
@@ -176,26 +182,44 @@ def _copies(
 
 
 def _sum(
-    node: Node, values: dict[str, Tensor], received: Tensor, relevance: dict[str, Tensor]
+    node: Node,
+    values: dict[str, Tensor],
+    received: Tensor,
+    relevance: dict[str, Tensor],
+    *,
+    absorb: bool,
 ) -> None:
     terms = [values[name].flatten() for name in node.inputs]
     total = values[node.name].flatten()
     for i in range(total.numel()):
         each = torch.stack([term[i] for term in terms])
         options = [(_sign(float(total[i])) * each).clamp(min=0), each.abs(), torch.ones_like(each)]
+        if absorb and float(options[0].sum()) <= 0:
+            continue
         won = next(option for option in options if float(option.sum()) > 0)
         for position, name in enumerate(node.inputs):
             relevance[name][i] += won[position] / won.sum() * received[i]
 
 
 def measured(
-    module: nn.Module, images: Tensor, target: int, at: nn.Module | None, *, contrastive: bool
+    module: nn.Module,
+    images: Tensor,
+    target: int,
+    at: nn.Module | None,
+    *,
+    contrastive: bool,
+    absorb: bool = False,
 ) -> Tensor:
-    """The library's relevance of a layer's output or of the images, (B, ...), not summed."""
+    """The library's relevance of a layer's output or of the images, (B, ...), not summed.
+
+    It is not scaled, either, where some of it was absorbed.
+    """
     (tape,) = record(module.eval(), images, stop=at)
     with torch.no_grad():
         seeds = torch.zeros((1, *tape.output.shape), dtype=images.dtype)
         seeds[:, :, target] = 1
         prepared = prepare(tape, certify=False)
-        walk = Walk(prepared, contrastive=contrastive, beside=contrastive, free=True)
-        return walk.run(seeds, tape.images if tape.stop is None else tape.stop)[-1]
+        settings = {"contrastive": contrastive, "absorb": absorb, "beside": contrastive}
+        walk = Walk(prepared, **settings, free=True)
+        found = walk.run(seeds, tape.images if tape.stop is None else tape.stop)
+        return found[0] - found[1] if len(found) > 1 else found[0]

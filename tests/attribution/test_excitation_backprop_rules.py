@@ -419,22 +419,27 @@ def units_without_input(gen: torch.Generator) -> list[Node]:
 
 
 def compare(nodes: list[Node], images: Tensor | None = None) -> None:
-    """Every layer, marginal and contrastive, for a batch of two and two targets."""
+    """Every layer, marginal and contrastive, for a batch of two and two targets.
+
+    What biases decide is shared for one target, and absorbed for the other.
+    """
     if images is None:
         images = random(torch.Generator().manual_seed(5), 2, 3, 6, 6)
     module = DagNetwork(nodes)
-    for target in (0, 2):
-        positive = [reference(nodes, image[None], target) for image in images]
-        dual = [reference(nodes, image[None], target, dual=True) for image in images]
+    for target, absorb in ((0, False), (2, True)):
+        positive = [reference(nodes, image[None], target, absorb=absorb) for image in images]
+        dual = [reference(nodes, image[None], target, dual=True, absorb=absorb) for image in images]
         for name in ["x", *(node.name for node in nodes[:-1])]:
             at = None if name == "x" else module.steps[name]
             wanted = torch.stack([r[name] for r in positive])
             if not bool(wanted.any()):
                 continue
-            found = measured(module, images, target, at, contrastive=False).flatten(1)
+            found = measured(module, images, target, at, contrastive=False, absorb=absorb)
+            found = found.flatten(1)
             torch.testing.assert_close(found, wanted, rtol=1e-9, atol=1e-12, msg=name)
             wanted = wanted - torch.stack([r[name] for r in dual])
-            found = measured(module, images, target, at, contrastive=True).flatten(1)
+            found = measured(module, images, target, at, contrastive=True, absorb=absorb)
+            found = found.flatten(1)
             torch.testing.assert_close(found, wanted, rtol=1e-8, atol=1e-12, msg=name)
 
 

@@ -77,7 +77,7 @@ def test_warnings_tell_every_reason_for_doubt():
     text = "; ".join(doubtful.card().warnings)
     assert "degenerate: 1 of 3" in text
     assert "instead of 9.00" in text
-    assert "60% of the relevance went through the fallback rule; on such networks" in text
+    assert "60% of the relevance met units that their biases decided; on such networks" in text
     assert "the method removal tells more" in text
     assert "not conserved" in text
     for warning in doubtful.card().warnings:

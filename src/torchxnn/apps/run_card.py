@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from torchxnn.errors import ModelError
+from torchxnn.explanations.certificate import worst_map
 from torchxnn.explanations.fit_facts import fit_facts
 from torchxnn.explanations.names.file import read_names
 from torchxnn.explanations.names.judgements import FeatureNames, Status
@@ -255,7 +256,8 @@ def _maps(found: Evaluation | None) -> tuple[tuple[str, str], ...]:
         rows.append(("contrast mass", f"{min(masses):.2%} to {max(masses):.2%} of the relevance"))
     rows.append(("conservation error", f"{certificate.conservation_error:.1e}"))
     if certificate.fallback_share is not None:
-        rows.append(("fallback share", f"{certificate.fallback_share:.1%} of the worst map"))
+        whose = worst_map(certificate) or "the worst map"
+        rows.append(("fallback share", f"{certificate.fallback_share:.1%} of {whose}"))
     if found.orthogonality is not None:
         overlap = found.orthogonality.mean_squared_correlation
         rows.append(("overlap", f"mean squared correlation {overlap:.3f}"))

@@ -62,10 +62,11 @@ class Certificate:
     Attributes:
         conservation_error: largest |sum - 1| of the marginal maps, over images, targets and every
             cut through the network on the way from the target to the input.
-        fallback_share: largest share of the marginal maps' relevance at the pixels, over images and
-            targets, that met a fallback rule anywhere on its way because a unit had no contribution
-            that agrees with its sign; what met several counts once. Targets that are off (exactly
-            0, as x-features often are) do not count.
+        fallback_share: largest share of the marginal maps' relevance, over images and targets, that
+            met a unit without a contribution that agrees with its sign, so that its bias decided;
+            what met several counts once. It ends there and is in no map, or is shared by size (see
+            `ExcitationBackprop`). Targets that are off (exactly 0, as x-features often are) do not
+            count.
         dtype: precision in which the maps were computed.
         method: name of the attribution method.
         versions: versions of torchxnn and torch.
@@ -75,6 +76,7 @@ class Certificate:
             images on which the target is not off (None where it is off on all), as a share of the
             relevance that it began with; see `contrast_mass`. None where it was not measured, as in
             files of earlier versions.
+        fallback_shares: the largest share of each target over the images; None as contrast mass.
     """
 
     conservation_error: float | None
@@ -84,6 +86,7 @@ class Certificate:
     versions: dict[str, str]
     completeness_error: float | None = None
     contrast_mass: tuple[float | None, ...] | None = None
+    fallback_shares: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -94,7 +97,8 @@ class LayerCertificate:
         layer: dotted name; "" for operations of the outermost module.
         operations: operations that relevance passed.
         conservation_error: largest |sum - 1| of the marginal maps after any of them.
-        fallback_share: largest share of relevance that any of them shared out by a fallback rule.
+        fallback_share: largest share of relevance that met, in any of them, units that no
+            contribution agrees with.
     """
 
     layer: str

@@ -58,6 +58,7 @@ class EffectiveExcitationBackprop(Attributor):
         layer: of any other module, the submodule or dotted name from which it is piecewise linear,
             such as the layer that an XNN is attached to.
         contrastive: as `ExcitationBackprop`.
+        undecided: as `ExcitationBackprop`.
 
     Raises:
         XNNError: it is not said where the linear part begins, or it is not piecewise linear.
@@ -69,6 +70,7 @@ class EffectiveExcitationBackprop(Attributor):
 
     layer: str | nn.Module | None = None
     contrastive: bool = True
+    undecided: str = "absorb"
 
     def __post_init__(self) -> None:
         """Find the layer."""
@@ -107,7 +109,9 @@ class EffectiveExcitationBackprop(Attributor):
         check_images(self._network, images)
         with preserve_state(self._network):
             linear = self._linear(images, targets.to(images.device, torch.int64))
-            method = ExcitationBackprop(linear, contrastive=self.contrastive)
+            method = ExcitationBackprop(
+                linear, contrastive=self.contrastive, undecided=self.undecided
+            )
             columns = torch.arange(targets.shape[1]).expand(len(images), -1)
             return replace(method.draw(images, columns, certify), method=EFFECTIVE)
 

@@ -200,4 +200,6 @@ def _worst(certificates: Sequence[Certificate]) -> Certificate:
     for name in ("conservation_error", "fallback_share", "completeness_error"):
         known = [value for c in certificates if (value := getattr(c, name)) is not None]
         worst[name] = max(known, default=None)
+    shares = [c.fallback_shares for c in certificates if c.fallback_shares is not None]
+    worst["fallback_shares"] = tuple(map(max, zip(*shares, strict=True))) if shares else None
     return replace(certificates[0], **worst)

@@ -270,9 +270,11 @@ class CompareRules(BenchmarkCommand):
     """Compare the rules that draw the maps of x-features, judged by hiding squares of birds.
 
     Attributes:
+        data: birds that are photographed or rendered.
         rules: what is compared, on how many images.
     """
 
+    data: Literal["cub", "funnybirds"] = "cub"
     config: BenchmarkConfig = field(default_factory=default_config)
     rules: RulesConfig = field(default_factory=RulesConfig)
 

@@ -9,6 +9,7 @@ from typing import Any
 from rich.table import Table
 
 from torchxnn.cli.terminal import NUMBERS
+from torchxnn.explanations.certificate import worst_map
 from torchxnn.explanations.fit_facts import fit_facts
 from torchxnn.metrics.evaluation import Evaluation
 from torchxnn.metrics.faithfulness import Faithfulness
@@ -98,7 +99,8 @@ def evaluation_table(evaluation: Evaluation) -> Table:
         if certificate.conservation_error is not None:
             table.add_row("conservation error", f"{certificate.conservation_error:.1e}", "lower")
         if certificate.fallback_share is not None:
-            table.add_row("fallback share", f"{certificate.fallback_share:.1%}", "lower")
+            whose = f" ({worst})" if (worst := worst_map(certificate)) else ""
+            table.add_row("fallback share", f"{certificate.fallback_share:.1%}{whose}", "lower")
     if evaluation.faithfulness.degenerate:
         reasons = "; ".join(evaluation.faithfulness.degenerate)
         table.caption += f"\n[bold red]DEGENERATE: {reasons}[/]"

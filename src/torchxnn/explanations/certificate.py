@@ -130,10 +130,21 @@ def drawing_warnings(certificate: Certificate, unit: str) -> list[str]:
     fallback, error, found = certificate.fallback_share, certificate.conservation_error, []
     if fallback is not None and fallback > FALLBACK_LIMIT:
         way_out = f"; {BETTER_WITNESS}" if unit == "image" else ""
-        found.append(f"{fallback:.0%} of the relevance went through the fallback rule{way_out}")
+        worst = worst_map(certificate)
+        whose = f" of {worst}, the most of all," if worst else ""
+        found.append(
+            f"{fallback:.0%} of the relevance{whose} met units that their biases decided{way_out}"
+        )
     if error is not None and not error <= CONSERVATION_LIMIT:
         found.append(f"relevance is not conserved (error {error:.1e})")
     return found
+
+
+def worst_map(certificate: Certificate) -> str:
+    """Whose fallback share the largest is; empty where there is none, or no other map."""
+    shares = certificate.fallback_shares or ()
+    worst = max(shares, default=0.0)
+    return f"x-feature {shares.index(worst) + 1}" if len(shares) > 1 and worst > 0 else ""
 
 
 def _made(certificate: Certificate) -> str:
@@ -157,6 +168,8 @@ def certified(certificate: Certificate) -> str:
         ("completeness error", certificate.completeness_error, ".1%"),
     )
     known = [f"{name} {value:{form}}" for name, value, form in figures if value is not None]
+    if worst := worst_map(certificate):
+        known[1] += f" ({worst})"
     if certificate.conservation_error is not None:
         known.append(_masses(certificate.contrast_mass))
     return ", ".join(known) or "a method that promises no sum, so nothing to certify"

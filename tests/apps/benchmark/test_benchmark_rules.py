@@ -8,14 +8,15 @@ from benchmark_examples import write_squares, write_weights
 from benchmark_settings import CONFIG
 from torchxnn.apps.benchmark.class_by_class import Plan
 from torchxnn.apps.benchmark.job_settings import RulesConfig
-from torchxnn.apps.benchmark.rules import _rows, run_rules
+from torchxnn.apps.benchmark.rules import SHARED, _box, _rows, run_rules
 from torchxnn.apps.benchmark.rules_tables import by_mass, rules_text, summarise_rules
-from torchxnn.apps.benchmark.tasks import TaskSource
+from torchxnn.apps.benchmark.tasks import TASKS, TaskSource
 from torchxnn.attribution.effective_weights import EFFECTIVE
 from torchxnn.attribution.methods import PAPER
-from torchxnn.errors import XNNError
+from torchxnn.errors import DataError, XNNError
 
-RULES = RulesConfig(images=3, rules=(PAPER, EFFECTIVE))
+(SHARING,) = (name for name, rule in SHARED.items() if rule == EFFECTIVE)
+RULES = RulesConfig(images=3, rules=(PAPER, EFFECTIVE, SHARING))
 
 
 @pytest.fixture(scope="module")
@@ -31,13 +32,13 @@ def ran(tmp_path_factory):
 def test_records_and_tables(ran):
     _, records = ran
     summary = summarise_rules(records)
-    assert list(summary["rules"]) == [PAPER, EFFECTIVE]
+    assert list(summary["rules"]) == list(summary["logit"]) == [PAPER, EFFECTIVE, SHARING]
     for found in summary["rules"].values():
         assert 0 <= found["off"] <= 1
         assert 0 <= found["pointing"] <= 1
         assert 0 < found["mass"] < 1
         assert found["told"] is None or -2 <= found["told"] <= 2
-    assert {test["rule"] for test in summary["tests"]} == {EFFECTIVE}
+    assert {test["rule"] for test in summary["tests"]} == {EFFECTIVE, SHARING}
     assert all(test["p"] <= test["p_holm"] <= 1 for test in summary["tests"])
     maps = sum(len(record["rules"][PAPER]["maps"]) for record in records.values())
     assert sum(row["maps"] for row in by_mass(records, PAPER)) == maps
@@ -80,3 +81,15 @@ def test_settings_out_of_range(tmp_path):
         RulesConfig(images=1)
     with pytest.raises(XNNError, match="unknown attribution method 'nothing'"):
         run_rules(plan, RulesConfig(rules=("nothing",)))
+
+
+def test_rendered_birds_have_the_box_of_their_parts_and_body(ran):
+    """Two parts (1, 2), the body (3), and an object of the background (4), which is no bird."""
+    masks = torch.zeros(6, 8, dtype=torch.int64)
+    masks[1, 2], masks[4, 3], masks[2, 5], masks[0, 7] = 1, 2, 3, 4
+    squares = TASKS["cub"](ran[0].source)
+    sample = replace(squares.located[0], box=None, masks=masks)
+    birds = replace(squares, parts=("beak", "wing"), removals=squares.test)
+    assert _box(birds, sample).tolist() == [2, 1, 4, 4]
+    with pytest.raises(DataError, match="has no boxes of the objects"):
+        _box(squares, sample)

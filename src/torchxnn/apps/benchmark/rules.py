@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from torchxnn.apps.benchmark.class_by_class import (
@@ -30,16 +30,20 @@ from torchxnn.apps.benchmark.methods import fit_variant
 from torchxnn.apps.benchmark.over_classes import mean
 from torchxnn.apps.benchmark.tasks import Task
 from torchxnn.apps.gallery import evenly_spaced
-from torchxnn.attribution.base import contrast_mass
+from torchxnn.attribution.base import Attributor, contrast_mass
 from torchxnn.attribution.effective_weights import EFFECTIVE
 from torchxnn.attribution.methods import PAPER, attributor, check_method
 from torchxnn.data.datasets.base import Sample
 from torchxnn.embeddings.matching import feature_correlation
 from torchxnn.errors import DataError, XNNWarning
+from torchxnn.explanations.maps import Units
 from torchxnn.metrics.orthogonality import MapCovariance
 from torchxnn.metrics.pointing import pixels_inside, pointing_hits
 from torchxnn.models.layers import run_above_layer
 from torchxnn.xnn import XNN
+
+SHARED = {f"{rule}:share": rule for rule in (PAPER, EFFECTIVE)}
+"""The same rules where units that their biases decided share their relevance by size."""
 
 METHOD = "XNN"
 """What is fitted: by default what `xnn fit` does."""
@@ -58,7 +62,7 @@ def run_rules(plan: Plan, config: RulesConfig) -> dict[str, dict[str, Any]]:
         XNNError: there is no such rule.
     """
     for rule in config.rules:
-        check_method(rule)
+        check_method(SHARED.get(rule, rule))
     opened, wanted = open_benchmark(plan, _check_boxes)
     measurement = Measurement("rules", partial(_measure, config), settings={"rules": config})
     return measure_classes(plan, measurement, opened, wanted)
@@ -66,8 +70,9 @@ def run_rules(plan: Plan, config: RulesConfig) -> dict[str, dict[str, Any]]:
 
 def _check_boxes(task: Task, wanted: list[int]) -> None:
     rows = [row for target in wanted for row in task.positives(target)[:1]]
-    if not rows or task.located[rows[0]].box is None:
-        raise DataError(f"{task.located.name} has no boxes of the objects; choose another data set")
+    if not rows:
+        raise DataError(f"{task.located.name} has no images of these classes")
+    _box(task, task.located[rows[0]])
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,9 +105,9 @@ def _measure(config: RulesConfig, opened: Opened, target: int) -> dict[str, Any]
     judged = _judge(opened.task, xnn, target, config.images)
     rules = {rule: _rule_figures(xnn, rule, judged) for rule in config.rules}
     logit = {}
-    for rule in (each for each in config.rules if each in (PAPER, EFFECTIVE)):
-        options = {"layer": xnn.layer} if rule == EFFECTIVE else {}
-        drawing = attributor(rule, xnn.model, **options)
+    for rule in (each for each in config.rules if SHARED.get(each, each) in (PAPER, EFFECTIVE)):
+        options = {"layer": xnn.layer} if SHARED.get(rule, rule) == EFFECTIVE else {}
+        drawing = _drawing(rule, xnn.model, **options)
         with warnings.catch_warnings(action="ignore", category=XNNWarning):
             maps = [drawing.attribute_many(each, [target]) for each in judged.images.split(1)]
         logit[rule] = mean([row["own"] for row in _rows(torch.cat(maps), judged.logit_falls)])
@@ -118,17 +123,29 @@ def _fit(opened: Opened, target: int) -> tuple[XNN, float]:
     return xnn, report.validation.r2
 
 
-def _box(sample: Sample) -> Float[Tensor, " 4"]:
-    if sample.box is None:
-        raise DataError(f"{sample.path} has no box of the object, without which nothing is inside")
-    return sample.box
+def _drawing(rule: str, module: nn.Module, **options: Any) -> Attributor:
+    """The attribution method of a rule of `METHODS` or `SHARED`."""
+    if rule in SHARED:
+        return attributor(SHARED[rule], module, undecided="share", **options)
+    return attributor(rule, module, **options)
+
+
+def _box(task: Task, sample: Sample) -> Float[Tensor, " 4"]:
+    """The object's box (x, y, width, height); of rendered birds that of their parts and body."""
+    if sample.box is not None:
+        return sample.box
+    if task.removals is None or sample.masks is None:
+        raise DataError(f"{task.located.name} has no boxes of the objects; choose another data set")
+    rows, columns = ((sample.masks > 0) & (sample.masks <= len(task.parts) + 1)).nonzero().T
+    left, top = columns.min(), rows.min()
+    return torch.stack([left, top, columns.max() + 1 - left, rows.max() + 1 - top]).float()
 
 
 @torch.no_grad()
 def _judge(task: Task, xnn: XNN, target: int, most: int) -> _Judged:
     samples = [task.located[row] for row in evenly_spaced(task.positives(target), most)]
     images = torch.stack([sample.image for sample in samples])
-    boxes = torch.stack([_box(sample) for sample in samples])
+    boxes = torch.stack([_box(task, sample) for sample in samples])
     features, falls, logit_falls = [], [], []
     for image in images.split(1):
         z = occluded_activations(layer_of(task), image)[0]
@@ -143,7 +160,7 @@ def _judge(task: Task, xnn: XNN, target: int, most: int) -> _Judged:
 
 def _rule_figures(xnn: XNN, rule: str, judged: _Judged) -> dict[str, Any]:
     start = time.perf_counter()
-    drawing = xnn.attributor(rule)
+    drawing = _drawing(rule, Units(xnn.attached, xnn.fitted()))
     n = xnn.fitted().n_features
     with warnings.catch_warnings(action="ignore", category=XNNWarning):
         parts = [drawing.attribute_many(each, range(n)) for each in judged.images.split(1)]

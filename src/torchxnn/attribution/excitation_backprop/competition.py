@@ -6,9 +6,10 @@ The unit y_i = sum_j w_ij x_j + b_i passes its relevance to the inputs that agre
 
 For x >= 0 and s_i = + this is excitation backprop (Zhang et al., 2016, eq. 2), computed with one
 positive forward pass for the denominators and one data gradient for every seed. The bias takes no
-part. A unit without an agreeing contribution shares its relevance by |w_ij x_j|, then by |w_ij|,
-then evenly; what is shared so is counted as *fallback*. A dual unit (see `excitation_backprop`)
-without an agreeing contribution shares by |x_j| instead: there is no evidence against the unit.
+part. A unit without an agreeing contribution was decided by its bias. What it receives is counted
+as *fallback*, and ends there or is shared by |w_ij x_j|, then by |w_ij|, then evenly (see `Walk`).
+A dual unit (see `excitation_backprop`) without an agreeing contribution shares by |x_j| instead:
+there is no evidence against the unit.
 """
 
 from __future__ import annotations
@@ -174,8 +175,10 @@ class Competition:
             for x, weight in self._contributors(sign):
                 result = self._linear.add_products(result, scaled, x, weight)
         for lost in losers:
-            extra = self._fall_back(note(lost), dual=dual)
-            result = extra if result is None else result.add_(extra)
+            shared = note(lost)
+            if bool(shared.any()):
+                extra = self._fall_back(shared, dual=dual)
+                result = extra if result is None else result.add_(extra)
         if result is None:
             return relevance.new_zeros((relevance.shape[0], *self._x.shape))
         return result

@@ -44,6 +44,12 @@ from torchxnn.errors import AttributionWarning, DataError, LayerError, NonFinite
 from torchxnn.models.hooks import preserve_state
 from torchxnn.models.layers import check_images, resolve_layer
 
+UNDECIDED = ("absorb", "share")
+"""What becomes of relevance at units that their biases decided, see `ExcitationBackprop`."""
+
+LEAST_LEFT = 1e-6
+"""Share of the relevance that must be left by biases; less could not be told from rounding."""
+
 SURE = CONSERVATION_LIMIT / 10
 """Error of conservation of the maps of several targets together, up to which it stands for each;
 beyond, every target and every dual is summed by itself."""
@@ -70,6 +76,10 @@ class ExcitationBackprop(Attributor):
         chunk_size: how many maps (image x target) are carried at once; None for all. It bounds the
             memory and does not change the result.
         channel_dim: the dimension that is summed, 1 unless the layer keeps channels elsewhere.
+        undecided: what becomes of relevance at a unit that no contribution agrees with, so that its
+            bias decided: "absorb", it ends there, and what is left of the unit's relevance and of
+            the dual's is scaled to a sum of 1 each; or "share", it is shared by size. The target's
+            own unit, and averages above it, share in any case.
 
     Example:
         >>> method = ExcitationBackprop(torchvision.models.resnet18())
@@ -80,10 +90,14 @@ class ExcitationBackprop(Attributor):
     stop_at: str | nn.Module | None = None
     chunk_size: int | None = None
     channel_dim: int = 1
+    undecided: str = "absorb"
 
     def __post_init__(self) -> None:
         """Check the parameters and find the layer to stop at."""
         size = self.chunk_size
+        if self.undecided not in UNDECIDED:
+            known = " or ".join(UNDECIDED)
+            raise XNNError(f"undecided is {self.undecided!r}; it must be {known}")
         if size is not None and size < 1:
             raise XNNError(f"chunk_size is {size}; it must be at least 1, or None for all")
         super().__post_init__()
@@ -199,7 +213,7 @@ class ExcitationBackprop(Attributor):
         goal = tape.images if tape.stop is None else tape.stop
         group = max(1, limit // targets.shape[1])
         maps, error = [], 0.0
-        fallback = torch.zeros(outputs.shape[0], dtype=torch.float64)
+        shares = []
         layers: dict[str, LayerCertificate] = {}
         for chosen in targets.to(outputs.device, torch.int64).split(group):
             seeds = functional.one_hot(chosen, outputs.shape[1]).to(prepared.dtype)
@@ -207,22 +221,21 @@ class ExcitationBackprop(Attributor):
             free = last and group >= targets.shape[0]
             walk, relevance = self._walk(prepared, seeds, goal, layers, free=free)
             layers = walk.layers
-            if len(relevance) > len(seeds):
-                positive, negative = relevance.chunk(2)
-                relevance = positive - negative
             summed = self._summed(relevance)
             if not self.contrastive:  # a difference of equal sums may end a rounding below 0
                 summed = summed.clamp(min=0)
+            summed, leak = self._settled(summed, walk, len(seeds))
             maps.append(summed.transpose(0, 1))
-            error = max(error, walk.error, self._leak(summed) if not certify else 0.0)
-            if walk.fallback is not None:
-                lost = _without_off(walk.fallback, outputs, chosen)
-                fallback = fallback.maximum(lost.amax(0).clamp(max=1).cpu())
+            error = max(error, walk.error if certify else leak)
+            met = walk.fallback
+            if met is None:
+                met = torch.zeros(chosen.shape, dtype=torch.float64)
+            shares.append(_without_off(met, outputs, chosen).clamp(max=1).cpu())
         drawn, mass = torch.cat(maps, 1), None
         if self.contrastive:
             off = outputs.gather(1, targets.T.to(outputs.device, torch.int64)) == 0
             mass = contrast_mass(drawn).masked_fill(off.to(drawn.device), math.nan).cpu()
-        return DrawnMaps(drawn, error, fallback, layers, mass)
+        return DrawnMaps(drawn, error, torch.cat(shares).T, layers, mass)
 
     def _walk(
         self,
@@ -242,7 +255,8 @@ class ExcitationBackprop(Attributor):
             layers: what earlier walks measured, added to.
             free: whether this is the last walk over the tape.
         """
-        first = Walk(prepared, contrastive=self.contrastive, free=free)
+        absorb = self.undecided == "absorb"
+        first = Walk(prepared, contrastive=self.contrastive, absorb=absorb, free=free)
         first.layers = dict(layers)
         try:
             relevance = first.run(seeds, goal)
@@ -250,7 +264,7 @@ class ExcitationBackprop(Attributor):
                 return first, relevance
         except MetFallbackError:
             pass
-        second = Walk(prepared, contrastive=True, beside=True, free=free)
+        second = Walk(prepared, contrastive=True, absorb=absorb, beside=True, free=free)
         second.layers = dict(layers)
         return second, second.run(seeds, goal)
 
@@ -263,12 +277,33 @@ class ExcitationBackprop(Attributor):
         dim = self.channel_dim + 1 if self.channel_dim >= 0 else self.channel_dim
         return relevance.sum(dim)
 
-    def _leak(self, summed: Tensor) -> float:
-        """Distance of the final sums from what they should be; nothing is known at a layer."""
-        if self._stop is not None:
-            return 0.0
-        goal = 0.0 if self.contrastive else 1.0
-        return float((summed.flatten(2).sum(2, dtype=torch.float64) - goal).abs().max())
+    def _settled(self, summed: Tensor, walk: Walk, seeds: int) -> tuple[Tensor, float]:
+        """Maps of what biases did not absorb, scaled to the sum that all relevance would have.
+
+        Of a unit of which nothing is left, or nothing of its dual, the map is 0.
+
+        Args:
+            summed: what arrived, (seeds, B, H, W), or with the duals' behind it.
+            walk: how it came there.
+            seeds: how many there are.
+
+        Returns:
+            Maps (seeds, B, H, W), and how far the sums with what was absorbed are from what they
+            should be; nothing is known at a layer.
+        """
+        sums = summed.flatten(2).sum(2, dtype=torch.float64)
+        absorbed, pair = walk.absorbed.to(summed.device), len(summed) > seeds
+        goal = 1.0 if pair or not self.contrastive else 0.0
+        leak = 0.0 if self._stop is not None else float((sums + absorbed - goal).abs().max())
+        if absorbed.ndim > 0:
+            left = sums if self._stop is None else 1 - absorbed
+            scale = torch.where(absorbed > 0, 1 / left.clamp(min=LEAST_LEFT), 1.0)
+            there = left > LEAST_LEFT
+            if pair:
+                there = (there[:seeds] & there[seeds:]).repeat(2, 1)
+            factor = (scale * there).to(summed.dtype)
+            summed = summed * factor.reshape(*factor.shape, *(1 for _ in summed.shape[2:]))
+        return (summed[:seeds] - summed[seeds:] if pair else summed), leak
 
 
 @dataclass(frozen=True, eq=False)
@@ -278,7 +313,7 @@ class DrawnMaps:
     Attributes:
         maps: (B, n, H, W).
         conservation_error: see `Certificate`; without a certified walk that of the final sums.
-        fallback_share: (B,), see `Certificate`, of each image by itself, whatever the others are;
+        fallback_shares: (B, n), see `Certificate`, of each map by itself, whatever the others are;
             float64 on the CPU. The same with a certified walk and without.
         layers: figures by the dotted name of the innermost module, of a certified walk.
         contrast_mass: (B, n), float64 on the CPU, see `contrast_mass`; NaN of targets that are off,
@@ -288,10 +323,15 @@ class DrawnMaps:
 
     maps: Float[Tensor, "batch targets *map"]
     conservation_error: float
-    fallback_share: Float[Tensor, " batch"]
+    fallback_shares: Float[Tensor, "batch targets"]
     layers: dict[str, LayerCertificate]
     contrast_mass: Float[Tensor, "batch targets"] | None = None
     method: str = "excitation_backprop"
+
+    @property
+    def fallback_share(self) -> Float[Tensor, " batch"]:
+        """The largest share of each image."""
+        return self.fallback_shares.amax(1)
 
     @classmethod
     def cat(cls, parts: Sequence[DrawnMaps]) -> DrawnMaps:
@@ -300,7 +340,7 @@ class DrawnMaps:
         return cls(
             torch.cat([part.maps for part in parts]),
             max(part.conservation_error for part in parts),
-            torch.cat([part.fallback_share for part in parts]),
+            torch.cat([part.fallback_shares for part in parts]),
             parts[0].layers,
             torch.cat(masses) if masses else None,
             parts[0].method,
@@ -309,12 +349,15 @@ class DrawnMaps:
     def certificate(self) -> Certificate:
         """What the walk measured, for people."""
         dtype = str(self.maps.dtype).removeprefix("torch.")
-        figures = self.conservation_error, float(self.fallback_share.max())
+        shares = tuple(self.fallback_shares.amax(0).tolist())
+        figures = self.conservation_error, max(shares)
         mass = None
         if self.contrast_mass is not None:
             least = self.contrast_mass.nan_to_num(math.inf).amin(0).tolist()
             mass = tuple(value if math.isfinite(value) else None for value in least)
-        return Certificate(*figures, dtype, self.method, versions(), contrast_mass=mass)
+        return Certificate(
+            *figures, dtype, self.method, versions(), contrast_mass=mass, fallback_shares=shares
+        )
 
     def warn(self, stacklevel: int = 2) -> None:
         """Warn of figures beyond their limits."""
@@ -327,8 +370,8 @@ class DrawnMaps:
         fallback = float(self.fallback_share.max())
         if fallback > FALLBACK_LIMIT:
             messages.append(
-                f"{fallback:.0%} of the relevance met units without a contribution that "
-                "agrees with their sign and was shared by size alone; read the heatmap with care"
+                f"{fallback:.0%} of the relevance met units that their biases decided, without a "
+                "contribution that agrees with their sign; read the heatmap with care"
             )
         for message in messages:
             warnings.warn(message, AttributionWarning, stacklevel=stacklevel + 1)

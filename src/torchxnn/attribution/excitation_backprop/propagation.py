@@ -36,42 +36,55 @@ class Walk:
     What is carried of a value is (seeds, *shape), or several of these behind each other: the unit's
     relevance, or its difference from the dual's, or the unit's and the dual's; in a certified walk
     with differences, behind them the *witness*, the mean of unit and dual summed over the seeds;
-    and last, once a fallback was met, the *clean* part of the unit's relevance, which met none. All
-    of them are shared out by the same rules, but for the clean part that reaches a fallback: it is
-    counted and ends. Relevance is conserved, so what was counted is its share at the pixels, too.
+    and last, once a fallback was met that shares, the *clean* part of the unit's relevance, which
+    met none. All of them are shared out by the same rules, but for the clean part that reaches a
+    fallback: it is counted and ends. Relevance is conserved, so what was counted is its share at
+    the pixels, too.
 
     Args:
         prepared: the tape.
         contrastive: whether the last linear operation is answered by the unit minus its dual.
-        beside: carry the clean part of the unit's relevance beside the difference from its dual's
-            from the start. Unit and dual are nearly equal further down, so the difference does not
-            tell how much relevance a fallback shared out. A contrastive walk without it ends with
-            `MetFallbackError` where it would have to tell. With a certificate the unit's and the
-            dual's relevance are carried one by one.
+        absorb: whether relevance ends at units below that operation that nothing agrees with; else
+            they share it by size.
+        beside: carry from the start what tells how much relevance met a fallback: the unit's and
+            the dual's relevance one by one if it ends there, or with a certificate, and else the
+            clean part of the unit's beside the difference. Unit and dual are nearly equal further
+            down, so the difference does not tell. A contrastive walk without it ends with
+            `MetFallbackError` where it would have to tell.
         free: whether this is the last walk, so that activations are freed on the way.
 
     Attributes:
         error: largest distance from 1 so far of the relevance of a cut, if the walk is certified.
             With a witness it is no less than that, unless one seed's loss is another's gain: the
             witness' distance from the number of seeds, and half the largest sum of a difference.
+        absorbed: relevance that ended at units that nothing agrees with, (seeds, images) in
+            float64, or (2 seeds, images) with the dual's behind the unit's; 0 if none did.
         layers: what was conserved by the dotted name of the innermost module, from the top down;
             kept only by a certified walk.
     """
 
     def __init__(
-        self, prepared: Prepared, *, contrastive: bool, beside: bool = False, free: bool
+        self,
+        prepared: Prepared,
+        *,
+        contrastive: bool,
+        absorb: bool = False,
+        beside: bool = False,
+        free: bool,
     ) -> None:
         self.error = 0.0
+        self.absorbed = _NOTHING
         self.layers: dict[str, LayerCertificate] = {}
         self._prepared = prepared
         self._contrastive = contrastive
+        self._absorb = absorb
         self._beside = beside
         self._alone = contrastive and not beside  # nothing that tells a share
-        self._pair = contrastive and beside and prepared.certify
+        self._pair = contrastive and beside and (prepared.certify or absorb)
         self._witness = contrastive and not beside and prepared.certify
         self._free = free
         self._fallback: Tensor | None = None
-        self._met = 0  # how often a fallback was met
+        self._met = 0  # how often a fallback shared
         # Whether images could be told apart so far, and how many seeds there are.
         self._apart, self._seeds = True, 0
         # Relevance above and below the last linear operation that feeds the target.
@@ -139,7 +152,7 @@ class Walk:
         negative = False if silent else self.negative(operation.output)
         received = self._compete(operation, competition, relevance, negative)
         self._by_size = not competition.spread
-        if not self._crossing:
+        if not (self._crossing and self._contrastive):
             return received
         unit, clean = received[: self._seeds], received[self._seeds :]
         flipped = not negative if isinstance(negative, bool) else ~negative
@@ -148,7 +161,7 @@ class Walk:
             relevance[: self._seeds], flipped, lambda lost: lost, dual=True
         )
         self._by_size = not competition.spread
-        if len(clean) == 0 and (self._beside or self._met):
+        if len(clean) == 0 and ((self._beside and not self._absorb) or self._met):
             clean = unit
         if self._pair:
             return torch.cat([unit, dual, clean])
@@ -162,7 +175,8 @@ class Walk:
         """What the inputs receive, with the clean part behind it from the first fallback on."""
         known, before = self._knows_clean(relevance), self._met
         # Nobody else reads the relevance that has arrived, unless sums are still to be taken.
-        needed = self._crossing or self._prepared.certify or not (known or self._difference)
+        told = known or self._difference or self._absorbs
+        needed = self._crossing or self._prepared.certify or not told
         received = competition.pass_down(
             relevance, negative, lambda lost: self.note(operation, lost), consume=not needed
         )
@@ -185,6 +199,8 @@ class Walk:
         """
         known, before = self._knows_clean(received), self._met
         self.note(operation, received * units)
+        if self._absorbs:
+            return received.masked_fill(units, 0)
         if self._met == before:
             return received
         plain = received[: -self._seeds] if known else received
@@ -192,14 +208,17 @@ class Walk:
         return torch.cat([plain, clean.masked_fill(units, 0)])
 
     def note(self, operation: Operation, lost: Tensor) -> Tensor:
-        """Count relevance that a fallback shares out, and drop the clean part of it."""
+        """Count relevance that a fallback shares out or absorbs; returns what is shared of it.
+
+        That is nothing of what was clean, and nothing at all where it is absorbed.
+        """
         if not bool(lost.any()):
             return lost
-        known, seeds = self._knows_clean(lost), self._seeds
-        tells = known and not self._witness
+        known, seeds, ends = self._knows_clean(lost), self._seeds, self._absorbs
+        tells = known and not self._witness and not ends
         if self._alone and not tells and (self._difference or self._below):
             raise MetFallbackError
-        self._met += 1
+        self._met += not ends
         if self._prepared.certify:
             shared = self._sums(operation.output, lost[:seeds])
             self._enter(operation, fallback=float(shared.max()))
@@ -208,7 +227,16 @@ class Walk:
         self._fallback = (
             sums if self._fallback is None else self._fallback + sums.to(self._fallback.device)
         )
+        if ends:
+            sums = self._sums(operation.output, lost[: self._plain(above=False)])
+            self.absorbed = self._added(self.absorbed, sums)
+            return torch.zeros_like(lost)
         return torch.cat([lost[:-seeds], torch.zeros_like(clean)]) if known else lost
+
+    @property
+    def _absorbs(self) -> bool:
+        """Whether relevance ends at units of the present operation that nothing agrees with."""
+        return self._absorb and not (self._crossing or self._all_above)
 
     @property
     def _difference(self) -> bool:
@@ -243,12 +271,11 @@ class Walk:
             MetFallbackError: see the class.
         """
         tape, self._seeds = self._prepared.tape, seeds.shape[0]
-        start = self._above if self._contrastive else self._below
-        start[tape.output] = seeds.to(self._prepared.dtype)
+        self._above[tape.output] = seeds.to(self._prepared.dtype)
         self._signs[tape.output] = False
         if self._prepared.certify:
-            self._cut = self._sums(tape.output, start[tape.output])
-            self._tallies[tape.output, self._contrastive] = self._cut
+            self._cut = self._sums(tape.output, self._above[tape.output])
+            self._tallies[tape.output, True] = self._cut
             self._measure()
         operations = tape.operations
         last = 0 if target.producer is None else operations.index(target.producer) + 1
@@ -261,12 +288,18 @@ class Walk:
         return self._arrived(target)
 
     def _arrived(self, target: Value) -> Tensor:
-        if target in self._above:
+        above = self._above.get(target)
+        if above is not None and self._contrastive:
             raise XNNError(
                 "there is no linear operation with weights between the target and where the map "
                 "is wanted, so the contrastive map is empty; use contrastive=False"
             )
         found = self._below.get(target)
+        if found is None:
+            found = above
+        elif above is not None:  # some of the paths have no weights
+            rows = max(len(found), len(above))
+            found = self._behind(found, rows) + self._behind(above, rows)
         if found is None:
             raise XNNError(
                 "no relevance arrives where the map is wanted; the target does not depend on it "
@@ -369,7 +402,7 @@ class Walk:
         if self._witness and len(self._cut) > self._seeds:
             leak = self._cut[:-1].abs().amax(0) / 2 + (self._cut[-1] - self._seeds).abs()
         else:
-            leak = (self._cut - 1).abs()
+            leak = (self._added(self._cut, self.absorbed) - 1).abs()
         error = float(leak.max())
         self.error = max(self.error, error)
         return error
