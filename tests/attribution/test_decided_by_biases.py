@@ -1,4 +1,4 @@
-"""Units that their biases decided: relevance ends there, and what is left is the map."""
+"""Units that their biases decided: relevance is shared by size, or ends there."""
 
 import warnings
 
@@ -41,7 +41,12 @@ IMAGE = torch.tensor([1.0, 2.0]).reshape(1, 1, 1, 2)
 @pytest.mark.parametrize(("contrastive", "certify"), MODES)
 def test_what_is_left_is_scaled(contrastive, certify):
     """x = (1, 2), h = (1, 3, 2): the unit gives 1/4 to h_1, 3/4 end at h_2; the dual all to h_3."""
-    found = drawn(ExcitationBackprop(three_hidden(), contrastive=contrastive), IMAGE, [0], certify)
+    found = drawn(
+        ExcitationBackprop(three_hidden(), contrastive=contrastive, undecided="absorb"),
+        IMAGE,
+        [0],
+        certify,
+    )
     expected = [1.0, -1.0] if contrastive else [1.0, 0.0]
     assert found.maps.flatten().tolist() == pytest.approx(expected)
     assert found.fallback_shares.tolist() == [[pytest.approx(0.75)]]
@@ -51,7 +56,7 @@ def test_what_is_left_is_scaled(contrastive, certify):
 @pytest.mark.parametrize(("contrastive", "certify"), MODES)
 def test_shared_by_size(contrastive, certify):
     """h_2 shares its 3/4 by |w x| = (1, 2): x_1 gets 1/4 + 1/4, x_2 1/2 and the dual's 1."""
-    method = ExcitationBackprop(three_hidden(), contrastive=contrastive, undecided="share")
+    method = ExcitationBackprop(three_hidden(), contrastive=contrastive)
     found = drawn(method, IMAGE, [0], certify)
     expected = [0.5, -0.5] if contrastive else [0.5, 0.5]
     assert found.maps.flatten().tolist() == pytest.approx(expected)
@@ -61,7 +66,7 @@ def test_shared_by_size(contrastive, certify):
 
 @pytest.mark.parametrize(("contrastive", "certify"), MODES)
 def test_where_nothing_is_left_the_map_is_zero_and_says_so(contrastive, certify):
-    method = ExcitationBackprop(three_hidden(), contrastive=contrastive)
+    method = ExcitationBackprop(three_hidden(), contrastive=contrastive, undecided="absorb")
     found = drawn(method, IMAGE, [0, 1], certify)
     assert found.maps[0, 1].abs().max() == 0
     assert found.fallback_shares.tolist() == [[pytest.approx(0.75), pytest.approx(1.0)]]
@@ -92,7 +97,8 @@ class Maps(nn.Module):
 @pytest.mark.parametrize(("contrastive", "certify"), MODES)
 def test_at_a_layer_what_ended_above_it_is_made_up_for(contrastive, certify):
     """Above: (1, 6, 2), of which the bias decides the second: 1/7 reaches h_1 and no other."""
-    method = ExcitationBackprop(Maps(), contrastive=contrastive, stop_at="below", channel_dim=2)
+    settings = {"contrastive": contrastive, "stop_at": "below", "channel_dim": 2}
+    method = ExcitationBackprop(Maps(), **settings, undecided="absorb")
     found = drawn(method, IMAGE.reshape(1, 2, 1, 1), [0], certify)
     expected = [1.0, 0.0, -1.0] if contrastive else [1.0, 0.0, 0.0]
     assert found.maps.flatten().tolist() == pytest.approx(expected, abs=1e-6)
@@ -103,7 +109,8 @@ def test_at_a_layer_what_ended_above_it_is_made_up_for(contrastive, certify):
 def test_a_target_that_its_own_bias_decides_shares(contrastive, certify):
     """Nothing speaks for the target, so all of its map rests on sizes, and counts as that."""
     module = nn.Sequential(nn.Flatten(), linear([[-1.0, -1.0]], [9.0]))
-    found = drawn(ExcitationBackprop(module, contrastive=contrastive), IMAGE, [0], certify)
+    method = ExcitationBackprop(module, contrastive=contrastive, undecided="absorb")
+    found = drawn(method, IMAGE, [0], certify)
     expected = [1 / 3, 2 / 3]
     if contrastive:  # the dual agrees with all
         expected = [0.0, 0.0]
@@ -116,7 +123,7 @@ def test_images_are_scaled_one_by_one():
     generator = torch.Generator().manual_seed(1)
     images = torch.rand(6, 1, 1, 2, generator=generator) * 5  # the bias decides some of them
     for contrastive, certify in MODES:
-        method = ExcitationBackprop(three_hidden(), contrastive=contrastive)
+        method = ExcitationBackprop(three_hidden(), contrastive=contrastive, undecided="absorb")
         whole = drawn(method, images, [0], certify)
         alone = torch.cat([drawn(method, image[None], [0], certify).maps for image in images])
         torch.testing.assert_close(whole.maps, alone)
@@ -135,7 +142,7 @@ def test_effective_weights_take_the_setting():
 
 
 def test_another_word_is_refused():
-    with pytest.raises(XNNError, match="undecided is 'sink'; it must be absorb or share"):
+    with pytest.raises(XNNError, match="undecided is 'sink'; it must be share or absorb"):
         ExcitationBackprop(three_hidden(), undecided="sink")
 
 

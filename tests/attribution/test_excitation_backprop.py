@@ -141,7 +141,7 @@ def test_fallback_is_counted_and_warned_about():
     module = nn.Sequential(nn.Flatten(), hidden, nn.ReLU(), nn.Linear(2, 1))
     module[-1].weight.data.fill_(1.0)
     images = torch.tensor([1.0, 2.0, 1.0]).reshape(1, 1, 1, 3)
-    method = ExcitationBackprop(module, contrastive=False, undecided="share")
+    method = ExcitationBackprop(module, contrastive=False)
     with pytest.warns(AttributionWarning, match="100% of the relevance"):
         maps, certificate = method.attribute(images, 0, return_certificate=True)
     assert certificate.fallback_share == pytest.approx(1.0)

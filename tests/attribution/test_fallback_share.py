@@ -12,9 +12,9 @@ from torchxnn.errors import AttributionWarning
 MODES = [(contrastive, certify) for contrastive in (False, True) for certify in (False, True)]
 
 
-def measured(module, images, targets, contrastive, certify):
+def measured(module, images, targets, contrastive, certify, undecided="share"):
     """The library's share of every image by itself."""
-    method = ExcitationBackprop(module, contrastive=contrastive)
+    method = ExcitationBackprop(module, contrastive=contrastive, undecided=undecided)
     each = torch.tensor([targets] * len(images))
     return method._run(images, [each], [certify])[0].fallback_share
 
@@ -105,7 +105,10 @@ def test_the_share_is_that_of_all_paths(bias, contrastive, certify):
         warnings.simplefilter("ignore", AttributionWarning)
         for seed in range(4):
             module = Branches(seed, bias).double()
-            found += measured(module, images, [0], contrastive, certify).tolist()
+            shares = measured(module, images, [0], contrastive, certify)
+            ended = measured(module, images, [0], contrastive, certify, "absorb")
+            torch.testing.assert_close(shares, ended, atol=1e-12, rtol=0)
+            found += shares.tolist()
             expected += [paths(module, image.flatten(), 0) for image in images]
     assert found == pytest.approx(expected, abs=1e-12)
     assert max(expected) <= 1 + 1e-12

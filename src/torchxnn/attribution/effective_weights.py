@@ -70,7 +70,7 @@ class EffectiveExcitationBackprop(Attributor):
 
     layer: str | nn.Module | None = None
     contrastive: bool = True
-    undecided: str = "absorb"
+    undecided: str = "share"
 
     def __post_init__(self) -> None:
         """Find the layer."""

@@ -8,15 +8,15 @@ from benchmark_examples import write_squares, write_weights
 from benchmark_settings import CONFIG
 from torchxnn.apps.benchmark.class_by_class import Plan
 from torchxnn.apps.benchmark.job_settings import RulesConfig
-from torchxnn.apps.benchmark.rules import SHARED, _box, _rows, run_rules
+from torchxnn.apps.benchmark.rules import ABSORBING, _box, _rows, run_rules
 from torchxnn.apps.benchmark.rules_tables import by_mass, rules_text, summarise_rules
 from torchxnn.apps.benchmark.tasks import TASKS, TaskSource
 from torchxnn.attribution.effective_weights import EFFECTIVE
 from torchxnn.attribution.methods import PAPER
 from torchxnn.errors import DataError, XNNError
 
-(SHARING,) = (name for name, rule in SHARED.items() if rule == EFFECTIVE)
-RULES = RulesConfig(images=3, rules=(PAPER, EFFECTIVE, SHARING))
+(ENDING,) = (name for name, rule in ABSORBING.items() if rule == EFFECTIVE)
+RULES = RulesConfig(images=3, rules=(PAPER, EFFECTIVE, ENDING))
 
 
 @pytest.fixture(scope="module")
@@ -32,13 +32,13 @@ def ran(tmp_path_factory):
 def test_records_and_tables(ran):
     _, records = ran
     summary = summarise_rules(records)
-    assert list(summary["rules"]) == list(summary["logit"]) == [PAPER, EFFECTIVE, SHARING]
+    assert list(summary["rules"]) == list(summary["logit"]) == [PAPER, EFFECTIVE, ENDING]
     for found in summary["rules"].values():
         assert 0 <= found["off"] <= 1
         assert 0 <= found["pointing"] <= 1
         assert 0 < found["mass"] < 1
         assert found["told"] is None or -2 <= found["told"] <= 2
-    assert {test["rule"] for test in summary["tests"]} == {EFFECTIVE, SHARING}
+    assert {test["rule"] for test in summary["tests"]} == {EFFECTIVE, ENDING}
     assert all(test["p"] <= test["p_holm"] <= 1 for test in summary["tests"])
     maps = sum(len(record["rules"][PAPER]["maps"]) for record in records.values())
     assert sum(row["maps"] for row in by_mass(records, PAPER)) == maps

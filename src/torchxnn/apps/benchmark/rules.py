@@ -42,8 +42,8 @@ from torchxnn.metrics.pointing import pixels_inside, pointing_hits
 from torchxnn.models.layers import run_above_layer
 from torchxnn.xnn import XNN
 
-SHARED = {f"{rule}:share": rule for rule in (PAPER, EFFECTIVE)}
-"""The same rules where units that their biases decided share their relevance by size."""
+ABSORBING = {f"{rule}:absorb": rule for rule in (PAPER, EFFECTIVE)}
+"""The same rules where relevance ends at units that their biases decided."""
 
 METHOD = "XNN"
 """What is fitted: by default what `xnn fit` does."""
@@ -62,7 +62,7 @@ def run_rules(plan: Plan, config: RulesConfig) -> dict[str, dict[str, Any]]:
         XNNError: there is no such rule.
     """
     for rule in config.rules:
-        check_method(SHARED.get(rule, rule))
+        check_method(ABSORBING.get(rule, rule))
     opened, wanted = open_benchmark(plan, _check_boxes)
     measurement = Measurement("rules", partial(_measure, config), settings={"rules": config})
     return measure_classes(plan, measurement, opened, wanted)
@@ -105,8 +105,8 @@ def _measure(config: RulesConfig, opened: Opened, target: int) -> dict[str, Any]
     judged = _judge(opened.task, xnn, target, config.images)
     rules = {rule: _rule_figures(xnn, rule, judged) for rule in config.rules}
     logit = {}
-    for rule in (each for each in config.rules if SHARED.get(each, each) in (PAPER, EFFECTIVE)):
-        options = {"layer": xnn.layer} if SHARED.get(rule, rule) == EFFECTIVE else {}
+    for rule in (each for each in config.rules if ABSORBING.get(each, each) in (PAPER, EFFECTIVE)):
+        options = {"layer": xnn.layer} if ABSORBING.get(rule, rule) == EFFECTIVE else {}
         drawing = _drawing(rule, xnn.model, **options)
         with warnings.catch_warnings(action="ignore", category=XNNWarning):
             maps = [drawing.attribute_many(each, [target]) for each in judged.images.split(1)]
@@ -124,9 +124,9 @@ def _fit(opened: Opened, target: int) -> tuple[XNN, float]:
 
 
 def _drawing(rule: str, module: nn.Module, **options: Any) -> Attributor:
-    """The attribution method of a rule of `METHODS` or `SHARED`."""
-    if rule in SHARED:
-        return attributor(SHARED[rule], module, undecided="share", **options)
+    """The attribution method of a rule of `METHODS` or `ABSORBING`."""
+    if rule in ABSORBING:
+        return attributor(ABSORBING[rule], module, undecided="absorb", **options)
     return attributor(rule, module, **options)
 
 

@@ -44,7 +44,7 @@ from torchxnn.errors import AttributionWarning, DataError, LayerError, NonFinite
 from torchxnn.models.hooks import preserve_state
 from torchxnn.models.layers import check_images, resolve_layer
 
-UNDECIDED = ("absorb", "share")
+UNDECIDED = ("share", "absorb")
 """What becomes of relevance at units that their biases decided, see `ExcitationBackprop`."""
 
 LEAST_LEFT = 1e-6
@@ -77,9 +77,9 @@ class ExcitationBackprop(Attributor):
             memory and does not change the result.
         channel_dim: the dimension that is summed, 1 unless the layer keeps channels elsewhere.
         undecided: what becomes of relevance at a unit that no contribution agrees with, so that its
-            bias decided: "absorb", it ends there, and what is left of the unit's relevance and of
-            the dual's is scaled to a sum of 1 each; or "share", it is shared by size. The target's
-            own unit, and averages above it, share in any case.
+            bias decided: "share", it is shared by size; or "absorb", it ends there, and what is
+            left of the unit's relevance and of the dual's is scaled to a sum of 1 each. The
+            target's own unit, and averages above it, share in any case.
 
     Example:
         >>> method = ExcitationBackprop(torchvision.models.resnet18())
@@ -90,7 +90,7 @@ class ExcitationBackprop(Attributor):
     stop_at: str | nn.Module | None = None
     chunk_size: int | None = None
     channel_dim: int = 1
-    undecided: str = "absorb"
+    undecided: str = "share"
 
     def __post_init__(self) -> None:
         """Check the parameters and find the layer to stop at."""
