@@ -73,6 +73,6 @@ def test_a_fallback_that_gives_to_silent_inputs_is_known():
     model[3].weight.data.fill_(1.0)
     images = torch.tensor([[1.0, 2.0], [3.0, 4.0]])[None, None]
     method = ExcitationBackprop(model, contrastive=False)
-    with pytest.warns(UserWarning, match="shared by size"):
+    with pytest.warns(UserWarning, match="their biases decided"):
         found = method.attribute(images, 0)
     torch.testing.assert_close(found, torch.full((1, 2, 2), 0.25))
