@@ -64,7 +64,7 @@ class Certificate:
             cut through the network on the way from the target to the input.
         fallback_share: largest share of the marginal maps' relevance, over images and targets, that
             met a unit without a contribution that agrees with its sign, so that its bias decided;
-            what met several counts once. It ends there and is in no map, or is shared by size (see
+            what met several counts once. It is shared by size, or ends there and is in no map (see
             `ExcitationBackprop`). Targets that are off (exactly 0, as x-features often are) do not
             count.
         dtype: precision in which the maps were computed.
