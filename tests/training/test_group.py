@@ -270,6 +270,22 @@ def test_a_subspace_holds_the_directions_in_which_logits_are_read():
     assert torch.allclose(found.basis[:2].norm(dim=1), torch.ones(2).double(), atol=0.01)
 
 
+@pytest.mark.parametrize("exact", [True, False])
+def test_a_subspace_larger_than_what_z_varies_in_is_orthonormal(exact, monkeypatch):
+    """Dead units: 61 of 128 dimensions vary, 64 are asked for, 10 of them for the logits."""
+    if not exact:
+        monkeypatch.setattr("torchxnn.embeddings.subspace.EXACT_DIMS", 16)
+    generator = torch.Generator().manual_seed(0)
+    z = torch.randn(960, 128, generator=generator).relu()
+    z[:, torch.randperm(128, generator=generator)[:67]] = 0
+    read = torch.randn(128, 10, generator=generator) * (z.var(0) > 0).unsqueeze(1)
+    found = principal_subspace(z, 64, 0, read)
+    assert torch.allclose(found.basis.mT @ found.basis, torch.eye(64), atol=1e-5)
+    assert torch.allclose(found.basis @ (found.basis.mT @ read), read, atol=1e-4)
+    centred = z - found.mean
+    assert torch.allclose(centred @ found.basis @ found.basis.mT, centred, atol=1e-4)
+
+
 def test_a_subspace_of_all_dimensions_is_none():
     data = many_classes()
     whole = alone(data, None, 0, replace(QUICK, subspace=20))[0]

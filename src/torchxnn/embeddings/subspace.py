@@ -78,8 +78,10 @@ def principal_subspace(
     first = torch.linalg.qr(within).Q
     rest = centred - centred @ first @ first.mT
     others = _principal_directions(rest, rank - first.shape[1], seed)
-    others = torch.linalg.qr(others - first @ (first.mT @ others)).Q  # rounding leaves some of it
-    return Subspace(mean, torch.cat([first, others], 1).contiguous())
+    # where Z has fewer dimensions than asked for, the last of these are any, even some of the first
+    basis, triangle = torch.linalg.qr(torch.cat([first, others], 1))
+    signs = torch.where(triangle.diagonal() < 0, -1.0, 1.0)
+    return Subspace(mean, (basis * signs).contiguous())
 
 
 @torch.no_grad()
@@ -105,8 +107,10 @@ def _principal_directions(
     centred: Float[Tensor, "samples dims"], count: int, seed: int
 ) -> Float[Tensor, "dims directions"]:
     if centred.shape[1] <= EXACT_DIMS:
-        _, vectors = torch.linalg.eigh(centred.mT @ centred / len(centred))
-        return vectors.flip(1)[:, :count].contiguous()
+        # in float32 LAPACK has returned NaN for the covariance of activations with dead units
+        covariance = (centred.mT @ centred / len(centred)).double()
+        vectors = torch.linalg.eigh(covariance).eigenvectors.flip(1)[:, :count]
+        return vectors.to(centred.dtype).contiguous()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         size = min(count + 16, *centred.shape)
