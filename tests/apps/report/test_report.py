@@ -132,7 +132,7 @@ def test_provenance_is_lines_and_says_nothing_twice(written):
     assert "Fit12 of at most 40 epochs in the best trial; 1 of at most 5 trials; 3 s" in lines
     loss = "0.8 in all, of weighted terms: faithfulness 0.1, reconstruction (sparse) 0.5, pull-away"
     assert f"Held-out loss{loss} 0.2" in lines
-    assert {"most epochs40", "most trials5", "beta100", "hidden16", "subspacenone"} <= set(lines)
+    assert {"most epochs40", "most trials5", "beta100", "hidden16", "subspace64"} <= set(lines)
     assert len(lines) == len(set(lines))
     assert "{" not in told
     assert "pool" not in told
