@@ -367,12 +367,12 @@ class XNN(nn.Module):
 
     @property
     def feature_names(self) -> tuple[str, ...]:
-        """The agreed name of every x-feature, or "x-feature 3" (counted from 1); see `names`."""
+        """The name of every x-feature, one person's in quotation marks, or "x-feature 3"."""
         return self.names.shown()
 
     @property
     def names(self) -> FeatureNames:
-        """What people said about the x-features, and the names that they agree on."""
+        """What people said about the x-features, and the names that follow from it."""
         n_features = self.fitted().n_features
         return FeatureNames(n_features) if self._names is None else self._names
 

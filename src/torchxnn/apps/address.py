@@ -19,6 +19,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from torchxnn.errors import XNNError
 
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+"""Addresses that this machine alone can open."""
+
 _KEY = "torchxnn.address"
 _PREFIX = re.compile(r"(/(?!\.{1,2}(/|$))[A-Za-z0-9._~-]+)*")
 _HOST = re.compile(r"[A-Za-z0-9.:\[\]-]+")

@@ -6,6 +6,7 @@ named after a figure of the image that its values go with, and the note of each 
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,12 +20,9 @@ from torch.nn.functional import adaptive_avg_pool2d
 from torchxnn.data.datasets.elpv import ELPV
 from torchxnn.embeddings.base import Embedding
 from torchxnn.explanations.names.file import FORMAT, NAMES
-from torchxnn.explanations.names.judgements import FeatureNames
+from torchxnn.explanations.names.judgements import BY_RULE, FeatureNames
 from torchxnn.models.bundled import SqueezeNetWithHead
 from torchxnn.models.config import BUNDLED_LAYER
-
-EXAMPLE = "torchxnn (example)"
-"""Who gives the names."""
 
 GOES_WITH = 0.6
 """Correlation of an x-feature with a figure of the images from which it is named after that."""
@@ -46,8 +44,8 @@ FIGURES: dict[str, tuple[str, str]] = {
 """What of an image is measured, and the names where an x-feature rises and falls with it."""
 
 MARK = (
-    "Names in quotation marks are examples of ours, given by rule: nobody looked, and nobody has "
-    "confirmed them."
+    "Names that the section “What is odd, and what next” lists are examples of ours, given by "
+    "rule: nobody looked, and nobody has confirmed them."
 )
 """What a page with such names says at its top."""
 
@@ -165,7 +163,7 @@ class SeenCells:
 def with_examples(names: FeatureNames, examples: Sequence[ExampleName]) -> FeatureNames:
     """The names with those given by rule."""
     for each in examples:
-        names = names.judge(each.feature, each.name, who=EXAMPLE, note=each.note)
+        names = names.judge(each.feature, each.name, who=BY_RULE, note=each.note)
     return names
 
 
@@ -176,7 +174,7 @@ def drop_examples(folder: Path) -> None:
         return
     said = FORMAT.read(file)
     people = {judgement["who"] for judgement in said["judgements"]}
-    if people == {EXAMPLE} and not said["actions"]:
+    if people == {BY_RULE} and not said["actions"]:
         file.unlink()
 
 
@@ -226,11 +224,15 @@ def example_sentence(examples: Sequence[ExampleName], n_features: int) -> str:
         f"{each.correlation:.2f})"
         for each in examples
     )
+    nameless = n_features - len(examples)
+    rest = (
+        f"X-features without a name: {nameless} of {n_features}; with each of the four figures of "
+        f"the images that we measured they go less (r below {GOES_WITH}), or less than the one "
+        "that is named after it. "
+    )
     return (
         f"The names are an example of naming, written by us; no person looked: {listed}. "
-        f"X-features without a name: {n_features - len(examples)} of {n_features}; they go with "
-        f"none of the four figures of the images that we measured (r below {GOES_WITH}). Going "
-        "with something is not being about it."
+        f"{rest if nameless else ''}Going with something is not being about it."
     )
 
 
@@ -311,10 +313,11 @@ def next_steps(saved: Path, cells: Path) -> str:
         saved: folder of the XNN.
         cells: folder of the images.
     """
+    whatif = shlex.join(["xnn", "whatif", str(saved), str(cells / "cell0001.png")])
     return (
         "Next: look at the sheets below and give names of your own (xnn.name_feature in Python); "
         "take the region of each x-feature away and see whether the network's own logit falls as "
-        f"claimed (xnn whatif {saved} {cells}/cell0001.png); train and fit again with another "
+        f"claimed ({whatif}); train and fit again with another "
         "seed and see which x-features come back (xnn demo --seed 1 --out other); and show "
         "sheets and maps to somebody who inspects cells."
     )

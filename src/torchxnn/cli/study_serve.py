@@ -17,9 +17,6 @@ from torchxnn.errors import DataError, XNNError
 if TYPE_CHECKING:
     from torchxnn.apps.study.simulate_known import Known
 
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
-"""Addresses that this machine alone can open."""
-
 
 @dataclass(frozen=True)
 class Serve:
@@ -111,6 +108,7 @@ class Serve:
         Raises:
             DataError: it has, and the address is open to other machines.
         """
+        from torchxnn.apps.address import LOOPBACK
         from torchxnn.apps.study.plan import CONSENT
         from torchxnn.apps.study.texts import find_blanks, read_consent
 

@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from torchxnn.apps.solar_cells import (
-    EXAMPLE,
     FIGURES,
     KIND,
     accuracy_sentence,
@@ -20,7 +19,7 @@ from torchxnn.apps.solar_cells import (
     with_examples,
 )
 from torchxnn.explanations.names.file import NAMES, _encode
-from torchxnn.explanations.names.judgements import FeatureNames
+from torchxnn.explanations.names.judgements import BY_RULE, FeatureNames
 
 BRIGHT, SPREAD, PATTERN, _ = FIGURES
 
@@ -49,6 +48,7 @@ def test_names_go_to_the_strongest_first_and_each_figure_names_one():
     said = example_sentence(found, 4)
     assert "“dark cell” for x-feature 1, which goes with the mean brightness (r = -1.00)" in said
     assert "without a name: 2 of 4" in said
+    assert "without a name" not in example_sentence(found, 2)
     weak = {BRIGHT: torch.tensor([0.0, 1.0, 0.0, 0.0]).double()}
     assert example_names(bright[:, None], weak) == ()
     assert example_sentence((), 4).startswith("No x-feature is named")
@@ -58,8 +58,12 @@ def test_names_are_marked_as_examples_and_give_way_to_nobody_but_themselves(tmp_
     bright = torch.tensor([0.0, 1.0, 2.0])
     names = with_examples(FeatureNames(1), example_names(bright[:, None], {BRIGHT: bright}))
     (judgement,) = names.judgements
-    assert judgement.who == EXAMPLE
+    assert judgement.who == BY_RULE
     assert judgement.note.startswith("an example of naming, written by the authors of torchxnn")
+    assert names.settled(0).status == "one person"
+    same, other = (names.judge(0, name, who="Ada") for name in (judgement.name, "corner"))
+    assert (same.settled(0).status, same.settled(0).people) == ("one person", 1)
+    assert other.settled(0).name == "corner", "what a rule says counts for nothing beside a person"
     file = tmp_path / NAMES
     drop_examples(tmp_path)  # nothing is there
     file.write_bytes(_encode(names, "0" * 64))

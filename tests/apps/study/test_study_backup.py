@@ -380,6 +380,9 @@ def test_who_serves_a_study_is_alone_with_its_answers(folder, tmp_path, capsys):
         back_up(folder, tmp_path / "b.zip")  # may run at any time
         with alone_with(folder, "postgresql+pg8000://host/name", ""):
             pass  # several servers may share it
+        for url in ("sqlite://", "sqlite:///:memory:"):
+            with pytest.raises(DataError, match="names no file"), alone_with(folder, url, ""):
+                pass
     restore(held.file, folder, replace=True)
 
 

@@ -166,6 +166,8 @@ def _who(
 def _begin(site: Site, address: Address, who: str, path: str) -> Response:
     """Go to a path as a person; who was here before goes on under the name as it was written."""
     person = " ".join(who.split())
+    if not person:
+        raise DataError("the name of a person is empty; go back and write yours")
     FeatureNames(1).judge(0, "", who=person)  # refuses what is no name of a person
     answer = address.go(path)
     person = site.names().person(person)
@@ -268,7 +270,7 @@ def _feature_page(
         "places": site.gallery.places,
         "typed": typed,
         "problem": problem,
-        "saved": saved if before else 0,
+        "saved": saved if 1 <= saved <= site.n_features else 0,
         "before": before,
         "judged": mine is not None,
         "others": [judgement for person, judgement in latest.items() if person != who],

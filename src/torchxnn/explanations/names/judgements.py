@@ -113,6 +113,9 @@ class Action:
 
 Record = TypeVar("Record", Judgement, Action)
 
+BY_RULE = "torchxnn (example)"
+"""Who gives names that no person gave: the demonstration, by rule."""
+
 
 @dataclass(frozen=True)
 class Settled:
@@ -252,9 +255,14 @@ class FeatureNames:
         )
 
     def latest(self, feature: int) -> dict[str, Judgement]:
-        """The judgement that counts of each person, by person; those taken back are left out."""
+        """The judgement that counts of each person, by person; those taken back are left out.
+
+        A name `BY_RULE` counts until a person has judged.
+        """
         last = {self.person(j.who): j for j in self.judgements if j.feature == feature}
-        return {who: j for who, j in last.items() if j.name or j.flag}
+        valid = {who: j for who, j in last.items() if j.name or j.flag}
+        people = {who: j for who, j in valid.items() if who != BY_RULE}
+        return people or valid
 
     def person(self, who: str) -> str:
         """A person as they first wrote their name here; `who` if they are new."""

@@ -29,12 +29,18 @@ def alone_with(folder: Path, url: str | None, way_out: str) -> Iterator[None]:
     error.
 
     Raises:
-        DataError: another process holds it, or the disk has no locks.
+        DataError: another process holds it, the disk has no locks, or the URL names no file.
     """
     if url is not None and not url.startswith("sqlite"):
         yield
         return
-    place = folder / LOCK if url is None else Path(f"{make_url(url).database}.lock")
+    database = None if url is None else make_url(url).database
+    if url is not None and (not database or database == ":memory:"):
+        raise DataError(
+            f"{url} names no file: answers would be lost with the server; give "
+            "sqlite:///FILE, or leave --database out"
+        )
+    place = folder / LOCK if url is None else Path(f"{database}.lock")
     lock = FileLock(place)
     try:
         lock.acquire(timeout=0)
