@@ -13,8 +13,9 @@ from torchxnn.attribution.excitation_backprop.silence import Silence
 class Branches(nn.Module):
     """Folded and plain BatchNorm, some scales negative, a sum, a pool, a concatenation, a clamp."""
 
-    def __init__(self, flip: bool) -> None:
+    def __init__(self, flip: bool, alpha: float = 1.0) -> None:
         super().__init__()
+        self.alpha = alpha
         torch.manual_seed(0)
         self.stem = nn.Conv2d(3, 4, 3, padding=1)
         self.convs = nn.ModuleList(nn.Conv2d(4, 4, 3, padding=1) for _ in range(3))
@@ -30,7 +31,7 @@ class Branches(nn.Module):
         x = self.norms[2](x).relu()  # fed by a pool, so it is a step of its own
         first, second, third = self.convs
         y = self.norms[0](first(x)).clamp(0, 6)
-        y = (x + self.norms[1](second(y))).relu()
+        y = torch.add(x, self.norms[1](second(y)), alpha=self.alpha).relu()
         y = F.max_pool2d(y, 2)
         y = torch.cat([y, F.relu(third(y)).flip(3)], 1)
         return self.head(self.last(y).relu().mean((2, 3)))
@@ -41,8 +42,10 @@ COMPETE = Walk.compete
 
 @pytest.mark.parametrize("flip", [False, True])
 @pytest.mark.parametrize("contrastive", [False, True])
-def test_what_is_known_is_true_and_changes_nothing(monkeypatch, flip, contrastive):
-    model = Branches(flip).double().eval()
+@pytest.mark.parametrize("alpha", [1.0, -1.0])
+@pytest.mark.filterwarnings("ignore:.*their biases decided")
+def test_what_is_known_is_true_and_changes_nothing(monkeypatch, flip, contrastive, alpha):
+    model = Branches(flip, alpha).double().eval()
     images = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0)).double()
     seen = set()
 
@@ -59,8 +62,10 @@ def test_what_is_known_is_true_and_changes_nothing(monkeypatch, flip, contrastiv
     method = ExcitationBackprop(model, contrastive=contrastive)
     found = method.attribute_many(images, [0, 2])
     known = {module for module, silent in seen if silent}
-    # The stem is below a BatchNorm of its own, the first two may be below one that turns signs.
-    assert known == {"last", "convs.2"} | (set() if flip else {"convs.0", "convs.1"})
+    # The stem is below a BatchNorm of its own, the first two may be below one that turns signs,
+    # and what is subtracted wins where it is negative.
+    likely = {"convs.0"} | ({"convs.1"} if alpha > 0 else set())
+    assert known == {"last", "convs.2"} | (set() if flip else likely)
     monkeypatch.setattr(Silence, "of_negative", lambda self, value: False)
     assert torch.equal(found, method.attribute_many(images, [0, 2]))
 

@@ -176,3 +176,14 @@ def test_too_little_variation_and_bad_numbers_are_named():
     bad[0, 0] = torch.nan
     with pytest.raises(NonFiniteError):
         find_components(bad, readout, 0, labels == 0, PARTS)
+
+
+def test_a_way_in_which_nothing_varies_leaves_no_nan():
+    """The first logit is the same everywhere, as of a class that a head does not use."""
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.randn(50, 28, generator=generator, dtype=torch.float64)
+    rows[:, 0] = 0.0
+    found, _ = unmix_many(rows.unsqueeze(0), 5, range(3), 400)
+    assert bool(torch.isfinite(found).all())
+    values = (rows - rows.mean(0)) @ found.mT
+    assert torch.allclose(values.var(1, correction=0), torch.ones(3, 5, dtype=rows.dtype))

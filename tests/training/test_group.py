@@ -294,6 +294,12 @@ def test_a_subspace_of_all_dimensions_is_none():
         alone(data, None, 0, replace(QUICK, subspace=0))
 
 
+@pytest.mark.parametrize("every", ["Cosine", 0, -1, 2.5])
+def test_a_schedule_that_is_none_is_refused_at_once(every):
+    with pytest.raises(XNNError, match="decay_every must be"):
+        replace(QUICK, decay_every=every).check()
+
+
 def test_reported_losses_in_a_subspace_are_those_of_all_of_z():
     data, validation = (many_classes(seed=s) for s in (0, 1))
     embedding, report = alone(data, validation, 1, replace(QUICK, subspace=4, components=0.0))

@@ -202,4 +202,11 @@ def _worst(certificates: Sequence[Certificate]) -> Certificate:
         worst[name] = max(known, default=None)
     shares = [c.fallback_shares for c in certificates if c.fallback_shares is not None]
     worst["fallback_shares"] = tuple(map(max, zip(*shares, strict=True))) if shares else None
+    masses = [c.contrast_mass for c in certificates if c.contrast_mass is not None]
+    if masses:
+        worst["contrast_mass"] = tuple(map(_least, zip(*masses, strict=True)))
     return replace(certificates[0], **worst)
+
+
+def _least(values: Sequence[float | None]) -> float | None:
+    return min((value for value in values if value is not None), default=None)

@@ -147,7 +147,7 @@ def unmix_many(
     """
     columns = (rows - rows.mean(1, keepdim=True)).mT
     vectors, sizes, _ = torch.linalg.svd(columns, full_matrices=False)
-    vectors = vectors * vectors[:, :1].sign()  # one of two, as scikit-learn does
+    vectors = torch.where(vectors[:, :1] < 0, -vectors, vectors)  # one of two signs
     whitening = (vectors[..., :n_concepts] / sizes[:, None, :n_concepts]).mT
     white = (whitening @ columns * rows.shape[1] ** 0.5).expand(len(seeds), -1, -1)
     size = (n_concepts, n_concepts)

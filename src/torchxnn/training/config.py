@@ -155,6 +155,11 @@ class TrainConfig:
             raise XNNError(
                 f"validation_share must lie between 0 and 1, got {self.validation_share}"
             )
+        every = self.decay_every
+        if every not in ("cosine", None) and not (isinstance(every, int) and every > 0):
+            raise XNNError(
+                f"decay_every must be 'cosine', a number of epochs or None, got {every!r}"
+            )
         if self.subspace is not None and self.subspace < 1:
             raise XNNError(f"subspace must be at least 1 dimension, got {self.subspace}")
 

@@ -89,13 +89,6 @@ class Starter(ABC):
         elif not config.faithful:
             self.fit_readout()
 
-    def restart_weak(self) -> int:
-        """Start weak x-features again; how many there were."""
-        weak = self.find_weak()
-        if weak:
-            self.start_features(weak)
-        return len(weak)
-
     def find_weak(self, found: Embedded | None = None) -> list[int]:
         """Weak x-features, of what the embedding makes of the training data if that is known."""
         found = found or apply_embedding(self.embedding, self.split.data.z)

@@ -128,7 +128,7 @@ class Restarts:
         """Note a trial's result."""
         self.trials += 1
         trial.embedding.eval()
-        anchor(trial.embedding, self.data.train.z, self.splits[0].positives)
+        anchor(trial.embedding, self.fitted[0].data.z, self.splits[0].positives)
         data = self.data.validation
         figures = measure_activations(trial.embedding, data, self.targets).faithfulness
         if self.best is None or _rank(trial, figures, self.config) > _rank(*self.best, self.config):

@@ -38,7 +38,8 @@ def count_slots(
     device = torch.device(compute.device)
     if device.type != "cuda":
         return CPU_SLOTS
-    free = torch.cuda.mem_get_info(device)[0]
+    kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    free = torch.cuda.mem_get_info(device)[0] + kept  # what PyTorch keeps can be used again
     return max(1, int(SHARE * free / bytes_per_fit(data, n_features, config)))
 
 

@@ -64,7 +64,7 @@ class Silence:
             own = value not in self._signs
             same = own == (output not in self._signs)
             if by_size:  # of a sum > 0 only the terms > 0 win
-                term = operation.name == "add" and value.shape == output.shape
+                term = _adds(operation) and value.shape == output.shape
                 found = True, term and negative and own and same
             elif _rectifies(operation):
                 found = zero, zero and own
@@ -80,6 +80,14 @@ class Silence:
     def unknown(self, receivers: list[Value]) -> None:
         """Nothing is known of what these received."""
         self._known.update(dict.fromkeys(receivers, (False, False)))
+
+
+def _adds(operation: Operation) -> bool:
+    """Whether it is a + alpha b with alpha > 0; with alpha < 0 a term wins where it is negative."""
+    if operation.name != "add":
+        return False
+    alpha = operation.args[2] if len(operation.args) > 2 else operation.kwargs.get("alpha", 1)
+    return float(alpha) > 0
 
 
 def _rectifies(operation: Operation) -> bool:
