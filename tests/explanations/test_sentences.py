@@ -400,7 +400,7 @@ def test_explain_against_another_run(runs, capsys):
     assert (folder / "contrast" / "contrast.html").is_file()
     assert (folder / "explanation.html").is_file()
     saved = json.loads((folder / "explanation.json").read_text("utf-8"))
-    assert saved["feature_names"][0] == "bright square"
+    assert saved["feature_names"][0] == "“bright square”"
     # what cannot be contrasted replaces nothing
     assert main([*command, "--against", str(runs / "run1")]) == 2
     assert (folder / "contrast" / "contrast.json").is_file()

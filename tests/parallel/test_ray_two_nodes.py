@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import sysconfig
@@ -28,8 +27,10 @@ from torchxnn.xnn import XNN
 
 pytestmark = pytest.mark.filterwarnings("ignore::torchxnn.errors.AttributionWarning")
 
+RAY = sysconfig.get_path("scripts") + "/ray"
 NODE = "TORCHXNN_TEST_NODE"
 HOST = "127.0.0.1"
+WITH_TOKEN = {"RAY_AUTH_MODE": "token"}  # a head asks for one, whatever else is set
 CONFIG = HeatmapConfig(images="all", dtype="float32", images_at_once=5, chunk_rows=5)
 IMAGES = 60
 
@@ -87,14 +88,14 @@ def kill(node):
 @contextmanager
 def started(name, *options):
     """A node with one processor; its folder is short, since Ray puts sockets into it."""
-    command = [sysconfig.get_path("scripts") + "/ray", "start", "--num-cpus=1", "--block"]
+    command = [RAY, "start", "--num-cpus=1", "--block"]
     with tempfile.TemporaryDirectory(prefix="ray", ignore_cleanup_errors=True) as folder:
         log = Path(folder) / "said"
         with log.open("w") as said:
             process = subprocess.Popen(
                 [*command, f"--node-ip-address={HOST}", "--disable-usage-stats",
                  "--object-store-memory=100000000", f"--temp-dir={folder}", *options],
-                env={**os.environ, NODE: name, "RAY_USAGE_STATS_ENABLED": "0"},
+                env={**os.environ, NODE: name, "RAY_USAGE_STATS_ENABLED": "0", **WITH_TOKEN},
                 stdout=said, stderr=subprocess.STDOUT, start_new_session=True,
             )  # fmt: skip
         try:
@@ -112,13 +113,12 @@ def cluster():
     pytest.importorskip("ray")
     if not sys.platform.startswith("linux"):
         pytest.skip("whose process is whose is read from /proc")
-    with socket.socket() as free:
-        free.bind((HOST, 0))
-        port = free.getsockname()[1]
-    address = f"{HOST}:{port}"
+    made = [RAY, "get-auth-token", "--generate"]  # one that is there is kept
+    subprocess.run(made, check=True, capture_output=True, env={**os.environ, **WITH_TOKEN})
     with ExitStack() as nodes:
-        head = f"--port={port}", "--head", "--include-dashboard=false"
+        head = "--port=0", "--head", "--include-dashboard=false"  # a port of its own choice
         first = nodes.enter_context(started("first", *head))
+        address = (first / "ray_current_cluster").read_text().strip()
         second = nodes.enter_context(started("second", f"--address={address}"))
         yield address, first, second
 
