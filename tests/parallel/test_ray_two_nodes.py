@@ -30,7 +30,6 @@ pytestmark = pytest.mark.filterwarnings("ignore::torchxnn.errors.AttributionWarn
 RAY = sysconfig.get_path("scripts") + "/ray"
 NODE = "TORCHXNN_TEST_NODE"
 HOST = "127.0.0.1"
-WITH_TOKEN = {"RAY_AUTH_MODE": "token"}  # a head asks for one, whatever else is set
 CONFIG = HeatmapConfig(images="all", dtype="float32", images_at_once=5, chunk_rows=5)
 IMAGES = 60
 
@@ -95,7 +94,7 @@ def started(name, *options):
             process = subprocess.Popen(
                 [*command, f"--node-ip-address={HOST}", "--disable-usage-stats",
                  "--object-store-memory=100000000", f"--temp-dir={folder}", *options],
-                env={**os.environ, NODE: name, "RAY_USAGE_STATS_ENABLED": "0", **WITH_TOKEN},
+                env={**os.environ, NODE: name, "RAY_USAGE_STATS_ENABLED": "0"},
                 stdout=said, stderr=subprocess.STDOUT, start_new_session=True,
             )  # fmt: skip
         try:
@@ -108,13 +107,15 @@ def started(name, *options):
 
 
 @pytest.fixture
-def cluster():
+def cluster(monkeypatch):
     """The address of two nodes, and their folders."""
+    # A head asks for a token, and who names its address must say so before Ray is imported.
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
     pytest.importorskip("ray")
     if not sys.platform.startswith("linux"):
         pytest.skip("whose process is whose is read from /proc")
     made = [RAY, "get-auth-token", "--generate"]  # one that is there is kept
-    subprocess.run(made, check=True, capture_output=True, env={**os.environ, **WITH_TOKEN})
+    subprocess.run(made, check=True, capture_output=True)
     with ExitStack() as nodes:
         head = "--port=0", "--head", "--include-dashboard=false"  # a port of its own choice
         first = nodes.enter_context(started("first", *head))
