@@ -19,7 +19,8 @@ from torchxnn.data.record import record_activations
 from torchxnn.errors import DataError, ModelError, XNNWarning
 from torchxnn.explanations.names.adopt import carry_over
 from torchxnn.explanations.names.file import names_csv, read_names, write_names
-from torchxnn.explanations.names.judgements import Action, FeatureNames, Judgement
+from torchxnn.explanations.names.judgements import FeatureNames
+from torchxnn.explanations.names.records import Action, Judgement
 from torchxnn.explanations.names.texts import names_fact, normalised
 from torchxnn.storage.artifact import structure, to_json
 from torchxnn.storage.files import replace_folder

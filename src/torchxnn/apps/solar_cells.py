@@ -20,7 +20,8 @@ from torch.nn.functional import adaptive_avg_pool2d
 from torchxnn.data.datasets.elpv import ELPV
 from torchxnn.embeddings.base import Embedding
 from torchxnn.explanations.names.file import FORMAT, NAMES
-from torchxnn.explanations.names.judgements import BY_RULE, FeatureNames
+from torchxnn.explanations.names.judgements import FeatureNames
+from torchxnn.explanations.names.records import BY_RULE
 from torchxnn.models.bundled import SqueezeNetWithHead
 from torchxnn.models.config import BUNDLED_LAYER
 

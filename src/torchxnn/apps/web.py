@@ -7,6 +7,7 @@ is inserted into a template is escaped.
 from __future__ import annotations
 
 import hashlib
+import hmac
 from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
@@ -49,6 +50,11 @@ def version_of(folder: Path, more: Mapping[str, bytes] | None = None) -> str:
     for file in sorted(folder.iterdir()):
         digest.update(file.read_bytes())
     return digest.hexdigest()[:12]
+
+
+def same_secret(first: str, second: str) -> bool:
+    """Compare secrets in constant time."""
+    return hmac.compare_digest(first.encode(), second.encode())
 
 
 class Guard:

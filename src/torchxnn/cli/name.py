@@ -47,6 +47,7 @@ class Name(SavedRun):
     def execute(self, terminal: Terminal) -> None:
         """Draw the heatmaps, then serve until interrupted; or export."""
         from torchxnn.explanations.names.file import names_csv, read_names
+        from torchxnn.explanations.names.records import check_person
         from torchxnn.storage.files import replace_file
         from torchxnn.storage.saved_folder import read_saved
 
@@ -57,6 +58,8 @@ class Name(SavedRun):
             replace_file(self.export, names_csv(names))
             terminal.say(f"Wrote {self.export}")
             return
+        if self.who:
+            check_person(self.who)
         if self.data is None:
             raise DataError("no images given: xnn name RUN DIR, or --export FILE.csv for the names")
         with needs_extra("study"):

@@ -4,7 +4,8 @@ from .drawing.canvas import save_figure
 from .image import Explanation
 from .maps import default_method
 from .names.adopt import Adoption, Match
-from .names.judgements import FeatureNames, Judgement, Settled
+from .names.judgements import FeatureNames, Settled
+from .names.records import Judgement
 from .saved_result import SavedResult
 from .sentences import Account
 from .text_table import TableExplanation, TextExplanation

@@ -19,7 +19,8 @@ from torchxnn.apps.solar_cells import (
     with_examples,
 )
 from torchxnn.explanations.names.file import NAMES, _encode
-from torchxnn.explanations.names.judgements import BY_RULE, FeatureNames
+from torchxnn.explanations.names.judgements import FeatureNames
+from torchxnn.explanations.names.records import BY_RULE
 
 BRIGHT, SPREAD, PATTERN, _ = FIGURES
 

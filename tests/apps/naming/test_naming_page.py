@@ -27,6 +27,7 @@ from torchxnn.apps.naming.suggest import place_names, suggest
 from torchxnn.cli.main import main
 from torchxnn.data.config import DataConfig
 from torchxnn.data.datasets.base import ImageDataset, Sample
+from torchxnn.errors import DataError
 from torchxnn.explanations.names.file import read_names
 from torchxnn.metrics.part_weights import CONTEXT
 from torchxnn.models.preprocessing import Preprocessing
@@ -264,14 +265,83 @@ def test_who_comes_back_goes_on_in_another_browser_however_the_name_is_written(f
     assert {who: j.name for who, j in names_in(fitted, run).latest(0).items()} == {"Ada": "beak"}
 
 
-def test_a_link_names_the_person_whoever_was_here_before(fitted, run):
-    client = client_for(fitted, run, "Ada")
-    send(client, "/who", who="Cy")
-    page = client.get("/?who=Bo%20B.")
-    assert page.url.query == b""
+def test_a_link_that_names_a_person_signs_nobody_in(fitted, run):
+    """An image tag on any page could follow it; only the form's button signs."""
+    client = client_for(fitted, run, "")
+    for before in ("", "Cy"):
+        page = client.get("/?who=Bo%20B.")
+        assert "set-cookie" not in page.headers
+        assert "is for <strong><bdi>Bo B.</bdi></strong>" in page.text
+        assert 'name="who" value="Bo B."' in page.text
+        assert f"you are <bdi>{before}</bdi> until" in page.text if before else True
+        assert "<bdi>Bo B.</bdi>" not in client.get("/feature/1").text
+        send(client, "/who", who="Cy")
+    send(client, "/who", who="Bo B.")
+    page = client.get("/?who=BO%20b.")
     assert "You are <strong><bdi>Bo B.</bdi></strong>" in page.text
-    assert "You are <strong><bdi>Bo B.</bdi></strong>" in client.get("/feature/1").text
+    assert "The link that you opened" not in page.text
     assert client.get("/", params={"who": "x" * 81}).status_code == 422
+    assert client.post("/who", data={"who": "Di"}).status_code == 403  # another site's form
+    assert "You are <strong><bdi>Bo B.</bdi></strong>" in client.get("/").text
+
+
+def test_one_person_in_two_tabs_however_the_name_is_written(fitted, run):
+    first, second = client_for(fitted, run, ""), client_for(fitted, run, "")
+    send(first, "/who", who="Ada  Straße")
+    send(second, "/who", who="ada\u200b STRASSE ")  # nobody has judged, so both names are new
+    send(first, "/feature/1", name="wing", signed="Ada Straße")
+    send(second, "/feature/1", name="beak", signed="ada\u200b STRASSE")
+    names = names_in(fitted, run)
+    assert {who: j.name for who, j in names.latest(0).items()} == {"Ada Straße": "beak"}
+    assert "You are <strong><bdi>Ada Straße</bdi></strong>: 1 of 3" in second.get("/").text
+
+
+def test_who_signs_with_a_name_that_has_answers_is_told_so(fitted, run):
+    client = client_for(fitted, run, "")
+    told = "Somebody has answered as <bdi>Ada</bdi> before: 1 of 3 x-features, last on 20"
+    assert "Somebody has answered" not in send(client, "/who", who="Ada").text
+    send(client, "/feature/2", name="wing")
+    assert "Somebody has answered" not in send(client, "/who", who="ADA").text  # it is Ada
+    send(client, "/who", who="Bo")
+    assert told in send(client, "/who", who=" ada").text
+    send(client, "/who", who="Bo")
+    page = send(client, "/who", who="ada", back=2)
+    assert page.url.path == "/feature/2"
+    assert told in page.text
+    assert "Somebody has answered" not in client.get("/?known=1", headers={"Cookie": ""}).text
+
+
+@pytest.mark.parametrize("who", ["  ", "\u200b", "x" * 81, "Torchxnn (Example)", "a\nb"])
+def test_what_is_no_name_of_a_person(fitted, run, who, capsys):
+    client = client_for(fitted, run, "")
+    assert send(client, "/who", who=who).status_code == 422
+    assert send(client, "/feature/1", name="wing", signed=who).status_code == 422
+    assert not (run / "names.json").exists()
+    with pytest.raises(DataError):
+        app_for(fitted, run, who)
+    assert main(["name", str(run), str(run), "--who", who]) == 2
+    assert "person" in capsys.readouterr().err
+
+
+def test_odd_requests_are_answered_with_a_page_and_the_way_out(fitted, run):
+    client = client_for(fitted, run)
+    odd = [
+        send(client, "/feature/1", name="a", note="n" * 70_000),
+        client.get("/feature/one"),
+        client.get("/feature/1?saved=x"),
+        send(client, "/who", who="Bo", back="x"),
+        client.post("/who", content=b"\xff\x00", headers={"content-type": "application/json"}),
+        client.post("/who", files={"who": b"a", "token": b"b"}),
+        client.put("/feature/1"),
+        client.get("/who"),
+    ]
+    assert [one.status_code for one in odd] == [413, 422, 422, 422, 403, 422, 405, 405]
+    for one in odd:
+        assert one.headers["content-type"].startswith("text/html")
+        assert re.search(r'<a href="[./]+">To the overview</a>', one.text)
+        assert "default-src 'none'" in one.headers["content-security-policy"]
+    assert "go back (the form still has what you wrote)" in odd[0].text
+    assert not (run / "names.json").exists()
 
 
 def test_what_cannot_be_used_is_kept_on_the_page_and_not_saved(fitted, run):
@@ -462,6 +532,7 @@ def test_the_page_does_not_steer_and_two_people_agree_in_a_browser(fitted, run, 
         page = context.new_page()
         for who in ("Ada", "Bo"):
             page.goto(f"{url}/?who={who}")
+            page.get_by_role("button", name="Begin" if who == "Ada" else "Change").click()
             page.get_by_role("link", name="Begin with x-feature 1").click()
             if size[0] > 1000:  # what is judged and the answer are on one screen
                 assert page.locator(".seen img").first.bounding_box()["y"] < size[1]
@@ -487,6 +558,9 @@ def test_the_page_does_not_steer_and_two_people_agree_in_a_browser(fitted, run, 
         page.goto(f"{url}/feature/1")
         assert all("contribution" in text for text in page.locator("figcaption").all_inner_texts())
         page.goto(f"{url}/?who=ADA")  # on the way back
+        page.get_by_text("The link that you opened is for Ada").wait_for()
+        page.get_by_role("button", name="Change").click()
+        page.get_by_text("Somebody has answered as Ada before: 3 of 3").wait_for()
         page.get_by_text("You are Ada: 3 of 3 judged").wait_for()
     assert names_in(fitted, run).shown() == ("wing", "beak", "x-feature 3")
 

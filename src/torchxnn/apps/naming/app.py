@@ -6,6 +6,7 @@ from typing import Annotated, Any
 from urllib.parse import quote, unquote
 
 from fastapi import Depends, FastAPI, Form, HTTPException, Request, Response
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException as StarletteHTTPException
@@ -20,10 +21,12 @@ from torchxnn.apps.address import (
     first_names,
 )
 from torchxnn.apps.naming.site import STATIC, Site, agreement_text
-from torchxnn.apps.web import Guard
+from torchxnn.apps.web import Guard, same_secret
 from torchxnn.errors import DataError, ModelError
 from torchxnn.explanations.names.file import names_csv
 from torchxnn.explanations.names.judgements import FeatureNames
+from torchxnn.explanations.names.records import NOTE_LENGTH, check_person
+from torchxnn.explanations.names.texts import same_person
 from torchxnn.storage.artifact import __version__
 
 BODY_BYTES = 64_000
@@ -52,10 +55,13 @@ def create_app(site: Site, base_path: str = "") -> FastAPI:
     """The application of one run; `base_path` is where it lies on its host.
 
     Raises:
+        DataError: `site.who` is no name of a person.
         ModelError: the names in the folder cannot be used.
         XNNError: `base_path` is no path, or begins as an address of the pages does.
     """
     site.names()
+    if site.who:
+        check_person(site.who)
     about: dict[str, Any] = {"title": site.title, "version": __version__}
     app = FastAPI(**about, openapi_url=None, redirect_slashes=False)  # nor pages about it
     app.state.site = site
@@ -69,9 +75,10 @@ def create_app(site: Site, base_path: str = "") -> FastAPI:
     app.add_api_route("/feature/{number}/split", _split, methods=["POST"])
     app.mount(f"/static/{site.version}", StaticFiles(directory=STATIC))
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=HOSTS)
-    app.add_middleware(Guard, body_bytes=BODY_BYTES)
+    app.add_middleware(Guard, body_bytes=BODY_BYTES, refuse=_too_large)
     app.add_middleware(BasePath, base_path=check_base_path(base_path, first_names(app.routes)))
-    for kind in (DataError, ModelError, OSError, StarletteHTTPException):
+    web = RequestValidationError, StarletteHTTPException
+    for kind in (DataError, ModelError, OSError, *web):
         app.add_exception_handler(kind, _explain)
     return app
 
@@ -89,7 +96,8 @@ def _person(request: Request) -> str:
 
 def _signer(request: Request, signed: Annotated[str, Form()] = "") -> str:
     """Who sends a form: whom its page named, whoever has begun in the browser since."""
-    return _site(request).names().person(signed) if signed else _person(request)
+    who = _site(request).names().person(signed) if signed else _person(request)
+    return check_person(who) if who else ""
 
 
 def _index(number: int, request: Request) -> int:
@@ -100,7 +108,7 @@ def _index(number: int, request: Request) -> int:
 
 def _checked(request: Request, token: Annotated[str, Form()] = "") -> None:
     """Refuse forms that another site sent."""
-    if token != _site(request).token:
+    if not same_secret(token, _site(request).token):
         raise HTTPException(403)
 
 
@@ -113,12 +121,16 @@ Checked = Depends(_checked)
 
 
 def _overview(
-    site: SiteOf, address: AddressOf, person: Person, who: str = "", saved: str = ""
+    site: SiteOf,
+    address: AddressOf,
+    person: Person,
+    who: str = "",
+    saved: str = "",
+    known: str = "",
 ) -> Response:
-    """Who has judged what; a link that names a person is that person's, whoever was here before."""
-    if who:
-        return _begin(site, address, who, "")
+    """Who has judged what; a link that names a person fills in the form, and signs nobody in."""
     names = site.names()
+    asked = names.person(check_person(who)) if who else ""
     rows = [
         {
             "number": i + 1,
@@ -132,6 +144,8 @@ def _overview(
         "rows": rows,
         "agreement": agreement_text(names),
         "saved": bool(saved),
+        "asked": "" if same_person(asked) == same_person(person) else asked,
+        "known": site.known(names, person) if known else "",
     }
     return site.page("overview.html", address, who=person, **values, **site.progress(names, person))
 
@@ -156,29 +170,26 @@ def _media(name: str, site: SiteOf) -> Response:
 def _who(
     site: SiteOf,
     address: AddressOf,
+    before: Person,
     who: Text = "",
     back: Annotated[int, Form()] = 0,
     _: None = Checked,
 ) -> Response:
-    return _begin(site, address, who, f"feature/{back}" if 1 <= back <= site.n_features else "")
-
-
-def _begin(site: Site, address: Address, who: str, path: str) -> Response:
-    """Go to a path as a person; who was here before goes on under the name as it was written."""
-    person = " ".join(who.split())
-    if not person:
-        raise DataError("the name of a person is empty; go back and write yours")
-    FeatureNames(1).judge(0, "", who=person)  # refuses what is no name of a person
+    """Go on as a person; who was here before does so under the name as it was first written."""
+    names = site.names()
+    person = names.person(check_person(who))
+    path = f"feature/{back}" if 1 <= back <= site.n_features else ""
+    if person != before and site.known(names, person):
+        path += "?known=1"
     answer = address.go(path)
-    person = site.names().person(person)
     address.set_cookie(answer, site.cookie, quote(person), COOKIE_SECONDS, strict=True)
     return answer
 
 
 def _feature(
-    index: Index, site: SiteOf, address: AddressOf, who: Person, saved: int = 0
+    index: Index, site: SiteOf, address: AddressOf, who: Person, saved: int = 0, known: str = ""
 ) -> HTMLResponse:
-    return _feature_page(site, address, index, who, saved=saved)
+    return _feature_page(site, address, index, who, saved=saved, known=bool(known))
 
 
 def _judge(
@@ -250,14 +261,15 @@ def _feature_page(
     typed: dict[str, str] | None = None,
     problem: str = "",
     saved: int = 0,
+    known: bool = False,
     status: int = 200,
 ) -> HTMLResponse:
     names = site.names()
     latest = names.latest(index)
     mine = latest.get(who)
     if typed is None:
-        known = (mine.name, mine.note, mine.flag) if mine else ("", "", "")
-        typed = dict(zip(("name", "note", "flag"), known, strict=True))
+        said = (mine.name, mine.note, mine.flag) if mine else ("", "", "")
+        typed = dict(zip(("name", "note", "flag"), said, strict=True))
     feature = site.gallery.features[index]
     headings = HEADINGS if mine else BLIND_HEADINGS
     before = names.latest(saved - 1).get(who) if 1 <= saved <= site.n_features else None
@@ -272,6 +284,7 @@ def _feature_page(
         "problem": problem,
         "saved": saved if 1 <= saved <= site.n_features else 0,
         "before": before,
+        "known": site.known(names, who) if known else "",
         "judged": mine is not None,
         "others": [judgement for person, judgement in latest.items() if person != who],
         "settled": names.settled(index),
@@ -279,6 +292,10 @@ def _feature_page(
         **site.progress(names, who, index),
     }
     return site.page("feature.html", address, status, **values)
+
+
+def _too_large(request: Request) -> Response:
+    return _explain(request, StarletteHTTPException(413))
 
 
 def _explain(request: Request, error: Exception) -> Response:
@@ -290,7 +307,12 @@ def _explain(request: Request, error: Exception) -> Response:
             403: "This form was not sent from this page, or the server was restarted: go back, "
             "reload the page, and send it again.",
             404: "There is no such page.",
+            413: "What was sent is too long, and nothing of it is saved: go back (the form still "
+            f"has what you wrote), and shorten it. A note has at most {NOTE_LENGTH:,} characters.",
         }.get(status, "This request cannot be answered.")
+    elif isinstance(error, RequestValidationError):
+        wrong = ", ".join(str(each["loc"][-1]) for each in error.errors()[:10])
+        status, text = 422, f"This is no request that a page here makes (wrong: {wrong})."
     elif isinstance(error, DataError):
         status, text = 422, f"{error}."
     elif isinstance(error, (ModelError, OSError)):

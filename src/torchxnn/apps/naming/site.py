@@ -60,6 +60,20 @@ class Site:
         """Add records to the file; it is on disk when this returns."""
         write_names(self.run, names, self.embedding)
 
+    def known(self, names: FeatureNames, who: str) -> str:
+        """What was said under a name so far, for who signs with it; "" if nothing was.
+
+        Args:
+            names: all records.
+            who: the person.
+        """
+        said = [j for j in names.judgements if names.person(j.who) == who]
+        if not said:
+            return ""
+        last = said[-1].when[:16].replace("T", " ")
+        about = len({j.feature for j in said})
+        return f"{about} of {self.n_features} x-features, last on {last} UTC"
+
     def progress(self, names: FeatureNames, who: str, index: int = -1) -> dict[str, Any]:
         """What a person has still to judge.
 

@@ -18,7 +18,8 @@ from torchxnn.embeddings.apply import apply_embedding
 from torchxnn.embeddings.base import Embedding
 from torchxnn.embeddings.matching import feature_correlation, match_features
 from torchxnn.errors import DataError, XNNWarning
-from torchxnn.explanations.names.judgements import ANONYMOUS, FeatureNames, Flag
+from torchxnn.explanations.names.judgements import FeatureNames
+from torchxnn.explanations.names.records import ANONYMOUS, Flag
 from torchxnn.models.attached import NamedXNN
 
 THRESHOLD = 0.7

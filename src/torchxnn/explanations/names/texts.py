@@ -25,8 +25,13 @@ def normalised(name: str) -> str:
 
 
 def same_person(who: str) -> str:
-    """A person's name as it is compared: "Ada", "ada" and "ADA " are one person."""
-    return " ".join(unicodedata.normalize("NFKC", who).casefold().split())
+    """A person's name as it is compared: "Ada", "ada" and "ADA " are one person.
+
+    Characters that are not seen, such as a space without width, make no difference.
+    """
+    seen = "".join(c for c in who if unicodedata.category(c) != "Cf")
+    folded = unicodedata.normalize("NFKC", seen).casefold()
+    return " ".join(unicodedata.normalize("NFKC", folded).split())
 
 
 def words_of_one(name: str) -> str:

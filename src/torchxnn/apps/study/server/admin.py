@@ -13,9 +13,10 @@ from fastapi.responses import FileResponse, HTMLResponse, Response
 from torchxnn.apps.address import AddressOf
 from torchxnn.apps.study.export import write_archive
 from torchxnn.apps.study.server.overview import arms_now, people_now
-from torchxnn.apps.study.server.session import ADMIN_COOKIE, Problem, SiteOf, check_rate, same
+from torchxnn.apps.study.server.session import ADMIN_COOKIE, Problem, SiteOf, check_rate
 from torchxnn.apps.study.server.site import Site
 from torchxnn.apps.study.store.participants import list_participants
+from torchxnn.apps.web import same_secret
 
 router = APIRouter(prefix="/admin", default_response_class=HTMLResponse)
 
@@ -34,9 +35,9 @@ def _is_admin(
         raise Problem(404, "not_found")
     if authorization:
         check_rate(site.logins.wait("admin"))
-        return same(authorization, f"Bearer {site.admin_token}")
+        return same_secret(authorization, f"Bearer {site.admin_token}")
     cookie = request.cookies.get(site.cookie(ADMIN_COOKIE), "")
-    return same(cookie, site.database.sign("admin", site.admin_token))
+    return same_secret(cookie, site.database.sign("admin", site.admin_token))
 
 
 IsAdmin = Annotated[bool, Depends(_is_admin)]
@@ -74,7 +75,7 @@ def log_in(
     if site.admin_token is None:
         raise Problem(404, "not_found")
     check_rate(site.logins.wait("admin"))
-    if not same(token, site.admin_token):
+    if not same_secret(token, site.admin_token):
         wrong = site.texts["admin"]["wrong"]
         return site.page("admin_login.html", address, status=401, error=wrong)
     response = address.go("admin")

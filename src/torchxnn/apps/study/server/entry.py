@@ -29,13 +29,13 @@ from torchxnn.apps.study.server.session import (
     Problem,
     SiteOf,
     check_rate,
-    same,
 )
 from torchxnn.apps.study.server.site import Site
 from torchxnn.apps.study.steps import DONE, UNFINISHED
 from torchxnn.apps.study.store.participants import Kind, Participant, begin, find_participant
 from torchxnn.apps.study.store.places import is_full
 from torchxnn.apps.study.store.schema import NO_NUL
+from torchxnn.apps.web import same_secret
 
 router = APIRouter(default_response_class=HTMLResponse)
 
@@ -143,7 +143,7 @@ def make_start(plan: StudyPlan) -> Any:
 
     def start(request: Request, site: SiteOf, address: AddressOf, sent: Any) -> Response:
         browser = request.cookies.get(site.cookie(START_COOKIE)) or ""
-        if not browser or not same(sent.csrf, site.database.sign("start", browser)):
+        if not browser or not same_secret(sent.csrf, site.database.sign("start", browser)):
             raise Problem(403, "forged")
         if sent.arm not in {arm.name for arm in plan.settings.arms}:
             raise Problem(404, "not_found")

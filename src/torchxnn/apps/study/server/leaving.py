@@ -10,10 +10,11 @@ from fastapi.responses import HTMLResponse, Response
 
 from torchxnn.apps.address import Address, AddressOf
 from torchxnn.apps.study.server.forms import Body
-from torchxnn.apps.study.server.session import COOKIE, SessionOf, SiteOf, same
+from torchxnn.apps.study.server.session import COOKIE, SessionOf, SiteOf
 from torchxnn.apps.study.server.site import Site
 from torchxnn.apps.study.steps import DONE, LATE, UNFINISHED, steps_of
 from torchxnn.apps.study.store.participants import forget
+from torchxnn.apps.web import same_secret
 
 router = APIRouter(default_response_class=HTMLResponse)
 
@@ -95,7 +96,7 @@ def _left(
 ) -> Response:
     """The code is shown only to who was led here by leaving."""
     code = site.plan.settings.recruitment.withdrawn_code
-    shown = code if same(proof, _prove(site, number)) else None
+    shown = code if same_secret(proof, _prove(site, number)) else None
     query = f"?number={number}&proof={proof}&"
     return site.page("left.html", address, query=query, **_way_back(site, shown, stay))
 

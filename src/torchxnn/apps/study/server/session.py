@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hmac
 import math
 from typing import Annotated, Any
 
@@ -14,6 +13,7 @@ from torchxnn.apps.study.server.site import Site, site_of
 from torchxnn.apps.study.steps import LATE
 from torchxnn.apps.study.store.participants import Participant, RefusedError, find_participant
 from torchxnn.apps.study.store.places import take_up
+from torchxnn.apps.web import same_secret
 
 COOKIE, START_COOKIE, ADMIN_COOKIE = "study", "start", "admin"
 """Purposes of cookies, see `Site.cookie`."""
@@ -30,11 +30,6 @@ class Problem(RefusedError):
         super().__init__(key)
         self.status = status
         self.headers = {name.replace("_", "-"): value for name, value in headers.items()}
-
-
-def same(first: str, second: str) -> bool:
-    """Compare secrets in constant time."""
-    return hmac.compare_digest(first.encode(), second.encode())
 
 
 def check_rate(seconds: float) -> None:
@@ -88,7 +83,7 @@ class Session:
 
     def check(self, given: str | None) -> None:
         """Refuse a request that does not come from one of our pages."""
-        if given is None or not same(given, self.csrf):
+        if given is None or not same_secret(given, self.csrf):
             raise Problem(403, "forged")
 
 
