@@ -6,14 +6,17 @@ import torch
 
 from benchmark_examples import write_squares, write_weights
 from benchmark_settings import CONFIG
-from torchxnn.apps.benchmark.class_by_class import Plan
+from bird_examples import write_bird_weights, write_birds
+from torchxnn.apps.benchmark.class_by_class import Plan, open_benchmark
 from torchxnn.apps.benchmark.job_settings import RulesConfig
-from torchxnn.apps.benchmark.rules import ABSORBING, _box, _rows, run_rules
-from torchxnn.apps.benchmark.rules_tables import by_mass, rules_text, summarise_rules
+from torchxnn.apps.benchmark.rules import ABSORBING, _box, _fit, _rows, run_rules
+from torchxnn.apps.benchmark.rules_tables import TESTED, by_mass, rules_text, summarise_rules
 from torchxnn.apps.benchmark.tasks import TASKS, TaskSource
 from torchxnn.attribution.effective_weights import EFFECTIVE
-from torchxnn.attribution.methods import PAPER
+from torchxnn.attribution.methods import METHODS, PAPER, attributor
 from torchxnn.errors import DataError, XNNError
+from torchxnn.explanations.maps import Units
+from torchxnn.metrics.ground_truth import MOVES
 
 (ENDING,) = (name for name, rule in ABSORBING.items() if rule == EFFECTIVE)
 RULES = RulesConfig(images=3, rules=(PAPER, EFFECTIVE, ENDING))
@@ -38,7 +41,11 @@ def test_records_and_tables(ran):
         assert 0 <= found["pointing"] <= 1
         assert 0 < found["mass"] < 1
         assert found["told"] is None or -2 <= found["told"] <= 2
-    assert {test["rule"] for test in summary["tests"]} == {EFFECTIVE, ENDING}
+    assert {(test["rule"], test["against"]) for test in summary["tests"]} == {
+        (EFFECTIVE, PAPER),
+        (ENDING, EFFECTIVE),
+    }
+    assert {test["figure"] for test in summary["tests"]} == set(TESTED) - {"truth"}  # no removals
     assert all(test["p"] <= test["p_holm"] <= 1 for test in summary["tests"])
     maps = sum(len(record["rules"][PAPER]["maps"]) for record in records.values())
     assert sum(row["maps"] for row in by_mass(records, PAPER)) == maps
@@ -81,6 +88,43 @@ def test_settings_out_of_range(tmp_path):
         RulesConfig(images=1)
     with pytest.raises(XNNError, match="unknown attribution method 'nothing'"):
         run_rules(plan, RulesConfig(rules=("nothing",)))
+
+
+def test_what_is_compared_by_default_are_methods():
+    assert set(RulesConfig().rules) <= set(METHODS)
+
+
+def test_truth_of_parts_is_that_of_maps_and_removals(tmp_path):
+    """Of the same fit, by hand: correlation of a map's mass on the parts with what is lost."""
+    weights = write_bird_weights(write_birds(tmp_path / "data"), tmp_path / "weights.safetensors")
+    source = TaskSource("funnybirds", tmp_path / "data", weights, "bird_examples:bird_network", "3")
+    plan = Plan(source, replace(CONFIG, copies=0), tmp_path / "out", (2,))
+    config = RulesConfig(images=2, rules=(PAPER,))
+    found = run_rules(plan, config)["2"]["rules"][PAPER]["truth"]
+
+    opened, _ = open_benchmark(plan)
+    xnn, _ = _fit(opened, 2)
+    units = Units(xnn.attached, xnn.fitted())
+    positives = opened.task.positives(2)
+    mass, lost, moved = [], [], []
+    for row in positives:
+        image = opened.task.located[row].image[None]
+        without = torch.stack([opened.task.removals[5 * row + part].image for part in range(5)])
+        moved.append((xnn.contributions(image) - xnn.contributions(without))[:, 0].detach())
+        if row in (positives[0], positives[-1]):
+            lost.append((units(image) - units(without)).detach())
+            maps = attributor(PAPER, units).attribute_many(image, range(xnn.n_features))[0]
+            masks, positive = opened.task.located[row].masks, maps.clamp(min=0)
+            on = torch.stack([positive[:, masks == part].sum(1) for part in range(1, 6)])
+            mass.append(on / positive.sum((1, 2)))
+    share = torch.cat(moved).abs().sum(0) / torch.cat(moved).abs().sum()
+    kept = (share >= MOVES).nonzero().flatten()
+    own = [
+        float(torch.corrcoef(torch.stack([torch.cat(mass)[:, k], torch.cat(lost)[:, k]]))[0, 1])
+        for k in kept
+    ]
+    assert len(own) > 1
+    assert found == pytest.approx(sum(own) / len(own), abs=1e-5)
 
 
 def test_rendered_birds_have_the_box_of_their_parts_and_body(ran):

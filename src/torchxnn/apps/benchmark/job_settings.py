@@ -11,7 +11,13 @@ from torchxnn.apps.benchmark.variants import SEEN, nn_config
 from torchxnn.errors import XNNError
 from torchxnn.training.config import TrainConfig
 
-RULES = ("excitation_backprop", "effective_weights", "removal", "input_x_gradient", "grad_cam")
+RULES = (
+    "excitation_backprop",
+    "excitation_backprop_effective",
+    "removal",
+    "input_x_gradient",
+    "grad_cam",
+)
 """Ways to draw the map of an x-feature; occlusion is the judge, so it does not take part."""
 
 
@@ -21,7 +27,8 @@ class RulesConfig:
 
     Attributes:
         images: most test images per class, spread over the class.
-        rules: ways to draw, from `attribution.METHODS`.
+        rules: ways to draw, from `attribution.METHODS`; `NAME:absorb` of the first two ends
+            relevance at units that their biases decided.
     """
 
     images: int = 20

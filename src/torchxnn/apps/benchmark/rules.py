@@ -1,7 +1,8 @@
 """Which rule draws the maps of x-features best: judged by hiding squares of the image.
 
 A map of an x-feature is to lie where that x-feature falls when the place is hidden, and not where
-the others do. One pass of occlusion serves all x-features of a class.
+the others do. One pass of occlusion serves all x-features of a class. Where images are there again
+without each part, a map is to lie on the parts that its own x-feature answers to, too.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from torchxnn.apps.benchmark.class_by_class import (
     measure_classes,
     open_benchmark,
 )
+from torchxnn.apps.benchmark.funnybirds.causes import ask, find_removals
+from torchxnn.apps.benchmark.funnybirds.maps import Answered, Seen, lie, see, truth_figures
 from torchxnn.apps.benchmark.job_settings import RulesConfig
 from torchxnn.apps.benchmark.maps import SQUARES, layer_of, occluded_activations
 from torchxnn.apps.benchmark.methods import fit_variant
@@ -34,9 +37,11 @@ from torchxnn.attribution.base import Attributor, contrast_mass
 from torchxnn.attribution.effective_weights import EFFECTIVE
 from torchxnn.attribution.methods import PAPER, attributor, check_method
 from torchxnn.data.datasets.base import Sample
+from torchxnn.data.datasets.funnybirds import PARTS
 from torchxnn.embeddings.matching import feature_correlation
 from torchxnn.errors import DataError, XNNWarning
 from torchxnn.explanations.maps import Units
+from torchxnn.metrics.ground_truth import moving
 from torchxnn.metrics.orthogonality import MapCovariance
 from torchxnn.metrics.pointing import pixels_inside, pointing_hits
 from torchxnn.models.layers import run_above_layer
@@ -85,6 +90,8 @@ class _Judged:
         features: E of the whole images (M, n).
         falls: E minus E without each square (M, squares, n).
         logit_falls: the same of the network's own logit (M, squares, 1).
+        parts: where the parts are, and what the x-features lose without each; None where no such
+            images are there.
     """
 
     images: Float[Tensor, "images channels height width"]
@@ -92,6 +99,7 @@ class _Judged:
     features: Float[Tensor, "images features"]
     falls: Float[Tensor, "images squares features"]
     logit_falls: Float[Tensor, "images squares 1"]
+    parts: tuple[Seen, Answered] | None
 
 
 def _measure(config: RulesConfig, opened: Opened, target: int) -> dict[str, Any]:
@@ -102,7 +110,7 @@ def _measure(config: RulesConfig, opened: Opened, target: int) -> dict[str, Any]
         correlation of the logit's own map with its falls by rule.
     """
     xnn, r2 = _fit(opened, target)
-    judged = _judge(opened.task, xnn, target, config.images)
+    judged = _judge(opened, xnn, target, config.images)
     rules = {rule: _rule_figures(xnn, rule, judged) for rule in config.rules}
     logit = {}
     for rule in (each for each in config.rules if ABSORBING.get(each, each) in (PAPER, EFFECTIVE)):
@@ -142,8 +150,11 @@ def _box(task: Task, sample: Sample) -> Float[Tensor, " 4"]:
 
 
 @torch.no_grad()
-def _judge(task: Task, xnn: XNN, target: int, most: int) -> _Judged:
-    samples = [task.located[row] for row in evenly_spaced(task.positives(target), most)]
+def _judge(opened: Opened, xnn: XNN, target: int, most: int) -> _Judged:
+    task = opened.task
+    positives = task.positives(target)
+    chosen = evenly_spaced(range(len(positives)), most)
+    samples = [task.located[positives[index]] for index in chosen]
     images = torch.stack([sample.image for sample in samples])
     boxes = torch.stack([_box(task, sample) for sample in samples])
     features, falls, logit_falls = [], [], []
@@ -154,8 +165,29 @@ def _judge(task: Task, xnn: XNN, target: int, most: int) -> _Judged:
         features.append(e[0])
         falls.append(e[:1] - e[1:])
         logit_falls.append(logits[:1] - logits[1:])
-    stacks = [torch.stack(each) for each in (features, falls, logit_falls)]
-    return _Judged(images, boxes, *stacks)
+    return _Judged(
+        images=images,
+        boxes=boxes,
+        features=torch.stack(features),
+        falls=torch.stack(falls),
+        logit_falls=torch.stack(logit_falls),
+        parts=_without_parts(opened, xnn, target, chosen),
+    )
+
+
+def _without_parts(
+    opened: Opened, xnn: XNN, target: int, chosen: list[int]
+) -> tuple[Seen, Answered] | None:
+    """Of these images of the class; which x-features move is said by all of its images."""
+    task = opened.task
+    if task.removals is None:
+        return None
+    positives = task.positives(target)
+    removals = find_removals(opened.recorded, positives, target, len(PARTS))
+    answers = ask(xnn.fitted(), removals)
+    seen = see(task, [positives[index] for index in chosen])
+    whole, changes = answers.whole.features[chosen], answers.feature_changes[chosen]
+    return seen, Answered(whole, changes, moving(answers.changes))
 
 
 def _rule_figures(xnn: XNN, rule: str, judged: _Judged) -> dict[str, Any]:
@@ -180,7 +212,11 @@ def _rule_figures(xnn: XNN, rule: str, judged: _Judged) -> dict[str, Any]:
         row["mass"] = float(contrast_mass(one[None])[0, 0])
     names = ("own", "others", "told", "chance", "off", "pointing", "mass")
     figures = {name: mean([row[name] for row in rows]) for name in names}
-    return figures | {"overlap": overlap, "seconds": seconds, "maps": rows}
+    truth = None
+    if judged.parts is not None:
+        seen, answered = judged.parts
+        truth = truth_figures(lie(maps, seen, len(PARTS)), answered)["map_truth"]
+    return figures | {"truth": truth, "overlap": overlap, "seconds": seconds, "maps": rows}
 
 
 def _rows(maps: Tensor, falls: Tensor) -> list[dict[str, Any]]:

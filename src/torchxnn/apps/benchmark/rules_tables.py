@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
 from torchxnn.apps.benchmark.over_classes import interval_of_mean, mean, paired_test, with_holm
+from torchxnn.apps.benchmark.rules import ABSORBING
 from torchxnn.apps.benchmark.tables import number, table
 from torchxnn.attribution.methods import PAPER
 
-TESTED = ("told", "own", "off", "pointing", "overlap")
-"""Figures in which every rule is tested against the rule of the paper."""
+TESTED = ("told", "own", "truth", "off", "pointing", "overlap")
+"""Figures in which every rule is tested against the one that it varies, or that of the paper."""
 
 FIGURES = (*TESTED, "others", "chance", "mass", "seconds")
 
@@ -26,8 +27,9 @@ def summarise_rules(records: Records) -> dict[str, Any]:
 
     Returns:
         `rules`: means over classes by rule; `intervals`: their bootstrap intervals over classes
-        (95%); `tests`: Wilcoxon signed-rank tests over classes of every rule against that of the
-        paper, two-sided, p after Holm over all of them; `logit`: mean correlation of the logit's
+        (95%); `tests`: Wilcoxon signed-rank tests over classes of every rule `against` another, the
+        one that it varies if that is among the rules and otherwise that of the paper; two-sided, p
+        after Holm over all of them; `logit`: mean correlation of the logit's
         own map with its falls; `by_mass`: maps of contrastive rules by their contrast mass.
     """
     names = list(dict.fromkeys(rule for each in records.values() for rule in each["rules"]))
@@ -37,12 +39,12 @@ def summarise_rules(records: Records) -> dict[str, Any]:
         }
         for rule in names
     }
+    pairs = [(rule, base) for rule in names if (base := _tested_against(rule, names)) is not None]
     tests = [
-        {"figure": figure, "rule": rule, **tested}
+        {"figure": figure, "rule": rule, "against": base, **tested}
         for figure in TESTED
-        for rule in names
-        if rule != PAPER and PAPER in columns
-        if (tested := paired_test(columns[rule][figure], columns[PAPER][figure])) is not None
+        for rule, base in pairs
+        if (tested := paired_test(columns[rule][figure], columns[base][figure])) is not None
     ]
     logits = list(dict.fromkeys(rule for each in records.values() for rule in each["logit"]))
     return {
@@ -61,6 +63,13 @@ def summarise_rules(records: Records) -> dict[str, Any]:
         "by_mass": {rule: by_mass(records, rule) for rule in logits},
         "classes": dict(records),
     }  # fmt: skip
+
+
+def _tested_against(rule: str, names: Sequence[str]) -> str | None:
+    for base in (ABSORBING.get(rule), PAPER):
+        if base in names:
+            return base if base != rule else None
+    return None
 
 
 def by_mass(records: Records, rule: str) -> list[dict[str, Any]]:
@@ -95,11 +104,12 @@ def rules_text(summary: Mapping[str, Any]) -> str:
         [rule, *(_number(found[figure]) for figure in FIGURES)]
         for rule, found in summary["rules"].items()
     ]
-    head = ["rule", "told = own - others", "own", "off the object", "pointing", "overlap", "others",
-            "own on another image", "contrast mass", "seconds an image"]  # fmt: skip
+    head = ["rule", "told = own - others", "own", "truth of parts", "off the object", "pointing",
+            "overlap", "others", "own on another image", "contrast mass",
+            "seconds an image"]  # fmt: skip
     tests = [
-        [test["figure"], test["rule"], f"{test['median_difference']:+.3f}",
-         f"{test['higher']} of {test['classes']}", f"{test['p_holm']:.2g}"]
+        [test["figure"], test["rule"], test["against"], f"{test['median_difference']:+.3f}",
+         f"{test['higher']} of {test['classes']}", f"{test['p']:.2g}", f"{test['p_holm']:.2g}"]
         for test in summary["tests"]
     ]  # fmt: skip
     masses = [
@@ -116,8 +126,11 @@ def rules_text(summary: Mapping[str, Any]) -> str:
                 f"R² {_number(summary['r2'])} on held-out images",
                 table(head, rows),
                 f"The logit's own map with its own falls: {logit}.",
-                f"## Against {PAPER}, two-sided, Holm over all",
-                table(["figure", "rule", "median difference", "higher", "p"], tests),
+                "## Tests over classes, two-sided",
+                table(
+                    ["figure", "rule", "against", "median difference", "higher", "p", "Holm's p"],
+                    tests,
+                ),
                 "## By contrast mass",
                 table(
                     ["rule", "mass", "maps", "own", "elsewhere", "told", "at least (95%)"], masses
