@@ -5,7 +5,7 @@ import torch
 
 from reference_ebp import pass_down
 from torchxnn.attribution.excitation_backprop.both_signs import LEAST_SHARE, BothSigns
-from torchxnn.attribution.excitation_backprop.competition import Competition
+from torchxnn.attribution.excitation_backprop.competition import PARTS_KEPT, Competition
 from torchxnn.attribution.excitation_backprop.linear_map import LinearMap
 from torchxnn.attribution.excitation_backprop.rules.linear import from_left
 from torchxnn.errors import NonFiniteError
@@ -95,6 +95,20 @@ def test_columns_without_relevance_cost_nothing(bias):
     torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-14)
     assert max(columns) == int(0.4 * UNITS)
     assert all(shape == relevance.shape for shape in shapes)
+
+
+def test_few_ranges_of_columns_are_kept():
+    """Of many chunks of seeds that reach other columns each, and the maps stay what they are."""
+    linear, x, negative, relevance, _ = example(1.0)
+    one = Competition(linear, x, None)
+    for first in (0, 3, 6, 1, 0, 5, 0):
+        some = torch.zeros_like(relevance)
+        some[:, :, first : first + 3] = relevance[:, :, first : first + 3]
+        found = one.pass_down(some, negative, quiet)
+        alone = Competition(linear, x, None).pass_down(some, negative, quiet)
+        assert torch.equal(found, alone)
+        assert len(one._parts) <= PARTS_KEPT
+    assert list(one._parts) == [(5, 8), (0, 3)]  # the last used ones
 
 
 def test_two_products_and_two_gradients_are_enough():

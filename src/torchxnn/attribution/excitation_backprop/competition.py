@@ -26,6 +26,10 @@ from torchxnn.attribution.excitation_backprop.both_signs import BothSigns
 from torchxnn.attribution.excitation_backprop.linear_map import LinearMap, laid_out, smallest
 from torchxnn.errors import NonFiniteError, XNNError
 
+PARTS_KEPT = 2
+"""Ranges of columns whose weights and denominators one operation keeps: those that all that is
+carried reaches, and those that the unit's relevance alone does. Other seeds may reach others."""
+
 Negative = bool | Tensor
 """Which units count as negative (s_i = -1): all or none of them, or a mask."""
 
@@ -91,15 +95,11 @@ class Competition:
             return relevance.new_zeros((relevance.shape[0], *self._x.shape))
         columns = _reached(relevance) if self._linear.matrix else None
         if columns is not None:
-            within = columns.start, columns.stop
-            if within not in self._parts:
-                linear = self._linear.units(columns)
-                self._parts[within] = Competition(linear, self._x, self._takes_part)
             if isinstance(negative, Tensor):
                 negative = negative[:, columns]
             note = _of_some(note, relevance.shape, (slice(None), columns))
             some = relevance[:, :, columns].clone(memory_format=torch.contiguous_format)
-            part = self._parts[within]
+            part = self._part(columns)
             passed = part.pass_down(some, negative, note, consume=True, dual=dual)
             self.spread |= part.spread
             return passed
@@ -110,6 +110,18 @@ class Competition:
             negative = False
         parts = split_by_sign(relevance, negative)
         return self._pass_parts(relevance, parts, note, consume=consume, dual=dual)
+
+    def _part(self, columns: slice) -> Competition:
+        """The competition of some columns; what it computes of them is kept for the next seeds."""
+        within = columns.start, columns.stop
+        part = self._parts.pop(within, None)
+        if part is None:
+            linear = self._linear.units(columns)
+            part = Competition(linear, self._x, self._takes_part)
+        self._parts[within] = part  # as the last used one
+        if len(self._parts) > PARTS_KEPT:
+            del self._parts[next(iter(self._parts))]
+        return part
 
     def _pass_both(
         self, relevance: Tensor, negative: Tensor, note: Note, *, consume: bool
