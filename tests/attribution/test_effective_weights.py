@@ -7,7 +7,8 @@ from torchxnn.attribution.effective_weights import (
     EffectiveUnits,
     effective_weights,
 )
-from torchxnn.attribution.excitation_backprop.method import DrawnMaps, ExcitationBackprop
+from torchxnn.attribution.excitation_backprop.drawn_maps import DrawnMaps
+from torchxnn.attribution.excitation_backprop.method import ExcitationBackprop
 from torchxnn.attribution.methods import attributor
 from torchxnn.attribution.piecewise_linear import between, check_piecewise_linear
 from torchxnn.errors import DataError, XNNError

@@ -150,7 +150,7 @@ def literal_error(model, images, targets):
         walk = Walk(prepared, contrastive=True, beside=True, free=True)
         seeds = torch.eye(3)[targets][:, None].expand(-1, len(images), -1).clone()
         walk.run(seeds, tape.images)
-    return walk.error
+    return walk.account.error
 
 
 @pytest.mark.parametrize("targets", [[1], [0, 1, 2]])

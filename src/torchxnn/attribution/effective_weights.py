@@ -17,7 +17,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from torchxnn.attribution.base import Attributor, Certificate, Targets, check_range
-from torchxnn.attribution.excitation_backprop.method import DrawnMaps, ExcitationBackprop
+from torchxnn.attribution.excitation_backprop.drawn_maps import DrawnMaps
+from torchxnn.attribution.excitation_backprop.method import ExcitationBackprop
 from torchxnn.attribution.piecewise_linear import between, check_piecewise_linear
 from torchxnn.errors import DataError, XNNError
 from torchxnn.models.hooks import preserve_state

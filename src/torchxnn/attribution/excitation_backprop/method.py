@@ -12,7 +12,6 @@ Source: Zhang, Lin, Brandt, Shen, Sclaroff, Top-down neural attention by excitat
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -23,7 +22,6 @@ from torch.nn import functional
 
 from torchxnn.attribution.base import (
     CONSERVATION_LIMIT,
-    FALLBACK_LIMIT,
     Attributor,
     Certificate,
     LayerCertificate,
@@ -31,8 +29,8 @@ from torchxnn.attribution.base import (
     check_range,
     contrast_mass,
     for_each,
-    versions,
 )
+from torchxnn.attribution.excitation_backprop.drawn_maps import DrawnMaps
 from torchxnn.attribution.excitation_backprop.prepared import Prepared, first_non_finite, prepare
 from torchxnn.attribution.excitation_backprop.propagation import MetFallbackError, Walk
 from torchxnn.attribution.excitation_backprop.rules import elementwise as rules_elementwise
@@ -40,7 +38,7 @@ from torchxnn.attribution.excitation_backprop.rules import linear as rules_linea
 from torchxnn.attribution.excitation_backprop.rules import shape as rules_shape
 from torchxnn.attribution.excitation_backprop.tape import Tape, Value, erase
 from torchxnn.attribution.excitation_backprop.tracing import record
-from torchxnn.errors import AttributionWarning, DataError, LayerError, NonFiniteError, XNNError
+from torchxnn.errors import DataError, LayerError, NonFiniteError, XNNError
 from torchxnn.models.hooks import preserve_state
 from torchxnn.models.layers import check_images, resolve_layer
 
@@ -220,14 +218,15 @@ class ExcitationBackprop(Attributor):
             seeds = seeds.reshape(chosen.shape[0], *tape.output.shape)
             free = last and group >= targets.shape[0]
             walk, relevance = self._walk(prepared, seeds, goal, layers, free=free)
-            layers = walk.layers
+            account = walk.account
+            layers = account.layers
             summed = self._summed(relevance)
             if not self.contrastive:  # a difference of equal sums may end a rounding below 0
                 summed = summed.clamp(min=0)
-            summed, leak = self._settled(summed, walk, len(seeds))
+            summed, leak = self._settled(summed, account.absorbed, len(seeds))
             maps.append(summed.transpose(0, 1))
-            error = max(error, walk.error if certify else leak)
-            met = walk.fallback
+            error = max(error, account.error if certify else leak)
+            met = account.fallback
             if met is None:
                 met = torch.zeros(chosen.shape, dtype=torch.float64)
             shares.append(_without_off(met, outputs, chosen).clamp(max=1).cpu())
@@ -257,15 +256,15 @@ class ExcitationBackprop(Attributor):
         """
         absorb = self.undecided == "absorb"
         first = Walk(prepared, contrastive=self.contrastive, absorb=absorb, free=free)
-        first.layers = dict(layers)
+        first.account.layers = dict(layers)
         try:
             relevance = first.run(seeds, goal)
-            if not self.contrastive or first.error <= SURE:
+            if not self.contrastive or first.account.error <= SURE:
                 return first, relevance
         except MetFallbackError:
             pass
         second = Walk(prepared, contrastive=True, absorb=absorb, beside=True, free=free)
-        second.layers = dict(layers)
+        second.account.layers = dict(layers)
         return second, second.run(seeds, goal)
 
     def _summed(self, relevance: Tensor) -> Tensor:
@@ -277,14 +276,14 @@ class ExcitationBackprop(Attributor):
         dim = self.channel_dim + 1 if self.channel_dim >= 0 else self.channel_dim
         return relevance.sum(dim)
 
-    def _settled(self, summed: Tensor, walk: Walk, seeds: int) -> tuple[Tensor, float]:
+    def _settled(self, summed: Tensor, absorbed: Tensor, seeds: int) -> tuple[Tensor, float]:
         """Maps of what biases did not absorb, scaled to the sum that all relevance would have.
 
         Of a unit of which nothing is left, or nothing of its dual, the map is 0.
 
         Args:
             summed: what arrived, (seeds, B, H, W), or with the duals' behind it.
-            walk: how it came there.
+            absorbed: see `Account`.
             seeds: how many there are.
 
         Returns:
@@ -292,7 +291,7 @@ class ExcitationBackprop(Attributor):
             should be; nothing is known at a layer.
         """
         sums = summed.flatten(2).sum(2, dtype=torch.float64)
-        absorbed, pair = walk.absorbed.to(summed.device), len(summed) > seeds
+        absorbed, pair = absorbed.to(summed.device), len(summed) > seeds
         goal = 1.0 if pair or not self.contrastive else 0.0
         leak = 0.0 if self._stop is not None else float((sums + absorbed - goal).abs().max())
         if absorbed.ndim > 0:
@@ -304,77 +303,6 @@ class ExcitationBackprop(Attributor):
             factor = (scale * there).to(summed.dtype)
             summed = summed * factor.reshape(*factor.shape, *(1 for _ in summed.shape[2:]))
         return (summed[:seeds] - summed[seeds:] if pair else summed), leak
-
-
-@dataclass(frozen=True, eq=False)
-class DrawnMaps:
-    """Maps of a batch of images or a part of it, and what was measured on the way.
-
-    Attributes:
-        maps: (B, n, H, W).
-        conservation_error: see `Certificate`; without a certified walk that of the final sums.
-        fallback_shares: (B, n), see `Certificate`, of each map by itself, whatever the others are;
-            float64 on the CPU. The same with a certified walk and without.
-        layers: figures by the dotted name of the innermost module, of a certified walk.
-        contrast_mass: (B, n), float64 on the CPU, see `contrast_mass`; NaN of targets that are off,
-            None of marginal maps.
-        method: name in `METHODS`.
-    """
-
-    maps: Float[Tensor, "batch targets *map"]
-    conservation_error: float
-    fallback_shares: Float[Tensor, "batch targets"]
-    layers: dict[str, LayerCertificate]
-    contrast_mass: Float[Tensor, "batch targets"] | None = None
-    method: str = "excitation_backprop"
-
-    @property
-    def fallback_share(self) -> Float[Tensor, " batch"]:
-        """The largest share of each image."""
-        return self.fallback_shares.amax(1)
-
-    @classmethod
-    def cat(cls, parts: Sequence[DrawnMaps]) -> DrawnMaps:
-        """Those of several parts of a batch; the worst conservation error counts."""
-        masses = [part.contrast_mass for part in parts if part.contrast_mass is not None]
-        return cls(
-            torch.cat([part.maps for part in parts]),
-            max(part.conservation_error for part in parts),
-            torch.cat([part.fallback_shares for part in parts]),
-            parts[0].layers,
-            torch.cat(masses) if masses else None,
-            parts[0].method,
-        )
-
-    def certificate(self) -> Certificate:
-        """What the walk measured, for people."""
-        dtype = str(self.maps.dtype).removeprefix("torch.")
-        shares = tuple(self.fallback_shares.amax(0).tolist())
-        figures = self.conservation_error, max(shares)
-        mass = None
-        if self.contrast_mass is not None:
-            least = self.contrast_mass.nan_to_num(math.inf).amin(0).tolist()
-            mass = tuple(value if math.isfinite(value) else None for value in least)
-        return Certificate(
-            *figures, dtype, self.method, versions(), contrast_mass=mass, fallback_shares=shares
-        )
-
-    def warn(self, stacklevel: int = 2) -> None:
-        """Warn of figures beyond their limits."""
-        messages = []
-        if self.conservation_error > CONSERVATION_LIMIT:
-            messages.append(
-                f"relevance is conserved only to {self.conservation_error:.1e}; use float64 or no "
-                "TF32"
-            )
-        fallback = float(self.fallback_share.max())
-        if fallback > FALLBACK_LIMIT:
-            messages.append(
-                f"{fallback:.0%} of the relevance met units that their biases decided, without a "
-                "contribution that agrees with their sign; read the heatmap with care"
-            )
-        for message in messages:
-            warnings.warn(message, AttributionWarning, stacklevel=stacklevel + 1)
 
 
 def _without_off(lost: Tensor, outputs: Tensor, chosen: Tensor) -> Tensor:

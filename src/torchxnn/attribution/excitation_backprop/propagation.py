@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
-from torchxnn.attribution.base import LayerCertificate
+from torchxnn.attribution.excitation_backprop.account import Account
 from torchxnn.attribution.excitation_backprop.competition import Competition, Negative
 from torchxnn.attribution.excitation_backprop.linear_map import LinearMap
-from torchxnn.attribution.excitation_backprop.owners import (
-    same_images,
-    same_memory,
-    shared_out,
-    sum_by_owner,
-)
-from torchxnn.attribution.excitation_backprop.prepared import HINTS, Prepared, why_no_owner
-from torchxnn.attribution.excitation_backprop.rules.table import Rule, Shares, refuse, rule_of
+from torchxnn.attribution.excitation_backprop.owners import shared_out
+from torchxnn.attribution.excitation_backprop.prepared import HINTS, Prepared
+from torchxnn.attribution.excitation_backprop.rules.table import Shares, refuse, rule_of
+from torchxnn.attribution.excitation_backprop.signs import Signs, weighted
 from torchxnn.attribution.excitation_backprop.silence import Silence
 from torchxnn.attribution.excitation_backprop.tape import Operation, Value, forget
 from torchxnn.errors import NonFiniteError, XNNError
-
-_NOTHING = torch.zeros((), dtype=torch.float64)
 
 
 class MetFallbackError(Exception):
@@ -54,13 +45,7 @@ class Walk:
         free: whether this is the last walk, so that activations are freed on the way.
 
     Attributes:
-        error: largest distance from 1 so far of the relevance of a cut, if the walk is certified.
-            With a witness it is no less than that, unless one seed's loss is another's gain: the
-            witness' distance from the number of seeds, and half the largest sum of a difference.
-        absorbed: relevance that ended at units that nothing agrees with, (seeds, images) in
-            float64, or (2 seeds, images) with the dual's behind the unit's; 0 if none did.
-        layers: what was conserved by the dotted name of the innermost module, from the top down;
-            kept only by a certified walk.
+        account: what was measured on the way.
     """
 
     def __init__(
@@ -72,9 +57,6 @@ class Walk:
         beside: bool = False,
         free: bool,
     ) -> None:
-        self.error = 0.0
-        self.absorbed = _NOTHING
-        self.layers: dict[str, LayerCertificate] = {}
         self._prepared = prepared
         self._contrastive = contrastive
         self._absorb = absorb
@@ -83,32 +65,16 @@ class Walk:
         self._pair = contrastive and beside and (prepared.certify or absorb)
         self._witness = contrastive and not beside and prepared.certify
         self._free = free
-        self._fallback: Tensor | None = None
         self._met = 0  # how often a fallback shared
-        # Whether images could be told apart so far, and how many seeds there are.
-        self._apart, self._seeds = True, 0
+        self._seeds = 0
         # Relevance above and below the last linear operation that feeds the target.
         self._above: dict[Value, Tensor] = {}
         self._below: dict[Value, Tensor] = {}
-        # Sums of them per image, of all values of the present cut and of each, if it is certified.
-        self._cut = _NOTHING
-        self._tallies: dict[tuple[Value, bool], Tensor] = {}
-        self._signs: dict[Value, Negative] = {}
-        self._silence = Silence(self._signs)
+        self.account = Account(prepared, pair=self._pair, witness=self._witness)
+        self._signs = Signs(prepared.tape.output, prepared.readers)
+        self._silence = Silence(self._signs.handed)
         self._by_size = False
         self._crossing = self._all_above = False
-
-    @property
-    def fallback(self) -> Tensor | None:
-        """The unit's relevance that has met a fallback so far, (seeds, images), float64.
-
-        Relevance that meets several counts once. Where images cannot be told apart (only a walk
-        without a certificate gets so far), each has their mean. None if there was no fallback.
-        """
-        found = self._fallback
-        if found is None or self._apart:
-            return found
-        return found.mean(1, keepdim=True).expand_as(found)
 
     # What rules may ask.
 
@@ -130,11 +96,7 @@ class Walk:
 
     def negative(self, value: Value) -> Negative:
         """Which elements of an operation's output count as negative, as units after folding."""
-        if value in self._signs:
-            return self._signs[value]
-        if value.tensor is None:
-            raise XNNError("a value was not kept; please report this as a bug of torchxnn")
-        return value.tensor < 0
+        return self._signs.negative(value)
 
     def compete(
         self, operation: Operation, linear: LinearMap, value: Value, relevance: Tensor
@@ -219,17 +181,10 @@ class Walk:
         if self._alone and not tells and (self._difference or self._below):
             raise MetFallbackError
         self._met += not ends
-        if self._prepared.certify:
-            shared = self._sums(operation.output, lost[:seeds])
-            self._enter(operation, fallback=float(shared.max()))
         clean = lost[-seeds:] if known else lost[:seeds]
-        sums = self._sums(operation.output, clean)
-        self._fallback = (
-            sums if self._fallback is None else self._fallback + sums.to(self._fallback.device)
-        )
+        self.account.meet_fallback(operation, lost[:seeds], clean)
         if ends:
-            sums = self._sums(operation.output, lost[: self._plain(above=False)])
-            self.absorbed = self._added(self.absorbed, sums)
+            self.account.absorb(operation, lost[: self._plain(above=False)])
             return torch.zeros_like(lost)
         return torch.cat([lost[:-seeds], torch.zeros_like(clean)]) if known else lost
 
@@ -272,11 +227,7 @@ class Walk:
         """
         tape, self._seeds = self._prepared.tape, seeds.shape[0]
         self._above[tape.output] = seeds.to(self._prepared.dtype)
-        self._signs[tape.output] = False
-        if self._prepared.certify:
-            self._cut = self._sums(tape.output, self._above[tape.output])
-            self._tallies[tape.output, True] = self._cut
-            self._measure()
+        self.account.begin(tape.output, self._above[tape.output])
         operations = tape.operations
         last = 0 if target.producer is None else operations.index(target.producer) + 1
         for index in range(len(operations) - 1, last - 1, -1):
@@ -318,11 +269,11 @@ class Walk:
             rule = rule_of(operation)
             if rule is None:
                 raise refuse(operation, HINTS.get(operation.name, "it has no rule"))
-            self._crossing, self._all_above = above and _weighted(operation, rule), above
+            self._crossing, self._all_above = above and weighted(operation, rule), above
             reached = [o for o, each in zip(outputs, arrived, strict=True) if each is not None]
-            self._apart &= all(output in self._prepared.owners for output in reached)
+            self.account.apart &= all(output in self._prepared.owners for output in reached)
             self._by_size = False
-            versions = [None if each is None else each._version for each in arrived]
+            self.account.open(outputs, arrived, above=above)
             try:
                 shares = rule.propagate(operation, arrived, self)
             except NonFiniteError as error:
@@ -332,12 +283,9 @@ class Walk:
                 ) from error
             settled = self._crossing or not above
             self._crossing = False
-            sums = self._known_sums(outputs, arrived, versions, above)
-            change = self._settle(shares, sums, settled=settled)
-            for output in outputs:
-                change = self._added(change, -self._tallies.pop((output, above), _NOTHING))
-            self._balance(operation, change)
-            self._fold(operation, rule)
+            self._settle(shares, settled=settled)
+            self.account.close(operation, outputs)
+            self._signs.fold(operation, rule)
             receivers = [value for value, _ in shares]
             if settled:
                 ways = {"by_size": self._by_size, "copies": rule.copies}
@@ -345,142 +293,14 @@ class Walk:
             else:
                 self._silence.unknown(receivers)
 
-    def _known_sums(
-        self,
-        outputs: list[Value],
-        arrived: list[Tensor | None],
-        versions: list[int | None],
-        above: bool,
-    ) -> Callable[[Value, Tensor], Tensor]:
-        """Sums of shares, without adding up again what was only handed on (ReLU, BatchNorm)."""
-
-        def sums(value: Value, share: Tensor) -> Tensor:
-            owner = self._prepared.owners.get(value)
-            for output, each, version in zip(outputs, arrived, versions, strict=True):
-                untouched = each is not None and same_memory(each, share)
-                if untouched and each is not None and each._version == version:
-                    known = self._tallies.get((output, above))
-                    if known is not None and same_images(self._prepared.owners.get(output), owner):
-                        return known
-            return self._sums(value, share)
-
-        return sums
-
-    def _settle(
-        self, shares: Shares, sums: Callable[[Value, Tensor], Tensor], *, settled: bool
-    ) -> Tensor:
-        """Hand out shares; returns by how much the sums on their receivers rose."""
+    def _settle(self, shares: Shares, *, settled: bool) -> None:
+        """Hand out shares, to receivers below the last linear operation or above it."""
         relevances = self._below if settled else self._above
-        change = _NOTHING
         for value, share in shares:
             known = relevances.get(value)
             if known is not None:
                 rows = max(len(known), len(share))
                 share = self._behind(known, rows) + self._behind(share, rows)
             relevances[value] = share
-            if self._prepared.certify:
-                before = self._tallies.get((value, not settled), _NOTHING)
-                after = sums(value, share[: self._plain(above=not settled)])
-                self._tallies[value, not settled] = after
-                change = self._added(change, self._added(after, -before))
-        return change
-
-    def _balance(self, operation: Operation, change: Tensor) -> None:
-        """Keep account of what an operation added to all sums and took from them."""
-        if not self._prepared.certify:
-            return
-        self._cut = self._added(self._cut, change)
-        error = self._measure()
-        if not math.isfinite(error):
-            raise NonFiniteError(
-                f"relevance became NaN or infinite at {operation.full_name} in {operation.place}; "
-                "check the activations and weights there"
-            )
-        self._enter(operation, count=1, error=error)
-
-    def _measure(self) -> float:
-        if self._witness and len(self._cut) > self._seeds:
-            leak = self._cut[:-1].abs().amax(0) / 2 + (self._cut[-1] - self._seeds).abs()
-        else:
-            leak = (self._added(self._cut, self.absorbed) - 1).abs()
-        error = float(leak.max())
-        self.error = max(self.error, error)
-        return error
-
-    def _enter(
-        self, operation: Operation, *, count: int = 0, error: float = 0.0, fallback: float = 0.0
-    ) -> None:
-        """Add figures of an operation to those of its module; the worst ones count."""
-        layer = operation.place.module
-        known = self.layers.get(layer, LayerCertificate(layer, 0, 0.0, 0.0))
-        self.layers[layer] = LayerCertificate(
-            layer,
-            known.operations + count,
-            max(known.conservation_error, error),
-            max(known.fallback_share, min(1.0, fallback)),
-        )
-
-    def _sums(self, value: Value, relevance: Tensor) -> Tensor:
-        """Sums over each image, (seeds, images); a certified walk must be able to take them."""
-        owner = self._prepared.owners.get(value)
-        if owner is None and not self._prepared.certify:
-            flat = relevance.flatten(1).sum(1, keepdim=True, dtype=torch.float64)
-            return (flat / self._prepared.images).expand(-1, self._prepared.images)
-        if owner is None:
-            raise why_no_owner(self._prepared, value)
-        return sum_by_owner(relevance, owner, self._prepared.images)
-
-    def _added(self, first: Tensor, second: Tensor) -> Tensor:
-        """Sum of two tallies; one of the seeds alone counts for the unit and for its dual."""
-        first = first.to(second.device)
-        if first.ndim and second.ndim and first.shape[0] < second.shape[0]:
-            first = self._of_both(first)
-        elif first.ndim and second.ndim and first.shape[0] > second.shape[0]:
-            second = self._of_both(second)
-        return first + second
-
-    def _of_both(self, sums: Tensor) -> Tensor:
-        """Sums of what is carried below, of those of the seeds above (seeds, images)."""
-        if self._pair:
-            return torch.cat([sums, sums])
-        return torch.cat([torch.zeros_like(sums), sums.sum(0, keepdim=True)])
-
-    def _fold(self, operation: Operation, rule: Rule) -> None:
-        """Hand the sign of a unit to the linear operation that belongs to it."""
-        output, dependents = operation.output, operation.dependents
-        target = self._signs.get(output)
-        if isinstance(target, bool) and rule.keeps_target(operation):
-            for value in dependents:
-                if self._prepared.readers[value] == 1:
-                    self._signs[value] = target
-            return
-        if rule.sign is None or len(dependents) != 1:
-            return
-        value = dependents[0]
-        if self._prepared.readers[value] > 1:
-            return
-        if target is not False and not self._feeds(value):
-            return
-        negative = rule.sign(operation, self.negative(output))
-        if negative is not None:
-            self._signs[value] = negative
-
-    def _feeds(self, value: Value) -> bool:
-        """Whether a value comes from a weighted linear operation by folding steps only."""
-        while value.producer is not None:
-            operation = value.producer
-            rule = rule_of(operation)
-            if rule is None or value is not operation.outputs[0]:
-                return False
-            if _weighted(operation, rule):
-                return True
-            if rule.sign is None or len(operation.dependents) != 1:
-                return False
-            value = operation.dependents[0]
-            if self._prepared.readers[value] > 1:
-                return False
-        return False
-
-
-def _weighted(operation: Operation, rule: Rule) -> bool:
-    return rule.linear and len(operation.dependents) == 1
+            plain = share[: self._plain(above=not settled)]
+            self.account.receive(value, plain, above=not settled)
