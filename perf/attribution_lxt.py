@@ -1,8 +1,10 @@
-"""Maps of a ViT beside AttnLRP of LXT (Achtibat et al., 2024), in one process: time and agreement.
+"""Maps of a ViT beside AttnLRP of LXT (Achtibat et al., 2024): time, launches and agreement.
 
     pip install lxt transformers
-    python perf/attribution_lxt.py
+    python perf/attribution_lxt.py --batches 1 4
 
+Both run in one process, in turns. Launches are operations that PyTorch dispatches and that start
+work on a GPU: no views, no bare allocations; a result that is read back makes Python wait for it.
 LXT (BSD) is not a dependency; without it the script says so and ends. It takes attribution as
 gradient x input of a network whose GELU, LayerNorm and attention are patched (its map for
 torchvision's ViT, without gamma in the linear layers), so it costs about one backward pass. Its
@@ -17,17 +19,51 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torchvision
+import tyro
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from torchxnn.attribution import ExcitationBackprop
 
-ROUNDS, THREADS = 5, 2
 PATCHED = (nn.GELU, nn.LayerNorm, nn.MultiheadAttention)
+
+READ_BACK = "_local_scalar_dense"
+
+NO_LAUNCH = (READ_BACK, "empty", "empty_like", "empty_strided", "new_empty", "detach", "alias",
+             "_unsafe_view", "lift_fresh")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings of the benchmark."""
+
+    batches: tuple[int, ...] = (1,)
+    """how many images at once"""
+    rounds: int = 5
+    threads: int = 2
+
+
+class Launches(TorchDispatchMode):
+    """Counts what is dispatched: launches, and results read back."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.launches = self.read_back = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        """Count one operation, and run it."""
+        name = func._schema.name.split("::")[-1]
+        self.read_back += name == READ_BACK
+        self.launches += name not in NO_LAUNCH and not func.is_view
+        return func(*args, **(kwargs or {}))
 
 
 @contextmanager
@@ -70,44 +106,76 @@ class Positive(nn.Module):
         return self.head(self.layers(mixed).mean(1))
 
 
-def timed(work: Callable[[], Any]) -> str:
-    """Seconds of some runs after one that warms up: median and range."""
-    found = []
-    for _ in range(ROUNDS + 1):
-        start = time.perf_counter()
-        work()
-        found.append(time.perf_counter() - start)
-    last = found[1:]
-    return f"{statistics.median(last):.3f} ({min(last):.3f} to {max(last):.3f})"
+@dataclass(frozen=True)
+class Contender:
+    """A row of the table."""
+
+    name: str
+    work: Callable[[], Any]
+    within: Callable[[], AbstractContextManager[None]] = nullcontext
 
 
-def main() -> None:
-    """Print both parts."""
-    try:
-        from lxt.efficient.models.vit_torch import cp_LRP as rules
-    except ImportError as error:
-        sys.exit(f"skipped: LXT cannot be imported ({error}); pip install lxt transformers")
-    torch.set_num_threads(THREADS)
-    torch.manual_seed(0)
-    model = torchvision.models.vit_b_16().eval().requires_grad_(False)
-    nn.init.normal_(model.heads.head.weight, std=0.02)  # torchvision begins with 0
-    images = torch.randn(1, 3, 224, 224)
-    with torch.no_grad():
-        print("| ViT-B/16, 1 image, 1 map | s |\n|---|---|")
-        print(f"| forward pass | {timed(lambda: model(images))} |")
-    print(f"| gradient | {timed(lambda: gradient_times_input(model, images, 0))} |")
-    ours = ExcitationBackprop(model)
-    print(f"| ours, contrastive | {timed(lambda: ours.attribute(images, 0))} |")
-    with patched(rules):
-        print(f"| LXT | {timed(lambda: gradient_times_input(model, images, 0))} |")
+def compare(contenders: list[Contender], rounds: int) -> None:
+    """Print seconds (median and range over rounds after one that warms up), ratios and launches."""
+    seconds: dict[str, list[float]] = {each.name: [] for each in contenders}
+    counted = {each.name: Launches() for each in contenders}
+    for number in range(rounds + 1):
+        for each in contenders:
+            with each.within():
+                if number == 0:
+                    with counted[each.name]:
+                        each.work()
+                start = time.perf_counter()
+                each.work()
+                if number:
+                    seconds[each.name].append(time.perf_counter() - start)
+    last = statistics.median(seconds[contenders[-1].name])
+    print(f"| | s | / {contenders[-1].name} | launches | read back |\n|---|---|---|---|---|")
+    for name, found in seconds.items():
+        middle, count = statistics.median(found), counted[name]
+        spread = f"{middle:.3f} ({min(found):.3f} to {max(found):.3f})"
+        print(f"| {name} | {spread} | {middle / last:.2f} | {count.launches} | {count.read_back} |")
 
+
+def agreement(rules: dict[type[nn.Module], Callable[[type], bool]]) -> float:
+    """Largest difference over the largest value where both rules are the same, in float64."""
     block, tokens = Positive().double().eval(), torch.rand(1, 8, 3, 4).double()
     mine = ExcitationBackprop(block, contrastive=False).attribute(tokens, 1)
     with patched(rules):
         theirs = gradient_times_input(block, tokens, 1)
-    theirs = theirs / theirs.sum()
-    gap = float((mine - theirs).abs().max() / mine.max())
-    print(f"\nall positive: largest difference over the largest value {gap:.1e}")
+    return float((mine - theirs / theirs.sum()).abs().max() / mine.max())
+
+
+def main() -> None:
+    """Print both parts."""
+    settings = tyro.cli(Settings)
+    try:
+        from lxt.efficient.models.vit_torch import cp_LRP as rules
+    except ImportError as error:
+        sys.exit(f"skipped: LXT cannot be imported ({error}); pip install lxt transformers")
+    torch.set_num_threads(settings.threads)
+    torch.manual_seed(0)
+    model = torchvision.models.vit_b_16().eval().requires_grad_(False)
+    nn.init.normal_(model.heads.head.weight, std=0.02)  # torchvision begins with 0
+    marginal, ours = ExcitationBackprop(model, contrastive=False), ExcitationBackprop(model)
+    for batch in settings.batches:
+        images = torch.randn(batch, 3, 224, 224)
+        print(f"\nViT-B/16, {batch} image(s), 1 map each\n")
+        compare(
+            [
+                Contender("forward pass", torch.no_grad()(lambda x=images: model(x))),
+                Contender("gradient", lambda x=images: gradient_times_input(model, x, 0)),
+                Contender("ours, marginal", lambda x=images: marginal.attribute(x, 0)),
+                Contender("ours, contrastive", lambda x=images: ours.attribute(x, 0)),
+                Contender(
+                    "LXT",
+                    lambda x=images: gradient_times_input(model, x, 0),
+                    lambda: patched(rules),
+                ),
+            ],
+            settings.rounds,
+        )
+    print(f"\nall positive: largest difference over the largest value {agreement(rules):.1e}")
 
 
 if __name__ == "__main__":
