@@ -5,6 +5,9 @@ heatmap by the looks of the highlighted region; with x-features by the contribut
 looks of all heatmaps where contributions are not shown. Each has a skill of its own: some pictures
 are placed at random. So they try the site, its load and the analysis; they say nothing about
 people. Those of `simulate_known` are told the truth, so that their effect is known.
+
+What they do follows from the seed, whatever the times: they begin one after the other, as the
+pictures that somebody sees follow from their number, and what is drawn for pauses is drawn apart.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from io import BytesIO
+from threading import Event
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -47,7 +51,8 @@ class SimulationConfig:
         arm: that they join; None for the first one.
         at_once: how many at the same time.
         pause: mean seconds between two actions, exponentially distributed.
-        seed: of their decisions.
+        seed: of their decisions. Into a study that nobody has entered the same participants come
+            again with the same seed, and give the same answers; times and ids differ.
         known: the truth, and how often they are right; None for those who go by what they see.
     """
 
@@ -113,13 +118,18 @@ def simulate(
     if form is None:
         raise DataError(f"{base} serves no study (status {answer.status_code})")
     base = str(answer.url.join(form[1])).rstrip("/")  # the study may say that it lies below a path
-    total = Simulated()
+    total, begun = Simulated(), [Event() for _ in range(config.participants + 1)]
+    begun[0].set()
     with ThreadPoolExecutor(config.at_once) as pool:
-        jobs = [pool.submit(_take_part, base, config, n) for n in range(config.participants)]
-        for job in as_completed(jobs):
-            _add(total, job.result())
+        jobs = [
+            pool.submit(_take_part, base, config, n, begun[n], begun[n + 1])
+            for n in range(config.participants)
+        ]
+        for _ in as_completed(jobs):
             if on_finished is not None:
                 on_finished()
+    for job in jobs:
+        _add(total, job.result())
     return total
 
 
@@ -131,14 +141,20 @@ def _add(total: Simulated, one: Simulated) -> None:
     total.acknowledged |= one.acknowledged
 
 
-def _take_part(base: str, config: SimulationConfig, number: int) -> Simulated:
+def _take_part(
+    base: str, config: SimulationConfig, number: int, before: Event, begun: Event
+) -> Simulated:
+    """What one does, who begins when `before` is set; `begun` is set when they have, or failed."""
     found = Simulated()
-    person = _Person(base, config, number, found)
     try:
+        person = _Person(base, config, number, found)
         with person.client:
-            person.run()
+            person.run(before, begun)
     except (httpx.HTTPError, XNNError, KeyError, ValueError) as error:
         found.failed.append(f"participant {number + 1}: {type(error).__name__}: {error}")
+    finally:
+        before.wait()
+        begun.set()
     return found
 
 
@@ -152,14 +168,18 @@ class _Person:
         self.client = httpx.Client(base_url=base, timeout=30, follow_redirects=True, verify=checked)
         self.config, self.found = config, found
         self.random = random.Random(f"{config.seed}/{number}")
+        self.pauses = random.Random(f"{config.seed}/{number}/pauses")
         self.knowing = None if config.known is None else Knowing(config.known, self.random)
         self.skill = min(0.98, max(0.3, self.random.gauss(0.75, 0.12)))
 
-    def run(self) -> None:
-        """From consent to the end."""
+    def run(self, before: Event, begun: Event) -> None:
+        """From consent to the end; consent is given after that of those `before`."""
         arm = {} if self.config.arm is None else {"arm": self.config.arm}
         page = self._ask("GET", "/", params={"synthetic": "1", **arm})
+        self._wait()
+        before.wait()
         page = self._send("/start", page, {"agree": "yes"})
+        begun.set()
         for _ in range(200):
             path = self._path(page.url.path)
             if path == "/done":
@@ -191,6 +211,7 @@ class _Person:
             fields = {}
         else:
             raise XNNError(f"unexpected page {path} (status {page.status_code})")
+        self._wait()
         return self._send(path, page, fields)
 
     def _send(self, path: str, page: httpx.Response, fields: Mapping[str, str]) -> httpx.Response:
@@ -200,7 +221,6 @@ class _Person:
             found = dict(_ATTRIBUTE.findall(tag))
             if "name" in found:
                 hidden[found["name"]] = found.get("value", "")
-        self._wait()
         return self._ask("POST", path, data={**hidden, **fields})
 
     def _sort(self, position: int) -> httpx.Response:
@@ -301,12 +321,12 @@ class _Person:
                         self.found.milliseconds.append((time.perf_counter() - start) * 1000)
                     return answer
             self.found.retried += 1
-            time.sleep(min(4.0, 0.25 * 2**attempt) * (0.5 + self.random.random()))
+            time.sleep(min(4.0, 0.25 * 2**attempt) * (0.5 + self.pauses.random()))
         raise XNNError(f"{method} {path}: the server stayed busy")
 
     def _wait(self) -> None:
         if self.config.pause:
-            time.sleep(self.random.expovariate(1 / self.config.pause))
+            time.sleep(self.pauses.expovariate(1 / self.config.pause))
 
 
 _DEVICE = {"width": 1280, "height": 800, "ratio": 1, "pointer": "fine"}
