@@ -33,10 +33,10 @@ from torchxnn.attribution import ExcitationBackprop
 
 PATCHED = (nn.GELU, nn.LayerNorm, nn.MultiheadAttention)
 
-READ_BACK = "_local_scalar_dense"
+READ_BACK = ("_local_scalar_dense", "nonzero", "equal", "is_nonzero")
 
-NO_LAUNCH = (READ_BACK, "empty", "empty_like", "empty_strided", "new_empty", "detach", "alias",
-             "_unsafe_view", "lift_fresh")  # fmt: skip
+NO_LAUNCH = ("_local_scalar_dense", "empty", "empty_like", "empty_strided", "new_empty", "detach",
+             "alias", "_unsafe_view", "lift_fresh")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Launches(TorchDispatchMode):
     ) -> Any:
         """Count one operation, and run it."""
         name = func._schema.name.split("::")[-1]
-        self.read_back += name == READ_BACK
+        self.read_back += name in READ_BACK
         self.launches += name not in NO_LAUNCH and not func.is_view
         return func(*args, **(kwargs or {}))
 

@@ -55,7 +55,7 @@ class Competition:
         if takes_part is not None:
             x = torch.where(takes_part, x, 0)
         self._x = laid_out(x, linear.layout)
-        self._signed = bool(x.numel()) and bool(self._x.amin() < 0)
+        self._signed = bool(x.numel()) and float(self._x.amin()) < 0
         self.spread = False
         self._linear = linear
         self._takes_part = takes_part
@@ -294,13 +294,13 @@ def _reached(relevance: Tensor) -> slice | None:
     values alone. One seed and a few rows answer where all columns are reached.
     """
     for some in (relevance[:1, :16], relevance):
-        reached = (some != 0).any(dim=1).any(dim=0).nonzero()[:, 0]
-        if len(reached) == 0:
+        reached = (some != 0).any(dim=(0, 1)).nonzero().flatten().tolist()  # read back once
+        if not reached:
             continue
-        first, last = int(reached[0]), int(reached[-1]) + 1
+        first, last = reached[0], reached[-1] + 1
         if last - first > 2 / 3 * relevance.shape[2]:
             return None
-    return slice(first, last) if len(reached) else None
+    return slice(first, last) if reached else None
 
 
 def _of_some(note: Note, shape: torch.Size, unit: tuple[Any, ...]) -> Note:
