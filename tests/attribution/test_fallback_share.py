@@ -1,12 +1,14 @@
 """The share of relevance that met a fallback: by hand, and by a walk along every single path."""
 
 import warnings
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 
 from torchxnn.attribution import ExcitationBackprop
+from torchxnn.attribution.excitation_backprop.rules.table import RULES
 from torchxnn.errors import AttributionWarning
 
 MODES = [(contrastive, certify) for contrastive in (False, True) for certify in (False, True)]
@@ -113,3 +115,45 @@ def test_the_share_is_that_of_all_paths(bias, contrastive, certify):
     assert found == pytest.approx(expected, abs=1e-12)
     assert max(expected) <= 1 + 1e-12
     assert (max(expected) > 0.1) == (bias > 0)
+
+
+@pytest.mark.parametrize("targets", [[1], [0, 1]])
+@pytest.mark.filterwarnings("ignore::torchxnn.errors.AttributionWarning")
+def test_a_certificate_changes_no_map(targets):
+    """Differences, witness and clean part are carried beside each other where a fallback is met."""
+    module = Branches(1, 6.0).double()
+    images = torch.rand(3, 1, 2, 2, generator=torch.Generator().manual_seed(1)).double()
+    method = ExcitationBackprop(module)
+    each = torch.tensor([targets] * len(images))
+    plain, certified = (method.draw(images, each, certify) for certify in (False, True))
+    assert float(plain.fallback_share.max()) > 0.1
+    assert torch.equal(plain.maps, certified.maps)
+    assert torch.equal(plain.fallback_shares, certified.fallback_shares)
+    assert certified.conservation_error < 1e-12
+    met = {layer.layer: layer.fallback_share for layer in method.certify_layers(images, targets)}
+    assert max(met.values()) <= float(plain.fallback_share.max()) + 1e-12
+    assert max(met.values()) > 0.1
+
+
+@pytest.mark.parametrize("loss", [1e-5, 0.1])
+@pytest.mark.filterwarnings("ignore::torchxnn.errors.AttributionWarning")
+def test_what_is_lost_where_a_fallback_is_met_is_told(loss):
+    """A small loss by the witness, of all targets together; a large one of each by itself."""
+    module = Branches(1, 6.0).double()
+    images = torch.rand(3, 1, 2, 2, generator=torch.Generator().manual_seed(1)).double()
+    rule = RULES["relu"]
+
+    def lossy(operation, relevance, walk):
+        return [
+            (value, (1 - loss) * share)
+            for value, share in rule.propagate(operation, relevance, walk)
+        ]
+
+    RULES["relu"] = replace(rule, propagate=lossy)
+    try:
+        _, certificate = ExcitationBackprop(module).attribute_many(images, [0, 1], True)
+    finally:
+        RULES["relu"] = rule
+    once, twice = loss, 1 - (1 - loss) ** 2  # by the short branch and by the long one
+    least, most = (once, twice) if loss > 1e-4 else (2 * once, 2 * twice)
+    assert least * 0.999 <= certificate.conservation_error <= most * 1.001

@@ -147,7 +147,7 @@ def literal_error(model, images, targets):
     (tape,) = record(model, images)
     with torch.no_grad():
         prepared = prepare(tape, certify=True)
-        walk = Walk(prepared, contrastive=True, beside=True, free=True)
+        walk = Walk(prepared, contrastive=True, beside=True, one_by_one=True, free=True)
         seeds = torch.eye(3)[targets][:, None].expand(-1, len(images), -1).clone()
         walk.run(seeds, tape.images)
     return walk.account.error

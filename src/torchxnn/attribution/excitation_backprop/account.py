@@ -35,7 +35,7 @@ class Account:
         absorbed: relevance that ended at units that nothing agrees with, (seeds, images) in
             float64, or (2 seeds, images) with the dual's behind the unit's; 0 if none did.
         layers: what was conserved by the dotted name of the innermost module, from the top down;
-            kept only by a certified walk.
+            kept only by a certified walk. With a witness nothing is known of their fallback.
         apart: whether images could be told apart in all that relevance reached.
     """
 
@@ -113,15 +113,15 @@ class Account:
             )
         self._enter(operation, count=1, error=error)
 
-    def meet_fallback(self, operation: Operation, lost: Tensor, clean: Tensor) -> None:
+    def meet_fallback(self, operation: Operation, lost: Tensor | None, clean: Tensor) -> None:
         """Count what units that a fallback decides received.
 
         Args:
             operation: whose units they are.
-            lost: the unit's relevance there (seeds, *output shape).
+            lost: the unit's relevance there (seeds, *output shape), if it is known.
             clean: what of it had met none before.
         """
-        if self._prepared.certify:
+        if self._prepared.certify and lost is not None:
             shared = self._sums(operation.output, lost)
             self._enter(operation, fallback=float(shared.max()))
         sums = self._sums(operation.output, clean)

@@ -30,7 +30,8 @@ class DrawnMaps:
         conservation_error: see `Certificate`; without a certified walk that of the final sums.
         fallback_shares: (B, n), see `Certificate`, of each map by itself, whatever the others are;
             float64 on the CPU. The same with a certified walk and without.
-        layers: figures by the dotted name of the innermost module, of a certified walk.
+        layers: figures by the dotted name of the innermost module, of a certified walk; what met a
+            fallback there is known to `ExcitationBackprop.certify_layers` alone.
         contrast_mass: (B, n), float64 on the CPU, see `contrast_mass`; NaN of targets that are off,
             None of marginal maps.
         method: name in `METHODS`.

@@ -137,7 +137,7 @@ class ExcitationBackprop(Attributor):
         check_images(self._network, images)
         each = for_each(targets, images).T
         with preserve_state(self._network):
-            (found,) = self._explain_part(images, [each], [True], each.numel())
+            (found,) = self._explain_part(images, [each], [True], each.numel(), by_layer=True)
         return tuple(found.layers.values())
 
     def draw(self, images: Tensor, targets: Targets, certify: bool) -> DrawnMaps:
@@ -186,6 +186,7 @@ class ExcitationBackprop(Attributor):
         certify: Sequence[bool],
         limit: int,
         several: bool = False,
+        by_layer: bool = False,
     ) -> list[DrawnMaps]:
         tapes = record(self._network, images, stop=self._stop, several=several)
         walked, operations = tapes[: len(groups)], tapes[0].operations
@@ -195,7 +196,8 @@ class ExcitationBackprop(Attributor):
             with torch.inference_mode(False), torch.no_grad(), off:
                 for tape, targets, certified in zip(walked, groups, certify, strict=True):
                     last = tape is walked[-1]
-                    found.append(self._walk_tape(tape, targets, limit, certified, last))
+                    ways = {"certify": certified, "by_layer": by_layer, "last": last}
+                    found.append(self._walk_tape(tape, targets, limit, **ways))
                     for operation in operations:  # what rules computed belongs to one walk
                         operation.cache.clear()
         finally:
@@ -203,7 +205,7 @@ class ExcitationBackprop(Attributor):
         return found
 
     def _walk_tape(
-        self, tape: Tape, targets: Tensor, limit: int, certify: bool, last: bool
+        self, tape: Tape, targets: Tensor, limit: int, *, certify: bool, by_layer: bool, last: bool
     ) -> DrawnMaps:
         outputs = _check_output(tape, targets)
         prepared = prepare(tape, certify=certify)
@@ -217,7 +219,9 @@ class ExcitationBackprop(Attributor):
             seeds = functional.one_hot(chosen, outputs.shape[1]).to(prepared.dtype)
             seeds = seeds.reshape(chosen.shape[0], *tape.output.shape)
             free = last and group >= targets.shape[0]
-            walk, relevance = self._walk(prepared, seeds, goal, layers, free=free)
+            walk, relevance = self._walk(
+                prepared, seeds, goal, layers, by_layer=by_layer, free=free
+            )
             account = walk.account
             layers = account.layers
             summed = self._summed(relevance)
@@ -243,29 +247,40 @@ class ExcitationBackprop(Attributor):
         goal: Value,
         layers: dict[str, LayerCertificate],
         *,
+        by_layer: bool,
         free: bool,
     ) -> tuple[Walk, Tensor]:
-        """A walk with little beside the maps, and a second one where that does not tell all.
+        """A walk with little beside the maps, and others where that does not tell all.
 
         Args:
             prepared: the tape.
             seeds: where the walk begins, (n, *output shape).
             goal: where it ends.
             layers: what earlier walks measured, added to.
+            by_layer: whether the fallback of every layer is wanted.
             free: whether this is the last walk over the tape.
         """
         absorb = self.undecided == "absorb"
-        first = Walk(prepared, contrastive=self.contrastive, absorb=absorb, free=free)
-        first.account.layers = dict(layers)
+
+        def begin(*, beside: bool = False, one_by_one: bool = False) -> Walk:
+            ways = {"contrastive": self.contrastive, "absorb": absorb, "free": free}
+            walk = Walk(prepared, **ways, beside=beside, one_by_one=one_by_one)
+            walk.account.layers = dict(layers)
+            return walk
+
+        walk = begin()
         try:
-            relevance = first.run(seeds, goal)
-            if not self.contrastive or first.account.error <= SURE:
-                return first, relevance
+            relevance = walk.run(seeds, goal)
+            if not self.contrastive or walk.account.error <= SURE:
+                return walk, relevance
         except MetFallbackError:
-            pass
-        second = Walk(prepared, contrastive=True, absorb=absorb, beside=True, free=free)
-        second.account.layers = dict(layers)
-        return second, second.run(seeds, goal)
+            if prepared.certify and not (by_layer or absorb):
+                walk = begin(beside=True)
+                relevance = walk.run(seeds, goal)
+                if walk.account.error <= SURE:
+                    return walk, relevance
+        walk = begin(beside=True, one_by_one=prepared.certify)
+        return walk, walk.run(seeds, goal)
 
     def _summed(self, relevance: Tensor) -> Tensor:
         if relevance.ndim < 4:

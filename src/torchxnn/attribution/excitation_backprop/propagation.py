@@ -38,10 +38,12 @@ class Walk:
         absorb: whether relevance ends at units below that operation that nothing agrees with; else
             they share it by size.
         beside: carry from the start what tells how much relevance met a fallback: the unit's and
-            the dual's relevance one by one if it ends there, or with a certificate, and else the
-            clean part of the unit's beside the difference. Unit and dual are nearly equal further
-            down, so the difference does not tell. A contrastive walk without it ends with
-            `MetFallbackError` where it would have to tell.
+            the dual's relevance one by one if it ends there, and else the clean part of the unit's
+            beside the difference. Unit and dual are nearly equal further down, so the difference
+            does not tell. A contrastive walk without it ends with `MetFallbackError` where it would
+            have to tell.
+        one_by_one: carry the unit's and the dual's relevance with their clean part in any case, so
+            that a certified walk needs no witness, and knows what met a fallback in every layer.
         free: whether this is the last walk, so that activations are freed on the way.
 
     Attributes:
@@ -55,6 +57,7 @@ class Walk:
         contrastive: bool,
         absorb: bool = False,
         beside: bool = False,
+        one_by_one: bool = False,
         free: bool,
     ) -> None:
         self._prepared = prepared
@@ -62,9 +65,10 @@ class Walk:
         self._absorb = absorb
         self._beside = beside
         self._alone = contrastive and not beside  # nothing that tells a share
-        self._pair = contrastive and beside and (prepared.certify or absorb)
-        self._witness = contrastive and not beside and prepared.certify
+        self._pair = contrastive and beside and (one_by_one or absorb)
+        self._witness = contrastive and not self._pair and prepared.certify
         self._free = free
+        self._last = not (self._alone or self._witness)  # no other walk may have to follow
         self._met = 0  # how often a fallback shared
         self._seeds = 0
         # Relevance above and below the last linear operation that feeds the target.
@@ -182,7 +186,8 @@ class Walk:
             raise MetFallbackError
         self._met += not ends
         clean = lost[-seeds:] if known else lost[:seeds]
-        self.account.meet_fallback(operation, lost[:seeds], clean)
+        whole = self._pair or self._all_above or not self._contrastive  # else it is a difference
+        self.account.meet_fallback(operation, lost[:seeds] if whole else None, clean)
         if ends:
             self.account.absorb(operation, lost[: self._plain(above=False)])
             return torch.zeros_like(lost)
@@ -232,10 +237,10 @@ class Walk:
         last = 0 if target.producer is None else operations.index(target.producer) + 1
         for index in range(len(operations) - 1, last - 1, -1):
             self._step(operations[index])
-            if self._free and self._alone:
-                operations[index].cache.clear()  # the walk may have to start again
-            elif self._free:
+            if self._free and self._last:
                 forget(operations[index])
+            elif self._free:
+                operations[index].cache.clear()  # the walk may have to start again
         return self._arrived(target)
 
     def _arrived(self, target: Value) -> Tensor:
