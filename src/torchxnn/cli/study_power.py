@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from torchxnn.apps.study.analysis.answers.power_options import AnswerPowerOptions
 from torchxnn.apps.study.analysis.arm_power_options import ArmPowerOptions
@@ -13,6 +13,10 @@ from torchxnn.apps.study.analysis.power_options import PowerOptions
 from torchxnn.cli.study_answers import Database, read_answers
 from torchxnn.cli.terminal import NUMBERS, Terminal
 from torchxnn.errors import DataError
+
+if TYPE_CHECKING:
+    from torchxnn.apps.study.analysis.power_curve import Answer
+    from torchxnn.apps.study.plan import StudyPlan
 
 Options = TypeVar("Options", PowerOptions, ArmPowerOptions)
 
@@ -32,10 +36,7 @@ class PowerCommand:
         """Simulate studies of several sizes, and print the curve of power and the answer."""
         from torchxnn.apps.study.analysis.power import find_sample_size
 
-        options, source = self._made()
-        with terminal.err.status("Simulating studies"):
-            answer = find_sample_size(options, source)
-        _tell_power(answer, self.out, terminal)
+        _find(find_sample_size, *self._made(), self.out, terminal)
 
     def _made(self) -> tuple[PowerOptions, str]:
         """What is simulated: the options, with what a study tells in place of defaults."""
@@ -44,22 +45,10 @@ class PowerCommand:
         from torchxnn.apps.study.analysis.options import options_of
         from torchxnn.apps.study.analysis.power import assumptions_from_pilots, design_of
 
-        plan, tables = read_answers(self.study, self.database)
-        if plan.settings.between:
-            raise DataError(f"{self.study} is no clustering; use `xnn study power-answers`")
+        plan, tables = _read_clustering(self.study, self.database)
         told = design_of(plan) | assumptions_from_pilots(tables, plan, options_of(plan))
         options, taken = _fill_in(self.assumptions, told)
         return options, f"from the study and its pilots: {', '.join(taken)}"
-
-
-def _fill_in(options: Options, told: Mapping[str, Any]) -> tuple[Options, list[str]]:
-    """Options with what a study tells in place of defaults, and what was taken.
-
-    What somebody has typed stands; a flag typed with its default cannot be told from none.
-    """
-    default = {f.name: f.default for f in fields(options)}
-    taken = {name: v for name, v in told.items() if getattr(options, name) == default[name]}
-    return replace(options, **taken), list(taken)
 
 
 @dataclass(frozen=True)
@@ -77,10 +66,7 @@ class PowerArms:
         """Simulate studies of several sizes, and print the curve of power and the answer."""
         from torchxnn.apps.study.analysis.arm_power import find_arm_sample_size
 
-        options, source = self._made()
-        with terminal.err.status("Simulating studies"):
-            answer = find_arm_sample_size(options, source)
-        _tell_power(answer, self.out, terminal)
+        _find(find_arm_sample_size, *self._made(), self.out, terminal)
 
     def _made(self) -> tuple[ArmPowerOptions, str]:
         """What is simulated; with fewer arms than by default their means must be given."""
@@ -91,9 +77,7 @@ class PowerArms:
         from torchxnn.apps.study.analysis.options import options_of
         from torchxnn.apps.study.analysis.power import assumptions_from_pilots
 
-        plan, tables = read_answers(self.study, self.database, may_be_new=True)
-        if plan.settings.between:
-            raise DataError(f"{self.study} is no clustering; use `xnn study power-answers`")
+        plan, tables = _read_clustering(self.study, self.database, may_be_new=True)
         told, where = arm_design_of(plan), "the study"
         if len(told["arms"]) != len(self.assumptions.purity):
             raise DataError(
@@ -133,19 +117,49 @@ class PowerAnswers:
                 )
             options = with_design(options, plan)
             source = "answers and stages from the study"
-        with terminal.err.status("Simulating studies"):
-            answer = find_answer_sample_size(options, source)
-        _tell_power(answer, self.out, terminal)
+        _find(find_answer_sample_size, options, source, self.out, terminal)
 
 
-def _tell_power(answer: Any, out: Path | None, terminal: Terminal) -> None:
-    """Print the curve of power and the answer, and write it."""
+def _read_clustering(
+    study: Path, database: str | None, may_be_new: bool = False
+) -> tuple[StudyPlan, Any]:
+    """The plan and the tables of a study in which batches are sorted; see `read_answers`.
+
+    Raises:
+        DataError: it has another task.
+    """
+    plan, tables = read_answers(study, database, may_be_new)
+    if plan.settings.between:
+        raise DataError(f"{study} is no clustering; use `xnn study power-answers`")
+    return plan, tables
+
+
+def _fill_in(options: Options, told: Mapping[str, Any]) -> tuple[Options, list[str]]:
+    """Options with what a study tells in place of defaults, and what was taken.
+
+    What somebody has typed stands; a flag typed with its default cannot be told from none.
+    """
+    default = {f.name: f.default for f in fields(options)}
+    taken = {name: v for name, v in told.items() if getattr(options, name) == default[name]}
+    return replace(options, **taken), list(taken)
+
+
+def _find(
+    find: Callable[[Any, str], Answer],
+    options: Any,
+    source: str,
+    out: Path | None,
+    terminal: Terminal,
+) -> None:
+    """Find the answer, print the curve of power and the answer, and write it."""
     from rich.table import Table
 
     from torchxnn.apps.study.analysis.power_curve import describe_curve
     from torchxnn.storage.artifact import to_json
     from torchxnn.storage.files import replace_file
 
+    with terminal.err.status("Simulating studies"):
+        answer = find(options, source)
     columns = "participants", "power", "95% interval of the simulation"
     table = Table(*map(NUMBERS, columns), title="Power by number of analysed participants")
     for row in describe_curve(answer.curve):

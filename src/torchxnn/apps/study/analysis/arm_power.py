@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import combinations
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -19,13 +18,7 @@ from torchxnn.apps.study.analysis.arm_power_options import ArmPowerOptions
 from torchxnn.apps.study.analysis.arms import arm_pairs
 from torchxnn.apps.study.analysis.options import XNN_STAGE
 from torchxnn.apps.study.analysis.power import design_of, draw_purity
-from torchxnn.apps.study.analysis.power_curve import (
-    Power,
-    find_smallest,
-    power_of,
-    read_power,
-    recruited,
-)
+from torchxnn.apps.study.analysis.power_curve import Answer, Power, most_of_each, power_of, search
 from torchxnn.apps.study.plan import StudyPlan
 from torchxnn.errors import DataError
 from torchxnn.explanations.sentences import listed
@@ -54,45 +47,22 @@ class ArmPair:
 
 
 @dataclass(frozen=True)
-class ArmSampleSize:
-    """The answer to "how many participants?".
+class ArmSampleSize(Answer):
+    """How many participants a comparison of arms needs; see `Answer`.
 
     Attributes:
-        participants: in all arms together, after exclusions; None if `ArmPowerOptions.largest` is
-            not enough.
-        recruit: the same before exclusions.
         pairs: every pair of arms that differ, at that number, or at the largest one.
-        curve: power at every number that was tried, ascending.
         options: assumptions.
-        source: where the design comes from.
     """
 
-    participants: int | None
-    recruit: int | None
+    COMMAND: ClassVar[str] = "xnn study power-arms"
+
     pairs: tuple[ArmPair, ...]
-    curve: tuple[Power, ...]
     options: ArmPowerOptions
-    source: str = "given"
-
-    @classmethod
-    def read(cls, path: Path) -> ArmSampleSize:
-        """Read what `xnn study power-arms --out` wrote.
-
-        Raises:
-            DataError: another file.
-        """
-        return read_power(path, cls, "xnn study power-arms")
 
     def sentence(self) -> str:
         """The answer with its assumptions."""
         made = self.options
-        answer = (
-            f"With up to {made.largest} analysed participants the power stays below {made.power:g}"
-            if self.participants is None
-            else f"{self.participants} analysed participants in {len(made.purity)} arms, so "
-            f"{self.recruit} recruited if {made.lost:.0%} are excluded, have a power of at least "
-            f"{made.power:g}"
-        )
         wanted = "every difference" if made.need == "all" else "one difference"
         means = listed([f"{p:g}% in {arm}" for arm, p in zip(made.names, made.purity, strict=True)])
         sets = f"each of {made.data_sets} data sets" if made.data_sets > 1 else "the data set"
@@ -103,15 +73,17 @@ class ArmSampleSize:
                 for p in self.pairs
             ]
         )
-        return (
-            f"{answer} to find {wanted} of purity with {XNN_STAGE} between arms on {sets} by Mann "
-            f"and Whitney's test (Holm over all pairs and data sets{more}, alpha = "
-            f"{made.alpha:g}). Assumed ({self.source}): mean purity {means}, standard deviation "
-            f"{made.sd_between:g} between participants and {made.sd_within:g} within, batches of "
-            f"{made.images} pictures in {made.groups} groups. At {self.pairs[0].power.participants}"
-            f" the power of each, within the bounds of purity: {each}. {made.runs:,} simulated "
-            f"studies per number, seed {made.seed}."
+        found = (
+            f"{wanted} of purity with {XNN_STAGE} between arms on {sets} by Mann and Whitney's "
+            f"test (Holm over all pairs and data sets{more}, alpha = {made.alpha:g})"
         )
+        assumed = (
+            f"mean purity {means}, standard deviation {made.sd_between:g} between participants and "
+            f"{made.sd_within:g} within, batches of {made.images} pictures in {made.groups} "
+            f"groups. At {self.pairs[0].power.participants} the power of each, within the bounds "
+            f"of purity: {each}"
+        )
+        return self.in_words(made, f" in {len(made.purity)} arms", found, assumed)
 
 
 def simulate_arms(
@@ -155,7 +127,7 @@ def find_arm_sample_size(options: ArmPowerOptions, source: str = "given") -> Arm
         >>> answer = find_arm_sample_size(ArmPowerOptions(purity=(80, 65, 50), runs=200))
     """
     arms = len(options.names)
-    most = max(FEWEST, options.largest // arms)
+    most = most_of_each(options, arms, FEWEST)
     purity = simulate_arms(options, most)
     join = np.all if options.need == "all" else np.any
 
@@ -163,13 +135,12 @@ def find_arm_sample_size(options: ArmPowerOptions, source: str = "given") -> Arm
         found = join(find_pairs(purity[..., :people], options), axis=1)
         return power_of(arms * people, int(found.sum()), options.runs)
 
-    found, curve = find_smallest(estimate, options.power, FEWEST, 2 * FEWEST, most)
-    people = None if found is None else found * arms
+    found = search(estimate, options, groups=arms, fewest=FEWEST, first=2 * FEWEST)
     return ArmSampleSize(
-        participants=people,
-        recruit=recruited(people, options.lost),
-        pairs=_describe_pairs(purity[..., : found or most], options),
-        curve=curve,
+        participants=found.participants,
+        recruit=found.recruit,
+        curve=found.curve,
+        pairs=_describe_pairs(purity[..., : found.each or most], options),
         options=options,
         source=source,
     )

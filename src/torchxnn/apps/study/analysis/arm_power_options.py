@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from torchxnn.errors import DataError
+from torchxnn.apps.study.analysis.power_asked import check_asked, rules_of_batches
 
 
 @dataclass(frozen=True)
@@ -57,24 +57,13 @@ class ArmPowerOptions:
         return self.arms or tuple(f"arm {n}" for n in range(1, len(self.purity) + 1))
 
     def __post_init__(self) -> None:
-        checks = {
+        rules = {
             "purity must be of 2 arms or more": len(self.purity) >= 2,
             "arms must be as many names as means": len(self.arms) in (0, len(self.purity)),
             "arms must have different names": len(set(self.arms)) == len(self.arms),
             "purity must be above 0 and below 100": all(0 < one < 100 for one in self.purity),
             "purity must differ between two arms": len(set(self.purity)) > 1,
-            "sd_between must be 0 or more": self.sd_between >= 0,
-            "sd_within must be above 0": self.sd_within > 0,
-            "data_sets must be 1 or more": self.data_sets >= 1,
-            "images must be 2 or more": self.images >= 2,
-            "groups must be 1 or more": self.groups >= 1,
+            **rules_of_batches(self),
             "others must be 0 or more": self.others >= 0,
-            "alpha must be between 0 and 1": 0 < self.alpha < 1,
-            "power must be between 0 and 1": 0 < self.power < 1,
-            "largest must be 12 or more": self.largest >= 12,
-            "lost must be at least 0 and below 1": 0 <= self.lost < 1,
-            "runs must be 100 or more": self.runs >= 100,
         }
-        for rule, holds in checks.items():
-            if not holds:
-                raise DataError(f"{rule}, got {getattr(self, rule.split()[0])}")
+        check_asked(self, rules, fewest=12)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from math import ceil
-from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
@@ -16,13 +16,7 @@ from torchxnn.apps.study.analysis.exclusions import select_participants
 from torchxnn.apps.study.analysis.models import Unavailable, fit_linear_model
 from torchxnn.apps.study.analysis.options import ONE_HEATMAP, PILOT, STAGES, AnalysisOptions
 from torchxnn.apps.study.analysis.paired import signed_rank
-from torchxnn.apps.study.analysis.power_curve import (
-    Power,
-    find_smallest,
-    power_of,
-    read_power,
-    recruited,
-)
+from torchxnn.apps.study.analysis.power_curve import Answer, Power, power_of, search
 from torchxnn.apps.study.analysis.power_options import PowerOptions
 from torchxnn.apps.study.analysis.purity import score_trials
 from torchxnn.apps.study.plan import StudyPlan
@@ -31,45 +25,23 @@ from torchxnn.metrics.intervals import holm_adjust
 
 
 @dataclass(frozen=True)
-class SampleSize:
-    """The answer to "how many participants?".
+class SampleSize(Answer):
+    """How many participants a comparison of stages needs that everybody sees; see `Answer`.
 
     Attributes:
-        participants: smallest number whose interval lies above the wanted power, after exclusions;
-            None if `PowerOptions.largest` is not enough.
-        recruit: the same before exclusions.
         effect: mean difference of the simulated purities in percentage points: bounds and steps
             make it smaller than `PowerOptions.effect`.
-        curve: power at every number that was tried, ascending.
         options: assumptions.
-        source: where the assumptions come from.
     """
 
-    participants: int | None
-    recruit: int | None
+    COMMAND: ClassVar[str] = "xnn study power"
+
     effect: float
-    curve: tuple[Power, ...]
     options: PowerOptions
-    source: str = "given"
-
-    @classmethod
-    def read(cls, path: Path) -> SampleSize:
-        """Read what `xnn study power --out` wrote.
-
-        Raises:
-            DataError: another file.
-        """
-        return read_power(path, cls, "xnn study power")
 
     def sentence(self) -> str:
         """The answer with its assumptions."""
         made = self.options
-        answer = (
-            f"With up to {made.largest} analysed participants the power stays below {made.power:g}"
-            if self.participants is None
-            else f"{self.participants} analysed participants, so {self.recruit} recruited if "
-            f"{made.lost:.0%} are excluded, have a power of at least {made.power:g}"
-        )
         sets = "the" if made.data_sets == 1 else f"{made.need} of {made.data_sets}"
         assumed = (
             f"mean purity {made.baseline:g}% with 1-Heatmap, {made.effect:g} percentage points "
@@ -77,12 +49,11 @@ class SampleSize:
             f"{made.sd_between:g} between participants and {made.sd_within:g} within, batches of "
             f"{made.images} pictures in {made.groups} groups"
         )
-        return (
-            f"{answer} to find a difference in favour of XNN on {sets} "
-            f"data set{'s' * (made.data_sets > 1)} by Wilcoxon's signed-rank test (Holm, alpha = "
-            f"{made.alpha:g}). Assumed ({self.source}): {assumed}. {made.runs:,} simulated studies "
-            f"per number, seed {made.seed}."
+        found = (
+            f"a difference in favour of XNN on {sets} data set{'s' * (made.data_sets > 1)} by "
+            f"Wilcoxon's signed-rank test (Holm, alpha = {made.alpha:g})"
         )
+        return self.in_words(made, "", found, assumed)
 
 
 def find_sample_size(options: PowerOptions, source: str = "given") -> SampleSize:
@@ -96,18 +67,17 @@ def find_sample_size(options: PowerOptions, source: str = "given") -> SampleSize
         >>> answer = find_sample_size(PowerOptions(effect=15, runs=200))
     """
     differences = simulate_differences(options)
-    found, curve = find_smallest(
+    found = search(
         lambda people: estimate_power(differences[:, :, :people], options),
-        options.power,
+        options,
         fewest=2,
         first=6,
-        most=options.largest,
     )
     return SampleSize(
-        participants=found,
-        recruit=recruited(found, options.lost),
+        participants=found.participants,
+        recruit=found.recruit,
+        curve=found.curve,
         effect=100 * float(differences.mean()),
-        curve=curve,
         options=options,
         source=source,
     )

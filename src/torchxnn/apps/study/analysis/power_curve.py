@@ -1,20 +1,20 @@
-"""What every power analysis has in common: a curve, the search on it, and the file."""
+"""What every power analysis has in common: a curve, the search on it, the answer and its file."""
 
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import ceil
 from pathlib import Path
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 from scipy.stats import binomtest
 
+from torchxnn.apps.study.analysis.power_asked import Asked
 from torchxnn.errors import DataError
 from torchxnn.storage.artifact import structure
-
-Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,84 @@ class Power:
     power: float
     low: float
     high: float
+
+
+Kind = TypeVar("Kind", bound="Answer")
+
+
+@dataclass(frozen=True)
+class Answer(ABC):
+    """The answer to "how many participants?", as far as it is the same for every analysis.
+
+    Attributes:
+        participants: smallest number whose interval lies above the wanted power, in all groups
+            together, after exclusions; None if `Asked.largest` is not enough.
+        recruit: the same before exclusions.
+        curve: power at every number that was tried, ascending.
+        source: where the assumptions come from.
+    """
+
+    COMMAND: ClassVar[str]
+    """What writes it with `--out`."""
+
+    participants: int | None
+    recruit: int | None
+    curve: tuple[Power, ...]
+    source: str = field(default="given", kw_only=True)
+
+    @classmethod
+    def read(cls: type[Kind], path: Path) -> Kind:
+        """Read what a command such as `xnn study power` wrote with `--out`.
+
+        Raises:
+            DataError: another file.
+        """
+        try:
+            return structure(json.loads(path.read_bytes()), cls, str(path))
+        except (OSError, ValueError) as error:
+            raise DataError(f"{path} is no result of `{cls.COMMAND} --out`: {error}") from error
+
+    @abstractmethod
+    def sentence(self) -> str:
+        """The answer with its assumptions."""
+
+    def in_words(self, asked: Asked, groups: str, what: str, assumed: str) -> str:
+        """The answer with its assumptions.
+
+        Args:
+            asked: what the analysis was asked for.
+            groups: where the participants are, as in " in 3 arms"; empty if all do the same.
+            what: is found, and how.
+            assumed: of people and batches.
+        """
+        answer = (
+            f"With up to {asked.largest} analysed participants the power stays below "
+            f"{asked.power:g}"
+            if self.participants is None
+            else f"{self.participants} analysed participants{groups}, so {self.recruit} recruited "
+            f"if {asked.lost:.0%} are excluded, have a power of at least {asked.power:g}"
+        )
+        return (
+            f"{answer} to find {what}. Assumed ({self.source}): {assumed}. {asked.runs:,} "
+            f"simulated studies per number, seed {asked.seed}."
+        )
+
+
+@dataclass(frozen=True)
+class Search:
+    """What a search for the number of participants came to.
+
+    Attributes:
+        each: smallest number of each group; None if the largest one is not enough.
+        participants: the same in all groups together.
+        recruit: before exclusions.
+        curve: power at every number that was tried, ascending.
+    """
+
+    each: int | None
+    participants: int | None
+    recruit: int | None
+    curve: tuple[Power, ...]
 
 
 def power_of(participants: int, found: int, runs: int) -> Power:
@@ -72,21 +150,29 @@ def find_smallest(
     return found, tuple(tried[number] for number in sorted(tried))
 
 
-def recruited(participants: int | None, lost: float) -> int | None:
-    """How many are recruited so that as many stay when a share is excluded."""
-    return None if participants is None else ceil(participants / (1 - lost) - 1e-9)
+def most_of_each(asked: Asked, groups: int, fewest: int) -> int:
+    """Largest number of participants of each of some groups."""
+    return max(fewest, asked.largest // groups)
 
 
-def read_power(path: Path, kind: type[Answer], command: str) -> Answer:
-    """Read what a command such as `xnn study power` wrote with `--out`.
+def search(
+    estimate: Callable[[int], Power], asked: Asked, *, groups: int = 1, fewest: int, first: int
+) -> Search:
+    """Smallest number of participants with the wanted power; see `find_smallest`.
 
-    Raises:
-        DataError: another file.
+    Args:
+        estimate: power at a number of people of each group.
+        asked: what the analysis is asked for.
+        groups: of other people each, as many in every one.
+        fewest: the smallest number of each that may be the answer.
+        first: number of each to begin with.
     """
-    try:
-        return structure(json.loads(path.read_bytes()), kind, str(path))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} is no result of `{command} --out`: {error}") from error
+    most = most_of_each(asked, groups, fewest)
+    each, curve = find_smallest(estimate, asked.power, fewest, first, most)
+    if each is None:
+        return Search(None, None, None, curve)
+    recruit = ceil(groups * each / (1 - asked.lost) - 1e-9)  # as many stay when a share is excluded
+    return Search(each, groups * each, recruit, curve)
 
 
 def describe_curve(curve: Sequence[Power]) -> list[tuple[str, str, str]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from torchxnn.errors import DataError
+from torchxnn.apps.study.analysis.power_asked import check_asked, rules_of_batches
 
 
 @dataclass(frozen=True)
@@ -49,20 +49,9 @@ class PowerOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        checks = {
+        rules = {
             "effect must be above 0": self.effect > 0,
             "baseline must be between 0 and 100": 0 < self.baseline < 100,
-            "sd_between must be 0 or more": self.sd_between >= 0,
-            "sd_within must be above 0": self.sd_within > 0,
-            "data_sets must be 1 or more": self.data_sets >= 1,
-            "images must be 2 or more": self.images >= 2,
-            "groups must be 1 or more": self.groups >= 1,
-            "alpha must be between 0 and 1": 0 < self.alpha < 1,
-            "power must be between 0 and 1": 0 < self.power < 1,
-            "largest must be 2 or more": self.largest >= 2,
-            "lost must be at least 0 and below 1": 0 <= self.lost < 1,
-            "runs must be 100 or more": self.runs >= 100,
+            **rules_of_batches(self),
         }
-        for rule, holds in checks.items():
-            if not holds:
-                raise DataError(f"{rule}, got {getattr(self, rule.split()[0])}")
+        check_asked(self, rules, fewest=2)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from jaxtyping import Float
@@ -14,13 +13,7 @@ from scipy.stats import mannwhitneyu
 
 from torchxnn.apps.study.analysis.answers.power_options import AnswerPowerOptions
 from torchxnn.apps.study.analysis.options import ONE_HEATMAP, XNN_STAGE
-from torchxnn.apps.study.analysis.power_curve import (
-    Power,
-    find_smallest,
-    power_of,
-    read_power,
-    recruited,
-)
+from torchxnn.apps.study.analysis.power_curve import Answer, Power, most_of_each, power_of, search
 from torchxnn.apps.study.plan import StudyPlan
 from torchxnn.errors import DataError
 
@@ -29,60 +22,39 @@ FEWEST = 4
 
 
 @dataclass(frozen=True)
-class AnswerSampleSize:
-    """The answer to "how many participants?".
+class AnswerSampleSize(Answer):
+    """How many participants a comparison of stages needs that other people see; see `Answer`.
 
     Attributes:
-        participants: in all stages together, after exclusions; None if
-            `AnswerPowerOptions.largest` is not enough.
-        recruit: the same before exclusions.
         effect: mean of the first stage minus mean of the second as simulated, of the measure: share
             of right answers from 0 to 1, or pictures.
-        curve: power at every number that was tried, ascending.
         options: assumptions.
-        source: where the design comes from.
     """
 
-    participants: int | None
-    recruit: int | None
+    COMMAND: ClassVar[str] = "xnn study power-answers"
+
     effect: float
-    curve: tuple[Power, ...]
     options: AnswerPowerOptions
-    source: str = "given"
-
-    @classmethod
-    def read(cls, path: Path) -> AnswerSampleSize:
-        """Read what `xnn study power-answers --out` wrote.
-
-        Raises:
-            DataError: another file.
-        """
-        return read_power(path, cls, "xnn study power-answers")
 
     def sentence(self) -> str:
         """The answer with its assumptions."""
         made = self.options
-        answer = (
-            f"With up to {made.largest} analysed participants the power stays below {made.power:g}"
-            if self.participants is None
-            else f"{self.participants} analysed participants in {made.stages} stages, so "
-            f"{self.recruit} recruited if {made.lost:.0%} are excluded, have a power of at least "
-            f"{made.power:g}"
-        )
         first, second = _names(made)
         seen = made.measure == "seen"
         found = f"fewer pictures seen ({-self.effect:.1f} in the mean)" if seen else "more answers"
         early = f" among {made.images} pictures, each as likely to show it as the last," * seen
         corrected = " / 2 as in the first step of Holm's correction of two tests" * (made.tests > 1)
-        return (
-            f"{answer} to find {found} {'until the right cue' if seen else 'right'} with {first} "
-            f"than with {second} by Mann and Whitney's test (alpha = {made.alpha:g}{corrected}, "
-            f"two-sided). Assumed ({self.source}): {made.baseline:g}% right with {second}, "
-            f"{made.effect:g} percentage points more with {first},{early} {made.answers} answers "
-            f"of each participant, a standard deviation of {made.sd_between:g} between "
-            f"participants and {made.sd_items:g} between {'cues' if seen else 'pictures'} in log "
-            f"odds. {made.runs:,} simulated studies per number, seed {made.seed}."
+        what = (
+            f"{found} {'until the right cue' if seen else 'right'} with {first} than with {second} "
+            f"by Mann and Whitney's test (alpha = {made.alpha:g}{corrected}, two-sided)"
         )
+        assumed = (
+            f"{made.baseline:g}% right with {second}, {made.effect:g} percentage points more with "
+            f"{first},{early} {made.answers} answers of each participant, a standard deviation of "
+            f"{made.sd_between:g} between participants and {made.sd_items:g} between "
+            f"{'cues' if seen else 'pictures'} in log odds"
+        )
+        return self.in_words(made, f" in {made.stages} stages", what, assumed)
 
 
 def _names(options: AnswerPowerOptions) -> tuple[str, str]:
@@ -143,21 +115,20 @@ def estimate_power(first: np.ndarray, second: np.ndarray, options: AnswerPowerOp
 
 def find_answer_sample_size(options: AnswerPowerOptions, source: str = "given") -> AnswerSampleSize:
     """Smallest number of participants with the wanted power, by doubling and then halving."""
-    most = max(FEWEST, options.largest // options.stages)
+    most = most_of_each(options, options.stages, FEWEST)
     first, second = simulate_answers(options, most)
-    found, curve = find_smallest(
+    found = search(
         lambda people: estimate_power(first[:, :people], second[:, :people], options),
-        options.power,
+        options,
+        groups=options.stages,
         fewest=FEWEST,
         first=2 * FEWEST,
-        most=most,
     )
-    people = None if found is None else found * options.stages
     return AnswerSampleSize(
-        participants=people,
-        recruit=recruited(people, options.lost),
+        participants=found.participants,
+        recruit=found.recruit,
+        curve=found.curve,
         effect=float(first.mean() - second.mean()),
-        curve=curve,
         options=options,
         source=source,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from torchxnn.errors import DataError
+from torchxnn.apps.study.analysis.power_asked import check_asked
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class AnswerPowerOptions:
         return 1 if self.compare == "primary" else 2
 
     def __post_init__(self) -> None:
-        checks = {
+        rules = {
             "effect must be above 0": self.effect > 0,
             "baseline must be above 0": self.baseline > 0,
             "baseline and effect together must be below 100": self.baseline + self.effect < 100,
@@ -66,12 +66,5 @@ class AnswerPowerOptions:
             "answers must be 1 or more": self.answers >= 1,
             "images must be 1 or more": self.images >= 1,
             "stages must be 2 or more": self.stages >= 2,
-            "alpha must be between 0 and 1": 0 < self.alpha < 1,
-            "power must be between 0 and 1": 0 < self.power < 1,
-            "largest must be 12 or more": self.largest >= 12,
-            "lost must be at least 0 and below 1": 0 <= self.lost < 1,
-            "runs must be 100 or more": self.runs >= 100,
         }
-        for rule, holds in checks.items():
-            if not holds:
-                raise DataError(f"{rule}, got {getattr(self, rule.split()[0])}")
+        check_asked(self, rules, fewest=12)
