@@ -96,7 +96,8 @@ class Reasons(Said, ABC):
             note = "inactive here" if idle else ""
             details, like = self.details(i, rows[0]), self.like(i, rows[0])
             weak = weakness(self.mass(i))
-            panels.append(Panel(self.feature_names[i], evidence, values, note, details, like, weak))
+            name, verdict = self.feature_names[i], self.verdict(i, rows[0])
+            panels.append(Panel(name, evidence, values, note, details, like, weak, verdict))
         logit_panels = []
         for k in rows:
             name = f"The whole {self.quantity}"
@@ -127,9 +128,15 @@ class Reasons(Said, ABC):
             details.append(f"{self.positive} {signed(mean)} ± {number(spread)}, rest 0")
         if self.found_again:
             details.append(f"found again {self.found_again[feature]:.0%}")
-        if self.used and k == 0 and self.used[feature] is not None:
-            details.append("use shown" if self.used[feature] else "use not shown")
+        if verdict := self.verdict(feature, k):
+            details.append(verdict)
         return tuple(details)
+
+    def verdict(self, feature: int, k: int) -> str:
+        """Whether the network was shown to use an x-feature as claimed; empty if nobody asked."""
+        if not self.used or k or self.used[feature] is None:
+            return ""
+        return "use shown" if self.used[feature] else "use not shown"
 
     def place(self, relevance: Tensor) -> str:
         """Where what is drawn of a map lies, as in "slices 2, 3, 4" of a volume; else empty."""

@@ -138,6 +138,7 @@ class Panel:
         details: What the fit knows of an x-feature, in few words each.
         like: Which other x-features it is like; empty if there are none.
         weak: That the map is a residue, one of the details; empty if it is not, or nobody knows.
+        verdict: Whether the network was shown to use it, one of the details; empty if nobody asked.
     """
 
     name: str
@@ -147,6 +148,7 @@ class Panel:
     details: tuple[str, ...] = ()
     like: str = ""
     weak: str = ""
+    verdict: str = ""
 
     @property
     def pictures(self) -> tuple[np.ndarray, ...]:

@@ -128,7 +128,7 @@ def test_provenance_is_lines_and_says_nothing_twice(written):
     page = written(fit=fit, provenance=(("model", "a net"),))
     told = page.text[page.text.rindex("Provenance\n") :]
     lines = [line for line in map(str.strip, told.splitlines()) if line]
-    assert lines[2:4] == ["Modela net", "Positivesfound by their label"]
+    assert lines[3:5] == ["Modela net", "Positivesfound by their label"]
     assert "Fit12 of at most 40 epochs in the best trial; 1 of at most 5 trials; 3 s" in lines
     loss = "0.8 in all, of weighted terms: faithfulness 0.1, reconstruction (sparse) 0.5, pull-away"
     assert f"Held-out loss{loss} 0.2" in lines
