@@ -2,6 +2,7 @@ import json
 import math
 import re
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,13 +18,14 @@ from page_examples import Page
 from torchxnn import XNN
 from torchxnn.apps.what_if.config import WhatIfConfig
 from torchxnn.apps.what_if.one_image import what_if
+from torchxnn.apps.what_if.painting import regions_of
 from torchxnn.apps.what_if.result import Change, WhatIf
 from torchxnn.apps.what_if.table import FIGURES, ORDERS, WAYS, what_if_table
 from torchxnn.cli.main import main
 from torchxnn.cli.saved_run import folder_names
 from torchxnn.embeddings.apply import anchor
 from torchxnn.errors import DataError, LayerError, XNNError
-from torchxnn.explanations.drawing.overlay import OUTLINE, signed
+from torchxnn.explanations.drawing.overlay import BLUR, OUTLINE, signed
 from torchxnn.explanations.image import Explanation
 from torchxnn.metrics import inpaint_images, top_pixels
 from torchxnn.metrics.insertion_deletion import control_regions
@@ -51,7 +53,7 @@ def image(parts):
 
 
 def test_each_change_is_what_a_run_of_its_own_gives(xnn, image):
-    config = WhatIfConfig(share=0.2, controls=2)
+    config = WhatIfConfig(share=0.2, controls=2, blur=0.0)
     found = what_if(xnn, image, config=config)
     batch = image.unsqueeze(0)
     with torch.no_grad():
@@ -212,6 +214,36 @@ def test_a_large_change_that_is_not_enough_is_explained():
     against = one_change(0.3, (-0.1,) * 100)
     assert "the network's own does not move as claimed, so this does not" in against.sentence(0)
     assert one_change(-0.62, (-0.1,) * 100).uses() == (True,)
+
+
+def test_a_region_is_patches_of_the_smoothed_map():
+    """Alone a pixel is highest; smoothed, the block that holds more relevance is."""
+    assert WhatIfConfig().blur == pytest.approx(2 * BLUR)  # as in cut-outs
+    single = torch.zeros(1, 100, 100)
+    single[0, ::9, 5] = 1.5  # twelve pixels, far from each other
+    single[0, 40:52, 40:52] = 1.0
+    active = torch.tensor([True])
+    scattered = regions_of(single, active, WhatIfConfig(pixels=12, blur=0.0))[0]
+    assert torch.equal(scattered, single[0] == 1.5)
+    together = regions_of(single, active, WhatIfConfig(pixels=12))[0]
+    assert together[40:52, 40:52].sum() == together.sum() == 12
+    (one,), black, shares = one_change(-1.0, (0.0,)).changes, np.zeros((100, 100, 3), np.uint8), []
+    for region in (scattered, together):
+        one = replace(one, heatmap=single[0].numpy(), region=region.numpy(), pixels=12,
+                      masked=black, control=black)  # fmt: skip
+        shares.append((one.pieces, one.relevance_share))
+    total = 12 * 1.5 + 144
+    assert shares == [(12, pytest.approx(18 / total)), (1, pytest.approx(12 / total))]
+    assert one.extent() == "0% of the image in one patch, 7% of its positive relevance"
+
+
+def test_the_page_says_what_a_region_is():
+    assert WhatIfConfig().definition() == (
+        "where its map is highest after smoothing by 2.7% of the shorter side, 10% of the pixels"
+    )
+    assert WhatIfConfig(pixels=5, blur=0.0).definition() == "where its map is highest, 5 pixels"
+    told = dict(one_change(-1.0, (0.0,)).facts())
+    assert told["Region of an x-feature"] == WhatIfConfig().definition()
 
 
 def test_painted_regions_are_outlined_and_the_range_is_drawn(tmp_path):

@@ -28,8 +28,9 @@ class WhatIfConfig:
         value: what an x-feature is set to; None sets it to that of a typical other image.
         seed: of the places of the controls.
         blur: smooth maps before their highest pixels are taken, standard deviation as a share of
-            the shorter side; 0 takes them as they are, which are often scattered pixels that
-            painting over restores from those between them. 0.0135 is what drawings use.
+            the shorter side, so that regions are patches; cut-outs use the same, 0.027. 0 takes
+            maps as they are, which are often scattered pixels that painting over restores from
+            those between them.
         inpainting: how regions are painted over.
 
     Raises:
@@ -42,7 +43,7 @@ class WhatIfConfig:
     on_object: float = 0.5
     value: float | None = None
     seed: int = 0
-    blur: float = 0.0
+    blur: float = 0.027
     inpainting: Inpainting = field(default_factory=Inpainting)
 
     def __post_init__(self) -> None:
@@ -65,6 +66,12 @@ class WhatIfConfig:
         total = self.controls or max(_FEWEST_CONTROLS, _CONTROLS_PER_FEATURE * features)
         on_object = round(self.on_object * total)
         return total - on_object, on_object
+
+    def definition(self) -> str:
+        """What a region is, in words."""
+        most = f"{self.share:.0%} of the pixels" if self.pixels is None else f"{self.pixels} pixels"
+        smoothed = f" after smoothing by {self.blur:.1%} of the shorter side" if self.blur else ""
+        return f"where its map is highest{smoothed}, {most}"
 
     def size(self, height: int, width: int) -> int:
         """Pixels of a region in pictures of a size."""

@@ -106,6 +106,27 @@ class Change:
         return self.pixels / self.region.size
 
     @property
+    def relevance_share(self) -> float:
+        """Share of the map's positive relevance that lies in the region; 0 of an empty map."""
+        positive = np.maximum(self.heatmap, 0)
+        return float(positive[self.region].sum() / (positive.sum() or 1.0))
+
+    @property
+    def pieces(self) -> int:
+        """Patches that the region consists of: pixels that touch, corners included, are one."""
+        from scipy.ndimage import label  # its import takes as long as many maps
+
+        return int(label(self.region, np.ones((3, 3)))[1])
+
+    def extent(self) -> str:
+        """How large the region is: of the image, in how many patches, and of the relevance."""
+        patches = "one patch" if self.pieces == 1 else f"{self.pieces} patches"
+        return (
+            f"{self.region_share:.0%} of the image in {patches}, {self.relevance_share:.0%} of its "
+            "positive relevance"
+        )
+
+    @property
     def claimed_sign(self) -> int:
         """Whether the logit should rise (1) or fall (-1) without it; 0 if it claims nothing."""
         return (self.set_reproduced > 0) - (self.set_reproduced < 0)
@@ -233,8 +254,8 @@ class WhatIf(SavedResult):
             value = number(self.config.value) if self.config.value else "zero"
         return (
             f"With {one.name} at {value} the reproduced logit of {self.target_name} changes by "
-            f"{signed(one.set_reproduced)}; with its region ({one.region_share:.0%} of the image) "
-            f"painted over the network's own changes by {signed(one.masked_real)}, and by "
+            f"{signed(one.set_reproduced)}; with its region ({one.extent()}) painted over the "
+            f"network's own changes by {signed(one.masked_real)}, and by "
             f"{signed(one.control_mean)} {_elsewhere(one)}: {found}."
         )
 
@@ -320,6 +341,7 @@ class WhatIf(SavedResult):
         facts.append(("Reproduced", number(self.reproduced)))
         if self.decoded is not None:
             facts.append(("On the embedding's reconstruction", number(self.decoded)))
+        facts.append(("Region of an x-feature", self.config.definition()))
         controls = max((len(one.control_real) for one in self.changes), default=0)
         if controls:
             near = f", {self.config.on_object:.0%} of them on the object"
