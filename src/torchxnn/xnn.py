@@ -367,7 +367,7 @@ class XNN(nn.Module):
 
     @property
     def feature_names(self) -> tuple[str, ...]:
-        """The name of every x-feature, one person's in quotation marks, or "x-feature 3"."""
+        """The name of every x-feature, as `FeatureNames.shown` has it, or "x-feature 3"."""
         return self.names.shown()
 
     @property

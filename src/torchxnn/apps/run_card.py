@@ -42,9 +42,10 @@ class NamedFeature:
     """One x-feature of a card.
 
     Attributes:
-        name: the name that it is shown by, in quotation marks if one person alone gave it; or
+        name: the name that it is shown by, in quotation marks if one person alone gave it, in
+            single angle ones if a rule did; or
             "x-feature 3".
-        status: "one person", "agreed" by at least two, or empty without a name.
+        status: "by rule", "one person", "agreed" by at least two, or empty without a name.
         said_by: the same in words, as in "2 of 3 people".
         agreeing: how many people gave it; 0 without a name.
         people: how many judged.

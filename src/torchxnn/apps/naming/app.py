@@ -25,7 +25,7 @@ from torchxnn.apps.web import Guard, same_secret
 from torchxnn.errors import DataError, ModelError
 from torchxnn.explanations.names.file import names_csv
 from torchxnn.explanations.names.judgements import FeatureNames
-from torchxnn.explanations.names.records import NOTE_LENGTH, check_person
+from torchxnn.explanations.names.records import BY_RULE, NOTE_LENGTH, check_person
 from torchxnn.explanations.names.texts import same_person
 from torchxnn.storage.artifact import __version__
 
@@ -286,7 +286,7 @@ def _feature_page(
         "before": before,
         "known": site.known(names, who) if known else "",
         "judged": mine is not None,
-        "others": [judgement for person, judgement in latest.items() if person != who],
+        "others": [one for person, one in latest.items() if person not in (who, BY_RULE)],
         "settled": names.settled(index),
         "merged": [a for a in names.actions if a.feature == index],
         **site.progress(names, who, index),

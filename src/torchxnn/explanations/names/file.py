@@ -159,9 +159,9 @@ def names_csv(names: FeatureNames) -> bytes:
     """All judgements as CSV, one a line, with what follows about their x-feature.
 
     Columns: index (0-based), x_feature (as people see it), who, name, flag, note, when, origin,
-    counts (whether it is that person's last word), shown_name and status ("one person" or
-    "agreed"), agreed_name (of at least two people), agreed_flag, people. x-features that nobody
-    judged have one line with empty columns. A text that a spreadsheet would run as a formula has an
+    counts (whether it is that person's last word), shown_name and status ("by rule", "one
+    person" or "agreed"), agreed_name (of at least two people), agreed_flag, people. x-features that
+    nobody judged have one line with empty columns. A text that a spreadsheet would run as a formula has an
     apostrophe before it.
     """
     stream = io.StringIO(newline="")

@@ -23,10 +23,17 @@ from torchxnn.explanations.names.records import (
     Judgement,
     in_order,
 )
-from torchxnn.explanations.names.texts import bare, normalised, same_person, utc, words_of_one
+from torchxnn.explanations.names.texts import (
+    bare,
+    normalised,
+    same_person,
+    utc,
+    words_of_a_rule,
+    words_of_one,
+)
 
-Status = Literal["", "one person", "agreed"]
-"""Who stands behind the name that an x-feature is shown by: nobody, one person, or more."""
+Status = Literal["", "by rule", "one person", "agreed"]
+"""Who stands behind the name that an x-feature is shown by: nobody, a rule, one person, or more."""
 
 
 @dataclass(frozen=True)
@@ -38,9 +45,10 @@ class Settled:
         name: the name that it is shown by; empty if there is none. `status` says whose it is.
         votes: how many people are for each name, by decreasing number; names that were merged are
             counted together. People who could not name it are counted under "".
-        people: how many judged.
+        people: how many judged; a rule is none.
         flags: how many people said "mixed" and "unclear".
         disagreement: whether names were given and none is agreed on.
+        by_rule: whether nobody judged but a rule (`BY_RULE`), which is no person.
     """
 
     feature: int
@@ -49,22 +57,27 @@ class Settled:
     people: int
     flags: tuple[tuple[str, int], ...]
     disagreement: bool
+    by_rule: bool = False
 
     @property
     def agreeing(self) -> int:
         """How many people gave that name."""
-        return dict(self.votes)[self.name] if self.name else 0
+        return dict(self.votes)[self.name] if self.name and not self.by_rule else 0
 
     @property
     def status(self) -> Status:
         """Whose name it is: one alone cannot agree with anybody."""
         if not self.name:
             return ""
+        if self.by_rule:
+            return "by rule"
         return "agreed" if self.agreeing > 1 else "one person"
 
     @property
     def said_by(self) -> str:
         """Whose name it is in words, as in "2 of 3 people"."""
+        if self.status == "by rule":
+            return "a rule, as an example; no person"
         if self.status == "one person":
             return "one person alone"
         if self.status == "agreed":
@@ -91,7 +104,7 @@ class FeatureNames:
     People who could not name it count too. Otherwise the x-feature stays without a name and is
     listed in `disagreements`, until more people judge it or somebody merges names that mean the
     same. A name is agreed on if at least two people gave it; that of one person is shown in
-    quotation marks.
+    quotation marks, that of a rule in single angle ones.
 
     Attributes:
         n_features: number of x-features, n.
@@ -200,13 +213,15 @@ class FeatureNames:
 
     @property
     def people(self) -> tuple[str, ...]:
-        """Everybody whose judgement counts, by name."""
-        return tuple(sorted({who for i in range(self.n_features) for who in self.latest(i)}))
+        """Everybody whose judgement counts, by name; a rule is nobody."""
+        found = {who for i in range(self.n_features) for who in self.latest(i)}
+        return tuple(sorted(found - {BY_RULE}))
 
     def shown(self) -> tuple[str, ...]:
         """A label for every x-feature: its name, or "x-feature 3" (counted from 1).
 
-        What one person alone calls it stands in quotation marks: “golden feather”. Where several
+        What one person alone calls it stands in quotation marks: “golden feather”; what a rule
+        calls it, as an example, in single angle ones: ‹dark cell›. Where several
         x-features have the same name, each carries its number: "wing bar #2".
         """
         often = Counter(normalised(settled.name) for settled in self._settled if settled.name)
@@ -217,8 +232,8 @@ class FeatureNames:
         number = settled.feature + 1
         if not settled.name:
             return f"x-feature {number}"
-        alone = settled.status == "one person"
-        label = words_of_one(settled.name) if alone else bare(settled.name)
+        words = {"one person": words_of_one, "by rule": words_of_a_rule}
+        label = words.get(settled.status, bare)(settled.name)
         return f"{label} #{number}" if often[normalised(settled.name)] > 1 else label
 
     def opinions(self) -> tuple[tuple[str | None, ...], ...]:
@@ -255,16 +270,18 @@ class FeatureNames:
             for key, spellings in spelled.items()
         }
         counted = Counter({shown[key]: spellings.total() for key, spellings in spelled.items()})
-        votes, people = tuple(counted.most_common()), len(latest)
-        name = next((name for name, count in votes if name and 2 * count > people), "")
+        votes, voters = tuple(counted.most_common()), len(latest)
+        name = next((name for name, count in votes if name and 2 * count > voters), "")
+        by_rule = set(latest) == {BY_RULE}
         flags = Counter(judgement.flag for judgement in latest.values())
         return Settled(
             feature=feature,
             name=name,
             votes=votes,
-            people=people,
+            people=0 if by_rule else voters,
             flags=tuple((flag, flags[flag]) for flag in ("mixed", "unclear")),
             disagreement=not name and any(text for text, _ in votes),
+            by_rule=by_rule,
         )
 
     def _synonyms(self, feature: int) -> dict[str, str]:

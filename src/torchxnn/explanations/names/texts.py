@@ -10,10 +10,14 @@ from datetime import UTC, datetime
 from torchxnn.errors import DataError
 
 OPENING, CLOSING = "\N{LEFT DOUBLE QUOTATION MARK}", "\N{RIGHT DOUBLE QUOTATION MARK}"
-_QUOTATION_MARKS = f'{OPENING}{CLOSING}\N{DOUBLE LOW-9 QUOTATION MARK}"'
+OF_A_RULE = (
+    "\N{SINGLE LEFT-POINTING ANGLE QUOTATION MARK}",
+    "\N{SINGLE RIGHT-POINTING ANGLE QUOTATION MARK}",
+)
+_QUOTATION_MARKS = f'{OPENING}{CLOSING}{"".join(OF_A_RULE)}\N{DOUBLE LOW-9 QUOTATION MARK}"'
 
 NAMES = "Names"
-"""The term under which pages say which names are one person's."""
+"""The term under which pages say which names are one person's, or a rule's."""
 
 
 def normalised(name: str) -> str:
@@ -39,22 +43,33 @@ def words_of_one(name: str) -> str:
     return f"{OPENING}{bare(name)}{CLOSING}"
 
 
+def words_of_a_rule(name: str) -> str:
+    """A name as it is shown while a rule has given it, as an example, and no person has judged."""
+    return f"{OF_A_RULE[0]}{bare(name)}{OF_A_RULE[1]}"
+
+
 def bare(name: str) -> str:
     """A name without quotation marks around it; these say that it is one person's."""
     return name.strip(_QUOTATION_MARKS).strip() or name
 
 
 def names_fact(labels: Sequence[str]) -> tuple[tuple[str, str], ...]:
-    """Which of the labels that x-features are shown by are one person's, as (term, text).
+    """Which of the labels that x-features are shown by nobody agreed on, as (term, text).
 
     Empty if none is. As in: "in quotation marks is what one person calls it, which nobody else has
-    confirmed: “golden feather”".
+    confirmed: “golden feather”", or "named by a rule, as an example; no person looked: ‹dark
+    cell›".
     """
-    found = [label for label in labels if label.startswith(OPENING) and CLOSING in label]
-    if not found:
-        return ()
-    said = "in quotation marks is what one person calls it, which nobody else has confirmed: "
-    return ((NAMES, said + ", ".join(found)),)
+    said = {
+        (OPENING, CLOSING): "in quotation marks is what one person calls it, which nobody else has "
+        "confirmed: ",
+        OF_A_RULE: "named by a rule, as an example; no person looked: ",
+    }
+    texts = []
+    for (opening, closing), text in said.items():
+        found = [label for label in labels if label.startswith(opening) and closing in label]
+        texts += [text + ", ".join(found)] if found else []
+    return ((NAMES, "; ".join(texts)),) if texts else ()
 
 
 def utc(when: datetime | None = None) -> str:
