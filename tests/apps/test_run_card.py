@@ -46,6 +46,7 @@ def test_a_card_says_what_the_fit_found_and_who_named_what(saved):
     assert (alone.name, alone.status, alone.said_by) == ("“ear”", "one person", "one person alone")
     assert (card.features[0].name, card.features[0].people) == ("x-feature 1", 0)
     assert card.warnings == xnn.report.degenerate
+    assert card.shares_on == f"{held_out.images} images held out"
 
 
 def test_further_figures_come_from_an_evaluation(saved):

@@ -20,8 +20,8 @@ from torchxnn.errors import DataError, ModelError, XNNWarning
 from torchxnn.explanations.names.adopt import carry_over
 from torchxnn.explanations.names.file import names_csv, read_names, write_names
 from torchxnn.explanations.names.judgements import FeatureNames
-from torchxnn.explanations.names.records import Action, Judgement
-from torchxnn.explanations.names.texts import names_fact, normalised
+from torchxnn.explanations.names.records import BY_RULE, Action, Judgement
+from torchxnn.explanations.names.texts import bare, names_fact, normalised, words_of_a_rule
 from torchxnn.storage.artifact import structure, to_json
 from torchxnn.storage.files import replace_folder
 from torchxnn.storage.saved_folder import read_saved
@@ -76,6 +76,24 @@ def test_quotation_marks_that_people_write_do_not_look_like_one_persons_name():
         ),
     )
     assert names_fact(("wing", "x-feature 2")) == ()
+
+
+def test_a_name_by_rule_is_nobodys_and_says_so_until_a_person_judges():
+    names = FeatureNames(2).judge(0, "dark cell", who=BY_RULE)
+    label = words_of_a_rule("dark cell")
+    assert names.shown() == (label, "x-feature 2")
+    settled = names.settled(0)
+    assert (settled.status, settled.agreeing, settled.people) == ("by rule", 0, 0)
+    assert settled.said_by == "a rule, as an example; no person"
+    assert names.people == ()
+    mixed = (label, "“beak”")
+    one = "in quotation marks is what one person calls it, which nobody else has confirmed: “beak”"
+    rule = f"named by a rule, as an example; no person looked: {label}"
+    assert names_fact(names.shown()) == (("Names", rule),)
+    assert names_fact(mixed) == (("Names", f"{one}; {rule}"),)
+    judged = names.judge(0, "Dark cell", who="Ada")
+    assert (judged.shown()[0], judged.people) == ("“Dark cell”", ("Ada",))
+    assert bare(label) == "dark cell"
 
 
 def test_a_person_is_one_however_capitals_are_written():

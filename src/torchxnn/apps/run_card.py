@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torchxnn.data.class_names import spoken
 from torchxnn.errors import ModelError
 from torchxnn.explanations.certificate import worst_map
 from torchxnn.explanations.fit_facts import fit_facts
@@ -19,6 +20,7 @@ from torchxnn.explanations.names.judgements import FeatureNames, Status
 from torchxnn.explanations.names.texts import NAMES
 from torchxnn.metrics.evaluation import Evaluation
 from torchxnn.metrics.faithfulness import Faithfulness
+from torchxnn.metrics.table import METRICS
 from torchxnn.models.examination import Examination
 from torchxnn.models.meaning import read_meaning
 from torchxnn.models.outputs import both_class_names, check_targets
@@ -50,8 +52,9 @@ class NamedFeature:
         agreeing: how many people gave it; 0 without a name.
         people: how many judged.
         share: of the sum of the mean absolute contributions to the first target, between 0 and 1.
-        contribution: mean anchored contribution over the held-out positives of the first target, in
-            logits; None in records of earlier versions.
+        contribution: mean anchored contribution over the positives of the first target, in logits;
+            None in records of earlier versions. It and the share are of the images that
+            `RunCard.shares_on` says.
         found_again: share of resampled fits; None where nobody measured it.
     """
 
@@ -75,6 +78,8 @@ class RunCard:
         data: (term, text): where the images come from and how many there were.
         faithfulness: (term, text) on held-out images and, if it was measured, on others.
         features: the x-features, in their order.
+        shares_on: the images that shares and contributions were measured on: those evaluated, or
+            without any the held-out ones.
         stability: (term, text): found again, and pairs that are alike.
         maps: (term, text): contrast mass and orthogonality; a single line where nobody measured.
         warnings: why not to rely on it; empty when fine.
@@ -87,6 +92,7 @@ class RunCard:
     data: tuple[tuple[str, str], ...]
     faithfulness: tuple[tuple[str, str], ...]
     features: tuple[NamedFeature, ...]
+    shares_on: str
     stability: tuple[tuple[str, str], ...]
     maps: tuple[tuple[str, str], ...]
     warnings: tuple[str, ...]
@@ -102,7 +108,8 @@ class RunCard:
         head = "| | name | said by | share | class | found again |\n|---|---|---|---|---|---|\n"
         for name in ("network", "data", "faithfulness"):
             parts.append(f"## {name.capitalize()}\n\n{_list(getattr(self, name))}")
-        parts.append(f"## X-features\n\n{head}{rows}")
+        on = f"Shares, and mean contributions to the class: on {self.shares_on}."
+        parts.append(f"## X-features\n\n{on}\n\n{head}{rows}")
         for name in ("stability", "maps"):
             parts.append(f"## {name.capitalize()}\n\n{_list(getattr(self, name))}")
         parts.append("## Limits\n\n" + "\n".join(f"- {text}" for text in self.limits))
@@ -110,12 +117,15 @@ class RunCard:
         return "\n\n".join(parts) + "\n"
 
 
-def read_card(run: Location, evaluation: Evaluation | None = None) -> RunCard:
+def read_card(
+    run: Location, evaluation: Evaluation | None = None, names: FeatureNames | None = None
+) -> RunCard:
     """The card of an XNN that was saved.
 
     Args:
         run: folder that `xnn fit` or `XNN.save_pretrained` wrote.
         evaluation: what `XNN.evaluate` measured of it on further images.
+        names: of its x-features; None takes those that lie beside it.
 
     Raises:
         ModelError: no saved XNN there, one that was attached and not fitted, or an evaluation of
@@ -123,7 +133,7 @@ def read_card(run: Location, evaluation: Evaluation | None = None) -> RunCard:
     """
     about, _ = read_saved(run)  # the weights, too: a card of what cannot be opened is none
     try:
-        card = _card(run, about, evaluation)
+        card = _card(run, about, evaluation, names)
     except (LookupError, TypeError, AttributeError, ValueError) as error:
         raise ModelError(f"the saved XNN in {run} is damaged: {error!r}") from error
     return structure(plain(card), RunCard, f"the saved XNN in {run}")  # every text is one
@@ -144,20 +154,30 @@ def write_card(card: RunCard, page: Path) -> tuple[tuple[str, str], ...]:
     return tuple((kind, file.name) for kind, file in files.items())
 
 
-def _card(run: Location, about: Mapping[str, Any], evaluation: Evaluation | None) -> RunCard:
+def _card(
+    run: Location,
+    about: Mapping[str, Any],
+    evaluation: Evaluation | None,
+    names: FeatureNames | None,
+) -> RunCard:
     if not about.get("report"):
         raise ModelError(f"{run} keeps no record of a fit, which a card is about; fit with xnn fit")
     check_targets(about["targets"], about["outputs"])
     fit = structure(about["report"], FitReport, f"the report in {run}")
-    names = read_names(run, about["weights_sha256"], fit.validation.n_features)
+    if names is None:
+        names = read_names(run, about["weights_sha256"], fit.validation.n_features)
     if evaluation is not None:
         _check_of_this_run(evaluation, about, names.n_features, run)
+    measured, where = fit.validation, "held out"
+    if evaluation is not None:
+        measured, where = evaluation.faithfulness, "evaluated"
     return RunCard(
         title="Why " + ", ".join(_targets(about)) + "?",
-        network=_network(about),
+        network=_network(about, evaluation),
         data=_data(about, fit),
         faithfulness=_faithfulness(fit, evaluation),
-        features=_features(fit, names),
+        features=_features(fit, names, measured),
+        shares_on=f"{measured.images} images {where}",
         stability=tuple(fact for fact in fit_facts(names.shown(), fit) if fact[0] != NAMES),
         maps=_maps(evaluation),
         warnings=fit.degenerate,
@@ -181,10 +201,11 @@ def _targets(about: Mapping[str, Any]) -> list[str]:
     meaning, names = read_meaning(about), about["class_names"] or ()
     if meaning.outputs_are == "classes":
         names = both_class_names(tuple(names), about["outputs"])
-    return [names[t] if t < len(names) else f"{meaning.noun} {t}" for t in about["targets"]]
+    known = (names[t] if t < len(names) else f"{meaning.noun} {t}" for t in about["targets"])
+    return [spoken(name) for name in known]
 
 
-def _network(about: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+def _network(about: Mapping[str, Any], further: Evaluation | None) -> tuple[tuple[str, str], ...]:
     source = about["source"] or {}
     rows = [("model", source.get("description") or source.get("model") or "not recorded")]
     if source.get("weights"):
@@ -195,8 +216,10 @@ def _network(about: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
     if about.get("examination"):
         found = structure(about["examination"], Examination, "its examination")
         if found.agreement is not None:
-            rows.append(("is right", found.agreement.text))
+            rows.append(("labels of the images of the fit", found.agreement.text))
         rows += [("doubt", text) for text in found.complaints.values()]
+    if further is not None and further.agreement is not None:
+        rows.append(("labels of the images evaluated", further.agreement.text))
     return tuple(rows)
 
 
@@ -223,16 +246,19 @@ def _faithfulness(fit: FitReport, further: Evaluation | None) -> tuple[tuple[str
 
 
 def _figures(found: Faithfulness) -> str:
-    decided = "" if found.f_cls is None else f", F_cls {found.f_cls:.1%}"
+    text = {name: METRICS[name].text(found) for name in ("r2", "f_reg", "f_reg_positives", "f_cls")}
+    decided = "" if found.f_cls is None else f", F_cls {text['f_cls']}"
     return (
-        f"R² {found.r2:.3f}, F_reg {found.f_reg:.3g} ({found.f_reg_positives:.3g} on the "
+        f"R² {text['r2']}, F_reg {text['f_reg']} ({text['f_reg_positives']} on the "
         f"positives){decided}, {found.active} of {found.n_features} x-features active, "
         f"{found.dead} dead; {found.images} images"
     )
 
 
-def _features(fit: FitReport, names: FeatureNames) -> tuple[NamedFeature, ...]:
-    held_out, means = fit.validation, fit.validation.mean_contribution
+def _features(
+    fit: FitReport, names: FeatureNames, measured: Faithfulness
+) -> tuple[NamedFeature, ...]:
+    means = measured.mean_contribution
     return tuple(
         NamedFeature(
             name=name,
@@ -240,7 +266,7 @@ def _features(fit: FitReport, names: FeatureNames) -> tuple[NamedFeature, ...]:
             said_by=names.settled(i).said_by,
             agreeing=names.settled(i).agreeing,
             people=names.settled(i).people,
-            share=held_out.share[0][i],
+            share=measured.share[0][i],
             contribution=means[0][i] if means else None,
             found_again=fit.found_again[i] if fit.found_again else None,
         )
@@ -261,7 +287,8 @@ def _maps(found: Evaluation | None) -> tuple[tuple[str, str], ...]:
         rows.append(("fallback share", f"{certificate.fallback_share:.1%} of {whose}"))
     if found.orthogonality is not None:
         overlap = found.orthogonality.mean_squared_correlation
-        rows.append(("overlap", f"mean squared correlation {overlap:.3f}"))
+        of_maps = f"mean squared correlation {overlap:.2f} on {found.orthogonality.maps} images"
+        rows.append(("overlap", f"{of_maps}, O1 {found.orthogonality.o1:.2f}"))
     return tuple(rows)
 
 

@@ -17,13 +17,13 @@ from jaxtyping import Float, Real
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
+from torchxnn.data.activations import Activations
 from torchxnn.data.datasets.elpv import ELPV
 from torchxnn.embeddings.base import Embedding
 from torchxnn.explanations.names.file import FORMAT, NAMES
 from torchxnn.explanations.names.judgements import FeatureNames
 from torchxnn.explanations.names.records import BY_RULE
-from torchxnn.models.bundled import SqueezeNetWithHead
-from torchxnn.models.config import BUNDLED_LAYER
+from torchxnn.explanations.names.texts import words_of_a_rule
 
 GOES_WITH = 0.6
 """Correlation of an x-feature with a figure of the images from which it is named after that."""
@@ -43,12 +43,6 @@ FIGURES: dict[str, tuple[str, str]] = {
     KIND: ("mono cell", "poly cell"),
 }
 """What of an image is measured, and the names where an x-feature rises and falls with it."""
-
-MARK = (
-    "Names that the section “What is odd, and what next” lists are examples of ours, given by "
-    "rule: nobody looked, and nobody has confirmed them."
-)
-"""What a page with such names says at its top."""
 
 
 @dataclass(frozen=True)
@@ -118,43 +112,25 @@ def example_names(
 
 @dataclass(frozen=True, eq=False)
 class SeenCells:
-    """The test images, which the network has seen once.
+    """The test images, as cells.
 
     Attributes:
         cells: all cells.
         rows: of `cells` that are test images.
-        network: with its trained head; explained at `BUNDLED_LAYER`.
-        pooled: what its head was given of the test images (M, D).
     """
 
     cells: ELPV
     rows: Sequence[int]
-    network: SqueezeNetWithHead
-    pooled: Float[Tensor, "images dims"]
 
-    @property
-    def labels(self) -> list[int]:
-        """0 or 1 by test image."""
-        return [self.cells.labels[row] for row in self.rows]
+    def examples(self, embedding: Embedding, data: Activations) -> tuple[ExampleName, ...]:
+        """Names by rule, from what the x-features say of the test images.
 
-    @property
-    def predicted(self) -> list[int]:
-        """What the network says of each."""
+        Args:
+            embedding: fitted.
+            data: activations of the test images, at its layer.
+        """
         with torch.no_grad():
-            found: list[int] = self.network.classifier(self.pooled).argmax(1).tolist()
-        return found
-
-    @property
-    def accuracy(self) -> float:
-        """The network's share of right answers."""
-        pairs = zip(self.predicted, self.labels, strict=True)
-        return sum(found == wanted for found, wanted in pairs) / len(self.rows)
-
-    def examples(self, embedding: Embedding) -> tuple[ExampleName, ...]:
-        """Names by rule, from what the x-features say of the test images."""
-        at = int(BUNDLED_LAYER.rpartition(".")[2])
-        with torch.no_grad():
-            features = embedding.encode(self.network.classifier[: at + 1](self.pooled))
+            features = embedding.encode(data.z)
         look = self.cells.preprocessing.picture
         pictures = [look(self.cells[row].image) for row in self.rows]
         mono = [self.cells.types[row] == "mono" for row in self.rows]
@@ -221,19 +197,18 @@ def example_sentence(examples: Sequence[ExampleName], n_features: int) -> str:
             f"kind of the cell (r below {GOES_WITH}). Look at the sheets and name them."
         )
     listed = "; ".join(
-        f"“{each.name}” for x-feature {each.feature + 1}, which goes with {each.figure} (r = "
-        f"{each.correlation:.2f})"
+        f"{words_of_a_rule(each.name)} is x-feature {each.feature + 1}, which goes with "
+        f"{each.figure} (r = {each.correlation:.2f})"
         for each in examples
     )
     nameless = n_features - len(examples)
     rest = (
-        f"X-features without a name: {nameless} of {n_features}; with each of the four figures of "
-        f"the images that we measured they go less (r below {GOES_WITH}), or less than the one "
-        "that is named after it. "
+        f" The other {nameless} go with none of the four figures that we measured (|r| below "
+        f"{GOES_WITH}), or less than the one that has the name."
     )
     return (
-        f"The names are an example of naming, written by us; no person looked: {listed}. "
-        f"{rest if nameless else ''}Going with something is not being about it."
+        f"Names in angle marks are examples, given by a rule; no person looked. {listed}."
+        f"{rest if nameless else ''} Going with something is not being about it."
     )
 
 
@@ -278,6 +253,7 @@ def odd_sentences(
 
 def remarks(
     seen: SeenCells,
+    data: Activations,
     examples: Sequence[ExampleName],
     shares: Sequence[float],
     maps: Float[Tensor, "maps height width"],
@@ -288,6 +264,7 @@ def remarks(
 
     Args:
         seen: the test images.
+        data: what the network said of them.
         examples: names by rule.
         shares: of the x-features in the logit.
         maps: of the x-features on the cards.
@@ -299,8 +276,9 @@ def remarks(
         for name, pictures in sheets.items()
         if (count := sum(float(each.mean()) <= 255 * BLACK for each in pictures))
     }
+    labels = [seen.cells.labels[row] for row in seen.rows]
     return (
-        accuracy_sentence(seen.predicted, seen.labels, seen.cells.classes),
+        accuracy_sentence(data.predicted.tolist(), labels, seen.cells.classes),
         example_sentence(examples, len(shares)),
         *odd_sentences(examples, shares, corner_peaks(maps), black),
         next_steps(saved, Path(str(seen.cells.folder)) / "images"),

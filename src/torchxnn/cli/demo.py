@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from torchxnn.apps.demo import DemoSetup
     from torchxnn.apps.report.content import Report
     from torchxnn.apps.solar_cells import ExampleName, SeenCells
+    from torchxnn.data.activations import Activations
     from torchxnn.training.report import FitReport
     from torchxnn.xnn import XNN
 
@@ -49,11 +50,10 @@ class Demo:
             DataError: `root` or `weights` is missing for "cub".
         """
         from torchxnn.apps.report.build import build_report
-        from torchxnn.apps.report.write import write_report
-        from torchxnn.apps.run_card import read_card, write_card
-        from torchxnn.apps.solar_cells import MARK, drop_examples, with_examples
+        from torchxnn.apps.report.write import write_with_card
         from torchxnn.cli.tables import evaluation_table, fit_table
         from torchxnn.data.datasets.base import make_loader
+        from torchxnn.data.record import record_activations
         from torchxnn.storage.files import check_replaceable
         from torchxnn.storage.saved_folder import MARKER
 
@@ -62,15 +62,17 @@ class Demo:
         with terminal.progress() as progress:
             setup = self._prepare(progress)
             xnn, fit = self._fit(setup, progress)
-            examples = setup.seen.examples(xnn.fitted()) if setup.seen else ()
-            drop_examples(self.out / "xnn")
-            xnn.names = with_examples(xnn.names, examples)
-            xnn.save_pretrained(self.out / "xnn")
-            evaluation = xnn.evaluate(
+            data = record_activations(
+                xnn.model,
+                xnn.layer,
                 make_loader(setup.test),
-                on_batch=count_images(progress, "Evaluating on test images", len(setup.test)),
+                count_images(progress, "Running the network on test images", len(setup.test)),
             )
-            known = setup.compare(xnn) if setup.compare else ()
+            examples = setup.seen.examples(xnn.fitted(), data) if setup.seen else ()
+            self._save(xnn, examples)
+            truth = setup.truth
+            compared = truth.compare(xnn, data) if truth else None
+            known = compared.sentences if compared else ()
             report = build_report(
                 xnn,
                 setup.test,
@@ -79,24 +81,38 @@ class Demo:
                 known=known,
                 notes=setup.notes,
                 provenance=(("Weights", self._network_file().name),),
-                on_batch=count_images(progress, "Looking for examples", len(setup.test)),
                 on_drawing=count_drawings(progress, "Drawing heatmaps"),
+                data=data,
+                in_image=truth.in_image if truth else None,
             )
             page = self.out / "report.html"
-            files = write_card(read_card(self.out / "xnn", evaluation), page)
-            said = self._remarks(setup.seen, examples, report) if setup.seen else ()
-            report = replace(report, remarks=said, subtitle=MARK if examples else "")
-            write_report(replace(report, card=files), page)
-        if setup.accuracy is not None:
-            terminal.say(f"{setup.network}: {setup.accuracy:.1%} of the test images right")
-        terminal.show(fit_table(fit), evaluation_table(evaluation))
+            said = self._remarks(setup.seen, data, examples, report) if setup.seen else ()
+            report = replace(report, remarks=said)
+            if compared:
+                report = replace(report, subtitle=compared.headline, reasons=compared.reasons)
+            write_with_card(report, self.out / "xnn", xnn.names, page)
+        measured = report.measured()
+        terminal.show(fit_table(fit), *([evaluation_table(measured)] if measured else []))
         terminal.say(*known, *said)
         terminal.say(*setup.notes, style="dim")
         seconds = time.perf_counter() - start
         terminal.say(f"Wrote {page} after {seconds:.0f} s; open it in a browser.")
 
+    def _save(self, xnn: XNN, examples: Sequence[ExampleName]) -> None:
+        """Save it with names by rule; those that people gave to the same fit are its names, too."""
+        from torchxnn.apps.solar_cells import drop_examples, with_examples
+        from torchxnn.explanations.names.file import read_names
+        from torchxnn.storage.saved_folder import read_about
+
+        folder = self.out / "xnn"
+        drop_examples(folder)
+        xnn.names = with_examples(xnn.names, examples)
+        xnn.save_pretrained(folder)
+        weights = str(read_about(folder)["weights_sha256"])
+        xnn.names = read_names(folder, weights, xnn.names.n_features)
+
     def _remarks(
-        self, seen: SeenCells, examples: Sequence[ExampleName], report: Report
+        self, seen: SeenCells, data: Activations, examples: Sequence[ExampleName], report: Report
     ) -> tuple[str, ...]:
         import torch
 
@@ -105,6 +121,7 @@ class Demo:
         found = report.evaluation or report.fit.validation
         return remarks(
             seen,
+            data,
             examples,
             found.share[0],
             torch.cat([each.heatmaps for each in report.explanations]),

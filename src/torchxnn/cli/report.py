@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,8 +30,8 @@ class WriteReport(SavedRunOnImages):
     def execute(self, terminal: Terminal) -> None:
         """Gather and write the report."""
         from torchxnn.apps.report.build import build_report
-        from torchxnn.apps.report.write import write_report
-        from torchxnn.apps.run_card import read_card, write_card
+        from torchxnn.apps.report.write import write_with_card
+        from torchxnn.data.class_names import spoken
         from torchxnn.storage.files import check_writable
 
         check_writable(self.out)
@@ -41,7 +41,7 @@ class WriteReport(SavedRunOnImages):
             report = build_report(
                 xnn,
                 dataset,
-                title=f"Why {' or '.join(xnn.target_name(t) for t in xnn.targets)}?",
+                title=f"Why {' or '.join(spoken(xnn.target_name(t)) for t in xnn.targets)}?",
                 model_name=(xnn.source or {}).get("description", ""),
                 provenance=(("Data", dataset.name),),
                 config=self.pages,
@@ -50,9 +50,7 @@ class WriteReport(SavedRunOnImages):
                 on_drawing=count_drawings(progress, "Drawing heatmaps"),
                 used=_uses if self.what_if else None,
             )
-            files = write_card(read_card(self.run), self.out)
-            write_report(replace(report, card=files), self.out)
-        beside = " and ".join(name for _, name in files)
+            beside = " and ".join(write_with_card(report, self.run, xnn.names, self.out))
         terminal.say(f"Wrote {self.out}, and beside it the card of the XNN, {beside}")
 
 

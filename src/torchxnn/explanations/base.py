@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, final
 
 from torch import Tensor
 
+from torchxnn.data.class_names import spoken
 from torchxnn.data.positives import target_position
 from torchxnn.explanations.alike import likeness
 from torchxnn.explanations.card import Card, Evidence, Panel, Row, strength, weakness
@@ -102,7 +103,7 @@ class Reasons(Said, ABC):
         for k in rows:
             name = f"The whole {self.quantity}"
             if len(rows) > 1:
-                name = f"The {self.quantity} of {self.target_names[k]}"
+                name = f"The {self.quantity} of {spoken(self.target_names[k])}"
             (evidence,) = self.evidence(of_logits[k : k + 1])
             mass = self._logit_mass(of_logits[k])
             details = tuple(text for text in (self.place(of_logits[k]), strength(mass)) if text)
@@ -225,11 +226,11 @@ class Reasons(Said, ABC):
 
     def _row(self, k: int) -> Row:
         logit, reproduced = float(self.logits[k]), float(self.reproduced[k])
-        terms = [float(self.contributions[k, i]) for i in self.order(k)]
+        name, terms = spoken(self.target_names[k]), self.contributions[k, list(self.order(k))]
         intercept, constant = float(self.intercept[k]), self.typical or "intercept"
         equation = (
-            f"{self.quantity.capitalize()} of {self.target_names[k]}: the network gives "
+            f"{self.quantity.capitalize()} of {name}: the network gives "
             f"{number(logit)}; the x-features reproduce {number(reproduced)} = "
-            f"{written_out(terms, intercept)} ({constant})"
+            f"{written_out(terms.tolist(), intercept)} ({constant})"
         )
-        return Row(self.target_names[k], logit, reproduced, intercept, constant, equation)
+        return Row(name, logit, reproduced, intercept, constant, equation)

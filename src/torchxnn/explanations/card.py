@@ -185,6 +185,7 @@ class Card:
         certificate: Lines that say how far the explanation can be trusted.
         warnings: Reasons not to trust it; empty when fine.
         caption: How to read colours and numbers.
+        truth: What is known to add to the logit, name and logits; empty where nothing is known.
     """
 
     sentence: str
@@ -195,6 +196,7 @@ class Card:
     certificate: tuple[str, ...]
     warnings: tuple[str, ...]
     caption: str
+    truth: tuple[tuple[str, float], ...] = ()
 
     @property
     def largest(self) -> float:

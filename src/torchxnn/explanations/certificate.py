@@ -6,7 +6,9 @@ unit, such as "image", and what is drawn of it by a plural, such as "Heatmaps".
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -138,6 +140,29 @@ def drawing_warnings(certificate: Certificate, unit: str) -> list[str]:
     if error is not None and not error <= CONSERVATION_LIMIT:
         found.append(f"relevance is not conserved (error {error:.1e})")
     return found
+
+
+def worst_certificate(certificates: Sequence[Certificate]) -> Certificate:
+    """One certificate for images that have one each, by one method: the worst of every figure.
+
+    Figures that none has stay None, and so does the contrast mass of a target that is off on all.
+    """
+
+    def worst(values: Iterable[Any], choose: Callable[..., Any] = max) -> Any:
+        return choose((value for value in values if value is not None), default=None)
+
+    def of_targets(name: str, choose: Callable[..., Any]) -> Any:
+        rows = [row for each in certificates if (row := getattr(each, name)) is not None]
+        return tuple(worst(column, choose) for column in zip(*rows, strict=True)) if rows else None
+
+    return replace(
+        certificates[0],
+        conservation_error=worst(each.conservation_error for each in certificates),
+        fallback_share=worst(each.fallback_share for each in certificates),
+        completeness_error=worst(each.completeness_error for each in certificates),
+        contrast_mass=of_targets("contrast_mass", min),
+        fallback_shares=of_targets("fallback_shares", max),
+    )
 
 
 def worst_map(certificate: Certificate) -> str:

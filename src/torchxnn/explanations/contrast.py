@@ -227,7 +227,7 @@ class Contrast(SavedResult):
             for term, text in explanation.facts()
             if (term, text) not in both
         ]
-        return (("A", self.first), ("B", self.second), *both, *own)
+        return (("A", spoken(self.first)), ("B", spoken(self.second)), *both, *own)
 
     @property
     def _typical(self) -> str | None:

@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from torchxnn.attribution.base import Certificate
+from torchxnn.data.class_names import spoken
 from torchxnn.errors import DataError, check_finite
 from torchxnn.explanations.alike import ALIKE, Pair, find_alike, groups_of, overlap
 from torchxnn.explanations.certificate import (
@@ -340,9 +341,9 @@ class Said(SavedResult, ABC):
     def facts(self) -> tuple[tuple[str, str], ...]:
         """Predicted and true class, origin and stability as far as known: (term, text)."""
         said, true = _TERMS[self.outputs_are]
-        facts = [(said, self.predicted_name)]
+        facts = [(said, spoken(self.predicted_name))]
         if self.label is not None:
-            facts.append((true, self.label))
+            facts.append((true, spoken(self.label)))
         if self.path is not None:
             facts.append((self.origin, self.path))
         facts += names_fact(self.feature_names)
@@ -365,6 +366,6 @@ class Said(SavedResult, ABC):
             if abs(logit - reproduced) > min(FAR_OFF * size, self.error_bound(k)):
                 found.append(
                     f"on this {self.unit} the x-features reproduce {number(reproduced)} instead of "
-                    f"{number(logit)} for {self.target_names[k]}"
+                    f"{number(logit)} for {spoken(self.target_names[k])}"
                 )
         return tuple(found + drawing_warnings(self.certificate, self.unit))

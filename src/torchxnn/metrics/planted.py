@@ -205,6 +205,26 @@ def false_features(
     return tuple((active & (nothing | no_reason)).nonzero().flatten().tolist())
 
 
+def largest_things(
+    embedding: Embedding, removals: RecordedRemovals
+) -> tuple[tuple[int, float], ...]:
+    """Per x-feature the thing, reason or not, that it answers to most, and how purely.
+
+    That is the thing whose removal changes its contribution most, on average over the images, and
+    its share of these mean absolute changes of all things; 0 if nothing changes it.
+
+    Args:
+        embedding: with x-features that are numbers; its first logit is meant.
+        removals: images of the class, whole and without each thing.
+    """
+    images, things, dims = removals.z_without.shape
+    whole = apply_embedding(embedding, removals.z).contributions[:, 0]
+    less = apply_embedding(embedding, removals.z_without.reshape(-1, dims)).contributions[:, 0]
+    size = removal_changes(whole, less.reshape(images, things, -1)).double().abs().mean(0)
+    top, thing = size.max(0)
+    return tuple(zip(thing.tolist(), (top / size.sum(0).clamp(min=1e-30)).tolist(), strict=True))
+
+
 @dataclass(frozen=True)
 class PlantedScores:
     """How an explanation compares with what was planted.

@@ -21,6 +21,7 @@ from torchxnn.apps.solar_cells import (
 from torchxnn.explanations.names.file import NAMES, _encode
 from torchxnn.explanations.names.judgements import FeatureNames
 from torchxnn.explanations.names.records import BY_RULE
+from torchxnn.explanations.names.texts import words_of_a_rule
 
 BRIGHT, SPREAD, PATTERN, _ = FIGURES
 
@@ -47,9 +48,11 @@ def test_names_go_to_the_strongest_first_and_each_figure_names_one():
     assert found[0].correlation == pytest.approx(-1)
     assert "r = -1.00 on 4 images" in found[0].note
     said = example_sentence(found, 4)
-    assert "“dark cell” for x-feature 1, which goes with the mean brightness (r = -1.00)" in said
-    assert "without a name: 2 of 4" in said
-    assert "without a name" not in example_sentence(found, 2)
+    assert said.startswith("Names in angle marks are examples, given by a rule; no person looked.")
+    dark = words_of_a_rule("dark cell")
+    assert f"{dark} is x-feature 1, which goes with the mean brightness (r = -1.00)" in said
+    assert "The other 2 go with none of the four figures" in said
+    assert "The other" not in example_sentence(found, 2)
     weak = {BRIGHT: torch.tensor([0.0, 1.0, 0.0, 0.0]).double()}
     assert example_names(bright[:, None], weak) == ()
     assert example_sentence((), 4).startswith("No x-feature is named")
@@ -61,7 +64,8 @@ def test_names_are_marked_as_examples_and_give_way_to_nobody_but_themselves(tmp_
     (judgement,) = names.judgements
     assert judgement.who == BY_RULE
     assert judgement.note.startswith("an example of naming, written by the authors of torchxnn")
-    assert names.settled(0).status == "one person"
+    assert (names.settled(0).status, names.settled(0).people) == ("by rule", 0)
+    assert names.shown() == (words_of_a_rule(judgement.name),)
     same, other = (names.judge(0, name, who="Ada") for name in (judgement.name, "corner"))
     assert (same.settled(0).status, same.settled(0).people) == ("one person", 1)
     assert other.settled(0).name == "corner", "what a rule says counts for nothing beside a person"

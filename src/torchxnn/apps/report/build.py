@@ -16,6 +16,8 @@ from torchxnn.apps.report.config import ReportConfig
 from torchxnn.apps.report.content import FeatureSheet, Report, SheetItem
 from torchxnn.attribution.base import contrast_mass
 from torchxnn.attribution.methods import CERTIFIED, check_method
+from torchxnn.data.activations import Activations
+from torchxnn.data.class_names import spoken
 from torchxnn.data.config import DataConfig
 from torchxnn.data.datasets.base import ImageDataset
 from torchxnn.data.examined import agreement_with_labels, warn_of_order
@@ -34,6 +36,7 @@ from torchxnn.models.label_agreement import LabelAgreement
 from torchxnn.xnn import XNN
 
 Uses = Callable[[XNN, Tensor], tuple[bool | None, ...]]
+Knows = Callable[[XNN, int], tuple[tuple[str, float], ...]]
 
 
 def build_report(
@@ -50,6 +53,8 @@ def build_report(
     on_batch: Callable[[int], None] | None = None,
     on_drawing: Callable[[int, int], None] | None = None,
     used: Uses | None = None,
+    data: Activations | None = None,
+    in_image: Knows | None = None,
 ) -> Report:
     """Explain some images of a data set and gather what activates each x-feature.
 
@@ -72,6 +77,9 @@ def build_report(
         on_drawing: called with (images drawn, images to draw).
         used: says of an explained image of which x-features it is shown that the network uses them
             (see `Reasons.used`), such as `lambda xnn, image: what_if(xnn, image).uses()`.
+        in_image: says of an explained image, by its place in `dataset`, what is known to add to the
+            logit.
+        data: of `dataset`, recorded at the XNN's layer before; None records it now.
 
     Raises:
         XNNError: the XNN is not fitted, or there is no such method.
@@ -82,8 +90,10 @@ def build_report(
         raise XNNError("this XNN has no record of its fit; call fit() or load one that has")
     method = config.method or default_method(xnn.fitted())
     check_method(method)
-    loader = (source or DataConfig()).loader(dataset)
-    data = record_activations(xnn.model, xnn.layer, loader, on_batch).meant(xnn.meaning)
+    if data is None:
+        loader = (source or DataConfig()).loader(dataset)
+        data = record_activations(xnn.model, xnn.layer, loader, on_batch)
+    data = data.meant(xnn.meaning)
     agreement = agreement_with_labels(data)
     warn_of_order(agreement)
     measured = xnn.measure(data)
@@ -108,18 +118,21 @@ def build_report(
         subtitle="",
         model_name=model_name,
         layer=xnn.layer,
-        targets=tuple(xnn.target_name(target) for target in xnn.targets),
+        targets=tuple(spoken(xnn.target_name(target)) for target in xnn.targets),
         fit=xnn.report,
         evaluation=measured.faithfulness,
         explanations=explanations,
         sheets=_sheets(xnn, dataset, measured, tops, maps, method in CERTIFIED),
         known=tuple(known),
+        in_images=tuple(in_image(xnn, index) for index in chosen) if in_image else (),
         notes=(*notes, *(() if xnn.fitted().anchored else (f"{NOT_ANCHORED}.",))),
         provenance=(*provenance, *_about_model(xnn.examination, agreement)),
         orthogonality=_orthogonality(of_class, measured.dead),
         noun=xnn.meaning.noun,
         unit=dataset.preprocessing.unit,
         on_maps=xnn.fitted().has_maps,
+        positives_by=measured.positives_by,
+        agreement=agreement,
     )
 
 
@@ -212,7 +225,7 @@ def _sheets(
     best = torch.tensor(shares).argmax(0)
     several = len(xnn.targets) > 1
     names = [
-        f"{name} (for {xnn.target_name(xnn.targets[t])})" if several else name
+        f"{name} (for {spoken(xnn.target_name(xnn.targets[t]))})" if several else name
         for name, t in zip(xnn.feature_names, best.tolist(), strict=True)
     ]
     return tuple(
@@ -227,7 +240,7 @@ def _sheets(
                     contribution=float(embedded.contributions[index, best[feature], feature]),
                     caption=dataset.paths[index]
                     if dataset.labels is None
-                    else xnn.class_name(dataset.labels[index]),
+                    else spoken(xnn.class_name(dataset.labels[index])),
                     strength=strength(
                         float(contrast_mass(maps[index][None])[0, feature]) if has_mass else None
                     ),

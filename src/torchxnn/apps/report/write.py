@@ -9,15 +9,19 @@ from typing import Any
 
 from torchxnn.apps.report.content import Report
 from torchxnn.apps.report.provenance import provenance, settings
+from torchxnn.apps.run_card import read_card, write_card
 from torchxnn.explanations.card import Card
 from torchxnn.explanations.drawing.html import render
 from torchxnn.explanations.drawing.overlay import heatmap_over
 from torchxnn.explanations.fit_facts import fit_facts
 from torchxnn.explanations.image import Explanation
+from torchxnn.explanations.names.judgements import FeatureNames
 from torchxnn.explanations.volume import SLICES, VolumeExplanation
 from torchxnn.metrics.faithfulness import ACTIVE_SHARE, Faithfulness
 from torchxnn.metrics.table import faithfulness_rows
 from torchxnn.storage.files import replace_file
+from torchxnn.storage.paths import Location
+from torchxnn.storage.saved_folder import read_about
 
 _PAGE = Path(__file__).parent / "templates" / "report.html.j2"
 
@@ -34,6 +38,28 @@ def write_report(report: Report, path: Path | str) -> None:
         OSError: The file cannot be written; an old one is as it was.
     """
     replace_file(Path(path), render(_PAGE, **_context(report)))
+
+
+def write_with_card(report: Report, saved: Location, names: FeatureNames, path: Path) -> list[str]:
+    """Write a report and beside it the card of its XNN, which says what the page says.
+
+    Args:
+        report: of the saved XNN.
+        saved: folder of the XNN.
+        names: of its x-features, which the report was built with.
+        path: of the page.
+
+    Returns:
+        The names of the files of the card, which the page links.
+
+    Raises:
+        ModelError: another XNN is saved there by now, or its folder is damaged.
+        OSError: a file cannot be written.
+    """
+    weights = str(read_about(saved)["weights_sha256"])
+    files = write_card(read_card(saved, report.measured(weights), names), path)
+    write_report(replace(report, card=files), path)
+    return [name for _, name in files]
 
 
 def _context(report: Report) -> dict[str, Any]:
@@ -53,13 +79,19 @@ def _context(report: Report) -> dict[str, Any]:
         "shown": measured[-1][1],
         "shares": _shares(report, measured[-1][1]),
         "active_share": ACTIVE_SHARE,
-        "cards": [_card(explanation, key) for explanation in report.explanations],
+        "cards": _cards(report, key),
         "certificate": _certificate(report),
         "over": heatmap_over,
         "side": SHEET_SIDE * (1 if report.unit == "image" else SLICES),
         "provenance": provenance(report),
         "settings": settings(report),
     }
+
+
+def _cards(report: Report, key: Sequence[tuple[str, str]]) -> list[Card]:
+    cards = [_card(explanation, key) for explanation in report.explanations]
+    known = report.in_images or [()] * len(cards)
+    return [replace(card, truth=truth) for card, truth in zip(cards, known, strict=True)]
 
 
 def _card(explanation: Explanation | VolumeExplanation, key: Sequence[tuple[str, str]]) -> Card:

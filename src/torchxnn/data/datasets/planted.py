@@ -12,7 +12,7 @@ from typing import Any, final
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int64, Real
+from jaxtyping import Bool, Float, Int64, Real, UInt8
 from torch import Tensor
 
 from torchxnn.data.datasets.base import ImageDataset, Sample
@@ -214,6 +214,14 @@ class PlantedShapes(ImageDataset):
         grey = self._texture[top[:, :, None], left[:, None, :]]
         grey = grey + self._brightness[index][:, None, None]
         return np.repeat(grey[..., None], 3, axis=3)
+
+
+def picture_of_thing(thing: int) -> UInt8[np.ndarray, "height width 3"]:
+    """A thing of `THING_NAMES` alone on grey."""
+    look = THINGS[thing]
+    cover = _MASKS[SHAPES.index(look.shape)][..., None]
+    pixels = 0.5 + cover * (np.array(COLOURS[look.colour]) - 0.5)
+    return (pixels * 255).round().astype(np.uint8)
 
 
 _RGB = np.array(list(COLOURS.values()))

@@ -20,6 +20,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 from PIL import features
 
+from torchxnn.data.class_names import spoken
 from torchxnn.explanations.card import TOP, Card
 from torchxnn.explanations.drawing.encode import encode
 from torchxnn.explanations.drawing.overlay import colour_scale, number, sign_of, signed, tint
@@ -86,7 +87,7 @@ def card_fragment(card: Card) -> str:
 
 def xnn_fragment(xnn: FittedXNN, feature_names: Sequence[str]) -> str:
     """An XNN as a table; without names of x-features as one that is not fitted."""
-    targets = [xnn.target_name(target) for target in xnn.targets]
+    targets = [spoken(xnn.target_name(target)) for target in xnn.targets]
     facts = [
         ("Model", type(unwrap(xnn.attached.model)).__name__),
         ("Layer", xnn.attached.name),

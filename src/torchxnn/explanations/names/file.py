@@ -161,8 +161,8 @@ def names_csv(names: FeatureNames) -> bytes:
     Columns: index (0-based), x_feature (as people see it), who, name, flag, note, when, origin,
     counts (whether it is that person's last word), shown_name and status ("by rule", "one
     person" or "agreed"), agreed_name (of at least two people), agreed_flag, people. x-features that
-    nobody judged have one line with empty columns. A text that a spreadsheet would run as a formula has an
-    apostrophe before it.
+    nobody judged have one line with empty columns. A text that a spreadsheet would run as a formula
+    has an apostrophe before it.
     """
     stream = io.StringIO(newline="")
     table = csv.writer(stream)
