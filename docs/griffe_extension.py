@@ -1,18 +1,20 @@
-"""How the reference reads the package: examples as code, methods that are functions of a room."""
+"""How the reference reads the package: examples, formulas, methods that are functions of a room."""
 
+import re
 from copy import copy
 from typing import Any
 
 from griffe import Class, Extension, Function, GriffeLoader, Object
 
 
-class Examples(Extension):
-    """Read docstrings as if they said "Examples:"; the parser knows no section "Example:"."""
+class Docstrings(Extension):
+    """Read "Example:" as "Examples:", which the parser knows, and :math:`x` as a formula."""
 
     def on_object(self, *, obj: Object, **_: Any) -> None:
         """Called for every module, class, function and attribute."""
         if obj.docstring is not None:
-            obj.docstring.value = obj.docstring.value.replace("\nExample:\n", "\nExamples:\n")
+            text = obj.docstring.value.replace("\nExample:\n", "\nExamples:\n")
+            obj.docstring.value = re.sub(r":math:`([^`]+)`", r"\\(\1\\)", text)
 
 
 class BoundFunctions(Extension):

@@ -1,6 +1,7 @@
 """The pages as a reader meets them: pictures with captions, pages that end, a whole site."""
 
 import re
+import runpy
 import subprocess
 import sys
 from functools import partial
@@ -11,9 +12,12 @@ from threading import Thread
 import pytest
 
 from docs_examples import PAGES, ROOT
+from torchxnn import XNN
 
 MOST_WORDS, MOST_LINES = 2100, 230
 """Words outside of tables and code, which are looked up rather than read; lines of the file."""
+MOST_PIXELS = 10_000
+"""Height of a page of the reference on a desktop."""
 PICTURE = re.compile(r"!\[([^\]]*)\]\(([^)]*)\)")
 WIDTHS = {"desktop": (1280, 900), "phone": (390, 844)}
 
@@ -81,13 +85,19 @@ def browser():
         started.close()
 
 
+def open_page(browser, **settings):
+    page = browser.new_page(**settings)
+    page.set_default_timeout(120_000)  # of a machine that is busy with something else
+    return page
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("screen", WIDTHS)
 def test_pages_ask_for_nothing_from_elsewhere_and_fit_the_screen(site, browser, screen):
     address, paths, _ = site
     width, height = WIDTHS[screen]
     scheme = "dark" if screen == "phone" else "light"
-    page = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
+    page = open_page(browser, viewport={"width": width, "height": height}, color_scheme=scheme)
     asked, failed = [], []
     page.on("request", lambda request: asked.append(request.url))
     page.on("response", lambda one: failed.append(one.url) if one.status >= 400 else None)
@@ -95,6 +105,8 @@ def test_pages_ask_for_nothing_from_elsewhere_and_fit_the_screen(site, browser, 
     for path in paths:
         page.goto(f"{address}/{path}/")
         assert page.evaluate("document.documentElement.scrollWidth") <= width, path
+        if screen == "desktop" and path.startswith("api/"):
+            assert page.evaluate("document.documentElement.scrollHeight") <= MOST_PIXELS, path
     page.close()
     assert [url for url in asked if not url.startswith((address, "data:"))] == []
     assert failed == []
@@ -107,17 +119,54 @@ def test_a_picture_stands_in_a_figure_with_its_caption(site):
     assert text.count("<figcaption>") == text.count("<img alt=") == 4
 
 
+def reference_pages():
+    """The script that makes the pages of the reference."""
+    pytest.importorskip("mkdocs", reason="pip install 'torchxnn[docs]'")
+    return runpy.run_path(str(ROOT / "docs" / "api_pages.py"))
+
+
+def test_everything_public_is_on_one_page_of_the_reference():
+    """A module that is in no subject is missed on the site: docs/api_pages.py lists them."""
+    script = reference_pages()
+    for room in script["SUBJECTS"]:
+        public = sorted(name for name, _ in script["public_names"](room))
+        shown = sorted(name for one in script["subjects"](room) for name in one.names)
+        assert shown == public
+        assert all(one.names for one in script["subjects"](room))
+
+
+def test_every_method_of_an_xnn_is_on_one_page_of_the_reference():
+    pages = [names.split() for _, names in reference_pages()["XNN_PAGES"].values()]
+    text = (ROOT / "docs" / "api" / "xnn.md").read_text("utf-8")
+    pages.append(re.search(r"members: \[(.*)\]", text)[1].split(", "))
+    public = {name for name in vars(XNN) if not name.startswith("_")}
+    assert sorted(name for page in pages for name in page) == sorted(public - {"training"})
+
+
 @pytest.mark.slow
-def test_search_finds_a_page(site, browser):
+def test_old_links_into_the_reference_lead_to_a_line_with_the_new_one(site):
+    """All of a room was on one page once."""
+    _, _, folder = site
+    for room, name in {"metrics": "metrics.pointing_game", "xnn": "XNN.explain"}.items():
+        text = (folder / "api" / room / "index.html").read_text("utf-8")
+        (line,) = re.findall(rf'<span id="torchxnn\.{re.escape(name)}"></span>.*', text)
+        (target,) = re.findall(rf'href="([^"#]+)#torchxnn\.{re.escape(name)}"', line)
+        page = (folder / "api" / room / target / "index.html").read_text("utf-8")
+        assert f'id="torchxnn.{name}"' in page
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("words", "page"), [("contrast mass", "limits"), ("masked_accuracy", "api/metrics/masking")]
+)
+def test_search_finds_a_page(site, browser, words, page):
     address, _, _ = site
-    page = browser.new_page(viewport={"width": 1280, "height": 900})
-    page.goto(f"{address}/")
-    page.keyboard.press("f")
-    page.keyboard.type("contrast mass")
-    first = page.locator(".md-search-result__link").first
-    first.wait_for()
-    assert "limits" in page.locator(".md-search-result__list").inner_html()
-    page.close()
+    view = open_page(browser, viewport={"width": 1280, "height": 900})
+    view.goto(f"{address}/")
+    view.keyboard.press("f")
+    view.keyboard.type(words)
+    view.locator(f".md-search-result__link[href*='{page}']").first.wait_for()
+    view.close()
 
 
 @pytest.mark.slow
@@ -125,7 +174,7 @@ def test_the_site_is_light_and_dark_as_the_system_says(site, browser):
     address, _, _ = site
     seen = {}
     for scheme in ("light", "dark"):
-        page = browser.new_page(color_scheme=scheme)
+        page = open_page(browser, color_scheme=scheme)
         page.goto(f"{address}/theory/")
         page.wait_for_selector("body[data-md-color-scheme]")
         colour = page.evaluate("getComputedStyle(document.body).backgroundColor")
