@@ -12,7 +12,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 ROOM ?=
 
-.PHONY: demo test test-quick test-slow lint format docs bench clean
+.PHONY: demo test test-quick test-slow lint format docs bench constraints clean
 
 demo: $(VENV)/.demo
 	$(BIN)/xnn demo --out demo
@@ -45,6 +45,11 @@ docs: $(VENV)/.docs
 
 bench: $(VENV)/.demo
 	$(BIN)/python perf/fit_ablation.py --data solar --out runs/bench
+
+# constraints.txt from what is installed here; after `make test` and `make test-slow` passed with it.
+constraints: $(VENV)/.dev $(VENV)/.docs
+	$(PIP) --editable '.[benchmark,demo,docs,formats,huggingface,peers,ray,study]'
+	$(BIN)/python perf/dependencies.py --write
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis site

@@ -1,17 +1,20 @@
 """Versions that torchxnn was tested with, and the licences of everything it brings.
 
-Run it in the environment of `make test`, from the repository:
+Run it in the environment of `make test`, from the repository; `make constraints` does both:
 
+    pip install --editable '.[benchmark,demo,docs,formats,huggingface,peers,ray,study]'
     python perf/dependencies.py            # licences of all dependencies, by extra
     python perf/dependencies.py --write    # constraints.txt, the versions that are installed here
 
-Both follow the requirements of the installed package, those of its requirements, and so on.
+Both follow the requirements of pyproject.toml, those of what is required, and so on. A file that
+would lack one of pyproject.toml's own is not written.
 """
 
 import argparse
 import platform
 import re
-from collections.abc import Iterator
+import tomllib
+from collections.abc import Iterable, Iterator
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
 
@@ -25,26 +28,32 @@ HEAD = """# The tests passed with these, on Python {python}; made by perf/depend
 """
 
 
-def needed(name: str, extra: str, seen: set[str]) -> Iterator[Distribution]:
-    """What a package with an extra needs, and what that needs, each once; by name."""
-    try:
-        found = distribution(name)
-    except PackageNotFoundError:
-        return  # of another platform, or an extra that is not installed here
-    for text in sorted(found.requires or ()):
-        requirement = Requirement(text)
+def direct() -> dict[str, list[Requirement]]:
+    """What pyproject.toml asks for by extra, the base install ("") first."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    groups = {"": project["dependencies"], **dict(sorted(project["optional-dependencies"].items()))}
+    return {extra: [Requirement(text) for text in texts] for extra, texts in groups.items()}
+
+
+def needed(
+    requirements: Iterable[Requirement], seen: set[str], extra: str = ""
+) -> Iterator[Distribution]:
+    """What is installed of the requirements, and what that needs, each once; by name."""
+    for requirement in sorted(requirements, key=str):
         if requirement.marker and not requirement.marker.evaluate({"extra": extra}):
             continue
         plain = canonicalize_name(requirement.name)
-        if plain in seen or plain == "torchxnn":
+        if plain in seen:
             continue
         seen.add(plain)
         try:
-            yield distribution(plain)
+            found = distribution(plain)
         except PackageNotFoundError:
-            continue
+            continue  # of another platform; of pyproject.toml's own `main` says so
+        yield found
+        own = [Requirement(text) for text in found.requires or ()]
         for wanted in requirement.extras or {""}:
-            yield from needed(plain, wanted, seen)
+            yield from needed(own, seen, wanted)
 
 
 def licence(found: Distribution) -> str:
@@ -62,23 +71,28 @@ def licence(found: Distribution) -> str:
     return (about.get("License") or "not stated").strip().splitlines()[0][:60]
 
 
-def extras() -> list[str]:
-    """All extras, the base install first."""
-    return ["", *sorted(distribution("torchxnn").metadata.get_all("Provides-Extra") or ())]
-
-
 def main(write: bool) -> None:
-    """Print licences, or write the constraints."""
+    """Print licences, or write the constraints.
+
+    Raises:
+        SystemExit: something that pyproject.toml names is not installed here.
+    """
     seen: set[str] = set()
     versions = {}
-    for extra in extras():
+    for extra, requirements in direct().items():
         if not write:
             print(f"\n# {extra or 'base install'}\n")
-        for found in sorted(needed("torchxnn", extra, seen), key=lambda one: one.name.lower()):
+        for found in sorted(needed(requirements, seen), key=lambda one: one.name.lower()):
             name = canonicalize_name(found.name)
             versions[name] = re.sub(r"\+.*", "", found.version)  # +cpu and the like: of one index
             if not write:
                 print(f"- {name} {found.version}: {licence(found)}")
+    lacking = {canonicalize_name(one.name) for group in direct().values() for one in group}
+    lacking -= versions.keys()
+    if lacking:
+        everything = ",".join(extra for extra in direct() if extra)
+        way_out = f"pip install --editable '.[{everything}]'"
+        raise SystemExit(f"\nnot installed here: {', '.join(sorted(lacking))}; {way_out}")
     if write:
         lines = [f"{name}=={version}\n" for name, version in sorted(versions.items())]
         FILE.write_text(HEAD.format(python=platform.python_version()) + "".join(lines))

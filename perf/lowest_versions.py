@@ -1,12 +1,13 @@
 """Run the tests with the lowest versions that pyproject.toml allows.
 
-Every requirement of the package and of the extras named is installed at its lower bound, in an
-environment of its own; what these require themselves is the newest that fits. A bound that was
-never released, or that another one rules out, is found by pip; one that lacks something, by the
-tests. Run it from the repository:
+Every requirement of the package and of its extras is installed at its lower bound, in an
+environment of its own; what these require themselves, and the tools of the tests, are the newest
+that fit. A bound that was never released, or that another one rules out, is found by pip; one that
+lacks something, by the tests. Run it from the repository:
 
     python perf/lowest_versions.py                    # some gigabytes are fetched, some ten minutes
     python perf/lowest_versions.py --environment DIR  # keep the environment, or use it again
+    python perf/lowest_versions.py --tests apps/study # of one room or app
     python perf/lowest_versions.py --list             # only say what would be installed
 """
 
@@ -23,10 +24,11 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parent.parent
-EXTRAS = ("formats", "study")
-"""What is tested beside the base install; their tests need nothing that has to be fetched."""
-TOOLS = ("pytest", "pytest-xdist", "beartype", "hypothesis")
-TESTS = ("embeddings", "metrics", "storage", "data", "models", "training", "explanations", "xnn")
+TOOLS = (
+    *("pytest", "pytest-xdist", "beartype", "hypothesis"),
+    *("ipykernel", "lightning", "nbclient", "playwright"),
+)
+"""What the default tests need beside the extras."""
 IGNORED = (
     "ignore::DeprecationWarning",  # of the versions of then, read by the libraries of today
     "ignore::PendingDeprecationWarning",
@@ -34,7 +36,7 @@ IGNORED = (
 
 
 def lowest(requirement: str) -> str:
-    """`name==bound` of a requirement `name>=bound`.
+    """`name[extra]==bound` of a requirement `name[extra]>=bound`.
 
     Raises:
         SystemExit: a requirement without a lower bound.
@@ -43,16 +45,15 @@ def lowest(requirement: str) -> str:
     bounds = [one.version for one in read.specifier if one.operator == ">="]
     if len(bounds) != 1:
         raise SystemExit(f"{requirement}: give one lower bound (>=), so that it can be tested")
-    return f"{read.name}=={bounds[0]}"
+    extras = f"[{','.join(sorted(read.extras))}]" if read.extras else ""
+    return f"{read.name}{extras}=={bounds[0]}"
 
 
-def pins(extras: Sequence[str] = EXTRAS) -> list[str]:
-    """The lower bounds of the package and of extras."""
+def pins() -> list[str]:
+    """The lower bounds of the package and of all its extras."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-    wanted = [*project["dependencies"]]
-    for extra in extras:
-        wanted += project["optional-dependencies"][extra]
-    return [lowest(requirement) for requirement in wanted]
+    groups = [project["dependencies"], *project["optional-dependencies"].values()]
+    return [lowest(requirement) for group in groups for requirement in group]
 
 
 def main(environment: Path, tests: Sequence[str], jobs: int) -> int:
@@ -61,12 +62,11 @@ def main(environment: Path, tests: Sequence[str], jobs: int) -> int:
     if not python.is_file():
         venv.create(environment, with_pip=True)
     pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    for words in ([*pins(), *TOOLS], ["--no-deps", "--editable", str(ROOT)]):
-        done = subprocess.run([*pip, *words])
-        if done.returncode:
-            return done.returncode  # pip has said which bound it could not have
+    done = subprocess.run([*pip, *pins(), *TOOLS, "--editable", str(ROOT)])
+    if done.returncode:
+        return done.returncode  # pip has said which bound it could not have
     words = [str(python), "-m", "pytest", "-q", "-m", "not slow", "-n", str(jobs)]
-    words += [word for rule in IGNORED for word in ("-W", rule)]
+    words += ["--dist", "loadfile", *(word for rule in IGNORED for word in ("-W", rule))]
     words += [str(ROOT / "tests" / room) for room in tests]
     return subprocess.run(words, cwd=ROOT, env={**os.environ, "PYTHONPATH": ""}).returncode
 
@@ -74,7 +74,7 @@ def main(environment: Path, tests: Sequence[str], jobs: int) -> int:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--environment", type=Path, help="a folder; else one that is thrown away")
-    parser.add_argument("--tests", nargs="*", default=TESTS, help="folders below tests/")
+    parser.add_argument("--tests", nargs="*", default=[""], help="files or folders below tests/")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--list", action="store_true", help="only say what would be installed")
     chosen = parser.parse_args()

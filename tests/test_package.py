@@ -1,12 +1,17 @@
 """What is built for upload: every file of the package in it, and it works without the source."""
 
 import os
+import re
+import runpy
 import subprocess
 import sys
 import tomllib
 import zipfile
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 from docs_examples import ROOT
 
@@ -86,3 +91,44 @@ def test_a_program_that_uses_the_package_is_type_checked(wheel, tmp_path):
 def test_the_citation_names_this_version():
     version = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["version"]
     assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text("utf-8")
+
+
+def requirements():
+    """Those of the base install and of all extras."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    groups = [project["dependencies"], *project["optional-dependencies"].values()]
+    return [Requirement(text) for group in groups for text in group]
+
+
+def test_constraints_have_a_version_of_everything_that_is_required():
+    """`make constraints` writes the file."""
+    lines = (ROOT / "constraints.txt").read_text("utf-8").splitlines()
+    pinned = dict(line.split("==") for line in lines if not line.startswith("#"))
+    assert list(pinned) == sorted(pinned)
+    assert len(pinned) == sum(not line.startswith("#") for line in lines)
+    for one in requirements():
+        assert Version(pinned[canonicalize_name(one.name)]) in one.specifier, one
+
+
+def test_an_incomplete_environment_writes_no_constraints(monkeypatch, tmp_path):
+    script = runpy.run_path(str(ROOT / "perf" / "dependencies.py"))
+    file = tmp_path / "constraints.txt"
+    monkeypatch.setitem(script["main"].__globals__, "FILE", file)
+    monkeypatch.setitem(
+        script["main"].__globals__,
+        "direct",
+        lambda: {"": [Requirement("numpy")], "more": [Requirement("no-such-package>=1")]},
+    )
+    with pytest.raises(SystemExit, match=r"no-such-package; pip install --editable '\.\[more\]'"):
+        script["main"](write=True)
+    assert not file.exists()
+
+
+def test_every_requirement_has_a_lowest_version_that_can_be_tested():
+    script = runpy.run_path(str(ROOT / "perf" / "lowest_versions.py"))
+    pins = script["pins"]()
+    assert len(pins) == len(requirements())
+    assert all(re.fullmatch(r"[\w.-]+(\[\w+\])?==[\w.]+", pin) for pin in pins)
+    assert script["lowest"]("mkdocstrings[python]>=0.26") == "mkdocstrings[python]==0.26"
+    with pytest.raises(SystemExit, match="numpy: give one lower bound"):
+        script["lowest"]("numpy")
