@@ -5,13 +5,10 @@ Prints and writes tables and figures; `tune` and `stability` fit birds many time
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, final
+from typing import Annotated, Literal, final
 
-from rich.progress import Progress
 from tyro.conf import subcommand
 
 from torchxnn.apps.benchmark.funnybirds.settings import TruthConfig, default_config
@@ -21,83 +18,15 @@ from torchxnn.apps.benchmark.job_settings import (
     StabilityConfig,
     TuneGrid,
 )
-from torchxnn.apps.benchmark.settings import BUNDLED, BenchmarkConfig, MnistConfig
-from torchxnn.cli.terminal import Terminal, count_epochs, count_steps
-from torchxnn.data.class_names import comparable
-from torchxnn.errors import DataError
-from torchxnn.models.config import BUNDLED_LAYER
-
-if TYPE_CHECKING:
-    from torchxnn.apps.benchmark.class_by_class import OnClass, Plan
-    from torchxnn.apps.benchmark.tasks import TaskSource
+from torchxnn.apps.benchmark.settings import BenchmarkConfig, MnistConfig
+from torchxnn.cli.benchmark_command import BenchmarkCommand, count_classes, find_classes, write
+from torchxnn.cli.terminal import Terminal, count_epochs
 
 TITLES = {
     "cub": "Birds (CUB-200-2011)",
     "nyu": "Rooms (Places365), measured on the masks of NYU Depth v2",
     "places": "Rooms (Places365), measured on the masks of ADE20K",
 }
-
-
-@dataclass(frozen=True)
-class BenchmarkCommand(ABC):
-    """The arguments and the data that all benchmarks share.
-
-    Attributes:
-        root: folder of the images to fit on, in the official layout.
-        weights: state dict of the explained network.
-        out: folder for results, tables and figures; a killed run goes on where it stopped.
-        classes: class names or indices (from 0); all by default.
-        model: the explained network.
-        layer: dotted name of the layer to attach to.
-        jobs: processes.
-        config: settings.
-    """
-
-    kind: ClassVar[str] = "cub"
-    root: Path
-    weights: Path
-    out: Path
-    classes: tuple[str, ...] = ()
-    model: str = BUNDLED
-    layer: str = BUNDLED_LAYER
-    jobs: int = 1
-    config: BenchmarkConfig = field(default_factory=BenchmarkConfig)
-
-    @abstractmethod
-    def execute(self, terminal: Terminal) -> None:
-        """Run the benchmark, print its main figures and write its files."""
-
-    @final
-    def source(self) -> TaskSource:
-        """The benchmark and the data that the arguments name."""
-        from torchxnn.apps.benchmark.tasks import TaskSource
-
-        masks = vars(self).get("masks")  # birds are measured on the images that they are fitted on
-        task = vars(self).get("data", self.kind)
-        return TaskSource(task, self.root, self.weights, self.model, self.layer, masks)
-
-    @final
-    def targets(self) -> list[int] | None:
-        """Indices of the classes that the arguments name; None for no choice.
-
-        Raises:
-            DataError: the data have no such class.
-        """
-        from torchxnn.apps.benchmark.tasks import TASKS
-
-        if not self.classes:
-            return None
-        source = self.source()
-        return find_classes(TASKS[source.kind](source).classes, self.classes)
-
-    @final
-    def plan(self, targets: list[int] | None, progress: Progress, verb: str) -> Plan:
-        """What to run on these classes; progress of recording and of what `verb` says is shown."""
-        from torchxnn.apps.benchmark.class_by_class import Plan
-
-        on_class = _count_classes(progress, verb)
-        on_images = count_steps(progress, "Recording")
-        return Plan(self.source(), self.config, self.out, targets, self.jobs, on_images, on_class)
 
 
 @dataclass(frozen=True)
@@ -122,15 +51,15 @@ class Evaluation(BenchmarkCommand):
         with terminal.progress() as progress:
             records = run_benchmark(self.plan(targets, progress, "Measuring"))
         summary = summarise(records)
-        _write(self.out / "results.json", summary)
+        write(self.out / "results.json", summary)
         text = markdown(summary, TITLES[source.kind])
-        _write(self.out / "tables.md", text)
+        write(self.out / "tables.md", text)
         terminal.say(text.split("## Lasso")[0])
         if self.figures:
             from torchxnn.apps.benchmark.figures.all_figures import draw_figures
 
             with terminal.progress() as progress:
-                on_class = _count_classes(progress, "Drawing")
+                on_class = count_classes(progress, "Drawing")
                 draw_figures(source, summary, self.config, self.out, on_class)
         terminal.say(f"results.json, tables.md and figures are in {self.out}")
 
@@ -190,16 +119,16 @@ class FunnyBirdsTruth(BenchmarkCommand):
         with terminal.progress() as progress:
             found = run_funnybirds(self.plan(targets, progress, "Measuring"), self.truth)
         summary = summarise(*found)
-        _write(self.out / "results.json", summary)
+        write(self.out / "results.json", summary)
         text = markdown(summary)
-        _write(self.out / "tables.md", text)
+        write(self.out / "tables.md", text)
         terminal.say(text.split("## Today's default against")[0])
         terminal.say(f"results.json and tables.md are in {self.out}")
         if self.figures:
             from torchxnn.apps.benchmark.funnybirds.page import write_page
 
             with terminal.progress() as progress:
-                on_class = _count_classes(progress, "Drawing")
+                on_class = count_classes(progress, "Drawing")
                 page = write_page(source, summary, self.config, self.truth, self.out, on_class)
             terminal.say(f"the page is {page}")
 
@@ -232,9 +161,9 @@ class Tune(BenchmarkCommand):
         with terminal.progress() as progress:
             found = run_tuning(self.plan(targets, progress, "Fitting"), self.grid)
         text = tuning_text(found, targets)
-        _write(self.out / "tuning.json", found | {"classes": targets})
+        write(self.out / "tuning.json", found | {"classes": targets})
         replace_file(self.out / "tuning.png", figure_bytes(front_figure(found), "png", 150))
-        _write(self.out / "tuning.md", text)
+        write(self.out / "tuning.md", text)
         terminal.say(text)
 
 
@@ -260,8 +189,8 @@ class Stability(BenchmarkCommand):
         with terminal.progress() as progress:
             found = run_stability(self.plan(targets, progress, "Fitting"), self.refits)
         text = stability_text(found)
-        _write(self.out / "stability.json", found)
-        _write(self.out / "stability.md", text)
+        write(self.out / "stability.json", found)
+        write(self.out / "stability.md", text)
         terminal.say(text)
 
 
@@ -288,8 +217,8 @@ class CompareRules(BenchmarkCommand):
             records = run_rules(self.plan(targets, progress, "Measuring"), self.rules)
         summary = summarise_rules(records)
         text = rules_text(summary)
-        _write(self.out / "rules.json", summary)
-        _write(self.out / "rules.md", text)
+        write(self.out / "rules.json", summary)
+        write(self.out / "rules.md", text)
         terminal.say(text, f"rules.json and rules.md are in {self.out}")
 
 
@@ -341,50 +270,10 @@ class Planted:
         terminal.say(f"results.json and tables.md are in {self.out}")
 
 
-def _write(path: Path, content: Any) -> None:
-    """A text as it is, and anything else as JSON; the file appears whole or not at all."""
-    from torchxnn.storage.artifact import to_json
-    from torchxnn.storage.files import replace_file
-
-    replace_file(path, content.encode() if isinstance(content, str) else to_json(content))
-
-
 def every_few(classes: int) -> list[int]:
     """About ten classes, evenly spaced, for a command that fits each class many times."""
     step = max(1, classes // TUNE_CLASSES)
     return list(range(step - 1, classes, step))[:TUNE_CLASSES]
-
-
-def find_classes(names: Sequence[str], wanted: Sequence[str]) -> list[int] | None:
-    """Class indices of names or numbers; None for no choice.
-
-    Raises:
-        DataError: no such class.
-    """
-    if not wanted:
-        return None
-    plain = {comparable(name): index for index, name in enumerate(names)}
-    found = []
-    for choice in wanted:
-        if choice.isdecimal() and int(choice) < len(names):
-            found.append(int(choice))
-        elif comparable(choice) in plain:
-            found.append(plain[comparable(choice)])
-        else:
-            raise DataError(
-                f"there is no class {choice!r}; give an index from 0 to {len(names) - 1} or a "
-                f"name such as {names[0]!r}"
-            )
-    return found
-
-
-def _count_classes(progress: Progress, verb: str) -> OnClass:
-    task = progress.add_task(f"{verb} classes", total=None)
-
-    def show(done: int, total: int, name: str) -> None:
-        progress.update(task, completed=done, total=total, description=f"{verb} {name}"[:32])
-
-    return show
 
 
 @dataclass(frozen=True)

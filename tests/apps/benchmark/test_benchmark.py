@@ -24,7 +24,8 @@ from torchxnn.apps.benchmark.tasks import TASKS, TaskSource
 from torchxnn.apps.benchmark.tune import JUDGED, choose, run_tuning
 from torchxnn.apps.benchmark.variants import SEEN, cae_config, nn_config, sae_config
 from torchxnn.attribution.methods import attributor
-from torchxnn.cli.benchmark import every_few, find_classes
+from torchxnn.cli.benchmark import every_few
+from torchxnn.cli.benchmark_command import find_classes
 from torchxnn.cli.main import main
 from torchxnn.data.activations import Activations
 from torchxnn.data.positives import sample_weights

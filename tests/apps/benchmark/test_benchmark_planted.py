@@ -12,10 +12,10 @@ import pytest
 import torch
 
 from torchxnn.apps.benchmark.class_by_class import claim_folder
-from torchxnn.apps.benchmark.job_settings import PLANTED, RANDOM, PlantedConfig
+from torchxnn.apps.benchmark.job_settings import PLANTED, PLANTED_METHODS, RANDOM, PlantedConfig
 from torchxnn.apps.benchmark.methods import BLIND
 from torchxnn.apps.benchmark.planted import FIGURES, run_planted, summarise
-from torchxnn.apps.benchmark.planted_methods import fit_methods, open_seed
+from torchxnn.apps.benchmark.planted_methods import OTHERS, fit_methods, open_seed
 from torchxnn.apps.benchmark.variants import SEEN, XNN
 from torchxnn.cli.main import main
 from torchxnn.data.positives import sample_weights
@@ -50,6 +50,11 @@ TINY = PlantedConfig(
 def tiny(tmp_path_factory):
     folder = tmp_path_factory.mktemp("planted")
     return folder, run_planted(TINY, folder)
+
+
+def test_every_method_of_the_settings_has_a_fit_and_every_fit_a_row():
+    """The settings repeat the names of tables that load PyTorch."""
+    assert (*SEEN, *BLIND, *OTHERS) == PLANTED_METHODS
 
 
 def test_the_detectors_lead_the_table(tiny):

@@ -7,7 +7,9 @@ import torch
 from benchmark_examples import write_squares, write_weights
 from benchmark_settings import CONFIG
 from bird_examples import write_bird_weights, write_birds
+from torchxnn.apps.benchmark import job_settings
 from torchxnn.apps.benchmark.class_by_class import Plan, open_benchmark
+from torchxnn.apps.benchmark.funnybirds import settings
 from torchxnn.apps.benchmark.job_settings import RulesConfig
 from torchxnn.apps.benchmark.rules import ABSORBING, _box, _fit, _rows, run_rules
 from torchxnn.apps.benchmark.rules_tables import TESTED, by_mass, rules_text, summarise_rules
@@ -80,6 +82,18 @@ def test_a_map_on_its_own_squares_tells_its_unit():
         (1, 1),
     ]
     assert _rows(maps, falls)[0]["told"] is None
+
+
+@pytest.mark.parametrize("named", [job_settings.RULES, settings.RULES, RulesConfig().rules])
+def test_rules_that_take_part_unasked_are_methods(named):
+    """The settings repeat names of a table that loads PyTorch."""
+    of_units = {"effective_weights": EFFECTIVE}  # by which FunnyBirds calls them
+    assert {of_units.get(name, name) for name in named} <= set(METHODS)
+
+
+def test_the_judge_of_the_rules_is_none_of_them():
+    assert "occlusion" in METHODS
+    assert "occlusion" not in job_settings.RULES
 
 
 def test_settings_out_of_range(tmp_path):

@@ -13,6 +13,7 @@ from benchmark_settings import TRAIN
 from bird_examples import write_bird_weights, write_birds
 from torchxnn.apps.benchmark.bounds import BOUNDS
 from torchxnn.apps.benchmark.class_by_class import Plan, open_benchmark
+from torchxnn.apps.benchmark.funnybirds import run
 from torchxnn.apps.benchmark.funnybirds.causes import ask, cause_figures, find_removals, importances
 from torchxnn.apps.benchmark.funnybirds.maps import Seen, lie
 from torchxnn.apps.benchmark.funnybirds.page import write_page
@@ -23,6 +24,7 @@ from torchxnn.apps.benchmark.funnybirds.tables import better, losses, markdown
 from torchxnn.apps.benchmark.record import Recorded
 from torchxnn.apps.benchmark.settings import BenchmarkConfig
 from torchxnn.apps.benchmark.tasks import TASKS, TaskSource
+from torchxnn.attribution.methods import OF_ANY_MODULE
 from torchxnn.cli.main import main
 from torchxnn.data.activations import Activations
 from torchxnn.embeddings.apply import anchor
@@ -116,6 +118,13 @@ class TestRun:
         other, _ = run_funnybirds(Plan(source, CONFIG, tmp_path / "out", (0, 2), jobs=2), FEW)
         for target, record in records.items():
             assert without_seconds(other[target]) == without_seconds(record)
+
+    def test_rules_of_the_protocol_are_on_record_by_name(self, ran, source, monkeypatch):
+        """A table of today may have other rules than that of tomorrow."""
+        asked = []
+        monkeypatch.setattr(run, "measure_classes", lambda _, what, *__: asked.append(what) or {})
+        run_funnybirds(Plan(source, CONFIG, ran[0], (0, 2)), replace(FEW, official=True))
+        assert asked[1].settings["truth"]["official_rules"] == list(OF_ANY_MODULE)
 
     @pytest.mark.slow
     def test_the_protocol_of_the_authors_asks_all_xnns(self, ran, source, tmp_path):

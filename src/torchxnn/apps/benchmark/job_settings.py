@@ -18,7 +18,8 @@ RULES = (
     "input_x_gradient",
     "grad_cam",
 )
-"""Ways to draw the map of an x-feature; occlusion is the judge, so it does not take part."""
+"""Ways to draw the map of an x-feature, of `attribution.METHODS`, which loads PyTorch; occlusion is
+the judge, so it does not take part."""
 
 
 @dataclass(frozen=True)
@@ -143,7 +144,7 @@ PLANTED = "planted"
 RANDOM = "random"
 PLANTED_METHODS = (*SEEN, "CAE", "NMF", "PCA", "TopK-SAE", "Lasso", "ICA", RANDOM, PLANTED)
 """Rows of the table: what `xnn fit` does by default, the methods of the benchmark, and, to read
-them by, random directions of Z and the detectors themselves."""
+them by, random directions of Z and the detectors themselves. `planted_methods` fits them."""
 
 
 @dataclass(frozen=True)

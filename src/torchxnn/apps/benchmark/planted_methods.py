@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import torch
 
 from torchxnn.apps.benchmark.bounds import fit_components
-from torchxnn.apps.benchmark.job_settings import RANDOM, PlantedConfig
+from torchxnn.apps.benchmark.job_settings import PLANTED, RANDOM, PlantedConfig
 from torchxnn.apps.benchmark.methods import BLIND, FitData, fit_lasso_sizes, fit_variant, read_class
-from torchxnn.apps.benchmark.variants import SEEN, XNN
+from torchxnn.apps.benchmark.variants import XNN
 from torchxnn.data.activations import Activations
 from torchxnn.data.datasets.base import make_loader
 from torchxnn.data.datasets.planted import PlantedShapes
@@ -67,33 +67,29 @@ def fit_methods(
     opened: OpenedSeed, blind: Mapping[str, Embedding], target: int
 ) -> tuple[dict[str, Embedding], dict[str, float]]:
     """Embeddings of one logit by method, and seconds."""
-    config, data = opened.config, opened.data
-    train = replace(config.train, seed=opened.seed)
-
-    def fit(name: str) -> Embedding:
-        if name == XNN:
-            return fit_variant(
-                XNN, data, (target,), config.n_features, TrainConfig(seed=opened.seed)
-            )[0]
-        if name in SEEN:
-            return fit_variant(name, data, (target,), config.n_features, train)[0]
-        if name in BLIND:
-            return read_class(blind[name], data, target, train)
-        if name == "Lasso":
-            (lasso,) = fit_lasso_sizes(data, target, train, (config.n_features,)).values()
-            return read_class(lasso, data, target, train)
-        if name == "ICA":
-            return fit_components(data, target, config.n_features, train)
-        if name == RANDOM:
-            return read_class(random_directions(opened), data, target, train)
-        return read_class(planted_detectors(opened, target), data, target, train)
-
     fitted, seconds = {}, {}
-    for name in config.methods:
+    for name in opened.config.methods:
         start = time.perf_counter()
-        fitted[name] = fit(name)
+        fitted[name] = _fit(name, opened, blind, target)
         seconds[name] = time.perf_counter() - start
     return fitted, seconds
+
+
+def _fit(name: str, opened: OpenedSeed, blind: Mapping[str, Embedding], target: int) -> Embedding:
+    train = replace(opened.config.train, seed=opened.seed)
+    if name in OTHERS:
+        return OTHERS[name](opened, target, train)
+    if name in BLIND:
+        return read_class(blind[name], opened.data, target, train)
+    if name == XNN:  # as `xnn fit` does it
+        train = TrainConfig(seed=opened.seed)
+    return fit_variant(name, opened.data, (target,), opened.config.n_features, train)[0]
+
+
+def _lasso(opened: OpenedSeed, target: int, train: TrainConfig) -> Embedding:
+    sizes = (opened.config.n_features,)
+    (lasso,) = fit_lasso_sizes(opened.data, target, train, sizes).values()
+    return read_class(lasso, opened.data, target, train)
 
 
 def random_directions(opened: OpenedSeed) -> Embedding:
@@ -109,3 +105,18 @@ def planted_detectors(opened: OpenedSeed, target: int) -> Embedding:
     weight, constant = opened.network.unmix()
     reasons = list(CLASSES[target].reasons)
     return as_directions(weight[reasons], constant[reasons], opened.train.z)
+
+
+OTHERS: dict[str, Callable[[OpenedSeed, int, TrainConfig], Embedding]] = {
+    "Lasso": _lasso,
+    "ICA": lambda opened, target, train: fit_components(
+        opened.data, target, opened.config.n_features, train
+    ),
+    RANDOM: lambda opened, target, train: read_class(
+        random_directions(opened), opened.data, target, train
+    ),
+    PLANTED: lambda opened, target, train: read_class(
+        planted_detectors(opened, target), opened.data, target, train
+    ),
+}
+"""Methods that are neither of eq. 5 (`SEEN`) nor blind to the target (`BLIND`): name -> fit."""

@@ -29,7 +29,7 @@ from torchxnn.apps.benchmark.funnybirds.official import (
 )
 from torchxnn.apps.benchmark.run import saved_xnn
 from torchxnn.apps.gallery import evenly_spaced
-from torchxnn.attribution.methods import OF_ANY_MODULE, PAPER
+from torchxnn.attribution.methods import PAPER
 from torchxnn.data.datasets.funnybirds import PARTS, FunnyBirds
 from torchxnn.embeddings.apply import apply_embedding
 from torchxnn.embeddings.base import Embedding
@@ -62,7 +62,7 @@ def count_class(defaults: Defaults, target: int) -> dict[str, Any]:
         "XNN, maps": defaults.explain_maps,
         CLASS_MEAN: defaults.explain_nothing,
     }
-    for rule in config.official_rules or OF_ANY_MODULE:
+    for rule in config.official_rules:
         name = "1-heatmap" if rule == PAPER else f"1-heatmap, {rule}"
         explains[name] = explain_with_maps(birds, draw(rule, task.model, config))
         if rule == PAPER:

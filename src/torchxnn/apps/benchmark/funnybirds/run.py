@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -48,6 +49,7 @@ def run_funnybirds(
         XNNError: settings out of range.
     """
     _check_methods(config)
+    config = replace(config, official_rules=config.official_rules or OF_ANY_MODULE)
     opened, wanted = open_benchmark(plan, _check_birds)
     prepare = partial(_prepare, config)
     with one_thread():
