@@ -178,9 +178,9 @@ def test_a_contrast_says_it_of_either_class():
         among_positives=(known(),),
     )  # fmt: skip
     shown = contrast(first, second)
-    assert (
-        "because of bird 4's x-features 1 and 3, which are alike here (+8.00, " in shown.sentence()
-    )
+    said = shown.sentence()
+    assert ": bird 4's x-features 1 and 3, which are alike here, speak for bird 4" in said
+    assert "bird 4's x-features 1 and 3 +8.00 (" in said
     assert ("Alike of A", "x-features 1 and 3 (maps r = 1.00)") in shown.card().facts
     panels = {panel.name: panel.like for panel in shown.card().panels}
     assert panels["A: x-feature 1"] == "like x-feature 3"

@@ -255,13 +255,18 @@ def test_the_form_of_a_contrast():
     found = contrast(*pair())
     assert repr(found) == f"<Contrast: {found.sentence()}>"
     assert found.sentence() == (
-        "Bird 4 rather than bird 7 because of red (+3.00, 45%) for bird 4, and bird 7's "
-        f"x-feature 2 (+0.50, 8%) against bird 7; the other way speak black cap ({MINUS}2.00, 30%) "
-        "for bird 7, and "
-        f"gold ({MINUS}1.00, 15%) against bird 4; the rest of the logit difference of 1.00 is "
-        "what typical other images get (0), weaker x-features (+0.10) and what remains unexplained "
-        "(+0.40)."
+        "Bird 4 rather than bird 7: red speaks for bird 4, and bird 7's x-feature 2 speaks against "
+        "bird 7. The other way, black cap speaks for bird 7, and gold speaks against bird 4. In "
+        f"logits: red +3.00 (45%), black cap {MINUS}2.00 (30%), gold {MINUS}1.00 (15%), bird 7's "
+        "x-feature 2 +0.50 (8%), what typical other images get 0, weaker x-features +0.10, what "
+        "remains unexplained +0.40; together 1.00."
     )
+    words, numbers = halves(found.sentence())
+    assert words.endswith("gold speaks against bird 4.")
+    assert numbers.startswith("In logits: red")
+    assert halves("The network sees a dog; evidence (a; b).") == (
+        "The network sees a dog;", "evidence (a; b)."
+    )  # fmt: skip
 
 
 def test_a_contrast_says_whose_x_feature_it_speaks_of():
@@ -270,8 +275,9 @@ def test_a_contrast_says_whose_x_feature_it_speaks_of():
     a = replace(a, logits=torch.tensor([5.0]))
     b = replace(b, feature_names=("beak", "x-feature 2"), logits=torch.tensor([4.5]))
     text = contrast(a, b).sentence()
-    assert "because of Owl's x-feature 1 (+3.00, 35%) and Owl's x-feature 2 (+1.00, 12%)" in text
-    assert f"bird 7's x-feature 2 ({MINUS}2.50, 29%) and bird 7's beak ({MINUS}2.00, 23%)" in text
+    assert ": Owl's x-feature 1 and Owl's x-feature 2 speak for an Owl. The other way" in text
+    assert "The other way, bird 7's x-feature 2 and bird 7's beak speak for bird 7." in text
+    assert f"Owl's x-feature 1 +3.00 (35%), bird 7's x-feature 2 {MINUS}2.50 (29%)" in text
     panels = [panel.name for panel in contrast(a, b).card().panels]
     assert panels == ["A: x-feature 1", "B: x-feature 2", "B: beak", "A: x-feature 2", "A: beak"]
 
@@ -423,10 +429,10 @@ def test_how_often_x_features_are_found_again_is_said_by_name():
 def test_a_semicolon_in_parentheses_does_not_cut_a_sentence_in_half():
     reason = "This is a 4 because of x-feature 1 (+2.00, 9%; found again in 45% of resamplings)"
     assert halves(f"{reason}; the rest of the logit of 3.00 is one.") == (
-        reason,
+        f"{reason};",
         "the rest of the logit of 3.00 is one.",
     )
     assert halves(f"{reason}.") == (f"{reason}.", "")
     assert halves("") == ("", "")
-    assert halves("of a :) (+1.00, 9%; b); c") == ("of a :) (+1.00, 9%; b)", "c")
+    assert halves("of a :) (+1.00, 9%; b); c") == ("of a :) (+1.00, 9%; b);", "c")
     assert halves("never (closed; c") == ("never (closed; c", "")

@@ -87,8 +87,9 @@ class PlantedTruth:
         things = self.shapes.present[index].nonzero().flatten().tolist()
         pictures = self.shapes.render([index] * (len(things) + 1), [-1, *things])
         logits = xnn.run(pictures.to(xnn.device)).logits[:, xnn.targets[0]].cpu()
+        named = [f"{ALWAYS} (on every image)" if n == ALWAYS else n for n in THING_NAMES]
         effects = [
-            (THING_NAMES[thing], float(value))
+            (named[thing], float(value))
             for thing, value in zip(things, logits[0] - logits[1:], strict=True)
         ]
         return tuple(sorted(effects, key=lambda each: -abs(each[1])))

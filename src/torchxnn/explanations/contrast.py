@@ -14,11 +14,11 @@ from torchxnn.data.class_names import spoken
 from torchxnn.errors import DataError
 from torchxnn.explanations.base import Reasons
 from torchxnn.explanations.card import Card, Evidence, Panel, Row, weakness
-from torchxnn.explanations.drawing.html import card_fragment, render_card
+from torchxnn.explanations.drawing.html import FIGURES, card_fragment, render_card
 from torchxnn.explanations.drawing.overlay import Scale, number, signed
 from torchxnn.explanations.image import Explanation
 from torchxnn.explanations.saved_result import SavedResult
-from torchxnn.explanations.sentences import NOT_ANCHORED, no_larger, noun, rest
+from torchxnn.explanations.sentences import NOT_ANCHORED, no_larger, noun
 from torchxnn.explanations.summands import (
     Reason,
     Summand,
@@ -95,15 +95,37 @@ class Contrast(SavedResult):
     def sentence(self) -> str:
         """Say why the first class rather than the second, or why that is not said.
 
-        As in: "A European Goldfinch rather than an American Goldfinch because of golden feather
-        (+6.31, 60%) for a European Goldfinch; the other way speaks black cap (−1.20, 11%) for an
-        American Goldfinch; the rest of the logit difference of 5.20 is what typical other images
-        get (+0.05) and what remains unexplained (+0.04)." The numbers in logits add up to the
-        difference; shares are of the sum of |value|, and below 5% an x-feature is one of the weaker
-        ones. X-features of one class that are alike are one reason, and one of the first class that
-        is no larger on it than elsewhere is none. Those without a name of their own are called by
-        their class, as in "European Goldfinch's x-feature 2".
+        As in: "A European Goldfinch rather than an American Goldfinch: golden feather speaks for a
+        European Goldfinch. The other way, black cap speaks for an American Goldfinch. In logits:
+        golden feather +6.31 (60%), black cap −1.20 (11%), what typical other images get +0.05, what
+        remains unexplained +0.04; together 5.20." The numbers add up to the difference; shares are
+        of the sum of |value|, and below 5% an x-feature is one of the weaker ones. X-features of
+        one class that are alike are one reason, and one of the first class that is no larger on it
+        than elsewhere is none. Those without a name of their own are called by their class, as in
+        "European Goldfinch's x-feature 2".
         """
+        start = self._start()
+        if self.declined:
+            return f"{start}, but these x-features cannot say why: {self.declined}."
+        first, second = noun(self.first), noun(self.second)
+        found = self._reasons()
+        notable = [each for each in found if each.is_notable]
+        elsewhere = [each for each in notable if _is_no_reason(each)]
+        pros = [each for each in notable if each.value > 0 and each not in elsewhere]
+        contras = [each for each in notable if each.value < 0]
+        pro = _said(pros, {"first": f"for {first}", "second": f"against {second}"})
+        contra = _said(contras, {"second": f"for {second}", "first": f"against {first}"})
+        texts = [f"{start}: {pro}." if pro else f"{start}, but no x-feature says why."]
+        if contra:
+            texts.append(f"The other way, {contra}.")
+        if elsewhere:
+            does, names = _speaks(elsewhere), [each.words() for each in elsewhere]
+            clause = no_larger(elsewhere, names, f"{does} for {first}")
+            texts.append(f"Besides, {clause}.")
+        return " ".join([*texts, self._in_logits(found)])
+
+    def _start(self) -> str:
+        """Which of the two it is, as far as the outputs exclude each other."""
         first, second = noun(self.first), noun(self.second)
         start = f"{first} rather than {second}"
         if self.outputs_are == "labels":
@@ -112,24 +134,18 @@ class Contrast(SavedResult):
             start = f"the value of {self.first} is larger than that of {self.second}"
         elif self.predicted not in (self.first, self.second):
             start = f"the network sees {noun(self.predicted)}; of the two, {start}"
-        start = start[0].upper() + start[1:]
-        if self.declined:
-            return f"{start}, but these x-features cannot say why: {self.declined}."
-        found = self._reasons()
-        notable = [each for each in found if each.is_notable]
-        elsewhere = [each for each in notable if _is_no_reason(each)]
-        pros = [each for each in notable if each.value > 0 and each not in elsewhere]
-        contras = [each for each in notable if each.value < 0]
-        pro = _said(pros, {"first": f"for {first}", "second": f"against {second}"})
-        contra = _said(contras, {"second": f"for {second}", "first": f"against {first}"})
-        why = f" because of {pro}" if pro else ", but no x-feature says why"
-        why += no_larger(elsewhere, f"speaks for {first}", f"speak for {first}")
-        verb = plural(contras, "speaks", "speak")
-        other = f"; the other way {verb} {contra}" if contra else ""
-        rest_of = f"the rest of the logit difference of {number(self.difference)}"
+        return start[0].upper() + start[1:]
+
+    def _in_logits(self, found: Sequence[Reason]) -> str:
+        """The summands in figures, which add up to the difference."""
+        terms = [each.figures() for each in found if each.is_notable]
         what = f"what {self._typical} get" if self._typical else "the intercepts"
-        texts = rest(what, self.intercept, weaker(found), self.unexplained)
-        return f"{start}{why}{other}; {rest_of} is {texts}."
+        terms.append(f"{what} {signed(self.intercept)}")
+        others = weaker(found)
+        if others is not None:
+            terms.append(f"weaker x-features {signed(others)}")
+        terms.append(f"what remains unexplained {signed(self.unexplained)}")
+        return f"{FIGURES} {', '.join(terms)}; together {number(self.difference)}."
 
     def card(self, scale: Scale = "each") -> Card:
         """Put the contrast into words and order: A is the first class, B the second.
@@ -251,13 +267,19 @@ class Contrast(SavedResult):
 
 
 def _said(reasons: Sequence[Reason], relations: dict[str, str]) -> str:
-    """Reasons of one sign, as in: "C (+2, 9%) and D (+1, 5%) for a bird"."""
+    """Reasons of one sign, as in: "C and D speak for a bird, and E speaks against a dog"."""
     found = []
     for of, relation in relations.items():
-        texts = [one.text(opposed=one.value < 0) for one in reasons if one.of == of]
-        if texts:
-            found.append(f"{listed(texts)} {relation}")
+        own = [one for one in reasons if one.of == of]
+        if own:
+            names = listed([one.words(opposed=one.value < 0) for one in own])
+            comma = "," if ", which " in names else ""
+            found.append(f"{names}{comma} {_speaks(own)} {relation}")
     return ", and ".join(found)
+
+
+def _speaks(reasons: Sequence[Reason]) -> str:
+    return plural(reasons, "speaks", "speak")
 
 
 def _is_no_reason(reason: Reason) -> bool:

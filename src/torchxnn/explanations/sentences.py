@@ -184,7 +184,11 @@ class Account:
         return f"; against it {plural(self.objections, 'speaks', 'speak')} {listed(texts)}"
 
     def _elsewhere(self) -> str:
-        return no_larger(self.elsewhere, "adds to it", "add to it", POSITIVE[self.outputs_are])
+        if not self.elsewhere:
+            return ""
+        names = [each.text() for each in self.elsewhere]
+        does = plural(self.elsewhere, "adds to it", "add to it")
+        return f"; {no_larger(self.elsewhere, names, does, POSITIVE[self.outputs_are])}"
 
     def _rest(self) -> str:
         whose = "the" if self._is_decided else "its"
@@ -233,17 +237,19 @@ def account_for(
     )
 
 
-def no_larger(reasons: Sequence[Reason], one: str, several: str, where: str = "the class") -> str:
+def no_larger(
+    reasons: Sequence[Reason], names: Sequence[str], does: str, where: str = "the class"
+) -> str:
     """The clause about what is no reason, since it is no larger on the class than on other images.
 
-    Empty without any; `one` and `several` are what they do, in singular and plural, and `where` is
-    what the reasons would have to be larger on.
+    Args:
+        reasons: at least one.
+        names: what each is called.
+        does: what they do, in singular or plural.
+        where: what the reasons would have to be larger on.
     """
-    if not reasons:
-        return ""
-    does, names = plural(reasons, one, several), listed([each.text() for each in reasons])
     are = plural(reasons, "is", "are")
-    return f"; {names} {does} here, but {are} no larger on {where} than elsewhere"
+    return f"{listed(names)} {does} here, but {are} no larger on {where} than elsewhere"
 
 
 def rest(what: str, intercept: float, others: float | None, unexplained: float) -> str:

@@ -118,17 +118,29 @@ class Reason:
         Or: "x-features 1 and 3, which are alike here (+12.0, 60%)"; behind the share how seldom any
         of them is found again. If `opposed`, also which x-features of the other sign they are like.
         """
-        figures = f"{signed(self.value)}, {self.share:.0%}"
+        return f"{self.words(opposed)} ({signed(self.value)}, {self._part()})"
+
+    def figures(self) -> str:
+        """The same with the figures alone behind the names, as in: "red forehead +15.2 (19%)"."""
+        return f"{joined([one.name for one in self.members])} {signed(self.value)} ({self._part()})"
+
+    def _part(self) -> str:
+        """Its share, and how seldom any of its members is found again."""
+        part = f"{self.share:.0%}"
         if any(share < SELDOM for share in self.found_again):
             shares = listed([f"{share:.0%}" for share in self.found_again])
-            figures += f"; found again in {shares} of resamplings"
+            part += f"; found again in {shares} of resamplings"
+        return part
+
+    def words(self, opposed: bool = False) -> str:
+        """Names, and which others they are like, without figures."""
         likeness = ["alike"] if len(self.members) > 1 else []
         if opposed and self.others:
             likeness.append(f"like {joined(self.others)}")
         where = " here" if self.here else ""
         verb = plural([self], "is", "are")
         said = f", which {verb} {' and '.join(likeness)}{where}" if likeness else ""
-        return f"{joined([one.name for one in self.members])}{said} ({figures})"
+        return f"{joined([one.name for one in self.members])}{said}"
 
 
 def owned(names: Sequence[str], others: Sequence[str], owner: str) -> tuple[str, ...]:
