@@ -6,6 +6,8 @@ from beartype._check.code import codemain
 from hypothesis import HealthCheck, settings
 from torch import nn
 
+from real_browser import opened_browser
+
 # How long an example takes, to run or to be made, depends on who else computes on this machine.
 settings.register_profile("torchxnn", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("torchxnn")
@@ -69,6 +71,13 @@ def few_starts(monkeypatch):
     """Components from two starts: most of a small fit's time, where a test is of what follows."""
     for name in ("STARTS", "BOOTSTRAPS"):
         monkeypatch.setattr(f"torchxnn.embeddings.components.{name}", 2)
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    """A real browser; tests that take it are skipped where there is none."""
+    with opened_browser() as browser:
+        yield browser
 
 
 @pytest.fixture(autouse=True, scope="session")

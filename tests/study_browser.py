@@ -17,16 +17,6 @@ import uvicorn
 
 from torchxnn.apps.study.server.app import create_app
 
-CHROMIUM = "/usr/bin/chromium"
-ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--no-first-run",
-    "--disable-quic",
-]
 ADMIN = "a-token-of-the-admin"
 
 
@@ -75,22 +65,30 @@ class Served:
 
 
 @contextmanager
-def serve(folder, **options):
-    """Serve a study in a thread."""
-    app = create_app(folder, admin_token=ADMIN, **options)
-    recorder = Recorder(app)
-    port = free_port()
+def serve_app(app):
+    """Serve an application in a thread; yields its address."""
     server = uvicorn.Server(
-        uvicorn.Config(recorder, port=port, lifespan="off", log_level="error", access_log=False)
+        uvicorn.Config(app, port=0, lifespan="off", log_level="error", access_log=False)
     )
     thread = threading.Thread(target=server.run)
     thread.start()
     try:
         wait_until(lambda: server.started)
-        yield Served(f"http://127.0.0.1:{port}", app.state.site, recorder)
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
     finally:
         server.should_exit = True
         thread.join(20)
+
+
+@contextmanager
+def serve(folder, **options):
+    """Serve a study in a thread."""
+    app = create_app(folder, admin_token=ADMIN, **options)
+    recorder = Recorder(app)
+    try:
+        with serve_app(recorder) as url:
+            yield Served(url, app.state.site, recorder)
+    finally:
         app.state.site.database.close()
 
 

@@ -6,7 +6,6 @@ import subprocess
 import sys
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from threading import Thread
 
 import pytest
@@ -72,32 +71,19 @@ def site(tmp_path_factory):
     server.server_close()
 
 
-@pytest.fixture(scope="module")
-def browser():
-    api = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
-    if not Path("/usr/bin/chromium").is_file():
-        pytest.skip("Chromium is not installed (apt-get install chromium)")
-    with api.sync_playwright() as program:
-        started = program.chromium.launch(
-            executable_path="/usr/bin/chromium", args=["--no-sandbox", "--disable-gpu"]
-        )
-        yield started
-        started.close()
-
-
-def open_page(browser, **settings):
-    page = browser.new_page(**settings)
+def open_page(chromium, **settings):
+    page = chromium.new_page(**settings)
     page.set_default_timeout(120_000)  # of a machine that is busy with something else
     return page
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("screen", WIDTHS)
-def test_pages_ask_for_nothing_from_elsewhere_and_fit_the_screen(site, browser, screen):
+def test_pages_ask_for_nothing_from_elsewhere_and_fit_the_screen(site, chromium, screen):
     address, paths, _ = site
     width, height = WIDTHS[screen]
     scheme = "dark" if screen == "phone" else "light"
-    page = open_page(browser, viewport={"width": width, "height": height}, color_scheme=scheme)
+    page = open_page(chromium, viewport={"width": width, "height": height}, color_scheme=scheme)
     asked, failed = [], []
     page.on("request", lambda request: asked.append(request.url))
     page.on("response", lambda one: failed.append(one.url) if one.status >= 400 else None)
@@ -159,9 +145,9 @@ def test_old_links_into_the_reference_lead_to_a_line_with_the_new_one(site):
 @pytest.mark.parametrize(
     ("words", "page"), [("contrast mass", "limits"), ("masked_accuracy", "api/metrics/masking")]
 )
-def test_search_finds_a_page(site, browser, words, page):
+def test_search_finds_a_page(site, chromium, words, page):
     address, _, _ = site
-    view = open_page(browser, viewport={"width": 1280, "height": 900})
+    view = open_page(chromium, viewport={"width": 1280, "height": 900})
     view.goto(f"{address}/")
     view.keyboard.press("f")
     view.keyboard.type(words)
@@ -170,11 +156,11 @@ def test_search_finds_a_page(site, browser, words, page):
 
 
 @pytest.mark.slow
-def test_the_site_is_light_and_dark_as_the_system_says(site, browser):
+def test_the_site_is_light_and_dark_as_the_system_says(site, chromium):
     address, _, _ = site
     seen = {}
     for scheme in ("light", "dark"):
-        page = open_page(browser, color_scheme=scheme)
+        page = open_page(chromium, color_scheme=scheme)
         page.goto(f"{address}/theory/")
         page.wait_for_selector("body[data-md-color-scheme]")
         colour = page.evaluate("getComputedStyle(document.body).backgroundColor")

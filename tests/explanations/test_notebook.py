@@ -5,7 +5,6 @@ import subprocess
 import sys
 from dataclasses import replace
 from html.parser import HTMLParser
-from pathlib import Path
 
 import nbformat
 import pytest
@@ -15,7 +14,6 @@ from matplotlib.text import Text
 from nbclient import NotebookClient
 from PIL import Image
 
-import study_browser
 from conftest import make_net
 from explanation_examples import HOSTILE, explanation
 from part_examples import COLUMNS, LENGTH, fit_xnn, make_inputs
@@ -274,20 +272,12 @@ def test_what_a_figure_for_a_paper_does_not_draw_is_in_its_sum():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("width", [600, 900, 1200])
-def test_in_a_notebook_of_any_width_the_maps_stand_beside_the_image(width, tmp_path):
-    if not Path(study_browser.CHROMIUM).is_file():
-        pytest.skip(f"no browser at {study_browser.CHROMIUM}")
-    sync_api = pytest.importorskip("playwright.sync_api")
+def test_in_a_notebook_of_any_width_the_maps_stand_beside_the_image(chromium, width, tmp_path):
     file = tmp_path / "cell.html"
     file.write_text(f"<meta charset=utf-8>{explanation(FIVE)._repr_html_()}", "utf-8")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=study_browser.CHROMIUM, args=study_browser.ARGUMENTS
-        )
-        page = browser.new_page(viewport={"width": width, "height": 900})
+    with chromium.new_page(viewport={"width": width, "height": 900}) as page:
         page.goto(file.as_uri())
         image, *maps = [each.bounding_box() for each in page.locator("img").all()]
-        browser.close()
     assert min(box["x"] for box in maps) >= image["x"] + image["width"]
     assert len({box["y"] for box in maps}) == (2 if width > 800 else 4)
     assert min(box["width"] for box in maps) > 90

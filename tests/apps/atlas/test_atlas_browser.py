@@ -1,6 +1,5 @@
 """The atlas in a real browser, opened from the file system."""
 
-import importlib.util
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -8,23 +7,14 @@ import pytest
 
 import study_browser as b
 from atlas_examples import Parts, make_parts, small_network
+from real_browser import DESKTOP, PHONE
 from torchxnn.apps.atlas import AtlasConfig, build_atlas
 from torchxnn.apps.atlas import site as sites
 from torchxnn.apps.what_if.config import WhatIfConfig
 from torchxnn.apps.what_if.one_image import what_if
 from torchxnn.xnn import XNN
 
-if not Path(b.CHROMIUM).is_file():
-    pytest.skip(f"no browser at {b.CHROMIUM}", allow_module_level=True)
-if importlib.util.find_spec("playwright") is None:
-    pytest.skip("playwright is not installed", allow_module_level=True)
-
-from playwright.sync_api import sync_playwright
-
 pytestmark = pytest.mark.slow
-
-DESKTOP = {"viewport": {"width": 1280, "height": 800}}
-PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
 
 
 @dataclass
@@ -33,14 +23,6 @@ class Site:
     titles: list
     entries: list
     parts: Parts
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=b.CHROMIUM, args=b.ARGUMENTS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")

@@ -5,14 +5,12 @@ import signal
 import subprocess
 import sys
 import threading
-from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
 import numpy as np
 import pytest
 import torch
-import uvicorn
 from fastapi.testclient import TestClient
 from PIL import Image
 
@@ -453,42 +451,16 @@ def test_csv_from_the_page_and_the_command(fitted, run, tmp_path, capsys):
 # --- in a browser
 
 
-@contextmanager
-def served(app):
-    port = b.free_port()
-    recorder = b.Recorder(app)
-    config = uvicorn.Config(
-        recorder, port=port, lifespan="off", log_level="error", access_log=False
-    )
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    try:
-        b.wait_until(lambda: server.started)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        server.should_exit = True
-        thread.join(20)
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    if not Path(b.CHROMIUM).is_file():
-        pytest.skip(f"no browser at {b.CHROMIUM}")
-    sync_api = pytest.importorskip("playwright.sync_api")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=b.CHROMIUM, args=b.ARGUMENTS)
-        yield browser
-        browser.close()
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("size", [(1280, 800), (390, 844)])
 def test_in_a_browser_by_keyboard(fitted, run, chromium, size):
     width, height = size
     problems, asked = [], []
     viewport = {"width": width, "height": height}
-    with served(app_for(fitted, run)) as url, chromium.new_context(viewport=viewport) as context:
+    with (
+        b.serve_app(app_for(fitted, run)) as url,
+        chromium.new_context(viewport=viewport) as context,
+    ):
         page = context.new_page()
         b.watch(page, problems)
         page.on("request", lambda request: asked.append(request.url))
@@ -528,7 +500,10 @@ def test_in_a_browser_by_keyboard(fitted, run, chromium, size):
 def test_the_page_does_not_steer_and_two_people_agree_in_a_browser(fitted, run, chromium, size):
     """The whole way of two people, one after the other, on one screen."""
     viewport = dict(zip(("width", "height"), size, strict=True))
-    with served(app_for(fitted, run)) as url, chromium.new_context(viewport=viewport) as context:
+    with (
+        b.serve_app(app_for(fitted, run)) as url,
+        chromium.new_context(viewport=viewport) as context,
+    ):
         page = context.new_page()
         for who in ("Ada", "Bo"):
             page.goto(f"{url}/?who={who}")
@@ -568,7 +543,7 @@ def test_the_page_does_not_steer_and_two_people_agree_in_a_browser(fitted, run, 
 @pytest.mark.slow
 def test_it_works_without_scripts(fitted, run, chromium):
     with (
-        served(app_for(fitted, run, "Ada")) as url,
+        b.serve_app(app_for(fitted, run, "Ada")) as url,
         chromium.new_context(java_script_enabled=False) as context,
     ):
         page = context.new_page()

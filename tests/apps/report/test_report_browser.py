@@ -1,27 +1,17 @@
 """A report on a phone and on paper, in a real browser."""
 
-import importlib.util
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
-import study_browser as b
 from explanation_examples import explanation, faithfulness, peak, photograph
+from real_browser import PHONE
 from torchxnn.apps.report import FeatureSheet, Report, SheetItem, write_report
 from torchxnn.training.config import Losses, TrainConfig
 from torchxnn.training.report import FitReport
 
-if not Path(b.CHROMIUM).is_file():
-    pytest.skip(f"no browser at {b.CHROMIUM}", allow_module_level=True)
-if importlib.util.find_spec("playwright") is None:
-    pytest.skip("playwright is not installed", allow_module_level=True)
-
-from playwright.sync_api import sync_playwright
-
 pytestmark = pytest.mark.slow
 
-PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
 SHEET = 703, 1032  # pixels of A4 within margins of 12 mm
 
 
@@ -67,14 +57,6 @@ def long_file(tmp_path_factory):
     """A page of six cards, as the demonstration has, and five sheets."""
     more = {"found_again": (0.95,) * 5, "used": (True, False, None, None, None)}
     return write(tmp_path_factory.mktemp("long"), 6, 5, **more)
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=b.CHROMIUM, args=b.ARGUMENTS)
-        yield browser
-        browser.close()
 
 
 def cut(page):

@@ -1,6 +1,5 @@
 """The study in a real browser: whole sessions by mouse, touch and keyboard; what can go wrong."""
 
-import importlib.util
 import json
 from itertools import pairwise
 from pathlib import Path
@@ -9,29 +8,13 @@ import pytest
 from sqlalchemy import select
 
 import study_browser as b
+from real_browser import DESKTOP, PHONE
 from study_plan import CLASSES, write_tiny_study
 from torchxnn.apps.study.export import read_tables
 from torchxnn.apps.study.settings import Recruitment
 from torchxnn.apps.study.store.schema import placements
 
-if not Path(b.CHROMIUM).is_file():
-    pytest.skip(f"no browser at {b.CHROMIUM}", allow_module_level=True)
-if importlib.util.find_spec("playwright") is None:
-    pytest.skip("playwright is not installed", allow_module_level=True)
-
-from playwright.sync_api import sync_playwright
-
 COMPLETION = "https://recruiter.example/done"
-DESKTOP = {"viewport": {"width": 1280, "height": 800}}
-PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=b.CHROMIUM, args=b.ARGUMENTS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")

@@ -1,20 +1,11 @@
 """Every page of a session as a screen reader has it, and turned round for right-to-left scripts."""
 
-import importlib.util
 import re
-from pathlib import Path
 
 import pytest
 
 import study_browser as b
 from study_plan import write_tiny_study
-
-if not Path(b.CHROMIUM).is_file():
-    pytest.skip(f"no browser at {b.CHROMIUM}", allow_module_level=True)
-if importlib.util.find_spec("playwright") is None:
-    pytest.skip("playwright is not installed", allow_module_level=True)
-
-from playwright.sync_api import sync_playwright
 
 pytestmark = pytest.mark.slow
 
@@ -37,14 +28,6 @@ PAGES = {
     "nowhere",
 }
 NAMED = "button|link|checkbox|radio|radiogroup|textbox|combobox|progressbar|img|dialog|heading"
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=b.CHROMIUM, args=b.ARGUMENTS)
-        yield browser
-        browser.close()
 
 
 # --- the way through a session

@@ -1,34 +1,16 @@
 """Forward simulation and the odd cue in a real browser: whole sessions on a desktop and a phone."""
 
-import importlib.util
-from pathlib import Path
-
 import pytest
 
 import study_browser as b
+from real_browser import PHONE
 from study_plan import CLASSES, write_tiny_study
 from torchxnn.apps.study.export import read_tables
-
-if not Path(b.CHROMIUM).is_file():
-    pytest.skip(f"no browser at {b.CHROMIUM}", allow_module_level=True)
-if importlib.util.find_spec("playwright") is None:
-    pytest.skip("playwright is not installed", allow_module_level=True)
-
-from playwright.sync_api import sync_playwright
 
 pytestmark = pytest.mark.slow
 
 DESKTOP = {"viewport": {"width": 1280, "height": 900}}
-PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
 HANDS = {"mouse": DESKTOP, "touch": PHONE, "keyboard": DESKTOP}
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=b.CHROMIUM, args=b.ARGUMENTS)
-        yield browser
-        browser.close()
 
 
 def sessions(chromium, served, visit):

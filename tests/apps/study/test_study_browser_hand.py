@@ -1,8 +1,6 @@
 """What a real browser says of the hand that moves pictures: a mouse, keys, and a script."""
 
-import importlib.util
 import json
-from pathlib import Path
 
 import pytest
 
@@ -11,13 +9,6 @@ from study_plan import write_tiny_study
 from torchxnn.apps.study.export import read_tables
 from torchxnn.apps.study.plan import CONSENT
 from torchxnn.apps.study.texts import default_consent
-
-if not Path(b.CHROMIUM).is_file():
-    pytest.skip(f"no browser at {b.CHROMIUM}", allow_module_level=True)
-if importlib.util.find_spec("playwright") is None:
-    pytest.skip("playwright is not installed", allow_module_level=True)
-
-from playwright.sync_api import sync_playwright
 
 SCRIPT = "document.querySelector('.put button[data-group=\"2\"]').click()"
 
@@ -29,16 +20,12 @@ def moves(plan, served):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("said", [True, False])
-def test_travel_is_kept_where_it_is_said(tmp_path, said):
+def test_travel_is_kept_where_it_is_said(chromium, tmp_path, said):
     plan = write_tiny_study(tmp_path, keys=("birds",))
     if said:
         (tmp_path / CONSENT).write_text(default_consent(), "utf-8")
     problems = []
-    with (
-        b.serve(tmp_path) as served,
-        sync_playwright() as playwright,
-        playwright.chromium.launch(executable_path=b.CHROMIUM, args=b.ARGUMENTS) as chromium,
-    ):
+    with b.serve(tmp_path) as served:
         page = chromium.new_page(viewport={"width": 1280, "height": 800})
         page.set_default_timeout(120_000)
         b.watch(page, problems)

@@ -1,8 +1,6 @@
 """A laboratory computer in a real browser: two people, below a path, with mouse and finger."""
 
-import importlib.util
 import re
-from pathlib import Path
 
 import pytest
 
@@ -10,25 +8,16 @@ import study_browser as b
 from study_plan import write_tiny_study
 from torchxnn.apps.study.export import read_tables
 
-if not Path(b.CHROMIUM).is_file():
-    pytest.skip(f"no browser at {b.CHROMIUM}", allow_module_level=True)
-if importlib.util.find_spec("playwright") is None:
-    pytest.skip("playwright is not installed", allow_module_level=True)
-
-from playwright.sync_api import sync_playwright
-
 ADA = {"PROLIFIC_PID": "ada", "SESSION_ID": "0f3c2a9d7e"}
 BOTH_HANDS = {"viewport": {"width": 1280, "height": 800}, "has_touch": True}
 
 
 @pytest.mark.slow
-def test_two_people_at_one_computer_below_a_path(tmp_path):
+def test_two_people_at_one_computer_below_a_path(chromium, tmp_path):
     plan = write_tiny_study(tmp_path, keys=("birds",))
     problems = []
     with (
         b.serve(tmp_path, base_path="/lab") as served,
-        sync_playwright() as playwright,
-        playwright.chromium.launch(executable_path=b.CHROMIUM, args=b.ARGUMENTS) as chromium,
         chromium.new_context(**BOTH_HANDS) as context,
     ):
         context.set_default_timeout(120_000)

@@ -2,16 +2,14 @@
 
 import json
 import shutil
-import threading
-import time
 from pathlib import Path
 
 import pandas as pd
 import pytest
-import uvicorn
 import yaml
 from PIL import Image
 
+import study_browser as b
 from cli_examples import FAST, text_of, write_letters
 from study_plan import write_tiny_study
 from torchxnn.apps.saved_xnn import open_run
@@ -258,17 +256,8 @@ def served(tmp_path_factory):
     """A study served on a port of this machine, below a path and at the root."""
     path = tmp_path_factory.mktemp("served")
     write_tiny_study(path, limits=Limits(requests_per_second=1000, starts_per_second=1000))
-    server = uvicorn.Server(
-        uvicorn.Config(create_app(path, base_path="/lab"), port=0, log_level="error")
-    )
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        time.sleep(0.02)
-    port = server.servers[0].sockets[0].getsockname()[1]
-    yield path, f"http://127.0.0.1:{port}"
-    server.should_exit = True
-    thread.join()
+    with b.serve_app(create_app(path, base_path="/lab")) as url:
+        yield path, url
 
 
 @pytest.mark.slow

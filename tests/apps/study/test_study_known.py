@@ -1,12 +1,11 @@
 """Simulated participants whose effect is known pass over HTTP, and the analysis finds it again."""
 
 import random
-import threading
 from contextlib import contextmanager
 
 import pytest
-import uvicorn
 
+import study_browser as b
 from study_plan import CLASSES, write_tiny_study
 from torchxnn.apps.study.analysis.answers.results import compute_answers
 from torchxnn.apps.study.analysis.options import AnalysisOptions
@@ -26,14 +25,8 @@ EFFECT = {"NoVis": 0.3, "1-Heatmap": 0.4, "XNN": 0.9}
 @contextmanager
 def serving(folder):
     app = create_app(folder)
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error"))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        thread.join(0.05)
-    yield app, f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    server.should_exit = True
-    thread.join()
+    with b.serve_app(app) as url:
+        yield app, url
 
 
 def contents(plan, stage, task):
