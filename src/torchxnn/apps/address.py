@@ -1,7 +1,10 @@
 """Where an application lies for those who come: below a path of a host, behind a proxy or not.
 
-`BasePath` is the outermost layer of a server; what a page, a redirect or a cookie needs to know of
-its place is then the request's `Address`.
+`BasePath` is the outermost layer of a server and takes the path off; whatever lies further in knows
+paths of the application alone, such as "stage/1", without a slash before them. The request's
+`Address` is what puts the place before such a path again: `root` in pages, `go` in redirects,
+`whole` in texts, and `set_cookie`. What scripts are told stays a path of the application, to which
+they put the `root` of their page.
 """
 
 from __future__ import annotations
@@ -43,9 +46,9 @@ class Address:
     root: str
     host: str
 
-    def path(self, path: str) -> str:
-        """The path on the host, with the prefix."""
-        return f"{self.prefix}/{path}"
+    def whole(self, path: str) -> str:
+        """The address that people can keep, with scheme and host."""
+        return f"{self.host}{self.prefix}/{path}"
 
     def go(self, path: str) -> RedirectResponse:
         """Send the browser to a path of the application, with GET."""

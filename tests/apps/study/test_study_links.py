@@ -6,21 +6,23 @@ from dataclasses import dataclass
 import pytest
 from fastapi.testclient import TestClient
 
+import study_browser as b
 from study_plan import write_tiny_study
 from study_session import browser, event, fields, finish, join, practise, send
 from torchxnn.apps.study.server.app import create_app
 from torchxnn.apps.study.settings import Limits, Recruitment
+from torchxnn.apps.study.simulate import SimulationConfig, simulate
 from torchxnn.errors import XNNError
 
 ADA = {"PROLIFIC_PID": "ada", "STUDY_ID": "s", "SESSION_ID": "0f3c2a9d7e"}
+FAST = Limits(requests_per_second=1000, starts_per_second=1000)
 BOB = {"PROLIFIC_PID": "bob", "STUDY_ID": "s", "SESSION_ID": "77aa21"}
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     path = tmp_path_factory.mktemp("study")
-    limits = Limits(requests_per_second=1000, starts_per_second=1000)
-    write_tiny_study(path, keys=("birds",), limits=limits)
+    write_tiny_study(path, keys=("birds",), limits=FAST)
     return path
 
 
@@ -270,7 +272,7 @@ def addresses(text):
     return re.findall(r'(?:href|src|action)="([^"#]*)"', text)
 
 
-@pytest.mark.parametrize(
+BELOW = pytest.mark.parametrize(
     ("strips", "base_path", "headers"),
     [
         (True, "/lab/study", ()),
@@ -279,6 +281,9 @@ def addresses(text):
         (True, "", ()),  # nobody tells: addresses are relative
     ],
 )
+
+
+@BELOW
 def test_whole_session_below_a_path(serve, strips, base_path, headers):
     app = serve(base_path=base_path)
     client = TestClient(Proxy(app, strips, headers), base_url="http://lab.test")
@@ -299,15 +304,36 @@ def test_whole_session_below_a_path(serve, strips, base_path, headers):
             if "/static/" in address:
                 assert client.get(found).status_code == 200
     shown = client.get("/lab/study/api/stages/0").json()
-    known = "/lab/study" if base_path or headers else ""
-    assert shown["images"][0]["picture"].startswith(f"{known}/media/")
+    picture = shown["images"][0]["picture"]  # a path of the application; pages know their place
+    assert picture.startswith("media/")
+    assert client.get(f"/lab/study/{picture}").status_code == 200
     late = client.get("/lab/study/api/stages/1")
-    assert (late.status_code, late.json()["next"]) == (409, f"{known}/stage/0")
+    assert (late.status_code, late.json()["next"]) == (409, "stage/0")
     token = {"token": "a-token-of-the-admin"}
     assert client.post("/lab/study/admin", data=token).url.path == "/lab/study/admin"
     assert client.get("/lab/study/admin/export.zip").status_code == 200
     assert client.post("/lab/study/delete", data=fields(seen[4])).url.path == "/lab/study/left"
     assert client.get("/lab/study/next").status_code == 401  # the cookie is gone
+
+
+@pytest.mark.slow
+@BELOW
+def test_a_session_over_real_connections_below_a_path(tmp_path, strips, base_path, headers):
+    """From consent to the end, with all pictures, and no request out of the path."""
+    write_tiny_study(tmp_path, keys=("birds",), images_per_set=4, limits=FAST)
+    asked = []
+
+    async def proxy(scope, receive, send):
+        asked.append(scope["path"])
+        await Proxy(app, strips, headers)(scope, receive, send)
+
+    app = create_app(tmp_path, base_path=base_path)
+    with b.serve_app(proxy) as url:
+        found = simulate(f"{url}/lab/study", SimulationConfig(1))
+    assert (found.finished, found.failed) == (1, [])
+    assert sum("/media/" in path for path in asked) > 4
+    assert [path for path in asked if not f"{path}/".startswith("/lab/study/")] == []
+    app.state.site.database.close()
 
 
 def test_the_path_may_come_with_a_slash_or_without(serve):

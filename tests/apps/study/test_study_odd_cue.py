@@ -55,7 +55,7 @@ def test_the_consent_text_says_what_is_done(task, language):
 
 def test_a_session_from_looking_to_the_export(app, made):
     client = s.practise(app)
-    assert s.sort(client, 0, lambda *_: 1).json() == {"next": "/stage/1"}
+    assert s.sort(client, 0, lambda *_: 1).json() == {"next": "stage/1"}
     content = client.get("/api/stages/1").json()
     assert content["learned"] == []
     assert all(image["answer"] for image in content["images"])
@@ -64,7 +64,7 @@ def test_a_session_from_looking_to_the_export(app, made):
     seen = [image["id"] for image in content["images"][:2]]
     s.send(client, 1, [s.event("move", n, image, group=1) for n, image in enumerate(seen)])
     done = client.post("/api/stages/1/submit", headers=s.sign(client)).json()
-    assert done == {"next": "/stage/1/words"}
+    assert done == {"next": "stage/1/words"}
     page = client.get(done["next"])
     page = client.post("/stage/1/words", data={**s.fields(page), "words": "a dot, I think"})
     assert page.url.path == "/stage/1/confidence"

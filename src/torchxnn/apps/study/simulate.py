@@ -181,16 +181,12 @@ class _Person:
         page = self._send("/start", page, {"agree": "yes"})
         begun.set()
         for _ in range(200):
-            path = self._path(page.url.path)
+            path = page.url.path.removeprefix(self.client.base_url.path.rstrip("/"))
             if path == "/done":
                 self.found.finished += 1
                 return
             page = self._answer(path, page)
         raise XNNError("the study does not end")
-
-    def _path(self, path: str) -> str:
-        """A path of the host as one below the address of the study, which requests are given."""
-        return path.removeprefix(self.client.base_url.path.rstrip("/"))
 
     def _answer(self, path: str, page: httpx.Response) -> httpx.Response:
         if match := re.fullmatch(r"/stage/(\d+)", path):
@@ -240,7 +236,7 @@ class _Person:
             move = {"group": group, "how": "drag", "by": "mouse"}
             self._keep(position, [self._event("move", start, image, move)], signature)
         answer = self._ask("POST", f"/api/stages/{position}/submit", headers=signature)
-        return self._ask("GET", self._path(answer.json()["next"]))
+        return self._ask("GET", answer.json()["next"])
 
     def _answers(self, content: Mapping[str, Any]) -> dict[str, int]:
         """A group, or an answer of the network, for every picture; some are drawn at random."""
@@ -275,9 +271,9 @@ class _Person:
             return np.concatenate([self._pixels(each["overlay"]) for each in image["features"]])
         return self._pixels(image["heatmap"] or image["picture"])
 
-    def _pixels(self, address: str) -> np.ndarray:
+    def _pixels(self, path: str) -> np.ndarray:
         """What is remembered of a picture."""
-        answer = self._ask("GET", self._path(address))
+        answer = self._ask("GET", path)
         with Image.open(BytesIO(answer.content)) as picture:
             small = picture.convert("RGB").resize((_LOOKS, _LOOKS))
         return np.asarray(small, dtype=np.float64).flatten()

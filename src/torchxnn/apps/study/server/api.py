@@ -63,7 +63,7 @@ def _grouping(
     stages, kinds = practised or (batch.stage,), kinds_of(batch.images) if practised else {}
     images = [
         {
-            **shown_image(image, stages, batch.method, session.address, arm.shows),
+            **shown_image(image, stages, batch.method, arm.shows),
             "group": groups.get(image.id),
             **({"kind": kinds[image.id]} if kinds else {}),
         }
@@ -110,8 +110,8 @@ def keep(
 
 @router.post("/{position}/submit")
 def submit(position: Position, session: ScriptSession) -> dict[Literal["next"], str]:
-    """Close a batch, if all its pictures are placed, and answer the next page."""
+    """Close a batch, if all its pictures are placed, and answer the path of the next page."""
     site, who = session.site, session.participant
     ids = find_batch(session, position).needed
     step = submit_trial(site.database, site.plan, who, position, ids, site.clock())
-    return {"next": session.address.path(step)}
+    return {"next": step}

@@ -121,8 +121,6 @@ def _explain(request: Request, error: Exception) -> Response:
     text = site.texts["message"][key]
     address = address_of(request)
     if request.url.path.startswith("/api/"):
-        if "next" in extra:
-            extra = extra | {"next": address.path(extra["next"])}
         return JSONResponse({"detail": text["text"], **extra}, status, headers)
     if key == "full":
         return leaving.turn_away(site, address, status)

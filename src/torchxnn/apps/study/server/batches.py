@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from torchxnn.apps.address import Address
 from torchxnn.apps.study.design import Trial, draw_order
 from torchxnn.apps.study.plan import StudyImage
 from torchxnn.apps.study.server.session import Problem, Session
@@ -111,12 +110,12 @@ def content_of(
 
     The network's answer to a picture that is to be predicted is told in the practice round alone.
     """
-    site, address = session.site, session.address
+    site = session.site
     told = site.plan.settings.task == "odd_cue"
 
     def show(image: StudyImage, explained: bool, answer: bool) -> dict[str, Any]:
         stages: Sequence[Stage] = (batch.stage,) if explained else ()
-        shown = shown_image(image, stages, batch.method, address)
+        shown = shown_image(image, stages, batch.method)
         return {**shown, "answer": batch.answer(image) if answer else None}
 
     return {
@@ -131,15 +130,15 @@ def content_of(
 
 
 def shown_image(
-    image: StudyImage, stages: Sequence[Stage], method: str, address: Address, shows: Shows = "both"
+    image: StudyImage, stages: Sequence[Stage], method: str, shows: Shows = "both"
 ) -> dict[str, Any]:
-    """A picture and what the stages show beside it, as addresses.
+    """A picture and what the stages show beside it, as paths of the application.
 
     Of its x-features, what an arm `shows` and nothing else reaches the browser.
     """
 
     def media(name: str) -> str:
-        return address.path(f"media/{name}")
+        return f"media/{name}"
 
     features = zip(image.overlays, image.contributions, strict=True) if "XNN" in stages else ()
     return {

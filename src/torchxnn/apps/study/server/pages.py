@@ -88,7 +88,7 @@ def _instructions(session: SessionOf) -> Response:
         images=plan.settings.images_per_set,
         trials=count_trials(plan, arm.name),
         minutes=minutes_of(plan, arm.name),
-        site=f"{session.address.host}{session.address.path('')}",
+        site=session.address.whole(""),
         personal=f"resume/{quote(session.token)}",
     )
 

@@ -139,7 +139,6 @@ class Site:
                 "lang": self.plan.settings.language,
                 "dir": direction(self.plan.settings.language),
                 "root": address.root,
-                "prefix": address.prefix,
                 "title": self.plan.settings.title,
                 "contact": self.plan.settings.contact,
                 "static_version": self.static_version,

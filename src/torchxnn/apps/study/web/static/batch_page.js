@@ -11,8 +11,8 @@ const main = at("main");
 export const position = Number(main.dataset.position);
 const url = `${main.dataset.root}api/stages/${position}`;
 
-/** Where an address that the server gave lies for this page, whatever a proxy did to its path. */
-const seen = (address) => main.dataset.root + address.slice(main.dataset.prefix.length + 1);
+/** Where a path that the server gave lies for this page, whatever a proxy did to it. */
+const seen = (path) => main.dataset.root + path;
 
 /**
  * Ask again, with growing pauses, until the server answers; null if it refuses or leads elsewhere.
