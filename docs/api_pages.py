@@ -69,7 +69,7 @@ SUBJECTS = {
         "insertion_deletion": ("X-features taken away and put back", "insertion_deletion"),
         "stability": ("Stability", "stability"),
         "ground_truth": ("Removed parts", "ground_truth"),
-        "funnybirds": ("The protocol of FunnyBirds", "funnybirds_protocol"),
+        "funnybirds": ("The protocol of FunnyBirds", "funnybirds_protocol funnybirds_scores"),
         "planted": ("Planted truth", "map_truth planted"),
         "statistics": ("Intervals, tests, agreement", "agreement intervals"),
     },

@@ -12,11 +12,8 @@ from scipy.stats import spearmanr
 import reference_funnybirds as literal
 from torchxnn.errors import DataError
 from torchxnn.metrics.funnybirds_protocol import (
-    ANCHORS,
     THRESHOLDS,
-    OfficialTally,
     PartImportances,
-    Sums,
     background_independence,
     contrast_classes,
     contrast_holds,
@@ -27,12 +24,12 @@ from torchxnn.metrics.funnybirds_protocol import (
     irrelevant_things,
     map_importances,
     minimal_sufficient_sets,
-    official_scores,
     part_importances,
     preservation_check,
     single_deletion,
     target_sensitivity,
 )
+from torchxnn.metrics.funnybirds_scores import ANCHORS, OfficialTally, Sums, official_scores
 
 NAN = math.nan
 

@@ -2,13 +2,8 @@ from .agreement import Agreement, krippendorff_alpha
 from .among_positives import AmongPositives, measure_among_positives
 from .config import Inpainting
 from .faithfulness import BoundLevel, Faithfulness, measure_faithfulness
-from .funnybirds_protocol import (
-    OfficialTally,
-    PartImportances,
-    map_importances,
-    official_scores,
-    part_importances,
-)
+from .funnybirds_protocol import PartImportances, map_importances, part_importances
+from .funnybirds_scores import OfficialTally, official_scores
 from .ground_truth import (
     Recovery,
     ReproducedChange,

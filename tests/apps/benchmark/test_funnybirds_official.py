@@ -21,12 +21,8 @@ from torchxnn.apps.benchmark.funnybirds.official import (
 from torchxnn.attribution.captum_methods import InputXGradient
 from torchxnn.data.datasets.funnybirds import PARTS, FunnyBirds
 from torchxnn.errors import DataError
-from torchxnn.metrics.funnybirds_protocol import (
-    THRESHOLDS,
-    PartImportances,
-    official_scores,
-    part_importances,
-)
+from torchxnn.metrics.funnybirds_protocol import THRESHOLDS, PartImportances, part_importances
+from torchxnn.metrics.funnybirds_scores import official_scores
 from torchxnn.models.preprocessing import Preprocessing
 from torchxnn.storage.artifact import plain, structure
 

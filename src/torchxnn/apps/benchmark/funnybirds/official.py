@@ -21,9 +21,7 @@ from torchxnn.data.datasets.funnybirds import PARTS, FunnyBirds
 from torchxnn.errors import DataError
 from torchxnn.metrics.funnybirds_protocol import (
     ContrastClasses,
-    OfficialTally,
     PartImportances,
-    Sums,
     background_independence,
     contrast_classes,
     contrast_holds,
@@ -38,6 +36,7 @@ from torchxnn.metrics.funnybirds_protocol import (
     single_deletion,
     target_sensitivity,
 )
+from torchxnn.metrics.funnybirds_scores import OfficialTally, Sums
 from torchxnn.models.hooks import preserve_state
 from torchxnn.models.outputs import as_logits
 

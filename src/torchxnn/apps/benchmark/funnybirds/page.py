@@ -43,7 +43,7 @@ from torchxnn.attribution.methods import PAPER
 from torchxnn.data.datasets.funnybirds import PARTS
 from torchxnn.errors import XNNWarning
 from torchxnn.explanations.drawing.html import render
-from torchxnn.metrics.funnybirds_protocol import ANCHORS
+from torchxnn.metrics.funnybirds_scores import ANCHORS
 from torchxnn.models.weights import fingerprint
 from torchxnn.parallel.process import one_thread
 from torchxnn.storage.files import replace_file

@@ -10,7 +10,7 @@ import torch
 
 from torchxnn.apps.benchmark.over_classes import interval_of_mean, mean, paired_test, with_holm
 from torchxnn.apps.benchmark.summary import Records
-from torchxnn.metrics.funnybirds_protocol import OfficialTally, official_scores
+from torchxnn.metrics.funnybirds_scores import OfficialTally, official_scores
 from torchxnn.metrics.intervals import bootstrap_counts, percentile_interval
 from torchxnn.storage.artifact import structure
 

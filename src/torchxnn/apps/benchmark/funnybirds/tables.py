@@ -12,7 +12,7 @@ from torchxnn.apps.benchmark.funnybirds.summary import DEFAULT
 from torchxnn.apps.benchmark.over_classes import SIGNIFICANT
 from torchxnn.apps.benchmark.peers import MISSING, PEERS
 from torchxnn.apps.benchmark.tables import number, table
-from torchxnn.metrics.funnybirds_protocol import ANCHORS
+from torchxnn.metrics.funnybirds_scores import ANCHORS
 
 LOWER = ("background", "background_objects", "alike", "rises", "map_truth_others")
 """Figures of which less is better."""
