@@ -11,8 +11,9 @@ import { openCompare, openHelp, openZoom } from "./dialogs.js";
 import { make } from "./dom.js";
 import { enableDragging } from "./drag.js";
 import { PointerPath } from "./hand.js";
-
-const HOVER = 120; // milliseconds until a pointer over a picture counts as looking at its heatmap
+import { enableHover } from "./hover.js";
+import { enableKeys } from "./keys.js";
+import { makeTools } from "./tools.js";
 
 class Page extends BatchPage {
   constructor(content) {
@@ -79,16 +80,23 @@ class Page extends BatchPage {
     }
     zones.append(groups);
     this.feedback = make("div", { class: "feedback", role: "status", hidden: true });
+    this.tools = makeTools(this.stage, content, texts, this);
     const intro = make("p", {}, this.#introduction());
-    at("work").replaceChildren(intro, this.#makeTools(), zones, this.feedback, this.#makeDock());
+    at("work").replaceChildren(intro, this.tools.tools, zones, this.feedback, this.#makeDock());
     enableDragging(
       zones,
       (id) => this.batch.meant(id),
       (ids, group) => this.place(ids, group, "drag"),
     );
-    zones.addEventListener("keydown", (event) => this.#key(event));
+    enableKeys(
+      zones,
+      () => this.#order(),
+      (id) => this.cards.get(id).element,
+      (id) => this.cards.get(id)?.picture.focus(),
+      (id, key) => this.#act(id, key),
+    );
     zones.addEventListener("focusin", (event) => this.#focus(event));
-    if (this.stage === "1-Heatmap") this.#enableHover(zones);
+    if (this.stage === "1-Heatmap") this.#watchHover(zones);
   }
 
   /** A picture with what this part shows of it. */
@@ -136,42 +144,6 @@ class Page extends BatchPage {
       }
     });
     return { element, count, list, empty, compare };
-  }
-
-  #makeTools() {
-    const { texts, content } = this;
-    const tools = make("div", { class: "tools" });
-    const button = (text, onClick, properties = {}) => {
-      const made = make("button", { type: "button", ...properties }, text);
-      made.addEventListener("click", onClick);
-      tools.append(made);
-      return made;
-    };
-    this.everyOverlay = this.switches = this.sorter = null;
-    if (this.stage === "1-Heatmap") {
-      const pressed = { "aria-pressed": "false" };
-      this.everyOverlay = button(texts.all_overlays, () => this.toggleAll(), pressed);
-    }
-    if (this.stage === "XNN") {
-      tools.setAttribute("role", "group");
-      tools.setAttribute("aria-label", texts.heatmaps);
-      this.switches = Array.from({ length: content.features }, (_, n) =>
-        button(`H${n + 1}`, () => this.toggleFeature(n + 1), {
-          class: "switch",
-          "aria-pressed": "false",
-          "aria-label": fill(texts.feature, { feature: n + 1 }),
-        }),
-      );
-      button(texts.all_features, () => this.switchAll(true));
-      button(texts.no_features, () => this.switchAll(false));
-      if (content.shows !== "maps") {
-        const pressed = { "aria-pressed": "false" };
-        this.sorter = button(texts.by_weight, () => this.toggleSort(), pressed);
-      }
-    }
-    this.compareButton = button("", () => this.compare(), { class: "end" });
-    button(texts.help, () => openHelp(texts));
-    return tools;
   }
 
   #makeDock() {
@@ -223,17 +195,15 @@ class Page extends BatchPage {
     const count = batch.selected.size;
     this.putText.textContent = count ? fill(texts.put, { count }) : texts.put_none;
     for (const button of this.puts) button.disabled = !count;
-    this.compareButton.textContent = fill(texts.compare, { count });
-    this.compareButton.disabled = !count;
+    const { compare, sorter, everyOverlay, switches } = this.tools;
+    compare.textContent = fill(texts.compare, { count });
+    compare.disabled = !count;
     const left = batch.unplaced.length;
     this.left.textContent = left ? fill(texts.left, { left }) : "";
     this.submitButton.disabled = left > 0 || this.submitting === true;
-    this.sorter?.setAttribute("aria-pressed", String(byWeight));
-    this.everyOverlay?.setAttribute(
-      "aria-pressed",
-      String(this.overlays.size === batch.ids.length),
-    );
-    this.switches?.forEach((each, n) =>
+    sorter?.setAttribute("aria-pressed", String(byWeight));
+    everyOverlay?.setAttribute("aria-pressed", String(this.overlays.size === batch.ids.length));
+    switches?.forEach((each, n) =>
       each.setAttribute("aria-pressed", String(this.features.has(n + 1))),
     );
   }
@@ -375,25 +345,20 @@ class Page extends BatchPage {
 
   // --- keyboard, focus, pointer
 
-  #key(event) {
-    const id = event.target.closest?.(".card")?.dataset.id;
-    if (!id || event.ctrlKey || event.metaKey || event.altKey) return;
-    const key = event.key.toLowerCase();
+  /** What a key does on a picture; false if nothing. */
+  #act(id, key) {
     const number = /^[0-9]$/.test(key) ? Number(key) : null;
     if (number !== null && number <= this.content.groups) {
       this.place(this.batch.meant(id), number || null, "keyboard");
     } else if (key === "backspace" || key === "delete") {
       this.place(this.batch.meant(id), null, "keyboard");
-    } else if (key.startsWith("arrow")) this.#step(id, key);
-    else if (key === "home") this.#focusOn(this.#order()[0]);
-    else if (key === "end") this.#focusOn(this.#order().at(-1));
-    else if (key === "z") this.zoom(id);
+    } else if (key === "z") this.zoom(id);
     else if (key === "h" && this.stage === "1-Heatmap") this.toggleOverlay(id, "keyboard");
     else if (key === "c") this.compare();
     else if (key === "?") openHelp(this.texts);
     else if (key === "escape") this.unselect();
-    else return;
-    event.preventDefault();
+    else return false;
+    return true;
   }
 
   /** Ids in the order of the page. */
@@ -403,34 +368,6 @@ class Page extends BatchPage {
     );
   }
 
-  /** Left and right go through all pictures; up and down to the nearest one above or below. */
-  #step(id, key) {
-    const order = this.#order();
-    if (key === "arrowleft" || key === "arrowright") {
-      const after = document.documentElement.dir === "rtl" ? "arrowleft" : "arrowright";
-      const next = order[order.indexOf(id) + (key === after ? 1 : -1)];
-      if (next) this.#focusOn(next);
-      return;
-    }
-    const middle = (each) => {
-      const box = this.cards.get(each).element.getBoundingClientRect();
-      return { x: box.left + box.width / 2, y: box.top + box.height / 2 };
-    };
-    const here = middle(id);
-    const sign = key === "arrowdown" ? 1 : -1;
-    const distance = (each) => {
-      const there = middle(each);
-      const down = sign * (there.y - here.y);
-      return down > 8 ? down + 2 * Math.abs(there.x - here.x) : Infinity;
-    };
-    const best = order.reduce((a, b) => (distance(b) < distance(a) ? b : a));
-    if (distance(best) < Infinity) this.#focusOn(best);
-  }
-
-  #focusOn(id) {
-    this.cards.get(id)?.picture.focus();
-  }
-
   #focus(event) {
     const id = event.target.closest(".card")?.dataset.id;
     if (!id || id === this.focused) return;
@@ -438,30 +375,20 @@ class Page extends BatchPage {
     for (const [each, card] of this.cards) card.reach(each === id);
   }
 
-  #enableHover(zones) {
-    let timer = null;
-    let logged = false;
-    const leave = () => {
-      clearTimeout(timer);
-      if (this.hovered === null) return;
-      if (logged) this.queue.add("overlay", this.hovered, { on: false, how: "hover" });
-      logged = false;
-      this.hovered = null;
-      this.draw();
-    };
-    zones.addEventListener("pointerover", (event) => {
-      const id = event.target.closest(".picture")?.closest(".card").dataset.id ?? null;
-      if (event.pointerType !== "mouse" || id === this.hovered) return;
-      leave();
-      if (id === null || this.overlays.has(id)) return;
-      this.hovered = id;
-      this.draw();
-      timer = setTimeout(() => {
-        logged = this.looked = true;
-        this.queue.add("overlay", id, { on: true, how: "hover" });
-      }, HOVER);
-    });
-    zones.addEventListener("pointerleave", leave);
+  #watchHover(zones) {
+    enableHover(
+      zones,
+      () => this.hovered,
+      (id) => {
+        this.hovered = id;
+        this.draw();
+      },
+      (id) => this.overlays.has(id),
+      (id, on) => {
+        this.looked ||= on;
+        this.queue.add("overlay", id, { on, how: "hover" });
+      },
+    );
   }
 
   refused(status, answer) {
