@@ -30,7 +30,7 @@ from torchxnn.storage.artifact import structure
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from torchxnn.explanations.drawing.figure import PaperColumns, Style
+    from torchxnn.explanations.drawing.form import PaperColumns, Style
 
 Kind = TypeVar("Kind", bound="Reasons")
 

@@ -38,7 +38,7 @@ from torchxnn.storage.artifact import Format
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from torchxnn.explanations.drawing.figure import PaperColumns, Style
+    from torchxnn.explanations.drawing.form import PaperColumns, Style
 
 PANELS = 7  # x-features that the figure shows
 _BOTH = "first", "second"  # folders of the two explanations

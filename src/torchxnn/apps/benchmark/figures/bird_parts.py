@@ -18,7 +18,8 @@ from torchxnn.apps.benchmark.figures.looks import Look, look_at, target_of
 from torchxnn.data.datasets.base import Sample
 from torchxnn.errors import DataError
 from torchxnn.explanations.drawing.canvas import Page
-from torchxnn.explanations.drawing.figure import GAP, MARGIN, WIDE_GAP, write_caption, write_header
+from torchxnn.explanations.drawing.figure import write_caption, write_header
+from torchxnn.explanations.drawing.form import GAP, MARGIN, WIDE_GAP
 from torchxnn.explanations.drawing.overlay import (
     FAINT,
     INK,

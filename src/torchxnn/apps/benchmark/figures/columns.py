@@ -15,7 +15,8 @@ from matplotlib.figure import Figure
 
 from torchxnn.apps.benchmark.figures.looks import EMPTY, OFF, Look
 from torchxnn.explanations.drawing.canvas import Page
-from torchxnn.explanations.drawing.figure import GAP, MARGIN, WIDE_GAP, write_caption, write_header
+from torchxnn.explanations.drawing.figure import write_caption, write_header
+from torchxnn.explanations.drawing.form import GAP, MARGIN, WIDE_GAP
 from torchxnn.explanations.drawing.overlay import (
     FAINT,
     INK,
