@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 from tyro.conf import Positional, arg
 
 from torchxnn.cli.saved_run import SavedRun, folder_names
-from torchxnn.cli.terminal import Terminal
+from torchxnn.cli.terminal import Terminal, say_cost
 from torchxnn.errors import DataError
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class Explain(SavedRun):
                 continue
             folder = self.out / name
             explanation = xnn.explain(image, path=path.name, method=self.method)
-            taken = self._what_if(xnn, image, path.name)
+            taken = self._what_if(xnn, image, path.name, terminal)
             if taken is not None:
                 explanation = replace(explanation, used=taken.uses())
             found = None
@@ -77,9 +77,10 @@ class Explain(SavedRun):
         if len(skipped) == len(self.images):
             raise DataError("none of the images could be read")
 
-    def _what_if(self, xnn: XNN, image: Tensor, name: str) -> WhatIf | None:
+    def _what_if(self, xnn: XNN, image: Tensor, name: str, terminal: Terminal) -> WhatIf | None:
         if not self.what_if:
             return None
-        from torchxnn.apps.what_if.one_image import what_if
+        from torchxnn.apps.what_if.one_image import expected_cost, what_if
 
+        say_cost(terminal, *expected_cost(xnn, image), images=1)
         return what_if(xnn, image, path=name)

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 
 from torchxnn.apps.report.config import ReportConfig
 from torchxnn.cli.saved_run import SavedRunOnImages, open_for
-from torchxnn.cli.terminal import Terminal, count_drawings, count_images
+from torchxnn.cli.terminal import Terminal, count_drawings, count_images, say_cost
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from torchxnn.apps.report.build import Uses
     from torchxnn.xnn import XNN
 
 
@@ -48,14 +49,23 @@ class WriteReport(SavedRunOnImages):
                 source=self.source,
                 on_batch=count_images(progress, "Recording activations", len(dataset)),
                 on_drawing=count_drawings(progress, "Drawing heatmaps"),
-                used=_uses if self.what_if else None,
+                used=_uses(terminal, self.pages.images) if self.what_if else None,
             )
             beside = " and ".join(write_with_card(report, self.run, xnn.names, self.out))
         terminal.say(f"Wrote {self.out}, and beside it the card of the XNN, {beside}")
 
 
-def _uses(xnn: XNN, image: Tensor) -> tuple[bool | None, ...]:
+def _uses(terminal: Terminal, images: int) -> Uses:
     """Of which x-features an intervention on one image shows that the network uses them."""
-    from torchxnn.apps.what_if.one_image import what_if
+    from torchxnn.apps.what_if.one_image import expected_cost, what_if
 
-    return what_if(xnn, image).uses()
+    told = False
+
+    def uses(xnn: XNN, image: Tensor) -> tuple[bool | None, ...]:
+        nonlocal told
+        if not told:
+            say_cost(terminal, *expected_cost(xnn, image), images)
+        told = True
+        return what_if(xnn, image).uses()
+
+    return uses

@@ -66,6 +66,15 @@ class Terminal:
         )
 
 
+def say_cost(terminal: Terminal, runs: int, seconds: float, images: int) -> None:
+    """Say, before what-ifs begin, how often the network runs for each image and about how long."""
+    wait = "less than 1 s" if seconds < 1 else f"{seconds:.0f} s"
+    if seconds >= 120:
+        wait = f"{seconds / 60:.0f} min"
+    each = " for each image" if images > 1 else ""
+    terminal.complain(f"What if: {runs:,} runs of the network, about {wait}{each}", "none")
+
+
 NUMBERS = partial(Column, justify="right")
 """A column of numbers: `Table("layer", NUMBERS("MB"))`."""
 

@@ -12,7 +12,7 @@ from tyro.conf import Positional, arg
 
 from torchxnn.apps.what_if.config import WhatIfConfig
 from torchxnn.cli.saved_run import SavedRun, folder_names, open_for
-from torchxnn.cli.terminal import NUMBERS, Terminal, count_drawings
+from torchxnn.cli.terminal import NUMBERS, Terminal, count_drawings, say_cost
 from torchxnn.data.config import DataConfig
 from torchxnn.errors import DataError
 
@@ -51,14 +51,16 @@ class WhatIfCommand(SavedRun):
         if self.table:
             self._table(terminal)
             return
-        from torchxnn.apps.what_if.one_image import what_if
+        from torchxnn.apps.what_if.one_image import expected_cost, what_if
         from torchxnn.apps.what_if.painting import preprocessing_of
         from torchxnn.data.datasets.images import read_input
 
         xnn = self.load()
         preprocessing = preprocessing_of(xnn)
-        for path, name in zip(self.images, folder_names(self.images), strict=True):
+        for at, (path, name) in enumerate(zip(self.images, folder_names(self.images), strict=True)):
             image = read_input(path, preprocessing).to(xnn.device)
+            if not at:
+                say_cost(terminal, *expected_cost(xnn, image, self.what), len(self.images))
             result = what_if(xnn, image, target=self.target, config=self.what, path=path.name)
             result.save(self.out / name)
             terminal.say(*(result.sentence(one.feature) for one in result.changes))

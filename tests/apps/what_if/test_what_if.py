@@ -17,7 +17,7 @@ from explanation_examples import explanation
 from page_examples import Page
 from torchxnn import XNN
 from torchxnn.apps.what_if.config import WhatIfConfig
-from torchxnn.apps.what_if.one_image import what_if
+from torchxnn.apps.what_if.one_image import expected_cost, what_if
 from torchxnn.apps.what_if.painting import regions_of
 from torchxnn.apps.what_if.result import Change, WhatIf
 from torchxnn.apps.what_if.table import FIGURES, ORDERS, WAYS, what_if_table
@@ -235,6 +235,23 @@ def test_a_region_is_patches_of_the_smoothed_map():
     total = 12 * 1.5 + 144
     assert shares == [(12, pytest.approx(18 / total)), (1, pytest.approx(12 / total))]
     assert one.extent() == "0% of the image in one patch, 7% of its positive relevance"
+
+
+def test_the_cost_is_said_before_it_begins(xnn, image, monkeypatch):
+    """Every run of the network on a painted image is in the number, and the time goes with it."""
+    config = WhatIfConfig(controls=7)
+    runs, seconds = expected_cost(xnn, image, config)
+    assert runs == 3 * 8
+    assert seconds > 0
+    assert expected_cost(xnn, image)[0] == 3 * (1 + 60)
+    counted = []
+    run = type(xnn).run
+    monkeypatch.setattr(
+        type(xnn), "run", lambda x, images: counted.append(len(images)) or run(x, images)
+    )
+    found = what_if(xnn, image, config=config)
+    idle = sum(one.pixels == 0 for one in found.changes)
+    assert sum(counted) == runs - 7 * idle
 
 
 def test_the_page_says_what_a_region_is():

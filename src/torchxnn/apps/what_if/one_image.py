@@ -15,6 +15,7 @@ The first says what the explanation claims, the others what the network does.
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 
 import torch
@@ -33,6 +34,7 @@ from torchxnn.models.preprocessing import Preprocessing
 from torchxnn.xnn import XNN
 
 _AT_ONCE = 64  # painted images per pass of the network
+_PROBE = 8  # painted images that a run is timed on
 
 
 def what_if(
@@ -124,6 +126,34 @@ def what_if(
         config=config,
         path=path,
     )
+
+
+def expected_cost(
+    xnn: XNN, image: Float[Tensor, "channels *pixels"], config: WhatIfConfig | None = None
+) -> tuple[int, float]:
+    """How often `what_if` runs the network on painted images of this size, and about how long.
+
+    It paints over `_PROBE` images and runs the network on them, after one that warms up; the time
+    is scaled to all. Maps, of one image, are not in it.
+
+    Args:
+        xnn: fitted.
+        image: (3, H, W), preprocessed.
+        config: the settings.
+
+    Returns:
+        Runs, and seconds.
+    """
+    config, count = config or WhatIfConfig(), len(xnn.feature_names)
+    runs = count * (1 + sum(config.control_counts(count)))
+    preprocessing, batch = preprocessing_of(xnn), image.unsqueeze(0)
+    keep = torch.ones(_PROBE, *image.shape[1:], dtype=torch.bool)
+    keep.flatten(1)[:, : config.size(*image.shape[1:])] = False
+    start = 0.0
+    for masks in (keep[:1], keep):
+        start = time.perf_counter()
+        xnn.run(paint_over(batch, masks, preprocessing, config.inpainting))
+    return runs, runs * (time.perf_counter() - start) / _PROBE
 
 
 def _check(
