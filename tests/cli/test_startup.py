@@ -1,21 +1,29 @@
-"""What is answered without loading PyTorch, and Ctrl-C at any moment."""
+"""What is loaded, read and drawn for a first answer, and Ctrl-C at any moment."""
 
+import gc
 import importlib
 import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 from typing import get_args, get_type_hints
 
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from safetensors.torch import save_file
 
 import torchxnn
-from cli_examples import fails, text_of
+from cli_examples import FAST, fails, text_of, write_letters
+from conftest import make_net
 from torchxnn.cli import commands
 from torchxnn.cli.benchmark import Benchmark
 from torchxnn.cli.commands import COMMANDS
+from torchxnn.cli.imports import uncollected
 from torchxnn.cli.main import main
+from torchxnn.models import load, weights
+from torchxnn.models.bundled import solar_network
 
 PACKAGE = Path(torchxnn.__file__).parent
 FACES = sorted(
@@ -62,6 +70,100 @@ def test_help_of_commands_does_not_load_pytorch():
     lines, _ = loaded_by(*words)
     assert len(lines) == len(words)
     assert all(line.endswith("[]") for line in lines), lines
+
+
+class TestImportsWithoutTheCollector:
+    @pytest.fixture(autouse=True)
+    def as_before(self):
+        yield
+        gc.enable()
+        gc.unfreeze()
+
+    def test_are_exempt_from_it_for_good(self, monkeypatch):
+        monkeypatch.delitem(sys.modules, "torch")
+        before = gc.get_freeze_count()
+        with uncollected():
+            assert not gc.isenabled()
+        assert gc.isenabled()
+        assert gc.get_freeze_count() > before + 10_000  # all that this process holds
+
+    def test_that_fail_switch_it_on_again(self, monkeypatch):
+        monkeypatch.delitem(sys.modules, "torch")
+        before = gc.get_freeze_count()
+        with pytest.raises(ModuleNotFoundError), uncollected():
+            importlib.import_module("no_such_module")
+        assert gc.isenabled()
+        assert gc.get_freeze_count() == before
+
+    def test_leave_it_alone_where_pytorch_is_loaded(self):
+        before = gc.get_freeze_count()
+        with uncollected():
+            assert gc.isenabled()
+        assert gc.get_freeze_count() == before
+
+    def test_leave_it_off_where_somebody_switched_it_off(self, monkeypatch):
+        monkeypatch.delitem(sys.modules, "torch")
+        gc.disable()
+        with uncollected():
+            pass
+        assert not gc.isenabled()
+
+
+def explain_one(tmp_path, model, network, *settings):
+    """The words that explain an image with the XNN of a network whose weights are a file."""
+    images, checkpoint = write_letters(tmp_path / "images"), tmp_path / "net.safetensors"
+    save_file(network.state_dict(), checkpoint)
+    words = ["fit", model, images, "--weights", checkpoint, "--layer", "classifier.1"]
+    words += ["--target", "b", "--out", tmp_path / "run", *FAST, *settings]
+    assert main([str(word) for word in words]) == 0
+    image = next(images.glob("b/*.png"))
+    return ["explain", str(tmp_path / "run"), str(image), "--out", str(tmp_path / "out")]
+
+
+EXPLAINED = """
+import atexit, gc, sys
+atexit.register(lambda: print("ENDED", gc.isenabled()))
+from torchxnn.cli.main import main
+code = main({words})
+print("FROZEN", code, gc.get_freeze_count(), gc.isenabled())
+print("LOADED", *sorted({{"torch._dynamo", "sympy", "scipy", "sklearn", "cv2", "pandas",
+                          "captum", "matplotlib.pyplot"}} & set(sys.modules)))
+"""
+
+
+@pytest.mark.slow
+def test_explain_in_a_new_process_loads_what_it_needs_and_collects_none_of_it(tmp_path):
+    model = "torchxnn.models.bundled:solar_network"
+    words = explain_one(tmp_path, model, solar_network(4), "--size", "64")
+    script = EXPLAINED.format(words=words)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    said = {line.split()[0]: line.split()[1:] for line in done.stdout.splitlines() if line}
+    code, frozen, enabled = said["FROZEN"]
+    assert (code, enabled) == ("0", "True")
+    assert int(frozen) > 200_000  # PyTorch alone has twice as many
+    assert said["LOADED"] == []
+    assert said["ENDED"] == ["True"]  # what waits for the end of the process is still called
+
+
+def test_explain_reads_and_hashes_the_network_once_and_draws_the_figure_once(tmp_path, monkeypatch):
+    words = explain_one(tmp_path, "cli_examples:small_network", make_net())
+    counted = Counter()
+
+    def count(place, name):
+        original = getattr(place, name)
+
+        def counting(*arguments, **options):
+            counted[name] += 1
+            return original(*arguments, **options)
+
+        monkeypatch.setattr(place, name, counting)
+
+    count(load, "read_checkpoint")
+    count(weights, "_hash")
+    count(FigureCanvasAgg, "draw")
+    assert main(words) == 0
+    assert counted == {"read_checkpoint": 1, "_hash": 1, "draw": 1}
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ from rich.table import Table
 from tyro.conf import Positional, arg
 
 from torchxnn.apps.check.config import CheckConfig
+from torchxnn.cli.imports import uncollected
 from torchxnn.cli.terminal import NUMBERS, Terminal
 
 if TYPE_CHECKING:
@@ -30,8 +31,9 @@ class Check(CheckConfig):
 
     def execute(self, terminal: Terminal) -> None:
         """Print what the model is like, a table per input, and the cascade if asked."""
-        from torchxnn.apps.check.run import InputCheck, run_check
-        from torchxnn.models.examination import Examination
+        with uncollected():
+            from torchxnn.apps.check.run import InputCheck, run_check
+            from torchxnn.models.examination import Examination
 
         for found in run_check(self, lambda text: terminal.complain(f"xnn: note: {text}")):
             if isinstance(found, Examination):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 from rich.progress import Progress
 
+from torchxnn.cli.imports import uncollected
 from torchxnn.cli.saved_run import describe_source
 from torchxnn.cli.terminal import Terminal, count_drawings, count_epochs, count_images
 from torchxnn.errors import DataError
@@ -49,13 +50,14 @@ class Demo:
         Raises:
             DataError: `root` or `weights` is missing for "cub".
         """
-        from torchxnn.apps.report.build import build_report
-        from torchxnn.apps.report.write import write_with_card
-        from torchxnn.cli.tables import evaluation_table, fit_table
-        from torchxnn.data.datasets.base import make_loader
-        from torchxnn.data.record import record_activations
-        from torchxnn.storage.files import check_replaceable
-        from torchxnn.storage.saved_folder import MARKER
+        with uncollected():
+            from torchxnn.apps.report.build import build_report
+            from torchxnn.apps.report.write import write_with_card
+            from torchxnn.cli.tables import evaluation_table, fit_table
+            from torchxnn.data.datasets.base import make_loader
+            from torchxnn.data.record import record_activations
+            from torchxnn.storage.files import check_replaceable
+            from torchxnn.storage.saved_folder import MARKER
 
         start = time.perf_counter()
         check_replaceable(self.out / "xnn", MARKER)

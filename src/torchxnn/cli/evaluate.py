@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from torchxnn.cli.imports import uncollected
 from torchxnn.cli.saved_run import SavedRunOnImages, open_for
 from torchxnn.cli.terminal import Terminal, count_images
 
@@ -20,10 +21,11 @@ class Evaluate(SavedRunOnImages):
 
     def execute(self, terminal: Terminal) -> None:
         """Measure, print, and write JSON if asked."""
-        from torchxnn.cli.tables import evaluation_table
-        from torchxnn.storage.artifact import to_json
-        from torchxnn.storage.files import check_writable, replace_file
-        from torchxnn.storage.saved_folder import read_about
+        with uncollected():
+            from torchxnn.cli.tables import evaluation_table
+            from torchxnn.storage.artifact import to_json
+            from torchxnn.storage.files import check_writable, replace_file
+            from torchxnn.storage.saved_folder import read_about
 
         if self.json is not None:
             check_writable(self.json)

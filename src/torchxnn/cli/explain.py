@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import Positional, arg
 
+from torchxnn.cli.imports import uncollected
 from torchxnn.cli.saved_run import SavedRun, folder_names
 from torchxnn.cli.terminal import Terminal, say_cost
 from torchxnn.errors import DataError
@@ -37,9 +38,11 @@ class Explain(SavedRun):
 
     def execute(self, terminal: Terminal) -> None:
         """Explain each image; unreadable ones are skipped and counted."""
-        from torchxnn.data.datasets.images import read_input
-        from torchxnn.explanations.contrast import contrast
-        from torchxnn.xnn import XNN
+        with uncollected():
+            from torchxnn.data.datasets.images import read_input
+            from torchxnn.explanations.contrast import contrast
+            from torchxnn.explanations.drawing import figure  # noqa: F401 - drawn in any case
+            from torchxnn.xnn import XNN
 
         xnn = self.load()
         other = None if self.against is None else XNN.from_pretrained(self.against, xnn.model)

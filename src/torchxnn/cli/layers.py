@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 from rich.table import Column, Table
 from tyro.conf import Positional, arg
 
+from torchxnn.cli.imports import uncollected
 from torchxnn.cli.terminal import NUMBERS, Terminal
 from torchxnn.data.config import DataConfig
 from torchxnn.errors import XNNWarning
@@ -34,12 +35,13 @@ class Layers:
 
     def execute(self, terminal: Terminal) -> None:
         """Print the table, and what the model is like on random images."""
-        import torch
+        with uncollected():
+            import torch
 
-        from torchxnn.models.channels import check_dimensions
-        from torchxnn.models.examination import EXAMINED, examine_model
-        from torchxnn.models.layer_list import list_layers
-        from torchxnn.models.load import load_model
+            from torchxnn.models.channels import check_dimensions
+            from torchxnn.models.examination import EXAMINED, examine_model
+            from torchxnn.models.layer_list import list_layers
+            from torchxnn.models.load import load_model
 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", XNNWarning)  # random weights have the same shapes

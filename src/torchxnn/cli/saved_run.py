@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from rich.progress import Progress
 from tyro.conf import Positional, arg
 
+from torchxnn.cli.imports import uncollected
 from torchxnn.cli.terminal import count_images
 from torchxnn.data.config import DataConfig
 from torchxnn.models.config import Doubt, OutputsConfig
@@ -44,7 +45,8 @@ class NamedModel:
 
     def load(self) -> LoadedModel:
         """The model in evaluation mode."""
-        from torchxnn.models.load import load_model
+        with uncollected():
+            from torchxnn.models.load import load_model
 
         return load_model(self.model, self.weights, allow_random=self.random_weights)
 
@@ -139,7 +141,8 @@ class SavedRun:
 
     def load(self) -> Any:
         """The XNN, attached to its model; the model's fingerprint is checked."""
-        from torchxnn.apps.saved_xnn import open_run
+        with uncollected():
+            from torchxnn.apps.saved_xnn import open_run
 
         return open_run(self.run, self.model, self.weights)
 
