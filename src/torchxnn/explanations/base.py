@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, final
@@ -208,6 +209,21 @@ class Reasons(Said, ABC):
         from torchxnn.explanations.drawing.figure import draw_card
 
         return draw_card(self.card(target, scale), style, columns)
+
+    @abstractmethod
+    def _write_evidence(self, folder: Path, card: Card) -> dict[str, Any]:
+        """Write tensors, and the images that a card draws; returns the values of the JSON file."""
+
+    @final
+    def _write(self, folder: Path) -> tuple[dict[str, Any], bytes, Figure]:
+        """One card for all; files are compressed, which leaves Python free, while it is drawn."""
+        from torchxnn.explanations.drawing.figure import draw_card
+
+        card = self.card()
+        with ThreadPoolExecutor(1) as beside:
+            record = beside.submit(self._write_evidence, folder, card)
+            page, figure = render_card(card), draw_card(card)
+        return record.result(), page, figure
 
     @final
     def _page(self) -> bytes:

@@ -8,6 +8,7 @@ each of them in one place.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -63,6 +64,11 @@ class Heatmap:
         """Where it looks and what is there; the pale image twice if the x-feature is inactive."""
         if inactive:
             return (faded(self.image),) * 2
+        return self._both
+
+    @cached_property
+    def _both(self) -> tuple[np.ndarray, np.ndarray]:
+        """Drawn once for the page, the figure and the files of one card."""
         return overlay(self.image, self.intensity), cutout(self.image, self.relevance)
 
 

@@ -194,16 +194,17 @@ class Contrast(SavedResult):
     def _repr_html_(self) -> str:
         return card_fragment(self.card())
 
-    def _write(self, folder: Path) -> dict[str, Any]:
+    def _write(self, folder: Path) -> tuple[dict[str, Any], bytes, Figure]:
         for name, (explanation, _) in zip(_BOTH, self.explanations, strict=True):
             explanation.save(folder / name)
         values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "explanations"}
-        return {
+        record = {
             "sentence": self.sentence(),
             **values,
             "explanations": self.explanations[0][0].format.name,
             "positions": [index for _, index in self.explanations],
         }
+        return record, self._page(), self.plot()
 
     @classmethod
     def _read(cls, folder: Path, record: dict[str, Any]) -> Contrast:

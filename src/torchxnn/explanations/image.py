@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, final
+from typing import Any, cast, final
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from torchxnn.explanations.alike import drawn_correlation
 from torchxnn.explanations.base import Reasons
-from torchxnn.explanations.card import Heatmap
+from torchxnn.explanations.card import Card, Heatmap
 from torchxnn.explanations.drawing.overlay import PERCENTILE, Scale, intensities
 from torchxnn.storage.artifact import Format
 
@@ -95,16 +95,17 @@ class Explanation(Reasons):
         """How the heatmaps were scaled and smoothed."""
         return _CAPTION[scale]
 
-    def _write(self, folder: Path) -> dict[str, Any]:
+    def _write_evidence(self, folder: Path, card: Card) -> dict[str, Any]:
         arrays: dict[str, Any] = {name: getattr(self, name).numpy() for name in _ARRAYS}
         # "picture" is what files of version 1 call the image
         np.savez_compressed(folder / "arrays.npz", picture=self.image, **arrays)
         pictures = {"image": self.image}
-        for i, heatmap in enumerate(self.evidence(self.heatmaps), 1):
-            names = f"x_feature_{i}", f"x_feature_{i}_cutout"
-            pictures |= dict(zip(names, heatmap.pictures(), strict=True))
-        for k, heatmap in zip(self.targets, self.evidence(self.logit_heatmaps), strict=True):
-            pictures[f"logit_{k}"] = heatmap.pictures()[0]
+        rows = self._rows(None)
+        for i, panel in zip(self.order(rows[0]), card.panels, strict=True):
+            names = f"x_feature_{i + 1}", f"x_feature_{i + 1}_cutout"
+            pictures |= dict(zip(names, cast(Heatmap, panel.evidence).pictures(), strict=True))
+        for k, panel in zip(rows, card.logit_panels, strict=True):
+            pictures[f"logit_{self.targets[k]}"] = cast(Heatmap, panel.evidence).pictures()[0]
         for name, pixels in pictures.items():
             Image.fromarray(pixels).save(folder / f"{name}.png")
         return {

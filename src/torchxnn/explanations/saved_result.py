@@ -45,8 +45,12 @@ class SavedResult(ABC):
         """One self-contained HTML page."""
 
     @abstractmethod
-    def _write(self, folder: Path) -> dict[str, Any]:
-        """Write tensors and images into a folder; returns the values of the JSON file."""
+    def _write(self, folder: Path) -> tuple[dict[str, Any], bytes, Figure]:
+        """Write tensors and images into a folder.
+
+        Returns:
+            The values of the JSON file, the page, and the figure.
+        """
 
     @classmethod
     @abstractmethod
@@ -92,9 +96,9 @@ class SavedResult(ABC):
         from torchxnn.explanations.drawing.canvas import figure_bytes
 
         with replace_folder(Path(directory), f"{self.stem}.json") as folder:
-            record = self._write(folder)
-            (folder / f"{self.stem}.html").write_bytes(self._page())
-            (folder / "figure.png").write_bytes(figure_bytes(self.plot(), "png"))
+            record, page, figure = self._write(folder)
+            (folder / f"{self.stem}.html").write_bytes(page)
+            (folder / "figure.png").write_bytes(figure_bytes(figure, "png"))
             (folder / f"{self.stem}.json").write_bytes(self.format.encode(record))
 
     @final

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from torchxnn.explanations.base import Reasons
-from torchxnn.explanations.card import Columns, Tokens
+from torchxnn.explanations.card import Card, Columns, Tokens
 from torchxnn.explanations.drawing.overlay import Scale, number
 from torchxnn.storage.artifact import Format
 
@@ -90,7 +90,7 @@ class ListExplanation(Reasons, ABC):
         return _CAPTION[scale]
 
     @final
-    def _write(self, folder: Path) -> dict[str, Any]:
+    def _write_evidence(self, folder: Path, card: Card) -> dict[str, Any]:
         own: dict[str, Any] = {name: getattr(self, name) for name in self.tensors}
         # "parts" is what files of version 1 call the entries
         return {**self._record(), **own, "parts": self.entries}

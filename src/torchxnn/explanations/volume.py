@@ -15,7 +15,7 @@ from torch import Tensor
 
 from torchxnn.explanations.alike import drawn_correlation
 from torchxnn.explanations.base import Reasons
-from torchxnn.explanations.card import Heatmap
+from torchxnn.explanations.card import Card, Heatmap
 from torchxnn.explanations.drawing.overlay import Scale, intensities
 from torchxnn.storage.artifact import Format
 
@@ -95,7 +95,7 @@ class VolumeExplanation(Reasons):
         shared = " The x-features share one colour scale." if scale == "shared" else ""
         return _CAPTION + shared
 
-    def _write(self, folder: Path) -> dict[str, Any]:
+    def _write_evidence(self, folder: Path, card: Card) -> dict[str, Any]:
         arrays: dict[str, Any] = {name: getattr(self, name).numpy() for name in _ARRAYS}
         np.savez_compressed(folder / "arrays.npz", volume=self.volume, **arrays)
         return {

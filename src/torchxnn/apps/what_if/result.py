@@ -289,7 +289,7 @@ class WhatIf(SavedResult):
         title = f"What if: {self.target_name}"
         return render(_TEMPLATE, _STYLE, found=self, title=title, level=CLAIM_LEVEL, mean=ELSEWHERE)
 
-    def _write(self, folder: Path) -> dict[str, Any]:
+    def _write(self, folder: Path) -> tuple[dict[str, Any], bytes, Figure]:
         arrays: dict[str, Any] = {
             name: np.stack([getattr(one, name) for one in self.changes]) for name in _ARRAYS
         }
@@ -301,7 +301,7 @@ class WhatIf(SavedResult):
             pictures |= dict(zip(names, self.pictures(one), strict=True))
         for name, pixels in pictures.items():
             Image.fromarray(pixels).save(folder / f"{name}.png")
-        return {
+        record = {
             **{name: getattr(self, name) for name in _PLAIN},
             "config": self.config,
             "changes": [
@@ -315,6 +315,7 @@ class WhatIf(SavedResult):
             ],
             "meaning": "changes are after minus before, in logits",
         }
+        return record, self._page(), self.plot()
 
     @classmethod
     def _read(cls, folder: Path, record: dict[str, Any]) -> WhatIf:
