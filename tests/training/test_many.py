@@ -340,6 +340,6 @@ def test_a_killed_run_goes_on_class_by_class(cache, tmp_path):
         assert about["targets"] == [target]
         total = whole.classes[target].report.validation_losses.total
         found = about["report"]["validation_losses"]["total"]
-        # What is left after a kill is fitted in other groups, and its loss has differed by .4%.
-        # Rounding that training carries on may be why; that is not shown. The bound was 1e-4.
-        assert found == pytest.approx(total, rel=0.05)
+        # What is left after a kill is fitted in other groups, which change no bit of a fit (see
+        # test_group); the rest is for BLAS libraries that round by the number of threads.
+        assert found == pytest.approx(total, rel=1e-4)

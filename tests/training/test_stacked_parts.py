@@ -75,13 +75,16 @@ def test_adam_of_a_stack_is_adam_of_each():
                 torch.testing.assert_close(values[name][fit], parameter, rtol=1e-12, atol=1e-12)
 
 
-def test_fits_in_step_share_one_operation(monkeypatch):
-    values = stacked_values(3)
-    stacked, sizes = StackedAdam(values, 0.0), []
+@pytest.mark.parametrize(("width", "expected"), [(16, [3, 5, 6, 3]), (15, [5, 5, 6, 3])])
+def test_fits_in_step_share_one_operation(monkeypatch, width, expected):
+    """A parameter that does not fill registers has an entry per fit on a CPU, for equal bits."""
+    sizes = {"encoder.0.weight": (4, 4), "encoder.0.bias": (16,), "readout.weight": (width, 1)}
+    values = {name: torch.randn(3, *size) for name, size in sizes.items()}
+    stacked, entries = StackedAdam(values, 0.0), []
     ordinary = torch._fused_adam_
 
     def counted(parameters, *rest, **settings):
-        sizes.append(len(parameters))
+        entries.append(len(parameters))
         return ordinary(parameters, *rest, **settings)
 
     monkeypatch.setattr(torch, "_fused_adam_", counted)
@@ -90,7 +93,7 @@ def test_fits_in_step_share_one_operation(monkeypatch):
     stacked.forget(0, ("readout.",))
     stacked.step(gradients, [0.1] * 3)
     stacked.step(gradients, [0.1, 0.1, 0.2])
-    assert sizes == [3, 2 + 3, 6, 3]
+    assert entries == expected
 
 
 # --- draws -----------------------------------------------------------------------------------

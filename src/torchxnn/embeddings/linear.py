@@ -48,7 +48,46 @@ def group_moments(
 ) -> Float[Tensor, "*fits groups features"]:
     r"""First moments by group (one-hot), :math:`\frac1M\sum_i g^{(i)}_c E^{(i)}`, (..., c, n)."""
     root = torch.full_like(features[..., 0], 1.0) if weights is None else weights
-    return groups.mT @ (features * normalised(root).unsqueeze(-1))
+    return products(groups.mT, features * normalised(root).unsqueeze(-1))
+
+
+SMALL = 2**20
+"""Multiplications of one matrix product up to which `products` computes it by itself on a CPU."""
+
+ALIGNED = 16
+"""Numbers from one address to the next at which a tensor's memory may begin."""
+
+
+def products(
+    left: Float[Tensor, "*fits rows inner"],
+    right: Float[Tensor, "*fits inner columns"],
+    added: Float[Tensor, "fits 1 columns"] | None = None,
+) -> Float[Tensor, "*fits rows columns"]:
+    """`left @ right`, where a fit's product has the same bits whatever lies beside it.
+
+    With `added` this is added to every row. Of several small matrices MKL computes the products
+    in another order than that of one, and training carries the last digit on to the third; so on a
+    CPU every fit's small product is computed by itself. A large one is the same in either way.
+    """
+    many = left.ndim == 3 and len(left) > 1 and left.device.type == "cpu"
+    if not many or left.shape[1] * left.shape[2] * right.shape[2] > SMALL:
+        return left @ right if added is None else torch.baddbmm(added, left, right)
+    parts = zip(_apart(left), _apart(right), strict=True)
+    if added is None:
+        found = [one @ other for one, other in parts]
+    else:
+        both = zip(_apart(added), parts, strict=True)
+        found = [torch.baddbmm(more, *pair) for more, pair in both]
+    if found[0].requires_grad and found[0].numel() % ALIGNED:
+        for part in found:
+            part.register_hook(torch.clone)  # as `_apart` does, for the gradients
+    return torch.cat(found)
+
+
+def _apart(stacked: Float[Tensor, "fits rows columns"]) -> list[Tensor]:
+    """The matrix of each fit, (1, rows, columns), at an address where it would lie if alone."""
+    parts = stacked.split(1)
+    return list(parts) if stacked[0].numel() % ALIGNED == 0 else [part.clone() for part in parts]
 
 
 CONSTANT = 1e-6

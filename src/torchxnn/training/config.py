@@ -205,8 +205,8 @@ class ManyConfig:
     """How the fits of many classes are divided into jobs.
 
     Attributes:
-        block: most classes per job; what a class gives may depend on the others of its block by
-            rounding, so the same blocks give the same bits. None takes 16, and all classes on a
+        block: most classes per job; on a CPU a class gives the same bits whatever else is in its
+            block, on a GPU it may differ by rounding. None takes 16, and all classes on a
             GPU if the memory holds all samples.
         memory: gigabytes that a job may use for activations and what is computed from them.
     """

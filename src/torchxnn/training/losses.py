@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from torchxnn.embeddings.linear import weighted_mean
+from torchxnn.embeddings.linear import products, weighted_mean
 
 NORM_FLOOR = 1e-12
 """Mean square below which an x-feature counts as dead, and share of it that rounding may leave."""
@@ -92,7 +92,7 @@ def pull_away(
     if means is not None:
         counts = torch.ones_like(means[..., 0]) if shares is None else shares
         inverse = torch.where(counts > 0, 1 / counts.clamp(min=NORM_FLOOR), 0.0)
-        centred = moments - means.mT @ (means * inverse.unsqueeze(-1))
+        centred = moments - products(means.mT, means * inverse.unsqueeze(-1))
     variances = centred.diagonal(dim1=-2, dim2=-1)
     of_moments = moments.diagonal(dim1=-2, dim2=-1)
     floor = NORM_FLOOR + (1e-6 * of_moments if means is not None else 0.0)

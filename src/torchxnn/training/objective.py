@@ -12,11 +12,12 @@ from torch import Tensor
 
 from torchxnn.embeddings.apply import Embedded
 from torchxnn.embeddings.autoencoder import Autoencoder
-from torchxnn.embeddings.linear import group_moments, second_moments
+from torchxnn.embeddings.linear import group_moments, products, second_moments
 from torchxnn.errors import XNNError
 from torchxnn.training import losses
 from torchxnn.training.config import Losses, Reconstruction, TrainConfig
 from torchxnn.training.relevance import relevance_moments, relevance_through
+from torchxnn.training.slots import CPU_SLOTS
 from torchxnn.training.split import Split
 from torchxnn.training.stacked import Stack
 from torchxnn.training.stacked_split import StackedSplit
@@ -152,7 +153,7 @@ def exact_losses(
     """
     z = splits[0].data.z
     found: list[Tensor] | None = None
-    count = max(1, VALUES_AT_ONCE // (len(splits) * z[0].numel()))
+    count = _samples_at_once(len(splits), z)
     for start in range(0, len(z), count):
         part = slice(start, start + count)
         terms = _sums(stack, z[part], rows.part(part), config)
@@ -174,6 +175,11 @@ def exact_losses(
     ]
 
 
+def _samples_at_once(fits: int, z: Float[Tensor, "samples dims *map"]) -> int:
+    """Samples that are measured at once: one fit takes as many as a CPU's group, and sums alike."""
+    return max(1, VALUES_AT_ONCE // (max(fits, CPU_SLOTS) * z[0].numel()))
+
+
 def _sums(
     stack: Stack, z: Float[Tensor, "batch dims *map"], rows: StackedSplit, config: TrainConfig
 ) -> list[Tensor]:
@@ -187,13 +193,14 @@ def _sums(
     errors = means = features.new_zeros(0)
     if config.reconstruction != "none":
         missing = (stack.decode_scaled(features) - scaled).square()
-        errors = (each.unsqueeze(1) @ missing).squeeze(1)
+        errors = products(each.unsqueeze(1), missing).squeeze(1)
     if rows.groups is not None:
-        means = rows.groups.mT @ (stack.summarise(features) * weight.unsqueeze(2))
+        means = products(rows.groups.mT, stack.summarise(features) * weight.unsqueeze(2))
     apart = features.new_zeros(0)
     if rows.components is not None:
         apart = (weight * distance(stack, features, rows)).sum(1)
-    return [faithful, errors, features.mT @ (features * each.unsqueeze(2)), means, apart]
+    moments = products(features.mT, features * each.unsqueeze(2))
+    return [faithful, errors, moments, means, apart]
 
 
 def _overlap(stack: Stack, fit: int, split: Split) -> float:
@@ -229,7 +236,7 @@ def full_set_losses(
 def apply_stack(stack: Stack, z: Float[Tensor, "samples dims"]) -> list[Embedded]:
     """What every fit makes of vectors Z, on the CPU; see `apply_embedding`."""
     fits, found = len(stack), []
-    for part in z.split(max(1, VALUES_AT_ONCE // (fits * z.shape[1]))):
+    for part in z.split(_samples_at_once(fits, z)):
         inputs = stack.inputs(stack.samples(part) / stack.scale)
         found.append(stack.encode(inputs.expand(fits, -1, -1)))
     features, weights = torch.cat(found, 1), stack.values["readout.weight"].mT.cpu()

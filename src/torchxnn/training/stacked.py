@@ -11,6 +11,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from torchxnn.embeddings.autoencoder import Autoencoder
+from torchxnn.embeddings.linear import products
 from torchxnn.embeddings.subspace import Subspace
 
 
@@ -124,7 +125,7 @@ class Stack:
 
     def _linear(self, name: str, inputs: Tensor) -> Tensor:
         weight, bias = self.values[f"{name}.weight"], self.values[f"{name}.bias"]
-        return torch.baddbmm(bias.unsqueeze(1), inputs, weight)
+        return products(inputs, weight, bias.unsqueeze(1))
 
 
 def _turned(parameter: Tensor) -> Tensor:

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.optim.adam import adam
 
+from torchxnn.embeddings.linear import ALIGNED
+
 BETAS = (0.9, 0.999)
 EPS = 1e-8
 
@@ -29,8 +31,9 @@ class StackedAdam:
     """Adam (Kingma, Ba 2015) as `torch.optim.Adam` computes it, on parameters of G fits.
 
     Fits that began together and have the same learning rate share their steps: one fused operation
-    works on the parameters of all of them. A fit that began later, or whose x-layer was set anew,
-    has steps of its own, in the same operation. Nothing is read from the device.
+    works on the parameters of all of them, on a CPU on those whose sizes fill its registers. A fit
+    that began later, or whose x-layer was set anew, has steps of its own, in the same operation.
+    Nothing is read from the device.
 
     Args:
         values: name -> (G, ...), changed in place.
@@ -111,12 +114,22 @@ class StackedAdam:
         for name in names:
             counts = self.counts[name]
             together = len(set(counts)) == 1 and len(set(rates)) == 1
+            together = together and self._same_bits_together(name)
             places: Sequence[int | None] = [None] if together else range(self.fits)
             for place in places:
                 piece = self._piece(name, place)
                 by_rate.setdefault(rates[place or 0], []).append(piece)
         self._calls = list(by_rate.items())
         self._planned = (tuple(rates), names)
+
+    def _same_bits_together(self, name: str) -> bool:
+        """Whether a tensor of all fits rounds as a tensor of one of them would.
+
+        On a CPU the last few numbers of a tensor, those that fill no vector register, are rounded
+        in another way.
+        """
+        value = self.values[name]
+        return value.device.type != "cpu" or value[0].numel() % ALIGNED == 0
 
     def _piece(self, name: str, place: int | None) -> _Piece:
         value, (first, second) = self.values[name], self.moments[name]

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from torchxnn.embeddings.linear import normalised
+from torchxnn.embeddings.linear import normalised, products
 from torchxnn.training.config import PullAway
 from torchxnn.training.split import Split
 
@@ -50,7 +50,7 @@ class StackedSplit:
         groups = shares = None
         if pull_away != "cosine":
             groups = torch.stack([group for group in found if group is not None])
-            shares = (weights.unsqueeze(1) @ groups).squeeze(1)
+            shares = products(weights.unsqueeze(1), groups).squeeze(1)
         return cls(
             torch.stack([split.logits for split in splits]),
             spread.unsqueeze(1),
