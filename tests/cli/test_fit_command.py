@@ -100,7 +100,7 @@ def test_a_class_with_too_few_images_is_named_and_the_rest_is_fitted(letters, tm
         ([], "give either --target, for one XNN, or --targets"),
         (["--target", "a", "--targets", "all"], "give either --target"),
         (["--targets", "nobody"], "no class 'nobody'"),
-        (["--targets", "all", "--block", "0"], "block and slots"),
+        (["--targets", "all", "--block", "0"], "block must be at least 1"),
         (["--target", "a", "--subspace", "0"], "subspace must be at least 1"),
         (["--targets", "all", "--components", "-1"], "components must not be negative, got -1.0"),
         (["--target", "a", "--components", "nan"], "components must not be negative, got nan"),

@@ -203,8 +203,6 @@ def test_one_class_that_fails_is_named_and_the_rest_goes_on(cache):
         ({"targets": [1, 1]}, "different classes"),
         ({"targets": []}, "at least one"),
         ({"layer": "nope"}, "no layer 'nope'"),
-        ({"many": ManyConfig(block=0)}, "block and slots"),
-        ({"compute": ComputeConfig(slots=0)}, "block and slots"),
         ({"many": ManyConfig(memory=1e-9)}, "too few for the"),
     ],
 )
@@ -215,6 +213,19 @@ def test_bad_settings_are_errors(cache, options, message):
         return
     with pytest.raises(XNNError, match=message):
         fit_many(cache, **options, config=QUICK)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: ManyConfig(block=0), "block must be at least 1 class, got 0"),
+        (lambda: ManyConfig(memory=0.0), "memory must be above 0 gigabytes"),
+        (lambda: ComputeConfig(slots=0), "slots must be at least 1, got 0"),
+    ],
+)
+def test_settings_that_hold_nothing_are_refused_where_they_are_made(make, message):
+    with pytest.raises(XNNError, match=message):
+        make()
 
 
 def test_saving_needs_a_cache_and_validation_needs_activations(cache, tmp_path):

@@ -182,6 +182,10 @@ class ComputeConfig:
     autocast: bool = False
     compile: bool = False
 
+    def __post_init__(self) -> None:
+        if self.slots is not None and self.slots < 1:
+            raise XNNError(f"slots must be at least 1, got {self.slots}; None lets the device say")
+
 
 @dataclass(frozen=True)
 class Losses:
@@ -213,3 +217,9 @@ class ManyConfig:
 
     block: int | None = None
     memory: float = 4.0
+
+    def __post_init__(self) -> None:
+        if self.block is not None and self.block < 1:
+            raise XNNError(f"block must be at least 1 class, got {self.block}")
+        if not self.memory > 0:
+            raise XNNError(f"memory must be above 0 gigabytes, got {self.memory}")

@@ -145,7 +145,7 @@ def fit_many(
     needs = Needs(data, _layer(data, layer), config or TrainConfig(), many.memory, meaning)
     folder = None if out is None else as_place(out)
     work = _Work(needs, validation, n_features, compute or ComputeConfig(), folder)
-    _check(work, many)
+    _check(work)
     wanted = _wanted(work, targets)
     found: dict[tuple[int, ...], FittedClass] = {}
     embeddings: dict[tuple[int, ...], Embedding] = {}
@@ -192,14 +192,8 @@ def _layer(data: Activations | ActivationCache, layer: str | None) -> str:
     return layer
 
 
-def _check(work: _Work, many: ManyConfig) -> None:
-    data, slots = work.needs.data, work.compute.slots
-    least = min(1 if value is None else value for value in (many.block, slots))
-    if least < 1 or many.memory <= 0:
-        raise XNNError(
-            "block and slots must be at least 1 and memory above 0, got "
-            f"{many.block}, {slots} and {many.memory}"
-        )
+def _check(work: _Work) -> None:
+    data = work.needs.data
     if work.out is not None and not isinstance(data, ActivationCache):
         raise DataError(
             "XNNs can be saved from an activation cache alone, which says what model and data "
