@@ -130,20 +130,23 @@ def unmix_many(
 
     .. math:: W^+=\Big(E[\tanh(Wx)x^\top]-\mathrm{diag}\,E[1-\tanh^2(Wx)]W\Big)_\perp
 
-    where :math:`\perp` makes the rows orthonormal. On few rows these steps often jump about a
-    solution for ever, and where they are when they are stopped depends on rounding. So after
-    `WHOLE` steps, half of each is taken, :math:`(W+DW^+)_\perp` with signs D that turn the rows of
-    :math:`W^+` towards those of W (a step size, as in Hyvarinen 1999). The solutions are the same.
-    All runs together are products of small matrices.
+    where :math:`\perp` makes the rows orthonormal (Hyvarinen 1999, Fast and robust fixed-point
+    algorithms for independent component analysis, symmetric decorrelation). On few rows these steps
+    often jump about a solution for ever, and where they are when they are stopped depends on
+    rounding. So after `WHOLE` steps, half of each is taken, :math:`(W+DW^+)_\perp` with signs D
+    that turn the rows of :math:`W^+` towards those of W (a step size, as in Hyvarinen 1999). The
+    solutions are the same. All runs together are products of small matrices.
 
     Args:
-        rows: a of every run, (R, P, K), or of all runs alike, (1, P, K); they vary in n ways.
+        rows: a of every run, (R, P, K), or of all runs alike, (1, P, K), in any unit. The caller
+            sees to it that they vary in n ways (`check_ways`); white rows would not be finite.
         n_concepts: n.
         seeds: R of them.
         steps: most steps; a run that needs more is left as it is then.
 
     Returns:
-        S (R, n, K) of :math:`s=Sa`, of variance 1, and which runs converged, (R,).
+        S (R, n, K) of :math:`s=Sa`, of variance 1, in the unit of 1 / a, and which runs
+        converged, (R,). Order and signs of a run's components are arbitrary.
     """
     columns = (rows - rows.mean(1, keepdim=True)).mT
     vectors, sizes, _ = torch.linalg.svd(columns, full_matrices=False)

@@ -68,8 +68,19 @@ def principal_subspace(
 ) -> Subspace:
     """The subspace of rank r nearest to scaled activations (M, S_z): principal components.
 
-    Where Z has many dimensions a random projection finds it, of the given seed. With `within`,
-    fewer than r directions that are linearly independent, it is the nearest one that holds these.
+    Above `EXACT_DIMS` dimensions a random projection finds it (Halko, Martinsson, Tropp 2011,
+    Finding structure with randomness), below from the covariance. With `within` it is the nearest
+    subspace that holds these directions.
+
+    Args:
+        z: activations divided by their scale (no unit), (M, S_z); values are not checked.
+        rank: r, at most S_z.
+        seed: of the random projection.
+        within: fewer than r linearly independent directions, (S_z, m); None for none.
+
+    Returns:
+        The mean of Z, (S_z,), and an orthonormal basis, (S_z, r), that of `within` first;
+        it has fewer columns above `EXACT_DIMS` if there are fewer than r samples.
     """
     mean = z.mean(0)
     centred = z - mean
@@ -95,6 +106,15 @@ def directions_of_logits(
 
     With the principal components P of :math:`Uz` over the samples they are :math:`U^\top P`. As
     many as there are, at most `most`: those whose variance is more than rounding.
+
+    Args:
+        z: activations divided by their scale (no unit), (M, S_z); values are not checked.
+        weight: U, (K, S_z), in logits per unit of z.
+        most: m, most directions.
+        seed: of the random projection that finds P for more than `EXACT_DIMS` logits.
+
+    Returns:
+        (S_z, m'), m' at most `most`, K and M, neither orthogonal nor of length 1.
     """
     logits = (z - z.mean(0)) @ weight.mT
     count = min(most, *logits.shape)
