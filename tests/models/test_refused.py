@@ -62,7 +62,12 @@ KINDS = {
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_line_says_what_to_give_instead(kind):
     make, message = KINDS[kind]
-    model = make(network())
+    try:
+        model = make(network())
+    except RuntimeError:
+        if kind == "unflattened":
+            pytest.skip("this PyTorch unflattens no plain sequence of modules")
+        raise
     with pytest.raises(ModelError, match=message) as caught:
         check_explainable(model)
     assert "\n" not in str(caught.value)

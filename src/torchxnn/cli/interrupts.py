@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 _AGAIN_SECONDS = 0.01
 
@@ -36,7 +37,7 @@ def watch_interrupts() -> Iterator[Callable[[], bool]]:
         pressed.set()
         signal.default_int_handler(number, frame)
 
-    def swallowed(what: sys.UnraisableHookArgs) -> None:
+    def swallowed(what: Any) -> None:  # sys.UnraisableHookArgs: type checkers alone know it
         if not issubclass(what.exc_type, KeyboardInterrupt):
             usual_hook(what)
             return

@@ -50,6 +50,7 @@ def test_attention(tables):
     assert select_participants(tables, AnalysisOptions()).attention_unknown == 1
 
 
+@pytest.mark.filterwarnings("ignore:The behavior of DataFrame concatenation")  # Pandas 2
 def test_minimum_time(tables):
     trials = tables["trials"]
     first = trials["participant"] == 1

@@ -1,6 +1,7 @@
 """The mixed and the ordinal model: closed forms, statsmodels' own example, degenerate data."""
 
 import re
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -48,7 +49,9 @@ def test_statsmodels_example_of_repeated_measures(monkeypatch):
 
     Participants correlate negatively there, which no variance between them can say: REML ends at 0.
     """
-    at = f"{statsmodels.__path__[0]}/stats/tests/results/anova-rm-test-data.csv"
+    at = Path(statsmodels.__path__[0], "stats/tests/results/anova-rm-test-data.csv")
+    if not at.is_file():
+        pytest.skip("this statsmodels comes without the data of its tests")
     data = pd.read_csv(at).iloc[:16]
     names = dict(zip(sorted(data["B"].unique()), ("NoVis", "XNN"), strict=True))
     scores = pd.DataFrame(
