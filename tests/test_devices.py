@@ -127,13 +127,14 @@ def test_fits_are_those_of_the_cpu(setting, device):
     data, config = many_classes(), FITS[setting]
     wanted = fit_many(data, [1, 2], n_features=3, config=config)
     found = fit_many(data, [1, 2], n_features=3, config=config, compute=on(device))
-    limit = 0 if device.type == PRETENDED.type else 1e-2
+    # On a CPU small products are computed fit by fit, elsewhere in one operation.
+    limit = 1e-6 if device.type == PRETENDED.type else 1e-2
     for first, second in zip(wanted.classes, found.classes, strict=True):
         assert first.report.epochs == second.report.epochs
         close = abs(first.report.validation_losses.total - second.report.validation_losses.total)
         assert close <= limit * first.report.validation_losses.total
     same = [distance(wanted.embedding(t), found.embedding(t)) for t in (1, 2)]
-    assert max(same) <= (1e-5 if limit == 0 else 0.1)
+    assert max(same) <= (1e-5 if device.type == PRETENDED.type else 0.1)
     revived = sum(fitted.report.revived for fitted in found.classes)
     assert revived > 0 or setting != "subspace"
 

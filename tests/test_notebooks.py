@@ -42,7 +42,7 @@ SAYS = {
         "3. “blue triangle” (one person alone)",
         "4. x-feature 4 (2 people do not agree)",
         "5. blue square with yellow triangle (2 of 2 people)",
-        "because of blue square with yellow triangle (",
+        "blue square with yellow triangle and red disc speak for a pattern A",
     ],
     "5_a_small_study": [
         "12 finished, 0 failed",

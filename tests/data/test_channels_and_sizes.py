@@ -194,7 +194,7 @@ class Repeat(nn.Module):
         return images.expand(-1, 3, -1, -1)
 
 
-@pytest.mark.filterwarnings("ignore:.*of the relevance met units")
+@pytest.mark.filterwarnings("ignore:.*of the relevance met units", "ignore:degenerate fit")
 def test_six_oblong_channels_are_explained_by_every_method_and_painted_over():
     net = net_of(6)
     images = torch.rand(48, 6, 8, 12)

@@ -40,7 +40,10 @@ def test_grey_becomes_three_equal_colours(tmp_path):
 @pytest.mark.parametrize("suffix", [".png", ".tif", ".pgm"])
 def test_16_bits_are_scaled_by_the_full_range(tmp_path, suffix):
     values = np.array([[0, 257, 32768, 65535, 4095, 300]], dtype=np.uint16).repeat(8, 0)
-    Image.fromarray(values).save(tmp_path / f"a{suffix}")
+    if suffix == ".pgm":  # not every Pillow writes 16 bits here
+        (tmp_path / "a.pgm").write_bytes(b"P5 6 8 65535\n" + values.astype(">u2").tobytes())
+    else:
+        Image.fromarray(values).save(tmp_path / f"a{suffix}")
     assert read(tmp_path / f"a{suffix}")[0, :, 0].tolist() == [0, 1, 128, 255, 16, 1]
 
 

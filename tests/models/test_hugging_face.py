@@ -50,6 +50,11 @@ def save(folder, kind="ViT", processor=None, **settings):
     return network
 
 
+def block_of(network):
+    """Name of the first block, which versions of transformers call otherwise."""
+    return next(n for n, each in network.named_modules() if type(each).__name__ == "ViTLayer")
+
+
 @pytest.fixture
 def vit(tmp_path):
     processor = transformers.ViTImageProcessor(size=SQUARE)
@@ -128,6 +133,9 @@ def test_what_cannot_be_had_is_named(vit, tmp_path):
     with pytest.raises(ModelError, match=r"hf:nobody/net is no folder, and no repository in the"):
         load_model("hf:nobody/net")
     (tmp_path / "empty").mkdir()
+    with pytest.raises(ModelError, match=r"empty holds no config\.json; save_pretrained writes"):
+        load_model(f"hf:{tmp_path / 'empty'}")
+    (tmp_path / "empty" / "config.json").write_text("{")
     with pytest.raises(ModelError, match=r"empty holds no usable config\.json"):
         load_model(f"hf:{tmp_path / 'empty'}")
     transformers.BertConfig(hidden_size=8, num_attention_heads=1).save_pretrained(tmp_path / "text")
@@ -233,14 +241,15 @@ def test_the_problem_type_says_what_outputs_mean_unless_the_user_does(
     )
     images = torch.rand(40, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     target = int(network(images).logits.mean(0).argmax())
-    xnn = XNN(network, "vit.layers.0", token="cls")
+    layer = block_of(network)
+    xnn = XNN(network, layer, token="cls")
     with pytest.warns(XNNWarning, match=f"is '{problem}', so .* outputs_are='{kind}'"):
         xnn.fit([images], target, config=QUICK)
     assert xnn.meaning.outputs_are == kind
     assert declared_outputs(OutputsConfig("classes"), network) == OutputsConfig("classes")
     write_letters(tmp_path / "pictures")
     command = ["fit", f"hf:{tmp_path / 'vit'}", str(tmp_path / "pictures"), *FAST]
-    place = ["--layer", "vit.layers.0", "--token", "cls", "--out", str(tmp_path / "x")]
+    place = ["--layer", layer, "--token", "cls", "--out", str(tmp_path / "x")]
     assert main([*command, *place, "--target", str(target)]) == 0
     meaning = json.loads((tmp_path / "x" / "xnn.json").read_text())["meaning"]
     assert meaning["outputs_are"] == kind

@@ -132,8 +132,9 @@ def read_card(
             another XNN.
     """
     about, _ = read_saved(run)  # the weights, too: a card of what cannot be opened is none
+    maps = _maps(evaluation)  # outside: an error in it is no damage of the folder
     try:
-        card = _card(run, about, evaluation, names)
+        card = _card(run, about, evaluation, names, maps)
     except (LookupError, TypeError, AttributeError, ValueError) as error:
         raise ModelError(f"the saved XNN in {run} is damaged: {error!r}") from error
     return structure(plain(card), RunCard, f"the saved XNN in {run}")  # every text is one
@@ -159,6 +160,7 @@ def _card(
     about: Mapping[str, Any],
     evaluation: Evaluation | None,
     names: FeatureNames | None,
+    maps: tuple[tuple[str, str], ...],
 ) -> RunCard:
     if not about.get("report"):
         raise ModelError(f"{run} keeps no record of a fit, which a card is about; fit with xnn fit")
@@ -179,7 +181,7 @@ def _card(
         features=_features(fit, names, measured),
         shares_on=f"{measured.images} images {where}",
         stability=tuple(fact for fact in fit_facts(names.shown(), fit) if fact[0] != NAMES),
-        maps=_maps(evaluation),
+        maps=maps,
         warnings=fit.degenerate,
         limits=LIMITS,
         versions=tuple(about["versions"].items()),
@@ -281,7 +283,10 @@ def _maps(found: Evaluation | None) -> tuple[tuple[str, str], ...]:
     masses = [mass for mass in certificate.contrast_mass or () if mass is not None]
     if masses:
         rows.append(("contrast mass", f"{min(masses):.2%} to {max(masses):.2%} of the relevance"))
-    rows.append(("conservation error", f"{certificate.conservation_error:.1e}"))
+    if certificate.conservation_error is not None:
+        rows.append(("conservation error", f"{certificate.conservation_error:.1e}"))
+    if certificate.completeness_error is not None:
+        rows.append(("completeness error", f"{certificate.completeness_error:.1%}"))
     if certificate.fallback_share is not None:
         whose = worst_map(certificate) or "the worst map"
         rows.append(("fallback share", f"{certificate.fallback_share:.1%} of {whose}"))

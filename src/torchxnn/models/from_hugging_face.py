@@ -27,6 +27,7 @@ from torchxnn.models.image_processor import preprocessing_of
 from torchxnn.models.preprocessing import Preprocessing
 from torchxnn.models.source import LoadedModel, Source
 
+CONFIG = "config.json"
 _NO_FILE = (OSError, ValueError)  # what transformers raises when a file is missing or not to be run
 
 
@@ -82,12 +83,15 @@ def _fetch(name: str) -> str:
 
 
 def _read_config(transformers: ModuleType, spec: str, name: str) -> Any:
+    if Path(name).is_dir() and not (Path(name) / CONFIG).is_file():
+        # Some versions would guess the network from the folder's name ("empty" holds "mpt").
+        raise ModelError(f"the folder of {spec} holds no {CONFIG}; save_pretrained writes one")
     try:
         return transformers.AutoConfig.from_pretrained(name, local_files_only=True)
     except _NO_FILE as error:
         if Path(name).is_dir():
             raise ModelError(
-                f"the folder of {spec} holds no usable config.json: {str(error).splitlines()[0]}"
+                f"the folder of {spec} holds no usable {CONFIG}: {str(error).splitlines()[0]}"
             ) from error
         raise ModelError(
             f"{spec} is no folder, and no repository in the local cache; give a folder that "
