@@ -22,7 +22,9 @@ STEPS = {  # a function of the package, and what is going on in it; of several t
     "explain_image": "numbers, maps, certificate",
     "_write": "PNGs and arrays",
     "_page": "page",
+    "render_card": "page",
     "plot": "figure",
+    "draw_card": "figure",
     "figure_bytes": "figure",
     "summary": "what is said",
 }

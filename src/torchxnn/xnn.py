@@ -90,6 +90,7 @@ class XNN(nn.Module):
         report: how the fit went; None if nobody knows.
         examination: what was found out about the model; None if it was not examined.
         meaning: of the model's outputs, as the fit found it.
+        weights_sha256: of the saved XNN that it was loaded from or saved as; empty before.
 
     Raises:
         LayerError: no such layer; the message lists the nearest names.
@@ -130,6 +131,7 @@ class XNN(nn.Module):
         self.outputs_config = OutputsConfig(outputs_are, said)
         self.meaning = Meaning(self.outputs_config.kind or "classes")
         self._names: FeatureNames | None = None
+        self.weights_sha256 = ""
 
     @property
     def model(self) -> nn.Module:
@@ -260,7 +262,7 @@ class XNN(nn.Module):
         self.embedding = embedding.to(self.device)
         self.targets, self.outputs, self.report = tuple(targets), outputs, report
         self.meaning = meaning or self.meaning
-        self._names = None
+        self._names, self.weights_sha256 = None, ""
 
     # --- the forward pass
 
@@ -430,7 +432,7 @@ class XNN(nn.Module):
             examination=self.examination,
             meaning=self.meaning,
         )
-        save_with_names(path, about, saved_state(embedding), self.names)
+        self.weights_sha256 = save_with_names(path, about, saved_state(embedding), self.names)
 
     @classmethod
     def from_pretrained(
@@ -480,7 +482,8 @@ class XNN(nn.Module):
             xnn.examination = examination
         except (DataError, LookupError, TypeError, AttributeError, RuntimeError) as error:
             raise ModelError(f"the saved XNN in {path} is damaged: {error!r}") from error
-        xnn.names = read_names(path, about["weights_sha256"], embedding.n_features)
+        xnn.weights_sha256 = about["weights_sha256"]
+        xnn.names = read_names(path, xnn.weights_sha256, embedding.n_features)
         return xnn
 
     def _repr_html_(self) -> str:

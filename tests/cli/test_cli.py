@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 
 from cli_examples import FAST, fails, text_of, write_letters
 from conftest import make_net
+from torchxnn import XNN
 from torchxnn.cli.main import main
 from torchxnn.data.config import DataConfig
 from torchxnn.data.datasets.open import find_target, open_dataset
@@ -91,6 +92,23 @@ def test_fit_explain_evaluate_report(run, folder, tmp_path, capsys):
     assert "unknown attribution method 'magic'" in fails(
         capsys, "report", *other, "--method", "magic"
     )
+
+
+def test_figures_are_of_the_xnn_that_was_measured_not_of_one_saved_there_since(
+    run, folder, tmp_path, monkeypatch
+):
+    evaluate = XNN.evaluate
+    about = json.loads((run / "xnn.json").read_text())
+
+    def replaced(self, *args, **settings):
+        (run / "xnn.json").write_text(json.dumps({**about, "weights_sha256": "another"}))
+        return evaluate(self, *args, **settings)
+
+    monkeypatch.setattr(XNN, "evaluate", replaced)
+    figures = tmp_path / "figures.json"
+    argv = ["evaluate", run, folder, "--no-maps", "--json", figures]
+    assert main([str(a) for a in argv]) == 0
+    assert json.loads(figures.read_text())["weights_sha256"] == about["weights_sha256"]
 
 
 def fit(folder, out, *more, model="cli_examples:small_network", layer="classifier.1", target="b"):

@@ -269,6 +269,25 @@ def test_the_form_of_a_contrast():
     )  # fmt: skip
 
 
+def test_a_contrast_of_values_is_in_figures_not_in_logits():
+    found = contrast(*(replace(each, outputs_are="value") for each in pair()))
+    words, numbers = halves(found.sentence())
+    assert words.startswith("The value of bird 4 is larger than that of bird 7: ")
+    assert words.endswith("gold speaks against bird 4.")
+    assert numbers.startswith("In figures: red +3.00")
+    assert "ogit" not in found.sentence()
+
+
+def test_a_name_with_the_words_before_the_figures_does_not_cut_a_contrast():
+    a, b = pair()
+    for name in ("no In logits: yes", "no In figures: yes"):
+        sentence = contrast(replace(a, feature_names=(name, "gold", "tail")), b).sentence()
+        assert sentence.count(name) == 2
+        words, numbers = halves(sentence)
+        assert words.endswith("gold speaks against bird 4.")
+        assert numbers.startswith(f"In logits: {name} +3.00")
+
+
 def test_a_contrast_says_whose_x_feature_it_speaks_of():
     a, b = pair(first=((3.0, 1.0, 0.1),), second=((2.0, 2.5),))
     a = replace(a, feature_names=("x-feature 1", "x-feature 2", "beak"), target_names=("014.Owl",))

@@ -1,6 +1,7 @@
 """Fits in a group: each is what it would be alone, and what a literal second version gives."""
 
 import copy
+import inspect
 import warnings
 from dataclasses import replace
 
@@ -12,7 +13,7 @@ from torchxnn.data.activations import Activations
 from torchxnn.data.positives import sample_weights
 from torchxnn.embeddings.components import find_components, read_logits
 from torchxnn.embeddings.conv_srae import ConvSRAE
-from torchxnn.embeddings.linear import group_moments, second_moments
+from torchxnn.embeddings.linear import group_moments, products, second_moments
 from torchxnn.embeddings.srae import SRAE
 from torchxnn.embeddings.subspace import directions_of_logits, principal_subspace
 from torchxnn.errors import DataError, DegenerateFitWarning, NonFiniteError, XNNError
@@ -464,6 +465,23 @@ def test_the_compiled_path(monkeypatch):
     second = fit_all(data, None, [0], config, compile=True)[0][0]
     assert compiled == [batch_statistics]
     assert distance(first, second) == 0.0
+
+
+def test_compiled_products_are_not_taken_apart():
+    graphs = []
+
+    def backend(graph, _):
+        graphs.append([node.op for node in graph.graph.nodes])
+        return graph.forward
+
+    generator = torch.Generator().manual_seed(0)
+    left, right = (torch.randn(3, 5, 5, generator=generator, requires_grad=True) for _ in range(2))
+    unchecked = inspect.unwrap(products)  # what checks shapes in tests cannot be compiled
+    found = torch.compile(unchecked, backend=backend, fullgraph=True)(left, right)
+    assert torch.equal(found, left @ right)
+    assert [ops.count("call_function") + ops.count("call_method") for ops in graphs] == [1]
+    found.sum().backward()
+    assert left.grad is not None
 
 
 def test_running_means_have_the_value_of_the_set_and_the_gradient_of_the_batch():

@@ -233,6 +233,10 @@ def test_save_and_load(fitted, tmp_path):
     assert torch.equal(loaded(images), fitted(images))
     assert torch.equal(loaded.predict(images), fitted.predict(images))
     assert loaded.report == fitted.report
+    saved = json.loads((tmp_path / "x" / "xnn.json").read_bytes())["weights_sha256"]
+    assert fitted.weights_sha256 == loaded.weights_sha256 == saved
+    loaded.attach_embedding(loaded.embedding, (1,), 4, loaded.report)
+    assert not loaded.weights_sha256  # nobody knows whether it is that one
     assert loaded.preprocessing == fitted.preprocessing
     assert (loaded.layer, loaded.targets) == ("classifier.1", (1,))
     assert loaded.class_names == tuple("abcd")

@@ -53,8 +53,9 @@ def version_of(folder: Path, more: Mapping[str, bytes] | None = None) -> str:
 
 
 def same_secret(first: str, second: str) -> bool:
-    """Compare secrets in constant time."""
-    return hmac.compare_digest(first.encode(), second.encode())
+    """Compare secrets in constant time, whatever a form holds: halves of surrogate pairs, too."""
+    one, other = (secret.encode("utf-8", "surrogatepass") for secret in (first, second))
+    return hmac.compare_digest(one, other)
 
 
 class Guard:

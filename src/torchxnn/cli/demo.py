@@ -92,7 +92,7 @@ class Demo:
             report = replace(report, remarks=said)
             if compared:
                 report = replace(report, subtitle=compared.headline, reasons=compared.reasons)
-            write_with_card(report, self.out / "xnn", xnn.names, page)
+            write_with_card(report, self.out / "xnn", xnn, page)
         measured = report.measured()
         terminal.show(fit_table(fit), *([evaluation_table(measured)] if measured else []))
         terminal.say(*known, *said)
@@ -104,14 +104,12 @@ class Demo:
         """Save it with names by rule; those that people gave to the same fit are its names, too."""
         from torchxnn.apps.solar_cells import drop_examples, with_examples
         from torchxnn.explanations.names.file import read_names
-        from torchxnn.storage.saved_folder import read_about
 
         folder = self.out / "xnn"
         drop_examples(folder)
         xnn.names = with_examples(xnn.names, examples)
         xnn.save_pretrained(folder)
-        weights = str(read_about(folder)["weights_sha256"])
-        xnn.names = read_names(folder, weights, xnn.names.n_features)
+        xnn.names = read_names(folder, xnn.weights_sha256, xnn.names.n_features)
 
     def _remarks(
         self, seen: SeenCells, data: Activations, examples: Sequence[ExampleName], report: Report

@@ -25,7 +25,6 @@ class Evaluate(SavedRunOnImages):
             from torchxnn.cli.tables import evaluation_table
             from torchxnn.storage.artifact import to_json
             from torchxnn.storage.files import check_writable, replace_file
-            from torchxnn.storage.saved_folder import read_about
 
         if self.json is not None:
             check_writable(self.json)
@@ -39,5 +38,5 @@ class Evaluate(SavedRunOnImages):
             )
         terminal.show(evaluation_table(evaluation))
         if self.json is not None:
-            which = str(read_about(self.run)["weights_sha256"])
-            replace_file(self.json, to_json(replace(evaluation, weights_sha256=which)))
+            found = replace(evaluation, weights_sha256=xnn.weights_sha256)
+            replace_file(self.json, to_json(found))

@@ -50,6 +50,7 @@ class Explain(SavedRun):
             raise DataError("no images given")
         preprocessing = xnn.preprocessing
         skipped: list[str] = []
+        told = False
         for path, name in zip(self.images, folder_names(self.images), strict=True):
             try:
                 image = read_input(path, preprocessing).to(xnn.device)
@@ -58,7 +59,10 @@ class Explain(SavedRun):
                 continue
             folder = self.out / name
             explanation = xnn.explain(image, path=path.name, method=self.method)
-            taken = self._what_if(xnn, image, path.name, terminal)
+            if self.what_if and not told:
+                self._say_cost(xnn, image, terminal)
+                told = True
+            taken = self._what_if(xnn, image, path.name)
             if taken is not None:
                 explanation = replace(explanation, used=taken.uses())
             found = None
@@ -80,10 +84,14 @@ class Explain(SavedRun):
         if len(skipped) == len(self.images):
             raise DataError("none of the images could be read")
 
-    def _what_if(self, xnn: XNN, image: Tensor, name: str, terminal: Terminal) -> WhatIf | None:
+    def _say_cost(self, xnn: XNN, image: Tensor, terminal: Terminal) -> None:
+        from torchxnn.apps.what_if.one_image import expected_cost
+
+        say_cost(terminal, *expected_cost(xnn, image), len(self.images))
+
+    def _what_if(self, xnn: XNN, image: Tensor, name: str) -> WhatIf | None:
         if not self.what_if:
             return None
-        from torchxnn.apps.what_if.one_image import expected_cost, what_if
+        from torchxnn.apps.what_if.one_image import what_if
 
-        say_cost(terminal, *expected_cost(xnn, image), images=1)
         return what_if(xnn, image, path=name)

@@ -53,7 +53,7 @@ class WriteReport(SavedRunOnImages):
                 on_drawing=count_drawings(progress, "Drawing heatmaps"),
                 used=_uses(terminal, self.pages.images) if self.what_if else None,
             )
-            beside = " and ".join(write_with_card(report, self.run, xnn.names, self.out))
+            beside = " and ".join(write_with_card(report, self.run, xnn, self.out))
         terminal.say(f"Wrote {self.out}, and beside it the card of the XNN, {beside}")
 
 

@@ -68,8 +68,10 @@ def products(
     With `added` this is added to every row. Of several small matrices MKL computes the products
     in another order than that of one, and training carries the last digit on to the third; so on a
     CPU every fit's small product is computed by itself. A large one is the same in either way.
+    Compiled code has the order of its compiler, so nothing is taken apart for it.
     """
     many = left.ndim == 3 and len(left) > 1 and left.device.type == "cpu"
+    many = many and not torch.compiler.is_compiling()
     if not many or left.shape[1] * left.shape[2] * right.shape[2] > SMALL:
         return left @ right if added is None else torch.baddbmm(added, left, right)
     parts = zip(_apart(left), _apart(right), strict=True)

@@ -14,7 +14,12 @@ from torchxnn.data.class_names import spoken
 from torchxnn.errors import DataError
 from torchxnn.explanations.base import Reasons
 from torchxnn.explanations.card import Card, Evidence, Panel, Row, weakness
-from torchxnn.explanations.drawing.html import FIGURES, card_fragment, render_card
+from torchxnn.explanations.drawing.html import (
+    FIGURES,
+    FIGURES_OF_VALUES,
+    card_fragment,
+    render_card,
+)
 from torchxnn.explanations.drawing.overlay import Scale, number, signed
 from torchxnn.explanations.image import Explanation
 from torchxnn.explanations.saved_result import SavedResult
@@ -122,7 +127,7 @@ class Contrast(SavedResult):
             does, names = _speaks(elsewhere), [each.words() for each in elsewhere]
             clause = no_larger(elsewhere, names, f"{does} for {first}")
             texts.append(f"Besides, {clause}.")
-        return " ".join([*texts, self._in_logits(found)])
+        return " ".join([*texts, self._in_figures(found)])
 
     def _start(self) -> str:
         """Which of the two it is, as far as the outputs exclude each other."""
@@ -136,7 +141,7 @@ class Contrast(SavedResult):
             start = f"the network sees {noun(self.predicted)}; of the two, {start}"
         return start[0].upper() + start[1:]
 
-    def _in_logits(self, found: Sequence[Reason]) -> str:
+    def _in_figures(self, found: Sequence[Reason]) -> str:
         """The summands in figures, which add up to the difference."""
         terms = [each.figures() for each in found if each.is_notable]
         what = f"what {self._typical} get" if self._typical else "the intercepts"
@@ -145,7 +150,8 @@ class Contrast(SavedResult):
         if others is not None:
             terms.append(f"weaker x-features {signed(others)}")
         terms.append(f"what remains unexplained {signed(self.unexplained)}")
-        return f"{FIGURES} {', '.join(terms)}; together {number(self.difference)}."
+        begin = FIGURES_OF_VALUES if self.outputs_are == "value" else FIGURES
+        return f"{begin} {', '.join(terms)}; together {number(self.difference)}."
 
     def card(self, scale: Scale = "each") -> Card:
         """Put the contrast into words and order: A is the first class, B the second.

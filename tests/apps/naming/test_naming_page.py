@@ -321,6 +321,16 @@ def test_what_is_no_name_of_a_person(fitted, run, who, capsys):
     assert "person" in capsys.readouterr().err
 
 
+ESCAPED = "multipart/form-data; boundary=b; charset=unicode_escape"
+SURROGATE = (
+    "\r\n".join(
+        f'--b\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}'
+        for name, value in (("who", "Bo"), ("token", r"\ud800"))
+    ).encode()
+    + b"\r\n--b--\r\n"
+)
+
+
 def test_odd_requests_are_answered_with_a_page_and_the_way_out(fitted, run):
     client = client_for(fitted, run)
     odd = [
@@ -330,10 +340,11 @@ def test_odd_requests_are_answered_with_a_page_and_the_way_out(fitted, run):
         send(client, "/who", who="Bo", back="x"),
         client.post("/who", content=b"\xff\x00", headers={"content-type": "application/json"}),
         client.post("/who", files={"who": b"a", "token": b"b"}),
+        client.post("/who", content=SURROGATE, headers={"content-type": ESCAPED}),
         client.put("/feature/1"),
         client.get("/who"),
     ]
-    assert [one.status_code for one in odd] == [413, 422, 422, 422, 403, 422, 405, 405]
+    assert [one.status_code for one in odd] == [413, 422, 422, 422, 403, 422, 403, 405, 405]
     for one in odd:
         assert one.headers["content-type"].startswith("text/html")
         assert re.search(r'<a href="[./]+">To the overview</a>', one.text)

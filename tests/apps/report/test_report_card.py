@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -15,6 +16,7 @@ from torchxnn.apps.run_card import read_card
 from torchxnn.attribution.base import Certificate
 from torchxnn.data.datasets.base import make_loader
 from torchxnn.data.record import record_activations
+from torchxnn.errors import ModelError
 from torchxnn.explanations.certificate import worst_certificate
 from torchxnn.metrics.table import METRICS
 
@@ -38,7 +40,7 @@ def built(parts):
 
 def test_card_and_page_say_the_same_names_figures_and_accuracy(built, tmp_path):
     run, xnn, report = built
-    files = write_with_card(report, run, xnn.names, tmp_path / "page.html")
+    files = write_with_card(report, run, xnn, tmp_path / "page.html")
     assert files == ["page.card.md", "page.card.json"]
     page, card = Page(tmp_path / "page.html"), json.loads((tmp_path / files[1]).read_bytes())
     assert [one["name"] for one in card["features"]] == list(xnn.feature_names)
@@ -65,6 +67,20 @@ def test_card_and_page_say_the_same_names_figures_and_accuracy(built, tmp_path):
     assert not re.search(r"00[1-4]\.", without_files), "a folder's name instead of the class's"
     links = [link["href"] for link in page.all("a")]
     assert {f"./{name}" for name in files} <= set(links)
+
+
+def test_no_card_of_another_xnn_that_was_saved_there_since_the_first_was_loaded(
+    built, parts, tmp_path
+):
+    run, xnn, report = built
+    there = tmp_path / "run"
+    shutil.copytree(parts.runs / parts.folders[2], there)
+    features = [json.loads((each / "xnn.json").read_bytes())["embedding"]["n_features"]
+                for each in (run, there)]  # fmt: skip
+    assert features == [xnn.embedding.n_features] * 2  # so the weights alone tell
+    with pytest.raises(ModelError, match="of another XNN than the one in"):
+        write_with_card(report, there, xnn, tmp_path / "page.html")
+    assert [each.name for each in tmp_path.iterdir()] == ["run"]
 
 
 def test_a_card_takes_the_names_of_the_page_though_somebody_named_more_since(built):

@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from threading import Event
+from threading import Event, Thread
 
 import pytest
 
@@ -40,7 +40,7 @@ async def uneven(scope, receive, send):
     await app(scope, receive, send)
 
 server = uvicorn.Server(uvicorn.Config(uneven, port=0, log_level="error"))
-thread = threading.Thread(target=server.run)
+thread = threading.Thread(target=server.run, daemon=True)
 thread.start()
 while not server.started:
     thread.join(0.05)
@@ -88,8 +88,27 @@ def test_two_processes_with_one_seed_give_the_same_answers(tmp_path, task):
 
 def test_who_cannot_begin_lets_the_next_one_begin_after_those_before(monkeypatch):
     monkeypatch.setattr("torchxnn.apps.study.simulate.ATTEMPTS", 1)
-    before, begun = Event(), Event()
+    waits, begun, found = Event(), Event(), []
+
+    class Before(Event):
+        def wait(self, timeout=None):
+            waits.set()
+            return super().wait(timeout)
+
+    before = Before()
+
+    def take_part():
+        try:
+            nobody = "http://127.0.0.1:9"
+            found.append(_take_part(nobody, SimulationConfig(), 0, before, begun))
+        finally:
+            waits.set()  # also without having waited
+
+    thread = Thread(target=take_part, daemon=True)
+    thread.start()
+    waits.wait()
+    assert not begun.is_set()
     before.set()
-    found = _take_part("http://127.0.0.1:9", SimulationConfig(), 0, before, begun)
-    assert found.failed
+    thread.join()
+    assert found[0].failed
     assert begun.is_set()

@@ -4,6 +4,7 @@ import re
 import warnings
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -529,6 +530,22 @@ def test_explain_and_report_carry_what_was_shown(parts, tmp_path, capsys):
             "--sheet", "1", "--what-if"]  # fmt: skip
     assert main([str(a) for a in argv]) == 0
     assert re.search("use (not )?shown", Page(tmp_path / "report.html").text)
+
+
+def test_explain_says_once_what_what_ifs_cost(parts, tmp_path, monkeypatch, capsys):
+    run, probed = parts.runs / parts.folders[1], []
+    nothing = SimpleNamespace(uses=tuple, save=lambda folder: None)
+    place = "torchxnn.apps.what_if.one_image"
+    monkeypatch.setattr(f"{place}.what_if", lambda xnn, image, path: nothing)
+    monkeypatch.setattr(
+        f"{place}.expected_cost", lambda xnn, image: probed.append(image) or (300, 7.0)
+    )
+    images = sorted((parts.images / CLASSES[1]).glob("*.png"))[:2]
+    argv = ["explain", run, *images, "--out", tmp_path / "out", "--what-if"]
+    assert main([str(a) for a in argv]) == 0
+    said = " ".join(capsys.readouterr().err.split())
+    assert said.count("What if: 300 runs of the network, about 7 s for each image") == 1
+    assert len(probed) == 1
 
 
 def test_what_was_shown_is_of_every_x_feature():

@@ -15,13 +15,12 @@ from torchxnn.explanations.drawing.html import render
 from torchxnn.explanations.drawing.overlay import heatmap_over
 from torchxnn.explanations.fit_facts import fit_facts
 from torchxnn.explanations.image import Explanation
-from torchxnn.explanations.names.judgements import FeatureNames
 from torchxnn.explanations.volume import SLICES, VolumeExplanation
 from torchxnn.metrics.faithfulness import ACTIVE_SHARE, Faithfulness
 from torchxnn.metrics.table import faithfulness_rows
 from torchxnn.storage.files import replace_file
 from torchxnn.storage.paths import Location
-from torchxnn.storage.saved_folder import read_about
+from torchxnn.xnn import XNN
 
 _PAGE = Path(__file__).parent / "templates" / "report.html.j2"
 
@@ -40,13 +39,13 @@ def write_report(report: Report, path: Path | str) -> None:
     replace_file(Path(path), render(_PAGE, **_context(report)))
 
 
-def write_with_card(report: Report, saved: Location, names: FeatureNames, path: Path) -> list[str]:
+def write_with_card(report: Report, saved: Location, xnn: XNN, path: Path) -> list[str]:
     """Write a report and beside it the card of its XNN, which says what the page says.
 
     Args:
         report: of the saved XNN.
         saved: folder of the XNN.
-        names: of its x-features, which the report was built with.
+        xnn: that the report was built with, as it was loaded from there or saved there.
         path: of the page.
 
     Returns:
@@ -56,8 +55,8 @@ def write_with_card(report: Report, saved: Location, names: FeatureNames, path: 
         ModelError: another XNN is saved there by now, or its folder is damaged.
         OSError: a file cannot be written.
     """
-    weights = str(read_about(saved)["weights_sha256"])
-    files = write_card(read_card(saved, report.measured(weights), names), path)
+    found = report.measured(xnn.weights_sha256)
+    files = write_card(read_card(saved, found, xnn.names), path)
     write_report(replace(report, card=files), path)
     return [name for _, name in files]
 

@@ -37,6 +37,9 @@ QUALITY = 80
 TEMPLATES = Path(__file__).parent / "templates"
 FIGURES = "In logits:"
 """What the figures of a contrast begin with, after all that is said in words."""
+FIGURES_OF_VALUES = "In figures:"
+"""The same where the outputs are values."""
+_BEGIN = re.compile(rf"(?<=\.) (?=(?:{FIGURES}|{FIGURES_OF_VALUES}) )")
 _OBEYED = re.compile(r"[\0-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069]")
 """Control characters, halves of surrogate pairs, and what turns the direction of text around."""
 _WHOLE = re.compile(r"x-features?(?: \d+)?|\([+\N{MINUS SIGN}][^()]{1,20}\)")
@@ -152,16 +155,16 @@ def _unbroken(text: str) -> Markup:
 def halves(sentence: str) -> tuple[str, str]:
     """The reasons of a sentence, and what follows; it may be nothing.
 
-    They end where `FIGURES` begin, else with the first semicolon. A semicolon in parentheses is
-    within a reason, as in "(+1.20, 9%; found again in 40% ...)".
+    They end where `FIGURES` or `FIGURES_OF_VALUES` begin a sentence, else with the first semicolon.
+    A semicolon in parentheses is within a reason, as in "(+1.20, 9%; found again in 40% ...)".
 
     Example:
         >>> halves("This is a 4 because of x-feature 1 (+2, 9%; rare); the rest is 3.")
         ('This is a 4 because of x-feature 1 (+2, 9%; rare);', 'the rest is 3.')
     """
-    words, figures, numbers = sentence.partition(f" {FIGURES}")
-    if figures:
-        return words, (figures + numbers).lstrip()
+    begin = _BEGIN.search(sentence)
+    if begin:
+        return sentence[: begin.start()], sentence[begin.end() :]
     depth = 0
     for place, letter in enumerate(sentence):
         depth = max(0, depth + {"(": 1, ")": -1}.get(letter, 0))

@@ -94,7 +94,7 @@ def write_names(folder: Location, names: FeatureNames, embedding: str) -> Featur
 
 def save_with_names(
     folder: Location, about: Mapping[str, Any], state: Mapping[str, Tensor], names: FeatureNames
-) -> None:
+) -> str:
     """Write a saved XNN with names beside it; those that lie there for the same weights stay.
 
     The folder is replaced while its names are locked, so that a judgement that somebody gives at
@@ -105,6 +105,9 @@ def save_with_names(
         about: plain values, see `describe_xnn`.
         state: state dict of the embedding.
         names: of its x-features.
+
+    Returns:
+        The checksum of the weights.
 
     Raises:
         FileExistsError: something else is there, or names that people gave to another fit.
@@ -117,13 +120,14 @@ def save_with_names(
         write_saved(folder, about, state)
         if names.judgements or names.actions:
             write_names(folder, names, embedding)
-        return
+        return embedding
     there = (folder / MARKER).is_file()  # else nobody has an XNN to judge, and no lock file is left
     with locked(folder) if there else nullcontext():
         check_names(folder, embedding)
         together = read_names(folder, embedding, names.n_features).union(names)
         given = together.judgements or together.actions
         write_saved(folder, about, state, {NAMES: _encode(together, embedding)} if given else None)
+    return embedding
 
 
 def check_names(folder: Location, embedding: str | None = None) -> None:
