@@ -7,9 +7,10 @@ import pytest
 from cli_examples import fails
 from conftest import make_net
 from torchxnn import XNN
-from torchxnn.apps.run_card import read_card, write_card
+from torchxnn.apps.run_card import _shares_on, read_card, write_card
 from torchxnn.cli.main import main
 from torchxnn.errors import DataError, ModelError
+from torchxnn.explanations.names.judgements import FeatureNames
 from torchxnn.storage.artifact import to_json
 from xnn_examples import make_loader, quick_fit
 
@@ -46,7 +47,29 @@ def test_a_card_says_what_the_fit_found_and_who_named_what(saved):
     assert (alone.name, alone.status, alone.said_by) == ("“ear”", "one person", "one person alone")
     assert (card.features[0].name, card.features[0].people) == ("x-feature 1", 0)
     assert card.warnings == xnn.report.degenerate
-    assert card.shares_on == f"{held_out.images} images held out"
+    own = held_out.bound_positives[0]
+    assert card.shares_on == f"the {own} positives among {held_out.images} images held out"
+    assert f"contributions to the class: on {card.shares_on}." in card.markdown()
+
+
+def test_shares_are_said_to_be_of_the_first_targets_positives(saved):
+    found = saved[0].report.validation
+    two = replace(found, share=found.share * 2, bound_positives=(1, 7), positives=8, images=9)
+    said = "the 1 positive of the first label among 9 images held out"
+    assert _shares_on(two, "label", "held out") == said
+    of_old = replace(two, bound_positives=None)
+    said = "the positives of the first value among 9 images evaluated"
+    assert _shares_on(of_old, "value", "evaluated") == said
+    labels = replace(read_card(saved[1]), noun="label").markdown()
+    assert "mean contributions to the label: on the " in labels
+    assert "| share | label |" in labels
+
+
+@pytest.mark.parametrize("more", [-1, 1])
+def test_names_of_another_number_of_features_are_refused(saved, more):
+    names = FeatureNames(saved[0].names.n_features + more)
+    with pytest.raises(DataError, match=f"names are of {names.n_features} x-features"):
+        read_card(saved[1], names=names)
 
 
 def test_further_figures_come_from_an_evaluation(saved):

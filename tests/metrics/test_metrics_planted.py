@@ -17,6 +17,7 @@ from torchxnn.errors import DataError
 from torchxnn.metrics.evaluation import measure_activations
 from torchxnn.metrics.planted import (
     false_features,
+    largest_things,
     match_things,
     place_score,
     planted_truth,
@@ -206,6 +207,14 @@ def test_what_is_no_reason_is_a_false_concept(planted):
     scores = score(detectors(network, things, [3.0, 3.0, 3.0, 3.0]), data, removals)
     assert scores.false_features == (0, 1, 2)
     assert dict(scores.pairs)[3] == THING_NAMES.index("red disc")
+
+
+def test_what_no_removal_changes_answers_to_no_thing(planted):
+    network, _, removals = planted
+    things = [THING_NAMES.index(name) for name in ("blue square", "red disc")]
+    found = largest_things(detectors(network, things, [3.0, 0.0]), removals)
+    assert found[0] == (things[0], pytest.approx(1))
+    assert found[1] == (None, 0.0)
 
 
 def test_a_wrong_sign_is_seen(planted):

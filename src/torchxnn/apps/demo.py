@@ -16,7 +16,7 @@ from torch import nn
 
 from torchxnn.apps.planted_things import PlantedTruth
 from torchxnn.apps.solar_cells import SeenCells
-from torchxnn.data.class_names import spoken
+from torchxnn.data.class_names import spoken_all
 from torchxnn.data.datasets.base import ImageDataset, ImageSubset, make_loader
 from torchxnn.data.datasets.cub import CUB
 from torchxnn.data.datasets.elpv import CITATION, ELPV, LICENCE
@@ -160,7 +160,7 @@ def prepare_cub(root: str | Path, weights: str | Path, target: int = GOLDFINCH) 
             f"{weights} has {outputs} classes, but {train.root / 'classes.txt'} lists "
             f"{len(train.classes)}"
         )
-    names = tuple(spoken(name) for name in train.classes)
+    names = spoken_all(train.classes)
     return DemoSetup(
         model=loaded.model,
         train=train,

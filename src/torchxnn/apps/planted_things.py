@@ -97,7 +97,7 @@ class PlantedTruth:
 
 def known_reasons(
     scores: PlantedScores,
-    largest: Sequence[tuple[int, float]],
+    largest: Sequence[tuple[int | None, float]],
     shares: Sequence[float],
     names: Sequence[str],
 ) -> tuple[KnownReason, ...]:
@@ -105,7 +105,8 @@ def known_reasons(
 
     Args:
         scores: of the XNN.
-        largest: of each x-feature the thing that it answers to most, and how purely.
+        largest: of each x-feature the thing that it answers to most, and how purely;
+            None where it answers to nothing.
         shares: of the x-features in the logit, as the page reports them.
         names: of the x-features.
     """
@@ -116,18 +117,20 @@ def known_reasons(
         said, verdict = "by no x-feature", _MISSED
         if feature is not None:
             its, purity = largest[feature]
-            verdict = _FOUND if its == thing and purity > OWN else _MIXED
             said = f"{names[feature]}, {shares[feature]:.0%}; "
-            said += (
-                f"{purity:.0%} of what changes it is this"
-                if its == thing
-                else f"answers more to the {THING_NAMES[its]}"
-            )
+            if its is None:
+                said += "answers to nothing"
+            elif its == thing:
+                verdict = _FOUND if purity > OWN else _MIXED
+                said += f"{purity:.0%} of what changes it is this"
+            else:
+                verdict = _MIXED
+                said += f"answers more to the {THING_NAMES[its]}"
         sign = "+" if truth.drop[thing] > 0 else "\N{MINUS SIGN}"
         planted = f"{sign} {truth.share[thing]:.0%}"
         picture = picture_of_thing(thing)
         found.append(KnownReason(THING_NAMES[thing], picture, planted, said, verdict))
-    for thing in sorted({its for its, _ in largest} - set(truth.reasons)):
+    for thing in sorted({its for its, _ in largest if its is not None} - set(truth.reasons)):
         answering = [i for i, (its, _) in enumerate(largest) if its == thing]
         told_by = [i for i in answering if shares[i] >= ACTIVE_SHARE]
         if told_by:
@@ -144,20 +147,26 @@ def headline(target: int, reasons: Sequence[KnownReason]) -> str:
         target: the class.
         reasons: what was planted, and what was found.
     """
-    planted = CLASSES[target]
-    told = sum(each.verdict == _FOUND for each in reasons)
+    found, mixed, missed = (
+        sum(each.verdict == verdict for each in reasons) for verdict in (_FOUND, _MIXED, _MISSED)
+    )
+    planted = found + mixed + missed
     return (
-        f"A test with a known answer. We built a network that calls an image a {planted.name} for "
-        f"{len(planted.weights)} reasons, the coloured shapes in the table, and gave the XNN the "
-        f"network and images, not the reasons. {_count(told, len(planted.weights))}; the table "
-        "says what became of each."
+        f"A test with a known answer. We built a network that calls an image a "
+        f"{CLASSES[target].name} for {planted} reason{'s' * (planted != 1)}, the coloured shapes "
+        "in the table, and gave the XNN the network and images, not the reasons. "
+        f"{_count(found, mixed, missed)}; the table says what became of each."
     )
 
 
-def _count(found: int, planted: int) -> str:
-    if not found:
-        return f"It has found none of the {planted} as an x-feature of its own, but mixes them"
-    return f"It has found {found} of the {planted} as an x-feature that is mostly that"
+def _count(found: int, mixed: int, missed: int) -> str:
+    planted = found + mixed + missed
+    if found:
+        return f"It has found {found} of the {planted} as an x-feature that is mostly that"
+    if not mixed:
+        return f"It has found none of the {planted}"
+    whom = f"{mixed} of them" if missed else "them"
+    return f"It has found none of the {planted} as an x-feature of its own, but mixes {whom}"
 
 
 def planted_sentence(target: int) -> str:

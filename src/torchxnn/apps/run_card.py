@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from torchxnn.data.class_names import spoken
-from torchxnn.errors import ModelError
+from torchxnn.errors import DataError, ModelError
 from torchxnn.explanations.certificate import worst_map
 from torchxnn.explanations.fit_facts import fit_facts
 from torchxnn.explanations.names.file import read_names
@@ -53,7 +53,7 @@ class NamedFeature:
         people: how many judged.
         share: of the sum of the mean absolute contributions to the first target, between 0 and 1.
         contribution: mean anchored contribution over the positives of the first target, in logits;
-            None in records of earlier versions. It and the share are of the images that
+            None in records of earlier versions. It and the share are over the positives that
             `RunCard.shares_on` says.
         found_again: share of resampled fits; None where nobody measured it.
     """
@@ -78,13 +78,14 @@ class RunCard:
         data: (term, text): where the images come from and how many there were.
         faithfulness: (term, text) on held-out images and, if it was measured, on others.
         features: the x-features, in their order.
-        shares_on: the images that shares and contributions were measured on: those evaluated, or
-            without any the held-out ones.
+        shares_on: what shares and contributions were measured on: the positives of the first
+            target among the images evaluated, or without any among the held-out ones.
         stability: (term, text): found again, and pairs that are alike.
         maps: (term, text): contrast mass and orthogonality; a single line where nobody measured.
         warnings: why not to rely on it; empty when fine.
         limits: what no XNN can say.
         versions: (program, version) at the fit.
+        noun: what a target is: "class", "label" or "value".
     """
 
     title: str
@@ -98,6 +99,7 @@ class RunCard:
     warnings: tuple[str, ...]
     limits: tuple[str, ...]
     versions: tuple[tuple[str, str], ...]
+    noun: str = "class"
 
     def markdown(self) -> str:
         """The card as a page of Markdown."""
@@ -105,10 +107,11 @@ class RunCard:
         if self.warnings:
             parts.append("\n".join(f"**Do not rely on it: {text}.**" for text in self.warnings))
         rows = "\n".join(_row(number, one) for number, one in enumerate(self.features, 1))
-        head = "| | name | said by | share | class | found again |\n|---|---|---|---|---|---|\n"
+        columns = f"| | name | said by | share | {self.noun} | found again |"
+        head = f"{columns}\n|---|---|---|---|---|---|\n"
         for name in ("network", "data", "faithfulness"):
             parts.append(f"## {name.capitalize()}\n\n{_list(getattr(self, name))}")
-        on = f"Shares, and mean contributions to the class: on {self.shares_on}."
+        on = f"Shares, and mean contributions to the {self.noun}: on {self.shares_on}."
         parts.append(f"## X-features\n\n{on}\n\n{head}{rows}")
         for name in ("stability", "maps"):
             parts.append(f"## {name.capitalize()}\n\n{_list(getattr(self, name))}")
@@ -130,9 +133,12 @@ def read_card(
     Raises:
         ModelError: no saved XNN there, one that was attached and not fitted, or an evaluation of
             another XNN.
+        DataError: names of more or fewer x-features than it has.
     """
     about, _ = read_saved(run)  # the weights, too: a card of what cannot be opened is none
     maps = _maps(evaluation)  # outside: an error in it is no damage of the folder
+    if names is not None:
+        _check_names(names, about, run)
     try:
         card = _card(run, about, evaluation, names, maps)
     except (LookupError, TypeError, AttributeError, ValueError) as error:
@@ -179,13 +185,36 @@ def _card(
         data=_data(about, fit),
         faithfulness=_faithfulness(fit, evaluation),
         features=_features(fit, names, measured),
-        shares_on=f"{measured.images} images {where}",
+        shares_on=_shares_on(measured, read_meaning(about).noun, where),
         stability=tuple(fact for fact in fit_facts(names.shown(), fit) if fact[0] != NAMES),
         maps=maps,
         warnings=fit.degenerate,
         limits=LIMITS,
         versions=tuple(about["versions"].items()),
+        noun=read_meaning(about).noun,
     )
+
+
+def _shares_on(measured: Faithfulness, noun: str, where: str) -> str:
+    """Over which images shares and mean contributions were taken, in words."""
+    several, known = len(measured.share) > 1, measured.bound_positives
+    count = known[0] if known else measured.positives
+    number = "" if several and not known else f"{count} "  # `positives` are those of all targets
+    positives = "positive" if number and count == 1 else "positives"
+    whose = f" of the first {noun}" if several else ""
+    return f"the {number}{positives}{whose} among {measured.images} images {where}"
+
+
+def _check_names(names: FeatureNames, about: Mapping[str, Any], run: Location) -> None:
+    try:
+        own = about["report"]["validation"]["n_features"]
+    except (LookupError, TypeError):
+        return  # no record of a fit, or a damaged one: `_card` says so
+    if names.n_features != own:
+        raise DataError(
+            f"the names are of {names.n_features} x-features, but the XNN in {run} has {own}; "
+            "give those of this XNN, or none"
+        )
 
 
 def _check_of_this_run(
@@ -204,7 +233,7 @@ def _targets(about: Mapping[str, Any]) -> list[str]:
     if meaning.outputs_are == "classes":
         names = both_class_names(tuple(names), about["outputs"])
     known = (names[t] if t < len(names) else f"{meaning.noun} {t}" for t in about["targets"])
-    return [spoken(name) for name in known]
+    return [spoken(name, names) for name in known]
 
 
 def _network(about: Mapping[str, Any], further: Evaluation | None) -> tuple[tuple[str, str], ...]:

@@ -189,9 +189,17 @@ def accuracy_sentence(
     )
 
 
-def example_sentence(examples: Sequence[ExampleName], n_features: int) -> str:
-    """Which names are examples, and where they are from."""
-    if not examples:
+def example_sentence(examples: Sequence[ExampleName], names: FeatureNames) -> str:
+    """Which names are examples, and where they are from; empty if people named all of them.
+
+    Args:
+        examples: names by rule.
+        names: of all x-features; where a person gave one, that of the rule is not shown.
+    """
+    shown = [each for each in examples if names.settled(each.feature).status == "by rule"]
+    if examples and not shown:
+        return ""
+    if not shown:
         return (
             "No x-feature is named: none goes with the brightness, the spread, the pattern or the "
             f"kind of the cell (r below {GOES_WITH}). Look at the sheets and name them."
@@ -199,9 +207,9 @@ def example_sentence(examples: Sequence[ExampleName], n_features: int) -> str:
     listed = "; ".join(
         f"{words_of_a_rule(each.name)} is x-feature {each.feature + 1}, which goes with "
         f"{each.figure} (r = {each.correlation:.2f})"
-        for each in examples
+        for each in shown
     )
-    nameless = n_features - len(examples)
+    nameless = names.n_features - len(examples)
     rest = (
         f" The other {nameless} go with none of the four figures that we measured (|r| below "
         f"{GOES_WITH}), or less than the one that has the name."
@@ -255,6 +263,7 @@ def remarks(
     seen: SeenCells,
     data: Activations,
     examples: Sequence[ExampleName],
+    names: FeatureNames,
     shares: Sequence[float],
     maps: Float[Tensor, "maps height width"],
     sheets: Mapping[str, Sequence[Real[Any, "height width channels"]]],
@@ -266,6 +275,7 @@ def remarks(
         seen: the test images.
         data: what the network said of them.
         examples: names by rule.
+        names: of the x-features, those that people gave among them.
         shares: of the x-features in the logit.
         maps: of the x-features on the cards.
         sheets: by the name of an x-feature the pictures on its sheet, of 8 bits.
@@ -277,9 +287,10 @@ def remarks(
         if (count := sum(float(each.mean()) <= 255 * BLACK for each in pictures))
     }
     labels = [seen.cells.labels[row] for row in seen.rows]
+    named = example_sentence(examples, names)
     return (
         accuracy_sentence(data.predicted.tolist(), labels, seen.cells.classes),
-        example_sentence(examples, len(shares)),
+        *([named] if named else []),
         *odd_sentences(examples, shares, corner_peaks(maps), black),
         next_steps(saved, Path(str(seen.cells.folder)) / "images"),
     )

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from torchxnn.apps.report.content import Report
     from torchxnn.apps.solar_cells import ExampleName, SeenCells
     from torchxnn.data.activations import Activations
+    from torchxnn.explanations.names.judgements import FeatureNames
     from torchxnn.training.report import FitReport
     from torchxnn.xnn import XNN
 
@@ -88,7 +89,9 @@ class Demo:
                 in_image=truth.in_image if truth else None,
             )
             page = self.out / "report.html"
-            said = self._remarks(setup.seen, data, examples, report) if setup.seen else ()
+            said = (
+                self._remarks(setup.seen, data, examples, xnn.names, report) if setup.seen else ()
+            )
             report = replace(report, remarks=said)
             if compared:
                 report = replace(report, subtitle=compared.headline, reasons=compared.reasons)
@@ -112,7 +115,12 @@ class Demo:
         xnn.names = read_names(folder, xnn.weights_sha256, xnn.names.n_features)
 
     def _remarks(
-        self, seen: SeenCells, data: Activations, examples: Sequence[ExampleName], report: Report
+        self,
+        seen: SeenCells,
+        data: Activations,
+        examples: Sequence[ExampleName],
+        names: FeatureNames,
+        report: Report,
     ) -> tuple[str, ...]:
         import torch
 
@@ -123,6 +131,7 @@ class Demo:
             seen,
             data,
             examples,
+            names,
             found.share[0],
             torch.cat([each.heatmaps for each in report.explanations]),
             {sheet.name: [item.image for item in sheet.items] for sheet in report.sheets},

@@ -93,4 +93,6 @@ class Name(SavedRun):
                 on_batch=count_images(progress, "Recording activations", len(dataset)),
                 on_drawing=count_drawings(progress, "Drawing heatmaps"),
             )
-        return gallery, " and ".join(spoken(xnn.target_name(target)) for target in xnn.targets)
+        return gallery, " and ".join(
+            spoken(xnn.target_name(target), xnn.class_names) for target in xnn.targets
+        )

@@ -39,12 +39,13 @@ class WriteReport(SavedRunOnImages):
 
         check_writable(self.out)
         xnn = self.load()
+        names = (spoken(xnn.target_name(target), xnn.class_names) for target in xnn.targets)
         with terminal.progress() as progress:
             dataset = open_for(xnn, self.data, self.source, progress)
             report = build_report(
                 xnn,
                 dataset,
-                title=f"Why {' or '.join(spoken(xnn.target_name(t)) for t in xnn.targets)}?",
+                title=f"Why {' or '.join(names)}?",
                 model_name=(xnn.source or {}).get("description", ""),
                 provenance=(("Data", dataset.name),),
                 config=self.pages,

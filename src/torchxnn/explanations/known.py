@@ -10,7 +10,8 @@ from jaxtyping import UInt8
 
 Verdict = Literal["found", "mixed", "missed", "false"]
 """found: the x-feature that it is matched with is mostly that; mixed: is something else as much or
-more; missed: it is matched with none; false: it is no reason, and an x-feature is most that."""
+more; missed: it is matched with none, or with one that answers to nothing; false: it is no reason,
+and an x-feature is most that."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -199,19 +199,27 @@ def false_features(
     """
     size = changes.double().abs().mean(0)
     largest, thing = size.max(0)
-    nothing = largest <= NOTHING * contributions.double().abs().mean(0)
+    nothing = _answers_to_nothing(largest, contributions)
     no_reason = ~torch.isin(thing, torch.tensor(reasons))
     active = shares >= ACTIVE_SHARE
     return tuple((active & (nothing | no_reason)).nonzero().flatten().tolist())
 
 
+def _answers_to_nothing(
+    largest: Float[Tensor, " features"], contributions: Float[Tensor, "images features"]
+) -> Bool[Tensor, " features"]:
+    """Whether even the largest mean absolute change of an x-feature is next to none (n,)."""
+    return largest <= NOTHING * contributions.double().abs().mean(0)
+
+
 def largest_things(
     embedding: Embedding, removals: RecordedRemovals
-) -> tuple[tuple[int, float], ...]:
+) -> tuple[tuple[int | None, float], ...]:
     """Per x-feature the thing, reason or not, that it answers to most, and how purely.
 
     That is the thing whose removal changes its contribution most, on average over the images, and
-    its share of these mean absolute changes of all things; 0 if nothing changes it.
+    its share of these mean absolute changes of all things. The thing is None, and the share 0, if
+    the x-feature answers to nothing, see `NOTHING`.
 
     Args:
         embedding: with x-features that are numbers; its first logit is meant.
@@ -222,7 +230,11 @@ def largest_things(
     less = apply_embedding(embedding, removals.z_without.reshape(-1, dims)).contributions[:, 0]
     size = removal_changes(whole, less.reshape(images, things, -1)).double().abs().mean(0)
     top, thing = size.max(0)
-    return tuple(zip(thing.tolist(), (top / size.sum(0).clamp(min=1e-30)).tolist(), strict=True))
+    purity = top / size.sum(0).clamp(min=1e-30)
+    found = zip(
+        thing.tolist(), purity.tolist(), _answers_to_nothing(top, whole).tolist(), strict=True
+    )
+    return tuple((None, 0.0) if nothing else (its, pure) for its, pure, nothing in found)
 
 
 @dataclass(frozen=True)

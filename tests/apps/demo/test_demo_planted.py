@@ -97,10 +97,17 @@ def test_what_is_said():
         ("blue square", "\N{MINUS SIGN} 30%", "mixed", "two, 40%; answers more to the red plus"),
         ("red plus", "no reason", "false", "two, 40%"),
     ]
-    assert "It has found 1 of the 5 as an x-feature that is mostly that" in headline(0, reasons)
+    assert "It has found 1 of the 2 as an x-feature that is mostly that" in headline(0, reasons)
     half = known_reasons(scores, ((disc, 0.5), (plus, 0.9)), (0.6, 0.04), ("one", "two"))
     assert [one.verdict for one in half] == ["mixed", "mixed"], "4% is not active"
-    assert "It has found none of the 5" in headline(0, half)
+    assert "for 2 reasons" in headline(0, half)
+    assert "none of the 2 as an x-feature of its own, but mixes them;" in headline(0, half)
+    nothing = known_reasons(scores, ((None, 0.0), (plus, 0.9)), (0.6, 0.04), ("one", "two"))
+    assert (nothing[0].verdict, nothing[0].said) == ("missed", "one, 60%; answers to nothing")
+    assert "but mixes 1 of them;" in headline(0, nothing)
+    none = known_reasons(scores, ((None, 0.0), (None, 0.0)), (0.6, 0.4), ("one", "two"))
+    assert [one.verdict for one in none] == ["missed", "missed"], "no thing is made up"
+    assert "It has found none of the 2; the table" in headline(0, none)
     alone = replace(scores, pairs=((0, disc),))
     missed = known_reasons(alone, ((disc, 0.6), (disc, 0.9)), (0.6, 0.4), ("one", "two"))[1]
     assert (missed.verdict, missed.said) == ("missed", "by no x-feature")

@@ -47,15 +47,19 @@ def test_names_go_to_the_strongest_first_and_each_figure_names_one():
     assert [(each.feature, each.name) for each in found] == [(0, "dark cell"), (2, "fine pattern")]
     assert found[0].correlation == pytest.approx(-1)
     assert "r = -1.00 on 4 images" in found[0].note
-    said = example_sentence(found, 4)
+    said = example_sentence(found, with_examples(FeatureNames(4), found))
     assert said.startswith("Names in angle marks are examples, given by a rule; no person looked.")
     dark = words_of_a_rule("dark cell")
     assert f"{dark} is x-feature 1, which goes with the mean brightness (r = -1.00)" in said
     assert "The other 2 go with none of the four figures" in said
-    assert "The other" not in example_sentence(found, 2)
+    assert "The other" not in example_sentence(found[:1], with_examples(FeatureNames(1), found[:1]))
+    kept = with_examples(FeatureNames(4).judge(0, "dark cell", who="Ada"), found)
+    assert "dark" not in example_sentence(found, kept), "a person looked"
+    assert "is x-feature 3" in example_sentence(found, kept)
+    assert example_sentence(found, kept.judge(2, "grid", who="Ada")) == ""
     weak = {BRIGHT: torch.tensor([0.0, 1.0, 0.0, 0.0]).double()}
     assert example_names(bright[:, None], weak) == ()
-    assert example_sentence((), 4).startswith("No x-feature is named")
+    assert example_sentence((), FeatureNames(4)).startswith("No x-feature is named")
 
 
 def test_names_are_marked_as_examples_and_give_way_to_nobody_but_themselves(tmp_path):

@@ -46,7 +46,9 @@ def test_card_and_page_say_the_same_names_figures_and_accuracy(built, tmp_path):
     assert [one["name"] for one in card["features"]] == list(xnn.feature_names)
     assert "“blue wing”" in page.text
     assert [one["share"] for one in card["features"]] == list(report.evaluation.share[0])
-    assert card["shares_on"] == f"{report.evaluation.images} images evaluated"
+    own, images = report.evaluation.bound_positives[0], report.evaluation.images
+    assert own < images
+    assert card["shares_on"] == f"the {own} positives among {images} images evaluated"
     rows = dict(card["faithfulness"])
     for name in ("r2", "f_reg", "f_reg_positives", "f_cls"):
         text = METRICS[name].text(report.evaluation)

@@ -297,7 +297,7 @@ def _similar_link(one: Similar, other: Summary) -> SimilarLink:
 
 def _output_name(output: int, cache: ActivationCache, noun: str) -> str:
     names = cache.class_names
-    return spoken(names[output]) if names and output < len(names) else f"{noun} {output}"
+    return spoken(names[output], names) if names and output < len(names) else f"{noun} {output}"
 
 
 def _facts(

@@ -224,14 +224,16 @@ class ClassView:
         """
         if self.noun == "label" and not self.labelled:
             return self.predicted_name(row)
-        return spoken(self.xnn.class_name(int(self.predictions.kinds[row])))
+        return spoken(self.xnn.class_name(int(self.predictions.kinds[row])), self.xnn.class_names)
 
     def predicted_name(self, row: int) -> str:
         """The name of the class that the network predicts for an image, or whether it is seen."""
         title = spoken(self.job.summary.title)
         if self.noun == "label":
             return title if bool(self.decided[row]) else f"not {title}"
-        return spoken(self.xnn.class_name(int(self.predictions.predicted[row])))
+        return spoken(
+            self.xnn.class_name(int(self.predictions.predicted[row])), self.xnn.class_names
+        )
 
     def other(self, row: int) -> str:
         """How the network takes an image, if otherwise than it is labelled; else empty."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from torch import nn
 
 from torchxnn.apps.benchmark.settings import BUNDLED
-from torchxnn.data.class_names import spoken
+from torchxnn.data.class_names import spoken_all
 from torchxnn.data.datasets.ade20k import ADE20K
 from torchxnn.data.datasets.base import ImageDataset, Sample
 from torchxnn.data.datasets.cub import CUB
@@ -130,7 +130,7 @@ def open_cub(source: TaskSource) -> Task:
         train=train,
         test=test,
         located=test,
-        classes=tuple(spoken(name) for name in names),
+        classes=spoken_all(names),
         parts=(*test.part_names, CONTEXT),
         weigh=weigh,
     )

@@ -184,8 +184,8 @@ class _Drawer:
         return [self.maps[i][feature] for i in indices], [self.samples[i] for i in indices]
 
     def _who(self, index: int) -> str:
-        predicted = spoken(self.xnn.class_name(self.classes[index]))
+        predicted = spoken(self.xnn.class_name(self.classes[index]), self.xnn.class_names)
         if self.data.labels is None:
             return f"predicted {predicted}"
-        label = spoken(self.xnn.class_name(int(self.data.labels[index])))
+        label = spoken(self.xnn.class_name(int(self.data.labels[index])), self.xnn.class_names)
         return label if label == predicted else f"{label}, predicted {predicted}"

@@ -118,7 +118,7 @@ def build_report(
         subtitle="",
         model_name=model_name,
         layer=xnn.layer,
-        targets=tuple(spoken(xnn.target_name(target)) for target in xnn.targets),
+        targets=tuple(spoken(xnn.target_name(target), xnn.class_names) for target in xnn.targets),
         fit=xnn.report,
         evaluation=measured.faithfulness,
         explanations=explanations,
@@ -225,7 +225,9 @@ def _sheets(
     best = torch.tensor(shares).argmax(0)
     several = len(xnn.targets) > 1
     names = [
-        f"{name} (for {spoken(xnn.target_name(xnn.targets[t]))})" if several else name
+        f"{name} (for {spoken(xnn.target_name(xnn.targets[t]), xnn.class_names)})"
+        if several
+        else name
         for name, t in zip(xnn.feature_names, best.tolist(), strict=True)
     ]
     return tuple(
@@ -240,7 +242,7 @@ def _sheets(
                     contribution=float(embedded.contributions[index, best[feature], feature]),
                     caption=dataset.paths[index]
                     if dataset.labels is None
-                    else spoken(xnn.class_name(dataset.labels[index])),
+                    else spoken(xnn.class_name(dataset.labels[index]), xnn.class_names),
                     strength=strength(
                         float(contrast_mass(maps[index][None])[0, feature]) if has_mass else None
                     ),
