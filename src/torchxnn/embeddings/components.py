@@ -18,7 +18,7 @@ from torch import Tensor
 
 from torchxnn.embeddings.concepts import check_activations
 from torchxnn.embeddings.ica import RIDGE, check_ways, unmix_many, ways_to_vary
-from torchxnn.embeddings.linear import fit_linear
+from torchxnn.embeddings.linear import fit_linear, lstsq
 from torchxnn.embeddings.matching import feature_correlation, match_features
 from torchxnn.errors import DataError, check_finite
 
@@ -132,7 +132,7 @@ def find_components(
     generator = torch.Generator().manual_seed(seed)
     unmixing = consensus(rows, n_components, generator)
     sources = rows @ unmixing.mT
-    gains = torch.linalg.lstsq(sources, rows[:, [target]]).solution[:, 0]
+    gains = lstsq(sources, rows[:, [target]])[:, 0]
     order = (sources * gains).std(0).argsort(descending=True, stable=True)
     unmixing, gains = unmixing[order], gains[order]
     parts = gains.unsqueeze(1) * (unmixing @ weight)

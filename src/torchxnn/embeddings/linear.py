@@ -105,6 +105,20 @@ RIDGE = 1e-3
 """Share of the mean variance that is added to the diagonal when a linear map is fitted."""
 
 
+STALE_PIVOTS = torch.torch_version.TorchVersion(torch.__version__) < (2, 14)
+"""Whether PyTorch hands LAPACK's gelsy, its default on a CPU, pivots that nobody has written: then
+two calls differ in the last digits, and matrices without full rank may be solved wrongly (PyTorch's
+issue 187411)."""
+
+
+def lstsq(
+    matrix: Float[Tensor, "rows columns"], wanted: Float[Tensor, "rows targets"]
+) -> Float[Tensor, "columns targets"]:
+    """Least squares, the same in every call, also where PyTorch's default driver is not."""
+    driver = "gelsd" if STALE_PIVOTS and matrix.device.type == "cpu" else None
+    return torch.linalg.lstsq(matrix, wanted, driver=driver).solution
+
+
 def fit_linear(
     inputs: Float[Tensor, "samples dims"],
     outputs: Float[Tensor, "samples targets"],
@@ -134,7 +148,7 @@ def fit_linear(
         cross += centred.mT @ wanted[part]
     damping = ridge * covariance.diagonal().mean() + torch.finfo(torch.float64).tiny
     eye = torch.eye(len(covariance), dtype=torch.float64, device=inputs.device)
-    weight = torch.linalg.lstsq(covariance + damping * eye, cross).solution.mT
+    weight = lstsq(covariance + damping * eye, cross).mT
     return weight.to(inputs.dtype), (mean_out - weight @ mean_in).to(inputs.dtype)
 
 
