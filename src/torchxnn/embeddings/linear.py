@@ -105,7 +105,7 @@ RIDGE = 1e-3
 """Share of the mean variance that is added to the diagonal when a linear map is fitted."""
 
 
-STALE_PIVOTS = torch.torch_version.TorchVersion(torch.__version__) < (2, 14)
+STALE_PIVOTS = torch.torch_version.TorchVersion(torch.__version__) < "2.14"
 """Whether PyTorch hands LAPACK's gelsy, its default on a CPU, pivots that nobody has written: then
 two calls differ in the last digits, and matrices without full rank may be solved wrongly (PyTorch's
 issue 187411)."""
