@@ -101,7 +101,7 @@ class Digits:
 def write_digits(folder: Path, epochs: int, classes: int) -> Digits:
     """A folder of test images, saved XNNs of digits, the four among them, and a report of it."""
     model, images, labels, train, test = GALLERY["train_network"](epochs)
-    named = tuple(f"{number} {word}" for number, word in enumerate(GALLERY["WORDS"]))
+    named = tuple(f"{number:02} {word}" for number, word in enumerate(GALLERY["WORDS"]))
     for row in test.tolist():
         own = folder / "images" / named[labels[row]]
         own.mkdir(parents=True, exist_ok=True)
