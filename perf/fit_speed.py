@@ -43,7 +43,7 @@ from torchxnn.apps.benchmark.tasks import TaskSource, open_cub
 from torchxnn.data.activations import Activations
 from torchxnn.data.positives import find_positives, sample_weights, split_kinds
 from torchxnn.embeddings.concepts import with_readout
-from torchxnn.embeddings.linear import group_moments, second_moments
+from torchxnn.embeddings.linear import group_moments, lstsq, second_moments
 from torchxnn.embeddings.nmf import fit_nmf
 from torchxnn.embeddings.srae import SRAE
 from torchxnn.embeddings.topk_sae import TopKConfig, fit_topk_sae
@@ -392,9 +392,9 @@ def overcomplete_sae(
             sample_weights(train, (target,), settings.ours().positive_share).sqrt().unsqueeze(1)
         )
         ones = [torch.cat([x, torch.ones(len(x), 1)], 1) for x in (e, other)]
-        solution = torch.linalg.lstsq(
+        solution = lstsq(
             (weights * ones[0]).double(), (weights * train.logits[:, [target]]).double()
-        ).solution
+        )
         logit = test.logits[:, target].double()
         rest = ones[1].double() @ solution[:, 0] - logit
         values.append(float(1 - rest.square().sum() / (logit - logit.mean()).square().sum()))

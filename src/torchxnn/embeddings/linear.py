@@ -65,7 +65,8 @@ def products(
 ) -> Float[Tensor, "*fits rows columns"]:
     """`left @ right`, where a fit's product has the same bits whatever lies beside it.
 
-    With `added` this is added to every row. Of several small matrices MKL computes the products
+    (G, M, d) times (G, d, n) gives (G, M, n) for G fits; without G it is one product. With `added`,
+    (G, 1, n), this is added to every row. Of several small matrices MKL computes the products
     in another order than that of one, and training carries the last digit on to the third; so on a
     CPU every fit's small product is computed by itself. A large one is the same in either way.
     Compiled code has the order of its compiler, so nothing is taken apart for it.
@@ -114,7 +115,11 @@ issue 187411)."""
 def lstsq(
     matrix: Float[Tensor, "rows columns"], wanted: Float[Tensor, "rows targets"]
 ) -> Float[Tensor, "columns targets"]:
-    """Least squares, the same in every call, also where PyTorch's default driver is not."""
+    """The X (d, k) of least norm of :math:`A X - B`, for A (M, d) and B (M, k).
+
+    It is the same in every call, also on a CPU where PyTorch's default driver is not; see
+    `STALE_PIVOTS`. Values are not checked.
+    """
     driver = "gelsd" if STALE_PIVOTS and matrix.device.type == "cpu" else None
     return torch.linalg.lstsq(matrix, wanted, driver=driver).solution
 
