@@ -311,6 +311,21 @@ def test_help_names_every_command(capsys):
         assert command in out
 
 
+def test_what_is_missing_names_the_whole_command(capsys):
+    line = fails(capsys, "benchmark", "rules", "--root", "nowhere")
+    assert "Missing from xnn benchmark rules: " in line
+    assert line.endswith("(`xnn benchmark rules --help`)")
+
+
+@pytest.mark.parametrize("place", ["file", "file/below"])
+def test_demo_asks_for_its_place_before_it_trains(capsys, tmp_path, monkeypatch, place):
+    (tmp_path / "file").write_text("mine")
+    monkeypatch.setattr("torchxnn.apps.demo.prepare_planted", None)
+    line = fails(capsys, "demo", "--data", "planted", "--out", tmp_path / place)
+    assert "report.html cannot be written" in line
+    assert (tmp_path / "file").read_text() == "mine"
+
+
 def test_demo_needs_its_data(capsys, tmp_path):
     line = fails(capsys, "demo", "--data", "cub", "--out", tmp_path / "demo")
     assert "--root" in line

@@ -57,11 +57,12 @@ class Demo:
             from torchxnn.cli.tables import evaluation_table, fit_table
             from torchxnn.data.datasets.base import make_loader
             from torchxnn.data.record import record_activations
-            from torchxnn.storage.files import check_replaceable
+            from torchxnn.storage.files import check_replaceable, check_writable
             from torchxnn.storage.saved_folder import MARKER
 
         start = time.perf_counter()
         check_replaceable(self.out / "xnn", MARKER)
+        check_writable(self.out / "report.html")
         with terminal.progress() as progress:
             setup = self._prepare(progress)
             xnn, fit = self._fit(setup, progress)

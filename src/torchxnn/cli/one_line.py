@@ -35,6 +35,7 @@ def one_line(said: str, command: str) -> str | None:
     if shallow[0].startswith("Missing from"):
         names = ", ".join(" ".join(line.split()) for line in shallow[1:])
         text = f"{shallow[0]} {names}"
+        command = shallow[0].removeprefix("Missing from ").rstrip(":")  # below that asked for, too
     else:
         text = " ".join(" ".join(first).split())
     for pattern, plain in _PLAINER:
