@@ -97,7 +97,10 @@ SUBJECTS = {
     },
     "apps": {
         "heatmaps": ("Heatmaps of a whole data set", "heatmaps"),
-        "what_if": ("What if: one image", "what_if.config what_if.one_image what_if.result"),
+        "what_if": (
+            "What if: one image",
+            "what_if.change what_if.config what_if.one_image what_if.result",
+        ),
         "what_if_table": ("What if: many images", "what_if.table"),
         "report": ("Reports", "report"),
         "atlas": ("Atlases", "atlas"),

@@ -11,8 +11,9 @@ import torch
 from PIL import Image
 
 from explanation_examples import CERTIFICATE, explanation, peak, photograph
+from torchxnn.apps.what_if.change import Change
 from torchxnn.apps.what_if.config import WhatIfConfig
-from torchxnn.apps.what_if.result import Change, WhatIf
+from torchxnn.apps.what_if.result import WhatIf
 from torchxnn.errors import DataError
 from torchxnn.explanations.contrast import contrast
 from torchxnn.explanations.text_table import TableExplanation, TextExplanation

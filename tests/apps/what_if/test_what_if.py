@@ -17,10 +17,11 @@ from conftest import make_images, make_net
 from explanation_examples import explanation
 from page_examples import Page
 from torchxnn import XNN
+from torchxnn.apps.what_if.change import Change
 from torchxnn.apps.what_if.config import WhatIfConfig
 from torchxnn.apps.what_if.one_image import expected_cost, what_if
 from torchxnn.apps.what_if.painting import regions_of
-from torchxnn.apps.what_if.result import Change, WhatIf
+from torchxnn.apps.what_if.result import WhatIf
 from torchxnn.apps.what_if.table import FIGURES, ORDERS, WAYS, what_if_table
 from torchxnn.cli.main import main
 from torchxnn.cli.saved_run import folder_names

@@ -22,9 +22,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from torchxnn.apps.what_if.change import Change
 from torchxnn.apps.what_if.config import WhatIfConfig
 from torchxnn.apps.what_if.painting import paint_over, preprocessing_of, regions_of
-from torchxnn.apps.what_if.result import Change, WhatIf
+from torchxnn.apps.what_if.result import WhatIf
 from torchxnn.data.positives import target_position
 from torchxnn.errors import DataError
 from torchxnn.metrics.insertion_deletion import control_regions

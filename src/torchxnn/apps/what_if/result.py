@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any, final
 
 import numpy as np
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import UInt8
 from matplotlib.figure import Figure
 from PIL import Image
 
+from torchxnn.apps.what_if.change import ARRAYS, ELSEWHERE, Change
 from torchxnn.apps.what_if.config import CLAIM_LEVEL, WhatIfConfig
 from torchxnn.errors import DataError
 from torchxnn.explanations.drawing.canvas import Page
@@ -32,12 +33,8 @@ from torchxnn.explanations.saved_result import SavedResult
 from torchxnn.metrics.intervals import holm_adjust
 from torchxnn.storage.artifact import Format, structure
 
-_ARRAYS = ("heatmap", "region", "masked", "control")
 _PLAIN = ("target", "target_name", "logit", "reproduced", "decoded", "path")
 _TEMPLATE = Path(__file__).parent / "templates" / "what_if.html.j2"
-ELSEWHERE = "network, regions elsewhere (mean)"
-"""The bar that also shows the range of the controls."""
-
 _HEADINGS = ("", "its region painted over", "one of the other places")
 _STYLE = """
 .sums .bar { height: 13px; min-width: 8rem; } .range { fill: #1b1f24; }
@@ -47,123 +44,6 @@ _STYLE = """
 """
 _WIDTH, _MARGIN, _GAP, _PICTURE, _BARS = 9.0, 0.2, 0.12, 1.3, 3.9  # inches
 _SMALL = 8.0  # points
-
-
-@dataclass(frozen=True, eq=False)
-class Change:
-    """What one x-feature's absence changes on one image, in logits of one target.
-
-    Attributes:
-        feature: 0-based.
-        name: for people.
-        activation: E.
-        contribution: to the logit; see `Embedding.contributions`.
-        pixels: of its region; 0 if it is inactive or its map is empty, and nothing is painted over:
-            then there are no controls.
-        set_reproduced: (a) the reproduced logit, if E is set to the value.
-        masked_real: (b) the network's own logit, if the region is painted over.
-        masked_reproduced: (b) the reproduced logit of that image.
-        control_real: the network's own, if a region elsewhere is painted over; one each.
-        control_reproduced: the reproduced logits of these images; one each.
-        decoded_real: (c) the network's logit on the reconstruction with E set so minus that with it
-            as it is; None where x-features are maps.
-        heatmap: (H, W), signed.
-        region: (H, W).
-        masked: (H, W, 3), the image with the region painted over.
-        control: (H, W, 3), the same for one of the controls.
-    """
-
-    feature: int
-    name: str
-    activation: float
-    contribution: float
-    pixels: int
-    set_reproduced: float
-    masked_real: float
-    masked_reproduced: float
-    control_real: tuple[float, ...]
-    control_reproduced: tuple[float, ...]
-    decoded_real: float | None
-    heatmap: Float[np.ndarray, "height width"]
-    region: Bool[np.ndarray, "height width"]
-    masked: UInt8[np.ndarray, "height width 3"]
-    control: UInt8[np.ndarray, "height width 3"]
-
-    @property
-    def control_mean(self) -> float:
-        """Mean change of the network's own logit over the controls."""
-        return float(np.mean(self.control_real)) if self.control_real else 0.0
-
-    @property
-    def control_range(self) -> tuple[float, float] | None:
-        """The least and the largest of these changes; None where there are not several."""
-        several = len(self.control_real) > 1
-        return (min(self.control_real), max(self.control_real)) if several else None
-
-    @property
-    def region_share(self) -> float:
-        """Share of the image that the region takes."""
-        return self.pixels / self.region.size
-
-    @property
-    def relevance_share(self) -> float:
-        """Share of the map's positive relevance that lies in the region; 0 of an empty map."""
-        positive = np.maximum(self.heatmap, 0)
-        return float(positive[self.region].sum() / (positive.sum() or 1.0))
-
-    @property
-    def pieces(self) -> int:
-        """Patches that the region consists of: pixels that touch, corners included, are one."""
-        from scipy.ndimage import label  # its import takes as long as many maps
-
-        return int(label(self.region, np.ones((3, 3)))[1])
-
-    def extent(self) -> str:
-        """How large the region is: of the image, in how many patches, and of the relevance."""
-        patches = "one patch" if self.pieces == 1 else f"{self.pieces} patches"
-        return (
-            f"{self.region_share:.0%} of the image in {patches}, {self.relevance_share:.0%} of its "
-            "positive relevance"
-        )
-
-    @property
-    def claimed_sign(self) -> int:
-        """Whether the logit should rise (1) or fall (-1) without it; 0 if it claims nothing."""
-        return (self.set_reproduced > 0) - (self.set_reproduced < 0)
-
-    @property
-    def p(self) -> float | None:
-        """How often a place chosen like the controls' would move the logit as far as the region.
-
-        (1 + the controls that move the network's logit at least as far in the claimed direction) /
-        (controls + 1), not corrected. None where there is no region, or nothing is claimed.
-        """
-        if self.pixels == 0 or not self.claimed_sign:
-            return None
-        return (1 + self.as_far) / (1 + len(self.control_real))
-
-    @property
-    def as_far(self) -> int:
-        """Controls that move the network's logit at least as far as the region, as claimed."""
-        own = self.claimed_sign * self.masked_real
-        return sum(self.claimed_sign * each >= own for each in self.control_real)
-
-    def record(self) -> dict[str, Any]:
-        """The numbers as plain values."""
-        names = [each.name for each in fields(self) if each.name not in _ARRAYS]
-        return {name: getattr(self, name) for name in names} | {"p": self.p}
-
-    def bars(self) -> tuple[tuple[str, float], ...]:
-        """The changes with their names, in the order in which they are drawn."""
-        bars = [
-            ("reproduced, x-feature set", self.set_reproduced),
-            ("network, region painted over", self.masked_real),
-            (ELSEWHERE, self.control_mean),
-            ("reproduced, region painted over", self.masked_reproduced),
-        ]
-        if self.decoded_real is not None:
-            bars.append(("network, reconstruction without it", self.decoded_real))
-        return tuple(bars)
 
 
 @final
@@ -291,7 +171,7 @@ class WhatIf(SavedResult):
 
     def _write(self, folder: Path) -> tuple[dict[str, Any], bytes, Figure]:
         arrays: dict[str, Any] = {
-            name: np.stack([getattr(one, name) for one in self.changes]) for name in _ARRAYS
+            name: np.stack([getattr(one, name) for one in self.changes]) for name in ARRAYS
         }
         np.savez_compressed(folder / "arrays.npz", image=self.image, **arrays)
         pictures = {"image": self.image}
@@ -327,13 +207,13 @@ class WhatIf(SavedResult):
         given = {"on_object": 0.0, **record["config"]}  # as in files of earlier versions
         config = structure(given, WhatIfConfig, str(folder))
         with np.load(folder / "arrays.npz", allow_pickle=False) as arrays:
-            own = {name: arrays[name] for name in _ARRAYS}
+            own = {name: arrays[name] for name in ARRAYS}
             image = arrays["image"]
         changes = []
         for at, one in enumerate(record["changes"]):
-            values = {f.name: one[f.name] for f in fields(Change) if f.name not in _ARRAYS}
+            values = {f.name: one[f.name] for f in fields(Change) if f.name not in ARRAYS}
             values |= {name: tuple(one[name]) for name in ("control_real", "control_reproduced")}
-            changes.append(Change(**values, **{name: own[name][at] for name in _ARRAYS}))
+            changes.append(Change(**values, **{name: own[name][at] for name in ARRAYS}))
         return cls(image=image, changes=tuple(changes), config=config, **plain)
 
     def facts(self) -> list[tuple[str, str]]:
