@@ -46,7 +46,7 @@ def absence():
         feature=1, name="red", activation=2.0, contribution=3.0, pixels=5, set_reproduced=-3.0,
         masked_real=-2.5, masked_reproduced=-2.25, control_real=(-0.5, 0.1),
         control_reproduced=(0.0, 1e-9), decoded_real=None, heatmap=heatmap, region=heatmap > 0,
-        masked=255 - image, control=image,
+        masked=255 - image, control=image, control_region=np.roll(heatmap > 0, 9, 1),
     )  # fmt: skip
     idle = replace(change, feature=0, activation=0.0, pixels=0, region=np.zeros((30, 40), bool))
     config = WhatIfConfig(share=0.2, pixels=5)

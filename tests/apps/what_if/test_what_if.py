@@ -198,9 +198,9 @@ def one_change(real, controls, claimed=-1.0):
     painted, control = image.copy(), image.copy()
     painted[2:4, 2:4] = 0
     control[5:7, 5:7] = 0
-    region = (painted == 0).all(-1)
+    region, elsewhere = ((pixels == 0).all(-1) for pixels in (painted, control))
     change = Change(0, "wing", 1.0, -claimed, 4, claimed, real, 0.0, controls, controls, None,
-                    region.astype(np.float32), region, painted, control)  # fmt: skip
+                    region.astype(np.float32), region, painted, control, elsewhere)  # fmt: skip
     return WhatIf(image, 0, "it", 0.0, 0.0, None, (change,), WhatIfConfig())
 
 
@@ -232,7 +232,7 @@ def test_a_region_is_patches_of_the_smoothed_map():
     (one,), black, shares = one_change(-1.0, (0.0,)).changes, np.zeros((100, 100, 3), np.uint8), []
     for region in (scattered, together):
         one = replace(one, heatmap=single[0].numpy(), region=region.numpy(), pixels=12,
-                      masked=black, control=black)  # fmt: skip
+                      masked=black, control=black, control_region=region.numpy())  # fmt: skip
         shares.append((one.pieces, one.relevance_share))
     total = 12 * 1.5 + 144
     assert shares == [(12, pytest.approx(18 / total)), (1, pytest.approx(12 / total))]
@@ -274,6 +274,10 @@ def test_painted_regions_are_outlined_and_the_range_is_drawn(tmp_path):
     assert ((painted == OUTLINE).all(-1) == around).all()
     assert ((control == OUTLINE).all(-1) == np.roll(around, 3, (0, 1))).all()
     assert (painted[2:4, 2:4] == 0).all()  # what is painted over is seen whole
+    restored = found.changes[0].control.copy()
+    restored[5, 5] = 100  # painting gave this pixel the colour that it had
+    _, _, again = found.pictures(replace(found.changes[0], control=restored))
+    assert ((again == OUTLINE).all(-1) == np.roll(around, 3, (0, 1))).all()
     assert found.largest() == 1.0
     found.save(tmp_path / "it")
     page = Page(tmp_path / "it" / "what_if.html")
@@ -292,7 +296,7 @@ def test_by_luck_no_more_than_one_in_twenty_pictures_gets_a_claim():
         empty = np.zeros((2, 2), bool)
         changes = tuple(
             Change(i, "x", 1.0, 1.0, 1, -1.0, draw[0], 0.0, tuple(draw[1:]), (), None,
-                   empty.astype(np.float32), ~empty, *[np.zeros((2, 2, 3), np.uint8)] * 2)
+                   empty.astype(np.float32), ~empty, *[np.zeros((2, 2, 3), np.uint8)] * 2, empty)
             for i, draw in enumerate(generator.standard_normal((5, 1 + controls)).tolist())
         )  # fmt: skip
         found = WhatIf(np.zeros((2, 2, 3), np.uint8), 0, "it", 0.0, 0.0, None, changes,
@@ -438,10 +442,27 @@ def test_folder_page_and_figure(xnn, image, tmp_path):
     with Image.open(tmp_path / "it" / "figure.png") as figure:
         assert np.asarray(figure.convert("L")).std() > 5
     found.save(tmp_path / "it")
+    for one in found.changes:
+        away = one.control_region
+        assert away.sum() == one.pixels
+        changed = (one.control != found.image).any(-1)
+        assert not (changed & ~away).any()
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.txt").write_text("x")
     with pytest.raises(FileExistsError):
         found.save(tmp_path / "other")
+
+
+def test_a_saved_result_of_an_earlier_version_shows_where_pixels_changed(tmp_path):
+    """Its arrays do not say where the control lies."""
+    found = one_change(-0.62, (-0.7, 0.5, 0.2))
+    found.save(tmp_path / "it")
+    file = tmp_path / "it" / "arrays.npz"
+    with np.load(file) as arrays:
+        kept = {name: arrays[name] for name in arrays if name != "control_region"}
+    np.savez_compressed(file, **kept)
+    (read,), (one,) = WhatIf.load(tmp_path / "it").changes, found.changes
+    assert (read.control_region == one.control_region).all()
 
 
 # --- the table

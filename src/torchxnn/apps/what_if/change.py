@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
-ARRAYS = ("heatmap", "region", "masked", "control")
+ARRAYS = ("heatmap", "region", "masked", "control", "control_region")
 """The attributes of a `Change` that are arrays."""
 
 ELSEWHERE = "network, regions elsewhere (mean)"
@@ -37,6 +37,7 @@ class Change:
         region: (H, W).
         masked: (H, W, 3), the image with the region painted over.
         control: (H, W, 3), the same for one of the controls.
+        control_region: (H, W), what is painted over there; empty if nothing is.
     """
 
     feature: int
@@ -54,6 +55,7 @@ class Change:
     region: Bool[np.ndarray, "height width"]
     masked: UInt8[np.ndarray, "height width 3"]
     control: UInt8[np.ndarray, "height width 3"]
+    control_region: Bool[np.ndarray, "height width"]
 
     @property
     def control_mean(self) -> float:

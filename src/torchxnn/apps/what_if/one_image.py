@@ -31,7 +31,6 @@ from torchxnn.errors import DataError
 from torchxnn.metrics.insertion_deletion import control_regions
 from torchxnn.models.attached import XNNOutput
 from torchxnn.models.layers import run_with_output
-from torchxnn.models.preprocessing import Preprocessing
 from torchxnn.xnn import XNN
 
 _AT_ONCE = 64  # painted images per pass of the network
@@ -91,7 +90,8 @@ def what_if(
         contribution = float(said.contributions[0, index, feature])
         moved = 0.0 - contribution
         region = regions[at]
-        painted = _paint(batch, region, mass, counts, preprocessing, config)
+        missing = _versions(region, mass, counts, config.seed)
+        painted = paint_over(batch, ~missing, preprocessing, config.inpainting)
         after = [_both(xnn.run(part), explained, index) for part in painted.split(_AT_ONCE)]
         changes = torch.cat(after) - before
         if config.value is not None:
@@ -114,6 +114,7 @@ def what_if(
                 region=region.numpy(),
                 masked=preprocessing.picture(painted[0]),
                 control=preprocessing.picture(painted[-1]),
+                control_region=missing[-1].numpy(),
             )
         )
     return WhatIf(
@@ -178,20 +179,16 @@ def _object_mass(maps: Float[Tensor, "maps height width"]) -> Float[Tensor, "hei
     return (positive / positive.sum((1, 2), keepdim=True).clamp(min=1e-30)).mean(0)
 
 
-def _paint(
-    batch: Float[Tensor, "1 channels height width"],
+def _versions(
     region: Bool[Tensor, "height width"],
     mass: Float[Tensor, "height width"],
     counts: tuple[int, int],
-    preprocessing: Preprocessing,
-    config: WhatIfConfig,
-) -> Float[Tensor, "versions channels height width"]:
-    """The image without a region, and without such regions elsewhere; as it is without a region."""
+    seed: int,
+) -> Bool[Tensor, "versions height width"]:
+    """What each picture lacks: a region, then regions like it elsewhere, if it has any pixels."""
     if not bool(region.any()):
-        return batch
-    controls = control_regions(region, mass, *counts, config.seed)
-    versions = torch.cat([region.unsqueeze(0), controls])
-    return paint_over(batch, ~versions, preprocessing, config.inpainting)
+        return region.unsqueeze(0)
+    return torch.cat([region.unsqueeze(0), control_regions(region, mass, *counts, seed)])
 
 
 def _both(said: XNNOutput, target: int, index: int) -> Float[Tensor, "batch 2"]:

@@ -207,8 +207,10 @@ class WhatIf(SavedResult):
         given = {"on_object": 0.0, **record["config"]}  # as in files of earlier versions
         config = structure(given, WhatIfConfig, str(folder))
         with np.load(folder / "arrays.npz", allow_pickle=False) as arrays:
-            own = {name: arrays[name] for name in ARRAYS}
             image = arrays["image"]
+            own = {name: arrays[name] for name in ARRAYS if name in arrays}
+        # not in files of earlier versions: the pixels that painting changed
+        own.setdefault("control_region", (own["control"] != image).any(-1))
         changes = []
         for at, one in enumerate(record["changes"]):
             values = {f.name: one[f.name] for f in fields(Change) if f.name not in ARRAYS}
@@ -237,11 +239,10 @@ class WhatIf(SavedResult):
         """
         if not one.pixels:
             return faded(self.image), one.masked, one.control
-        elsewhere = (one.control != self.image).any(-1)
         return (
             heatmap_over(self.image, one.heatmap),
             outlined(one.masked, one.region),
-            outlined(one.control, elsewhere),
+            outlined(one.control, one.control_region),
         )
 
     def largest(self) -> float:
