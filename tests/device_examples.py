@@ -5,7 +5,7 @@ from contextlib import nullcontext
 import pytest
 import torch
 
-from pretended_device import pretended_devices
+from pretended_device import pretended_apple, pretended_devices
 
 CUDA = "needs a GPU that CUDA finds; none is here"
 SECOND = "needs two GPUs that CUDA finds"
@@ -25,4 +25,5 @@ def opened(name):
     missing = {"cuda": count < 1, "cuda:1": count < 2, "mps": not torch.backends.mps.is_available()}
     if missing.get(name, False):
         pytest.skip({"cuda": CUDA, "cuda:1": SECOND, "mps": MPS}[name])
-    return pretended_devices() if name == "pretended" else nullcontext(torch.device(name))
+    pretended = {"pretended": pretended_devices, "apple": pretended_apple}
+    return pretended[name]() if name in pretended else nullcontext(torch.device(name))

@@ -6,21 +6,29 @@ not meet a tensor that does not: as on CUDA, only numbers, indices and copies cr
 is marked rather than tensors, so views, parameters and `.data` agree.
 
 Marks are followed in the thread that entered `pretended_devices()`.
+
+`pretended_apple()` gives `APPLE` instead, a GPU of Apple (MPS): it also refuses float64 and what
+`apple_gpu` lists. What MPS computes in other digits, or wrongly, it does not show.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+import apple_gpu
+
 PRETENDED, OTHER = (torch.device("privateuseone", index) for index in range(2))
+APPLE = torch.device("mps", 0)
 CPU = torch.device("cpu")
 
 if not hasattr(torch, PRETENDED.type):  # what `torch.autocast` and `torch.manual_seed` ask for
@@ -51,6 +59,8 @@ def device_of(tensor: Tensor) -> torch.device:
 
 
 def _place(tensor: Tensor, device: torch.device) -> None:
+    if device == APPLE:
+        apple_gpu.check_precision(tensor)
     with torch._C.DisableTorchFunction():
         tensor.untyped_storage().pretended = device
 
@@ -129,6 +139,9 @@ class _Operations(TorchDispatchMode):
             device = _common_device(func, name, args, kwargs)
         if _WAITS and device != CPU and _waits_for_values(name, args):
             _note("from the device")
+        if APPLE in (device, *map(device_of, given)):
+            apple_gpu.refuse(name, args, given[0].dtype if given else None)
+            _check_copy(name, given)
         before = {tensor.untyped_storage()._cdata for tensor in given}
         result = func(*args, **kwargs)
         if device != CPU:
@@ -136,6 +149,12 @@ class _Operations(TorchDispatchMode):
                 if tensor.untyped_storage()._cdata not in before:
                     _place(tensor, device)
         return result
+
+
+def _check_copy(name: str, given: list[Tensor]) -> None:
+    """A copy converts where it comes from: to float64 on MPS, as `Copy.mm` of PyTorch has it."""
+    if name in ("copy_", "copy") and device_of(given[1]) == APPLE:
+        apple_gpu.check_precision(given[0])
 
 
 def _waits_for_values(name: str, args: Any) -> bool:
@@ -206,7 +225,7 @@ def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
 
 def _made(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     """What a function makes on a device that it is told."""
-    device = torch.device(kwargs["device"])
+    device = _with_index(torch.device(kwargs["device"]))
     if isinstance(kwargs.get("generator"), torch.Generator) and device != CPU:
         raise RuntimeError(f"Expected a '{device}' generator for {func}, but got one of the CPU")
     result = func(*args, **{**kwargs, "device": CPU})
@@ -232,10 +251,17 @@ def _to(func: Any, args: Any, kwargs: dict[str, Any]) -> Tensor:
             there = torch.device(value)
         elif isinstance(value, torch.dtype):
             kept["dtype"] = value
-    if there.type == PRETENDED.type and there.index is None:
-        there = PRETENDED
+    there = _with_index(there)
+    if APPLE in (here, there) and here != there and "dtype" in kept:
+        tensor = tensor.to(kept.pop("dtype"))  # before it crosses, as in `Copy.mm`
     moved = _Moved.apply(tensor, there) if here != there or kwargs.get("copy") else tensor
     return moved.to(**kept) if kept else moved
+
+
+def _with_index(device: torch.device) -> torch.device:
+    """The first device of a kind that is named without a number."""
+    first = {each.type: each for each in (PRETENDED, APPLE)}
+    return device if device.index is not None else first.get(device.type, device)
 
 
 @contextmanager
@@ -243,3 +269,20 @@ def pretended_devices() -> Iterator[torch.device]:
     """Let `PRETENDED` and `OTHER` be devices in this thread."""
     with _Functions(), _Operations():
         yield PRETENDED
+
+
+@contextmanager
+def pretended_apple(memory: int = 2**34) -> Iterator[torch.device]:
+    """Let `APPLE` be a device in this thread, with so many bytes of memory."""
+    known = {
+        "recommended_max_memory": lambda: memory,
+        "driver_allocated_memory": lambda: 0,
+        "current_allocated_memory": lambda: 0,
+        "synchronize": lambda: None,
+        "device_count": lambda: 1,
+        "is_available": lambda: True,
+    }
+    # cached as PyTorch's own, whose compiler looks for what is wrapped
+    here = mock.patch.object(torch.backends.mps, "is_available", cache(lambda: True))
+    with here, mock.patch.multiple(torch.mps, **known), _Functions(), _Operations():
+        yield APPLE

@@ -8,6 +8,8 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import nn
+from torch.nn import functional
 
 from atlas_examples import LAYER, make_parts, small_network
 from cli_examples import write_letters
@@ -81,8 +83,37 @@ def test_what_would_crash_on_cuda_crashes_on_the_pretended_device():
             there.numpy()
 
 
+def test_what_apples_gpus_refuse_is_refused():
+    here = torch.ones(3, dtype=torch.float64)
+    with opened("apple") as device:
+        there = torch.ones(3, device=device)
+        assert (there.device, torch.ones(1, device="mps").device) == (device, device)
+        assert here.to(device, torch.float32).device == device  # converted before it crosses
+        assert (there.cpu().double() + here).sum() == 6
+        assert (there * torch.tensor(2.0, dtype=torch.float64)).dtype == torch.float32
+        for wrong in (
+            lambda: here.to(device),
+            lambda: there.double(),
+            lambda: there.to("cpu", torch.float64),
+            lambda: torch.zeros(3, dtype=torch.float64).copy_(there),
+            lambda: there.sum(0, dtype=torch.float64),
+            lambda: torch.tensor(here.numpy(), device=device),
+            lambda: there.new_zeros(2, dtype=torch.float64),
+            lambda: nn.Linear(2, 2, dtype=torch.float64).to(device),
+        ):
+            with pytest.raises(TypeError, match="doesn't support float64"):
+                wrong()
+        for missing in (torch.linalg.eigh, torch.linalg.qr):
+            with pytest.raises(NotImplementedError, match="for the MPS device"):
+                missing(torch.eye(2, device=device))
+        odd = torch.ones(1, 1, 5, 5, device=device)
+        with pytest.raises(RuntimeError, match="must be divisible"):
+            functional.adaptive_avg_pool2d(odd, 2)
+        assert functional.adaptive_avg_pool2d(odd, 1) == 1
+
+
 def test_a_module_moves_to_the_pretended_device_and_learns_there():
-    net = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.BatchNorm1d(4))
+    net = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
     images = torch.rand(5, 3).requires_grad_()
     with pretended_devices() as device:
         net.to(device)
@@ -157,7 +188,13 @@ def test_compiled_fits_run_on_cuda():
 
 # --- one XNN: maps, explanations, evaluation, what-if, bulk, saved files ------------------------
 
-SQUARE = Preprocessing(size=12, resize="squash")
+SQUARE = Preprocessing(size=14, resize="squash")
+
+
+def divisible_images(count):
+    """Images whose maps of 6 x 6 the network pools to 2 x 2: MPS refuses what does not divide."""
+    images, kinds = make_images(count)
+    return functional.pad(images, (1, 1, 1, 1)), kinds
 
 
 def xnn_on(device):
@@ -202,13 +239,25 @@ def saved_and_loaded(xnn, images, tmp_path):
     return [*maps, there.run(images).contributions]
 
 
+@pytest.mark.filterwarnings("ignore::torchxnn.errors.AttributionWarning")
+def test_maps_run_without_float64_and_with_the_same_certificate():
+    images = divisible_images(2)[0]
+    expected = xnn_on("cpu").explain(images[0], label=1)
+    with opened("apple") as device:
+        found = xnn_on(device).explain(images[0].to(device), label=1)
+        assert found.certificate.conservation_error < 1e-6
+        shares = found.certificate.fallback_shares
+    torch.testing.assert_close(found.heatmaps.cpu(), expected.heatmaps)
+    assert shares == pytest.approx(expected.certificate.fallback_shares)
+
+
 PATHS = [attributed, explained, removed, in_bulk, saved_and_loaded]
 
 
 @pytest.mark.filterwarnings("ignore::torchxnn.errors.AttributionWarning")
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: path.__name__)
 def test_a_path_gives_what_it_gives_on_the_cpu(path, device, tmp_path):
-    images = make_images(4)[0]
+    images = divisible_images(4)[0]
     (tmp_path / "cpu").mkdir()
     (tmp_path / "there").mkdir()
     expected = path(xnn_on("cpu"), images, tmp_path / "cpu")
@@ -220,7 +269,7 @@ def test_a_path_gives_what_it_gives_on_the_cpu(path, device, tmp_path):
 @pytest.mark.filterwarnings("ignore::torchxnn.errors.AttributionWarning")
 @pytest.mark.filterwarnings("ignore:.*left out of O1:torchxnn.errors.XNNWarning")
 def test_a_whole_fit_and_its_evaluation_on_maps(device):
-    images, kinds = make_images(48)
+    images, kinds = divisible_images(48)
     loader = list(zip(images.split(16), kinds.split(16), strict=True))
     xnn = XNN(make_net().to(device), "features.3", 3)
     conv = ConvConfig(channels=(8,), map_batch_size=16, map_positions=8)

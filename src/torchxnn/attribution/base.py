@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from torchxnn.embeddings.exact import exact_sum
 from torchxnn.errors import DataError, NonFiniteError, XNNError
 from torchxnn.models.hooks import in_precision_of, preserve_state
 from torchxnn.models.layers import check_images, unwrap
@@ -113,7 +114,7 @@ def contrast_mass(maps: Float[Tensor, "batch targets *map"]) -> Float[Tensor, "b
     Relevance starts as 1 on the target, so of a contrastive map it is the share that did not go the
     same way as that of the dual unit; of a marginal map it is 1.
     """
-    return maps.clamp(min=0).flatten(2).sum(2, dtype=torch.float64)
+    return exact_sum(maps.clamp(min=0).flatten(2), 2)
 
 
 def versions() -> dict[str, str]:

@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from torchxnn.attribution.base import Images, MapMethod, Maps, Targets
 from torchxnn.attribution.segments import fill_from_around, segment
+from torchxnn.embeddings.exact import back, exact, exact_device
 from torchxnn.errors import XNNError
 
 
@@ -70,18 +71,18 @@ class Removal(MapMethod):
     def _map(self, image: Tensor, wanted: Int64[Tensor, " targets"]) -> Tensor:
         before = self._outputs(image.unsqueeze(0))[:, wanted]
         result = torch.zeros(
-            len(wanted), *image.shape[1:], dtype=torch.float64, device=image.device
+            len(wanted), *image.shape[1:], dtype=torch.float64, device=exact_device(image.device)
         )
         for hidden in self.hide(image).split(self.chunk_size):
             if len(hidden) == 0:
                 break
             without = fill_from_around(image, hidden)
-            falls = (before - self._outputs(without)[:, wanted]).double()
-            change = (image - without).double().square().sum(1)
+            falls = exact(before - self._outputs(without)[:, wanted])
+            change = exact(image - without).square().sum(1)
             total = change.sum((1, 2), keepdim=True)
             shares = change / total.clamp(min=torch.finfo(torch.float64).tiny)
             result += torch.einsum("kn,khw->nhw", falls, shares)
-        return result.to(image.dtype)
+        return back(result, image)
 
     def hide(
         self, image: Float[Tensor, "channels height width"]

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from torchxnn.attribution.base import BaselineMethod, Images, Maps, Targets
+from torchxnn.embeddings.exact import back, exact, exact_device
 from torchxnn.errors import XNNError
 
 
@@ -52,22 +53,23 @@ class RISE(BaselineMethod):
     def _maps(self, images: Images, targets: Targets) -> Maps:
         size = (images.shape[2], images.shape[3])
         baseline = self._baseline(images)
-        seen = torch.zeros(size, dtype=torch.float64, device=images.device)
+        seen = torch.zeros(size, dtype=torch.float64, device=exact_device(images.device))
         weighted = seen.new_zeros(*targets.shape, *size)
         total = seen.new_zeros(targets.shape)
         for masks in self.draw_masks(size):
             masks = masks.to(images)
-            seen += masks.double().sum(0)
+            weights = exact(masks)
+            seen += weights.sum(0)
             for row, (image, hidden, wanted) in enumerate(
                 zip(images, baseline, targets, strict=True)
             ):
                 shown = hidden + masks.unsqueeze(1) * (image - hidden)
-                outputs = self._outputs(shown)[:, wanted].double()
-                weighted[row] += torch.einsum("mt,mhw->thw", outputs, masks.double())
+                outputs = exact(self._outputs(shown)[:, wanted])
+                weighted[row] += torch.einsum("mt,mhw->thw", outputs, weights)
                 total[row] += outputs.sum(0)
         mean = (total / self.masks)[:, :, None, None]
         maps = weighted / seen.clamp(min=torch.finfo(torch.float64).tiny) - mean
-        return torch.where(seen > 0, maps, 0.0).to(images.dtype)
+        return back(torch.where(seen > 0, maps, 0.0), images)
 
     def draw_masks(self, size: tuple[int, int]) -> Iterator[Float[Tensor, "masks height width"]]:
         """The masks in chunks, on the CPU; they depend on the seed alone.

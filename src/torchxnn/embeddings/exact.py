@@ -34,6 +34,15 @@ def exact(tensor: Tensor) -> Tensor:
     return tensor.double() if knows_float64(tensor.device) else tensor.cpu().double()
 
 
+def exact_sum(tensor: Tensor, dims: int | list[int], *, keepdim: bool = False) -> Tensor:
+    """Sum over dimensions in float64, on `exact_device` of the tensor's.
+
+    Where the device has float64, there is no copy of the tensor in it.
+    """
+    there = tensor if knows_float64(tensor.device) else tensor.cpu()
+    return there.sum(dims, keepdim=keepdim, dtype=torch.float64)
+
+
 def back(tensor: Tensor, like: Tensor) -> Tensor:
     """A result of exact arithmetic on the device and in the precision of another tensor."""
     return tensor.to(like.dtype).to(like.device)

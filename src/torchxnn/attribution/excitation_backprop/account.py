@@ -15,6 +15,7 @@ from torchxnn.attribution.base import LayerCertificate
 from torchxnn.attribution.excitation_backprop.owners import same_images, same_memory, sum_by_owner
 from torchxnn.attribution.excitation_backprop.prepared import Prepared, why_no_owner
 from torchxnn.attribution.excitation_backprop.tape import Operation, Value
+from torchxnn.embeddings.exact import exact_sum
 from torchxnn.errors import NonFiniteError
 
 _NOTHING = torch.zeros((), dtype=torch.float64)
@@ -168,7 +169,7 @@ class Account:
         """Sums over each image, (seeds, images); a certified walk must be able to take them."""
         owner = self._prepared.owners.get(value)
         if owner is None and not self._prepared.certify:
-            flat = relevance.flatten(1).sum(1, keepdim=True, dtype=torch.float64)
+            flat = exact_sum(relevance.flatten(1), 1, keepdim=True)
             return (flat / self._prepared.images).expand(-1, self._prepared.images)
         if owner is None:
             raise why_no_owner(self._prepared, value)

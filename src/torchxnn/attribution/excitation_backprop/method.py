@@ -38,6 +38,7 @@ from torchxnn.attribution.excitation_backprop.rules import linear as rules_linea
 from torchxnn.attribution.excitation_backprop.rules import shape as rules_shape
 from torchxnn.attribution.excitation_backprop.tape import Tape, Value, erase
 from torchxnn.attribution.excitation_backprop.tracing import record
+from torchxnn.embeddings.exact import back, exact_sum
 from torchxnn.errors import DataError, LayerError, NonFiniteError, XNNError
 from torchxnn.models.hooks import preserve_state
 from torchxnn.models.layers import check_images, resolve_layer
@@ -237,7 +238,8 @@ class ExcitationBackprop(Attributor):
         drawn, mass = torch.cat(maps, 1), None
         if self.contrastive:
             off = outputs.gather(1, targets.T.to(outputs.device, torch.int64)) == 0
-            mass = contrast_mass(drawn).masked_fill(off.to(drawn.device), math.nan).cpu()
+            mass = contrast_mass(drawn)
+            mass = mass.masked_fill(off.to(mass.device), math.nan).cpu()
         return DrawnMaps(drawn, error, torch.cat(shares).T, layers, mass)
 
     def _walk(
@@ -305,8 +307,8 @@ class ExcitationBackprop(Attributor):
             Maps (seeds, B, H, W), and how far the sums with what was absorbed are from what they
             should be; nothing is known at a layer.
         """
-        sums = summed.flatten(2).sum(2, dtype=torch.float64)
-        absorbed, pair = absorbed.to(summed.device), len(summed) > seeds
+        sums = exact_sum(summed.flatten(2), 2)
+        absorbed, pair = absorbed.to(sums.device), len(summed) > seeds
         goal = 1.0 if pair or not self.contrastive else 0.0
         leak = 0.0 if self._stop is not None else float((sums + absorbed - goal).abs().max())
         if absorbed.ndim > 0:
@@ -315,7 +317,7 @@ class ExcitationBackprop(Attributor):
             there = left > LEAST_LEFT
             if pair:
                 there = (there[:seeds] & there[seeds:]).repeat(2, 1)
-            factor = (scale * there).to(summed.dtype)
+            factor = back(scale * there, summed)
             summed = summed * factor.reshape(*factor.shape, *(1 for _ in summed.shape[2:]))
         return (summed[:seeds] - summed[seeds:] if pair else summed), leak
 

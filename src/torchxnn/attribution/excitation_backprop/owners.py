@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from torchxnn.embeddings.exact import exact, exact_device, exact_sum
+
 ROW_LENGTH = 1024
 """Terms that are added in the precision of the relevance before float64 takes over."""
 
@@ -28,12 +30,14 @@ def shared_out(owner: Tensor) -> Tensor:
 def sum_by_owner(relevance: Tensor, owner: Tensor, images: int) -> Tensor:
     """Sum (seeds, *shape) over the elements of each image, (seeds, images), in float64.
 
-    Relevance on elements that belong to no image is left out: it is lost.
+    It lies where the relevance does, or on the CPU if no float64 is known there. Relevance on
+    elements that belong to no image is left out: it is lost.
     """
     compact = shared_out(owner)
     dims = [dim + 1 for dim, size in enumerate(compact.shape) if size == 1]
-    sums = relevance.new_zeros((relevance.shape[0], images + 1), dtype=torch.float64)
-    index = compact.reshape(-1).to(torch.int64)
+    there, size = exact_device(relevance.device), (relevance.shape[0], images + 1)
+    sums = torch.zeros(size, dtype=torch.float64, device=there)
+    index = compact.reshape(-1).to(there, torch.int64)
     flat = precise_sum(relevance, dims).reshape(relevance.shape[0], -1)
     return sums.index_add_(1, index, flat)[:, 1:]
 
@@ -62,7 +66,8 @@ def precise_sum(tensor: Tensor, dims: list[int]) -> Tensor:
     """Sum over dimensions in float64, without a copy of the tensor in float64.
 
     Rows along the innermost dimensions in memory are summed in the tensor's own precision first,
-    pairwise; a float32 sum of a few hundred terms is good to 1e-7.
+    pairwise; a float32 sum of a few hundred terms is good to 1e-7. A device without float64 hands
+    these sums to the CPU, not the tensor.
     """
     by_step = sorted(dims, key=lambda dim: tensor.stride(dim))
     length, rows = 1, []
@@ -74,4 +79,4 @@ def precise_sum(tensor: Tensor, dims: list[int]) -> Tensor:
     if rows:
         tensor = tensor.sum(rows, keepdim=True)
     rest = [dim for dim in dims if dim not in rows]
-    return tensor.sum(dims, dtype=torch.float64) if rest or rows else tensor.to(torch.float64)
+    return exact_sum(tensor, dims) if rest or rows else exact(tensor)
