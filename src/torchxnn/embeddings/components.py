@@ -17,8 +17,9 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from torchxnn.embeddings.concepts import check_activations
+from torchxnn.embeddings.exact import back, exact
 from torchxnn.embeddings.ica import RIDGE, check_ways, unmix_many, ways_to_vary
-from torchxnn.embeddings.linear import fit_linear, lstsq
+from torchxnn.embeddings.linear import check_weights, fit_linear, lstsq
 from torchxnn.embeddings.matching import feature_correlation, match_features
 from torchxnn.errors import DataError, check_finite
 
@@ -76,8 +77,7 @@ def read_logits(
     check_finite("the logits contain NaN or infinite values", logits)
     if len(activations) != len(logits):
         raise DataError(f"{len(activations)} samples of Z, but {len(logits)} of logits")
-    weights = torch.ones(len(activations), dtype=torch.float64, device=activations.device)
-    return fit_linear(activations, logits, weights, RIDGE)
+    return fit_linear(activations, logits, check_weights(None, activations), RIDGE)
 
 
 @torch.no_grad()
@@ -119,13 +119,13 @@ def find_components(
         >>> found.contributions(test.z).sum(1)  # a linear model of logit 7
     """
     check_activations(activations, n_components)
-    weight, bias = (part.double() for part in readout)
+    weight, bias = (exact(part) for part in readout)
     if len(weight) < 2 * n_components:
         raise DataError(
             f"{len(weight)} logit{'s are' if len(weight) > 1 else ' is'} too few to tell "
             f"{n_components} causes apart; at least {2 * n_components} are needed"
         )
-    seen = activations[positives].double() @ weight.mT
+    seen = exact(activations[positives]) @ weight.mT
     mean = seen.mean(0)
     rows = seen - mean
     check_ways(rows, n_components, "logits")
@@ -138,9 +138,9 @@ def find_components(
     parts = gains.unsqueeze(1) * (unmixing @ weight)
     offsets = -gains * (unmixing @ mean)
     return Components(
-        (parts + (weight[target] - parts.sum(0)) / n_components).to(activations),
-        (offsets + (bias[target] - offsets.sum()) / n_components).to(activations),
-        recurrence(rows, unmixing, generator).to(activations),
+        back(parts + (weight[target] - parts.sum(0)) / n_components, activations),
+        back(offsets + (bias[target] - offsets.sum()) / n_components, activations),
+        back(recurrence(rows, unmixing, generator), activations),
     )
 
 

@@ -13,7 +13,8 @@ from torch import Tensor
 from torchxnn.embeddings.apply import anchor
 from torchxnn.embeddings.concepts import check_activations, import_sklearn
 from torchxnn.embeddings.directions import DirectionConcepts, as_directions
-from torchxnn.embeddings.linear import CONSTANT, check_weights, fit_linear
+from torchxnn.embeddings.exact import back, exact
+from torchxnn.embeddings.linear import CONSTANT, check_weights, exact_ridge
 from torchxnn.errors import DataError, XNNWarning
 
 RIDGE = 0.03
@@ -68,9 +69,9 @@ def fit_ica(
         >>> concepts = fit_ica(train.z, train.logits[:, 7], train.labels == 7, n_concepts=5)
     """
     check_activations(activations, n_concepts)
-    z = activations.double()
-    weight, bias = fit_linear(z, logits.unsqueeze(1).double(), check_weights(weights, z), RIDGE)
-    contributions = z[positives] * weight[0]
+    checked = check_weights(weights, activations)
+    weight, bias = exact_ridge(activations, logits.unsqueeze(1), checked, RIDGE)
+    contributions = exact(activations[positives]) * weight[0]
     mean = contributions.mean(0)
     centred = contributions - mean
     check_ways(centred, n_concepts, "contributions")
@@ -86,10 +87,10 @@ def fit_ica(
     order = share.abs().argsort(descending=True, stable=True)
     rows = (share.unsqueeze(1) * unmixing)[order]
     embedding = as_directions(
-        (rows * weight[0]).to(activations), -(rows @ mean).to(activations), activations
+        back(rows * weight[0], activations), back(-(rows @ mean), activations), activations
     )
     embedding.readout.weight.fill_(1.0)
-    embedding.readout.bias.copy_(bias + mean.sum())
+    embedding.readout.bias.copy_(back(bias + mean.sum(), activations))
     anchor(embedding, activations, positives.unsqueeze(1))
     return embedding
 

@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from torchxnn.embeddings.exact import back, exact, exact_device
+from torchxnn.embeddings.wide import Rows, solve_wide
 from torchxnn.errors import DataError, check_finite
 
 
@@ -102,6 +104,9 @@ UNIQUE = 1e-10
 ROWS_AT_ONCE = 4096
 """Rows that a linear fit holds in float64 at once."""
 
+WIDE = 2048
+"""Most dimensions whose covariance is made whatever the number of samples."""
+
 RIDGE = 1e-3
 """Share of the mean variance that is added to the diagonal when a linear map is fitted."""
 
@@ -130,31 +135,59 @@ def fit_linear(
     weights: Float[Tensor, " samples"],
     ridge: float = RIDGE,
 ) -> tuple[Float[Tensor, "targets dims"], Float[Tensor, " targets"]]:
-    """Weighted ridge regression in closed form, solved in float64.
+    """Weighted ridge regression, solved in float64 (see `exact`).
 
-    The penalty `ridge` is a share of the mean variance of the inputs (M, d).
+    Up to `WIDE` dimensions from their covariance, beyond it by `solve_wide`, which is the same
+    solution in far less memory. The penalty `ridge` is a share of the mean variance of the inputs,
+    (M, d).
 
     Returns:
-        Weight (k, d) and intercept (k,).
+        Weight (k, d) and intercept (k,), in the precision and on the device of the inputs.
     """
-    outputs64, weights64 = outputs.double(), weights.double()
+    weight, bias = exact_ridge(inputs, outputs, weights, ridge)
+    return back(weight, inputs), back(bias, inputs)
+
+
+def exact_ridge(
+    inputs: Float[Tensor, "samples dims"],
+    outputs: Float[Tensor, "samples targets"],
+    weights: Float[Tensor, " samples"],
+    ridge: float,
+) -> tuple[Float[Tensor, "targets dims"], Float[Tensor, " targets"]]:
+    """`fit_linear` before its result is rounded: in float64, on `exact_device` of the inputs."""
+    outputs64, weights64 = exact(outputs), exact(weights)
     share = (weights64 / weights64.sum()).unsqueeze(1)
+    mean_out = (share * outputs64).sum(0)
+    if inputs.shape[1] > WIDE:
+        rows = Rows.of(inputs, share)
+        mean_in = rows.mean
+        weight = solve_wide(rows, (outputs64 - mean_out) * rows.roots, ridge).mT
+    else:
+        mean_in, weight = _solve_narrow(inputs, outputs64 - mean_out, share, ridge)
+    return weight, mean_out - weight @ mean_in
+
+
+def _solve_narrow(
+    inputs: Float[Tensor, "samples dims"],
+    outputs: Float[Tensor, "samples targets"],
+    share: Float[Tensor, "samples 1"],
+    ridge: float,
+) -> tuple[Float[Tensor, " dims"], Float[Tensor, "targets dims"]]:
+    """The inputs' mean (d,), and a weight (k, d) for centred outputs by the covariance."""
     dims = inputs.shape[1]
     mean_in, covariance = share.new_zeros(dims), share.new_zeros(dims, dims)
-    mean_out = (share * outputs64).sum(0)
-    wanted = (outputs64 - mean_out) * share
+    wanted = outputs * share
     cross = wanted.new_zeros(dims, outputs.shape[1])
     rows = [slice(at, at + ROWS_AT_ONCE) for at in range(0, len(inputs), ROWS_AT_ONCE)]
     for part in rows:  # inputs may be as large as memory allows, so a few rows in float64 at once
-        mean_in += (share[part].mT @ inputs[part].double())[0]
+        mean_in += (share[part].mT @ exact(inputs[part]))[0]
     for part in rows:
-        centred = inputs[part].double() - mean_in
+        centred = exact(inputs[part]) - mean_in
         covariance += centred.mT @ (centred * share[part])
         cross += centred.mT @ wanted[part]
     damping = ridge * covariance.diagonal().mean() + torch.finfo(torch.float64).tiny
-    eye = torch.eye(len(covariance), dtype=torch.float64, device=inputs.device)
-    weight = lstsq(covariance + damping * eye, cross).mT
-    return weight.to(inputs.dtype), (mean_out - weight @ mean_in).to(inputs.dtype)
+    covariance.diagonal().add_(damping)
+    return mean_in, lstsq(covariance, cross).mT
 
 
 def least_squares(
@@ -168,7 +201,8 @@ def least_squares(
     Weights are non-negative.
 
     Returns:
-        Weight (k, n) and intercept (k,), float64. A feature that does not vary has weight 0.
+        Weight (k, n) and intercept (k,), in float64 (see `exact`). A feature that does not vary
+        has weight 0.
 
     Raises:
         DataError: numbers of samples that do not match.
@@ -178,7 +212,7 @@ def least_squares(
         raise DataError(f"{len(features)} samples of features, but {len(outputs)} of outputs")
     for values, what in ((features, "features"), (outputs, "outputs")):
         check_finite(f"the {what} of a linear fit contain NaN or infinite values", values)
-    features64, outputs64, weights64 = features.double(), outputs.double(), weights.double()
+    features64, outputs64, weights64 = exact(features), exact(outputs), exact(weights)
     mean = weighted_mean(features64, weights64)
     centred = features64 - mean
     deviation = weighted_mean(centred.square(), weights64).sqrt()
@@ -194,13 +228,13 @@ def least_squares(
 def check_weights(
     weights: Float[Tensor, " entries"] | None, samples: Float[Tensor, "samples *rest"]
 ) -> Float[Tensor, " samples"]:
-    """Sample weights in float64, all 1 if there are none.
+    """Sample weights in float64 (see `exact`), all 1 if there are none.
 
     Raises:
         DataError: not one per sample, negative, not finite, or all 0.
     """
     if weights is None:
-        return torch.ones(len(samples), dtype=torch.float64, device=samples.device)
+        return torch.ones(len(samples), dtype=torch.float64, device=exact_device(samples.device))
     good = weights.shape == (len(samples),) and bool(
         (weights >= 0).all() & torch.isfinite(weights).all() & (weights.sum() > 0)
     )
@@ -209,4 +243,4 @@ def check_weights(
             f"weights must be {len(samples)} finite numbers >= 0 with a positive sum, one per "
             f"sample; got shape {tuple(weights.shape)}, sum {float(weights.sum()):.3g}"
         )
-    return weights.double()
+    return exact(weights)

@@ -206,9 +206,9 @@ def find_subspace(data: Activations, starts: SharedStarts, rank: int, seed: int)
     if len(z) > SUBSPACE_SAMPLES:
         generator = torch.Generator().manual_seed(seed)
         z = z[torch.randperm(len(z), generator=generator)[:SUBSPACE_SAMPLES]]
-    scaled = z / deviation(z)
-    read = directions_of_logits(scaled, weight, rank // 2, seed) if rank > 1 else None
-    return principal_subspace(scaled, rank, seed, read)
+    scale = deviation(z)
+    read = directions_of_logits(z, weight, rank // 2, seed, scale) if rank > 1 else None
+    return principal_subspace(z, rank, seed, read, scale)
 
 
 def pretrain_greedily(
