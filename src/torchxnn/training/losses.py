@@ -14,6 +14,7 @@ from __future__ import annotations
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn.functional import mse_loss
 
 from torchxnn.embeddings.linear import products, weighted_mean
 
@@ -42,7 +43,11 @@ def reconstruction_errors(
 
     Source: paper eq. 2. Lower is better; unit: squared activations.
     """
-    return weighted_mean((reconstruction - activations).square(), weights)
+    # one pass forwards and one backwards; a difference, its square and their gradients take six
+    squares = mse_loss(reconstruction, activations, reduction="none")
+    if weights is None:
+        return squares.sum(-2) / squares.shape[-2]  # the gradient of a mean would be a full tensor
+    return weighted_mean(squares, weights)
 
 
 def sparse_reconstruction(errors: Float[Tensor, "*fits dims"], q: float) -> Float[Tensor, "*fits"]:

@@ -75,8 +75,8 @@ class Stack:
         output = self._linear(f"decoder.{self.depth - 1}", hidden)
         if self.subspace is not None:
             offset = self.values["offset"].unsqueeze(1)
-            output = self.subspace.span(output) + offset
-        return torch.relu(output) if self.nonnegative else output
+            output = self.subspace.span(output).add_(offset)
+        return output.relu_() if self.nonnegative else output
 
     def readout(self, features: Float[Tensor, "fits samples features"]) -> Tensor:
         """Reproduced logits, (G, B, k); see `Embedding.reproduce`."""
