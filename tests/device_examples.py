@@ -13,6 +13,7 @@ MPS = "needs a GPU of Apple (MPS); none is here"
 
 DEVICES = [
     "pretended",
+    "apple",
     pytest.param("cuda", marks=[pytest.mark.cuda]),
     pytest.param("cuda:1", marks=[pytest.mark.cuda]),
     pytest.param("mps"),

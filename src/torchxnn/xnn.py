@@ -44,6 +44,7 @@ from torchxnn.storage.artifact import structure
 from torchxnn.storage.paths import Location
 from torchxnn.storage.saved_folder import read_saved
 from torchxnn.training.config import ComputeConfig, Losses, TrainConfig
+from torchxnn.training.device import fit_device
 from torchxnn.training.fit import fit_embedding
 from torchxnn.training.report import (
     FitReport,
@@ -185,10 +186,12 @@ class XNN(nn.Module):
             DataError: empty loader, target out of range, too few positives.
             ModelError: the model gives no logits, or several answers to one image.
             NonFiniteError: NaN or infinity in images or activations.
-            XNNError: a setting out of range, before anything is recorded.
+            XNNError: a setting out of range, or a device of `compute` that is not here, before
+                anything is recorded.
         """
         config = config or TrainConfig()
         config.check()
+        fit_device(compute or ComputeConfig())  # before anything is recorded
         keep: dict[str, Any] = {
             "on_batch": on_batch,
             "map_dtype": config.conv.map_dtype,

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Int64, Shaped
 from torch import Tensor
 
+from torchxnn.embeddings.exact import exact
 from torchxnn.errors import DataError
 from torchxnn.models.config import OutputKind, OutputsConfig
 from torchxnn.models.meaning import Meaning
@@ -165,7 +166,7 @@ def _values(
     if share is None:
         return Meaning("value", (float(threshold or 0.0),) * outputs)
     columns = values.unsqueeze(1).expand(-1, outputs) if values.ndim == 1 else values
-    limits = torch.nanquantile(columns.double(), 1 - share, dim=0, interpolation="higher")
+    limits = torch.nanquantile(exact(columns), 1 - share, dim=0, interpolation="higher")
     origin = "upper quarter" if share == 0.25 else f"upper {100 * share:.4g}%"
     return Meaning("value", tuple(limits.tolist()), origin)
 

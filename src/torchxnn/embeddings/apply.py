@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from torchxnn.embeddings.base import Embedding
+from torchxnn.embeddings.exact import exact
 
 MAPS_AT_ONCE = 32
 
@@ -89,11 +90,11 @@ def anchor(
 def anchor_readout(embedding: Embedding, parts: Iterable[tuple[Tensor, Tensor]]) -> None:
     """The same from what the readout reads (B, inputs) and positives (B, k), part by part."""
     embedding.forget_typical()
-    total = torch.zeros_like(embedding.typical, dtype=torch.float64)
+    total = torch.zeros_like(exact(embedding.typical))
     count = total.new_zeros(len(total), 1)
     for inputs, positives in parts:
-        others = (~positives).mT.to(total)
-        total += others @ inputs.double()
+        others = (~positives).mT.to(total.device).to(total.dtype)
+        total += others @ exact(inputs)
         count += others.sum(1, keepdim=True)
     if bool((count > 0).all()):
         embedding.typical.copy_(total / count)

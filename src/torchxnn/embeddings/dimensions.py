@@ -14,7 +14,8 @@ from torchxnn.embeddings.concepts import (
     check_activations,
     with_readout,
 )
-from torchxnn.embeddings.linear import least_squares
+from torchxnn.embeddings.exact import exact
+from torchxnn.embeddings.linear import check_weights, least_squares
 from torchxnn.errors import DataError
 
 MOST_ACTIVE = 64
@@ -65,7 +66,7 @@ def select_dimensions(
         )
     embedding = SelectedDimensions(dims, len(index)).to(activations.device)
     embedding.index.copy_(index)
-    everywhere = torch.ones(len(activations), dtype=torch.float64, device=activations.device)
+    everywhere = check_weights(None, activations)
     weight, bias = least_squares(activations[:, index], activations, everywhere)
     embedding.decoder.weight.copy_(weight)
     embedding.decoder.bias.copy_(bias)
@@ -105,8 +106,8 @@ def fit_dimensions(
         raise DataError("no positives to choose the most active dimensions on")
     if not 1 <= n_concepts <= activations.shape[1]:
         raise DataError(f"n_concepts is {n_concepts}; Z has {activations.shape[1]} dimensions")
-    mean = activations[positives].double().mean(0)
-    index = mean.argsort(descending=True, stable=True)[:n_concepts]
+    mean = exact(activations[positives]).mean(0)
+    index = mean.argsort(descending=True, stable=True)[:n_concepts].to(activations.device)
     embedding = select_dimensions(activations, index)
     others = positives.unsqueeze(1).expand(-1, logits.shape[1])
     return with_readout(embedding, embedding.encode(activations), logits, weights, others)

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from torchxnn.embeddings.concepts import ConceptEmbedding, blank_linear, check_activations
-from torchxnn.embeddings.linear import least_squares
+from torchxnn.embeddings.linear import check_weights, least_squares
 from torchxnn.errors import DataError
 
 
@@ -59,7 +59,7 @@ def as_directions(
     embedding = DirectionConcepts(weight.shape[1], len(weight)).to(activations.device)
     embedding.encoder.weight.copy_(weight)
     embedding.encoder.bias.copy_(bias)
-    everywhere = torch.ones(len(activations), dtype=torch.float64, device=activations.device)
+    everywhere = check_weights(None, activations)
     back, offset = least_squares(embedding.encode(activations), activations, everywhere)
     embedding.decoder.weight.copy_(back)
     embedding.decoder.bias.copy_(offset)

@@ -204,7 +204,7 @@ def _prepare(
         )
     check_finite("the logits contain NaN or infinite values", logits)
     shares = (weights / weights.sum()).cpu().numpy()
-    x, y = activations.double().cpu().numpy(), logits.double().cpu().numpy()
+    x, y = (values.cpu().double().numpy() for values in (activations, logits))
     mean_x, mean_y = shares @ x, float(shares @ y)
     varies = [_varies(column, shares) for column in (y[:, None], x)]
     if not all(varies):

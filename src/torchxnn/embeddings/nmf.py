@@ -15,6 +15,7 @@ from torchxnn.embeddings.concepts import (
     check_activations,
     import_sklearn,
 )
+from torchxnn.embeddings.exact import back, exact
 from torchxnn.errors import DataError, XNNWarning, check_finite
 
 RIDGE = 1e-10
@@ -45,10 +46,10 @@ class NMFConcepts(ConceptEmbedding):
     @torch.no_grad()
     def encode(self, activations: Float[Tensor, "batch dims"]) -> Float[Tensor, "batch features"]:
         """Codes E >= 0 of activations Z, (B, S_z) -> (B, n); without gradients."""
-        dictionary = self.dictionary.double()
-        products = activations.double() @ dictionary.mT
+        dictionary = exact(self.dictionary)
+        products = exact(activations) @ dictionary.mT
         codes = nonnegative_codes(dictionary @ dictionary.mT, products)
-        return codes.to(activations.dtype)
+        return back(codes, activations)
 
     def decode(self, features: Float[Tensor, "batch features"]) -> Float[Tensor, "batch dims"]:
         """Reconstruction EH, (B, n) -> (B, S_z)."""
@@ -93,7 +94,7 @@ def fit_nmf(
     """
     check_activations(activations, n_concepts)
     if bool((activations < 0).any()):
-        share = float((activations < 0).double().mean())
+        share = float(exact(activations < 0).mean())
         raise DataError(
             f"NMF needs activations >= 0, but {share:.1%} are negative (least "
             f"{float(activations.min()):.3g}); attach to a layer after its ReLU, or use PCA"

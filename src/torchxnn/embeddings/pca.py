@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from torchxnn.embeddings.concepts import ConceptEmbedding, blank_linear, check_activations
+from torchxnn.embeddings.exact import exact
 
 
 class PCAConcepts(ConceptEmbedding):
@@ -57,7 +58,7 @@ def fit_pca(activations: Float[Tensor, "samples *dims"], n_concepts: int) -> PCA
         >>> fit_pca(train.z, n_concepts=5).encode(test.z)      # (M, 5)
     """
     check_activations(activations, n_concepts)
-    z = activations.double()
+    z = exact(activations)
     mean = z.mean(0)
     centred = z - mean
     _, vectors = torch.linalg.eigh(centred.mT @ centred / len(z))

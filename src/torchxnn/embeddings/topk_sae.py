@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from torchxnn.embeddings.concepts import ConceptEmbedding, blank_linear, check_activations
+from torchxnn.embeddings.exact import exact
 from torchxnn.embeddings.linear import deviation
 from torchxnn.errors import XNNError, XNNWarning
 
@@ -112,7 +113,7 @@ def fit_topk_sae(
     activations = activations.float()
     embedding = TopKSAE(activations.shape[1], n_concepts, top_k=config.top_k)
     generator = torch.Generator().manual_seed(config.seed)
-    scale = float(deviation(activations.double()))
+    scale = float(deviation(exact(activations)))
     z = activations / scale
     _start(embedding.to(z.device), z, generator)
     with torch.enable_grad():

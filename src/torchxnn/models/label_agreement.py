@@ -92,6 +92,7 @@ def label_agreement(
         labels: 0-based classes; others count as disagreement and are named as foreign.
         outputs: of the model.
     """
+    predicted, labels = predicted.cpu(), labels.cpu()  # MPS finds no most frequent value
     classes = count_classes(outputs)
     known = (labels >= 0) & (labels < classes)
     often = [each.bincount(minlength=classes).double() for each in (labels[known], predicted)]

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from torchxnn.embeddings.exact import exact
 from torchxnn.errors import DataError, XNNWarning
 from torchxnn.models.meaning import CLASSES, Meaning
 
@@ -158,11 +159,12 @@ def class_margins(
 ) -> Float[Tensor, " samples"]:
     """How far the logit of the predicted class is ahead of the next one (M,), in float64.
 
-    That of a single one is how far it is from `boundary`.
+    That of a single one is how far it is from `boundary`. On the CPU if no float64 is known where
+    the logits are.
     """
     if logits.shape[1] == 1:
-        return (logits[:, 0].double() - boundary).abs()
-    first, second = logits.topk(2, dim=1).values.double().unbind(1)
+        return (exact(logits[:, 0]) - boundary).abs()
+    first, second = exact(logits.topk(2, dim=1).values).unbind(1)
     return first - second
 
 

@@ -36,6 +36,7 @@ from torchxnn.training.class_results import (
     finished_report,
 )
 from torchxnn.training.config import ComputeConfig, ManyConfig, TrainConfig
+from torchxnn.training.device import fit_device
 from torchxnn.training.fit import fit_group
 from torchxnn.training.initialise import SharedStarts
 from torchxnn.training.memory import Needs, load_splits
@@ -131,6 +132,7 @@ def fit_many(
     Raises:
         DataError: no such layer or target, or settings that no fit could begin with.
         ModelError: `out` holds XNNs from other data or settings.
+        XNNError: a device of `compute` that is not here.
 
     Example:
         >>> fits = fit_many("cache", targets=[5, 20, 47], out="runs")
@@ -146,6 +148,8 @@ def fit_many(
     folder = None if out is None else as_place(out)
     work = _Work(needs, validation, n_features, compute or ComputeConfig(), folder)
     _check(work)
+    if engine is None or isinstance(engine, LocalEngine):  # other machines have their own
+        fit_device(work.compute)
     wanted = _wanted(work, targets)
     found: dict[tuple[int, ...], FittedClass] = {}
     embeddings: dict[tuple[int, ...], Embedding] = {}
@@ -243,7 +247,7 @@ def targets_with_positives(
 
 def _block_size(work: _Work, classes: int) -> int:
     """Classes per job if the user says nothing; see `ManyConfig.block`."""
-    on_gpu = torch.device(work.compute.device).type == "cuda"
+    on_gpu = torch.device(work.compute.device).type != "cpu"
     return max(1, classes) if on_gpu and work.needs.all_fit else BLOCK
 
 

@@ -20,6 +20,7 @@ from torchxnn.metrics.evaluation import measure_activations
 from torchxnn.metrics.faithfulness import Faithfulness
 from torchxnn.training.components import hold_near_components
 from torchxnn.training.config import ComputeConfig, TrainConfig
+from torchxnn.training.device import fit_device
 from torchxnn.training.initialise import SharedStarts
 from torchxnn.training.objective import full_set_losses
 from torchxnn.training.report import FitReport
@@ -76,7 +77,7 @@ class GroupData:
                 "neither, since they decide what is a positive"
             )
         validation = _ordinary(validation)
-        device = torch.device(compute.device)
+        device = fit_device(compute)
         fitted = (train.to(device), validation.to(device))
         return cls(train, validation, fitted, held_out, starts or SharedStarts())
 

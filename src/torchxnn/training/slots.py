@@ -35,12 +35,24 @@ def count_slots(
         return 1  # a batch of maps is large enough
     if compute.slots is not None:
         return compute.slots
-    device = torch.device(compute.device)
-    if device.type != "cuda":
+    free = _free_memory(torch.device(compute.device))
+    if free is None:
         return CPU_SLOTS
-    kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    free = torch.cuda.mem_get_info(device)[0] + kept  # what PyTorch keeps can be used again
     return max(1, int(SHARE * free / bytes_per_fit(data, n_features, config)))
+
+
+def _free_memory(device: torch.device) -> int | None:
+    """Bytes that a GPU has left, with what PyTorch keeps there and can use again.
+
+    Of Apple's GPUs, whose memory is that of the machine, it is what Metal recommends to use. None
+    of a CPU, and of devices that PyTorch cannot ask.
+    """
+    if device.type == "cuda":
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0]) + kept
+    if device.type == "mps":
+        return torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory()
+    return None
 
 
 def bytes_per_fit(data: Activations, n_features: int, config: TrainConfig) -> int:

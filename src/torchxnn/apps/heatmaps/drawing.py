@@ -15,6 +15,7 @@ from torchxnn.attribution.methods import CERTIFIED
 from torchxnn.data.datasets.base import ImageDataset
 from torchxnn.data.ordered_images import stack_samples
 from torchxnn.data.positives import positives_of
+from torchxnn.embeddings.exact import exact_sum
 from torchxnn.errors import DataError, NonFiniteError
 from torchxnn.storage.chunk_store import ChunkStore
 from torchxnn.xnn import XNN
@@ -150,7 +151,7 @@ def _draw(xnn: XNN, images: Tensor, config: HeatmapConfig) -> dict[str, Tensor]:
     said, maps, found = drawn.output, drawn.heatmaps, dict[str, Tensor]()
     if drawn.fallback_share is not None:
         found[FALLBACK] = drawn.fallback_share.float()
-        found[CONSERVATION] = maps.flatten(2).sum(2, dtype=torch.float64).abs().amax(1)
+        found[CONSERVATION] = exact_sum(maps.flatten(2), 2).abs().amax(1)
     maps = maps.float() if config.map_size is None else shrink_maps(maps.float(), config.map_size)
     if config.dtype == "float16":
         largest = maps.abs().amax((2, 3))
