@@ -47,6 +47,9 @@ rrelu_with_noise rrelu_with_noise_ segment_reduce take unique_dim vdot
 
 MISSING = frozenset(_NAMES.split())
 
+OTHERWISE_COMPOSED = {"quantile", "nanquantile"}
+"""Functions that run on MPS, and are composed of float64 on the CPU alone."""
+
 _AVERAGES = {"_adaptive_avg_pool2d", "_adaptive_avg_pool2d_backward"}
 _MAXIMA = {"adaptive_max_pool2d"}
 

@@ -206,11 +206,19 @@ class _Functions(TorchFunctionMode):
             copied = func(*args, **kwargs)
             _place(copied, device_of(args[0]))
             return copied
+        if name in apple_gpu.OTHERWISE_COMPOSED and device_of(args[0]) == APPLE:
+            return _elsewhere(func, args, kwargs)
         known = kwargs.get("device") is not None
         moves = func in (Tensor.to, Tensor.cpu) or (name in ("as_tensor", "asarray") and known)
         if moves and isinstance(args[0], Tensor):
             return _to(func, args, kwargs)
         return _made(func, args, kwargs) if known else _run(func, args, kwargs)
+
+
+def _elsewhere(func: Any, args: Any, kwargs: dict[str, Any]) -> Tensor:
+    """What an operation of one result gives on the CPU, as if it had run where its tensors lie."""
+    moved = [_Moved.apply(each, CPU) if isinstance(each, Tensor) else each for each in args]
+    return _Moved.apply(func(*moved, **kwargs), APPLE)
 
 
 def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:

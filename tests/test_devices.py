@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+import atlas_examples
 from atlas_examples import LAYER, make_parts, small_network
 from cli_examples import write_letters
 from conftest import make_images, make_net
@@ -26,7 +27,7 @@ from torchxnn.attribution.methods import METHODS, attributor
 from torchxnn.data.datasets.folder import ImageFolder
 from torchxnn.data.record import cache_activations
 from torchxnn.embeddings.srae import SRAE
-from torchxnn.errors import DegenerateFitWarning
+from torchxnn.errors import DegenerateFitWarning, UnsupportedOperationError
 from torchxnn.models.preprocessing import Preprocessing
 from torchxnn.training.config import ComputeConfig, ConvConfig
 from torchxnn.training.initialise import VectorStarter
@@ -189,18 +190,20 @@ def test_compiled_fits_run_on_cuda():
 
 # --- one XNN: maps, explanations, evaluation, what-if, bulk, saved files ------------------------
 
-SQUARE = Preprocessing(size=14, resize="squash")
+SQUARE = Preprocessing(size=12, resize="squash")
 
 
-def divisible_images(count):
-    """Images whose maps of 6 x 6 the network pools to 2 x 2: MPS refuses what does not divide."""
-    images, kinds = make_images(count)
-    return functional.pad(images, (1, 1, 1, 1)), kinds
+def divided(net):
+    """The same function, without an adaptive pool from 5 x 5 to 2 x 2, which MPS refuses."""
+    net.avgpool = nn.AvgPool2d(3, 2)
+    return net
 
 
 def xnn_on(device):
     """An XNN whose x-features are all on, the same on every device."""
-    xnn = XNN(make_net().to(device), "classifier.1", 3, class_names="abcd", preprocessing=SQUARE)
+    xnn = XNN(
+        divided(make_net()).to(device), "classifier.1", 3, class_names="abcd", preprocessing=SQUARE
+    )
     with torch.random.fork_rng():
         torch.manual_seed(0)
         embedding = SRAE(24, 3, 1, hidden=(16,)).eval()
@@ -210,9 +213,19 @@ def xnn_on(device):
 
 
 def attributed(xnn, images, tmp_path):
-    """The maps of every method; RISE with few masks."""
-    maps = [xnn.attribute(images, name) for name in METHODS if name != "rise"]
+    """The maps of every method but one that MPS lacks; RISE with few masks."""
+    names = [name for name in METHODS if name not in ("rise", "deep_lift")]
+    maps = [xnn.attribute(images, name) for name in names]
     return [*maps, attributor("rise", xnn, masks=20).attribute(images, 1)]
+
+
+def deep_lift(xnn, images, tmp_path):
+    if images.device != APPLE:
+        return [xnn.attribute(images, "deep_lift")]
+    with pytest.raises(UnsupportedOperationError, match=r"has not on mps:0 \(.*max_unpool2d.*CPU"):
+        xnn.attribute(images, "deep_lift")
+    xnn.model.to("cpu")
+    return [xnn.to("cpu").attribute(images.cpu(), "deep_lift")]
 
 
 def explained(xnn, images, tmp_path):
@@ -234,15 +247,15 @@ def in_bulk(xnn, images, tmp_path):
 
 def saved_and_loaded(xnn, images, tmp_path):
     xnn.save_pretrained(tmp_path / "saved")
-    here = XNN.from_pretrained(tmp_path / "saved", make_net())
-    there = XNN.from_pretrained(tmp_path / "saved", make_net().to(images.device))
+    here = XNN.from_pretrained(tmp_path / "saved", divided(make_net()))
+    there = XNN.from_pretrained(tmp_path / "saved", divided(make_net()).to(images.device))
     maps = [here.attribute(images.cpu()), there.attribute(images)]
     return [*maps, there.run(images).contributions]
 
 
 @pytest.mark.filterwarnings("ignore::torchxnn.errors.AttributionWarning")
 def test_maps_run_without_float64_and_with_the_same_certificate():
-    images = divisible_images(2)[0]
+    images = make_images(2)[0]
     expected = xnn_on("cpu").explain(images[0], label=1)
     with opened("apple") as device:
         found = xnn_on(device).explain(images[0].to(device), label=1)
@@ -252,13 +265,13 @@ def test_maps_run_without_float64_and_with_the_same_certificate():
     assert shares == pytest.approx(expected.certificate.fallback_shares)
 
 
-PATHS = [attributed, explained, removed, in_bulk, saved_and_loaded]
+PATHS = [attributed, deep_lift, explained, removed, in_bulk, saved_and_loaded]
 
 
 @pytest.mark.filterwarnings("ignore::torchxnn.errors.AttributionWarning")
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: path.__name__)
 def test_a_path_gives_what_it_gives_on_the_cpu(path, device, tmp_path):
-    images = divisible_images(4)[0]
+    images = make_images(4)[0]
     (tmp_path / "cpu").mkdir()
     (tmp_path / "there").mkdir()
     expected = path(xnn_on("cpu"), images, tmp_path / "cpu")
@@ -270,9 +283,9 @@ def test_a_path_gives_what_it_gives_on_the_cpu(path, device, tmp_path):
 @pytest.mark.filterwarnings("ignore::torchxnn.errors.AttributionWarning")
 @pytest.mark.filterwarnings("ignore:.*left out of O1:torchxnn.errors.XNNWarning")
 def test_a_whole_fit_and_its_evaluation_on_maps(device):
-    images, kinds = divisible_images(48)
+    images, kinds = make_images(48)
     loader = list(zip(images.split(16), kinds.split(16), strict=True))
-    xnn = XNN(make_net().to(device), "features.3", 3)
+    xnn = XNN(divided(make_net()).to(device), "features.3", 3)
     conv = ConvConfig(channels=(8,), map_batch_size=16, map_positions=8)
     config = replace(SHORT, conv=conv, trials=1)
     xnn.fit(loader, 1, config=config, compute=on(device))
@@ -282,17 +295,18 @@ def test_a_whole_fit_and_its_evaluation_on_maps(device):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::torchxnn.errors.AttributionWarning")
-def test_a_cache_fits_from_it_and_an_atlas(device, tmp_path):
+def test_a_cache_fits_from_it_and_an_atlas(device, tmp_path, monkeypatch):
+    monkeypatch.setattr(atlas_examples, "small_network", lambda: divided(small_network()))
     parts = make_parts(tmp_path)
     cache = cache_activations(
-        small_network().to(device), LAYER, parts.dataset, tmp_path / "there", chunk_rows=24
+        divided(small_network()).to(device), LAYER, parts.dataset, tmp_path / "there", chunk_rows=24
     )
     rows = torch.arange(8)
     torch.testing.assert_close(
         cache.read(LAYER, rows, torch.float32), parts.cache.read(LAYER, rows, torch.float32)
     )
     config = AtlasConfig(examples=1, top=1, spaced=1, against=1, least_correlation=-1.0)
-    net = small_network().to(device)
+    net = divided(small_network()).to(device)
     site = build_atlas(
         net, parts.runs, parts.dataset, tmp_path / "site", config=config, cache=parts.cache
     )

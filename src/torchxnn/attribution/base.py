@@ -7,7 +7,8 @@ one that compares the image with a baseline is a subclass of `BaselineMethod`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import ClassVar, Literal, final, overload
 
@@ -16,7 +17,13 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from torchxnn.embeddings.exact import exact_sum
-from torchxnn.errors import DataError, NonFiniteError, XNNError
+from torchxnn.errors import (
+    DataError,
+    NonFiniteError,
+    UnsupportedOperationError,
+    XNNError,
+    first_line,
+)
 from torchxnn.models.hooks import in_precision_of, preserve_state
 from torchxnn.models.layers import check_images, unwrap
 from torchxnn.models.outputs import logits_of
@@ -251,6 +258,21 @@ def check_range(targets: Tensor, outputs: Tensor) -> None:
         )
 
 
+@contextmanager
+def _what_the_device_lacks(method: str, device: torch.device) -> Iterator[None]:
+    """Say in one line which operation of a method PyTorch has not for Apple's GPUs."""
+    try:
+        yield
+    except NotImplementedError as error:
+        if device.type != "mps":
+            raise
+        raise UnsupportedOperationError(
+            f"{method} needs an operation that this PyTorch has not on {device} "
+            f"({first_line(error).partition(' If you')[0]}); move the model, the XNN and "
+            "the images to the CPU, take a newer PyTorch, or set PYTORCH_ENABLE_MPS_FALLBACK=1"
+        ) from error
+
+
 @dataclass(eq=False, repr=False, kw_only=True)
 class MapMethod(Attributor):
     """A method that computes maps (b, n, H, W) from a chunk of images.
@@ -305,7 +327,8 @@ class MapMethod(Attributor):
             targets = targets.to(private.device, torch.int64).clone()
             self._check(private[:1], targets)
             parts = zip(private.split(self.chunk_size), targets.split(self.chunk_size), strict=True)
-            maps = torch.cat([self._maps(*part).detach() for part in parts]).to(images.dtype)
+            with _what_the_device_lacks(self.name, images.device):
+                maps = torch.cat([self._maps(*part).detach() for part in parts]).to(images.dtype)
             _check_finite(maps)
             if not certify:
                 return maps, None
