@@ -272,10 +272,20 @@ def _with_index(device: torch.device) -> torch.device:
     return device if device.index is not None else first.get(device.type, device)
 
 
+_parse_to = torch._C._nn._parse_to
+
+
+def _parsed(*args: Any, **kwargs: Any) -> Any:
+    """What `nn.Module.to` asks about its arguments; of a tensor, where it pretends to lie."""
+    if args and isinstance(args[0], Tensor):
+        return device_of(args[0]), args[0].dtype, False, None
+    return _parse_to(*args, **kwargs)
+
+
 @contextmanager
 def pretended_devices() -> Iterator[torch.device]:
     """Let `PRETENDED` and `OTHER` be devices in this thread."""
-    with _Functions(), _Operations():
+    with mock.patch.object(torch._C._nn, "_parse_to", _parsed), _Functions(), _Operations():
         yield PRETENDED
 
 
@@ -292,5 +302,5 @@ def pretended_apple(memory: int = 2**34) -> Iterator[torch.device]:
     }
     # cached as PyTorch's own, whose compiler looks for what is wrapped
     here = mock.patch.object(torch.backends.mps, "is_available", cache(lambda: True))
-    with here, mock.patch.multiple(torch.mps, **known), _Functions(), _Operations():
+    with here, mock.patch.multiple(torch.mps, **known), pretended_devices():
         yield APPLE

@@ -26,8 +26,10 @@ from torchxnn.apps.what_if.painting import WhatIfConfig
 from torchxnn.attribution.methods import METHODS, attributor
 from torchxnn.data.datasets.folder import ImageFolder
 from torchxnn.data.record import cache_activations
+from torchxnn.embeddings import fit_dimensions, fit_ica, fit_nmf, fit_pca, with_readout
 from torchxnn.embeddings.srae import SRAE
 from torchxnn.errors import DegenerateFitWarning, UnsupportedOperationError
+from torchxnn.metrics import measure_faithfulness, part_mass, pointing_game
 from torchxnn.models.preprocessing import Preprocessing
 from torchxnn.training.config import ComputeConfig, ConvConfig
 from torchxnn.training.initialise import VectorStarter
@@ -219,6 +221,29 @@ def attributed(xnn, images, tmp_path):
     return [*maps, attributor("rise", xnn, masks=20).attribute(images, 1)]
 
 
+def measured(xnn, images, tmp_path):
+    """Figures of the network's own tensors, wherever they lie."""
+    said, maps = xnn.run(images), xnn.attribute(images)[:, 0]
+    own = (said.logits[:, [1]] > said.logits.mean()) | (said.logits == said.logits.max())[:, [1]]
+    own[0] = True
+    numbers = (said.features, said.contributions, said.reproduced, said.logits)
+    found = measure_faithfulness(*numbers, (1,), own)
+    boxes = torch.tensor([[2.0, 2.0, 6.0, 6.0]]).repeat(len(images), 1).to(images.device)
+    right = torch.arange(12).expand(len(images), 12, 12) // 6
+    game, mass = pointing_game(maps, boxes), part_mass(maps.unsqueeze(1), right, 2)
+    return [torch.tensor([found.f_reg, found.r2, game.hit_rate]), mass]
+
+
+def concepts(xnn, images, tmp_path):
+    """Concepts that are fitted where the activations lie, and what they contribute."""
+    data = many_classes()
+    z, logit = data.z.relu().to(images.device), data.logits[:, [1]].to(images.device)
+    fitted = [fit_pca(z, 3), fit_nmf(z, 3), fit_dimensions(z, logit, logit[:, 0] > 0, 3)]
+    fitted.append(fit_ica(z, logit[:, 0], logit[:, 0] > 0, 3))
+    read = [with_readout(each, each.encode(z), logit, positives=logit > 0) for each in fitted]
+    return [each.contributions(each.encode(z)) for each in read]
+
+
 def deep_lift(xnn, images, tmp_path):
     if images.device != APPLE:
         return [xnn.attribute(images, "deep_lift")]
@@ -265,7 +290,7 @@ def test_maps_run_without_float64_and_with_the_same_certificate():
     assert shares == pytest.approx(expected.certificate.fallback_shares)
 
 
-PATHS = [attributed, deep_lift, explained, removed, in_bulk, saved_and_loaded]
+PATHS = [attributed, measured, concepts, deep_lift, explained, removed, in_bulk, saved_and_loaded]
 
 
 @pytest.mark.filterwarnings("ignore::torchxnn.errors.AttributionWarning")

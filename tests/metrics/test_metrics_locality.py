@@ -203,6 +203,13 @@ def test_half_precision_maps_do_not_overflow():
     assert result.histogram[0] == pytest.approx((1.0,))
 
 
+def test_maps_in_float64_are_left_as_they_were():
+    maps = torch.tensor([[[[-1.0, 2.0], [3.0, -4.0]]]], dtype=torch.float64)
+    kept, mask = maps.clone(), torch.zeros(2, 2, dtype=torch.int64)
+    RelevanceHistograms(1, ["a"]).update(maps, [pixel_weights_masks(mask, 1)])
+    assert torch.equal(maps, kept)
+
+
 def test_masks_by_hand_and_void_is_left_out():
     weights = pixel_weights_masks(torch.tensor([[0, 1, 1, 3]]), 3)
     maps = torch.tensor([[[[4.0, 1.0, 2.0, 3.0]], [[0.0, 0.0, 0.0, 1.0]]]])

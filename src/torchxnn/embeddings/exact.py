@@ -43,6 +43,11 @@ def exact_sum(tensor: Tensor, dims: int | list[int], *, keepdim: bool = False) -
     return there.sum(dims, keepdim=keepdim, dtype=torch.float64)
 
 
+def where_exact(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """The same tensors, as they are, on `exact_device` of each: for figures of several."""
+    return tuple(each if knows_float64(each.device) else each.cpu() for each in tensors)
+
+
 def back(tensor: Tensor, like: Tensor) -> Tensor:
     """A result of exact arithmetic on the device and in the precision of another tensor."""
     return tensor.to(like.dtype).to(like.device)

@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from torchxnn.embeddings.apply import Embedded
+from torchxnn.embeddings.exact import exact
 from torchxnn.embeddings.matching import feature_correlation, partial_out
 
 
@@ -53,7 +54,7 @@ def _measure(
     features: Float[Tensor, "positives features"],
     logits: Float[Tensor, " positives"],
 ) -> AmongPositives:
-    left, values = partial_out(features, logits), contributions.double()
+    left, values = partial_out(features, logits), exact(contributions)
     variation = feature_correlation(left, left).fill_diagonal_(1.0)
     return AmongPositives(
         mean=tuple(values.mean(0).tolist()),

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from torchxnn.embeddings.exact import where_exact
 from torchxnn.errors import DataError
 from torchxnn.models.meaning import CLASSES, Meaning
 from torchxnn.models.outputs import class_margins, predicted_classes
@@ -167,6 +168,8 @@ def measure_faithfulness(
             f"no positives of target(s) {missing} among {len(logits)} images; "
             "add some, or explain another target"
         )
+    measured = where_exact(features, contributions, reproduced, logits, positives)
+    features, contributions, reproduced, logits, positives = measured
     original = logits[:, list(targets)]
     error = (reproduced - original).abs().double()
     share = _shares(contributions, positives)

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from torchxnn.embeddings.exact import exact
 from torchxnn.errors import DataError
 from torchxnn.metrics.funnybirds_protocol import THRESHOLDS
 
@@ -33,7 +34,7 @@ class Sums:
     @staticmethod
     def of(scores: Tensor) -> Sums:
         """Of scores (T, N) or (N,); an item that is NaN at any threshold is left out."""
-        rows = torch.atleast_2d(scores.double())
+        rows = torch.atleast_2d(exact(scores))
         there = ~rows.isnan().any(dim=0)
         return Sums(tuple(rows[:, there].sum(dim=1).tolist()), int(there.sum()))
 

@@ -16,6 +16,7 @@ from jaxtyping import Float
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from torchxnn.embeddings.exact import exact
 from torchxnn.embeddings.matching import feature_correlation
 from torchxnn.errors import DataError, NonFiniteError
 
@@ -50,7 +51,7 @@ def removal_changes(
             f"values of {tuple(before.shape)} before and {tuple(after.shape)} after parts went do "
             "not belong together; they must be (M, n) and (M, P, n) of at least one image"
         )
-    changes = before.double().unsqueeze(1) - after.double()
+    changes = exact(before).unsqueeze(1) - exact(after)
     if not bool(torch.isfinite(changes).all()):
         raise NonFiniteError("a value before or after a part went is NaN or infinite")
     return changes
@@ -85,7 +86,7 @@ def reproduced_change(
     Raises:
         DataError: shapes that differ.
     """
-    ours, theirs = reproduced.double().flatten(), network.double().flatten()
+    ours, theirs = exact(reproduced).flatten(), exact(network).flatten()
     if reproduced.shape != network.shape:
         raise DataError(
             f"changes of shape {tuple(reproduced.shape)} and {tuple(network.shape)} do not belong "
@@ -107,7 +108,7 @@ def change_profiles(changes: Changes) -> Float[Tensor, "features parts"]:
     Args:
         changes: of contributions to the logit, from `removal_changes`.
     """
-    return changes.double().mean(0).T
+    return exact(changes).mean(0).T
 
 
 def specificity(profiles: Float[Tensor, "features parts"]) -> float | None:
@@ -118,7 +119,7 @@ def specificity(profiles: Float[Tensor, "features parts"]) -> float | None:
     So x-features count by how much they move. Higher is better; 1 / P is no preference, 1 is one
     part for each x-feature. None if nothing drops at all.
     """
-    drops = profiles.double().clamp(min=0)
+    drops = exact(profiles).clamp(min=0)
     total = float(drops.sum())
     return float(drops.amax(1).sum()) / total if total > 0 else None
 
@@ -129,8 +130,8 @@ def rises(profiles: Float[Tensor, "features parts"]) -> float | None:
     A part that speaks for the class should not be missed less than it is there; lower is better
     where every part belongs to the class. None if nothing changes.
     """
-    total = float(profiles.double().abs().sum())
-    return float((-profiles.double()).clamp(min=0).sum()) / total if total > 0 else None
+    total = float(exact(profiles).abs().sum())
+    return float((-exact(profiles)).clamp(min=0).sum()) / total if total > 0 else None
 
 
 def coverage(
@@ -147,12 +148,13 @@ def coverage(
         logit: mean drop of the network's logit per part (P,).
         own: ask for more: the part must be the one that the x-feature is most about.
     """
-    drops = logit.double().clamp(min=0)
+    drops = exact(logit).clamp(min=0)
     threshold = MATTERS * float(drops.sum())
     matter = drops > threshold
     if not bool(matter.any()):
         return None
-    moved = profiles.double() > threshold
+    profiles = exact(profiles)
+    moved = profiles > threshold
     if own:
         moved &= profiles == profiles.amax(1, keepdim=True)
     return float(moved.any(0)[matter].double().mean())
@@ -160,7 +162,7 @@ def coverage(
 
 def moving(changes: Changes) -> tuple[int, ...]:
     """Indices of the x-features that move: at least `MOVES` of the absolute change of all."""
-    each = changes.double().abs().sum((0, 1))
+    each = exact(changes).abs().sum((0, 1))
     total = float(each.sum())
     if total == 0:
         return ()
@@ -224,13 +226,13 @@ def recovery(
     Raises:
         DataError: another number of parts.
     """
-    drops = profiles.double().clamp(min=0)
+    drops = exact(profiles).clamp(min=0)
     limits, total = torch.full_like(drops[0], torch.inf), float(drops.sum())
     if causes is not None:
         if len(causes) != drops.shape[1]:
             raise DataError(f"{len(causes)} causes for {drops.shape[1]} parts")
-        limits = causes.double().clamp(min=0)
-        total = max(float(profiles.double().abs().sum()), float(limits.sum()))
+        limits = exact(causes).clamp(min=0)
+        total = max(float(exact(profiles).abs().sum()), float(limits.sum()))
     if total == 0:
         return None
 
@@ -265,7 +267,7 @@ def without_own(changes: Changes) -> Float[Tensor, "images features parts"]:
     """
     if len(changes) < 2:
         raise DataError("what an x-feature is about must come from other images; give at least 2")
-    each = changes.double().transpose(1, 2)
+    each = exact(changes).transpose(1, 2)
     return (each.sum(0, keepdim=True) - each) / (len(each) - 1)
 
 
@@ -286,8 +288,8 @@ def told_shares(
         mixture: an x-feature stands for all parts in proportion to its drops, instead of for its
             largest one alone, after which people would name it.
     """
-    weights = contributions.double().clamp(min=0)
-    drops = profiles.double().clamp(min=0)
+    weights = exact(contributions).clamp(min=0)
+    drops = exact(profiles).clamp(min=0)
     if mixture:
         about = drops / drops.sum(2, keepdim=True).clamp(min=torch.finfo(torch.float64).tiny)
     else:
@@ -299,5 +301,5 @@ def told_shares(
 
 def causal_shares(changes: Float[Tensor, "images parts"]) -> Float[Tensor, "images parts"]:
     """The share of the logit's drop that each part causes (M, P), rows of sum 1 or 0."""
-    drops = changes.double().clamp(min=0)
+    drops = exact(changes).clamp(min=0)
     return drops / drops.sum(1, keepdim=True).clamp(min=torch.finfo(torch.float64).tiny)

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from torchxnn.embeddings.exact import exact
 from torchxnn.errors import DataError, NonFiniteError, XNNWarning
 from torchxnn.metrics.intervals import (
     LEVEL,
@@ -127,7 +128,7 @@ class RelevanceHistograms:
             raise NonFiniteError("a heatmap to measure locality on holds NaN or infinity")
         for image, weight in zip(maps, weights, strict=True):
             # float32 loses up to four digits in sums over so many pixels
-            relevance, total = _relevance_of_parts(image.double().clamp_(min=0), weight)
+            relevance, total = _relevance_of_parts(exact(image).clamp(min=0), weight)
             used = total > 0
             share, void = torch.where(used, relevance / total, 0.0).split([weight.n_parts, 1], 1)
             self._images.append((share, used[:, 0], weight.measured, void[:, 0], weight.uniform()))

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
+from torchxnn.embeddings.exact import exact
 from torchxnn.embeddings.matching import feature_correlation
 from torchxnn.errors import DataError
 from torchxnn.metrics.ground_truth import causal_shares, correlate
@@ -77,14 +78,14 @@ def map_truth(
     drawn = [feature for feature in kept if bool(there[:, feature].any())]
     if not drawn:
         return MapTruth(None, None, None, 0, 1.0 if len(kept) else None)
-    own, others, lying, exact = [], [], [], []
+    own, others, lying, of_shares = [], [], [], []
     for feature in drawn:
         rows = there[:, feature]
         found = feature_correlation(
             mass[rows, feature].reshape(-1, 1), changes[rows][:, :, drawn].flatten(0, 1)
         )[0]
         change = changes[rows, :, feature]
-        exact.append(correlate(causal_shares(change), change))
+        of_shares.append(correlate(causal_shares(change), change))
         same = torch.tensor(drawn) == feature
         own.append(found[same].mean())
         others += found[~same].tolist()
@@ -95,7 +96,7 @@ def map_truth(
         background=float(torch.stack(lying).mean()),
         features=len(drawn),
         missing=1 - float(there[:, list(kept)].double().mean()),
-        exact=sum(exact) / len(exact),
+        exact=sum(of_shares) / len(of_shares),
     )
 
 
@@ -126,7 +127,7 @@ def part_mass(
             f"a mask has numbers {int(masks.min())} to {int(masks.max())}, expected 0 to "
             f"{numbers - 1}"
         )
-    positive = maps.double().clamp(min=0).flatten(2)
-    index = masks.flatten(1).unsqueeze(1).expand_as(positive)
+    positive = exact(maps).clamp(min=0).flatten(2)
+    index = masks.to(positive.device).flatten(1).unsqueeze(1).expand_as(positive)
     mass = positive.new_zeros((*positive.shape[:2], numbers)).scatter_add_(2, index, positive)
     return mass / mass.sum(2, keepdim=True).clamp(min=torch.finfo(torch.float64).tiny)

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from torchxnn.embeddings.exact import exact
 from torchxnn.errors import DataError, check_finite
 
 
@@ -77,7 +78,7 @@ def pointing_hits(
     positive = maps.clamp(min=0).flatten(1)
     top = positive == positive.amax(1, keepdim=True)
     inside = pixels_inside(boxes, (maps.shape[1], maps.shape[2])).to(maps.device).flatten(1)
-    return (top & inside).sum(1).double() / top.sum(1)
+    return exact((top & inside).sum(1)) / exact(top.sum(1))
 
 
 def chance_levels(boxes: Float[Tensor, "maps 4"], size: tuple[int, int]) -> Float[Tensor, " maps"]:
@@ -85,7 +86,7 @@ def chance_levels(boxes: Float[Tensor, "maps 4"], size: tuple[int, int]) -> Floa
 
     The arguments are those of `pixels_inside`.
     """
-    return pixels_inside(boxes, size).flatten(1).double().mean(1)
+    return exact(pixels_inside(boxes, size).flatten(1)).mean(1)
 
 
 def pixels_inside(

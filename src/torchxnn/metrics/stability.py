@@ -11,6 +11,7 @@ from jaxtyping import Float
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
+from torchxnn.embeddings.exact import exact
 from torchxnn.embeddings.matching import constant, feature_correlation, match_features, partial_out
 from torchxnn.errors import DataError
 
@@ -145,7 +146,7 @@ def concept_values(features: Float[Tensor, "images features"]) -> Float[Tensor, 
     centred = columns - columns.mean(0)
     scaled = centred / centred.norm(dim=0)
     members = torch.nn.functional.one_hot(torch.as_tensor(labels).long(), max(1, count))
-    return (scaled @ members.double())[:, :count]
+    return (scaled @ exact(members))[:, :count]
 
 
 @dataclass(frozen=True, eq=False)
@@ -200,15 +201,15 @@ def functional_swap(
         NonFiniteError: a value is NaN or infinite.
     """
     order = list(matches)
-    own, other = first.fitted.double(), second.fitted.double()[:, order]
+    own, other = exact(first.fitted), exact(second.fitted)[:, order]
     away, around = own - own.mean(0), other - other.mean(0)
     spread = around.square().sum(0)
     slope = torch.where(constant(other), 0.0, (away * around).sum(0) / spread)
     offset = own.mean(0) - slope * other.mean(0)
-    come = second.seen.double()[:, order] * slope + offset
-    before = first.reproduced.double().unsqueeze(1)
-    after = before - first.seen.double() + come
-    truth = logit.double().unsqueeze(1)
+    come = exact(second.seen)[:, order] * slope + offset
+    before = exact(first.reproduced).unsqueeze(1)
+    after = before - exact(first.seen) + come
+    truth = exact(logit).unsqueeze(1)
     r, kept = (float(feature_correlation(each, truth).mean()) for each in (before, after))
     return Swap(kept, r - kept, float((_r2(before, truth) - _r2(after, truth)).mean()))
 
