@@ -5,6 +5,7 @@ result is a map or a fit, on the CPU too: the fourth column is the largest diffe
 largest value. A row that fails says its error and stops nothing. Under 5 minutes on a GPU.
 
     python perf/gpu.py                       # on CUDA, with the networks of the speed table
+    python perf/gpu.py --device mps          # on a GPU of Apple: nobody has yet
     python perf/gpu.py --device cpu --quick  # small sizes, no GPU needed
 """
 
@@ -26,7 +27,9 @@ from torchxnn.attribution.methods import METHODS
 from torchxnn.data.activations import Activations
 from torchxnn.data.positives import split_kinds
 from torchxnn.embeddings.srae import SRAE
+from torchxnn.errors import XNNError
 from torchxnn.training.config import ComputeConfig, ConvConfig, TrainConfig
+from torchxnn.training.device import fit_device
 from torchxnn.training.fit import fit_embedding, fit_group
 from torchxnn.training.many import fit_many
 from torchxnn.training.restarts import FitResult
@@ -57,6 +60,8 @@ class Table:
             work()
             if self.device.type == "cuda":
                 torch.cuda.synchronize(self.device)
+            if self.device.type == "mps":
+                torch.mps.synchronize()
             found.append(time.perf_counter() - start)
         return min(found[1:])
 
@@ -139,7 +144,7 @@ def fits(table: Table, quick: bool) -> None:
     table.row("fit_many, subspace and revival", lambda: many(small))
     table.row("fit_many, relevance", lambda: many(replace(small, relevance=1.0)))
     table.row("fit_many, autocast", lambda: many(config, autocast=True))
-    if not quick:
+    if not quick and table.device.type != "mps":  # where it is refused
         table.row("fit_many, compiled", lambda: many(config, compile=True))
 
 
@@ -225,7 +230,7 @@ def attached(device: str) -> XNN:
 
 def paths(table: Table, quick: bool) -> None:
     """Every method, an explanation, an evaluation and a fit on maps."""
-    size, count = (32, 16) if quick else (224, 64)
+    size, count = (40, 16) if quick else (232, 64)  # MPS pools to 4 x 4 what 4 divides
     images = torch.rand(count, 3, size, size, generator=torch.Generator().manual_seed(0))
     loader = list(zip(images.split(8), (torch.arange(count) % 4).split(8), strict=True))
     here, there = (attached(device) for device in ("cpu", str(table.device)))
@@ -260,7 +265,10 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     given = parser.parse_args()
     warnings.simplefilter("ignore")
-    table = Table(torch.device(given.device))
+    try:
+        table = Table(fit_device(ComputeConfig(device=given.device)))
+    except XNNError as error:
+        parser.error(str(error))
     for part in (fits, speed, paths):
         part(table, given.quick)
 

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 import atlas_examples
 from atlas_examples import LAYER, make_parts, small_network
-from cli_examples import write_letters
+from cli_examples import FAST, write_letters
 from conftest import make_images, make_net
 from device_examples import DEVICES, opened
 from pretended_device import APPLE, OTHER, PRETENDED, device_of, pretended_devices
@@ -24,6 +24,7 @@ from torchxnn.apps.heatmaps.drawing import HeatmapConfig
 from torchxnn.apps.what_if.one_image import what_if
 from torchxnn.apps.what_if.painting import WhatIfConfig
 from torchxnn.attribution.methods import METHODS, attributor
+from torchxnn.cli.main import main
 from torchxnn.data.datasets.folder import ImageFolder
 from torchxnn.data.record import cache_activations
 from torchxnn.embeddings import fit_dimensions, fit_ica, fit_nmf, fit_pca, with_readout
@@ -316,6 +317,20 @@ def test_a_whole_fit_and_its_evaluation_on_maps(device):
     xnn.fit(loader, 1, config=config, compute=on(device))
     assert xnn.evaluate(loader).faithfulness.images == 48
     assert xnn.explain(images[0].to(device)).heatmaps.shape[0] == 3
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::torchxnn.errors.AttributionWarning")
+@pytest.mark.parametrize("targets", ["--target", "--targets"])
+def test_the_command_fits_on_a_device_and_its_xnn_loads_here(targets, device, tmp_path, capsys):
+    folder, out = write_letters(tmp_path / "images"), tmp_path / "run"
+    given = ["fit", "cli_examples:small_network", folder, "--layer", "classifier.1", targets, "b"]
+    settings = ["--device", device, "--out", out, "--n-features", "3", *FAST]
+    assert main([*map(str, given), *map(str, settings)]) == 0
+    found = next(out.glob("**/xnn.json")).parent
+    xnn = XNN.from_pretrained(found, small_network())
+    assert xnn.device.type == "cpu"
+    assert torch.isfinite(xnn.attribute(make_images(2)[0])).all()
 
 
 @pytest.mark.slow
