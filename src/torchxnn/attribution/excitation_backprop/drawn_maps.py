@@ -18,6 +18,7 @@ from torchxnn.attribution.base import (
     LayerCertificate,
     versions,
 )
+from torchxnn.embeddings.exact import knows_float64
 from torchxnn.errors import AttributionWarning
 
 
@@ -79,10 +80,9 @@ class DrawnMaps:
         """Warn of figures beyond their limits."""
         messages = []
         if self.conservation_error > CONSERVATION_LIMIT:
-            messages.append(
-                f"relevance is conserved only to {self.conservation_error:.1e}; use float64 or no "
-                "TF32"
-            )
+            known = knows_float64(self.maps.device)
+            way = "use float64 or no TF32" if known else "use float64 on the CPU"
+            messages.append(f"relevance is conserved only to {self.conservation_error:.1e}; {way}")
         fallback = float(self.fallback_share.max())
         if fallback > FALLBACK_LIMIT:
             messages.append(
