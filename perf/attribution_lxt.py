@@ -3,8 +3,8 @@
     pip install lxt transformers
     python perf/attribution_lxt.py --batches 1 4
 
-Both run in one process, in turns. Launches are operations that PyTorch dispatches and that start
-work on a GPU: no views, no bare allocations; a result that is read back makes Python wait for it.
+Both run in one process, in turns. What counts as a launch and as read back is said in
+`attribution_launches.py`.
 LXT (BSD) is not a dependency; without it the script says so and ends. It takes attribution as
 gradient x input of a network whose GELU, LayerNorm and attention are patched (its map for
 torchvision's ViT, without gamma in the linear layers), so it costs about one backward pass. Its
@@ -26,17 +26,12 @@ from typing import Any
 import torch
 import torchvision
 import tyro
+from attribution_launches import count
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from torchxnn.attribution import ExcitationBackprop
 
 PATCHED = (nn.GELU, nn.LayerNorm, nn.MultiheadAttention)
-
-READ_BACK = ("_local_scalar_dense", "nonzero", "equal", "is_nonzero")
-
-NO_LAUNCH = ("_local_scalar_dense", "empty", "empty_like", "empty_strided", "new_empty", "detach",
-             "alias", "_unsafe_view", "lift_fresh")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -47,23 +42,6 @@ class Settings:
     """how many images at once"""
     rounds: int = 5
     threads: int = 2
-
-
-class Launches(TorchDispatchMode):
-    """Counts what is dispatched: launches, and results read back."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.launches = self.read_back = 0
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
-        """Count one operation, and run it."""
-        name = func._schema.name.split("::")[-1]
-        self.read_back += name in READ_BACK
-        self.launches += name not in NO_LAUNCH and not func.is_view
-        return func(*args, **(kwargs or {}))
 
 
 @contextmanager
@@ -118,13 +96,12 @@ class Contender:
 def compare(contenders: list[Contender], rounds: int) -> None:
     """Print seconds (median and range over rounds after one that warms up), ratios and launches."""
     seconds: dict[str, list[float]] = {each.name: [] for each in contenders}
-    counted = {each.name: Launches() for each in contenders}
+    counted: dict[str, tuple[int, int]] = {}
     for number in range(rounds + 1):
         for each in contenders:
             with each.within():
                 if number == 0:
-                    with counted[each.name]:
-                        each.work()
+                    counted[each.name] = count(each.work)
                 start = time.perf_counter()
                 each.work()
                 if number:
@@ -132,9 +109,9 @@ def compare(contenders: list[Contender], rounds: int) -> None:
     last = statistics.median(seconds[contenders[-1].name])
     print(f"| | s | / {contenders[-1].name} | launches | read back |\n|---|---|---|---|---|")
     for name, found in seconds.items():
-        middle, count = statistics.median(found), counted[name]
+        middle, (launches, waits) = statistics.median(found), counted[name]
         spread = f"{middle:.3f} ({min(found):.3f} to {max(found):.3f})"
-        print(f"| {name} | {spread} | {middle / last:.2f} | {count.launches} | {count.read_back} |")
+        print(f"| {name} | {spread} | {middle / last:.2f} | {launches:,} | {waits:,} |")
 
 
 def agreement(rules: dict[type[nn.Module], Callable[[type], bool]]) -> float:

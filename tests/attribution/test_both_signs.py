@@ -135,11 +135,17 @@ def test_units_that_rounding_would_decide_are_left_to_the_plain_form():
     for small, weak in ((0.5, False), (1e-3, True)):
         x, negative = torch.tensor([[1.0, -small]]), torch.ones(1, 1, dtype=torch.bool)
         both = BothSigns(from_left(weight), x, negative, complete=True)
-        assert (both.weak is not None) is weak
+        assert bool((~both.strong).any()) is weak
         assert (small / (1 + small) > LEAST_SHARE) is not weak
 
 
-def test_overflow_is_refused():
-    weight, negative = torch.full((2, 1), 1e30), torch.ones(1, 1, dtype=torch.bool)
+def test_overflow_is_refused_where_relevance_meets_it():
+    """Contributions of the first unit overflow; those of the second are -1e30 each."""
+    weight, x = torch.tensor([[1e30, 1.0], [1e30, 1.0]]), torch.full((1, 2), -1e30)
+    negative = torch.ones(1, 2, dtype=torch.bool)
+    competition = Competition(from_left(weight), x, None)
+    second, first = torch.tensor([[[0.0, 1.0]]]), torch.tensor([[[1.0, 0.0]]])
+    passed = competition.pass_down(second, negative, quiet, cut=False)
+    torch.testing.assert_close(passed, torch.tensor([[[0.5, 0.5]]]))
     with pytest.raises(NonFiniteError, match="NaN or infinity"):
-        BothSigns(from_left(weight), torch.full((1, 2), -1e30), negative, complete=True)
+        competition.pass_down(first, negative, quiet, cut=False)

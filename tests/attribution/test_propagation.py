@@ -12,7 +12,7 @@ from torch import nn
 from torchxnn.attribution import ExcitationBackprop
 from torchxnn.attribution.excitation_backprop.competition import Competition
 from torchxnn.attribution.excitation_backprop.linear_map import LinearMap
-from torchxnn.attribution.excitation_backprop.owners import precise_sum, shared_out, sum_by_owner
+from torchxnn.attribution.excitation_backprop.owners import Owner, precise_sum, sum_by_owner
 from torchxnn.attribution.excitation_backprop.prepared import prepare
 from torchxnn.attribution.excitation_backprop.propagation import Walk
 from torchxnn.attribution.excitation_backprop.rules.table import RULES
@@ -40,22 +40,27 @@ def test_sums_by_owner_are_those_of_a_loop(seed, mixed, channels_last):
         owner = torch.randint(0, 4, (3, 4, 2, 5), generator=generator)
     else:
         owner = torch.arange(1, 4).reshape(3, 1, 1, 1).expand(3, 4, 2, 5)
-    sums = sum_by_owner(relevance, owner, 3)
+    found = Owner(owner.shape, None, 3, tensor=owner)
+    sums = sum_by_owner(relevance, found, 3)
     assert sums.dtype == torch.float64
     # What float32 may lose in a sum: half a unit in the last place of all that is added, per add.
     lost = torch.finfo(torch.float32).eps * literal_sums(relevance.abs(), owner, 3)
     assert bool(((sums - literal_sums(relevance, owner, 3)).abs() <= lost).all())
-    exact = sum_by_owner(relevance.double(), owner, 3)
+    exact = sum_by_owner(relevance.double(), found, 3)
     torch.testing.assert_close(exact, literal_sums(relevance, owner, 3), rtol=1e-12, atol=1e-12)
 
 
 def test_owners_keep_only_the_dimensions_along_which_they_vary():
     image = torch.arange(1, 4).reshape(3, 1, 1)
-    assert shared_out(image.expand(3, 5, 7)).shape == (3, 1, 1)
-    assert shared_out(image.expand(3, 5, 7).contiguous()).shape == (3, 1, 1)
+    assert Owner((3, 5, 7), None, 3, tensor=image.expand(3, 5, 7)).compact.shape == (3, 1, 1)
+    assert Owner((3, 5, 7), None, 3, tensor=image.expand(3, 5, 7).contiguous()).compact.shape == (
+        3,
+        1,
+        1,
+    )
     one_constant = image.expand(3, 5, 7).clone()
     one_constant[1, 2] = 0
-    assert shared_out(one_constant).shape == (3, 5, 1)
+    assert Owner((3, 5, 7), None, 3, tensor=one_constant).compact.shape == (3, 5, 1)
 
 
 def test_long_sums_stay_precise():

@@ -29,6 +29,9 @@ _MORE_INPUTS = re.compile("missing [0-9]+ required .*argument")
 _MEMORY = re.compile("out of memory|can't allocate memory|not enough memory")
 _TYPES = re.compile("should be the same|must have the same dtype|not implemented for 'Half'")
 
+_JOINED = {torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.int32}
+"""Types of buffers that are compared together."""
+
 
 @dataclass
 class _Saved:
@@ -37,7 +40,7 @@ class _Saved:
     holders: int = 0
     modes: list[tuple[nn.Module, bool]] = field(default_factory=list)
     requires_grad: list[tuple[nn.Parameter, bool]] = field(default_factory=list)
-    buffers: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    buffers: list[tuple[list[Tensor], Tensor, list[torch.Size]]] = field(default_factory=list)
     trainers: list[tuple[nn.Module, Any]] = field(default_factory=list)
 
 
@@ -63,7 +66,10 @@ def preserve_state(model: nn.Module) -> Iterator[nn.Module]:
         if saved.holders == 0:
             saved.modes = [(module, module.training) for module in model.modules()]
             saved.requires_grad = [(p, p.requires_grad) for p in model.parameters()]
-            saved.buffers = [(b, b.detach().clone()) for b in model.buffers()]
+            saved.buffers = [
+                (alike, _joined(alike), [buffer.shape for buffer in alike])
+                for alike in _alike(model.buffers())
+            ]
             saved.trainers = [(m, m._trainer) for m in model.modules() if "_trainer" in vars(m)]
             for module, _ in saved.modes:
                 module.training = False
@@ -90,10 +96,43 @@ def _restore(saved: _Saved) -> None:
         if parameter.requires_grad != requires_grad:
             parameter.requires_grad_(requires_grad)
     with torch.no_grad():
-        for buffer, value in saved.buffers:
-            if buffer.is_meta or torch.equal(buffer, value):
-                continue
-            buffer.resize_(value.shape).copy_(value)  # an observer's grows at its first batch
+        for buffers, values, shapes in saved.buffers:
+            _put_back(buffers, values, shapes)
+
+
+def _alike(buffers: Iterable[Tensor]) -> list[list[Tensor]]:
+    """Buffers that can be joined to one tensor, so that a GPU is asked once whether they changed.
+
+    A network has three for each BatchNorm.
+    """
+    found: dict[Any, list[Tensor]] = {}
+    for buffer in buffers:
+        plain = type(buffer) is Tensor and buffer.layout == torch.strided and not buffer.is_meta
+        joins = plain and buffer.dtype in _JOINED
+        kind = (buffer.device, buffer.dtype) if joins else id(buffer)
+        found.setdefault(kind, []).append(buffer)
+    return list(found.values())
+
+
+def _joined(buffers: list[Tensor]) -> Tensor:
+    """A copy of buffers that are alike: of several, their elements one after the other."""
+    if len(buffers) == 1:
+        return buffers[0].detach().clone()
+    return torch.cat([buffer.detach().reshape(-1) for buffer in buffers])
+
+
+def _put_back(buffers: list[Tensor], saved: Tensor, shapes: list[torch.Size]) -> None:
+    if buffers[0].is_meta:
+        return
+    same = [buffer.shape for buffer in buffers] == shapes
+    if same and torch.equal(_joined(buffers), saved):
+        return
+    parts: Iterable[Tensor] = [saved]
+    if len(buffers) > 1:
+        split = saved.split([shape.numel() for shape in shapes])
+        parts = (part.reshape(shape) for part, shape in zip(split, shapes, strict=True))
+    for buffer, part in zip(buffers, parts, strict=True):
+        buffer.resize_(part.shape).copy_(part)  # an observer's grows at its first batch
 
 
 def in_precision_of(model: nn.Module, images: Tensor) -> Tensor:

@@ -1,13 +1,17 @@
 """What a walk measures: sums of relevance per image, and in a certified walk of every cut.
 
 A cut is the set of values that hold all relevance at one moment of the walk. Its sums are not taken
-anew after every operation: an operation takes its outputs out of the cut and adds its inputs.
+anew after every operation: an operation takes its outputs out of the cut and adds its inputs. All
+sums are read back at the end of the walk, in one go, since Python waits for a GPU each time.
 """
 
 from __future__ import annotations
 
 import math
+from collections import defaultdict
+from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,6 +25,23 @@ from torchxnn.errors import NonFiniteError
 _NOTHING = torch.zeros((), dtype=torch.float64)
 
 
+@dataclass(eq=False)
+class _Step:
+    """What an operation changed, in numbers of sums that were taken.
+
+    Attributes:
+        operation: None for the start.
+        change: sums that were added to the cut and, beside them, sums that were taken out of it.
+        absorbed: what had ended by then.
+        fallbacks: what met one at its units.
+    """
+
+    operation: Operation | None
+    change: list[tuple[int | None, int | None]] = field(default_factory=list)
+    absorbed: int | None = None
+    fallbacks: list[int] = field(default_factory=list)
+
+
 class Account:
     """The account of one walk; see `Walk` for what it carries.
 
@@ -30,9 +51,10 @@ class Account:
         witness: whether the witness is there behind the differences.
 
     Attributes:
-        error: largest distance from 1 so far of the relevance of a cut, if the walk is certified.
-            With a witness it is no less than that, unless one seed's loss is another's gain: the
-            witness' distance from the number of seeds, and half the largest sum of a difference.
+        error: largest distance from 1 so far of the relevance of a cut, if the walk is certified;
+            it and `layers` are known from `finish` on. With a witness it is no less than that,
+            unless one seed's loss is another's gain: the witness' distance from the number of
+            seeds, and half the largest sum of a difference.
         absorbed: relevance that ended at units that nothing agrees with, (seeds, images) in
             float64, or (2 seeds, images) with the dual's behind the unit's; 0 if none did.
         layers: what was conserved by the dotted name of the innermost module, from the top down;
@@ -48,14 +70,16 @@ class Account:
         self._prepared = prepared
         self._pair, self._witness, self._seeds = pair, witness, 0
         self._fallback: Tensor | None = None
-        # Sums per image, of all values of the present cut and of each, above and below the last
-        # linear operation that feeds the target.
-        self._cut = _NOTHING
-        self._tallies: dict[tuple[Value, bool], Tensor] = {}
+        # Sums per image, and the number of that of each value of the present cut, above and below
+        # the last linear operation that feeds the target.
+        self._taken: list[Tensor] = []
+        self._tallies: dict[tuple[Value, bool], int] = {}
+        self._steps: list[_Step] = []
+        self._ended: int | None = None
         # Of the present operation: what it received, and what it changed so far.
         self._arrived: list[tuple[Value, Tensor, int]] = []
         self._above = False
-        self._change = _NOTHING
+        self._step = _Step(None)
 
     @property
     def fallback(self) -> Tensor | None:
@@ -73,46 +97,46 @@ class Account:
         """The walk starts with this relevance (seeds, *output shape)."""
         self._seeds = relevance.shape[0]
         if self._prepared.certify:
-            self._cut = self._sums(output, relevance)
-            self._tallies[output, True] = self._cut
-            self._measure()
+            number = self._take(self._sums(output, relevance))
+            self._tallies[output, True] = number
+            self._steps.append(_Step(None, [(number, None)]))
 
-    def open(self, outputs: list[Value], arrived: list[Tensor | None], *, above: bool) -> None:
+    def open(
+        self,
+        operation: Operation,
+        outputs: list[Value],
+        arrived: list[Tensor | None],
+        *,
+        above: bool,
+    ) -> None:
         """An operation is about to pass on what has arrived at its outputs."""
         self._arrived = [
             (output, each, each._version)
             for output, each in zip(outputs, arrived, strict=True)
             if each is not None
         ]
-        self._above, self._change = above, _NOTHING
+        self._above, self._step = above, _Step(operation)
 
     def receive(self, value: Value, relevance: Tensor, *, above: bool) -> None:
         """The operation has made the relevance of an input what it is now."""
         if not self._prepared.certify:
             return
-        before = self._tallies.get((value, above), _NOTHING)
+        before = self._tallies.get((value, above))
         after = self._known(value, relevance)
         if after is None:
-            after = self._sums(value, relevance)
+            after = self._take(self._sums(value, relevance))
         self._tallies[value, above] = after
-        self._change = self._added(self._change, self._added(after, -before))
+        self._step.change.append((after, before))
 
-    def close(self, operation: Operation, outputs: list[Value]) -> None:
-        """The operation has passed on all; refuse NaN and infinity in a certified walk."""
+    def close(self, outputs: list[Value]) -> None:
+        """The operation has passed on all."""
         self._arrived = []
         if not self._prepared.certify:
             return
-        for output in outputs:
-            gone = self._tallies.pop((output, self._above), _NOTHING)
-            self._change = self._added(self._change, -gone)
-        self._cut = self._added(self._cut, self._change)
-        error = self._measure()
-        if not math.isfinite(error):
-            raise NonFiniteError(
-                f"relevance became NaN or infinite at {operation.full_name} in {operation.place}; "
-                "check the activations and weights there"
-            )
-        self._enter(operation, count=1, error=error)
+        gone = (self._tallies.pop((output, self._above), None) for output in outputs)
+        self._step.change += [(None, number) for number in gone if number is not None]
+        self._step.absorbed = self._ended
+        self._steps.append(self._step)
 
     def meet_fallback(self, operation: Operation, lost: Tensor | None, clean: Tensor) -> None:
         """Count what units that a fallback decides received.
@@ -123,18 +147,66 @@ class Account:
             clean: what of it had met none before.
         """
         if self._prepared.certify and lost is not None:
-            shared = self._sums(operation.output, lost)
-            self._enter(operation, fallback=float(shared.max()))
+            self._step.fallbacks.append(self._take(self._sums(operation.output, lost)))
         sums = self._sums(operation.output, clean)
         known = self._fallback
         self._fallback = sums if known is None else known + sums.to(known.device)
 
     def absorb(self, operation: Operation, lost: Tensor) -> None:
         """Count what ended at units of an operation, of all that is carried."""
-        self.absorbed = self._added(self.absorbed, self._sums(operation.output, lost))
+        sums = self._sums(operation.output, lost)
+        self.absorbed = self.absorbed.to(sums.device) + sums
+        self._ended = self._take(self.absorbed) if self._prepared.certify else None
 
-    def _known(self, value: Value, relevance: Tensor) -> Tensor | None:
-        """Sums of what was only handed on (ReLU, BatchNorm), which need not be added up again."""
+    def finish(self) -> None:
+        """Read what was measured, once the walk has ended, by an error too.
+
+        Raises:
+            NonFiniteError: relevance became NaN or infinite, in a certified walk.
+        """
+        taken, cut = self._read(), np.zeros(())
+        for step in self._steps:
+            change = np.zeros(())
+            for more, less in step.change:
+                sums = np.zeros(()) if more is None else taken[more]
+                gone = np.zeros(()) if less is None else -taken[less]
+                change = self._added(change, self._added(sums, gone))
+            cut = self._added(cut, change)
+            absorbed = np.zeros(()) if step.absorbed is None else taken[step.absorbed]
+            error = self._leak(cut, absorbed)
+            operation = step.operation
+            if operation is None:
+                continue
+            if not math.isfinite(error):
+                raise NonFiniteError(
+                    f"relevance became NaN or infinite at {operation.full_name} in "
+                    f"{operation.place}; check the activations and weights there"
+                )
+            shares = [float(taken[number].max()) for number in step.fallbacks]
+            self._enter(operation, error, max(shares, default=0.0))
+        self._steps.clear()
+        self._taken.clear()
+
+    def _take(self, sums: Tensor) -> int:
+        self._taken.append(sums)
+        return len(self._taken) - 1
+
+    def _read(self) -> list[np.ndarray]:
+        """All sums, read back at once from each device."""
+        there = defaultdict(list)
+        for number, sums in enumerate(self._taken):
+            there[sums.device].append(number)
+        found: dict[int, np.ndarray] = {}
+        for numbers in there.values():
+            parts = [self._taken[number] for number in numbers]
+            whole = torch.cat([part.reshape(-1) for part in parts]).cpu()
+            split = whole.split([part.numel() for part in parts])
+            for number, part, values in zip(numbers, parts, split, strict=True):
+                found[number] = values.reshape(part.shape).numpy()
+        return [found[number] for number in range(len(self._taken))]
+
+    def _known(self, value: Value, relevance: Tensor) -> int | None:
+        """Which sums are those of what was only handed on (ReLU, BatchNorm); None for new ones."""
         owner = self._prepared.owners.get(value)
         for output, each, version in self._arrived:
             if same_memory(each, relevance) and each._version == version:
@@ -143,24 +215,22 @@ class Account:
                     return known
         return None
 
-    def _measure(self) -> float:
-        if self._witness and len(self._cut) > self._seeds:
-            leak = self._cut[:-1].abs().amax(0) / 2 + (self._cut[-1] - self._seeds).abs()
+    def _leak(self, cut: np.ndarray, absorbed: np.ndarray) -> float:
+        if self._witness and len(cut) > self._seeds:
+            leak = np.abs(cut[:-1]).max(0) / 2 + np.abs(cut[-1] - self._seeds)
         else:
-            leak = (self._added(self._cut, self.absorbed) - 1).abs()
+            leak = np.abs(self._added(cut, absorbed) - 1)
         error = float(leak.max())
         self.error = max(self.error, error)
         return error
 
-    def _enter(
-        self, operation: Operation, *, count: int = 0, error: float = 0.0, fallback: float = 0.0
-    ) -> None:
+    def _enter(self, operation: Operation, error: float, fallback: float) -> None:
         """Add figures of an operation to those of its module; the worst ones count."""
         layer = operation.place.module
         known = self.layers.get(layer, LayerCertificate(layer, 0, 0.0, 0.0))
         self.layers[layer] = LayerCertificate(
             layer,
-            known.operations + count,
+            known.operations + 1,
             max(known.conservation_error, error),
             max(known.fallback_share, min(1.0, fallback)),
         )
@@ -175,17 +245,16 @@ class Account:
             raise why_no_owner(self._prepared, value)
         return sum_by_owner(relevance, owner, self._prepared.images)
 
-    def _added(self, first: Tensor, second: Tensor) -> Tensor:
+    def _added(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
         """Sum of two tallies; one of the seeds alone counts for the unit and for its dual."""
-        first = first.to(second.device)
-        if first.ndim and second.ndim and first.shape[0] < second.shape[0]:
+        if first.ndim and second.ndim and len(first) < len(second):
             first = self._of_both(first)
-        elif first.ndim and second.ndim and first.shape[0] > second.shape[0]:
+        elif first.ndim and second.ndim and len(first) > len(second):
             second = self._of_both(second)
-        return first + second
+        return np.asarray(first + second)
 
-    def _of_both(self, sums: Tensor) -> Tensor:
+    def _of_both(self, sums: np.ndarray) -> np.ndarray:
         """Sums of what is carried below, of those of the seeds above (seeds, images)."""
         if self._pair:
-            return torch.cat([sums, sums])
-        return torch.cat([torch.zeros_like(sums), sums.sum(0, keepdim=True)])
+            return np.concatenate([sums, sums])
+        return np.concatenate([np.zeros_like(sums), sums.sum(0, keepdims=True)])

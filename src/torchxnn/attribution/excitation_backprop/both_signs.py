@@ -18,7 +18,13 @@ import math
 import torch
 from torch import Tensor
 
-from torchxnn.attribution.excitation_backprop.linear_map import LinearMap, laid_out, smallest
+from torchxnn.attribution.excitation_backprop.linear_map import (
+    LinearMap,
+    laid_out,
+    signs_of,
+    smallest,
+    where_or,
+)
 from torchxnn.errors import NonFiniteError
 
 LEAST_SHARE = 1 / 16
@@ -36,10 +42,8 @@ class BothSigns:
         negative: mask of the units with s_i = -1.
 
     Attributes:
-        weak: mask of the units that are left to the plain form; None if there are none.
-
-    Raises:
-        NonFiniteError: contributions add up to NaN or infinity.
+        strong: mask of the units that are not left to the plain form; those whose contributions
+            add up to NaN or infinity are, see `check_finite`.
     """
 
     def __init__(self, linear: LinearMap, x: Tensor, negative: Tensor, *, complete: bool) -> None:
@@ -48,10 +52,9 @@ class BothSigns:
         self._linear = linear
         self._sides = x.abs(), x
         self._weights = linear.weight.abs(), linear.weight
-        self._signs = negative.to(x.dtype).mul_(-2).add_(1)
+        self._signs = signs_of(negative, x.dtype)
         sizes = linear.apply(self._sides[0], self._weights[0])
-        if not math.isfinite(float(sizes.amax())):  # NaN shows as the maximum too
-            raise NonFiniteError("the contributions of a unit add up to NaN or infinity")
+        self._largest: Tensor | None = sizes.amax()
         least = sizes * (2 * LEAST_SHARE)
         if complete and linear.output is not None:
             net = laid_out(linear.output, linear.layout)
@@ -60,11 +63,19 @@ class BothSigns:
                 least = least.add_(linear.bias.abs(), alpha=2 * LEAST_SHARE)
         else:
             net = linear.apply(x, linear.weight)
-        self._twice = sizes.addcmul_(self._signs, net)
-        weak = ~(self._twice > least.clamp_(min=smallest(least)))
-        self.weak = weak if bool(weak.any()) else None
-        if self.weak is not None:
-            self._twice.masked_fill_(self.weak, torch.inf)  # they pass on nothing here
+        twice = sizes.addcmul_(self._signs, net)
+        self.strong = twice > least.clamp_(min=smallest(least))
+        self._twice = where_or(self.strong, twice, torch.inf)  # weak ones pass on nothing here
+
+    def check_finite(self) -> None:
+        """Refuse contributions that add up to NaN or infinity, once relevance reaches weak units.
+
+        Raises:
+            NonFiniteError: they do.
+        """
+        if self._largest is not None and not math.isfinite(float(self._largest)):
+            raise NonFiniteError("the contributions of a unit add up to NaN or infinity")
+        self._largest = None
 
     def pass_down(self, relevance: Tensor, *, consume: bool) -> Tensor:
         """Relevance (seeds, *y.shape) of all but the weak units to that of the inputs.

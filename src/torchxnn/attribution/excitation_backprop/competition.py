@@ -24,6 +24,7 @@ from torch import Tensor
 
 from torchxnn.attribution.excitation_backprop.both_signs import BothSigns
 from torchxnn.attribution.excitation_backprop.linear_map import LinearMap, laid_out, smallest
+from torchxnn.attribution.excitation_backprop.reach import extremes, reached, reached_columns
 from torchxnn.errors import NonFiniteError, XNNError
 
 PARTS_KEPT = 2
@@ -46,16 +47,28 @@ class Competition:
         x: its input.
         takes_part: mask of the inputs computed from the images; None if all are. The others are
             constants and, like a bias, take no part.
+        signed: whether an element of x is negative; None if that has to be looked up.
+        positive: whether a weight is; None if that has to be looked up.
 
     Attributes:
         spread: whether inputs that are 0 may have received something, by a fallback.
     """
 
-    def __init__(self, linear: LinearMap, x: Tensor, takes_part: Tensor | None) -> None:
+    def __init__(
+        self,
+        linear: LinearMap,
+        x: Tensor,
+        takes_part: Tensor | None,
+        *,
+        signed: bool | None = None,
+        positive: bool | None = None,
+    ) -> None:
         if takes_part is not None:
             x = torch.where(takes_part, x, 0)
         self._x = laid_out(x, linear.layout)
-        self._signed = bool(x.numel()) and float(self._x.amin()) < 0
+        if signed is None or (signed and takes_part is not None):
+            signed = bool(x.numel()) and float(self._x.amin()) < 0
+        self._signed, self._positive = signed, positive
         self.spread = False
         self._linear = linear
         self._takes_part = takes_part
@@ -75,6 +88,7 @@ class Competition:
         *,
         consume: bool = False,
         dual: bool = False,
+        cut: bool = True,
     ) -> Tensor:
         """Relevance of the units (seeds, *y.shape) to relevance of the inputs (seeds, *x.shape).
 
@@ -84,6 +98,7 @@ class Competition:
             note: is told what arrives at units that a fallback decides.
             consume: whether `relevance` may be overwritten, which saves an allocation of its size.
             dual: whether the units are dual units, whose fallback does not look at the weights.
+            cut: whether some columns of a product of matrices may have received nothing.
         """
         layout = self._linear.layout
         if isinstance(negative, Tensor):
@@ -93,20 +108,21 @@ class Competition:
         relevance = arranged
         if relevance.numel() == 0:
             return relevance.new_zeros((relevance.shape[0], *self._x.shape))
-        columns = _reached(relevance) if self._linear.matrix else None
+        columns = reached_columns(relevance) if cut and self._linear.matrix else None
         if columns is not None:
             if isinstance(negative, Tensor):
                 negative = negative[:, columns]
             note = _of_some(note, relevance.shape, (slice(None), columns))
             some = relevance[:, :, columns].clone(memory_format=torch.contiguous_format)
             part = self._part(columns)
-            passed = part.pass_down(some, negative, note, consume=True, dual=dual)
+            passed = part.pass_down(some, negative, note, consume=True, dual=dual, cut=False)
             self.spread |= part.spread
             return passed
         of_any_sign = self._signed and self._linear.weight is not None and not dual
         if of_any_sign and isinstance(negative, Tensor):
-            if _reaches(relevance, negative):
-                return self._pass_both(relevance, negative, note, consume=consume)
+            there = reached(relevance)
+            if bool((there & negative).any()):
+                return self._pass_both(relevance, there, negative, note, consume=consume)
             negative = False
         parts = split_by_sign(relevance, negative)
         return self._pass_parts(relevance, parts, note, consume=consume, dual=dual)
@@ -117,25 +133,34 @@ class Competition:
         part = self._parts.pop(within, None)
         if part is None:
             linear = self._linear.units(columns)
-            part = Competition(linear, self._x, self._takes_part)
+            part = Competition(linear, self._x, self._takes_part, signed=self._signed)
         self._parts[within] = part  # as the last used one
         if len(self._parts) > PARTS_KEPT:
             del self._parts[next(iter(self._parts))]
         return part
 
     def _pass_both(
-        self, relevance: Tensor, negative: Tensor, note: Note, *, consume: bool
+        self, relevance: Tensor, there: Tensor, negative: Tensor, note: Note, *, consume: bool
     ) -> Tensor:
-        """Both signs at once, and by themselves the units for which that is not exact."""
+        """Both signs at once, and by themselves the units for which that is not exact.
+
+        Args:
+            relevance: what the units received.
+            there: mask of the units that received anything.
+            negative: mask of the units that count as negative.
+            note: see `pass_down`.
+            consume: see `pass_down`.
+        """
         if self._both is None or not torch.equal(self._both[0], negative):
             complete = self._takes_part is None
             both = BothSigns(self._linear, self._x, negative, complete=complete)
             self._both = negative, both
         both = self._both[1]
-        weak = None if both.weak is None else relevance.masked_fill(~both.weak, 0)
+        if not bool((there > both.strong).any()):  # weak units have nothing
+            return both.pass_down(relevance, consume=consume)
+        both.check_finite()
+        weak = relevance.masked_fill(both.strong, 0)
         result = both.pass_down(relevance, consume=consume)
-        if weak is None or not bool(weak.any()):
-            return result
         if self._linear.matrix:
             return self._add_some(result, weak, negative, note)
         parts = split_by_sign(weak, negative)
@@ -147,7 +172,8 @@ class Competition:
         rows, columns = (reached.any(dim).nonzero()[:, 0] for dim in (1, 0))
         unit = rows[:, None], columns
         takes_part = None if self._takes_part is None else self._takes_part[rows]
-        part = Competition(self._linear.units(columns, rows), self._x[rows], takes_part)
+        linear = self._linear.units(columns, rows)
+        part = Competition(linear, self._x[rows], takes_part, signed=self._signed)
         some, note = relevance[:, *unit], _of_some(note, relevance.shape, unit)
         parts = split_by_sign(some, negative[unit])
         passed = part._pass_parts(some, parts, note, consume=True, dual=False)
@@ -216,7 +242,10 @@ class Competition:
         if weight is not None and sign not in self._weights:
             # `aminmax` would copy a transposed or channels-last tensor first, at many times the
             # cost.
-            present = bool(weight.amax() > 0) if sign > 0 else bool(weight.amin() < 0)
+            if sign > 0:
+                present = bool(weight.amax() > 0) if self._positive is None else self._positive
+            else:
+                present = bool(weight.amin() < 0)
             part = weight if sign > 0 else -weight
             self._weights[sign] = part.clamp(min=0) if present else None
         return self._weights[sign]
@@ -229,7 +258,7 @@ class Competition:
                 total = part if total is None else total.add_(part)
             if total is None:
                 return None
-            low, high = (float(total.amin()), float(total.amax())) if total.numel() else (1.0, 1.0)
+            low, high = extremes(total) if total.numel() else (1.0, 1.0)
             if not math.isfinite(high):  # NaN shows as the maximum too
                 raise NonFiniteError("the contributions of a unit add up to NaN or infinity")
             if not low > smallest(total):
@@ -282,25 +311,9 @@ def split_by_sign(relevance: Tensor, negative: Negative) -> list[tuple[int, Tens
     """Relevance of the positive and of the negative units, leaving out a part that is zero."""
     if isinstance(negative, bool):
         return [(-1 if negative else 1, relevance)]
-    if not bool(negative.any()) or not _reaches(relevance, negative):
+    if not bool((reached(relevance) & negative).any()):
         return [(1, relevance)]
     return [(1, relevance.masked_fill(negative, 0)), (-1, relevance.masked_fill(~negative, 0))]
-
-
-def _reached(relevance: Tensor) -> slice | None:
-    """The columns of (seeds, rows, columns) that relevance reaches, if a third of them is left out.
-
-    Of the queries, keys and values that a network computes as one product, relevance passes the
-    values alone. One seed and a few rows answer where all columns are reached.
-    """
-    for some in (relevance[:1, :16], relevance):
-        reached = (some != 0).any(dim=(0, 1)).nonzero().flatten().tolist()  # read back once
-        if not reached:
-            continue
-        first, last = reached[0], reached[-1] + 1
-        if last - first > 2 / 3 * relevance.shape[2]:
-            return None
-    return slice(first, last) if reached else None
 
 
 def _of_some(note: Note, shape: torch.Size, unit: tuple[Any, ...]) -> Note:
@@ -312,61 +325,3 @@ def _of_some(note: Note, shape: torch.Size, unit: tuple[Any, ...]) -> Note:
         return note(whole)[:, *unit]
 
     return told
-
-
-def _reaches(relevance: Tensor, units: Tensor) -> bool:
-    """Whether any relevance (seeds, *units) reaches the units of a mask.
-
-    Both extremes are found sooner than `any` of floats, and reductions are ten times as fast in the
-    order in which the values lie in memory. NaN equals nothing, so it reaches.
-    """
-    order = sorted(range(1, relevance.ndim), key=relevance.stride, reverse=True)
-    ordered = relevance.permute(0, *order)
-    silent = (ordered.amax(0) == 0) & (ordered.amin(0) == 0)
-    return bool((units.permute([dim - 1 for dim in order]) & ~silent).any())
-
-
-def shares(
-    contributions: list[Tensor], takes_part: list[Tensor | None], negative: Negative
-) -> tuple[list[Tensor], Tensor]:
-    """Winning probabilities of the terms of an element-wise sum y = sum_k c_k (+ constants).
-
-        P(k) = (s c_k)+ / sum_l (s c_l)+ ,
-
-    with the same fallback as above: by |c_k|, then evenly. Where a single term depends on the
-    images it wins with certainty, whatever its sign: the others act as a bias.
-
-    Args:
-        contributions: the terms, all of one shape.
-        takes_part: for each, where it depends on the images; None for everywhere.
-        negative: sign of the sum.
-
-    Returns:
-        One probability tensor per term, and the mask of the elements decided by the fallback.
-    """
-    shape = contributions[0].shape
-    ones = torch.ones((), dtype=contributions[0].dtype, device=contributions[0].device)
-    masks = [
-        ones.expand(shape) if mask is None else mask.to(ones.dtype).expand(shape)
-        for mask in takes_part
-    ]
-    rivals = sum(masks[1:], masks[0])
-    signed = [
-        (torch.where(negative, -c, c) if isinstance(negative, Tensor) else (-c if negative else c))
-        for c in contributions
-    ]
-    agreeing = [c.clamp(min=0) * mask for c, mask in zip(signed, masks, strict=True)]
-    total = sum(agreeing[1:], agreeing[0])
-    lone = rivals == 1
-    fallback = ~(total > smallest(total)) & ~lone
-    if bool(lone.any()) or bool(fallback.any()):
-        sizes = [c.abs() * mask for c, mask in zip(contributions, masks, strict=True)]
-        size = sum(sizes[1:], sizes[0])
-        even = fallback & ~(size > smallest(size))
-        agreeing = [
-            torch.where(lone | even, mask, torch.where(fallback, absolute, won))
-            for mask, absolute, won in zip(masks, sizes, agreeing, strict=True)
-        ]
-        total = torch.where(lone | even, rivals, torch.where(fallback, size, total))
-        total = total.masked_fill(total == 0, 1)
-    return [won / total for won in agreeing], fallback & (rivals > 0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -95,3 +96,20 @@ def laid_out(tensor: Tensor, layout: torch.memory_format | None, *, seeds: bool 
 def smallest(tensor: Tensor) -> float:
     """The denominator from which a division is safe: below, products are subnormal numbers."""
     return torch.finfo(tensor.dtype).tiny * 1e8
+
+
+def signs_of(negative: Tensor, dtype: torch.dtype) -> Tensor:
+    """-1 where a mask is set, 1 elsewhere."""
+    minus, one = (_number(number, negative.device, dtype) for number in (-1.0, 1.0))
+    return torch.where(negative, minus, one)
+
+
+def where_or(mask: Tensor, tensor: Tensor, other: float) -> Tensor:
+    """A tensor where a mask is set, and a number elsewhere."""
+    return torch.where(mask, tensor, _number(other, tensor.device, tensor.dtype))
+
+
+@lru_cache
+def _number(number: float, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Made once, since to put a number on a GPU is one more launch each time."""
+    return torch.full((), number, dtype=dtype, device=device)

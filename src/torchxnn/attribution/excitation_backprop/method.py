@@ -354,9 +354,13 @@ def _check_output(tape: Tape, targets: Tensor) -> Tensor:
 def _check_dependence(prepared: Prepared, targets: Tensor) -> None:
     """Refuse targets that are constants."""
     owner = prepared.owners.get(prepared.tape.output)
-    if owner is None:
+    if owner is None or owner.complete:
         return
-    varies = (owner > 0).reshape(prepared.images, -1).gather(1, targets.T.to(owner.device))
+    varies = (
+        (owner.tensor > 0)
+        .reshape(prepared.images, -1)
+        .gather(1, targets.T.to(owner.compact.device))
+    )
     if not bool(varies.all()):
         target = int(targets.T[~varies.cpu()][0])
         raise XNNError(f"target {target} does not depend on the images; choose another output")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
 from torchxnn.attribution.excitation_backprop.account import Account
 from torchxnn.attribution.excitation_backprop.competition import Competition, Negative
 from torchxnn.attribution.excitation_backprop.linear_map import LinearMap
-from torchxnn.attribution.excitation_backprop.owners import shared_out
 from torchxnn.attribution.excitation_backprop.prepared import HINTS, Prepared
 from torchxnn.attribution.excitation_backprop.rules.table import Shares, refuse, rule_of
 from torchxnn.attribution.excitation_backprop.signs import Signs, weighted
@@ -93,9 +94,8 @@ class Walk:
         masks = self._prepared.masks
         if value not in masks:
             owner = self._prepared.owners.get(value)
-            mask = None if owner is None else shared_out(owner) > 0
-            some = mask is not None and not bool(mask.all())
-            masks[value] = mask.expand(value.shape) if mask is not None and some else None
+            some = owner is not None and not owner.complete
+            masks[value] = (owner.compact > 0).expand(value.shape) if owner and some else None
         return masks[value]
 
     def negative(self, value: Value) -> Negative:
@@ -112,7 +112,9 @@ class Walk:
         """
         competition = operation.cache.get("competition")
         if competition is None:
-            competition = Competition(linear, self.data(value), self.takes_part(value))
+            x, part, known = self.data(value), self.takes_part(value), operation.known
+            facts = {"signed": known.get("signed"), "positive": known.get("positive")}
+            competition = Competition(linear, x, part, **facts)
             operation.cache["competition"] = competition
         silent = self._silence.of_negative(operation.output)
         negative = False if silent else self.negative(operation.output)
@@ -122,10 +124,9 @@ class Walk:
             return received
         unit, clean = received[: self._seeds], received[self._seeds :]
         flipped = not negative if isinstance(negative, bool) else ~negative
+        ways = {"dual": True, "cut": self._is_cut(operation)}
         # That nothing speaks against a unit is no doubt about its map, so it is not counted.
-        dual = competition.pass_down(
-            relevance[: self._seeds], flipped, lambda lost: lost, dual=True
-        )
+        dual = competition.pass_down(relevance[: self._seeds], flipped, lambda lost: lost, **ways)
         self._by_size = not competition.spread
         if len(clean) == 0 and ((self._beside and not self._absorb) or self._met):
             clean = unit
@@ -143,13 +144,18 @@ class Walk:
         # Nobody else reads the relevance that has arrived, unless sums are still to be taken.
         told = known or self._difference or self._absorbs
         needed = self._crossing or self._prepared.certify or not told
-        received = competition.pass_down(
-            relevance, negative, lambda lost: self.note(operation, lost), consume=not needed
-        )
+        ways = {"consume": not needed, "cut": self._is_cut(operation)}
+        told_of = partial(self.note, operation)
+        received = competition.pass_down(relevance, negative, told_of, **ways)
         if known or self._met == before:
             return received
-        clean = competition.pass_down(relevance[: self._seeds], negative, torch.zeros_like)
+        ways = {"cut": self._is_cut(operation)}
+        clean = competition.pass_down(relevance[: self._seeds], negative, torch.zeros_like, **ways)
         return torch.cat([received, clean])
+
+    def _is_cut(self, operation: Operation) -> bool:
+        """Whether some columns of an operation's output may have received nothing."""
+        return self._all_above or operation.output in self._prepared.cut
 
     def shared_by_size(self) -> None:
         """A rule says that all it hands on are multiples of the size of what receives them."""
@@ -229,18 +235,24 @@ class Walk:
 
         Raises:
             MetFallbackError: see the class.
+            NonFiniteError: relevance became NaN or infinite, in a certified walk.
         """
         tape, self._seeds = self._prepared.tape, seeds.shape[0]
         self._above[tape.output] = seeds.to(self._prepared.dtype)
         self.account.begin(tape.output, self._above[tape.output])
         operations = tape.operations
         last = 0 if target.producer is None else operations.index(target.producer) + 1
-        for index in range(len(operations) - 1, last - 1, -1):
-            self._step(operations[index])
-            if self._free and self._last:
-                forget(operations[index])
-            elif self._free:
-                operations[index].cache.clear()  # the walk may have to start again
+        try:
+            for index in range(len(operations) - 1, last - 1, -1):
+                self._step(operations[index])
+                if self._free and self._last:
+                    forget(operations[index])
+                elif self._free:
+                    operations[index].cache.clear()  # the walk may have to start again
+        except XNNError:  # NaN of an earlier operation may be why
+            self.account.finish()
+            raise
+        self.account.finish()
         return self._arrived(target)
 
     def _arrived(self, target: Value) -> Tensor:
@@ -278,7 +290,7 @@ class Walk:
             reached = [o for o, each in zip(outputs, arrived, strict=True) if each is not None]
             self.account.apart &= all(output in self._prepared.owners for output in reached)
             self._by_size = False
-            self.account.open(outputs, arrived, above=above)
+            self.account.open(operation, outputs, arrived, above=above)
             try:
                 shares = rule.propagate(operation, arrived, self)
             except NonFiniteError as error:
@@ -289,7 +301,7 @@ class Walk:
             settled = self._crossing or not above
             self._crossing = False
             self._settle(shares, settled=settled)
-            self.account.close(operation, outputs)
+            self.account.close(outputs)
             self._signs.fold(operation, rule)
             receivers = [value for value, _ in shares]
             if settled:

@@ -19,7 +19,7 @@ _NORMALISATIONS = {
     "native_batch_norm", "_native_batch_norm_legit", "_native_batch_norm_legit_no_training",
     "_batch_norm_no_update", "cudnn_batch_norm", "miopen_batch_norm",
 }  # fmt: skip
-_POOLS = {"max_pool2d_with_indices", "max_pool3d_with_indices"}
+POOLS = {"max_pool2d_with_indices", "max_pool3d_with_indices"}
 
 
 class Silence:
@@ -66,9 +66,9 @@ class Silence:
             if by_size:  # of a sum > 0 only the terms > 0 win
                 term = _adds(operation) and value.shape == output.shape
                 found = True, term and negative and own and same
-            elif _rectifies(operation):
+            elif rectifies(operation):
                 found = zero, zero and own
-            elif copies or operation.name in _POOLS:
+            elif copies or operation.name in POOLS:
                 found = zero, negative and same
             elif operation.name in _NORMALISATIONS and not own:
                 found = False, negative and not _flips(operation)
@@ -90,7 +90,8 @@ def _adds(operation: Operation) -> bool:
     return float(alpha) > 0
 
 
-def _rectifies(operation: Operation) -> bool:
+def rectifies(operation: Operation) -> bool:
+    """Whether it is 0 where its input is negative."""
     if operation.name not in _RECTIFIERS:
         return False
     position = _RECTIFIERS[operation.name]
@@ -101,5 +102,8 @@ def _rectifies(operation: Operation) -> bool:
 
 def _flips(operation: Operation) -> bool:
     """Whether a normalisation turns signs round in some channel."""
+    known = operation.known.get("flips")
     scale = operation.args[1]
+    if known is not None:
+        return known
     return scale is not None and bool((scale.tensor < 0).any())

@@ -69,6 +69,7 @@ class Operation:
         outputs: one `Value` per returned tensor, None for what is not a tensor.
         place: where it ran.
         cache: what a rule computed once and needs for every seed.
+        known: facts of its inputs, see `facts`.
     """
 
     func: Any
@@ -77,6 +78,7 @@ class Operation:
     outputs: tuple[Value | None, ...]
     place: Place
     cache: dict[str, Any] = field(default_factory=dict)
+    known: dict[str, bool] = field(default_factory=dict)
 
     @property
     def name(self) -> str:

@@ -8,7 +8,8 @@ from functools import reduce
 import torch
 from torch import Tensor
 
-from torchxnn.attribution.excitation_backprop.competition import Negative, shares
+from torchxnn.attribution.excitation_backprop.along import Along, KnownAlong, of_all
+from torchxnn.attribution.excitation_backprop.competition import Negative
 from torchxnn.attribution.excitation_backprop.propagation import Walk
 from torchxnn.attribution.excitation_backprop.rules.table import (
     Shares,
@@ -19,13 +20,22 @@ from torchxnn.attribution.excitation_backprop.rules.table import (
     sign_of_target,
     sum_to,
 )
+from torchxnn.attribution.excitation_backprop.shares import shares
 from torchxnn.attribution.excitation_backprop.tape import Operation, Value
 
 
-def _owners(operation: Operation, get: Callable[[Value], Tensor]) -> Tensor:
+def _carriers(operation: Operation) -> list[Value]:
     product = operation.name in ("mul", "div")
-    values = [carrier(operation)[0]] if product else operation.dependents
-    return reduce(torch.maximum, [get(value).expand(operation.output.shape) for value in values])
+    return [carrier(operation)[0]] if product else operation.dependents
+
+
+def _owners(operation: Operation, get: Callable[[Value], Tensor]) -> Tensor:
+    each = [get(value) for value in _carriers(operation)]
+    return reduce(torch.maximum, [owner.expand(operation.output.shape) for owner in each])
+
+
+def _along(operation: Operation, known: KnownAlong) -> Along | None:
+    return of_all(_carriers(operation), operation.output.shape, known)
 
 
 @register(
@@ -33,7 +43,7 @@ def _owners(operation: Operation, get: Callable[[Value], Tensor]) -> Tensor:
     "leaky_relu", "prelu", "_prelu_kernel", "elu", "celu", "selu", "tanh", "softplus",
     "log_sigmoid_forward", "threshold", "clamp", "clamp_min", "clamp_max", "exp", "log", "log1p",
     "sqrt", "erf", "pow", "native_dropout",
-    owners=_owners, sign=sign_of_target,
+    owners=_owners, along=_along, sign=sign_of_target,
 )  # fmt: skip
 def activation(operation: Operation, relevance: list[Tensor | None], walk: Walk) -> Shares:
     """y_i = f(x_i) has one input, which wins with probability 1: R_x = R_y."""
@@ -42,13 +52,21 @@ def activation(operation: Operation, relevance: list[Tensor | None], walk: Walk)
     return [(value, sum_to(received, value.shape))]
 
 
+_TRAILING = ("native_layer_norm", "_fused_rms_norm")
+"""Normalisations with a scale for each of the last dimensions."""
+
+
+def _scale(operation: Operation) -> Value | None:
+    weight: Value | None = operation.args[2 if operation.name in _TRAILING else 1]
+    return weight
+
+
 def _norm_sign(operation: Operation, negative: Negative) -> Negative | None:
-    trailing = operation.name in ("native_layer_norm", "_fused_rms_norm")
-    weight = operation.args[2 if trailing else 1]
-    if isinstance(negative, bool) or weight is None:
+    weight = _scale(operation)
+    scale = None if weight is None else weight.tensor
+    if isinstance(negative, bool) or scale is None or not operation.known.get("flips", True):
         return negative
-    scale: Tensor = weight.tensor
-    if not trailing:  # one scale per channel
+    if operation.name not in _TRAILING:  # one scale per channel
         scale = scale.reshape(1, -1, *(1 for _ in operation.args[0].shape[2:]))
     return negative ^ (scale < 0)
 
@@ -57,7 +75,8 @@ def _norm_sign(operation: Operation, negative: Negative) -> Negative | None:
     "native_batch_norm", "_native_batch_norm_legit", "_native_batch_norm_legit_no_training",
     "_batch_norm_no_update", "cudnn_batch_norm", "miopen_batch_norm", "native_layer_norm",
     "native_group_norm", "_fused_rms_norm",
-    owners=lambda operation, get: get(operation.args[0]), sign=_norm_sign,
+    owners=lambda operation, get: get(operation.args[0]),
+    along=lambda operation, known: known(operation.args[0]), sign=_norm_sign, scale=_scale,
 )  # fmt: skip
 def normalisation(operation: Operation, relevance: list[Tensor | None], walk: Walk) -> Shares:
     """Normalisation with frozen statistics, y = gamma / sigma (x - mu) + beta: R_x = R_y.
@@ -71,13 +90,17 @@ def _scale_sign(operation: Operation, negative: Negative) -> Negative | None:
     value, factor = carrier(operation)
     if not isinstance(factor, Value):
         return negative if factor is None else negative ^ (float(factor) < 0)
-    if factor.tensor is None or not bool((factor.tensor < 0).any()):
+    known = operation.known.get("flips")
+    if factor.tensor is None or known is False:
+        return negative
+    if known is None and not bool((factor.tensor < 0).any()):
         return negative
     same = operation.output.shape == value.shape
     return negative ^ (factor.tensor < 0) if same else None
 
 
-@register("mul", "div", owners=_owners, sign=_scale_sign)
+@register("mul", "div", owners=_owners, along=_along, sign=_scale_sign,
+          scale=lambda operation: carrier(operation)[1])  # fmt: skip
 def scaling(operation: Operation, relevance: list[Tensor | None], walk: Walk) -> Shares:
     """Scaling by a constant or a gate, y = x g or y = x / g: the factor is frozen, R_x = R_y.
 
@@ -186,7 +209,7 @@ def _adds_up(operation: Operation) -> bool:
 
 @register(
     "add", "sub", "rsub", "neg", "addcmul",
-    owners=_owners, sign=_sum_sign, keeps_target=_adds_up,
+    owners=_owners, along=_along, sign=_sum_sign, keeps_target=_adds_up,
 )  # fmt: skip
 def addition(operation: Operation, relevance: list[Tensor | None], walk: Walk) -> Shares:
     """A sum y = a + b: P(a) = (s a)+ / ((s a)+ + (s b)+); next to a constant R_a = R_y.
@@ -202,14 +225,15 @@ def addition(operation: Operation, relevance: list[Tensor | None], walk: Walk) -
     if "shares" not in operation.cache:
         contributions, masks = [], []
         for value, factor, weight in terms:
-            term = walk.data(value) * factor
+            term = walk.data(value)
+            term = term if factor == 1 else term * factor
             term = term if weight is None else term * weight.to(term.dtype)
             mask = walk.takes_part(value)
             contributions.append(term.expand(shape))
             masks.append(None if mask is None else mask.expand(shape))
         operation.cache["shares"] = shares(contributions, masks, walk.negative(operation.output))
     parts, fallback = operation.cache["shares"]
-    if bool(fallback.any()):
+    if fallback is not None:
         received = walk.undecided(operation, received, fallback)
     elif all(walk.takes_part(value) is None for value, _, _ in terms):
         walk.shared_by_size()

@@ -13,13 +13,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from torchxnn.attribution.excitation_backprop.along import Along, KnownAlong
 from torchxnn.attribution.excitation_backprop.linear_map import LinearMap
-from torchxnn.attribution.excitation_backprop.owners import shared_out
+from torchxnn.attribution.excitation_backprop.owners import unrepeated
 from torchxnn.attribution.excitation_backprop.propagation import Walk
 from torchxnn.attribution.excitation_backprop.rules.elementwise import gate_rank
 from torchxnn.attribution.excitation_backprop.rules.shape import replay
 from torchxnn.attribution.excitation_backprop.rules.table import (
     Shares,
+    argument,
     by_autograd,
     only_dependent,
     refuse,
@@ -41,28 +43,20 @@ def _compete(
     return [(value, walk.compete(operation, linear, value, relevance[0]))]
 
 
-def argument(operation: Operation, name: str, default: Any = None) -> Any:
-    """An argument of an operation by its name in the schema, given by position or keyword."""
-    if name in operation.kwargs:
-        return operation.kwargs[name]
-    for index, formal in enumerate(operation.func._schema.arguments):
-        if formal.name == name:
-            return operation.args[index] if index < len(operation.args) else formal.default_value
-    return default
-
-
 # --- convolution -----------------------------------------------------------------------------
 
 
 def _convolution_owners(operation: Operation, get: Callable[[Value], Tensor]) -> Tensor:
     owner = get(operation.args[0])
-    compact = shared_out(owner)  # of a value whose elements all take part, one number an image
-    image = _image_of_each(compact).expand(operation.output.shape)
-    if bool((compact > 0).all()) and not _has_gaps(operation):
-        return image
+    image = _image_of_each(unrepeated(owner)).expand(operation.output.shape)
     size = torch.ones_like(operation.args[1].tensor, dtype=torch.float)
     reached = _convolution(operation, size).apply((owner > 0).float(), size)
     return torch.where(reached > 0.5, image, 0)
+
+
+def _convolution_along(operation: Operation, known: KnownAlong) -> Along | None:
+    along = known(operation.args[0])
+    return along if along is not None and along.outermost and not _has_gaps(operation) else None
 
 
 def _image_of_each(owner: Tensor) -> Tensor:
@@ -123,7 +117,10 @@ def _back_through_convolution(
     return back.unflatten(0, (seeds, shape[0]))
 
 
-@register("convolution", owners=_convolution_owners, linear=True, mixes_constants=_has_gaps)
+@register(
+    "convolution", owners=_convolution_owners, along=_convolution_along, linear=True,
+    factors=lambda operation: operation.args[:2], mixes_constants=_has_gaps,
+)  # fmt: skip
 def convolution(operation: Operation, relevance: list[Tensor | None], walk: Walk) -> Shares:
     """Convolution of any stride, padding, dilation, groups, transposed: see `competition`."""
     value, weight = operation.args[:2]
@@ -191,11 +188,25 @@ _WITHOUT_BIAS = {"mm", "bmm", "mv", "dot"}
 
 def _product_owners(operation: Operation, get: Callable[[Value], Tensor]) -> Tensor:
     value, _, on_left = _factors(operation)
-    owner = shared_out(get(value)).amax(-1 if on_left else -2, keepdim=True)
+    owner = unrepeated(get(value)).amax(-1 if on_left else -2, keepdim=True)
     return owner.expand(operation.output.shape)
 
 
-@register("mm", "bmm", "addmm", "baddbmm", owners=_product_owners, linear=True)
+def _product_along(operation: Operation, known: KnownAlong) -> Along | None:
+    value, _, on_left = _factors(operation)
+    return _of_other_dims(known(value), -1 if on_left else -2, len(value.shape))
+
+
+def _of_other_dims(along: Along | None, dim: int, rank: int) -> Along | None:
+    """Where images lie after a product that sums over one dimension and puts another there."""
+    return None if along is None else along.without([dim], rank, keep=True)
+
+
+@register(
+    "mm", "bmm", "addmm", "baddbmm",
+    owners=_product_owners, along=_product_along, linear=True,
+    factors=lambda operation: _factors(operation)[:2],
+)  # fmt: skip
 def product(operation: Operation, relevance: list[Tensor | None], walk: Walk) -> Shares:
     """Product y = x W + b or y = W x + b: see `competition`; attention weights are constants."""
     if operation.name not in _WITHOUT_BIAS:
@@ -239,15 +250,21 @@ def attention_weights(operation: Operation, walk: Walk) -> Tensor:
 
 
 def _attention_owners(operation: Operation, get: Callable[[Value], Tensor]) -> Tensor:
-    owner = shared_out(get(argument(operation, "value"))).amax(-2, keepdim=True)
+    owner = unrepeated(get(argument(operation, "value"))).amax(-2, keepdim=True)
     return owner.expand(operation.output.shape)
+
+
+def _attention_along(operation: Operation, known: KnownAlong) -> Along | None:
+    value = argument(operation, "value")
+    return _of_other_dims(known(value), -2, len(value.shape)) if value.dependent else None
 
 
 @register(
     "_scaled_dot_product_flash_attention_for_cpu", "_scaled_dot_product_flash_attention",
     "_scaled_dot_product_efficient_attention", "_scaled_dot_product_cudnn_attention",
     "_scaled_dot_product_fused_attention_overrideable",
-    owners=_attention_owners,
+    owners=_attention_owners, along=_attention_along,
+    factors=lambda operation: (argument(operation, "value"), None),
 )  # fmt: skip
 def attention(operation: Operation, relevance: list[Tensor | None], walk: Walk) -> Shares:
     """Attention y = A v, frozen A = softmax(...): P(j|i) = (s A_ij v_j)+ / sum (s A_ik v_k)+."""
@@ -271,18 +288,31 @@ def _average_owners(operation: Operation, get: Callable[[Value], Tensor]) -> Ten
     run = replay(operation, lambda tensor: tensor)
     reached = run((owner > 0).float())
     if len(operation.output.shape) == owner.ndim > 2:
-        image = _image_of_each(owner)
+        image = _image_of_each(unrepeated(owner))
     else:
         # Reduced dimensions may be gone: the average of the owners over their share is the owner.
         image = (run(owner.float()) / reached.clamp(min=1e-30)).round().to(owner.dtype)
     return torch.where(reached > 0, image.expand(reached.shape), 0)
 
 
+def _average_along(operation: Operation, known: KnownAlong) -> Along | None:
+    value = only_dependent(operation)
+    along, before, after = known(value), value.shape, operation.output.shape
+    if along is None or operation.name == "col2im" or operation.output.shape.numel() == 0:
+        return None
+    if operation.name in ("mean", "sum"):
+        dims = argument(operation, "dim") or range(len(before))
+        return along.without(dims, len(before), keep=len(before) == len(after))
+    return along if along.outermost and len(before) == len(after) else None
+
+
 @register(
     "avg_pool2d", "avg_pool3d", "_adaptive_avg_pool2d", "_adaptive_avg_pool3d",
     "adaptive_avg_pool2d", "mean", "sum", "upsample_linear1d", "upsample_bilinear2d",
     "_upsample_bilinear2d_aa", "col2im",
-    owners=_average_owners, keeps_target=lambda operation: True,
+    owners=_average_owners, along=_average_along,
+    factors=lambda operation: (only_dependent(operation), None),
+    keeps_target=lambda operation: True,
 )  # fmt: skip
 def average(operation: Operation, relevance: list[Tensor | None], walk: Walk) -> Shares:
     """Average y = A x with fixed A >= 0: P(j | i) = (s a_ij x_j)+ / sum_k (s a_ik x_k)+."""

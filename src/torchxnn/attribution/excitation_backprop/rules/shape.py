@@ -15,11 +15,13 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
+from torchxnn.attribution.excitation_backprop.along import Along, KnownAlong, of_all
 from torchxnn.attribution.excitation_backprop.competition import Negative
 from torchxnn.attribution.excitation_backprop.linear_map import laid_out
 from torchxnn.attribution.excitation_backprop.propagation import Walk
 from torchxnn.attribution.excitation_backprop.rules.table import (
     Shares,
+    argument,
     by_autograd,
     only_dependent,
     refuse,
@@ -72,6 +74,12 @@ def _reshaped_owners(operation: Operation, get: Callable[[Value], Tensor]) -> Te
     return get(only_dependent(operation)).reshape(operation.output.shape)
 
 
+def _reshaped_along(operation: Operation, known: KnownAlong) -> Along | None:
+    value = only_dependent(operation)
+    along = known(value)
+    return None if along is None else along.reshaped(value.shape, operation.output.shape)
+
+
 def _reshaped_sign(operation: Operation, negative: Negative) -> Negative:
     if isinstance(negative, bool):
         return negative
@@ -81,7 +89,7 @@ def _reshaped_sign(operation: Operation, negative: Negative) -> Negative:
 @_register(
     "view", "_unsafe_view", "reshape", "_reshape_alias", "view_copy", "unsqueeze", "squeeze",
     "clone", "detach", "alias", "_to_copy", "lift_fresh",
-    owners=_reshaped_owners, sign=_reshaped_sign,
+    owners=_reshaped_owners, along=_reshaped_along, sign=_reshaped_sign,
 )  # fmt: skip
 def reshape(operation: Operation, relevance: list[Tensor | None], walk: Walk) -> Shares:
     """Same elements in the same order: R_x = R_y in the shape of x."""
@@ -113,9 +121,17 @@ def _permuted_sign(operation: Operation, negative: Negative) -> Negative:
     return negative.permute(_inverse(_order(operation)))
 
 
+def _permuted_along(operation: Operation, known: KnownAlong) -> Along | None:
+    along = known(only_dependent(operation))
+    if along is None or along.images == 1:
+        return along
+    return along.at(_order(operation).index(along.dim))
+
+
 @_register(
     *("permute", "transpose", "t"),
     owners=lambda operation, get: get(only_dependent(operation)).permute(_order(operation)),
+    along=_permuted_along,
     sign=_permuted_sign,
 )
 def permute(operation: Operation, relevance: list[Tensor | None], walk: Walk) -> Shares:
@@ -124,29 +140,95 @@ def permute(operation: Operation, relevance: list[Tensor | None], walk: Walk) ->
     return [(only_dependent(operation), _first(relevance).permute(back))]
 
 
+_OF_ONE_DIM = {"slice", "narrow", "split", "split_with_sizes", "chunk", "index_select"}
+_OF_THE_LAST_DIMS = {
+    "pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "native_channel_shuffle",
+    "reflection_pad1d", "reflection_pad2d", "replication_pad1d", "replication_pad2d",
+    "upsample_nearest1d", "upsample_nearest2d", "_upsample_nearest_exact2d",
+    "max_pool2d_with_indices", "max_pool3d_with_indices", "max_pool2d", "adaptive_max_pool2d",
+}  # fmt: skip
+
+
+def _moved_along(operation: Operation, known: KnownAlong) -> Along | None:
+    value, name = only_dependent(operation), operation.name
+    along, rank = known(value), len(value.shape)
+    if along is None or name == "im2col":  # which fills in zeros
+        return None
+    if along.images == 1:
+        return along
+    if name in _OF_ONE_DIM:
+        return along.without([argument(operation, "dim")], rank, keep=True)
+    if name in ("select", "unbind"):
+        return along.without([argument(operation, "dim")], rank)
+    if name in ("roll", "flip"):
+        return along.without(argument(operation, "dims") or range(rank), rank, keep=True)
+    if name == "expand":
+        return along.broadcast(value.shape, operation.output.shape)
+    return along if name in _OF_THE_LAST_DIMS and along.outermost else None
+
+
+def _joined_along(operation: Operation, known: KnownAlong) -> Along | None:
+    if operation.name not in ("cat", "stack"):
+        return None
+    dim, values = argument(operation, "dim"), list(operation.args[0])
+    if not all(value.dependent and value.floating for value in values):
+        return None
+    if len({tuple(value.shape) for value in values}) > 1 and operation.name == "stack":
+        return None
+    found = [known(value) for value in values]
+    along, rank = found[0], len(values[0].shape)
+    if along is None or any(each != along for each in found):
+        return None
+    if operation.name == "cat":
+        return along.without([dim], rank, keep=True)
+    return along.at(along.dim + (dim % (rank + 1) <= along.dim))
+
+
 @_register(
     "slice", "select", "narrow", "split", "split_with_sizes", "unbind", "chunk", "expand", "repeat",
     "roll", "flip", "rot90", "index", "index_select", "gather", "take", "diagonal", "unfold",
     "im2col", "pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "native_channel_shuffle",
     "reflection_pad1d", "reflection_pad2d", "replication_pad1d", "replication_pad2d",
     "upsample_nearest1d", "upsample_nearest2d", "_upsample_nearest_exact2d",
-    owners=moved_owners, sign=sign_of_target,
+    owners=moved_owners, along=_moved_along, sign=sign_of_target,
 )  # fmt: skip
 @_register(
     "cat", "stack", "constant_pad_nd", "where", "masked_fill", "index_put", "scatter",
     "slice_scatter", "select_scatter", "tril", "triu",
-    owners=moved_owners, sign=sign_of_target, mixes_constants=lambda operation: True,
+    owners=moved_owners, along=_joined_along, sign=sign_of_target,
+    mixes_constants=lambda operation: True,
 )  # fmt: skip
 def move(operation: Operation, relevance: list[Tensor | None], walk: Walk) -> Shares:
     """Each output element copies one input element (or none): R_x = S^T R_y."""
+    if operation.name in _VIEWS:
+        return _put_back(operation, relevance)
     dtype, dependents = _first(relevance).dtype, operation.dependents
     run = replay(operation, lambda tensor: tensor.to(dtype))
     shapes = [value.shape for value in dependents]
     return list(zip(dependents, by_autograd(run, shapes, relevance), strict=True))
 
 
+_VIEWS = {"slice", "select", "narrow", "split", "split_with_sizes", "unbind", "chunk"}
+"""Operations whose outputs are parts of their input that do not overlap."""
+
+
+def _put_back(operation: Operation, relevance: list[Tensor | None]) -> Shares:
+    """Relevance of parts of a value, written where they were taken from."""
+    value, some = only_dependent(operation), _first(relevance)
+    whole = some.new_zeros((some.shape[0], *value.shape))
+    run = replay(operation, lambda tensor: tensor)
+    for seed in range(some.shape[0]):
+        parts = run(whole[seed])
+        for part, each in zip(parts if len(relevance) > 1 else [parts], relevance, strict=True):
+            if each is not None:
+                part.copy_(each[seed])
+    return [(value, whole)]
+
+
 @_register(
-    "copy", owners=lambda operation, get: get(operation.args[1]).expand(operation.args[0].shape)
+    "copy",
+    owners=lambda operation, get: get(operation.args[1]).expand(operation.args[0].shape),
+    along=lambda operation, known: of_all([operation.args[1]], operation.args[0].shape, known),
 )
 def copy(operation: Operation, relevance: list[Tensor | None], walk: Walk) -> Shares:
     """`x.copy_(source)`: the old content is gone, the source receives all (broadcasting summed)."""
@@ -218,6 +300,9 @@ def _same_view(operation: Operation) -> bool:
 @_register(
     "as_strided",
     owners=_strided_owners,
+    along=lambda operation, known: (
+        known(only_dependent(operation)) if _same_view(operation) else None
+    ),
     sign=lambda operation, negative: negative if _same_view(operation) else None,
 )
 def as_strided(operation: Operation, relevance: list[Tensor | None], walk: Walk) -> Shares:
@@ -236,10 +321,17 @@ def _selected_owners(operation: Operation, get: Callable[[Value], Tensor]) -> Te
     return result if isinstance(result, Tensor) else result[0]
 
 
+def _selected_along(operation: Operation, known: KnownAlong) -> Along | None:
+    values = operation.dependents
+    if len(values) > 1:
+        return of_all(values, operation.output.shape, known)
+    return _moved_along(operation, known)
+
+
 @_register(
     "max_pool2d_with_indices", "max_pool3d_with_indices", "max_pool2d", "adaptive_max_pool2d",
     "amax", "max", "maximum", "topk",
-    owners=_selected_owners, sign=sign_of_target,
+    owners=_selected_owners, along=_selected_along, sign=sign_of_target,
 )  # fmt: skip
 def select_largest(operation: Operation, relevance: list[Tensor | None], walk: Walk) -> Shares:
     """The winner takes all: R_y goes to the arg max (ties as PyTorch's derivative breaks them)."""

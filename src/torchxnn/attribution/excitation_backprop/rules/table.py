@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from torchxnn.attribution.excitation_backprop.along import Along, KnownAlong
 from torchxnn.attribution.excitation_backprop.competition import Negative
 from torchxnn.attribution.excitation_backprop.tape import Operation, Value
 from torchxnn.errors import UnsupportedOperationError
@@ -20,6 +21,7 @@ Shares = list[tuple[Value, Tensor]]
 # The last argument is the `Walk` that calls the rule; its module imports this table.
 Propagate = Callable[[Operation, list[Tensor | None], Any], Shares]
 Owners = Callable[[Operation, Callable[[Value], Tensor]], Tensor | list[Tensor]]
+Where = Callable[[Operation, KnownAlong], Along | None]
 Signs = Callable[[Operation, Negative], Negative | None]
 
 
@@ -29,7 +31,13 @@ class Rule:
 
     Attributes:
         propagate: relevance of the outputs to relevance of the inputs.
-        owners: which image each output element comes from (0 for none), from that of the inputs.
+        owners: which image each output element comes from (0 for none), from that of the inputs;
+            asked where `along` does not tell.
+        along: where the images lie in all outputs, as far as shapes tell; None if they do not, or
+            if some output elements are of no image.
+        factors: the input whose elements compete and their weights, of an operation that ends in a
+            competition of weighted inputs; None for weights that are known to be positive.
+        scale: what the input is multiplied by, of an operation that freezes a factor.
         sign: sign of the output to the sign of the unit that feeds it, for operations that belong
             to the unit (folding); None if the operation ends a unit.
         linear: whether it is a linear operation with weights; the unit that a fold looks for, and
@@ -44,6 +52,9 @@ class Rule:
 
     propagate: Propagate
     owners: Owners
+    along: Where = lambda operation, known: None
+    factors: Callable[[Operation], tuple[Value, Value | None]] | None = None
+    scale: Callable[[Operation], object] | None = None
     sign: Signs | None = None
     linear: bool = False
     keeps_target: Callable[[Operation], bool] = lambda operation: False
@@ -113,6 +124,16 @@ def only_dependent(operation: Operation) -> Value:
     if len(found) != 1:
         raise refuse(operation, f"it has {len(found)} inputs that depend on the images, not one")
     return found[0]
+
+
+def argument(operation: Operation, name: str, default: Any = None) -> Any:
+    """An argument of an operation by its name in the schema, given by position or keyword."""
+    if name in operation.kwargs:
+        return operation.kwargs[name]
+    for index, formal in enumerate(operation.func._schema.arguments):
+        if formal.name == name:
+            return operation.args[index] if index < len(operation.args) else formal.default_value
+    return default
 
 
 def sum_to(relevance: Tensor, shape: torch.Size) -> Tensor:
