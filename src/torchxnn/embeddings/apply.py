@@ -11,8 +11,12 @@ from torch import Tensor
 
 from torchxnn.embeddings.base import Embedding
 from torchxnn.embeddings.exact import exact
+from torchxnn.embeddings.linear import WIDE
 
 MAPS_AT_ONCE = 32
+
+VALUES_AT_ONCE = 2**22
+"""Numbers of wide vectors that an embedding sees at once."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,8 +42,11 @@ class Embedded:
 
 
 def batches(activations: Float[Tensor, "samples ..."]) -> Sequence[Float[Tensor, "batch ..."]]:
-    """Vectors at once, maps a few at a time, so that the memory needed does not grow with them."""
-    return (activations,) if activations.ndim == 2 else activations.split(MAPS_AT_ONCE)
+    """Vectors at once, but for wide ones; these and maps a few at a time, in bounded memory."""
+    if activations.ndim > 2:
+        return activations.split(MAPS_AT_ONCE)
+    dims = activations.shape[1]
+    return activations.split(max(1, VALUES_AT_ONCE // dims)) if dims > WIDE else (activations,)
 
 
 @torch.no_grad()

@@ -60,13 +60,15 @@ class SRAE(Autoencoder):
             return self
         with torch.random.fork_rng(devices=[]):
             whole = SRAE(**self.settings()).to(self.scale)
-        own = self.state_dict()
-        state = {name: own[name] for name in whole.state_dict()}
-        last, basis = len(self.decoder) - 1, self.subspace.basis
-        state["encoder.0.weight"], state["encoder.0.bias"] = self.subspace.unfold(
-            own["encoder.0.weight"], own["encoder.0.bias"]
-        )
-        state[f"decoder.{last}.weight"] = basis @ own[f"decoder.{last}.weight"]
-        state[f"decoder.{last}.bias"] = basis @ own[f"decoder.{last}.bias"] + self.offset
-        whole.load_state_dict(state)
+        made, own = whole.state_dict(), self.state_dict()
+        last, basis = f"decoder.{len(self.decoder) - 1}", self.subspace.basis
+        weight, bias = self.subspace.unfold(own["encoder.0.weight"], own["encoder.0.bias"])
+        made["encoder.0.weight"].copy_(weight)
+        own["encoder.0.bias"] = bias
+        del weight  # of wide layers as large as Z, so one after the other
+        made[f"{last}.weight"].copy_(basis @ own[f"{last}.weight"])
+        own[f"{last}.bias"] = basis @ own[f"{last}.bias"] + self.offset
+        for name, value in made.items():
+            if name not in ("encoder.0.weight", f"{last}.weight"):
+                value.copy_(own[name])
         return whole

@@ -26,8 +26,8 @@ from torchxnn.errors import XNNWarning
 LARGEST_SIDE = 8192
 """Most rows or dimensions of which a square matrix is made, 0.54 GB."""
 
-VALUES_AT_ONCE = 2**22
-"""Numbers of Z that are held in float64 at once, 34 MB."""
+VALUES_AT_ONCE = 2**20
+"""Numbers of Z that are held in float64 at once, 8 MB."""
 
 BLOCK = 1024
 """Rows of a square matrix that are computed at once; what is above the diagonal of a block is not
