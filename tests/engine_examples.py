@@ -67,3 +67,14 @@ def gone(process):
     except (FileNotFoundError, ProcessLookupError):
         return True
     return state in "ZX"
+
+
+def as_it_is(folder):
+    return folder
+
+
+def gpus_seen(folder, job):
+    """The GPUs that a process sees, once there is a process for each of two jobs."""
+    (folder / f"{job}.started").touch()
+    wait_until(lambda: len(list(folder.glob("*.started"))) == 2)
+    return os.environ.get("CUDA_VISIBLE_DEVICES"), os.getpid()

@@ -13,6 +13,7 @@ import time
 import weakref
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
@@ -22,8 +23,10 @@ from conftest import make_net
 from engine_examples import (
     STARTED,
     Factor,
+    as_it_is,
     die,
     gone,
+    gpus_seen,
     logits_of,
     logits_unless_first,
     multiply,
@@ -31,7 +34,7 @@ from engine_examples import (
     wait_until,
 )
 from torchxnn.errors import DataError, WorkerError, WorkerWarning, XNNError
-from torchxnn.parallel.engine import LocalEngine
+from torchxnn.parallel.engine import LocalEngine, _Processes, visible_gpus
 from torchxnn.parallel.workers import JobRunner, Loss, Workers, open_result, work_through
 
 
@@ -280,7 +283,7 @@ def test_workers_end_with_their_parent(tmp_path, how):
     script = tmp_path / "parent.py"
     script.write_text(
         "from test_engine import Factor, write_identity_and_wait\n"
-        "from torchxnn.parallel.engine import LocalEngine\n"
+        "from torchxnn.parallel.engine import LocalEngine, _Processes, visible_gpus\n"
         "if __name__ == '__main__':\n"
         "    jobs = LocalEngine(2)\n"
         f"    list(jobs.run(Factor, (1,), write_identity_and_wait, [{str(identity)!r}]))\n"
@@ -299,3 +302,71 @@ def test_workers_end_with_their_parent(tmp_path, how):
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.kill(worker, signal.SIGKILL)
+
+
+# GPUs
+
+
+@pytest.fixture
+def two_gpus(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+
+
+@pytest.mark.usefixtures("two_gpus")
+@pytest.mark.parametrize(
+    ("said", "seen"),
+    [(None, ["0", "1"]), ("3,1", ["3", "1"]), ("GPU-a, GPU-b", ["GPU-a", "GPU-b"])],
+)
+def test_gpus_are_those_that_this_process_sees(monkeypatch, said, seen):
+    if said is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", said)
+    assert visible_gpus() == seen
+
+
+@pytest.mark.parametrize(("jobs", "gpu", "told"), [(1, True, 1), (1, False, 1), (3, True, 1)])
+def test_jobs_are_made_for_as_many_workers_as_there_are(monkeypatch, jobs, gpu, told):
+    """Three jobs with one GPU are one at a time, in this process."""
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    asked = []
+
+    def make(workers):
+        asked.append(workers)
+        return [1, 2]
+
+    found = list(LocalEngine(jobs).run(Factor, (3,), multiply, make, gpu))
+    assert [result for _, (result, _) in found] == [3, 6]
+    assert asked == [told]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("two_gpus")
+def test_every_process_sees_a_gpu_of_its_own(tmp_path):
+    found = list(LocalEngine(4).run(as_it_is, (tmp_path,), gpus_seen, range, gpu=True))
+    assert sorted(seen for _, (seen, _) in found) == ["0", "1"]
+    assert len({process for _, (_, process) in found} | {os.getpid()}) == 3
+    assert "CUDA_VISIBLE_DEVICES" not in os.environ
+
+
+@pytest.mark.usefixtures("two_gpus")
+def test_a_worker_in_the_place_of_a_lost_one_takes_its_gpu(monkeypatch):
+    started = []
+
+    class Process(BaseProcess):
+        exitcode = 1
+
+        def __init__(self, target, args):
+            started.append(args[1])
+
+        def start(self):
+            pass
+
+        terminate = join = start
+
+    processes = _Processes(b"", ["0", "1"])
+    monkeypatch.setattr(processes._context, "Process", Process)
+    first, _ = processes.add(), processes.add()
+    processes._bury(first)
+    processes.add()
+    processes.end()
+    assert started == ["0", "1", "0"]

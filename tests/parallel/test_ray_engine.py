@@ -12,8 +12,10 @@ from jaxtyping import TypeCheckError
 from conftest import make_net
 from engine_examples import (
     Factor,
+    as_it_is,
     die,
     gone,
+    gpus_seen,
     logits_of,
     logits_unless_first,
     multiply,
@@ -28,11 +30,19 @@ from torchxnn.parallel.workers import JobRunner, work_through
 
 @pytest.fixture(scope="module")
 def cluster():
-    """A cluster of two workers, which the engines find because this process is connected."""
+    """A cluster of two workers, which the engines find because this process is connected.
+
+    It counts two GPUs, which nobody uses.
+    """
     ray = pytest.importorskip("ray")
     RayEngine()  # tells Ray to be quiet
     ray.init(
-        "local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR"
+        "local",
+        num_cpus=2,
+        num_gpus=2,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="ERROR",
     )
     yield ray
     ray.shutdown()
@@ -101,6 +111,21 @@ def test_one_thread_errors_with_their_type_and_jobs_that_are_given_up(cluster):
     assert "in multiply" in caught.value.__notes__[0]
     with pytest.raises(WorkerError, match="job 'deadly' was given up"):
         list(engine.run(Factor, (1,), die, ["deadly"]))
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("cluster")
+def test_every_actor_has_a_gpu_of_its_own_if_jobs_need_one(tmp_path):
+    found = list(RayEngine().run(as_it_is, (tmp_path,), gpus_seen, range, gpu=True))
+    assert sorted(seen for _, (seen, _) in found) == ["0", "1"]
+    assert len({process for _, (_, process) in found}) == 2
+
+
+@pytest.mark.slow
+def test_a_cluster_without_gpus_is_an_error(cluster, monkeypatch):
+    monkeypatch.setattr(cluster, "cluster_resources", lambda: {"CPU": 2.0})
+    with pytest.raises(XNNError, match=r"the Ray cluster has no GPU, and every job needs one"):
+        list(RayEngine().run(Factor, (1,), multiply, [1], gpu=True))
 
 
 @pytest.mark.slow

@@ -22,7 +22,7 @@ from torchxnn.data.activations import Activations
 from torchxnn.data.positives import find_positives, split_kinds
 from torchxnn.data.record import cache_activations
 from torchxnn.errors import DataError, DegenerateFitWarning, ModelError, XNNError
-from torchxnn.parallel.engine import LocalEngine
+from torchxnn.parallel.engine import Engine, LocalEngine
 from torchxnn.training.class_results import class_folder
 from torchxnn.training.config import ComputeConfig, ManyConfig
 from torchxnn.training.fit import fit_embedding
@@ -354,3 +354,27 @@ def test_a_killed_run_goes_on_class_by_class(cache, tmp_path):
         # What is left after a kill is fitted in other groups, which change no bit of a fit (see
         # test_group); the rest is for BLAS libraries that round by the number of threads.
         assert found == pytest.approx(total, rel=1e-4)
+
+
+class Asked(Engine):
+    """An engine of three workers that notes what it is asked for and does nothing."""
+
+    def _run(self, task, jobs, gpu):
+        self.sizes, self.gpu = [len(block) for block in jobs(3)], gpu
+        raise InterruptedError
+
+
+@pytest.mark.parametrize(
+    ("device", "block", "sizes", "gpu"),
+    [("cpu", None, [6], False), ("cuda", None, [2, 2, 2], True), ("cuda", 4, [3, 3], True)],
+)
+def test_a_gpu_for_every_worker_has_its_share_of_the_classes(cache, device, block, sizes, gpu):
+    engine, compute = Asked(), ComputeConfig(device=device)
+    with pytest.raises(InterruptedError):
+        fit_many(cache, config=QUICK, compute=compute, many=ManyConfig(block), engine=engine)
+    assert (engine.sizes, engine.gpu) == (sizes, gpu)
+
+
+def test_workers_elsewhere_have_no_gpu_by_a_number_of_this_machine(cache):
+    with pytest.raises(XNNError, match=r"'cuda:1' is a GPU of this machine.* say cuda"):
+        fit_many(cache, config=QUICK, compute=ComputeConfig(device="cuda:1"), engine=Asked())

@@ -21,6 +21,8 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any, TypeVar, final
 
+import torch
+
 from torchxnn.errors import XNNError
 from torchxnn.parallel.process import one_thread
 from torchxnn.parallel.workers import JobRunner, Loss, Workers, work_through
@@ -33,6 +35,12 @@ Result = TypeVar("Result")
 Task = tuple[Callable[..., Any], tuple[Any, ...], Callable[[Any, Any], Any]]
 """What `Engine.run` is given, but for the jobs."""
 
+Jobs = Sequence[Any] | Callable[[int], Sequence[Any]]
+"""The jobs, or what makes them for a number of workers."""
+
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+"""The variable that says which GPUs a process sees, before it first asks for one."""
+
 
 class Engine(ABC):
     """Works through a list of jobs; where is up to the subclass, the results are the same."""
@@ -43,7 +51,8 @@ class Engine(ABC):
         start: Callable[..., State],
         arguments: tuple[Any, ...],
         work: Callable[[State, Job], Result],
-        jobs: Sequence[Job],
+        jobs: Sequence[Job] | Callable[[int], Sequence[Job]],
+        gpu: bool = False,
     ) -> Iterator[tuple[int, Result]]:
         """Results as they become ready, each once; every job runs on one thread.
 
@@ -52,21 +61,24 @@ class Engine(ABC):
                 so that other processes find it. What it returns is the state of the process.
             arguments: of `start`; they may hold an `nn.Module`. Other processes get a copy.
             work: called with that state and a job, for each job; a function of a module, too.
-            jobs: the jobs.
+            jobs: the jobs, or what makes them when it is told how many workers there will be.
+            gpu: whether every worker needs a GPU. Each has one of its own, which is the only one
+                that it sees, "cuda"; no two share one.
 
         Yields:
             The position of a job in `jobs`, and its result.
 
         Raises:
             WorkerError: workers were lost too often.
+            XNNError: GPUs are needed, and a cluster has none.
             Exception: what `start` or `work` raise, with its type; the other jobs are given up.
         """
-        if jobs:
-            yield from self._run((start, arguments, work), jobs)
+        if callable(jobs) or jobs:
+            yield from self._run((start, arguments, work), jobs, gpu)
 
     @abstractmethod
-    def _run(self, task: Task, jobs: Sequence[Any]) -> Iterator[tuple[int, Any]]:
-        """See `run`; there is a job at least."""
+    def _run(self, task: Task, jobs: Jobs, gpu: bool) -> Iterator[tuple[int, Any]]:
+        """See `run`; jobs that are there already are one at least."""
 
 
 @final
@@ -75,7 +87,7 @@ class LocalEngine(Engine):
 
     With one job at once everything happens in this process. A new one that is killed is replaced
     and its job done again, `retries` times at most; ending this process, in whatever way, ends the
-    others.
+    others. Where jobs need GPUs, no more of them run at once than this process sees GPUs.
 
     Raises:
         XNNError: a number out of range.
@@ -90,8 +102,11 @@ class LocalEngine(Engine):
                 raise XNNError(f"{name} must be at least {least}, got {value}")
         self.jobs, self.retries = jobs, retries
 
-    def _run(self, task: Task, jobs: Sequence[Any]) -> Iterator[tuple[int, Any]]:
-        if self.jobs == 1:
+    def _run(self, task: Task, jobs: Jobs, gpu: bool) -> Iterator[tuple[int, Any]]:
+        gpus = visible_gpus() if gpu else []
+        most = min(self.jobs, max(1, len(gpus))) if gpu else self.jobs
+        jobs = jobs(most) if callable(jobs) else jobs
+        if most == 1:
             yield from _run_here(task, jobs)
             return
         try:
@@ -100,8 +115,15 @@ class LocalEngine(Engine):
             raise XNNError(
                 f"this cannot be sent to other processes, so use jobs=1: {error}"
             ) from error
-        count = min(self.jobs, len(jobs))
-        yield from work_through(_Processes(content), count, jobs, self.retries)
+        count = min(most, len(jobs))
+        yield from work_through(_Processes(content, gpus), count, jobs, self.retries)
+
+
+def visible_gpus() -> list[str]:
+    """The GPUs that this process sees, as `VISIBLE` names them; none is started for it."""
+    named = os.environ.get(VISIBLE)
+    every = [str(number) for number in range(torch.cuda.device_count())]
+    return every if named is None else [each.strip() for each in named.split(",")][: len(every)]
 
 
 def _run_here(task: Task, jobs: Sequence[Any]) -> Iterator[tuple[int, Any]]:
@@ -118,11 +140,13 @@ def _run_here(task: Task, jobs: Sequence[Any]) -> Iterator[tuple[int, Any]]:
 class _Processes(Workers[Connection]):
     """Processes of this machine, each known by our end of a pipe to it.
 
-    Forgetting the object, or ending this process, ends them.
+    Forgetting the object, or ending this process, ends them. If there are GPUs, each process sees
+    the one that fewest others see.
     """
 
-    def __init__(self, task: bytes) -> None:
-        self._task = task
+    def __init__(self, task: bytes, gpus: Sequence[str] = ()) -> None:
+        self._task, self._gpus = task, gpus
+        self._gpu_of: dict[Connection, str] = {}
         self._context = multiprocessing.get_context("spawn")
         self._processes: dict[Connection, BaseProcess] = {}
         self._starting: set[Connection] = set()
@@ -131,11 +155,15 @@ class _Processes(Workers[Connection]):
 
     def add(self) -> Connection:
         ours, theirs = self._context.Pipe()
-        process = self._context.Process(target=_serve, args=(theirs,))
+        taken = list(self._gpu_of.values())
+        gpu = min(self._gpus, key=taken.count) if self._gpus else None
+        process = self._context.Process(target=_serve, args=(theirs, gpu))
         with _without_interrupts():  # also while it imports, before it can say so itself
             process.start()
         theirs.close()
         self._processes[ours] = process
+        if gpu is not None:
+            self._gpu_of[ours] = gpu
         self._starting.add(ours)
         self._busy.add(ours)
         return ours
@@ -165,6 +193,7 @@ class _Processes(Workers[Connection]):
     def _bury(self, worker: Connection) -> Loss:
         self._starting.discard(worker)
         worker.close()
+        self._gpu_of.pop(worker, None)
         process = self._processes.pop(worker)
         process.join()
         return Loss(f"exit code {process.exitcode}")
@@ -192,8 +221,10 @@ def _end_processes(processes: dict[Connection, BaseProcess]) -> None:
     processes.clear()
 
 
-def _serve(connection: Connection) -> None:
+def _serve(connection: Connection, gpu: str | None = None) -> None:
     """The main function of a process: answer every message with a result."""
+    if gpu is not None:
+        os.environ[VISIBLE] = gpu  # in time: PyTorch asks for GPUs when the first one is used
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is told, too, and ends us
     threading.Thread(target=_end_with_parent, daemon=True).start()
     runner = JobRunner()

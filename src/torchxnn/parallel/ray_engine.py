@@ -1,7 +1,8 @@
 """The same jobs on a Ray cluster, with the results of the local engine.
 
 Ray is optional: `pip install 'torchxnn[ray]'`. Every worker is an actor with one processor and one
-thread; it holds one job at a time, so a lost worker or machine costs one job, which is done again.
+thread, and a GPU where jobs need one; it holds one job at a time, so a lost worker or machine costs
+one job, which is done again.
 """
 
 from __future__ import annotations
@@ -11,14 +12,14 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 from typing import Any, final
 
 from torchxnn.errors import WorkerError, XNNError
-from torchxnn.parallel.engine import Engine, Task
+from torchxnn.parallel.engine import Engine, Jobs, Task
 from torchxnn.parallel.workers import JobRunner, Loss, Workers, work_through
 
 INSTALL = "pip install 'torchxnn[ray]'"
@@ -44,7 +45,7 @@ class RayEngine(Engine):
     Args:
         address: of a running cluster, or "auto"; None starts one on this machine, unless this
             process is connected to a cluster already.
-        workers: how many; None for one per processor of the cluster.
+        workers: how many; None for one per processor of the cluster, or per GPU if jobs need GPUs.
         retries: how often a job is done again whose worker was lost.
         patience: seconds to wait for a worker to start, where none is at work, before giving up.
 
@@ -65,11 +66,18 @@ class RayEngine(Engine):
         self.address, self.workers = address, workers
         self.retries, self.patience = retries, patience
 
-    def _run(self, task: Task, jobs: Sequence[Any]) -> Iterator[tuple[int, Any]]:
+    def _run(self, task: Task, jobs: Jobs, gpu: bool) -> Iterator[tuple[int, Any]]:
         ray = _import_ray()
         with _connected(ray, self.address, self.workers):
-            room = self.workers or int(ray.cluster_resources().get("CPU", 1))
-            actors = _Actors(ray, ray.put(ray.cloudpickle.dumps(task)), self.patience)
+            there = ray.cluster_resources()
+            if gpu and there.get("GPU", 0) < 1:
+                raise XNNError(
+                    "the Ray cluster has no GPU, and every job needs one; compute on the CPU, or "
+                    "add machines with GPUs (`ray start --num-gpus` if Ray does not find them)"
+                )
+            room = self.workers or int(there.get("GPU" if gpu else "CPU", 1))
+            jobs = jobs(room) if callable(jobs) else jobs
+            actors = _Actors(ray, ray.put(ray.cloudpickle.dumps(task)), self.patience, gpu)
             yield from work_through(actors, max(1, min(room, len(jobs))), jobs, self.retries)
 
 
@@ -77,9 +85,11 @@ class RayEngine(Engine):
 class _Actors(Workers[int]):
     """Actors of a cluster by number, and the references to what they report next."""
 
-    def __init__(self, ray: Any, task: Any, patience: float) -> None:
+    def __init__(self, ray: Any, task: Any, patience: float, gpu: bool = False) -> None:
         self._ray, self._task, self._patience = ray, task, patience
-        self._kind = ray.remote(num_cpus=1, max_restarts=0, max_task_retries=0)(JobRunner)
+        self._needs = "1 CPU and 1 GPU" if gpu else "1 CPU"
+        kind = ray.remote(num_cpus=1, num_gpus=int(gpu), max_restarts=0, max_task_retries=0)
+        self._kind = kind(JobRunner)  # Ray lets an actor with a GPU see that one alone
         self._numbers = count()
         self._actors: dict[int, Any] = {}
         self._reports: dict[Any, int] = {}
@@ -102,7 +112,7 @@ class _Actors(Workers[int]):
             if nobody_works and time.monotonic() > end:
                 raise WorkerError(
                     f"no worker has started within {self._patience:.0f} s; the cluster has "
-                    f"{self._ray.available_resources()} free, and a worker needs 1 CPU"
+                    f"{self._ray.available_resources()} free, and a worker needs {self._needs}"
                 )
         worker = self._reports.pop(ready[0])
         self._starting.discard(worker)

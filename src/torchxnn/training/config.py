@@ -210,8 +210,8 @@ class ManyConfig:
 
     Attributes:
         block: most classes per job; on a CPU a class gives the same bits whatever else is in its
-            block, on a GPU it may differ by rounding. None takes 16, and all classes on a
-            GPU if the memory holds all samples.
+            block, on a GPU it may differ by rounding. None takes 16; on GPUs, if the memory holds
+            all samples, as many as give every GPU one job.
         memory: gigabytes that a job may use for activations and what is computed from them.
     """
 

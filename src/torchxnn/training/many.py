@@ -57,6 +57,12 @@ class _Work:
     compute: ComputeConfig
     out: Place | None
 
+    @property
+    def own_gpu(self) -> bool:
+        """Whether each job has a GPU of its own: the user wants CUDA and names no one GPU."""
+        device = torch.device(self.compute.device)
+        return device.type == "cuda" and device.index is None
+
     @cached_property
     def key(self) -> str:
         """A fingerprint of all that decides what a class gives, but for rounding."""
@@ -150,6 +156,11 @@ def fit_many(
     _check(work)
     if engine is None or isinstance(engine, LocalEngine):  # other machines have their own
         fit_device(work.compute)
+    elif torch.device(work.compute.device).index is not None:
+        raise XNNError(
+            f"device {work.compute.device!r} is a GPU of this machine, and every worker of another "
+            "engine has its own: say cuda"
+        )
     wanted = _wanted(work, targets)
     found: dict[tuple[int, ...], FittedClass] = {}
     embeddings: dict[tuple[int, ...], Embedding] = {}
@@ -167,8 +178,12 @@ def fit_many(
         if report is not None:
             note(FittedClass(target, report, location=str(place), resumed=True))
     left = [target for target in wanted if target not in found]
-    blocks = _blocks(left, many.block or _block_size(work, len(left)))
-    for _, answers in (engine or LocalEngine()).run(_start, (work,), _fit_block, blocks):
+
+    def blocks(workers: int) -> list[_Block]:
+        return _blocks(left, many.block or _block_size(work, len(left), workers))
+
+    runs = (engine or LocalEngine()).run(_start, (work,), _fit_block, blocks, work.own_gpu)
+    for _, answers in runs if left else ():
         for fitted, embedding in answers:
             if embedding is not None:
                 embeddings[fitted.targets] = embedding
@@ -245,10 +260,12 @@ def targets_with_positives(
     return [(target,) for target in enough if target < outputs]
 
 
-def _block_size(work: _Work, classes: int) -> int:
+def _block_size(work: _Work, classes: int, workers: int) -> int:
     """Classes per job if the user says nothing; see `ManyConfig.block`."""
-    on_gpu = torch.device(work.compute.device).type != "cpu"
-    return max(1, classes) if on_gpu and work.needs.all_fit else BLOCK
+    on_cpu = torch.device(work.compute.device).type == "cpu"
+    if on_cpu or not work.needs.all_fit:
+        return BLOCK
+    return -(-classes // workers) if work.own_gpu else classes
 
 
 def _blocks(targets: Sequence[tuple[int, ...]], most: int) -> list[_Block]:
