@@ -18,13 +18,14 @@ from torch.utils.data import TensorDataset
 
 from killing import kill_midway
 from torchxnn import XNN
+from torchxnn.data.activation_cache import ActivationCache
 from torchxnn.data.activations import Activations
 from torchxnn.data.positives import find_positives, split_kinds
 from torchxnn.data.record import cache_activations
 from torchxnn.errors import DataError, DegenerateFitWarning, ModelError, XNNError
 from torchxnn.parallel.engine import Engine, LocalEngine
 from torchxnn.training.class_results import class_folder
-from torchxnn.training.config import ComputeConfig, ManyConfig
+from torchxnn.training.config import ComputeConfig, ManyConfig, TrainConfig
 from torchxnn.training.fit import fit_embedding
 from torchxnn.training.many import fit_many
 from torchxnn.training.memory import Needs, load_splits
@@ -203,11 +204,11 @@ def test_one_class_that_fails_is_named_and_the_rest_goes_on(cache):
         ({"targets": [1, 1]}, "different classes"),
         ({"targets": []}, "at least one"),
         ({"layer": "nope"}, "no layer 'nope'"),
-        ({"many": ManyConfig(memory=1e-9)}, "too few for the"),
+        ({"many": ManyConfig(memory=1e-9)}, "hold no sample"),
     ],
 )
 def test_bad_settings_are_errors(cache, options, message):
-    if "memory" in str(options.get("many")) and "too few" in message:
+    if "memory" in str(options.get("many")) and "no sample" in message:
         fits = fit_many(cache, **options, config=QUICK, n_features=3)
         assert all(message in fitted.error for fitted in fits.classes)
         return
@@ -249,14 +250,13 @@ def test_a_cache_of_several_layers_needs_to_be_told_which(tmp_path):
 
 
 def needs(cache, rows):
-    """Needs whose memory holds about that many samples."""
-    one = Needs(cache, "layer", QUICK, 1.0).budget
-    return Needs(cache, "layer", QUICK, (rows + 0.5) / one)
+    """Needs whose memory holds that many samples."""
+    return Needs(cache, "layer", QUICK, Needs(cache, "layer", QUICK, 1.0).bytes(rows) / 1e9 + 1e-9)
 
 
 def test_a_working_set_holds_all_positives_and_as_many_others_as_fit(cache):
     small = needs(cache, 170)
-    assert small.budget in (169, 170, 171)
+    assert small.budget == 170
     train, held_out = load_splits(small, [(1,), (4,)])
     assert len(train) + len(held_out) == small.budget
     labels = torch.cat([train.labels, held_out.labels])
@@ -271,6 +271,44 @@ def test_a_working_set_holds_all_positives_and_as_many_others_as_fit(cache):
     assert all(tuple(row) in inside for row in held_out.z.tolist())
     with pytest.raises(XNNError, match="positive_share"):
         load_splits(replace(small, config=replace(QUICK, positive_share=None)), [(1,)])
+
+
+class Wide(ActivationCache):
+    """What is asked of a cache of 1,000 outputs to find out what fits need."""
+
+    n_outputs = 1000
+
+    def __init__(self, *size):
+        self.size = size
+
+    def dims(self, _):
+        return self.size
+
+
+@pytest.mark.parametrize(
+    ("size", "samples", "least", "most"),
+    [
+        ((1024,), 1500, 0.006 + 0.05, 0.2),  # the covariance and rows of Z in float64
+        ((2048,), 1500, 0.012 + 0.12, 0.3),
+        ((4096,), 6000, 0.10 + 0.27, 1.0),  # the covariance and its factor
+        ((25088,), 1500, 0.15 + 0.04 + 0.32, 1.5),  # Z, a matrix of the images, a finished fit
+        ((25088,), 6000, 0.60 + 0.58, 2.5),
+        ((25088,), 20000, 2.01 + 0.82, 5.0),  # no matrix, but a sample for the subspace
+        ((512, 7, 7), 1500, 0.15, 0.4),
+    ],
+)
+def test_the_memory_that_fits_need_by_hand(size, samples, least, most):
+    needed = Needs(Wide(*size), "layer", TrainConfig(), 4.0).bytes(samples) / 1e9
+    assert least < needed < most
+    for memory in (needed, 0.7 * needed):
+        needs_ = Needs(Wide(*size), "layer", TrainConfig(), memory)
+        assert needs_.budget <= samples
+        assert not needs_.budget or needs_.bytes(needs_.budget) <= memory * 1e9
+
+
+def test_a_layer_that_is_too_wide_for_the_memory_says_how_much_it_needs(cache):
+    with pytest.raises(XNNError, match=r"1e-06 GB hold no sample: fits to 20 dim.* need 0\.\d+ GB"):
+        load_splits(Needs(cache, "layer", QUICK, 1e-6), [(1,)])
 
 
 @pytest.mark.usefixtures("few_starts")

@@ -100,9 +100,9 @@ def principal_subspace(
     if z.shape[1] > EXACT_DIMS:
         others = random_directions(Deviations(z, mean, scale, first), left, seed)
     else:
-        rest = (z if scale is None else z / scale) - mean
+        rest = z - mean if scale is None else (z / scale).sub_(mean)
         if first is not None:
-            rest = rest - rest @ first @ first.mT
+            rest.sub_(rest @ first @ first.mT)
         others = exact_directions(rest, left)
     if first is None:
         return Subspace(mean, others)
@@ -185,8 +185,11 @@ class Deviations:
         count = max(1, VALUES_AT_ONCE // self.z.shape[1])
         for start in range(0, len(self.z), count):
             part = slice(start, start + count)
-            rows = self.z[part] if self.scale is None else self.z[part] / self.scale
-            yield part, rows - self.mean
+            rows = self.z[part]
+            yield (
+                part,
+                rows - self.mean if self.scale is None else (rows / self.scale).sub_(self.mean),
+            )
 
 
 def exact_directions(
