@@ -5,6 +5,11 @@
 Makes a cache of generated activations (float16 on disk), then fits classes in child processes that
 may use different amounts of memory for activations, and prints the peak of their own memory (pages
 that belong to no file), how many samples were read, and R^2 on all samples.
+
+    python perf/fit_memory.py --wide 4096 8192 25088 --wide-rows 1500 6000
+
+fits one class of such layers with the settings that are the default, and prints what that took
+beside what `training/memory.py` says that it takes at most.
 """
 
 from __future__ import annotations
@@ -29,6 +34,7 @@ from torchxnn.data.record import cache_activations
 from torchxnn.storage.files import replace_file
 from torchxnn.training.config import ComputeConfig, ManyConfig, TrainConfig
 from torchxnn.training.many import fit_many
+from torchxnn.training.memory import Needs
 
 CLASSES = 50
 
@@ -43,6 +49,11 @@ class Memory:
     """gigabytes that a job may use for activations"""
     classes: int = 2
     epochs: int = 2
+    wide: tuple[int, ...] = ()
+    """dimensions of layers to make one default fit to, instead"""
+    wide_rows: tuple[int, ...] = (1500, 6000)
+    defaults: bool = False
+    """used by the benchmark itself"""
     json: Path | None = None
     child: Path | None = None
     """used by the benchmark itself"""
@@ -103,11 +114,16 @@ def child(settings: Memory) -> None:
     watcher = threading.Thread(target=watch)
     watcher.start()
     begin = time.perf_counter()
+    if settings.defaults:
+        config, compute = TrainConfig(), ComputeConfig()
+    else:
+        config = TrainConfig(epochs=settings.epochs, trials=1, pretrain_epochs=1, subspace=64)
+        compute = ComputeConfig(slots=2)
     fits = fit_many(
         cache,
         list(range(settings.classes)),
-        config=TrainConfig(epochs=settings.epochs, trials=1, pretrain_epochs=1, subspace=64),
-        compute=ComputeConfig(slots=2),
+        config=config,
+        compute=compute,
         many=ManyConfig(memory=settings.memory[0]),
     )
     seconds = time.perf_counter() - begin
@@ -121,11 +137,50 @@ def child(settings: Memory) -> None:
         "before_gb": before,
         "peak_gb": peak,
         "added_gb": peak - before,
+        "estimated_gb": Needs(cache, "layer", config, 1.0).bytes(len(cache)) / 1e9,
+        "epochs": reports[0].epochs,
         "samples": reports[0].train.images + reports[0].validation.images,
         "r2": [report.validation.r2 for report in reports],
         "seconds": seconds,
     }
     sys.stdout.write(json.dumps(result))
+
+
+def make_cache(rows: int, dims: int, location: Path) -> ActivationCache:
+    """Record generated activations in float16."""
+    torch.manual_seed(0)
+    data, model = Generated(rows, dims), Head(dims).eval()
+    return cache_activations(model, "layer", data, location, dtype="float16", batch_size=512)
+
+
+def run_child(cache: ActivationCache, memory: float, options: list[str]) -> dict[str, Any]:
+    """What `child` prints under some settings."""
+    command = [sys.executable, __file__, "--child", str(cache.store.location)]
+    command += ["--memory", str(memory), *options]
+    done = subprocess.run(command, env=os.environ, check=True, stdout=subprocess.PIPE)
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def wide_layers(settings: Memory) -> list[dict[str, Any]]:
+    """One default fit to each layer and number of images, as a table."""
+    results = []
+    print("| dimensions | images | Z in GB | seconds | epochs | added GB | estimate GB |")
+    print("|---|---|---|---|---|---|---|")
+    for dims in settings.wide:
+        for rows in settings.wide_rows:
+            with tempfile.TemporaryDirectory() as folder:
+                cache = make_cache(rows, dims, Path(folder) / "cache")
+                options = ["--classes", "1", "--defaults"]
+                found = run_child(cache, 64.0, options)
+            found |= {"dims": dims, "z_gb": cache.nbytes("layer", torch.float32) / 1e9}
+            results.append(found)
+            print(
+                f"| {dims:,} | {rows:,} | {found['z_gb']:.2f} | {found['seconds']:.0f} | "
+                f"{found['epochs']} | {found['added_gb']:.2f} | {found['estimated_gb']:.2f} |",
+                flush=True,
+            )
+    return results
 
 
 def main() -> None:
@@ -134,22 +189,19 @@ def main() -> None:
     if settings.child is not None:
         child(settings)
         return
-    results: list[dict[str, Any]] = []
+    if settings.wide:
+        results = wide_layers(settings)
+        if settings.json is not None:
+            replace_file(settings.json, json.dumps(results, indent=1).encode())
+        return
+    results = []
     with tempfile.TemporaryDirectory() as folder:
-        torch.manual_seed(0)
-        data = Generated(settings.rows, settings.dims)
-        model = Head(settings.dims).eval()
-        cache = cache_activations(
-            model, "layer", data, Path(folder) / "cache", dtype="float16", batch_size=1024
-        )
+        cache = make_cache(settings.rows, settings.dims, Path(folder) / "cache")
         size = cache.nbytes("layer", torch.float32) / 1e9
         print(f"{len(cache)} samples, {size:.2f} GB in float32")
         for memory in settings.memory:
-            command = [sys.executable, __file__, "--child", str(cache.store.location)]
-            command += ["--memory", str(memory), "--classes", str(settings.classes)]
-            command += ["--epochs", str(settings.epochs)]
-            done = subprocess.run(command, env=os.environ, check=True, stdout=subprocess.PIPE)
-            results.append(json.loads(done.stdout))
+            options = ["--classes", str(settings.classes), "--epochs", str(settings.epochs)]
+            results.append(run_child(cache, memory, options))
             print(results[-1])
     if settings.json is not None:
         replace_file(settings.json, json.dumps(results, indent=1).encode())

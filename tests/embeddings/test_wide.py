@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from device_examples import opened
 from torchxnn.embeddings import linear, subspace, wide
 from torchxnn.embeddings.linear import fit_linear
 from torchxnn.embeddings.subspace import directions_of_logits, principal_subspace
@@ -180,3 +181,24 @@ def test_a_wide_subspace_is_that_of_a_singular_value_decomposition(monkeypatch):
     assert torch.allclose(found.mean, expected.mean)
     projections = [each.basis @ each.basis.mT for each in (found, expected)]
     assert torch.allclose(*projections, atol=1e-6)
+
+
+@pytest.mark.parametrize("largest", [8192, 0])
+def test_wide_linear_models_and_subspaces_on_a_gpu_of_apple(monkeypatch, largest):
+    """Which has no float64 and no QR."""
+    monkeypatch.setattr(linear, "WIDE", 8)
+    monkeypatch.setattr(wide, "LARGEST_SIDE", largest)
+    monkeypatch.setattr(subspace, "EXACT_DIMS", 8)
+    generator = torch.Generator().manual_seed(0)
+    z = torch.relu(torch.randn(40, 30, generator=generator))
+    outputs = z[:, :3] + 0.1
+    expected = fit_linear(z, outputs, torch.ones(40), 0.03)
+    basis = principal_subspace(z, 6, 0, expected[0].mT).basis
+    with opened("apple") as device:
+        there = z.to(device)
+        weight, bias = fit_linear(there, outputs.to(device), torch.ones(40, device=device), 0.03)
+        found = principal_subspace(there, 6, 0, weight.mT).basis
+        assert weight.device.type == bias.device.type == found.device.type == device.type
+        weight, bias, found = weight.cpu(), bias.cpu(), found.cpu()
+    torch.testing.assert_close((weight, bias), expected)
+    torch.testing.assert_close(found @ found.mT, basis @ basis.mT, atol=1e-4, rtol=0)

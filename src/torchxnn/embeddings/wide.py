@@ -43,7 +43,7 @@ CLOSE = 1e-9
 """Residual, as a share of what it is at 0, at which conjugate gradients end: that of float32."""
 
 MOST_STEPS = 2000
-"""Most steps of conjugate gradients; activations of the usual penalties took 100 to 500."""
+"""Most steps of conjugate gradients; generated activations took 200 to 370 at a penalty of .03."""
 
 
 @dataclass(frozen=True, eq=False)
