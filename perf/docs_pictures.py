@@ -20,7 +20,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 RECORD = DOCS / "gallery" / "pictures.json"
-ELSEWHERE = {"scaling.png": "perf/fit_speed.py", "rooms.svg": "docs/draw_rooms.py"}
+ELSEWHERE = {"scaling.png": "perf/fit_scaling.py", "rooms.svg": "docs/draw_rooms.py"}
 """A picture of a measurement, and one that a test of its own draws again; who draws them."""
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 

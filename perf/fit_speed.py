@@ -11,9 +11,9 @@ learning rate after 60). It leaves out the revival of x-features that are off on
 Ours is `fit_many` with the default settings, in one process of one thread per core, whose start is
 part of the time. All have one trial, the same images, seeds and stopping rule.
 
-The loop takes some classes alone (`--loop-classes`), `fit_many` all; they take turns. The JSON has
-`ratio_before` and `ratio_same`: the median seconds of the loop per class times the classes, over
-the median seconds of `fit_many`. `--baselines` adds NMF and a top-k SAE with as many concepts on
+The loop takes some classes alone (`--loop-classes`), `fit_many` all. The JSON has `ratio_before`
+and `ratio_same`: the median seconds of the loop per class times the classes, over the median
+seconds of `fit_many`. `--baselines` adds NMF and a top-k SAE with as many concepts on
 the same activations. `--scaling` measures how time grows with classes, images, dimensions and
 x-features on generated activations, for which no data are needed, and draws the curves.
 """
@@ -53,6 +53,7 @@ from torchxnn.parallel.engine import LocalEngine
 from torchxnn.parallel.process import one_thread
 from torchxnn.storage.files import replace_file
 from torchxnn.training import losses
+from torchxnn.training.class_results import ManyFits
 from torchxnn.training.components import hold_near_components
 from torchxnn.training.config import ComputeConfig, Losses, ManyConfig, TrainConfig
 from torchxnn.training.initialise import SharedStarts, VectorStarter
@@ -77,17 +78,11 @@ class Speed:
     loop_classes: int = 3
     """number of them that the loop fits"""
     json: Path | None = None
-    """file to write the figures to"""
+    """file to write the figures to, and to go on with"""
     cache: Path = Path("runs/fit_speed")
     """folder to keep the recorded activations in"""
     baselines: bool = False
     """fit methods that see no target, too"""
-    scaling: bool = False
-    """measure how time grows, on generated activations, instead"""
-    axes: tuple[str, ...] = ("classes", "images", "dims", "n_features")
-    """with --scaling: which of them; those that the JSON has already are kept"""
-    figure: Path | None = None
-    """with --scaling: picture of the curves"""
     n_features: int = 5
     seed: int = 0
     epochs: int | None = None
@@ -211,9 +206,10 @@ def quality(embedding: Any, data: Activations, target: int) -> dict[str, float]:
 
 
 def compare(settings: Speed) -> dict[str, Any]:
-    """Both loops and `fit_many` on the same recorded activations."""
+    """Both loops and `fit_many` on the same activations; goes on with what is on record."""
     if settings.root is None or settings.weights is None:
-        raise SystemExit("give --root and --weights, or --scaling")
+        raise SystemExit("give --root and --weights")
+    record = begun(settings)
     task = open_cub(TaskSource("cub", settings.root, settings.weights))
     settings.cache.mkdir(parents=True, exist_ok=True)
     CONSOLE.print(f"Activations of {len(task.train)} training and {len(task.test)} test images")
@@ -224,24 +220,22 @@ def compare(settings: Speed) -> dict[str, Any]:
     mask = split_kinds(data.labels, settings.ours().validation_share, settings.seed)
     train, validation = data.select(~mask), data.select(mask)
     wanted = spaced(data.logits.shape[1], settings.classes)
-    looped = [wanted[i] for i in spaced(len(wanted), settings.loop_classes)]
-    runs, rows = [run_ours(settings, train, validation, wanted)], []
-    for number, target in enumerate(looped):
+    rows, runs = record["rows"], record["seconds_of_runs"]
+    while len(runs) < settings.repeats:
+        seconds, fits = run_ours(settings, train, validation, wanted)
+        runs.append(seconds)
+        if len(runs) == 1:
+            rows += [row_of_ours(fits, target, test) for target in wanted]
+        write(settings, record)
+    for number, place in enumerate(spaced(len(wanted), settings.loop_classes)):
         names = list(settings.loops())
         for name in names if number % 2 else names[::-1]:  # neither is always the first
-            row = run_loop(settings, train, validation, test, target, name)
-            rows.append({"target": target, "loop": name, **row})
-    for _ in range(settings.repeats - 1):
-        runs.append(run_ours(settings, train, validation, wanted))
-    for target in wanted:
-        fitted = next(each for each in runs[0][1].classes if each.targets == (target,))
-        if fitted.report is None:
-            raise SystemExit(f"class {target}: {fitted.error}")
-        losses_ = fitted.report.validation_losses.total
-        row = {"loss": losses_, "epochs": fitted.report.epochs}
-        figures = quality(runs[0][1].embedding(target), test, target)
-        rows.append({"target": target, "loop": "fit_many", **row, **figures})
-    result = summarise(settings, rows, [run[0] for run in runs])
+            known = {"target": wanted[place], "loop": name}
+            if not any(known.items() <= row.items() for row in rows):
+                row = run_loop(settings, train, validation, test, wanted[place], name)
+                rows.append({**known, **row})
+                write(settings, record)
+    result = {**record, **summarise(settings, rows, runs)}
     if settings.baselines:
         result["baselines"] = baselines(settings, train, test, wanted)
     result["machine"] = {
@@ -254,6 +248,27 @@ def compare(settings: Speed) -> dict[str, Any]:
     return result
 
 
+DECIDE = ("classes", "n_features", "seed", "epochs", "slots", "jobs")
+"""Settings without which runs cannot be compared."""
+
+
+def begun(settings: Speed) -> dict[str, Any]:
+    """What the JSON has of earlier calls with these settings; nothing without one."""
+    own = {name: getattr(settings, name) for name in DECIDE}
+    if settings.json is None or not settings.json.exists():
+        return {"begun_with": own, "rows": [], "seconds_of_runs": []}
+    found: dict[str, Any] = json.loads(settings.json.read_text("utf-8"))
+    if found.get("begun_with") != own:
+        raise SystemExit(f"{settings.json} was begun with {found.get('begun_with')}, not {own}")
+    return found
+
+
+def write(settings: Speed, record: dict[str, Any]) -> None:
+    """Write what there is so far."""
+    if settings.json is not None:
+        replace_file(settings.json, (json.dumps(record, indent=1) + "\n").encode())
+
+
 def spaced(count: int, most: int) -> list[int]:
     """Places among so many, evenly spaced."""
     return [i * count // most for i in range(min(most, count))]
@@ -261,7 +276,7 @@ def spaced(count: int, most: int) -> list[int]:
 
 def run_ours(
     settings: Speed, train: Activations, validation: Activations, wanted: list[int]
-) -> tuple[float, Any]:
+) -> tuple[float, ManyFits]:
     """Seconds of `fit_many` over all classes, its processes' start included, and the fits."""
     begin = time.perf_counter()
     jobs = max(1, min(settings.jobs, len(wanted) // 2))
@@ -297,6 +312,17 @@ def run_loop(
     CONSOLE.print(f"loop, {name}: class {target} in {seconds:.1f} s, {epochs} epochs")
     times = {"seconds": seconds, "start_seconds": started}
     return {**times, "loss": lowest.total, "epochs": epochs, **quality(embedding, test, target)}
+
+
+def row_of_ours(fits: ManyFits, target: int, test: Activations) -> dict[str, Any]:
+    """One class of `fit_many`: its figures."""
+    fitted = next(each for each in fits.classes if each.targets == (target,))
+    if fitted.report is None:
+        raise SystemExit(f"class {target}: {fitted.error}")
+    report = fitted.report
+    about = {"loss": report.validation_losses.total, "epochs": report.epochs}
+    figures = quality(fits.embedding(target), test, target)
+    return {"target": target, "loop": "fit_many", **about, **figures}
 
 
 def summarise(settings: Speed, rows: list[dict[str, Any]], runs: list[float]) -> dict[str, Any]:
@@ -401,94 +427,7 @@ def overcomplete_sae(
     return {"seconds": seconds, "mean_test_r2": statistics.mean(values)}
 
 
-# How time grows
-
-
-def generated(images: int, dims: int, classes: int, seed: int = 0) -> Activations:
-    """Z >= 0 with 77% zeros and a decaying spectrum, logits of classes that are ReLUs of it."""
-    generator = torch.Generator().manual_seed(seed)
-    labels = torch.arange(images) % classes
-    codes = torch.randn(images, 64, generator=generator) / torch.arange(1, 65).sqrt()
-    centres = 2 * torch.randn(classes, 64, generator=generator) / torch.arange(1, 65).sqrt()
-    mixing = torch.randn(64, dims, generator=generator)
-    z = torch.relu((codes + centres[labels]) @ mixing - 1.5)
-    heads = torch.randn(dims, classes, generator=generator) / dims**0.5
-    logits = torch.relu(z @ heads) + 4 * torch.nn.functional.one_hot(labels, classes)
-    return Activations(z, logits, labels)
-
-
-def scaling(settings: Speed) -> dict[str, Any]:
-    """Processor seconds of one thread along four axes, the others as in the middle."""
-    middle = {"classes": 8, "images": 1200, "dims": 1024, "n_features": 5}
-    axes = {
-        "classes": [1, 2, 4, 8, 16],
-        "images": [600, 1200, 2400, 4800],
-        "dims": [256, 512, 1024, 2048],
-        "n_features": [2, 5, 10, 20],
-    }
-    found: dict[str, Any] = {"middle": middle, "epochs": 4}
-    if settings.json is not None and settings.json.exists():
-        found = json.loads(settings.json.read_text("utf-8"))
-    for name in settings.axes:
-        found[name] = []
-        for value in axes[name]:
-            at = {**middle, name: value}
-            runs = [time_fit(settings, at, found["epochs"]) for _ in range(settings.repeats)]
-            row = {"value": value, "seconds": statistics.median(runs), "runs": runs}
-            found[name].append(row)
-            CONSOLE.print(f"{name} {value}: {row['seconds']:.2f} s for {found['epochs']} epochs")
-    return found
-
-
-def time_fit(settings: Speed, at: dict[str, int], epochs: int) -> float:
-    """Processor seconds of some epochs: of fits of so many and one, less those of one."""
-    data = generated(at["images"], at["dims"], max(8, at["classes"]))
-    config = replace(settings.ours(), patience=10**6, revive=None, pretrain_epochs=1)
-    taken = []
-    for count in (1, 1 + epochs):
-        begin = time.process_time()
-        fit_many(
-            data,
-            list(range(at["classes"])),
-            n_features=at["n_features"],
-            config=replace(config, epochs=count),
-            compute=ComputeConfig(slots=settings.slots),
-        )
-        taken.append(time.process_time() - begin)
-    return taken[1] - taken[0]
-
-
-def draw(found: dict[str, Any], path: Path) -> None:
-    """The four curves, log-log, with lines of proportional growth."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    titles = {
-        "classes": "classes",
-        "images": "images",
-        "dims": "dimensions of Z",
-        "n_features": "x-features n",
-    }
-    figure, panels = plt.subplots(1, 4, figsize=(11, 2.8), sharey=True, constrained_layout=True)
-    for panel, (name, title) in zip(panels, titles.items(), strict=True):
-        x = [row["value"] for row in found[name]]
-        y = [row["seconds"] for row in found[name]]
-        low = [min(row["runs"]) for row in found[name]]
-        high = [max(row["runs"]) for row in found[name]]
-        panel.fill_between(x, low, high, color="#4c78a8", alpha=0.25, linewidth=0)
-        panel.plot(x, y, "o-", color="#4c78a8", label="measured")
-        panel.plot(x, [y[-1] * v / x[-1] for v in x], "--", color="#888888", label="proportional")
-        panel.set(xscale="log", yscale="log", xlabel=title)
-        panel.set_xticks(x, [str(v) for v in x])
-        panel.set_yticks([0.2, 0.5, 1, 2, 5], ["0.2", "0.5", "1", "2", "5"])
-        panel.minorticks_off()
-    panels[0].set_ylabel(f"processor seconds\nof {found['epochs']} epochs")
-    panels[0].legend(frameon=False, fontsize=8)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)
-    plt.close(figure)
+# In words and numbers
 
 
 def show(result: dict[str, Any]) -> None:
@@ -512,17 +451,11 @@ def show(result: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    """Run, print, write."""
+    """Run what is missing, print, write."""
     settings = tyro.cli(Speed)
-    if settings.scaling:
-        result = scaling(settings)
-        if settings.figure is not None and all(name in result for name in Speed.axes):
-            draw(result, settings.figure)
-    else:
-        result = compare(settings)
-        show(result)
-    if settings.json is not None:
-        replace_file(settings.json, json.dumps(result, indent=1).encode())
+    result = compare(settings)
+    show(result)
+    write(settings, result)
 
 
 if __name__ == "__main__":
