@@ -28,6 +28,7 @@ import tyro
 from torch import Tensor, nn
 
 from torchxnn.attribution import ExcitationBackprop
+from torchxnn.parallel.process import keep_freed_memory
 from torchxnn.storage.files import replace_file
 
 
@@ -44,6 +45,8 @@ class Settings:
     rounds: int = 3
     threads: int = 2
     size: int = 224
+    keep_memory: bool = False
+    """let the process keep freed memory, as workers do; PyTorch has the system clear it anew"""
 
 
 def torchray() -> Callable[..., Tensor] | None:
@@ -85,6 +88,8 @@ def main() -> None:
     """Measure in turns and write medians."""
     settings = tyro.cli(Settings)
     warnings.simplefilter("ignore")
+    if settings.keep_memory and not keep_freed_memory():
+        raise SystemExit("this C library cannot be told to keep freed memory")
     torch.set_num_threads(settings.threads)
     torch.manual_seed(0)
     model = torchvision.models.vgg16(weights=None).eval()

@@ -7,6 +7,7 @@ largest value. A row that fails says its error and stops nothing. Under 5 minute
     python perf/gpu.py                       # on CUDA, with the networks of the speed table
     python perf/gpu.py --device mps          # on a GPU of Apple: nobody has yet
     python perf/gpu.py --device cpu --quick  # small sizes, no GPU needed
+    python perf/gpu.py --device cpu --parts speed --batch 2 --networks resnet50 --threads 2
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import argparse
 import copy
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
@@ -43,6 +44,7 @@ BATCH = 32
 CERTIFICATE = 1.3
 """What a certificate may take, times the maps."""
 TARGETS = list(range(5))
+PARTS = ("fits", "speed", "paths")
 
 
 class Table:
@@ -148,10 +150,13 @@ def fits(table: Table, quick: bool) -> None:
         table.row("fit_many, compiled", lambda: many(config, compile=True))
 
 
-def speed(table: Table, quick: bool) -> None:
+def speed(
+    table: Table, quick: bool, networks: Sequence[str] = tuple(NETWORKS), images: int = BATCH
+) -> None:
     """Maps against forward passes and gradients, with a certificate, and the maps of the CPU."""
-    batch, size = (2, 64) if quick else (BATCH, 224)
-    for name, most in {"squeezenet1_1": 2.5}.items() if quick else NETWORKS.items():
+    batch, size = (2, 64) if quick else (images, 224)
+    limits = {"squeezenet1_1": 2.5} if quick else {name: NETWORKS[name] for name in networks}
+    for name, most in limits.items():
         torch.manual_seed(0)
         model = getattr(torchvision.models, name)().eval()
         last = [each for each in model.modules() if isinstance(each, nn.Linear)]
@@ -263,14 +268,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
+    parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
+    parser.add_argument("--batch", type=int, default=BATCH, help="images in the speed table")
+    parser.add_argument("--threads", type=int, help="of the CPU; PyTorch's own number without")
     given = parser.parse_args()
     warnings.simplefilter("ignore")
+    if given.threads:
+        torch.set_num_threads(given.threads)
     try:
         table = Table(fit_device(ComputeConfig(device=given.device)))
     except XNNError as error:
         parser.error(str(error))
-    for part in (fits, speed, paths):
-        part(table, given.quick)
+    if "fits" in given.parts:
+        fits(table, given.quick)
+    if "speed" in given.parts:
+        speed(table, given.quick, given.networks, given.batch)
+    if "paths" in given.parts:
+        paths(table, given.quick)
 
 
 if __name__ == "__main__":

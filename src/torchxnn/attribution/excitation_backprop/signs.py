@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from torchxnn.attribution.excitation_backprop.competition import Negative
-from torchxnn.attribution.excitation_backprop.rules.table import Rule, rule_of
+from torchxnn.attribution.excitation_backprop.rules.table import Rule, rule_of, sign_of_target
 from torchxnn.attribution.excitation_backprop.tape import Operation, Value
 from torchxnn.errors import XNNError
 
@@ -50,6 +50,8 @@ class Signs:
             return
         if rule.sign is None or len(dependents) != 1:
             return
+        if rule.sign is sign_of_target and not isinstance(target, bool):
+            return  # it passes on no mask, so none is made: a ReLU would cost a pass over memory
         value = dependents[0]
         if self._readers[value] > 1:
             return
