@@ -77,6 +77,7 @@ def test_images_that_are_taken_apart_are_not_followed():
     assert along.without([0], 2) is None
     assert along.without([-1], 2) == along
     assert Along(2, 1).without([0], 3) == along
+    assert along.at(1).reshaped([0, 2, 4], [2, 0, 3]) is None  # of nothing
 
 
 class ManyMoves(nn.Module):
@@ -171,3 +172,103 @@ def test_what_numbers_can_make_negative_is_not_called_safe():
         if never_negative(operation, safe):
             safe.add(operation.output)
     assert {value.producer.name for value in safe} == {"relu"}
+
+
+class OfWholeNumbers(nn.Module):
+    """Features that are not negative, multiplied by, added to and joined with whole numbers."""
+
+    def __init__(self, dtype):
+        super().__init__()
+        torch.manual_seed(1)
+        self.stem, self.head = nn.Linear(4, 4), nn.Linear(16, 2)
+        self.register_buffer("numbers", torch.tensor([1, -1, 2, -3]).to(dtype))
+
+    def forward(self, images):
+        x = self.stem(images.flatten(1)).relu()
+        written = x * 1.0
+        written[:] = self.numbers - (x > 0.5).to(self.numbers.dtype)
+        joined = torch.cat([x, (self.numbers * (x > 0)).to(self.numbers.dtype)], 1)
+        return (
+            self.head(torch.cat([x * self.numbers, x + self.numbers, joined], 1)) + written[:, :2]
+        )
+
+
+def test_whole_numbers_can_be_negative_too():
+    images = torch.randn(3, 1, 2, 2, generator=torch.Generator().manual_seed(0))
+    (tape,) = record(OfWholeNumbers(torch.int64).eval(), images)
+    safe, negative = set(), 0
+    for operation in tape.operations:
+        if never_negative(operation, safe):
+            safe.update(operation.outputs)
+        for output in operation.outputs:
+            low = bool((output.tensor < 0).any())
+            negative += low
+            assert not (low and output in safe)
+    assert negative > 5
+    of_integers, of_floats = (
+        ExcitationBackprop(Scaled(dtype)).attribute(images, 0)
+        for dtype in (torch.int64, torch.float32)
+    )
+    assert torch.equal(of_integers, of_floats)
+
+
+class Scaled(OfWholeNumbers):
+    def forward(self, images):
+        x = self.stem(images.flatten(1)).relu() * self.numbers
+        return self.head(torch.cat([x, x, x, x], 1))
+
+
+class OddMoves(nn.Module):
+    """Images as channels of a shuffle, parts of one, and averages beside the images."""
+
+    def forward(self, images):
+        shuffled = F.pixel_unshuffle(images[:, 0] * 1.0, 2)
+        (whole,) = (images[:, :1] * 2).unbind(1)
+        last = images.permute(1, 2, 3, 0) * 3
+        mean = F.pad(last, (0, 0, 1, 0)).mean(2, keepdim=True)
+        rows = mean.permute(3, 0, 1, 2).flatten(1)
+        back = F.pixel_shuffle(shuffled, 2)
+        return torch.cat([back.flatten(1), whole.flatten(1), rows], 1)
+
+
+def test_odd_moves_keep_images_apart():
+    images = torch.rand(4, 1, 4, 4, generator=torch.Generator().manual_seed(0)) + 0.1
+    network = nn.Sequential(OddMoves(), nn.Linear(36, 2)).eval()
+    (tape,) = record(network, images)
+    owners = prepare(tape, certify=False).owners
+    image = torch.arange(1, 5)
+    for value, owner in owners.items():
+        name = value.producer.name if value.producer else ""
+        if name == "pixel_unshuffle":  # 16 channels, 4 of each image after one another
+            expected = image.repeat_interleave(4).reshape(16, 1, 1)
+        elif name == "mean":
+            expected = image.reshape(1, 1, 1, 4)
+        elif value.shape[0] == 4:
+            expected = image.reshape(4, *(1 for _ in value.shape[1:]))
+        else:
+            continue
+        assert torch.equal(owner.tensor.long(), expected.expand(value.shape)), name
+    layers = ExcitationBackprop(network).certify_layers(images, [0, 1])
+    assert max(layer.conservation_error for layer in layers) < 1e-5
+
+
+def test_a_number_that_is_none_hides_no_other():
+    """A channel that nobody reads is NaN, and the scale of another is negative."""
+
+    class Dead(nn.Module):
+        def __init__(self, dead):
+            super().__init__()
+            torch.manual_seed(2)
+            self.stem, self.head = nn.Conv2d(1, 3, 1), nn.Linear(2, 2)
+            self.scale = nn.Parameter(torch.tensor([dead, -1.0, -2.0]))
+            self.norm = nn.BatchNorm2d(3)
+            self.norm.weight = self.scale
+
+        def forward(self, images):
+            return self.head(self.norm(self.stem(images))[:, 1:].mean((2, 3)))
+
+    images = torch.randn(2, 1, 3, 3, generator=torch.Generator().manual_seed(0))
+    found, expected = (
+        ExcitationBackprop(Dead(dead).eval()).attribute(images, 0) for dead in (math.nan, 1.0)
+    )
+    assert torch.equal(found, expected)

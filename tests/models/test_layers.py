@@ -165,6 +165,9 @@ def test_buffers_that_a_model_changes_in_evaluation_are_put_back(images):
     model = Counting()
     record_layers(model, ["classifier.1"], images[:1])
     assert float(model.count) == 0
+    model.register_buffer("repeated", torch.zeros(1).expand(4))  # nothing can be written to it
+    record_layers(model, ["classifier.1"], images[:1])
+    assert float(model.count) == 0
 
 
 def test_buffers_that_a_model_resizes_have_their_old_size_again(images):

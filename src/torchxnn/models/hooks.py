@@ -132,7 +132,8 @@ def _put_back(buffers: list[Tensor], saved: Tensor, shapes: list[torch.Size]) ->
         split = saved.split([shape.numel() for shape in shapes])
         parts = (part.reshape(shape) for part, shape in zip(split, shapes, strict=True))
     for buffer, part in zip(buffers, parts, strict=True):
-        buffer.resize_(part.shape).copy_(part)  # an observer's grows at its first batch
+        if not torch.equal(buffer, part):  # others may not allow it, such as expanded ones
+            buffer.resize_(part.shape).copy_(part)  # an observer's grows at its first batch
 
 
 def in_precision_of(model: nn.Module, images: Tensor) -> Tensor:

@@ -40,7 +40,7 @@ class Along:
         if self.images == 1:
             return self
         step, inner = self.run * math.prod(before[self.dim + 1 :]), 1
-        if step == 0:
+        if step == 0 or 0 in after:
             return None
         for dim in reversed(range(len(after))):
             if step % inner == 0 and inner * after[dim] % (step * self.images) == 0:

@@ -26,6 +26,9 @@ _KEEP_SIGN = {
 }  # fmt: skip
 """Operations of which nothing is negative where none of their inputs is."""
 
+_INDEXED = {"index", "index_select", "gather", "take"}
+"""Operations that take places beside what they move."""
+
 _Question = tuple[Operation, str, Tensor, Callable[[float], bool]]
 
 
@@ -72,10 +75,12 @@ def never_negative(operation: Operation, safe: set[Value | None]) -> bool:
         return all(number >= 0 for number in _numbers(operation))
     if operation.name not in _KEEP_SIGN and not _moves(operation):
         return False
-    if operation.name in ("add", "mul") and not all(each >= 0 for each in _numbers(operation)):
+    if operation.name in _KEEP_SIGN and not all(each >= 0 for each in _numbers(operation)):
         return False
-    values = leaves((operation.args, operation.kwargs), Value)
-    return all(value in safe for value in values if value.floating)
+    values = list(leaves((operation.args, operation.kwargs), Value))
+    if operation.name in _INDEXED:
+        values = values[:1]
+    return all(value in safe or _is_mask(value) for value in values)
 
 
 def _moves(operation: Operation) -> bool:
@@ -101,21 +106,33 @@ def _questions(
         if source in safe:
             known["signed"] = False
             if weight is not None and _has_numbers(weight.tensor):
-                found.append((operation, "positive", weight.tensor.amax(), lambda most: most > 0))
+                found.append((operation, "positive", weight.tensor.amax(), _above_zero))
         elif _has_numbers(source.tensor):
-            found.append((operation, "signed", source.tensor.amin(), lambda least: least < 0))
+            found.append((operation, "signed", source.tensor.amin(), _below_zero))
     scale = None if rule is None or rule.scale is None else rule.scale(operation)
     folds = all(readers[value] == 1 for value in operation.dependents)  # else nobody asks
     if folds and isinstance(scale, Value) and "flips" not in known:
         if scale in safe:
             known["flips"] = False
         elif _has_numbers(scale.tensor):
-            found.append((operation, "flips", scale.tensor.amin(), lambda least: least < 0))
+            found.append((operation, "flips", scale.tensor.amin(), _below_zero))
     return found
+
+
+def _is_mask(value: Value) -> bool:
+    return value.tensor is not None and value.tensor.dtype == torch.bool
 
 
 def _has_numbers(tensor: Tensor | None) -> TypeGuard[Tensor]:
     return tensor is not None and tensor.numel() > 0
+
+
+def _below_zero(least: float) -> bool:
+    return not least >= 0  # NaN hides what is below
+
+
+def _above_zero(most: float) -> bool:
+    return not most <= 0
 
 
 def _answer(questions: list[_Question]) -> None:
@@ -127,4 +144,4 @@ def _answer(questions: list[_Question]) -> None:
     for group in groups.values():
         numbers = torch.stack([number for _, _, number, _ in group]).tolist()
         for (operation, fact, _, holds), number in zip(group, numbers, strict=True):
-            operation.known[fact] = holds(number)
+            operation.known[fact] = holds(float(number))  # of whole numbers too

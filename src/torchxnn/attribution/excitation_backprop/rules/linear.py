@@ -287,7 +287,8 @@ def _average_owners(operation: Operation, get: Callable[[Value], Tensor]) -> Ten
     owner = get(only_dependent(operation))
     run = replay(operation, lambda tensor: tensor)
     reached = run((owner > 0).float())
-    if len(operation.output.shape) == owner.ndim > 2:
+    pools = operation.name not in ("mean", "sum")
+    if pools and len(operation.output.shape) == owner.ndim > 2:
         image = _image_of_each(unrepeated(owner))
     else:
         # Reduced dimensions may be gone: the average of the owners over their share is the owner.

@@ -164,6 +164,8 @@ def _moved_along(operation: Operation, known: KnownAlong) -> Along | None:
         return along.without(argument(operation, "dims") or range(rank), rank, keep=True)
     if name == "expand":
         return along.broadcast(value.shape, operation.output.shape)
+    if name in ("pixel_shuffle", "pixel_unshuffle") and rank == 3:  # the images are its channels
+        return None
     return along if name in _OF_THE_LAST_DIMS and along.outermost else None
 
 
@@ -219,7 +221,8 @@ def _put_back(operation: Operation, relevance: list[Tensor | None]) -> Shares:
     run = replay(operation, lambda tensor: tensor)
     for seed in range(some.shape[0]):
         parts = run(whole[seed])
-        for part, each in zip(parts if len(relevance) > 1 else [parts], relevance, strict=True):
+        parts = [parts] if isinstance(parts, Tensor) else parts  # also several that are one
+        for part, each in zip(parts, relevance, strict=True):
             if each is not None:
                 part.copy_(each[seed])
     return [(value, whole)]
