@@ -23,13 +23,14 @@ from torchxnn.apps.heatmaps.attribute import attribute_many
 from torchxnn.apps.heatmaps.drawing import HeatmapConfig
 from torchxnn.apps.what_if.one_image import what_if
 from torchxnn.apps.what_if.painting import WhatIfConfig
+from torchxnn.attribution.excitation_backprop.method import ExcitationBackprop
 from torchxnn.attribution.methods import METHODS, attributor
 from torchxnn.cli.main import main
 from torchxnn.data.datasets.folder import ImageFolder
 from torchxnn.data.record import cache_activations
 from torchxnn.embeddings import fit_dimensions, fit_ica, fit_nmf, fit_pca, with_readout
 from torchxnn.embeddings.srae import SRAE
-from torchxnn.errors import DegenerateFitWarning, UnsupportedOperationError
+from torchxnn.errors import DegenerateFitWarning, ModelError, UnsupportedOperationError
 from torchxnn.metrics import measure_faithfulness, part_mass, pointing_game
 from torchxnn.models.preprocessing import Preprocessing
 from torchxnn.training.config import ComputeConfig, ConvConfig
@@ -120,7 +121,6 @@ def test_a_module_moves_to_the_pretended_device_and_learns_there():
     net = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
     images = torch.rand(5, 3).requires_grad_()
     with pretended_devices() as device:
-        net.to(device)
         with pytest.raises(RuntimeError, match="same device"):
             net(images)
         net(images.to(device)).square().sum().backward()
@@ -277,6 +277,40 @@ def saved_and_loaded(xnn, images, tmp_path):
     there = XNN.from_pretrained(tmp_path / "saved", divided(make_net()).to(images.device))
     maps = [here.attribute(images.cpu()), there.attribute(images)]
     return [*maps, there.run(images).contributions]
+
+
+@pytest.mark.filterwarnings("ignore::torchxnn.errors.AttributionWarning")
+def test_the_second_of_two_devices_is_the_one_that_is_used():
+    """As with a model on cuda:1 while cuda:0 is the current device."""
+    images = make_images(2)[0]
+    expected = xnn_on("cpu").explain(images[0], label=1)
+    with pretended_devices():
+        found = xnn_on(OTHER).explain(images[0].to(OTHER), label=1)
+        fits = fit_many(many_classes(), [1], n_features=3, config=SHORT, compute=on(OTHER))
+    assert not fits.failed
+    torch.testing.assert_close(found.heatmaps.cpu(), expected.heatmaps)
+
+
+def test_a_model_that_is_spread_over_two_devices_is_refused_with_the_way_out():
+    """As `device_map` of Hugging Face leaves it: its numbers can be had, its maps cannot."""
+    net = divided(make_net())
+    net.avgpool.register_forward_hook(lambda module, given, output: output.to(OTHER))
+    images = make_images(2)[0]
+    with pretended_devices() as device:
+        net.features.to(device)
+        net.classifier.to(OTHER)
+        xnn = XNN(net, "classifier.1", 3)
+        xnn.attach_embedding(xnn_on("cpu").fitted(), (1,), 4)
+        xnn.embedding.to(OTHER)
+        assert xnn.run(images.to(device)).logits.device == OTHER
+        why = "spread over privateuseone:0 and privateuseone:1, .* without device_map"
+        for wrong in (
+            lambda: ExcitationBackprop(net),
+            lambda: xnn.attribute(images.to(device)),
+            lambda: xnn.explain(images[0].to(device)),
+        ):
+            with pytest.raises(ModelError, match=why):
+                wrong()
 
 
 @pytest.mark.filterwarnings("ignore::torchxnn.errors.AttributionWarning")

@@ -25,7 +25,7 @@ from torchxnn.errors import (
     first_line,
 )
 from torchxnn.models.hooks import in_precision_of, preserve_state
-from torchxnn.models.layers import check_images, unwrap
+from torchxnn.models.layers import check_images, check_one_device, unwrap
 from torchxnn.models.outputs import logits_of
 from torchxnn.storage.artifact import __version__
 
@@ -145,6 +145,7 @@ class Attributor(ABC):
     def __post_init__(self) -> None:
         """Check the parameters."""
         self._network = unwrap(self.module)
+        check_one_device(self._network)
 
     @abstractmethod
     def _explain(

@@ -17,6 +17,7 @@ from torchxnn.attribution.methods import METHODS, OF_PROBABILITIES, PAPER, attri
 from torchxnn.embeddings.base import Embedding
 from torchxnn.models.attached import AttachedLayer, FittedXNN, XNNOutput, fit_to
 from torchxnn.models.inputs import check_inputs
+from torchxnn.models.layers import check_one_device
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +50,7 @@ class _OnLayer(nn.Module):
 
     def __init__(self, attached: AttachedLayer, embedding: Embedding) -> None:
         super().__init__()
+        check_one_device(attached.model)
         self.attached = attached
         self.embedding = embedding
 

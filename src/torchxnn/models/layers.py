@@ -177,6 +177,21 @@ def check_images(model: nn.Module, images: Tensor) -> None:
         )
 
 
+def check_one_device(network: nn.Module) -> None:
+    """Refuse a network whose parameters lie on several devices, where no map can be drawn of it.
+
+    Raises:
+        ModelError: with the way out; `device_map` of Hugging Face spreads models.
+    """
+    places = {str(parameter.device): None for parameter in network.parameters()}
+    if len(places) > 1:
+        first, *others = places
+        raise ModelError(
+            f"the model is spread over {first} and {', '.join(others)}, and maps are drawn on one "
+            f"device: move it there with model.to('{first}'), or load it without device_map"
+        )
+
+
 def run_to_layer(model: nn.Module, layer: str | nn.Module, images: Tensor) -> Tensor:
     """The output of a layer, all its tokens; the forward pass stops there.
 
