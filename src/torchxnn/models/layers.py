@@ -183,7 +183,8 @@ def check_one_device(network: nn.Module) -> None:
     Raises:
         ModelError: with the way out; `device_map` of Hugging Face spreads models.
     """
-    places = {str(parameter.device): None for parameter in network.parameters()}
+    parameters = (each for each in network.parameters() if not each.is_meta)
+    places = {str(each.device): None for each in parameters}
     if len(places) > 1:
         first, *others = places
         raise ModelError(

@@ -143,12 +143,20 @@ def sum_by_owner(relevance: Tensor, owner: Owner, images: int) -> Tensor:
     return sums.index_add_(1, index, flat)[:, 1:]
 
 
+def _begins(tensor: Tensor) -> tuple[int, int]:
+    """Where a tensor begins: its memory, and how far into it.
+
+    They are not added up: MPS knows memory by handles, and one with an offset may be another.
+    """
+    return tensor.untyped_storage().data_ptr(), int(tensor.storage_offset())
+
+
 def same_memory(first: Tensor, second: Tensor) -> bool:
     """Whether two tensors (seeds, images, ...) are the same memory, up to how the rest is shaped.
 
     The first may have more seeds.
     """
-    if min(first.ndim, second.ndim) < 2 or first.data_ptr() != second.data_ptr():
+    if min(first.ndim, second.ndim) < 2 or _begins(first) != _begins(second):
         return False
     each = [(tensor.stride()[:2], tensor.shape[1:].numel()) for tensor in (first, second)]
     return each[0] == each[1] and first.shape[1] == second.shape[1]
