@@ -1,11 +1,14 @@
 """A device that is not here is refused in one line, before anything is computed."""
 
+from unittest.mock import create_autospec
+
 import pytest
 import torch
 
 from pretended_device import pretended_apple, pretended_devices
 from torchxnn import XNN
 from torchxnn.errors import XNNError
+from torchxnn.parallel.engine import Engine
 from torchxnn.training.config import ComputeConfig, TrainConfig
 from torchxnn.training.device import fit_device
 from torchxnn.training.many import fit_many
@@ -56,6 +59,12 @@ def test_apples_gpu_is_taken_without_a_second_one_and_without_a_compiler():
             fit_device(ComputeConfig(device="mps:1"))
         with pytest.raises(XNNError, match="compile is not for device 'mps'"):
             fit_device(ComputeConfig(device="mps", compile=True))
+
+
+def test_a_name_that_is_none_is_refused_before_ray_is_asked():
+    elsewhere = create_autospec(Engine, instance=True)
+    with pytest.raises(XNNError, match="'gpu' is no device that PyTorch knows"):
+        fit_many(many_classes(), [1], compute=ComputeConfig(device="gpu"), engine=elsewhere)
 
 
 @pytest.mark.parametrize("memory", [2**33, 2**34])

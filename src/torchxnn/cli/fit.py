@@ -60,11 +60,12 @@ class Fit(NamedModel):
 
     def execute(self, terminal: Terminal) -> None:
         """Record or read activations, fit, save, print the figures."""
-        from torchxnn.training.device import fit_device
+        from torchxnn.training.device import fit_device, named_device
 
         self._check()
         if not self.targets or self.engine.engine == "local":  # Ray's machines have their own
             fit_device(self.compute)
+        named_device(self.compute.device)
         loaded = self.load()
         if self.targets:
             self._fit_many(loaded, terminal)

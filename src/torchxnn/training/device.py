@@ -17,13 +17,7 @@ def fit_device(compute: ComputeConfig) -> torch.device:
         XNNError: PyTorch knows no such device, or this machine does not have it, or `compile` is
             wanted on Apple's GPUs (MPS), where PyTorch's compiler is unfinished (its issue 150121).
     """
-    name = compute.device
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise XNNError(
-            f"{name!r} is no device that PyTorch knows (cpu, cuda, cuda:1, mps); {WAY_OUT}"
-        ) from error
+    name, device = compute.device, named_device(compute.device)
     missing = _why_missing(device)
     if missing:
         raise XNNError(f"there is no device {name!r} here: {missing}; {WAY_OUT}")
@@ -33,6 +27,20 @@ def fit_device(compute: ComputeConfig) -> torch.device:
             "unfinished; leave out --compile (in Python, compile=True)"
         )
     return device
+
+
+def named_device(name: str) -> torch.device:
+    """A device by its name, wherever it is.
+
+    Raises:
+        XNNError: PyTorch knows no such device.
+    """
+    try:
+        return torch.device(name)
+    except RuntimeError as error:
+        raise XNNError(
+            f"{name!r} is no device that PyTorch knows (cpu, cuda, cuda:1, mps); {WAY_OUT}"
+        ) from error
 
 
 def _why_missing(device: torch.device) -> str:
