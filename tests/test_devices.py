@@ -121,6 +121,7 @@ def test_a_module_moves_to_the_pretended_device_and_learns_there():
     net = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
     images = torch.rand(5, 3).requires_grad_()
     with pretended_devices() as device:
+        net.to(device)
         with pytest.raises(RuntimeError, match="same device"):
             net(images)
         net(images.to(device)).square().sum().backward()
