@@ -6,7 +6,7 @@ import torch
 
 from torchxnn.embeddings import fit_ica
 from torchxnn.embeddings.directions import as_directions
-from torchxnn.embeddings.ica import RIDGE
+from torchxnn.embeddings.ica import RIDGE, varies, ways_to_vary
 from torchxnn.errors import DataError, NonFiniteError, XNNError, XNNWarning
 
 
@@ -64,6 +64,32 @@ def test_an_order_and_a_seed_give_the_same_components():
     z, logits, positives, _ = planted()
     first, again = (fit_ica(z, logits, positives, 3, seed=4) for _ in range(2))
     assert torch.equal(first.encoder.weight, again.encoder.weight)
+
+
+@pytest.mark.parametrize("columns", [3, 20, 130, 400])
+@pytest.mark.parametrize("last", [1.0, 1.5e-6, 0.9e-6, 0.0])
+@pytest.mark.parametrize("hidden", [False, True])
+def test_a_few_columns_never_change_whether_rows_vary_enough(columns, last, hidden):
+    """Rank 3 with a third way that may be too weak, or not be seen in most columns."""
+    generator = torch.Generator().manual_seed(columns)
+    left, right = (
+        torch.linalg.qr(torch.randn(size, 3, generator=generator, dtype=torch.float64)).Q
+        for size in (50, columns)
+    )
+    if hidden:
+        right[:-1, 2] = 0.0
+    rows = left * torch.tensor([1.0, 0.5, last], dtype=torch.float64) @ right.mT
+    for count in (1, 2, 3, 4, 60):
+        assert varies(rows, count) == (ways_to_vary(rows) >= count)
+    assert not varies(rows[:0], 1)
+
+
+def test_a_few_columns_are_enough_to_see_that_rows_vary(monkeypatch):
+    rows = torch.rand(50, 400, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    monkeypatch.delattr("torchxnn.embeddings.ica.ways_to_vary")
+    assert varies(rows - rows.mean(0), 5)
+    with pytest.raises(NameError):  # of these columns the first is all that varies
+        varies(rows * (torch.arange(400) == 0), 5)
 
 
 def test_too_little_variation_and_bad_numbers_are_named():

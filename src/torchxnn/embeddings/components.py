@@ -18,7 +18,7 @@ from torch import Tensor
 
 from torchxnn.embeddings.concepts import check_activations
 from torchxnn.embeddings.exact import back, exact
-from torchxnn.embeddings.ica import RIDGE, check_ways, unmix_many, ways_to_vary
+from torchxnn.embeddings.ica import RIDGE, check_ways, unmix_many, varies
 from torchxnn.embeddings.linear import check_weights, fit_linear, lstsq
 from torchxnn.embeddings.matching import feature_correlation, match_features
 from torchxnn.errors import DataError, check_finite
@@ -194,7 +194,7 @@ def recurrence(
     for _ in range(BOOTSTRAPS):
         drawn = rows[torch.randint(len(rows), (len(rows),), generator=generator)]
         drawn = drawn - drawn.mean(0)
-        if ways_to_vary(drawn) >= count:
+        if varies(drawn, count):
             samples.append(drawn)
             seeds.append(_seed(generator))
     again = torch.zeros(count, dtype=rows.dtype)

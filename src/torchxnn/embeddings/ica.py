@@ -29,6 +29,9 @@ WHOLE = 8
 CLOSE = 2.5e-7
 """Change of direction, as one less a cosine, below which a run among many has converged."""
 
+FEW = 64
+"""Columns, or up to twice as many, that are looked at first for whether rows vary in n ways."""
+
 
 @torch.no_grad()
 def fit_ica(
@@ -193,12 +196,26 @@ def check_ways(centred: Float[Tensor, "positives ways"], n_concepts: int, what: 
     Raises:
         DataError: how many ways there are.
     """
-    kinds = ways_to_vary(centred)
-    if kinds < n_concepts:
+    if not varies(centred, n_concepts):
         raise DataError(
-            f"the {what} of {len(centred)} positives vary in {kinds} ways, and {n_concepts} "
-            "independent components were asked for; take fewer or more positives"
+            f"the {what} of {len(centred)} positives vary in {ways_to_vary(centred)} ways, and "
+            f"{n_concepts} independent components were asked for; take fewer or more positives"
         )
+
+
+def varies(centred: Float[Tensor, "positives ways"], count: int) -> bool:
+    """Whether centred rows (P, K) vary in so many ways: `ways_to_vary` is `count` or more.
+
+    Singular values of some columns are no larger than those of all, and none is larger than the
+    Frobenius norm. So if some columns are seen to vary enough, the rest is not decomposed.
+    """
+    every = centred.shape[1] // FEW
+    some, largest = centred[:, :: max(1, every)], centred.norm()
+    if every > 1 and count <= len(some) and count <= some.shape[1] and bool(largest.isfinite()):
+        sizes = torch.linalg.svdvals(some)
+        if bool(sizes[count - 1] > 2 * CONSTANT * largest):  # 2: far beyond rounding
+            return True
+    return ways_to_vary(centred) >= count
 
 
 def ways_to_vary(centred: Float[Tensor, "positives ways"]) -> int:
