@@ -32,6 +32,7 @@ from torchxnn.embeddings import fit_dimensions, fit_ica, fit_nmf, fit_pca, with_
 from torchxnn.embeddings.srae import SRAE
 from torchxnn.errors import DegenerateFitWarning, ModelError, UnsupportedOperationError
 from torchxnn.metrics import measure_faithfulness, part_mass, pointing_game
+from torchxnn.metrics.insertion_deletion import feature_use, step_curve
 from torchxnn.models.preprocessing import Preprocessing
 from torchxnn.training.config import ComputeConfig, ConvConfig
 from torchxnn.training.initialise import VectorStarter
@@ -233,7 +234,9 @@ def measured(xnn, images, tmp_path):
     boxes = torch.tensor([[2.0, 2.0, 6.0, 6.0]]).repeat(len(images), 1).to(images.device)
     right = torch.arange(12).expand(len(images), 12, 12) // 6
     game, mass = pointing_game(maps, boxes), part_mass(maps.unsqueeze(1), right, 2)
-    return [torch.tensor([found.f_reg, found.r2, game.hit_rate]), mass]
+    curve, use = step_curve(said.features), feature_use(*said.features.T)
+    steps = [curve.area, curve.interval.low, use.real, use.control_interval.high]
+    return [torch.tensor([found.f_reg, found.r2, game.hit_rate]), mass, torch.tensor(steps)]
 
 
 def concepts(xnn, images, tmp_path):

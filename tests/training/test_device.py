@@ -1,16 +1,17 @@
 """A device that is not here is refused in one line, before anything is computed."""
 
-from unittest.mock import create_autospec
+import re
 
 import pytest
 import torch
 
 from pretended_device import pretended_apple, pretended_devices
 from torchxnn import XNN
+from torchxnn.cli.main import main
 from torchxnn.errors import XNNError
 from torchxnn.parallel.engine import Engine
 from torchxnn.training.config import ComputeConfig, TrainConfig
-from torchxnn.training.device import fit_device
+from torchxnn.training.device import check_worker_device, fit_device
 from torchxnn.training.many import fit_many
 from torchxnn.training.slots import bytes_per_fit, count_slots
 from training_examples import many_classes
@@ -61,12 +62,6 @@ def test_apples_gpu_is_taken_without_a_second_one_and_without_a_compiler():
             fit_device(ComputeConfig(device="mps", compile=True))
 
 
-def test_a_name_that_is_none_is_refused_before_ray_is_asked():
-    elsewhere = create_autospec(Engine, instance=True)
-    with pytest.raises(XNNError, match="'gpu' is no device that PyTorch knows"):
-        fit_many(many_classes(), [1], compute=ComputeConfig(device="gpu"), engine=elsewhere)
-
-
 @pytest.mark.parametrize("memory", [2**33, 2**34])
 def test_apples_gpu_takes_as_many_fits_as_its_memory_holds(memory):
     with pretended_apple(memory) as device:
@@ -80,6 +75,39 @@ def test_apples_gpu_takes_as_many_fits_as_its_memory_holds(memory):
 def test_another_kind_of_device_is_asked_for_a_tensor():
     with pretended_devices() as device:
         assert fit_device(ComputeConfig(device=str(device))) == device
+
+
+@pytest.mark.parametrize("name", ["cpu", "cuda", "mps", "mps:0", "xpu"])
+def test_workers_elsewhere_find_out_for_themselves_what_they_have(name, monkeypatch):
+    without(monkeypatch, "cuda")
+    check_worker_device(ComputeConfig(device=name))
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("gpu", "'gpu' is no device that PyTorch knows"),
+        ("meta", "there is no device 'meta' here: it holds no values"),
+        ("cuda:1", "'cuda:1' is one GPU of this machine, .* say cuda"),
+    ],
+)
+def test_what_no_worker_elsewhere_can_have_is_refused_before_anything_is_read(
+    name, why, capsys, tmp_path
+):
+    compute = ComputeConfig(device=name)
+    with pytest.raises(XNNError, match=why):
+        fit_many(many_classes(), [1], compute=compute, engine=Elsewhere())
+    given = ["fit", "no.such:model", "--layer", "fc", "--out", str(tmp_path / "out")]
+    code = main([*given, str(tmp_path), "--targets", "0", "--engine", "ray", "--device", name])
+    assert code == 2
+    assert re.search(why, " ".join(capsys.readouterr().err.split()))
+
+
+class Elsewhere(Engine):
+    """Workers on machines that are not there."""
+
+    def _run(self, task, jobs, gpu):
+        raise AssertionError("a device that is refused starts no worker")
 
 
 def test_nothing_is_recorded_for_a_fit_on_a_device_that_is_not_here(net, monkeypatch):

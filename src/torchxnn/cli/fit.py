@@ -60,12 +60,13 @@ class Fit(NamedModel):
 
     def execute(self, terminal: Terminal) -> None:
         """Record or read activations, fit, save, print the figures."""
-        from torchxnn.training.device import fit_device, named_device
+        from torchxnn.training.device import check_worker_device, fit_device
 
         self._check()
-        if not self.targets or self.engine.engine == "local":  # Ray's machines have their own
+        if self.targets and self.engine.engine != "local":  # other machines have their own
+            check_worker_device(self.compute)
+        else:
             fit_device(self.compute)
-        named_device(self.compute.device)
         loaded = self.load()
         if self.targets:
             self._fit_many(loaded, terminal)

@@ -212,7 +212,7 @@ def step_curve(
         >>> step_curve(torch.tensor([[3.0, 1.0, 0.0]])).area
         1.25
     """
-    values = values.detach().double().cpu()
+    values = values.detach().cpu().double()
     areas = area_under(values)
     if len(values) == 0:
         raise DataError("there are no images to draw a curve of")
@@ -243,7 +243,7 @@ def feature_use(
         DataError: no images.
         NonFiniteError: NaN or infinity among the changes.
     """
-    changes = torch.stack([each.detach().double().cpu() for each in (reproduced, real, control)])
+    changes = torch.stack([each.detach().cpu().double() for each in (reproduced, real, control)])
     if changes.shape[1] == 0:
         raise DataError("the x-feature is active on none of the images")
     check_finite("a change of a logit is NaN or infinite", changes)

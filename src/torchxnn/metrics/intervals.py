@@ -131,7 +131,7 @@ def bootstrap_mean(
     _check_finite(values.tolist(), "a value to bootstrap")
     if len(values) == 0:
         raise DataError("there are no values to bootstrap")
-    means = bootstrap_counts(len(values), resamples, seed) @ values.double().cpu() / len(values)
+    means = bootstrap_counts(len(values), resamples, seed) @ values.cpu().double() / len(values)
     return percentile_interval(means, level, len(values))
 
 

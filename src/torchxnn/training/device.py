@@ -1,4 +1,4 @@
-"""The device of a fit, refused in one line where this machine does not have it."""
+"""The device of a fit, refused in one line where it is not there."""
 
 from __future__ import annotations
 
@@ -17,24 +17,37 @@ def fit_device(compute: ComputeConfig) -> torch.device:
         XNNError: PyTorch knows no such device, or this machine does not have it, or `compile` is
             wanted on Apple's GPUs (MPS), where PyTorch's compiler is unfinished (its issue 150121).
     """
-    name, device = compute.device, named_device(compute.device)
+    device = _named(compute.device)
     missing = _why_missing(device)
     if missing:
-        raise XNNError(f"there is no device {name!r} here: {missing}; {WAY_OUT}")
+        raise XNNError(f"there is no device {compute.device!r} here: {missing}; {WAY_OUT}")
     if compute.compile and device.type == "mps":
         raise XNNError(
-            f"compile is not for device {name!r}: PyTorch's compiler for Apple's GPUs is "
+            f"compile is not for device {compute.device!r}: PyTorch's compiler for Apple's GPUs is "
             "unfinished; leave out --compile (in Python, compile=True)"
         )
     return device
 
 
-def named_device(name: str) -> torch.device:
-    """A device by its name, wherever it is.
+def check_worker_device(compute: ComputeConfig) -> None:
+    """Refuse a device of fits on other machines that no worker there can have.
+
+    Whether they have the others each worker finds out for itself; each sees one GPU, its own.
 
     Raises:
-        XNNError: PyTorch knows no such device.
+        XNNError: PyTorch knows no such device, it holds no values, or it is one GPU of several.
     """
+    device = _named(compute.device)
+    if device.type == "meta":
+        fit_device(compute)
+    if device.type == "cuda" and device.index is not None:
+        raise XNNError(
+            f"device {compute.device!r} is one GPU of this machine, and every worker of another "
+            "engine has its own: say cuda"
+        )
+
+
+def _named(name: str) -> torch.device:
     try:
         return torch.device(name)
     except RuntimeError as error:
@@ -51,6 +64,8 @@ def _why_missing(device: torch.device) -> str:
         return _why_no_cuda(device)
     if device.type == "mps":
         return _why_no_mps(device)
+    if device.type == "meta":
+        return "it holds no values"
     try:
         torch.zeros(1, device=device).item()
     except Exception as error:  # each kind of device has errors of its own

@@ -36,7 +36,7 @@ from torchxnn.training.class_results import (
     finished_report,
 )
 from torchxnn.training.config import ComputeConfig, ManyConfig, TrainConfig
-from torchxnn.training.device import fit_device, named_device
+from torchxnn.training.device import check_worker_device, fit_device
 from torchxnn.training.fit import fit_group
 from torchxnn.training.initialise import SharedStarts
 from torchxnn.training.memory import Needs, load_splits
@@ -156,11 +156,8 @@ def fit_many(
     _check(work)
     if engine is None or isinstance(engine, LocalEngine):  # other machines have their own
         fit_device(work.compute)
-    elif named_device(work.compute.device).index is not None:
-        raise XNNError(
-            f"device {work.compute.device!r} is a GPU of this machine, and every worker of another "
-            "engine has its own: say cuda"
-        )
+    else:
+        check_worker_device(work.compute)
     wanted = _wanted(work, targets)
     found: dict[tuple[int, ...], FittedClass] = {}
     embeddings: dict[tuple[int, ...], Embedding] = {}
