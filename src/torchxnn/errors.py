@@ -40,8 +40,7 @@ def check_finite(complaint: str, *tensors: Any) -> None:
     """Raise `NonFiniteError` with a complaint if one of the tensors holds NaN or infinity."""
     for tensor in tensors:
         # the extremes show NaN and infinity, too, and need no copy of activations
-        ends = (tensor.amin(), tensor.amax()) if tensor.numel() else ()
-        if not all(bool(end.isfinite()) for end in ends):
+        if tensor.numel() and not (tensor.amin().isfinite() & tensor.amax().isfinite()):
             raise NonFiniteError(complaint)
 
 

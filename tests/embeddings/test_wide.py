@@ -13,7 +13,7 @@ from device_examples import opened
 from torchxnn.embeddings import linear, subspace, wide
 from torchxnn.embeddings.linear import fit_linear
 from torchxnn.embeddings.subspace import directions_of_logits, principal_subspace
-from torchxnn.errors import XNNWarning
+from torchxnn.errors import NonFiniteError, XNNWarning
 
 
 def literal(z, outputs, weights, ridge):
@@ -111,6 +111,17 @@ def test_nothing_that_varies_has_no_weight():
     weight, bias = fit_linear(torch.ones(4, 6), torch.arange(4.0).unsqueeze(1), torch.ones(4))
     assert torch.equal(weight, torch.zeros(1, 6))
     assert torch.allclose(bias, torch.tensor([1.5]))
+
+
+@pytest.mark.usefixtures("wide_ones")
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf")])
+def test_a_wide_layer_with_nan_is_refused(wrong):
+    z, outputs = torch.rand(5, 8), torch.rand(5, 1)
+    z[2, 3] = wrong
+    with pytest.raises(NonFiniteError, match="Z or the outputs of a linear fit"):
+        fit_linear(z, outputs, torch.ones(5))
+    with pytest.raises(NonFiniteError, match="Z or the outputs of a linear fit"):
+        fit_linear(torch.rand(5, 8), torch.full((5, 1), wrong), torch.ones(5))
 
 
 def test_conjugate_gradients_end_at_their_tolerance_and_say_when_they_do_not(monkeypatch):

@@ -283,7 +283,7 @@ def test_workers_end_with_their_parent(tmp_path, how):
     script = tmp_path / "parent.py"
     script.write_text(
         "from test_engine import Factor, write_identity_and_wait\n"
-        "from torchxnn.parallel.engine import LocalEngine, _Processes, visible_gpus\n"
+        "from torchxnn.parallel.engine import LocalEngine\n"
         "if __name__ == '__main__':\n"
         "    jobs = LocalEngine(2)\n"
         f"    list(jobs.run(Factor, (1,), write_identity_and_wait, [{str(identity)!r}]))\n"

@@ -278,8 +278,11 @@ class Wide(ActivationCache):
 
     n_outputs = 1000
 
-    def __init__(self, *size):
-        self.size = size
+    def __init__(self, *size, rows=10**6):
+        self.size, self.rows = size, rows
+
+    def __len__(self):
+        return self.rows
 
     def dims(self, _):
         return self.size
@@ -304,6 +307,23 @@ def test_the_memory_that_fits_need_by_hand(size, samples, least, most):
         needs_ = Needs(Wide(*size), "layer", TrainConfig(), memory)
         assert needs_.budget <= samples
         assert not needs_.budget or needs_.bytes(needs_.budget) <= memory * 1e9
+
+
+def test_memory_for_more_samples_is_not_taken_for_memory_for_all():
+    """One sample more than a matrix is made of needs less; a cache without it needs the matrix."""
+    side, size = 8192, (9000,)
+    whole, beyond = Wide(*size, rows=side), Wide(*size, rows=side + 1)
+    least, most = (
+        Needs(data, "layer", TrainConfig(), 1.0).bytes(len(data)) / 1e9 for data in (beyond, whole)
+    )
+    assert least < most
+    memory = (least + most) / 2
+    assert Needs(beyond, "layer", TrainConfig(), memory).bytes(side + 1) < memory * 1e9
+    few = Needs(whole, "layer", TrainConfig(), memory)
+    assert not few.all_fit
+    assert few.budget < side
+    assert few.bytes(few.budget) <= memory * 1e9
+    assert Needs(whole, "layer", TrainConfig(), most + 1e-9).all_fit
 
 
 def test_a_layer_that_is_too_wide_for_the_memory_says_how_much_it_needs(cache):
@@ -414,5 +434,5 @@ def test_a_gpu_for_every_worker_has_its_share_of_the_classes(cache, device, bloc
 
 
 def test_workers_elsewhere_have_no_gpu_by_a_number_of_this_machine(cache):
-    with pytest.raises(XNNError, match=r"'cuda:1' is a GPU of this machine.* say cuda"):
+    with pytest.raises(XNNError, match=r"'cuda:1' is one GPU of this machine.* say cuda"):
         fit_many(cache, config=QUICK, compute=ComputeConfig(device="cuda:1"), engine=Asked())

@@ -154,13 +154,18 @@ def exact_ridge(
     weights: Float[Tensor, " samples"],
     ridge: float,
 ) -> tuple[Float[Tensor, "targets dims"], Float[Tensor, " targets"]]:
-    """`fit_linear` before its result is rounded: in float64, on `exact_device` of the inputs."""
+    """`fit_linear` before its result is rounded: in float64, on `exact_device` of the inputs.
+
+    Raises:
+        NonFiniteError: beyond `WIDE` dimensions, NaN or infinity.
+    """
     outputs64, weights64 = exact(outputs), exact(weights)
     share = (weights64 / weights64.sum()).unsqueeze(1)
     mean_out = (share * outputs64).sum(0)
     if inputs.shape[1] > WIDE:
         rows = Rows.of(inputs, share)
         mean_in = rows.mean
+        check_finite("Z or the outputs of a linear fit hold NaN or infinity", mean_in, mean_out)
         weight = solve_wide(rows, (outputs64 - mean_out) * rows.roots, ridge).mT
     else:
         mean_in, weight = _solve_narrow(inputs, outputs64 - mean_out, share, ridge)

@@ -92,7 +92,8 @@ def solve_wide(
     Args:
         rows: X.
         wanted: Y, (M, k), centred and times the roots of the shares.
-        ridge: the penalty :math:`\lambda` as a share of the mean variance of the dimensions.
+        ridge: the penalty :math:`\lambda`, above 0, as a share of the mean variance of the
+            dimensions.
 
     Returns:
         (d, k), 0 if nothing varies. A warning says so if conjugate gradients did not come close.

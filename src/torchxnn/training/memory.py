@@ -32,9 +32,6 @@ WHOLE_LAYERS = 4
 """Layers that see all of Z in a finished fit: two of its own, and their copies while it is
 measured."""
 
-MOST = 2**50
-"""More samples than there are."""
-
 
 @dataclass(frozen=True, eq=False)
 class Needs:
@@ -56,10 +53,11 @@ class Needs:
 
     @property
     def budget(self) -> int:
-        """Samples that fit the memory."""
+        """Samples that fit the memory, no more than there are."""
         if isinstance(self.data, Activations):
             return len(self.data)
-        return bisect_right(range(1, MOST), self.memory * 1e9, key=self.bytes)
+        # not beyond: where the solver changes, some more samples need less memory
+        return bisect_right(range(1, len(self.data) + 1), self.memory * 1e9, key=self.bytes)
 
     def bytes(self, samples: int) -> float:
         """Bytes that fits to so many samples of a cache hold at once, at most."""
