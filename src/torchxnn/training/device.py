@@ -48,6 +48,7 @@ def check_worker_device(compute: ComputeConfig) -> None:
 
 
 def _named(name: str) -> torch.device:
+    """A device by its name, wherever it is."""
     try:
         return torch.device(name)
     except RuntimeError as error:
