@@ -213,12 +213,12 @@ class Fit(NamedModel):
         write_class_index(fits, cache, self.place, as_place(self.out))
         terminal.show(many_table(fits, cache.class_names, meaning.noun))
         terminal.say(f"Model: {said_of(cache.examined)}")
+        if len(fits.failed) == len(fits.classes):
+            raise DataError(f"no {meaning.noun} could be fitted; {self.out}/index.json says why")
         terminal.say(
             f"Saved in {self.out}, a folder per class and index.json.",
             f"Next: xnn atlas {self.out} --data {self.data or 'DIR'} --out atlas",
         )
-        if len(fits.failed) == len(fits.classes):
-            raise DataError(f"no {meaning.noun} could be fitted")
 
     def _run(
         self,
