@@ -20,10 +20,11 @@ from conftest import make_net
 from torchxnn.cli import commands
 from torchxnn.cli.benchmark import Benchmark
 from torchxnn.cli.commands import COMMANDS
-from torchxnn.cli.imports import uncollected
+from torchxnn.cli.imports import computing
 from torchxnn.cli.main import main
 from torchxnn.models import load, weights
 from torchxnn.models.bundled import solar_network
+from torchxnn.parallel import process
 
 PACKAGE = Path(torchxnn.__file__).parent
 FACES = sorted(
@@ -74,37 +75,49 @@ def test_help_of_commands_does_not_load_pytorch():
 
 class TestImportsWithoutTheCollector:
     @pytest.fixture(autouse=True)
-    def as_before(self):
-        yield
+    def kept(self, monkeypatch):
+        """As often as freed memory is to be kept; here it is not."""
+        kept = []
+        monkeypatch.setattr(process, "keep_freed_memory", lambda: kept.append(1))
+        yield kept
         gc.enable()
         gc.unfreeze()
 
     def test_are_exempt_from_it_for_good(self, monkeypatch):
         monkeypatch.delitem(sys.modules, "torch")
         before = gc.get_freeze_count()
-        with uncollected():
+        with computing():
             assert not gc.isenabled()
         assert gc.isenabled()
         assert gc.get_freeze_count() > before + 10_000  # all that this process holds
 
+    def test_let_freed_memory_be_kept(self, monkeypatch, kept):
+        with computing():
+            pass
+        assert not kept  # it is the caller's process
+        monkeypatch.delitem(sys.modules, "torch")
+        with computing():
+            pass
+        assert kept == [1]
+
     def test_that_fail_switch_it_on_again(self, monkeypatch):
         monkeypatch.delitem(sys.modules, "torch")
         before = gc.get_freeze_count()
-        with pytest.raises(ModuleNotFoundError), uncollected():
+        with pytest.raises(ModuleNotFoundError), computing():
             importlib.import_module("no_such_module")
         assert gc.isenabled()
         assert gc.get_freeze_count() == before
 
     def test_leave_it_alone_where_pytorch_is_loaded(self):
         before = gc.get_freeze_count()
-        with uncollected():
+        with computing():
             assert gc.isenabled()
         assert gc.get_freeze_count() == before
 
     def test_leave_it_off_where_somebody_switched_it_off(self, monkeypatch):
         monkeypatch.delitem(sys.modules, "torch")
         gc.disable()
-        with uncollected():
+        with computing():
             pass
         assert not gc.isenabled()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from torchxnn.apps.heatmaps.config import HeatmapConfig
-from torchxnn.cli.imports import uncollected
+from torchxnn.cli.imports import computing
 from torchxnn.cli.saved_run import SavedRunOnImages, open_for
 from torchxnn.cli.terminal import Terminal, count_drawings
 from torchxnn.parallel.config import EngineConfig
@@ -22,7 +22,7 @@ class Attribute(SavedRunOnImages):
 
     def execute(self, terminal: Terminal) -> None:
         """Draw what is missing, and say what is there, and why so many."""
-        with uncollected():
+        with computing():
             from torchxnn.apps.heatmaps.attribute import attribute_many
 
         engine = self.engine.make()

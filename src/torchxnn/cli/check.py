@@ -11,7 +11,7 @@ from rich.table import Table
 from tyro.conf import Positional, arg
 
 from torchxnn.apps.check.config import CheckConfig
-from torchxnn.cli.imports import uncollected
+from torchxnn.cli.imports import computing
 from torchxnn.cli.terminal import NUMBERS, Terminal
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ class Check(CheckConfig):
 
     def execute(self, terminal: Terminal) -> None:
         """Print what the model is like, a table per input, and the cascade if asked."""
-        with uncollected():
+        with computing():
             from torchxnn.apps.check.run import InputCheck, run_check
             from torchxnn.models.examination import Examination
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 from rich.progress import Progress
 
-from torchxnn.cli.imports import uncollected
+from torchxnn.cli.imports import computing
 from torchxnn.cli.saved_run import describe_source
 from torchxnn.cli.terminal import Terminal, count_drawings, count_epochs, count_images
 from torchxnn.errors import DataError
@@ -51,7 +51,7 @@ class Demo:
         Raises:
             DataError: `root` or `weights` is missing for "cub".
         """
-        with uncollected():
+        with computing():
             from torchxnn.apps.report.build import build_report
             from torchxnn.apps.report.write import write_with_card
             from torchxnn.cli.tables import evaluation_table, fit_table

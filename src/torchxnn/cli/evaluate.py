@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from torchxnn.cli.imports import uncollected
+from torchxnn.cli.imports import computing
 from torchxnn.cli.saved_run import SavedRunOnImages, open_for
 from torchxnn.cli.terminal import Terminal, count_images
 
@@ -21,7 +21,7 @@ class Evaluate(SavedRunOnImages):
 
     def execute(self, terminal: Terminal) -> None:
         """Measure, print, and write JSON if asked."""
-        with uncollected():
+        with computing():
             from torchxnn.cli.tables import evaluation_table
             from torchxnn.storage.artifact import to_json
             from torchxnn.storage.files import check_writable, replace_file

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import Positional, arg
 
-from torchxnn.cli.imports import uncollected
+from torchxnn.cli.imports import computing
 from torchxnn.cli.saved_run import SavedRun, folder_names
 from torchxnn.cli.terminal import Terminal, say_cost
 from torchxnn.errors import DataError
@@ -38,7 +38,7 @@ class Explain(SavedRun):
 
     def execute(self, terminal: Terminal) -> None:
         """Explain each image; unreadable ones are skipped and counted."""
-        with uncollected():
+        with computing():
             from torchxnn.data.datasets.images import read_input
             from torchxnn.explanations.contrast import contrast
             from torchxnn.explanations.drawing import figure  # noqa: F401 - drawn in any case

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from rich.progress import Progress
 from tyro.conf import Positional, arg
 
+from torchxnn.cli.imports import computing
 from torchxnn.cli.saved_run import NamedModel
 from torchxnn.cli.terminal import Terminal, count_epochs, count_images
 from torchxnn.errors import DataError
@@ -60,7 +61,8 @@ class Fit(NamedModel):
 
     def execute(self, terminal: Terminal) -> None:
         """Record or read activations, fit, save, print the figures."""
-        from torchxnn.training.device import check_worker_device, fit_device
+        with computing():
+            from torchxnn.training.device import check_worker_device, fit_device
 
         self._check()
         if self.targets and self.engine.engine != "local":  # other machines have their own

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 from rich.table import Column, Table
 from tyro.conf import Positional, arg
 
-from torchxnn.cli.imports import uncollected
+from torchxnn.cli.imports import computing
 from torchxnn.cli.terminal import NUMBERS, Terminal
 from torchxnn.data.config import DataConfig
 from torchxnn.errors import XNNWarning
@@ -35,7 +35,7 @@ class Layers:
 
     def execute(self, terminal: Terminal) -> None:
         """Print the table, and what the model is like on random images."""
-        with uncollected():
+        with computing():
             import torch
 
             from torchxnn.models.channels import check_dimensions

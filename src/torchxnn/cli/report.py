@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from torchxnn.apps.report.config import ReportConfig
-from torchxnn.cli.imports import uncollected
+from torchxnn.cli.imports import computing
 from torchxnn.cli.saved_run import SavedRunOnImages, open_for
 from torchxnn.cli.terminal import Terminal, count_drawings, count_images, say_cost
 
@@ -31,7 +31,7 @@ class WriteReport(SavedRunOnImages):
 
     def execute(self, terminal: Terminal) -> None:
         """Gather and write the report."""
-        with uncollected():
+        with computing():
             from torchxnn.apps.report.build import build_report
             from torchxnn.apps.report.write import write_with_card
             from torchxnn.data.class_names import spoken

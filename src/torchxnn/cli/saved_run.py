@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from rich.progress import Progress
 from tyro.conf import Positional, arg
 
-from torchxnn.cli.imports import uncollected
+from torchxnn.cli.imports import computing
 from torchxnn.cli.terminal import count_images
 from torchxnn.data.config import DataConfig
 from torchxnn.models.config import Doubt, OutputsConfig
@@ -45,7 +45,7 @@ class NamedModel:
 
     def load(self) -> LoadedModel:
         """The model in evaluation mode."""
-        with uncollected():
+        with computing():
             from torchxnn.models.load import load_model
 
         return load_model(self.model, self.weights, allow_random=self.random_weights)
@@ -141,7 +141,7 @@ class SavedRun:
 
     def load(self) -> Any:
         """The XNN, attached to its model; the model's fingerprint is checked."""
-        with uncollected():
+        with computing():
             from torchxnn.apps.saved_xnn import open_run
 
         return open_run(self.run, self.model, self.weights)

@@ -11,7 +11,7 @@ from rich.table import Table
 from tyro.conf import Positional, arg
 
 from torchxnn.apps.what_if.config import WhatIfConfig
-from torchxnn.cli.imports import uncollected
+from torchxnn.cli.imports import computing
 from torchxnn.cli.saved_run import SavedRun, folder_names, open_for
 from torchxnn.cli.terminal import NUMBERS, Terminal, count_drawings, say_cost
 from torchxnn.data.config import DataConfig
@@ -52,7 +52,7 @@ class WhatIfCommand(SavedRun):
         if self.table:
             self._table(terminal)
             return
-        with uncollected():
+        with computing():
             from torchxnn.apps.what_if.one_image import expected_cost, what_if
             from torchxnn.apps.what_if.painting import preprocessing_of
             from torchxnn.data.datasets.images import read_input

@@ -61,8 +61,9 @@ def keep_freed_memory() -> bool:
     """Let this process keep freed memory for its next tensors instead of giving it back.
 
     glibc returns every large block to the system at once and asks for it anew, and the system
-    clears it page by page: a fifth of the time of excitation backprop. Meant for worker processes,
-    whose largest need comes again with every job; it does not raise that need.
+    clears it page by page: a fifth of the time of excitation backprop. Meant for workers and
+    commands, whose largest need comes again with every job or batch. That need grows where blocks
+    of many sizes take turns: by a fifth for `xnn demo`, by a third for `xnn whatif`.
 
     Returns:
         Whether it took effect; without glibc nothing is done.
