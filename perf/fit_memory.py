@@ -189,6 +189,8 @@ def main() -> None:
     if settings.child is not None:
         child(settings)
         return
+    if min((*settings.wide, *settings.wide_rows)) < 1:
+        raise SystemExit("--wide and --wide-rows must be at least 1")
     if settings.wide:
         results = wide_layers(settings)
         if settings.json is not None:

@@ -22,7 +22,7 @@ import statistics
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 import tyro
@@ -72,11 +72,14 @@ MAP_BYTES = 32_000
 CORES = 64
 
 
+Axis = Literal["classes", "images", "dims", "n_features", "plan"]
+
+
 @dataclass(frozen=True)
 class Scaling:
     """Settings of the measurement."""
 
-    axes: tuple[str, ...] = (*AXES, "plan")
+    axes: tuple[Axis, ...] = get_args(Axis)
     """what to measure; none measures nothing"""
     json: Path = DOCS / "benchmarks" / "scaling.json"
     """the record, read and written"""
@@ -163,7 +166,8 @@ def measure(settings: Scaling) -> dict[str, Any]:
     found: dict[str, Any] = {"points": []}
     if settings.json.exists():
         found = json.loads(settings.json.read_text("utf-8"))
-    warm_up()
+    if settings.axes:
+        warm_up()
     for axis in settings.axes:
         for at in points(axis):
             row = next((row for row in found["points"] if row["at"] == at), None)

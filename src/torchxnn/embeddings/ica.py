@@ -209,9 +209,9 @@ def varies(centred: Float[Tensor, "positives ways"], count: int) -> bool:
     Singular values of some columns are no larger than those of all, and none is larger than the
     Frobenius norm. So if some columns are seen to vary enough, the rest is not decomposed.
     """
-    every = centred.shape[1] // FEW
-    some, largest = centred[:, :: max(1, every)], centred.norm()
-    if every > 1 and count <= len(some) and count <= some.shape[1] and bool(largest.isfinite()):
+    step = centred.shape[1] // FEW
+    some, largest = centred[:, :: max(1, step)], centred.norm()
+    if step > 1 and count <= len(some) and count <= some.shape[1] and bool(largest.isfinite()):
         sizes = torch.linalg.svdvals(some)
         if bool(sizes[count - 1] > 2 * CONSTANT * largest):  # 2: far beyond rounding
             return True

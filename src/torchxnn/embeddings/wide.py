@@ -180,6 +180,8 @@ def _conjugate_gradients(
         residual -= step * image
         before, size = size, residual.square().sum(0)
         direction = residual + size / _positive(before) * direction
+    if bool((size <= enough).all()):
+        return solution
     left = float((size / _positive(enough)).sqrt().max()) * CLOSE
     warnings.warn(
         f"a linear model of {len(cross)} dimensions was not solved to the end: after {MOST_STEPS} "
